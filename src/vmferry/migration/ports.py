@@ -1,0 +1,132 @@
+"""The four ports of the engine: what it needs from the world, and nothing else.
+
+Real KVM guests and simulated ones implement `Guest`, sockets and simulated links implement
+`Channel`, the monotonic and the virtual clock implement `Clock`, files and lists implement `Journal`.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import GuestLayout
+from vmferry.memory.ranges import PageRuns
+from vmferry.migration.events import Event
+from vmferry.wire.messages import Message
+
+MAX_WAIT_NS = 100_000_000
+"""No port blocks longer than this (100 ms) without calling back."""
+
+
+class Clock(Protocol):
+    """A monotonic clock in integer nanoseconds."""
+
+    def now_ns(self) -> int:
+        """Return the time since an arbitrary, fixed moment."""
+        ...
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        """Let `duration_ns` pass."""
+        ...
+
+
+class Guest(Protocol):
+    """A virtual machine whose RAM can be read, logged and throttled.
+
+    The engine calls it from one thread. Every method may raise `GuestError` or `HostError`.
+    """
+
+    @property
+    def layout(self) -> GuestLayout:
+        """RAM blocks, page size and vCPU count; constant."""
+        ...
+
+    @property
+    def running(self) -> bool:
+        """True while vCPUs may execute (a throttled guest runs)."""
+        ...
+
+    def pause(self) -> None:
+        """Stop all vCPUs; on return none of them writes memory any more."""
+        ...
+
+    def resume(self) -> None:
+        """Let all vCPUs run."""
+        ...
+
+    def set_throttle(self, percent: int) -> None:
+        """Keep every vCPU from running `percent` (0..99) of the time."""
+        ...
+
+    def start_dirty_log(self) -> None:
+        """Start recording which pages are written."""
+        ...
+
+    def stop_dirty_log(self) -> None:
+        """Stop recording; harmless if not started."""
+        ...
+
+    def collect_dirty(self, bitmap: Bitmap) -> None:
+        """Overwrite `bitmap` with the pages written since the last call, and re-arm the log of those.
+
+        A write that is not in this answer is in a later one, provided that page content is read
+        after the call.
+        """
+        ...
+
+    def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
+        """Return one flag for each page of `pages`, in order: does it hold only zero bytes now?"""
+        ...
+
+    def save_state(self) -> bytes:
+        """Return vCPU and device state of the paused guest."""
+        ...
+
+    def load_state(self, blob: bytes) -> None:
+        """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
+        ...
+
+    def memory_digest(self) -> bytes:
+        """Return a digest of all RAM of the paused guest."""
+        ...
+
+
+class Channel(Protocol):
+    """A connection to the other side that carries whole messages.
+
+    `while_blocked` is called at least every MAX_WAIT_NS for as long as a call has to wait; what it raises
+    ends the call and leaves the channel unusable. Every method raises `ChannelError` when the
+    connection is gone and `PeerError` when the peer sends what is no message.
+    """
+
+    @property
+    def sent_bytes(self) -> int:
+        """All bytes put on the wire so far, headers included."""
+        ...
+
+    @property
+    def max_batch_pages(self) -> int:
+        """The largest number of pages one `Pages` message should hold."""
+        ...
+
+    def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+        """Send one message; the content of pages is read from the guest during this call."""
+        ...
+
+    def receive(self, while_blocked: Callable[[], None]) -> Message:
+        """Wait for the peer's next message."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection; harmless if it is closed."""
+        ...
+
+
+class Journal(Protocol):
+    """The record of a migration."""
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event that happened at `time_ns` of the migration's clock."""
+        ...
