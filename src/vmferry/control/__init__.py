@@ -1,0 +1,1 @@
+"""Drives a migration from outside, over QMP."""

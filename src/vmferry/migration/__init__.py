@@ -1,0 +1,1 @@
+"""The migration engine: the pre-copy loop and its receiver, on ports only."""

@@ -80,6 +80,10 @@ class Guest(Protocol):
         """Return one flag for each page of `pages`, in order: does it hold only zero bytes now?"""
         ...
 
+    def clear_pages(self, pages: PageRuns) -> None:
+        """Make these pages hold only zero bytes."""
+        ...
+
     def save_state(self) -> bytes:
         """Return vCPU and device state of the paused guest."""
         ...

@@ -1,0 +1,1 @@
+"""Virtual time: modelled guests and links for the engine."""

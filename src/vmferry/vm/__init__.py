@@ -1,0 +1,1 @@
+"""A VM process: guest, engine and monitor put together."""

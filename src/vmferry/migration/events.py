@@ -1,0 +1,79 @@
+"""What a journal records. Each event is one line of JSON, tagged with its kind.
+
+Times are nanoseconds of the migration's clock, sizes are bytes, pages are counts.
+"""
+
+import msgspec
+
+from vmferry.migration.status import MigrationStatus
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", rename="kebab"):
+    pass
+
+
+class Started(_Event, tag="started"):
+    """A migration was accepted."""
+
+    page_size: int
+    page_count: int
+    vcpu_count: int
+    auto_converge: bool
+    parameters: dict[str, object]
+
+
+class StatusChanged(_Event, tag="status"):
+    """The migration went from one state to another; `reason` is set for failures."""
+
+    old: MigrationStatus
+    new: MigrationStatus
+    reason: str = ""
+
+
+class BandwidthWindow(_Event, tag="window"):
+    """A bandwidth window of at least 100 ms ended."""
+
+    duration_ns: int
+    sent_bytes: int
+    remaining_bytes: int
+    throttle_percent: int
+    threshold_bytes: int
+
+
+class Synced(_Event, tag="sync"):
+    """A dirty sync was made: an iteration's, a background one, or the last one of the stopped guest."""
+
+    kind: str
+    dirty_sync_count: int
+    iteration_count: int
+    newly_dirty_pages: int
+    remaining_pages: int
+    duration_ns: int
+
+
+class Decided(_Event, tag="decision"):
+    """A sync was evaluated."""
+
+    period_ns: int
+    dirty_bytes: int
+    sent_bytes: int
+    old_throttle_percent: int
+    throttle_percent: int
+    reason: str
+
+
+class Ended(_Event, tag="ended"):
+    """The migration is over; the figures of its whole course."""
+
+    status: MigrationStatus
+    total_time_ns: int
+    downtime_ns: int
+    downtime_parts_ns: dict[str, int]
+    sent_bytes: int
+    iteration_count: int
+    dirty_sync_count: int
+    max_throttle_percent: int
+    error: str = ""
+
+
+Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | Ended

@@ -1,0 +1,45 @@
+"""What `query-migrate` tells: a snapshot of a migration in QEMU's terms and units."""
+
+from dataclasses import dataclass
+
+from vmferry.migration.status import MigrationStatus
+
+
+@dataclass(frozen=True, kw_only=True)
+class RamInfo:
+    """QEMU's `MigrationStats`. Sizes are bytes, counts are pages, rates as named."""
+
+    transferred: int
+    remaining: int
+    total: int
+    duplicate: int
+    """Zero pages sent."""
+    normal: int
+    normal_bytes: int
+    dirty_pages_rate: int
+    """Pages per second."""
+    mbps: float
+    """Megabits per second."""
+    dirty_sync_count: int
+    iteration_count: int
+    page_size: int
+    pages_per_second: int
+    precopy_bytes: int
+    downtime_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationInfo:
+    """QEMU's `MigrationInfo`; a field is None where QEMU leaves it out."""
+
+    status: MigrationStatus
+    total_time_ms: int | None = None
+    setup_time_ms: int | None = None
+    expected_downtime_ms: int | None = None
+    downtime_ms: int | None = None
+    downtime_parts_ms: dict[str, float] | None = None
+    """Not in QEMU: how long each part of the downtime took: stop, last-sync, ram, state, hand-over."""
+    ram: RamInfo | None = None
+    cpu_throttle_percentage: int | None = None
+    error_desc: str | None = None
+    socket_address: str | None = None

@@ -1,0 +1,223 @@
+"""The one table of migration parameters; QMP, HMP, the command line and the docs are made from it.
+
+Names, types, defaults, ranges and texts are QEMU's (`migration/options.c`, `qapi/migration.json`).
+The field `max_bandwidth` is the QMP parameter `max-bandwidth`. Parameters that QEMU does not have
+say so in their help; those that only experiments change begin with `x-`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum, StrEnum
+from typing import Any, TypeVar
+
+from vmferry.convergence.background_sync import BackgroundSync, WatchTimes
+from vmferry.convergence.policy import make_policy
+from vmferry.convergence.sample import ThrottleSettings
+from vmferry.errors import UsageError
+
+UINT64_MAX = 2**64 - 1
+_INTEGER_TYPE_MAX = {"uint8": 2**8 - 1, "uint32": 2**32 - 1, "uint64": UINT64_MAX, "size": UINT64_MAX}
+_NS_PER_MS = 1_000_000
+
+_T = TypeVar("_T", bool, int, str)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One row of the table, under its QMP name."""
+
+    name: str
+    qapi_type: str
+    """bool, str, enum, uint8, uint32, uint64 or size."""
+    default: object
+    unit: str
+    """As HMP prints it after the value; empty if there is none."""
+    minimum: int
+    maximum: int
+    phrase: str
+    """What the range error says that the parameter expects."""
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        """The Python name, which QEMU's range errors use too."""
+        return self.name.replace("-", "_")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The words an enum accepts; empty for other types."""
+        return tuple(type(self.default)) if isinstance(self.default, StrEnum) else ()
+
+    def check(self, value: object) -> object:
+        """Return `value` in the parameter's Python type. Raises UsageError with QEMU's text."""
+        match self.qapi_type:
+            case "bool":
+                return self._typed(value, bool, "boolean")
+            case "str":
+                return self._typed(value, str, "string")
+            case "enum":
+                return self._choice(self._typed(value, str, "string"))
+            case _:
+                return self._in_range(self._typed(value, int, "integer"))
+
+    def _typed(self, value: object, kind: type[_T], kind_name: str) -> _T:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise UsageError(f"Invalid parameter type for '{self.name}', expected: {kind_name}")
+        return value
+
+    def _choice(self, word: str) -> object:
+        if word not in self.choices:
+            raise UsageError(f"Parameter '{self.name}' does not accept value '{word}'")
+        enum = type(self.default)
+        assert issubclass(enum, Enum)
+        return enum(word)
+
+    def _in_range(self, value: int) -> int:
+        if not 0 <= value <= _INTEGER_TYPE_MAX[self.qapi_type]:
+            c_type = "uint64" if self.qapi_type == "size" else self.qapi_type
+            raise UsageError(f"Parameter '{self.name}' expects {c_type}_t")
+        if not self.minimum <= value <= self.maximum:
+            raise UsageError(f"Parameter '{self.attribute}' expects {self.phrase}")
+        return value
+
+
+def _integer(
+    default: int, qapi_type: str, help: str, minimum: int = 0, maximum: int = UINT64_MAX, **more: str
+) -> Any:
+    phrase = more.pop("phrase", f"an integer in the range of {minimum} to {maximum}")
+    return field(
+        default=default,
+        metadata={
+            "qapi_type": qapi_type,
+            "help": help,
+            "minimum": minimum,
+            "maximum": maximum,
+            "phrase": phrase,
+        }
+        | more,
+    )
+
+
+def _other(default: object, qapi_type: str, help: str) -> Any:
+    return field(default=default, metadata={"qapi_type": qapi_type, "help": help})
+
+
+_PERCENT = {"unit": "%"}
+_MS = {"unit": "ms"}
+_BYTES_PER_S = {"unit": "bytes/second"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MigrationParameters:
+    """The values in force; immutable, a change makes a new one."""
+
+    throttle_trigger_threshold: int = _integer(
+        50, "uint8", "share of the sent bytes that a period may dirty before it counts as high", 1, 100
+    )
+    cpu_throttle_initial: int = _integer(20, "uint8", "first step of the CPU throttle", 1, 99)
+    cpu_throttle_increment: int = _integer(10, "uint8", "further steps of the CPU throttle", 1, 99)
+    cpu_throttle_tailslow: bool = _other(False, "bool", "make smaller steps near the end of the ladder")
+    cpu_responsive_throttle: bool = _other(
+        False, "bool", "throttle as soon as the dirty ratio stays high, too (the seed)"
+    )
+    max_cpu_throttle: int = _integer(
+        99, "uint8", "the CPU throttle never exceeds this", 1, 99,
+        phrase="an integer in the range of cpu_throttle_initial to 99",
+    )  # fmt: skip
+    max_bandwidth: int = _integer(
+        128 << 20, "size", "rate limit while the guest runs, 0 for none", **_BYTES_PER_S
+    )
+    avail_switchover_bandwidth: int = _integer(
+        0, "size", "bandwidth to plan the switchover with, 0 to use what is measured", **_BYTES_PER_S
+    )
+    downtime_limit: int = _integer(
+        300, "uint64", "the guest may be stopped this long", 0, 2_000_000,
+        phrase="an integer in the range of 0 to (2000 * 1000) ms", **_MS,
+    )  # fmt: skip
+    background_sync: BackgroundSync = _other(
+        BackgroundSync.PRESERVE,
+        "enum",
+        "what auto-converge does inside long iterations: nothing, the seed's background sync, "
+        "or QEMU 9.2's periodic sync (not in QEMU)",
+    )
+    convergence_policy: str = _other(
+        "auto-converge", "str", "name of the policy that decides the throttle (not in QEMU)"
+    )
+    verify: bool = _other(
+        False, "bool", "compare a digest of all memory on both sides before the hand-over (not in QEMU)"
+    )
+    x_evaluation_period: int = _integer(
+        1000,
+        "uint64",
+        "shortest time between two evaluations of dirty syncs (not in QEMU)",
+        1,
+        2_000_000,
+        **_MS,
+    )
+    x_watch_interval: int = _integer(
+        1000,
+        "uint64",
+        "how often to look whether a background sync is due (not in QEMU)",
+        1,
+        2_000_000,
+        **_MS,
+    )
+    x_background_sync_interval: int = _integer(
+        5000, "uint64", "time without an evaluation that calls for a background sync (not in QEMU)",
+        1, 2_000_000, **_MS,
+    )  # fmt: skip
+
+    def changed(self, values: Mapping[str, object]) -> "MigrationParameters":
+        """Return a copy with the parameters of these QMP names set; or UsageError, and nothing is."""
+        checked: dict[str, Any] = {
+            find_parameter(name).attribute: PARAMETERS[name].check(value) for name, value in values.items()
+        }
+        merged = replace(self, **checked)
+        merged._check_together()
+        return merged
+
+    def as_qmp(self) -> dict[str, object]:
+        """Return every value under its QMP name."""
+        return {name: getattr(self, spec.attribute) for name, spec in PARAMETERS.items()}
+
+    def throttle_settings(self) -> ThrottleSettings:
+        """Return the values that a convergence policy obeys."""
+        return ThrottleSettings(
+            trigger_threshold_percent=self.throttle_trigger_threshold,
+            initial_percent=self.cpu_throttle_initial,
+            increment_percent=self.cpu_throttle_increment,
+            maximum_percent=self.max_cpu_throttle,
+            tailslow=self.cpu_throttle_tailslow,
+            responsive=self.cpu_responsive_throttle,
+        )
+
+    def watch_times(self) -> WatchTimes:
+        """Return the constants of time of the background-sync watcher."""
+        return WatchTimes(
+            look_interval_ns=self.x_watch_interval * _NS_PER_MS,
+            sync_interval_ns=self.x_background_sync_interval * _NS_PER_MS,
+        )
+
+    def _check_together(self) -> None:
+        if self.max_cpu_throttle < self.cpu_throttle_initial:
+            raise UsageError(f"Parameter 'max_cpu_throttle' expects {PARAMETERS['max-cpu-throttle'].phrase}")
+        make_policy(self.convergence_policy)
+
+
+def _make_spec(name: str, default: object, metadata: Mapping[str, Any]) -> ParameterSpec:
+    numeric: dict[str, Any] = {"unit": "", "minimum": 0, "maximum": 0, "phrase": ""}
+    return ParameterSpec(name=name.replace("_", "-"), default=default, **(numeric | dict(metadata)))
+
+
+PARAMETERS: dict[str, ParameterSpec] = {
+    spec.name: spec
+    for spec in (_make_spec(f.name, f.default, f.metadata) for f in fields(MigrationParameters))
+}
+"""Every parameter by its QMP name, in the order of the table."""
+
+
+def find_parameter(name: str) -> ParameterSpec:
+    """Return the row of that QMP name. Raises UsageError for an unknown name."""
+    if name not in PARAMETERS:
+        raise UsageError(f"Parameter '{name}' is unexpected")
+    return PARAMETERS[name]

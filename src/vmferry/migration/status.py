@@ -1,0 +1,44 @@
+"""The states of a migration and the one table of legal transitions (QEMU `MigrationStatus`)."""
+
+from enum import StrEnum
+
+
+class MigrationStatus(StrEnum):
+    """QEMU's words; the states of post-copy and COLO have no meaning here."""
+
+    NONE = "none"
+    SETUP = "setup"
+    CANCELLING = "cancelling"
+    CANCELLED = "cancelled"
+    ACTIVE = "active"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    DEVICE = "device"
+
+    @property
+    def is_running(self) -> bool:
+        """True from the acceptance of a migration until its end."""
+        return self in _RUNNING
+
+
+_S = MigrationStatus
+_RUNNING = frozenset({_S.SETUP, _S.ACTIVE, _S.DEVICE, _S.CANCELLING})
+
+SOURCE_TRANSITIONS: dict[MigrationStatus, frozenset[MigrationStatus]] = {
+    _S.NONE: frozenset({_S.SETUP}),
+    _S.SETUP: frozenset({_S.ACTIVE, _S.FAILED, _S.CANCELLING}),
+    _S.ACTIVE: frozenset({_S.DEVICE, _S.FAILED, _S.CANCELLING}),
+    _S.DEVICE: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLING}),
+    _S.CANCELLING: frozenset({_S.CANCELLED}),
+    _S.COMPLETED: frozenset({_S.SETUP}),
+    _S.FAILED: frozenset({_S.SETUP}),
+    _S.CANCELLED: frozenset({_S.SETUP}),
+}
+"""Where a source may go from each state. A new migration begins at `setup`."""
+
+DESTINATION_TRANSITIONS: dict[MigrationStatus, frozenset[MigrationStatus]] = {
+    _S.NONE: frozenset({_S.SETUP}),
+    _S.SETUP: frozenset({_S.ACTIVE, _S.FAILED}),
+    _S.ACTIVE: frozenset({_S.COMPLETED, _S.FAILED}),
+}
+"""Where a destination may go from each state; a destination is used once."""

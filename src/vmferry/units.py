@@ -1,0 +1,86 @@
+"""Sizes, rates and durations as people write them, parsed and printed one way.
+
+Inside the program sizes are bytes, rates bytes per second and durations nanoseconds, all integers.
+Suffixes K, M, G, T and Ki.., KiB.. are powers of 1024, as in QEMU; KB, MB, GB, TB and all bit rates
+are powers of 1000.
+"""
+
+import re
+from fractions import Fraction
+
+from vmferry.errors import UsageError
+
+_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_BINARY = {prefix: 1024**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
+_DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
+
+_RATE_BITS = re.compile(_NUMBER + r"\s*(?P<decimal>[KMGT]?)(?:bit/s|bps)", re.IGNORECASE)
+_DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ns|us|ms|s|min|h)")
+_DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def parse_size(text: str) -> int:
+    """Return the bytes of a size such as `2G`, `512MiB`, `150MB` or `4096`. Raises UsageError."""
+    stripped = text.strip()
+    match = re.fullmatch(_NUMBER + r"\s*([KMGT])B", stripped, re.IGNORECASE)
+    if match:
+        return _scaled(match["number"], _DECIMAL[match[2].upper()])
+    match = re.fullmatch(_NUMBER + r"\s*([KMGT]?)(?:iB|i|B)?", stripped, re.IGNORECASE)
+    if match:
+        return _scaled(match["number"], _BINARY[match[2].upper()])
+    raise UsageError(f"'{text}' is not a size; write for example 2G, 512MiB or 150MB")
+
+
+def parse_rate(text: str) -> int:
+    """Return the bytes per second of a rate such as `200MiB/s`, `1.59Gbit/s` or `60M`. Raises UsageError."""
+    match = _RATE_BITS.fullmatch(text.strip())
+    if match:
+        return _scaled(match["number"], _DECIMAL[match["decimal"].upper()]) // 8
+    try:
+        return parse_size(text.strip().removesuffix("/s"))
+    except UsageError:
+        raise UsageError(f"'{text}' is not a rate; write for example 200MiB/s or 1.59Gbit/s") from None
+
+
+def parse_duration_ns(text: str) -> int:
+    """Return the nanoseconds of a duration such as `500ms`, `2s` or `5min`. Raises UsageError."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise UsageError(f"'{text}' is not a duration; write for example 500ms, 2s or 5min")
+    return _scaled(match["number"], _DURATION_NS[match["unit"]])
+
+
+def format_size(size_bytes: int) -> str:
+    """Return a size with three significant digits, such as `1.41 GiB`, `812 MiB` or `0 B`."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if abs(value) < 999.5:
+            break
+        value, unit = value / 1024, larger
+    return f"{_three_digits(value)} {unit}"
+
+
+def format_rate(bytes_per_s: float) -> str:
+    """Return a rate such as `198 MiB/s`."""
+    return f"{format_size(round(bytes_per_s))}/s"
+
+
+def format_duration(duration_ns: int) -> str:
+    """Return a duration such as `512 ms`, `12.4 s` or `6 min 40 s`."""
+    if duration_ns < 10**9:
+        return f"{_three_digits(duration_ns / 10**6)} ms"
+    seconds = duration_ns / 10**9
+    if seconds < 99.95:
+        return f"{_three_digits(seconds)} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def _scaled(number: str, factor: int) -> int:
+    return int(Fraction(number) * factor)
+
+
+def _three_digits(value: float) -> str:
+    if value == int(value) or abs(value) >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
