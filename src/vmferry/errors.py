@@ -7,7 +7,7 @@
     └── MigrationError      a migration did not complete
         ├── PeerError       the other side broke the protocol or refused
         ├── ChannelError    the link between the two sides is gone
-        └── Cancelled       somebody called it off
+        └── CancelledError       somebody called it off
 
 The text is one line that says what happened and what to do. Facts that a caller may act on
 are attributes. Our own mistakes are not in the tree: they are assertions.
@@ -49,5 +49,5 @@ class ChannelError(MigrationError):
     """The connection to the peer is closed, timed out, or was never made."""
 
 
-class Cancelled(MigrationError):
+class CancelledError(MigrationError):
     """The migration was cancelled on request."""

@@ -12,7 +12,7 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", renam
     pass
 
 
-class Started(_Event, tag="started"):
+class Started(_Event, tag="started", frozen=True):
     """A migration was accepted."""
 
     page_size: int
@@ -22,7 +22,7 @@ class Started(_Event, tag="started"):
     parameters: dict[str, object]
 
 
-class StatusChanged(_Event, tag="status"):
+class StatusChanged(_Event, tag="status", frozen=True):
     """The migration went from one state to another; `reason` is set for failures."""
 
     old: MigrationStatus
@@ -30,7 +30,7 @@ class StatusChanged(_Event, tag="status"):
     reason: str = ""
 
 
-class BandwidthWindow(_Event, tag="window"):
+class BandwidthWindow(_Event, tag="window", frozen=True):
     """A bandwidth window of at least 100 ms ended."""
 
     duration_ns: int
@@ -40,7 +40,7 @@ class BandwidthWindow(_Event, tag="window"):
     threshold_bytes: int
 
 
-class Synced(_Event, tag="sync"):
+class Synced(_Event, tag="sync", frozen=True):
     """A dirty sync was made: an iteration's, a background one, or the last one of the stopped guest."""
 
     kind: str
@@ -51,7 +51,7 @@ class Synced(_Event, tag="sync"):
     duration_ns: int
 
 
-class Decided(_Event, tag="decision"):
+class Decided(_Event, tag="decision", frozen=True):
     """A sync was evaluated."""
 
     period_ns: int
@@ -62,7 +62,7 @@ class Decided(_Event, tag="decision"):
     reason: str
 
 
-class Ended(_Event, tag="ended"):
+class Ended(_Event, tag="ended", frozen=True):
     """The migration is over; the figures of its whole course."""
 
     status: MigrationStatus
