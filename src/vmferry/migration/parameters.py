@@ -82,9 +82,14 @@ class ParameterSpec:
 
 
 def _integer(
-    default: int, qapi_type: str, help: str, minimum: int = 0, maximum: int = UINT64_MAX, **more: str
+    default: int,
+    qapi_type: str,
+    help: str,
+    minimum: int = 0,
+    maximum: int = UINT64_MAX,
+    phrase: str = "",
+    unit: str = "",
 ) -> Any:
-    phrase = more.pop("phrase", f"an integer in the range of {minimum} to {maximum}")
     return field(
         default=default,
         metadata={
@@ -92,19 +97,14 @@ def _integer(
             "help": help,
             "minimum": minimum,
             "maximum": maximum,
-            "phrase": phrase,
-        }
-        | more,
+            "phrase": phrase or f"an integer in the range of {minimum} to {maximum}",
+            "unit": unit,
+        },
     )
 
 
 def _other(default: object, qapi_type: str, help: str) -> Any:
     return field(default=default, metadata={"qapi_type": qapi_type, "help": help})
-
-
-_PERCENT = {"unit": "%"}
-_MS = {"unit": "ms"}
-_BYTES_PER_S = {"unit": "bytes/second"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +125,14 @@ class MigrationParameters:
         phrase="an integer in the range of cpu_throttle_initial to 99",
     )  # fmt: skip
     max_bandwidth: int = _integer(
-        128 << 20, "size", "rate limit while the guest runs, 0 for none", **_BYTES_PER_S
+        128 << 20, "size", "rate limit while the guest runs, 0 for none", unit="bytes/second"
     )
     avail_switchover_bandwidth: int = _integer(
-        0, "size", "bandwidth to plan the switchover with, 0 to use what is measured", **_BYTES_PER_S
+        0, "size", "bandwidth to plan the switchover with, 0 to use what is measured", unit="bytes/second"
     )
     downtime_limit: int = _integer(
         300, "uint64", "the guest may be stopped this long", 0, 2_000_000,
-        phrase="an integer in the range of 0 to (2000 * 1000) ms", **_MS,
+        phrase="an integer in the range of 0 to (2000 * 1000) ms", unit="ms",
     )  # fmt: skip
     background_sync: BackgroundSync = _other(
         BackgroundSync.PRESERVE,
@@ -152,7 +152,7 @@ class MigrationParameters:
         "shortest time between two evaluations of dirty syncs (not in QEMU)",
         1,
         2_000_000,
-        **_MS,
+        unit="ms",
     )
     x_watch_interval: int = _integer(
         1000,
@@ -160,11 +160,11 @@ class MigrationParameters:
         "how often to look whether a background sync is due (not in QEMU)",
         1,
         2_000_000,
-        **_MS,
+        unit="ms",
     )
     x_background_sync_interval: int = _integer(
         5000, "uint64", "time without an evaluation that calls for a background sync (not in QEMU)",
-        1, 2_000_000, **_MS,
+        1, 2_000_000, unit="ms",
     )  # fmt: skip
 
     def changed(self, values: Mapping[str, object]) -> "MigrationParameters":
