@@ -81,6 +81,4 @@ def _scaled(number: str, factor: int) -> int:
 
 
 def _three_digits(value: float) -> str:
-    if value == int(value) or abs(value) >= 99.95:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:.2f}"
+    return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"

@@ -20,9 +20,15 @@ class MigrationStatus(StrEnum):
         """True from the acceptance of a migration until its end."""
         return self in _RUNNING
 
+    @property
+    def has_figures(self) -> bool:
+        """True if `query-migrate` reports more than the status (QEMU `fill_source_migration_info`)."""
+        return self in _WITH_FIGURES
+
 
 _S = MigrationStatus
 _RUNNING = frozenset({_S.SETUP, _S.ACTIVE, _S.DEVICE, _S.CANCELLING})
+_WITH_FIGURES = frozenset({_S.ACTIVE, _S.DEVICE, _S.CANCELLING, _S.COMPLETED})
 
 SOURCE_TRANSITIONS: dict[MigrationStatus, frozenset[MigrationStatus]] = {
     _S.NONE: frozenset({_S.SETUP}),

@@ -1,0 +1,129 @@
+"""A migration as its destination sees it: messages in, answers out.
+
+It knows no socket: whoever drives it reads messages from a channel, which puts the bytes of pages into
+guest memory while reading, and sends back what `handle` returns. The guest runs here only after Commit.
+"""
+
+from collections.abc import Callable
+
+from vmferry.errors import PeerError
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import GuestLayout
+from vmferry.migration.events import StatusChanged
+from vmferry.migration.ports import Clock, Guest, Journal
+from vmferry.migration.status import DESTINATION_TRANSITIONS, MigrationStatus
+from vmferry.wire.messages import (
+    Accepted,
+    Commit,
+    Digest,
+    Finish,
+    Hello,
+    Message,
+    Pages,
+    Ready,
+    State,
+    TakenOver,
+)
+
+
+class MigrationDestination:
+    """One incoming migration into `guest`, whose memory is fresh: all zero."""
+
+    def __init__(self, guest: Guest, clock: Clock, journal: Journal) -> None:
+        self.status = MigrationStatus.SETUP
+        self._guest = guest
+        self._clock = clock
+        self._journal = journal
+        self._filled = Bitmap(guest.layout.page_count)
+        """Pages that may hold something else than zero bytes."""
+        self._state: bytes | None = None
+        self._digest: bytes | None = None
+        self._ready = False
+        self._handlers: dict[type[Message], Callable[..., Message | None]] = {
+            Hello: self._hello,
+            Pages: self._pages,
+            State: self._take_state,
+            Digest: self._take_digest,
+            Finish: self._finish,
+            Commit: self._commit,
+        }
+
+    @property
+    def in_charge(self) -> bool:
+        """True once the guest belongs here."""
+        return self.status is MigrationStatus.COMPLETED
+
+    def handle(self, message: Message) -> Message | None:
+        """Take one message and return the answer, if it calls for one.
+
+        Raises PeerError for a message that is not due or not acceptable, and what the guest raises.
+        """
+        handler = self._handlers.get(type(message))
+        expected = self._expected()
+        if handler is None or not isinstance(message, expected):
+            names = " or ".join(kind.__name__ for kind in expected)
+            raise PeerError(f"the source sent {type(message).__name__} where {names} was due")
+        return handler(message)
+
+    def fail(self, reason: str) -> None:
+        """Note that the migration will not complete. Must not be called once the guest belongs here."""
+        assert not self.in_charge
+        self._set_status(MigrationStatus.FAILED, reason)
+
+    def _expected(self) -> tuple[type[Message], ...]:
+        if self.status is MigrationStatus.SETUP:
+            return (Hello,)
+        if self.status is not MigrationStatus.ACTIVE:
+            return ()
+        if self._ready:
+            return (Commit,)
+        return (Pages, State) if self._state is None else (Digest, Finish)
+
+    def _hello(self, hello: Hello) -> Message:
+        _compare(hello.layout, self._guest.layout)
+        self._set_status(MigrationStatus.ACTIVE)
+        return Accepted()
+
+    def _pages(self, pages: Pages) -> None:
+        self._filled.set_runs(pages.data)
+        refilled = self._filled.test_runs(pages.zero)
+        if refilled.any():
+            self._guest.clear_pages(pages.zero.split(refilled)[1])
+
+    def _take_state(self, state: State) -> None:
+        self._state = state.blob
+
+    def _take_digest(self, digest: Digest) -> None:
+        self._digest = digest.value
+
+    def _finish(self, _finish: Finish) -> Message:
+        assert self._state is not None
+        if self._digest is not None and self._digest != self._guest.memory_digest():
+            raise PeerError("the memory that arrived is not the memory that was sent (digests differ)")
+        self._guest.load_state(self._state)
+        self._ready = True
+        return Ready()
+
+    def _commit(self, commit: Commit) -> Message:
+        # From this moment on the guest is ours, whatever happens to the connection.
+        self._set_status(MigrationStatus.COMPLETED)
+        if commit.run:
+            self._guest.resume()
+        return TakenOver()
+
+    def _set_status(self, status: MigrationStatus, reason: str = "") -> None:
+        assert status in DESTINATION_TRANSITIONS[self.status], f"{self.status} -> {status}"
+        old, self.status = self.status, status
+        self._journal.record(self._clock.now_ns(), StatusChanged(old=old, new=status, reason=reason))
+
+
+def _compare(theirs: GuestLayout, ours: GuestLayout) -> None:
+    """Raise PeerError that names the first difference between the two guests."""
+    for what, their_value, our_value in (
+        ("page size", theirs.page_size, ours.page_size),
+        ("memory size", theirs.size_bytes, ours.size_bytes),
+        ("number of vCPUs", theirs.vcpu_count, ours.vcpu_count),
+        ("RAM blocks", theirs.ram_blocks, ours.ram_blocks),
+    ):
+        if their_value != our_value:
+            raise PeerError(f"{what} differs: the source has {their_value}, the destination has {our_value}")

@@ -1,0 +1,79 @@
+"""The record of a migration: one JSON object per line, `{"time-ns": ..., "event": {...}}`.
+
+A journal may come from anywhere, so reading one is strict: long lines and unknown events are refused.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from vmferry.errors import UsageError
+from vmferry.migration.events import Event
+from vmferry.migration.ports import Journal
+
+MAX_LINE_BYTES = 64 * 1024
+
+
+class Entry(msgspec.Struct, frozen=True, rename="kebab"):
+    """One line: what happened when."""
+
+    time_ns: int
+    event: Event
+
+
+class MemoryJournal:
+    """Keeps the entries in a list."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event."""
+        self.entries.append(Entry(time_ns, event))
+
+
+class FileJournal:
+    """Writes each entry to a binary file as it happens, so that a crash loses nothing before it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._encoder = msgspec.json.Encoder()
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event."""
+        self._file.write(self._encoder.encode(Entry(time_ns, event)) + b"\n")
+        self._file.flush()
+
+
+class TeeJournal:
+    """Passes every event on to several journals."""
+
+    def __init__(self, journals: Iterable[Journal]) -> None:
+        self._journals = tuple(journals)
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event to each."""
+        for journal in self._journals:
+            journal.record(time_ns, event)
+
+
+def read_journal(path: Path) -> Iterator[Entry]:
+    """Yield the entries of a journal file. Raises UsageError that names the file and the line."""
+    decoder = msgspec.json.Decoder(Entry)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
+                yield _decode(decoder, line, f"{path}:{number}")
+    except OSError as error:
+        raise UsageError(f"cannot read the journal {path}: {error.strerror}") from error
+
+
+def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:
+    if len(line) > MAX_LINE_BYTES:
+        raise UsageError(f"{where}: not a journal, a line is longer than {MAX_LINE_BYTES} bytes")
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where}: not a journal entry: {error}") from error

@@ -1,0 +1,125 @@
+"""The pre-copy loop: send memory while the guest runs until the rest fits the allowed downtime.
+
+Sources: QEMU `migration.c` (`migration_iteration_run`, `migration_rate_limit`), the seed for
+background syncs.
+"""
+
+from collections.abc import Callable
+
+from vmferry.migration.dirty_sync import DirtySync
+from vmferry.migration.events import BandwidthWindow
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.ports import MAX_WAIT_NS, Channel, Clock, Guest, Journal
+from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.wire.messages import Pages
+
+_MIN_BYTES_FOR_ESTIMATE = 10_000
+"""QEMU's: a window with less says nothing about the bandwidth."""
+
+
+class Precopy:
+    """The sending of one guest's memory over an open channel; made once dirty logging is on.
+
+    `check_cancel` raises if the migration is to end.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        channel: Channel,
+        clock: Clock,
+        journal: Journal,
+        parameters: Callable[[], MigrationParameters],
+        check_cancel: Callable[[], None],
+        *,
+        auto_converge: bool,
+    ) -> None:
+        self._guest = guest
+        self._channel = channel
+        self._clock = clock
+        self._journal = journal
+        self._parameters = parameters
+        self._check_cancel = check_cancel
+        self._page_size = guest.layout.page_size
+        self.counters = Counters()
+        self.meter = BandwidthMeter(clock.now_ns(), channel.sent_bytes)
+        self.sync = DirtySync(
+            guest, channel, clock, journal, self.counters, parameters, auto_converge=auto_converge
+        )
+        self.expected_downtime_ms = parameters().downtime_limit
+
+    def run(self) -> None:
+        """Send until the rest fits the downtime; what the guest goes on dirtying is then still to be sent."""
+        while not self._rest_fits_downtime():
+            self.send_batch(self._tick, self._batch_pages())
+            self._tick()
+            self._wait_for_rate_limit()
+        self.counters.precopy_bytes = self._channel.sent_bytes
+
+    def send_rest(self) -> None:
+        """Send all that is known to be dirty of the stopped guest, as fast as the link goes."""
+        while self.sync.ram.remaining_pages:
+            self._check_cancel()
+            self.send_batch(self._check_cancel, self._channel.max_batch_pages, final=True)
+
+    def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
+        """Send up to `max_pages` of the pages that are to be sent."""
+        pages = self.sync.ram.take(max_pages)
+        data, zero = pages.split(self._guest.zero_pages(pages))
+        self._channel.send(Pages(data, zero, final), while_blocked)
+        self.counters.normal_pages += data.page_count
+        self.counters.zero_pages += zero.page_count
+
+    def threshold_bytes(self) -> int:
+        """Return what can be sent within the downtime limit."""
+        return int(self._switchover_bytes_per_s() * self._parameters().downtime_limit / 1000)
+
+    def _rest_fits_downtime(self) -> bool:
+        """Estimate; if the estimate fits, or nothing is left to send, make a sync to learn the truth."""
+        if self.sync.remaining_bytes > self.threshold_bytes():
+            return False
+        self.sync.iteration()
+        return self.sync.remaining_bytes <= self.threshold_bytes()
+
+    def _batch_pages(self) -> int:
+        """Return how many pages this bandwidth window still allows in one batch, at least one."""
+        limit = self._parameters().max_bandwidth
+        if limit == 0:
+            return self._channel.max_batch_pages
+        left_bytes = self.meter.left_bytes(self._channel.sent_bytes, limit)
+        return max(1, min(left_bytes // self._page_size, self._channel.max_batch_pages))
+
+    def _wait_for_rate_limit(self) -> None:
+        while limit := self._parameters().max_bandwidth:
+            if self.meter.left_bytes(self._channel.sent_bytes, limit) > 0:
+                return
+            wait_ns = self.meter.window_end_ns() - self._clock.now_ns()
+            self._clock.sleep_ns(max(0, min(wait_ns, MAX_WAIT_NS)))
+            self._tick()
+
+    def _tick(self) -> None:
+        """All that must happen regularly while the guest runs, also while the channel is blocked."""
+        self._check_cancel()
+        self._update_bandwidth()
+        self.sync.background_if_due()
+
+    def _update_bandwidth(self) -> None:
+        now_ns = self._clock.now_ns()
+        window = self.meter.update(now_ns, self._channel.sent_bytes)
+        if window is None:
+            return
+        self.counters.close_window(window)
+        if self.counters.dirty_pages_rate and window.sent_bytes > _MIN_BYTES_FOR_ESTIMATE:
+            seconds = self.counters.dirty_bytes_last_sync / self._switchover_bytes_per_s()
+            self.expected_downtime_ms = round(seconds * 1000)
+        event = BandwidthWindow(
+            duration_ns=window.duration_ns,
+            sent_bytes=window.sent_bytes,
+            remaining_bytes=self.sync.remaining_bytes,
+            throttle_percent=self.sync.throttle_percent,
+            threshold_bytes=self.threshold_bytes(),
+        )
+        self._journal.record(now_ns, event)
+
+    def _switchover_bytes_per_s(self) -> float:
+        return self._parameters().avail_switchover_bandwidth or self.meter.bytes_per_s

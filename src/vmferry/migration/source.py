@@ -1,0 +1,228 @@
+"""A migration as its source sees it, from the connection to the last state.
+
+One object is one migration, run by one thread, which alone touches the bitmaps; other threads may
+call `cancel` and `info`. Whatever goes wrong before Commit, the guest runs on here, unthrottled and
+without dirty logging. The loop itself is in `precopy.py`, the hand-over in `switchover.py`.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from vmferry.errors import CancelledError, ChannelError, MigrationError, VmferryError
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.events import Ended, Started, StatusChanged
+from vmferry.migration.info import MigrationInfo, RamInfo
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.ports import Channel, Clock, Guest, Journal
+from vmferry.migration.precopy import Precopy
+from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
+from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
+from vmferry.wire.messages import Accepted, Failed, Hello
+
+_NS_PER_MS = 1_000_000
+_HELLO_TIMEOUT_NS = 10_000_000_000
+_LAST_WORDS_TIMEOUT_NS = 1_000_000_000
+
+
+class MigrationSource:
+    """One outgoing migration of `guest` over the channel that `open_channel` makes.
+
+    `parameters` is asked at every use, so that changes act on the running migration.
+    `open_channel` is given a function to call while it waits.
+    """
+
+    def __init__(
+        self,
+        guest: Guest,
+        open_channel: Callable[[Callable[[], None]], Channel],
+        clock: Clock,
+        journal: Journal,
+        parameters: Callable[[], MigrationParameters],
+        capabilities: MigrationCapabilities,
+    ) -> None:
+        self.status = MigrationStatus.NONE
+        self.error: str | None = None
+        self._guest = guest
+        self._open_channel = open_channel
+        self._clock = clock
+        self._journal = journal
+        self._parameters = parameters
+        self._capabilities = capabilities
+        self._cancel_requested = False
+        self._start_ns = self._end_ns = self._setup_ns = 0
+        self._channel: Channel | None = None
+        self._precopy: Precopy | None = None
+        self._switchover: Switchover | None = None
+
+    @property
+    def owner(self) -> Owner:
+        """Who may run the guest."""
+        return self._switchover.owner if self._switchover else Owner.SOURCE
+
+    def cancel(self) -> None:
+        """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent."""
+        self._cancel_requested = True
+
+    def run(self) -> MigrationStatus:
+        """Migrate. Return completed, failed or cancelled; nothing is raised but our own defects."""
+        self._start_ns = self._clock.now_ns()
+        self._record_start()
+        self._set_status(MigrationStatus.SETUP)
+        try:
+            self._migrate()
+        except CancelledError:
+            self._set_status(MigrationStatus.CANCELLING)
+            self._finish(MigrationStatus.CANCELLED)
+        except VmferryError as error:
+            self._finish(MigrationStatus.FAILED, self._reason(error))
+        except BaseException as error:
+            # Even a defect of ours must not leave the guest slowed down or stopped.
+            self._finish(MigrationStatus.FAILED, f"internal error: {error!r}")
+            raise
+        else:
+            self._finish(MigrationStatus.COMPLETED)
+        return self.status
+
+    def _migrate(self) -> None:
+        self._channel = self._open_channel(self._check_cancel)
+        self._greet(self._channel)
+        self._guest.start_dirty_log()
+        self._setup_ns = self._clock.now_ns() - self._start_ns
+        self._precopy = Precopy(
+            self._guest,
+            self._channel,
+            self._clock,
+            self._journal,
+            self._parameters,
+            self._check_cancel,
+            auto_converge=self._capabilities.auto_converge,
+        )
+        self._set_status(MigrationStatus.ACTIVE)
+        self._precopy.run()
+        self._switchover = Switchover(self._guest, self._channel, self._clock, self._check_cancel)
+        self._set_status(MigrationStatus.DEVICE)
+        self._switchover.run(self._precopy, verify=self._parameters().verify)
+
+    def _greet(self, channel: Channel) -> None:
+        no_answer = Deadline(self._clock, _HELLO_TIMEOUT_NS, "the destination did not answer in 10 s")
+
+        def check() -> None:
+            self._check_cancel()
+            no_answer()
+
+        channel.send(Hello(self._guest.layout), check)
+        expect(Accepted, channel.receive(check))
+
+    def _check_cancel(self) -> None:
+        if self._cancel_requested:
+            raise CancelledError("the migration was cancelled")
+
+    def _reason(self, error: VmferryError) -> str:
+        """When the connection broke, the destination may have said why before it went away."""
+        if isinstance(error, ChannelError) and self._channel and self.owner is Owner.SOURCE:
+            try:
+                last_words = self._channel.receive(Deadline(self._clock, _LAST_WORDS_TIMEOUT_NS, "silence"))
+            except MigrationError:
+                return str(error)
+            if isinstance(last_words, Failed):
+                return f"the destination failed: {last_words.reason}"
+        return str(error)
+
+    def _finish(self, status: MigrationStatus, error: str | None = None) -> None:
+        try:
+            self._release_guest()
+        except VmferryError as trouble:
+            error = error or str(trouble)
+        self._end_ns = self._clock.now_ns()
+        self.error = error
+        self._set_status(status)
+        self._record_end()
+
+    def _release_guest(self) -> None:
+        """Undo all that was done to the guest; each step is made even if another fails."""
+        with ExitStack() as steps:  # last in, first out
+            if self._channel:
+                steps.callback(self._channel.close)
+            if self._switchover:
+                steps.callback(self._switchover.resume_if_ours)
+            steps.callback(self._guest.stop_dirty_log)
+            steps.callback(self._guest.set_throttle, 0)
+
+    def _set_status(self, status: MigrationStatus) -> None:
+        assert status in SOURCE_TRANSITIONS[self.status], f"{self.status} -> {status}"
+        old, self.status = self.status, status
+        event = StatusChanged(old=old, new=status, reason=self.error or "")
+        self._journal.record(self._clock.now_ns(), event)
+
+    def _total_time_ns(self) -> int:
+        return (self._end_ns or self._clock.now_ns()) - self._start_ns
+
+    def info(self) -> MigrationInfo:
+        """Return the state of affairs in the terms of `query-migrate`, from any thread."""
+        channel, precopy = self._channel, self._precopy
+        if not (self.status.has_figures and channel and precopy):
+            return MigrationInfo(status=self.status, error_desc=self.error)
+        completed = self.status is MigrationStatus.COMPLETED
+        downtime = self._switchover.downtime if self._switchover and completed else None
+        parts_ns = downtime.parts_ns if downtime else {}
+        return MigrationInfo(
+            status=self.status,
+            total_time_ms=self._total_time_ns() // _NS_PER_MS,
+            setup_time_ms=self._setup_ns // _NS_PER_MS,
+            expected_downtime_ms=None if completed else precopy.expected_downtime_ms,
+            downtime_ms=downtime.total_ns // _NS_PER_MS if downtime else None,
+            downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in parts_ns.items()} or None,
+            ram=self._ram_info(channel, precopy, completed),
+            cpu_throttle_percentage=None if completed else precopy.sync.throttle_percent or None,
+            error_desc=self.error,
+        )
+
+    def _ram_info(self, channel: Channel, precopy: Precopy, completed: bool) -> RamInfo:
+        counters, layout = precopy.counters, self._guest.layout
+        sent_bytes = channel.sent_bytes
+        precopy_bytes = counters.precopy_bytes or sent_bytes
+        busy_ns = max(1, self._total_time_ns() - self._setup_ns)
+        bytes_per_s = sent_bytes * 1e9 / busy_ns if completed else precopy.meter.bytes_per_s
+        return RamInfo(
+            transferred=sent_bytes,
+            remaining=0 if completed else precopy.sync.remaining_bytes,
+            total=layout.size_bytes,
+            duplicate=counters.zero_pages,
+            normal=counters.normal_pages,
+            normal_bytes=counters.normal_pages * layout.page_size,
+            dirty_pages_rate=0 if completed else counters.dirty_pages_rate,
+            mbps=bytes_per_s * 8 / 1e6,
+            dirty_sync_count=counters.dirty_sync_count,
+            iteration_count=counters.iteration_count,
+            page_size=layout.page_size,
+            pages_per_second=counters.pages_per_s,
+            precopy_bytes=precopy_bytes,
+            downtime_bytes=sent_bytes - precopy_bytes,
+        )
+
+    def _record_start(self) -> None:
+        layout = self._guest.layout
+        event = Started(
+            page_size=layout.page_size,
+            page_count=layout.page_count,
+            vcpu_count=layout.vcpu_count,
+            auto_converge=self._capabilities.auto_converge,
+            parameters=self._parameters().as_qmp(),
+        )
+        self._journal.record(self._start_ns, event)
+
+    def _record_end(self) -> None:
+        downtime = self._switchover.downtime if self._switchover else None
+        counters = self._precopy.counters if self._precopy else None
+        event = Ended(
+            status=self.status,
+            total_time_ns=self._total_time_ns(),
+            downtime_ns=downtime.total_ns if downtime else 0,
+            downtime_parts_ns=downtime.parts_ns if downtime else {},
+            sent_bytes=self._channel.sent_bytes if self._channel else 0,
+            iteration_count=counters.iteration_count if counters else 0,
+            dirty_sync_count=counters.dirty_sync_count if counters else 0,
+            max_throttle_percent=counters.max_throttle_percent if counters else 0,
+            error=self.error or "",
+        )
+        self._journal.record(self._end_ns, event)

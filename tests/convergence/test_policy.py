@@ -1,0 +1,143 @@
+"""Auto-converge and the responsive throttle, decision by decision."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmferry.convergence.policy import VARIANTS, AutoConverge, find_variant, make_policy, register_policy
+from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
+from vmferry.errors import UsageError
+
+MIB = 1 << 20
+ORIGINAL = ThrottleSettings()
+RESPONSIVE = ThrottleSettings(responsive=True)
+
+
+def sample(dirty_mib: int, sent_mib: int, throttle_percent: int = 0) -> SyncSample:
+    return SyncSample(2_000_000_000, dirty_mib * MIB, sent_mib * MIB, throttle_percent)
+
+
+def throttles(settings: ThrottleSettings, periods: list[tuple[int, int]]) -> list[int]:
+    """The throttle after each period, each given as (dirty MiB, sent MiB)."""
+    policy, throttle, answer = AutoConverge(), 0, []
+    for dirty_mib, sent_mib in periods:
+        throttle = policy.decide(sample(dirty_mib, sent_mib, throttle), settings).throttle_percent
+        answer.append(throttle)
+    return answer
+
+
+def test_two_high_periods_make_one_step() -> None:
+    assert throttles(ORIGINAL, [(60, 100)] * 6) == [0, 20, 20, 30, 30, 40]
+
+
+def test_a_calm_period_between_does_not_reset_the_count() -> None:
+    assert throttles(ORIGINAL, [(60, 100), (10, 100), (10, 100), (60, 100)]) == [0, 0, 0, 20]
+
+
+def test_exactly_the_threshold_is_not_high() -> None:
+    assert throttles(ORIGINAL, [(50, 100)] * 4) == [0, 0, 0, 0]
+
+
+def test_nothing_sent_counts_as_high_if_anything_was_dirtied() -> None:
+    assert throttles(ORIGINAL, [(1, 0), (1, 0)]) == [0, 20]
+    assert throttles(ORIGINAL, [(0, 0), (0, 0)]) == [0, 0]
+
+
+def test_responsive_steps_on_one_high_rate_once_the_ratio_stayed_high_twice() -> None:
+    # Period 1 sets the ratio. 2: rate twice -> step, ratio once. 3: ratio twice -> step, rate kept at 1.
+    # 4: rate twice -> step, ratio once. 5: ratio twice -> step.
+    assert throttles(RESPONSIVE, [(60, 100)] * 5) == [0, 20, 30, 40, 50]
+
+
+def test_a_falling_ratio_is_not_high() -> None:
+    periods = [(90, 100), (80, 100), (70, 100), (60, 100)]
+    assert throttles(RESPONSIVE, periods) == throttles(ORIGINAL, periods)
+
+
+def test_the_ratio_skips_a_period_in_which_nothing_was_sent() -> None:
+    policy = AutoConverge()
+    policy.decide(sample(60, 100), RESPONSIVE)
+    decision = policy.decide(sample(60, 0), RESPONSIVE)
+    assert decision.dirty_ratio_percent == 60
+    assert not decision.dirty_ratio_high
+
+
+def test_a_new_policy_starts_from_zero() -> None:
+    policy = AutoConverge()
+    for _ in range(3):
+        policy.decide(sample(60, 100), RESPONSIVE)
+    assert make_policy("auto-converge").decide(sample(60, 100), RESPONSIVE).throttle_percent == 0
+
+
+def test_the_reason_tells_the_figures() -> None:
+    policy = AutoConverge()
+    first = policy.decide(sample(812, 198, 20), ORIGINAL)
+    second = policy.decide(sample(812, 198, 20), ORIGINAL)
+    assert first.reason == "dirty 812 MiB > 50 % of 198 MiB sent, first time: throttle stays 20 %"
+    assert second.reason == "dirty 812 MiB > 50 % of 198 MiB sent, second time: 20 -> 30 %"
+    calm = policy.decide(sample(10, 198, 30), ORIGINAL)
+    assert calm.reason == "dirty 10 MiB <= 50 % of 198 MiB sent: throttle stays 30 %"
+
+
+def test_the_reason_of_a_responsive_step_tells_the_ratios() -> None:
+    policy = AutoConverge()
+    reasons = [policy.decide(sample(dirty, 100), RESPONSIVE).reason for dirty in (60, 61, 62)]
+    assert reasons[2] == "dirty 62 MiB > 50 % of 100 MiB sent, ratio 62 % after 61 %, second time: 0 -> 20 %"
+
+
+def reference(settings: ThrottleSettings, periods: list[tuple[int, int]]) -> list[int]:
+    """Sections 3 to 6 of the algorithm, written down as straight as they stand there."""
+    throttle = rate_count = ratio_count = ratio = 0
+    answer = []
+    for dirty, sent in periods:
+        ratio_high = False
+        if settings.responsive and sent:
+            current, previous = 100 * dirty // sent, ratio
+            ratio = current
+            if previous != 0:
+                if current > 50 and current >= previous:
+                    ratio_count += 1
+                if ratio_count >= 2:
+                    ratio_high, ratio_count = True, 0
+        if dirty * 100 > sent * 50:
+            rate_count += 1
+            if rate_count >= 2 or ratio_high:
+                if rate_count >= 2:
+                    rate_count = 0
+                throttle = 20 if throttle == 0 else min(throttle + 10, 99)
+        answer.append(throttle)
+    return answer
+
+
+@given(st.booleans(), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 300)), max_size=60))
+def test_every_course_is_as_the_algorithm_says(responsive: bool, periods: list[tuple[int, int]]) -> None:
+    settings = RESPONSIVE if responsive else ORIGINAL
+    assert throttles(settings, periods) == reference(settings, periods)
+
+
+def test_variants_are_those_of_the_seed_and_of_qemu() -> None:
+    rows = {v.name: (v.background_sync.value, v.responsive_throttle) for v in VARIANTS.values()}
+    assert rows == {
+        "original": ("off", False),
+        "background-sync": ("preserve", False),
+        "background-sync+responsive-throttle": ("preserve", True),
+        "periodic-sync": ("merge", False),
+    }
+
+
+def test_unknown_names_are_refused_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="no variant 'fast'; there are: original, "):
+        find_variant("fast")
+    with pytest.raises(UsageError, match="no convergence policy 'fast'; there are: auto-converge"):
+        make_policy("fast")
+
+
+def test_a_policy_of_ones_own_is_one_class_and_one_registration() -> None:
+    class FullStop:
+        def decide(self, sample: SyncSample, settings: ThrottleSettings) -> Decision:
+            return Decision(settings.maximum_percent, "always")
+
+    register_policy("full-stop", FullStop)
+    assert make_policy("full-stop").decide(sample(0, 1), ORIGINAL).throttle_percent == 99
+    with pytest.raises(UsageError, match="registered already"):
+        register_policy("full-stop", FullStop)
