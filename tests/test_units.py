@@ -58,7 +58,7 @@ def test_what_is_no_rate_or_duration_is_refused(text: str) -> None:
 
 def test_printing() -> None:
     assert [format_size(n) for n in (0, 1023, 1024, 812 << 20, 1515000000, 100 << 30)] == [
-        "0 B", "1 KiB", "1 KiB", "812 MiB", "1.41 GiB", "100 GiB"
+        "0 B", "0.999 KiB", "1 KiB", "812 MiB", "1.41 GiB", "100 GiB"
     ]  # fmt: skip
     assert format_rate(198 << 20) == "198 MiB/s"
     assert [format_duration(n) for n in (0, 512_000_000, 12_400_000_000, 400 * 10**9)] == [
