@@ -25,7 +25,7 @@ _LAST_WORDS_TIMEOUT_NS = 1_000_000_000
 
 
 class MigrationSource:
-    """One outgoing migration of `guest` over the channel that `open_channel` makes.
+    """One outgoing migration of `guest` over the channel that `open_channel` makes; begins in `setup`.
 
     `parameters` is asked at every use, so that changes act on the running migration.
     `open_channel` is given a function to call while it waits.
@@ -49,10 +49,13 @@ class MigrationSource:
         self._parameters = parameters
         self._capabilities = capabilities
         self._cancel_requested = False
-        self._start_ns = self._end_ns = self._setup_ns = 0
+        self._end_ns = self._setup_ns = 0
         self._channel: Channel | None = None
         self._precopy: Precopy | None = None
         self._switchover: Switchover | None = None
+        self._start_ns = clock.now_ns()
+        self._record_start()
+        self._set_status(MigrationStatus.SETUP)
 
     @property
     def owner(self) -> Owner:
@@ -65,9 +68,6 @@ class MigrationSource:
 
     def run(self) -> MigrationStatus:
         """Migrate. Return completed, failed or cancelled; nothing is raised but our own defects."""
-        self._start_ns = self._clock.now_ns()
-        self._record_start()
-        self._set_status(MigrationStatus.SETUP)
         try:
             self._migrate()
         except CancelledError:

@@ -1,0 +1,57 @@
+"""The `vmferry` command: each subcommand lives in a module of its own and is imported when called."""
+
+import sys
+from importlib import import_module
+
+import click
+
+from vmferry import __version__
+from vmferry.errors import UsageError, VmferryError
+
+_COMMANDS = {
+    "demo": "vmferry.cli.demo",
+    "migrate": "vmferry.cli.migrate",
+    "vm": "vmferry.cli.vm",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a subcommand's module only when it is needed, which keeps `--help` quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command = import_module(_COMMANDS[cmd_name]).command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vmferry")
+def vmferry() -> None:
+    """Live-migrate virtual machines, also huge and busy ones.
+
+    \b
+    Try it:            vmferry demo
+    Run a VM:          vmferry vm --memory 1G --cpus 2 --qmp unix:/tmp/a.qmp
+    Await one:         vmferry vm --memory 1G --cpus 2 --incoming tcp:0.0.0.0:4444
+    Migrate it there:  vmferry migrate --qmp unix:/tmp/a.qmp tcp:otherhost:4444
+    """
+
+
+def main() -> None:
+    """Run the command line; errors are one line on stderr, exit code 2 for usage and 1 for failures."""
+    try:
+        vmferry()
+    except UsageError as error:
+        _fail(error, 2)
+    except VmferryError as error:
+        _fail(error, 1)
+
+
+def _fail(error: VmferryError, exit_code: int) -> None:
+    click.echo(f"vmferry: {error}", err=True)
+    sys.exit(exit_code)

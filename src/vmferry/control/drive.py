@@ -1,0 +1,118 @@
+"""Drives one migration through a source's monitor, from the settings to the last state.
+
+It polls `query-migrate`, as any QMP client would, and knows nothing of the VM behind the monitor.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmferry.control.qmp_client import QmpClient
+from vmferry.convergence.policy import Variant
+from vmferry.errors import MigrationError
+
+POLL_INTERVAL_S = 0.1
+_END_STATES = frozenset({"completed", "failed", "cancelled"})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One answer to `query-migrate`, reduced to what people watch."""
+
+    status: str
+    elapsed_ms: int
+    iteration_count: int
+    dirty_sync_count: int
+    remaining_bytes: int
+    total_bytes: int
+    sent_bytes: int
+    bandwidth_bytes_per_s: float
+    dirty_bytes_per_s: float
+    throttle_percent: int
+    downtime_ms: int | None
+    downtime_parts_ms: dict[str, float] | None
+    error: str | None
+
+    @classmethod
+    def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
+        """Reduce an answer of our own or of QEMU's monitor; what is missing is 0."""
+        ram = answer.get("ram", {})
+        dirty_sync_count = ram.get("dirty-sync-count", 0)
+        return cls(
+            status=answer.get("status", "none"),
+            elapsed_ms=answer.get("total-time", 0),
+            iteration_count=ram.get("iteration-count", dirty_sync_count),
+            dirty_sync_count=dirty_sync_count,
+            remaining_bytes=ram.get("remaining", 0),
+            total_bytes=ram.get("total", 0),
+            sent_bytes=ram.get("transferred", 0),
+            bandwidth_bytes_per_s=ram.get("mbps", 0) * 1e6 / 8,
+            dirty_bytes_per_s=ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096),
+            throttle_percent=answer.get("cpu-throttle-percentage", 0),
+            downtime_ms=answer.get("downtime"),
+            downtime_parts_ms=answer.get("downtime-parts"),
+            error=answer.get("error-desc"),
+        )
+
+    @property
+    def ended(self) -> bool:
+        """True if this is the last state."""
+        return self.status in _END_STATES
+
+
+@dataclass(frozen=True)
+class Result:
+    """A migration that has ended, and the highest throttle that was seen on the way."""
+
+    last: Progress
+    max_throttle_percent: int
+
+    @property
+    def completed(self) -> bool:
+        """True if the guest was handed over."""
+        return self.last.status == "completed"
+
+
+def variant_settings(variant: Variant) -> dict[str, object]:
+    """Return the QMP parameters that make up a variant; auto-converge must be on as well."""
+    return {
+        "background-sync": variant.background_sync.value,
+        "cpu-responsive-throttle": variant.responsive_throttle,
+    }
+
+
+def set_up(monitor: QmpClient, parameters: Mapping[str, object], *, auto_converge: bool) -> None:
+    """Set capabilities and parameters. Raises CommandError if the VM refuses one; then none is set."""
+    state = [{"capability": "auto-converge", "state": auto_converge}]
+    if parameters:
+        monitor.execute("migrate-set-parameters", dict(parameters))
+    monitor.execute("migrate-set-capabilities", {"capabilities": state})
+
+
+def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Result:
+    """Migrate to `uri` and return how it ended; `watch` is called with every poll.
+
+    KeyboardInterrupt, whether it comes from the user or from `watch`, cancels the migration; the
+    result then says so.
+    """
+    monitor.execute("migrate", {"uri": uri})
+    max_throttle_percent = 0
+    while True:
+        try:
+            progress = Progress.from_qmp(monitor.execute("query-migrate"))
+            max_throttle_percent = max(max_throttle_percent, progress.throttle_percent)
+            watch(progress)
+            if progress.ended:
+                return Result(progress, max_throttle_percent)
+            time.sleep(POLL_INTERVAL_S)
+        except KeyboardInterrupt:
+            monitor.execute("migrate_cancel")
+
+
+def require_completed(result: Result) -> Result:
+    """Return the result of a completed migration. Raises MigrationError with the reason otherwise."""
+    if not result.completed:
+        reason = f": {result.last.error}" if result.last.error else ""
+        raise MigrationError(f"the migration ended as '{result.last.status}'{reason}")
+    return result

@@ -1,0 +1,15 @@
+"""Real time."""
+
+import time
+
+
+class MonotonicClock:
+    """The machine's monotonic clock (implements the `Clock` port)."""
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since an arbitrary moment; never goes back."""
+        return time.monotonic_ns()
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        """Let `duration_ns` pass."""
+        time.sleep(duration_ns / 1e9)

@@ -1,0 +1,100 @@
+"""The receiving end of a migration: wait for a source, take the guest over.
+
+A connection that does not even greet properly (a port scanner, a source with another guest) is turned
+away and the wait goes on. Once a source was accepted, its failure is the end of this process.
+"""
+
+import socket
+from collections.abc import Callable
+
+from vmferry.errors import ChannelError, VmferryError
+from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.ports import Channel, Clock, Journal
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Deadline
+from vmferry.transport.sockets import accept
+from vmferry.transport.stream import StreamChannel
+from vmferry.wire.messages import Failed, Message
+
+_HELLO_TIMEOUT_NS = 10_000_000_000
+_LINGER_NS = 1_000_000_000
+
+
+class IncomingMigration:
+    """Takes one guest in through `listener`.
+
+    `check_stop` is called while waiting and raises to end the wait; `log` is told, in one line each,
+    of connections turned away.
+    """
+
+    def __init__(
+        self,
+        guest: KvmGuest,
+        listener: socket.socket,
+        clock: Clock,
+        journal: Journal,
+        check_stop: Callable[[], None],
+        log: Callable[[str], None],
+    ) -> None:
+        self.destination = MigrationDestination(guest, clock, journal)
+        self._guest = guest
+        self._listener = listener
+        self._clock = clock
+        self._check_stop = check_stop
+        self._log = log
+
+    @property
+    def status(self) -> MigrationStatus:
+        """The destination's status."""
+        return self.destination.status
+
+    def run(self) -> None:
+        """Return when the guest belongs here. Raises VmferryError when the migration has failed."""
+        with self._listener:
+            while self.status is MigrationStatus.SETUP:
+                connection = accept(self._listener, self._check_stop)
+                self._serve(StreamChannel(connection, self._guest))
+
+    def _serve(self, channel: Channel) -> None:
+        try:
+            self._receive(channel)
+        except VmferryError as error:
+            self._say_why(channel, str(error))
+            if self.status is not MigrationStatus.SETUP:
+                self.destination.fail(str(error))
+                raise
+            self._log(f"turned a connection away: {error}")
+        finally:
+            channel.close()
+
+    def _receive(self, channel: Channel) -> None:
+        silent = Deadline(self._clock, _HELLO_TIMEOUT_NS, "no greeting in 10 s")
+
+        def check() -> None:
+            self._check_stop()
+            if self.status is MigrationStatus.SETUP:
+                silent()
+
+        while not self.destination.in_charge:
+            answer = self.destination.handle(channel.receive(check))
+            if answer:
+                self._answer(channel, answer)
+
+    def _answer(self, channel: Channel, answer: Message) -> None:
+        try:
+            channel.send(answer, self._check_stop)
+        except ChannelError:
+            # After Commit the guest is ours even if the source never learns it.
+            if not self.destination.in_charge:
+                raise
+
+    def _say_why(self, channel: Channel, reason: str) -> None:
+        """Give the source the reason, and time to read it: closing with unread data would destroy it."""
+        linger = Deadline(self._clock, _LINGER_NS, "time is up")
+        try:
+            channel.send(Failed(reason), linger)
+            while True:
+                channel.receive(linger)
+        except VmferryError:
+            pass

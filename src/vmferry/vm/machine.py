@@ -1,0 +1,252 @@
+"""A virtual machine as its monitor sees it: run state, migrations out and in, events.
+
+The monitor's thread calls the public methods, a thread of its own carries out each migration. The run
+state is not stored but derived from the guest and the migration, so that they cannot disagree.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from vmferry.errors import CancelledError, UsageError, VmferryError
+from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.events import Event, StatusChanged, Synced
+from vmferry.migration.info import MigrationInfo
+from vmferry.migration.journal import TeeJournal
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.ports import Channel, Journal
+from vmferry.migration.source import MigrationSource
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.vm_port import RunState, VmEvent
+from vmferry.transport.sockets import connect, listen
+from vmferry.transport.stream import StreamChannel
+from vmferry.transport.uri import parse_uri
+from vmferry.vm.clock import MonotonicClock
+from vmferry.vm.incoming import IncomingMigration
+
+
+class Vm:
+    """One guest under control (implements the monitor's `MonitoredVm`).
+
+    `awaits_migration` says that the guest is to come from elsewhere. `log` is told what an operator
+    should read; `ended` is called once, with the exit code, when the process has no more to do.
+    """
+
+    def __init__(
+        self,
+        guest: KvmGuest,
+        name: str,
+        uuid: str,
+        journal: Journal,
+        log: Callable[[str], None],
+        ended: Callable[[int], None],
+        *,
+        awaits_migration: bool,
+    ) -> None:
+        self.name = name
+        self.uuid = uuid
+        self.parameters = MigrationParameters()
+        self.capabilities = MigrationCapabilities()
+        self._guest = guest
+        self._journal = TeeJournal([journal, _Observer(self._on_migration_event)])
+        self._log = log
+        self._ended = ended
+        self._awaits_migration = awaits_migration
+        self._clock = MonotonicClock()
+        self._source: MigrationSource | None = None
+        self._incoming: IncomingMigration | None = None
+        self._incoming_uri: str | None = None
+        self._migration_thread: threading.Thread | None = None
+        self._subscribers: list[Callable[[VmEvent], None]] = []
+        self._run_lock = threading.Lock()
+        """Orders `stop` and `cont` against the beginning of a hand-over."""
+        self._handing_over = False
+        self._told_running = guest.running
+        self._quitting = False
+
+    # Run state
+
+    def run_state(self) -> RunState:
+        """Return the state in QEMU's words."""
+        if self._guest.crash:
+            return RunState.INTERNAL_ERROR
+        if self._awaits_migration:
+            return RunState.INMIGRATE
+        if self._source and self._source.status is MigrationStatus.COMPLETED:
+            return RunState.POSTMIGRATE
+        if self._handing_over:
+            return RunState.FINISH_MIGRATE
+        return RunState.RUNNING if self._guest.running else RunState.PAUSED
+
+    def stop(self) -> None:
+        """Pause the guest; harmless if it is paused."""
+        with self._run_lock:
+            if not self._handing_over:
+                self._guest.pause()
+        self._tell_run_state()
+
+    def cont(self) -> None:
+        """Let the guest run. Raises UsageError if it is not ours to run."""
+        with self._run_lock:
+            refusal = _REFUSALS_TO_RUN.get(self.run_state())
+            if refusal:
+                raise UsageError(refusal)
+            self._guest.resume()
+        self._tell_run_state()
+
+    def quit(self) -> None:
+        """End this process; a running migration is cancelled first."""
+        if self._quitting:
+            return
+        self._quitting = True
+        self.migrate_cancel()
+        self._emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
+        self._ended(0)
+
+    def vcpu_thread_ids(self) -> list[int]:
+        """Return the kernel's thread ids of the vCPUs, in order."""
+        return self._guest.vcpu_thread_ids
+
+    # Migration
+
+    def set_parameters(self, parameters: MigrationParameters) -> None:
+        """Put new parameters in force, also for a running migration."""
+        self.parameters = parameters
+
+    def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
+        """Put new capabilities in force. Raises UsageError while a migration runs."""
+        if self._source and self._source.status.is_running:
+            raise UsageError("There's a migration process in progress")
+        self.capabilities = capabilities
+
+    def migrate(self, uri: str) -> None:
+        """Begin to migrate to `uri`. Raises UsageError if that cannot be begun."""
+        if self._awaits_migration:
+            raise UsageError("Guest is waiting for an incoming migration")
+        if self._source and self._source.status.is_running:
+            raise UsageError("There's a migration process in progress")
+        if self._source and self._source.status is MigrationStatus.COMPLETED:
+            raise UsageError("Can't migrate the vm that was paused due to previous migration")
+        address = parse_uri(uri)
+
+        def open_channel(while_blocked: Callable[[], None]) -> Channel:
+            return StreamChannel(connect(address, while_blocked), self._guest)
+
+        self._source = MigrationSource(
+            self._guest,
+            open_channel,
+            self._clock,
+            self._journal,
+            lambda: self.parameters,
+            self.capabilities,
+        )
+        self._start_thread("migration", self._run_source, self._source)
+
+    def migrate_incoming(self, uri: str) -> None:
+        """Listen at `uri` for the guest. Raises UsageError or ChannelError if that cannot be."""
+        if not self._awaits_migration:
+            raise UsageError("'-incoming' was not specified on the command line")
+        if self._incoming:
+            raise UsageError("The incoming migration has already been started")
+        listener = listen(parse_uri(uri))
+        self._incoming_uri = uri
+        self._incoming = IncomingMigration(
+            self._guest, listener, self._clock, self._journal, self._check_quit, self._log
+        )
+        self._start_thread("incoming", self._run_incoming, self._incoming)
+
+    def migrate_cancel(self) -> None:
+        """Cancel the outgoing migration, if one runs."""
+        if self._source:
+            self._source.cancel()
+
+    def query_migrate(self) -> MigrationInfo:
+        """Return the figures of the latest migration."""
+        if self._source:
+            return self._source.info()
+        if self._incoming:
+            return MigrationInfo(status=self._incoming.status, socket_address=self._incoming_uri)
+        return MigrationInfo(status=MigrationStatus.NONE)
+
+    def wait_for_migration(self, timeout_s: float) -> None:
+        """Give the migration's thread time to end."""
+        if self._migration_thread:
+            self._migration_thread.join(timeout_s)
+
+    def _start_thread(self, name: str, run: Callable[..., None], *arguments: object) -> None:
+        self._migration_thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
+        self._migration_thread.start()
+
+    def _run_source(self, source: MigrationSource) -> None:
+        try:
+            source.run()
+        finally:
+            self._tell_run_state()
+            if source.error:
+                self._log(f"migration failed: {source.error}")
+
+    def _run_incoming(self, incoming: IncomingMigration) -> None:
+        try:
+            incoming.run()
+        except CancelledError:
+            return
+        except VmferryError as error:
+            self._log(f"incoming migration failed: {error}")
+            self._ended(1)
+        else:
+            self._awaits_migration = False
+            self._tell_run_state()
+
+    def _check_quit(self) -> None:
+        if self._quitting:
+            raise CancelledError("this process is ending")
+
+    # Events
+
+    def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
+        """Call `callback` for every event from now on, in whichever thread it happens."""
+        self._subscribers.append(callback)
+
+    def _on_migration_event(self, event: Event) -> None:
+        match event:
+            case StatusChanged(new=status):
+                with self._run_lock:
+                    self._handing_over = status is MigrationStatus.DEVICE
+                self._emit_if_asked("MIGRATION", {"status": status.value})
+            case Synced(kind="iteration", iteration_count=count):
+                self._emit_if_asked("MIGRATION_PASS", {"pass": count})
+            case Synced(kind="last"):
+                self._tell_run_state()
+
+    def _tell_run_state(self) -> None:
+        if self._guest.running != self._told_running:
+            self._told_running = not self._told_running
+            self._emit("RESUME" if self._told_running else "STOP", {})
+
+    def _emit_if_asked(self, name: str, data: dict[str, object]) -> None:
+        if self.capabilities.events:
+            self._emit(name, data)
+
+    def _emit(self, name: str, data: dict[str, object]) -> None:
+        event = VmEvent(name, data, time.time_ns())
+        for callback in self._subscribers:
+            callback(event)
+
+
+_REFUSALS_TO_RUN = {
+    RunState.INMIGRATE: "Guest is waiting for an incoming migration",
+    RunState.FINISH_MIGRATE: "the guest is being handed over; cancel the migration first",
+    RunState.POSTMIGRATE: "the guest was handed over and belongs to the destination now",
+    RunState.INTERNAL_ERROR: "the guest has crashed and cannot run on",
+}
+
+
+class _Observer:
+    """A journal that passes events on."""
+
+    def __init__(self, callback: Callable[[Event], None]) -> None:
+        self._callback = callback
+
+    def record(self, time_ns: int, event: Event) -> None:
+        self._callback(event)

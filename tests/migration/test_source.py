@@ -1,0 +1,292 @@
+"""A migration as a whole, in one thread and in no time."""
+
+import numpy as np
+import pytest
+
+from tests.support.loopback import MIB, Pair, Writer
+from tests.support.memory_guest import MemoryGuest
+from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, Synced
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Owner
+from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
+
+S = MigrationStatus
+
+
+def assert_handed_over(pair: Pair, running: bool = True) -> None:
+    assert pair.source.error is None
+    assert pair.source.status is S.COMPLETED
+    assert pair.source.owner is Owner.DESTINATION
+    assert pair.destination.in_charge
+    assert not pair.here.running
+    assert pair.there.running is running
+    assert np.array_equal(pair.here.ram, pair.there.ram)
+    assert_released(pair)
+
+
+def assert_still_here(pair: Pair, status: MigrationStatus) -> None:
+    assert pair.source.status is status
+    assert pair.source.owner is Owner.SOURCE
+    assert pair.here.running
+    assert not pair.there.running
+    assert not pair.destination.in_charge
+    assert_released(pair)
+
+
+def assert_released(pair: Pair) -> None:
+    assert pair.here.throttle_percent == 0
+    assert not pair.here.logging
+    assert not pair.channel.open
+
+
+def test_an_idle_guest_moves_in_one_pass() -> None:
+    pair = Pair()
+    pair.source.run()
+    assert_handed_over(pair)
+    counters = pair.source.info().ram
+    assert counters
+    assert (counters.normal, counters.duplicate) == (128, 128)
+
+
+def test_statuses_in_order() -> None:
+    pair = Pair()
+    pair.source.run()
+    assert [event.new for event in pair.events(StatusChanged)] == [S.SETUP, S.ACTIVE, S.DEVICE, S.COMPLETED]
+
+
+def test_messages_in_order() -> None:
+    pair = Pair(verify=True)
+    pair.source.run()
+    kinds = [type(message) for message in pair.channel.messages]
+    sent = [kind for kind in kinds if kind in (Hello, Pages, State, Digest, Finish, Commit)]
+    assert sent[0] is Hello
+    assert sent[-4:] == [State, Digest, Finish, Commit]
+    assert set(sent[1:-4]) == {Pages}
+
+
+def test_pages_that_became_zero_again_are_zero_there() -> None:
+    pair = Pair(downtime_limit=50)
+
+    def clear_some(message: Message) -> None:
+        if isinstance(message, Pages) and pair.here.running and len(message.data):
+            pair.here.write(int(message.data.first[0]) ^ 32, 0)
+
+    pair.channel.before_send = clear_some
+    pair.source.run()
+    assert_handed_over(pair)
+
+
+@pytest.mark.parametrize("background_sync", ["off", "preserve", "merge"])
+@pytest.mark.parametrize("responsive", [False, True])
+def test_a_busy_guest_converges_by_being_throttled(background_sync: str, responsive: bool) -> None:
+    pair = Pair(4096, bytes_per_s=MIB, background_sync=background_sync, cpu_responsive_throttle=responsive)
+    Writer(pair, page_count=3000, pages_per_s=1000)
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.here.max_throttle_percent >= 50
+    assert {event.kind for event in pair.events(Synced)} == {"iteration", "last"} | (
+        {"background"} if background_sync != "off" else set()
+    )
+
+
+def test_background_sync_throttles_within_an_iteration() -> None:
+    def time_of_first_throttle(background_sync: str) -> int:
+        pair = Pair(8192, bytes_per_s=MIB, background_sync=background_sync)
+        Writer(pair, page_count=8000, pages_per_s=2000)
+        pair.source.run()
+        return next(
+            entry.time_ns
+            for entry in pair.journal.entries
+            if isinstance(entry.event, Decided) and entry.event.throttle_percent
+        )
+
+    assert time_of_first_throttle("preserve") < time_of_first_throttle("off")
+
+
+def test_without_auto_converge_nothing_is_throttled() -> None:
+    pair = Pair(1024, auto_converge=False)
+    writer = Writer(pair, page_count=600, pages_per_s=2000)
+
+    def stop_after_a_while(message: Message) -> None:
+        if pair.clock.now_ns() < 20_000_000_000:
+            writer.work(message)
+
+    pair.channel.before_send = stop_after_a_while
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.here.max_throttle_percent == 0
+    assert pair.events(Decided) == []
+
+
+def test_the_throttle_never_exceeds_its_maximum() -> None:
+    pair = Pair(2048, max_cpu_throttle=37)
+    Writer(pair, page_count=1500, pages_per_s=3000)
+    cancel_after(pair, seconds=200)
+    pair.source.run()
+    assert pair.here.max_throttle_percent == 37
+
+
+def cancel_after(pair: Pair, seconds: int) -> None:
+    work = pair.channel.before_send
+
+    def check(message: Message) -> None:
+        work(message)
+        if pair.clock.now_ns() > seconds * 10**9:
+            pair.source.cancel()
+
+    pair.channel.before_send = check
+
+
+def test_cancelling_leaves_the_guest_running_at_full_speed() -> None:
+    pair = Pair(2048, bytes_per_s=MIB // 4)
+    Writer(pair, page_count=1500, pages_per_s=3000)
+    cancel_after(pair, seconds=60)
+    pair.source.run()
+    assert_still_here(pair, S.CANCELLED)
+    assert [event.new for event in pair.events(StatusChanged)][-2:] == [S.CANCELLING, S.CANCELLED]
+
+
+def test_cancelling_during_the_hand_over_is_in_time_until_commit() -> None:
+    for last in (State, Finish):
+        pair = Pair()
+
+        def cancel(message: Message, pair: Pair = pair, last: type = last) -> None:
+            if isinstance(message, last):
+                pair.source.cancel()
+
+        pair.channel.before_send = cancel
+        pair.source.run()
+        assert_still_here(pair, S.CANCELLED)
+
+
+def test_a_paused_guest_stays_paused() -> None:
+    pair = Pair()
+    pair.here.pause()
+    pair.source.run()
+    assert_handed_over(pair, running=False)
+
+
+def test_the_rate_limit_holds() -> None:
+    pair = Pair(4096, bytes_per_s=100 * MIB, max_bandwidth=2 * MIB, auto_converge=False)
+    for page in range(4096):
+        pair.here.write(page, 7)
+    pair.source.run()
+    assert_handed_over(pair)
+    windows = pair.events(BandwidthWindow)
+    assert len(windows) > 50
+    for window in windows:
+        assert window.sent_bytes <= 0.2 * MIB + 4096 + 64
+    info = pair.source.info()
+    assert info.ram
+    assert info.ram.mbps < 2.1 * MIB * 8 / 1e6
+
+
+def test_raising_the_bandwidth_and_the_downtime_acts_at_once() -> None:
+    pair = Pair(2048, bytes_per_s=100 * MIB, max_bandwidth=MIB // 4, downtime_limit=0, auto_converge=False)
+    Writer(pair, page_count=1000, pages_per_s=1000)
+    work = pair.channel.before_send
+
+    def relax(message: Message) -> None:
+        work(message)
+        if pair.clock.now_ns() > 30 * 10**9:
+            pair.parameters = pair.parameters.changed({"max-bandwidth": 0, "downtime-limit": 5000})
+
+    pair.channel.before_send = relax
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.clock.now_ns() < 40 * 10**9
+
+
+def test_another_guest_at_the_destination_is_refused() -> None:
+    for there, reason in (
+        (
+            MemoryGuest(255, running=False),
+            "memory size differs: the source has 1048576, the destination has 1044480",
+        ),
+        (MemoryGuest(256, vcpu_count=2, running=False), "number of vCPUs differs"),
+    ):
+        pair = Pair(256, there=there)
+        pair.source.run()
+        assert_still_here(pair, S.FAILED)
+        assert pair.source.error
+        assert reason in pair.source.error
+
+
+def test_memory_that_arrives_damaged_is_noticed_by_verify() -> None:
+    pair = Pair(verify=True)
+
+    def damage(message: Message) -> None:
+        if isinstance(message, Finish):
+            pair.there.ram[5, 5] ^= 1
+
+    pair.channel.before_send = damage
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert "digests differ" in (pair.source.error or "")
+
+
+def test_state_that_cannot_be_loaded_fails_the_migration() -> None:
+    pair = Pair()
+    pair.here.state = b"garbage"
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert pair.source.error == "the destination refused: the guest's state is malformed"
+
+
+def number_of_messages() -> int:
+    pair = Pair()
+    pair.source.run()
+    return len(pair.channel.messages)
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_cutting_the_link_at_any_message_never_leaves_two_guests_or_none(delivered: bool) -> None:
+    commits = 0
+    for cut_at in range(number_of_messages()):
+        pair = Pair()
+        pair.channel.cut_at, pair.channel.delivered = cut_at, delivered
+        pair.source.run()
+        assert pair.source.status is S.FAILED
+        assert_released(pair)
+        assert not (pair.here.running and pair.there.running)
+        if any(isinstance(message, Commit) for message in pair.channel.messages):
+            commits += 1
+            assert pair.source.owner is Owner.IN_DOUBT
+            assert not pair.here.running
+            assert "hand-over in doubt" in (pair.source.error or "")
+        else:
+            assert_still_here(pair, S.FAILED)
+    assert commits == 2  # Commit itself, and the answer to it
+
+
+def test_a_defect_of_ours_leaves_the_guest_running_too() -> None:
+    pair = Pair()
+
+    def explode(message: Message) -> None:
+        if isinstance(message, State):
+            raise ZeroDivisionError
+
+    pair.channel.before_send = explode
+    with pytest.raises(ZeroDivisionError):
+        pair.source.run()
+    assert_still_here(pair, S.FAILED)
+
+
+def test_the_summary_agrees_with_the_journal() -> None:
+    pair = Pair(4096)
+    Writer(pair, page_count=3000, pages_per_s=1000)
+    pair.source.run()
+    (ended,) = pair.events(Ended)
+    info = pair.source.info()
+    assert info.ram
+    assert (
+        ended.iteration_count
+        == info.ram.iteration_count
+        == len([event for event in pair.events(Synced) if event.kind == "iteration"])
+    )
+    assert ended.dirty_sync_count == len(pair.events(Synced))
+    assert ended.sent_bytes == info.ram.transferred
+    assert list(ended.downtime_parts_ns) == ["stop", "last-sync", "ram", "state", "hand-over"]
+    assert sum(ended.downtime_parts_ns.values()) == ended.downtime_ns
+    assert ended.max_throttle_percent == pair.here.max_throttle_percent
+    assert ended.downtime_ns <= 0.35e9

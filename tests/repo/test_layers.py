@@ -1,0 +1,89 @@
+"""Imports go down the floors of the house only, and each kind of dependency stays in its place."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
+
+FLOORS = [
+    {"units", "errors"},
+    {"convergence", "memory", "wire"},
+    {"migration"},
+    {"guests", "transport", "simulation", "monitor"},
+    {"vm", "control"},
+    {"perf"},
+    {"cli"},
+]
+"""From the ground up. A package may import its own modules, its own floor, and all floors below."""
+
+PLACES = {
+    "ctypes": ["guests"],
+    "fcntl": ["guests"],
+    "mmap": ["guests"],
+    "socket": ["transport", "monitor/server.py", "control", "vm/incoming.py"],
+    "ssl": ["transport", "monitor/server.py", "control"],
+    "asyncio": ["monitor", "vm/process.py"],
+}
+"""Modules that only these places may import."""
+
+PURE = ["convergence", "memory", "wire", "simulation", "migration"]
+IMPURE_MODULES = {"time", "random", "threading", "socket", "asyncio", "subprocess", "os"}
+"""What decides and what is simulated must not look at the world."""
+
+MODULES = sorted(SOURCE.rglob("*.py"))
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def package_of(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[1] if parts[0] == "vmferry" and len(parts) > 1 and not parts[1].startswith("__") else None
+
+
+def floor_of(package: str) -> int:
+    return next(number for number, packages in enumerate(FLOORS) if package in packages)
+
+
+def place_of(path: Path) -> str:
+    return path.relative_to(SOURCE).as_posix()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_imports_go_down(path: Path) -> None:
+    own = place_of(path).split("/")[0].removesuffix(".py")
+    if own == "__init__":
+        return
+    for name in imported_names(path):
+        package = package_of(name)
+        if package:
+            assert floor_of(package) <= floor_of(own), f"{place_of(path)} imports {name} from a floor above"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_each_dependency_stays_in_its_place(path: Path) -> None:
+    for name in imported_names(path):
+        module = name.split(".")[0]
+        if module in PLACES:
+            assert any(place_of(path).startswith(place) for place in PLACES[module]), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_what_is_pure_stays_pure(path: Path) -> None:
+    if place_of(path).split("/")[0] in PURE:
+        modules = {name.split(".")[0] for name in imported_names(path)}
+        assert not modules & IMPURE_MODULES
+
+
+def test_every_package_is_on_a_floor() -> None:
+    packages = {place_of(path).split("/")[0].removesuffix(".py") for path in MODULES} - {"__init__"}
+    assert packages == set().union(*FLOORS)

@@ -1,0 +1,176 @@
+"""A source and a destination in one thread, joined by a channel that can be cut at any message."""
+
+from collections.abc import Callable
+
+from tests.support.memory_guest import MemoryGuest
+from vmferry.errors import ChannelError, VmferryError
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.journal import MemoryJournal
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.ports import Channel
+from vmferry.migration.source import MigrationSource
+from vmferry.migration.status import MigrationStatus
+from vmferry.wire.messages import Failed, Message, Pages
+
+MIB = 1 << 20
+
+
+class ManualClock:
+    """Time passes only when somebody sleeps or a channel says so."""
+
+    def __init__(self) -> None:
+        self.time_ns = 1_000_000_000
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def sleep_ns(self, duration_ns: int) -> None:
+        self.time_ns += duration_ns
+
+
+class LoopbackChannel:
+    """Hands every message to the destination at once, at `bytes_per_s` of the clock.
+
+    `cut_at` is the number of the message (in both directions, from 0) at which the connection breaks;
+    with `delivered` the receiver still gets that message, only the sender is told otherwise.
+    """
+
+    max_batch_pages = 16
+
+    def __init__(self, pair: "Pair", bytes_per_s: int) -> None:
+        self.sent_bytes = 0
+        self.messages: list[Message] = []
+        self.cut_at: int | None = None
+        self.delivered = False
+        self.open = True
+        self.before_send: Callable[[Message], None] = lambda message: None
+        self._pair = pair
+        self._bytes_per_s = bytes_per_s
+        self._answers: list[Message] = []
+
+    def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+        self._check_open()
+        self.before_send(message)
+        size_bytes = 64 + (message.data.page_count * 4096 if isinstance(message, Pages) else 0)
+        self._pair.clock.time_ns += size_bytes * 10**9 // self._bytes_per_s
+        self.sent_bytes += size_bytes
+        cut = self._is_cut(message)
+        if not cut or self.delivered:
+            self._deliver(message)
+        if cut:
+            self._break()
+        while_blocked()
+
+    def receive(self, while_blocked: Callable[[], None]) -> Message:
+        if not self._answers:
+            self._check_open()
+            self._pair.clock.time_ns += 100_000_000
+            while_blocked()
+            raise AssertionError("the source waits for an answer that nobody will send")
+        answer = self._answers.pop(0)
+        if self._is_cut(answer):
+            self._break()
+        return answer
+
+    def close(self) -> None:
+        self.open = False
+
+    def _is_cut(self, message: Message) -> bool:
+        self.messages.append(message)
+        return len(self.messages) - 1 == self.cut_at
+
+    def _deliver(self, message: Message) -> None:
+        if isinstance(message, Pages):
+            pages = message.data.indices()
+            self._pair.there.ram[pages] = self._pair.here.ram[pages]
+        try:
+            answer = self._pair.destination.handle(message)
+        except VmferryError as error:
+            answer = Failed(str(error))
+            if self._pair.destination.status is not MigrationStatus.SETUP:
+                self._pair.destination.fail(str(error))
+            self.open = False
+        if answer:
+            self._answers.append(answer)
+
+    def _break(self) -> None:
+        self.open = False
+        self._answers.clear()
+        destination = self._pair.destination
+        if not destination.in_charge and destination.status is MigrationStatus.ACTIVE:
+            destination.fail("the connection broke")
+        raise ChannelError("the connection broke")
+
+    def _check_open(self) -> None:
+        if not self.open:
+            raise ChannelError("the connection is closed")
+
+
+class Pair:
+    """Two guests, here and there, and one migration between them."""
+
+    def __init__(
+        self,
+        page_count: int = 256,
+        *,
+        bytes_per_s: int = MIB,
+        auto_converge: bool = True,
+        there: MemoryGuest | None = None,
+        **parameters: object,
+    ) -> None:
+        self.clock = ManualClock()
+        self.here = MemoryGuest(page_count)
+        for page in range(0, page_count, 2):
+            self.here.write(page, page + 1)
+        self.there = there or MemoryGuest(page_count, running=False)
+        self.journal = MemoryJournal()
+        self.destination = MigrationDestination(self.there, self.clock, MemoryJournal())
+        self.channel = LoopbackChannel(self, bytes_per_s)
+        changes = {name.replace("_", "-"): value for name, value in parameters.items()}
+        self.parameters = MigrationParameters().changed({"max-bandwidth": 0} | changes)
+        self.source = MigrationSource(
+            self.here,
+            self.open_channel,
+            self.clock,
+            self.journal,
+            lambda: self.parameters,
+            MigrationCapabilities(auto_converge=auto_converge),
+        )
+
+    def open_channel(self, while_blocked: Callable[[], None]) -> Channel:
+        return self.channel
+
+    def events(self, kind: type) -> list:
+        return [entry.event for entry in self.journal.entries if isinstance(entry.event, kind)]
+
+
+class Writer:
+    """A guest that rewrites `page_count` pages round and round, slower when throttled.
+
+    It works whenever the channel is about to send: the worst moment, between the choice of the pages
+    and the reading of their content.
+    """
+
+    def __init__(self, pair: Pair, page_count: int, pages_per_s: int) -> None:
+        self._pair = pair
+        self._page_count = page_count
+        self._pages_per_s = pages_per_s
+        self._last_ns = pair.clock.now_ns()
+        self._position = 0
+        self._owed = 0.0
+        pair.channel.before_send = self.work
+
+    def work(self, message: Message) -> None:
+        now_ns = self._pair.clock.now_ns()
+        guest = self._pair.here
+        self._owed += (
+            (now_ns - self._last_ns) / 1e9 * self._pages_per_s * (100 - guest.throttle_percent) / 100
+        )
+        self._last_ns = now_ns
+        if not guest.running:
+            self._owed = 0
+        while self._owed >= 1:
+            self._owed -= 1
+            guest.write(self._position % self._page_count, self._position + 1)
+            self._position += 1

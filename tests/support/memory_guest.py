@@ -1,0 +1,79 @@
+"""A guest of plain memory: its "vCPU" is the test, which calls `write`."""
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.pages import zero_pages
+from vmferry.memory.ranges import PageRuns
+
+from vmferry.errors import PeerError
+from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+
+WORDS_PER_PAGE = PAGE_SIZE_BYTES // 8
+
+
+class MemoryGuest:
+    """Implements the engine's `Guest` port, and `view` for a stream channel."""
+
+    def __init__(self, page_count: int, vcpu_count: int = 1, running: bool = True) -> None:
+        self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
+        self.ram = np.zeros((page_count, WORDS_PER_PAGE), np.uint64)
+        self.running = running
+        self.logging = False
+        self.throttle_percent = 0
+        self.max_throttle_percent = 0
+        self.state = b"registers"
+        self._log = Bitmap(page_count)
+
+    def write(self, page: int, value: int) -> None:
+        assert self.running
+        self.ram[page, 0] = value
+        if self.logging:
+            self._log.set_range(page, 1)
+
+    def is_logged(self, page: int) -> bool:
+        return self._log.test(page)
+
+    def view(self, first_page: int, page_count: int) -> memoryview:
+        return memoryview(self.ram[first_page : first_page + page_count]).cast("B")
+
+    def pause(self) -> None:
+        self.running = False
+
+    def resume(self) -> None:
+        self.running = True
+
+    def set_throttle(self, percent: int) -> None:
+        self.throttle_percent = percent
+        self.max_throttle_percent = max(self.max_throttle_percent, percent)
+
+    def start_dirty_log(self) -> None:
+        self.logging = True
+        self._log.clear_all()
+
+    def stop_dirty_log(self) -> None:
+        self.logging = False
+
+    def collect_dirty(self, bitmap: Bitmap) -> None:
+        assert self.logging
+        bitmap.copy_from(self._log)
+        self._log.clear_all()
+
+    def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
+        return zero_pages(self.ram, pages)
+
+    def clear_pages(self, pages: PageRuns) -> None:
+        self.ram[pages.indices()] = 0
+
+    def save_state(self) -> bytes:
+        assert not self.running
+        return self.state
+
+    def load_state(self, blob: bytes) -> None:
+        if not blob.startswith(b"registers"):
+            raise PeerError("the guest's state is malformed")
+        self.state = blob
+
+    def memory_digest(self) -> bytes:
+        return xxhash.xxh3_128_digest(self.ram)
