@@ -1,0 +1,1 @@
+"""Sets of guest pages, pure numpy."""

@@ -86,7 +86,7 @@ class MigrationDestination:
 
     def _pages(self, pages: Pages) -> None:
         self._filled.set_runs(pages.data)
-        refilled = self._filled.test_runs(pages.zero)
+        refilled = self._filled.test_pages(pages.zero.indices())
         if refilled.any():
             self._guest.clear_pages(pages.zero.split(refilled)[1])
 

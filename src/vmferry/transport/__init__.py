@@ -1,0 +1,1 @@
+"""Connections between the two sides of a migration."""

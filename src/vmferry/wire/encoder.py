@@ -1,0 +1,93 @@
+"""Messages to bytes."""
+
+import numpy as np
+
+from vmferry.memory.layout import GuestLayout
+from vmferry.memory.ranges import PageRuns
+from vmferry.wire import format as fmt
+from vmferry.wire.format import FrameFlag, FrameType
+from vmferry.wire.messages import (
+    Accepted,
+    Commit,
+    Digest,
+    Failed,
+    Finish,
+    Hello,
+    Message,
+    Pages,
+    Ready,
+    State,
+    TakenOver,
+)
+
+
+class Encoder:
+    """Encodes the messages of one direction of one stream, in order."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+
+    def encode(self, message: Message, payload_checksum: int = 0) -> bytes:
+        """Return the frame of a message; the bytes of its data pages are to follow it.
+
+        `payload_checksum` is the XXH3-64 of those bytes if the message is final.
+        """
+        kind, flags, body = _frame_parts(message, payload_checksum)
+        assert len(body) <= fmt.MAX_BODY_BYTES[kind], f"{kind.name} of {len(body)} bytes"
+        header = fmt.HEADER.pack(kind, flags, 0, len(body), self._sequence, 0)
+        self._sequence = (self._sequence + 1) & 0xFFFF_FFFF
+        checksum = fmt.checksum(header, body)
+        return header[: fmt.CHECKSUMMED_HEADER_BYTES] + checksum.to_bytes(4, "little") + body
+
+
+def pages_frame_bytes(run_count: int) -> int:
+    """Return the size of a Pages frame without its payload."""
+    return fmt.HEADER.size + fmt.PAGES_FIXED.size + run_count * fmt.RUN.itemsize
+
+
+def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, FrameFlag, bytes]:
+    no_flags = FrameFlag(0)
+    match message:
+        case Hello(layout, features):
+            return FrameType.HELLO, no_flags, _hello(layout, features)
+        case Pages(data, zero, final):
+            runs = _runs(data, zero=False) + _runs(zero, zero=True)
+            flags = FrameFlag.FINAL if final else no_flags
+            return FrameType.PAGES, flags, fmt.PAGES_FIXED.pack(payload_checksum) + runs
+        case State(blob):
+            return FrameType.STATE, no_flags, blob
+        case Digest(value):
+            return FrameType.DIGEST, no_flags, value
+        case Commit(run):
+            return FrameType.COMMIT, no_flags, fmt.COMMIT_FIXED.pack(run)
+        case Failed(reason):
+            return FrameType.FAILED, no_flags, _clipped(reason)
+        case Accepted():
+            return FrameType.ACCEPTED, no_flags, b""
+        case Finish():
+            return FrameType.FINISH, no_flags, b""
+        case Ready():
+            return FrameType.READY, no_flags, b""
+        case TakenOver():
+            return FrameType.TAKEN_OVER, no_flags, b""
+
+
+def _hello(layout: GuestLayout, features: int) -> bytes:
+    fixed = fmt.HELLO_FIXED.pack(fmt.MAGIC, fmt.VERSION, 0, features, layout.page_size, layout.vcpu_count)
+    blocks = []
+    for block in layout.ram_blocks:
+        name = block.name.encode()
+        blocks.append(fmt.BLOCK_FIXED.pack(block.page_count, len(name)) + name)
+    return fixed + b"".join(blocks)
+
+
+def _runs(runs: PageRuns, *, zero: bool) -> bytes:
+    first = runs.first.astype(fmt.RUN)
+    count = runs.count.astype(fmt.RUN)
+    mark = np.uint64(zero) << np.uint64(fmt.RUN_ZERO_BIT)
+    return (first | count << np.uint64(fmt.RUN_FIRST_BITS) | mark).astype(fmt.RUN).tobytes()
+
+
+def _clipped(reason: str) -> bytes:
+    """UTF-8 of at most the allowed length, cut between characters."""
+    return reason.encode()[: fmt.MAX_REASON_BYTES].decode(errors="ignore").encode()

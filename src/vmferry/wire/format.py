@@ -1,0 +1,89 @@
+"""What encoder and decoder agree on: numbers, layouts and caps of wire format version 1.
+
+All integers are little-endian. A frame is a header and a body; the pages of a Pages frame follow it raw.
+"""
+
+import struct
+from enum import IntEnum, IntFlag
+
+import numpy as np
+import xxhash
+
+MAGIC = b"vmferry\x00"
+VERSION = 1
+KNOWN_FEATURES = 0
+
+
+class FrameType(IntEnum):
+    """The first byte of a frame."""
+
+    HELLO = 1
+    ACCEPTED = 2
+    PAGES = 3
+    STATE = 4
+    DIGEST = 5
+    FINISH = 6
+    READY = 7
+    COMMIT = 8
+    TAKEN_OVER = 9
+    FAILED = 10
+
+
+class FrameFlag(IntFlag):
+    """The second byte of a frame; unknown bits are refused."""
+
+    FINAL = 1
+    """Pages: the guest is stopped and the payload carries a checksum."""
+
+
+HEADER = struct.Struct("<BBHIII")
+"""type, flags, reserved (0), body length, sequence number, checksum."""
+
+CHECKSUMMED_HEADER_BYTES = HEADER.size - 4
+
+HELLO_FIXED = struct.Struct("<8sHHIII")
+"""magic, version, reserved (0), feature bits, page size, vCPU count; then the blocks to the end."""
+
+BLOCK_FIXED = struct.Struct("<QB")
+"""page count, length of the name, which follows in UTF-8."""
+
+PAGES_FIXED = struct.Struct("<Q")
+"""XXH3-64 of the payload if final, else 0; then the runs to the end, 8 bytes each."""
+
+RUN = np.dtype("<u8")
+RUN_FIRST_BITS = 40
+RUN_COUNT_BITS = 23
+RUN_ZERO_BIT = 63
+"""A run: first page in bits 0 to 39, page count in 40 to 62, and bit 63 set if the pages are zero."""
+
+COMMIT_FIXED = struct.Struct("<B")
+"""1 if the guest is to run, 0 if it stays paused."""
+
+MAX_RUNS = 65_536
+MAX_BATCH_PAGES = 1 << 20
+MAX_BLOCKS = 256
+MAX_VCPUS = 4096
+MAX_PAGES = 1 << RUN_FIRST_BITS
+MAX_REASON_BYTES = 4096
+MAX_STATE_BYTES = 64 << 20
+MAX_DIGEST_BYTES = 64
+
+MAX_BODY_BYTES = {
+    FrameType.HELLO: HELLO_FIXED.size + MAX_BLOCKS * (BLOCK_FIXED.size + 255),
+    FrameType.ACCEPTED: 0,
+    FrameType.PAGES: PAGES_FIXED.size + MAX_RUNS * RUN.itemsize,
+    FrameType.STATE: MAX_STATE_BYTES,
+    FrameType.DIGEST: MAX_DIGEST_BYTES,
+    FrameType.FINISH: 0,
+    FrameType.READY: 0,
+    FrameType.COMMIT: COMMIT_FIXED.size,
+    FrameType.TAKEN_OVER: 0,
+    FrameType.FAILED: MAX_REASON_BYTES,
+}
+
+
+def checksum(header: bytes, body: bytes) -> int:
+    """Return the checksum of a frame: the low 32 bits of XXH3-64 of the header before it and the body."""
+    digest = xxhash.xxh3_64(header[:CHECKSUMMED_HEADER_BYTES])
+    digest.update(body)
+    return digest.intdigest() & 0xFFFF_FFFF

@@ -1,0 +1,131 @@
+"""The bitmap does what a set of integers does."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vmferry.memory import bitmap as bitmap_module
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.ranges import PageRuns
+
+ODD_SIZES = st.sampled_from([1, 2, 63, 64, 65, 127, 128, 129, 1000, 4097])
+sizes_and_sets = ODD_SIZES.flatmap(
+    lambda size: st.tuples(
+        st.just(size), st.sets(st.integers(0, size - 1)), st.sets(st.integers(0, size - 1))
+    )
+)
+sizes_and_runs = ODD_SIZES.flatmap(
+    lambda size: st.tuples(st.just(size), st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, size))))
+)
+
+
+def bitmap_of(size: int, pages: set[int]) -> Bitmap:
+    bitmap = Bitmap(size)
+    for page in pages:
+        bitmap.set_range(page, 1)
+    return bitmap
+
+
+def pages_of(bitmap: Bitmap) -> set[int]:
+    return {page for page in range(bitmap.page_count) if bitmap.test(page)}
+
+
+@given(sizes_and_sets)
+def test_algebra(case: tuple[int, set[int], set[int]]) -> None:
+    size, left, right = case
+    a, b = bitmap_of(size, left), bitmap_of(size, right)
+    assert pages_of(a) == left
+    assert a.count() == len(left)
+    assert a.any() == bool(left)
+    assert a.count_and_not(b) == len(left - right)
+    assert (a == b) == (left == right)
+    united, common, less, same = a.copy(), a.copy(), a.copy(), Bitmap(size)
+    united |= b
+    common &= b
+    less.and_not(b)
+    same.copy_from(a)
+    assert [pages_of(x) for x in (united, common, less, same, a)] == [
+        left | right, left & right, left - right, left, left
+    ]  # fmt: skip
+    assert a.test_pages(np.arange(size)).tolist() == [page in left for page in range(size)]
+
+
+@given(sizes_and_runs)
+def test_ranges(case: tuple[int, list[tuple[int, int]]]) -> None:
+    size, runs = case
+    bitmap, oracle = Bitmap(size), set()
+    for number, (first, length) in enumerate(runs):
+        count = min(length, size - first)
+        if number % 3:
+            bitmap.set_range(first, count)
+            oracle |= set(range(first, first + count))
+        else:
+            bitmap.clear_range(first, count)
+            oracle -= set(range(first, first + count))
+    assert pages_of(bitmap) == oracle
+
+
+@given(sizes_and_sets)
+def test_runs_are_the_set(case: tuple[int, set[int], set[int]]) -> None:
+    size, pages, _ = case
+    runs = bitmap_of(size, pages).runs()
+    assert set(runs.indices().tolist()) == pages
+    assert runs.page_count == len(pages)
+    ends = runs.first + runs.count
+    assert (runs.first[1:] > ends[:-1]).all(), "runs are ascending and as long as they can be"
+    again = Bitmap(size)
+    again.set_runs(runs)
+    assert pages_of(again) == pages
+
+
+def test_runs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bitmap_module, "_BLOCK_WORDS", 2)
+    for first, count in ((0, 1000), (100, 300), (127, 1), (128, 128), (999, 1)):
+        bitmap = Bitmap(1000)
+        bitmap.set_range(first, count)
+        assert list(bitmap.runs()) == [(first, count)]
+
+
+@given(sizes_and_sets, st.integers(1, 200), st.integers(0, 4096))
+def test_taking_all(case: tuple[int, set[int], set[int]], max_pages: int, cursor: int) -> None:
+    size, pages, _ = case
+    bitmap, taken = bitmap_of(size, pages), []
+    cursor %= size
+    while len(runs := bitmap.take(cursor, max_pages)):
+        batch = runs.indices().tolist()
+        assert 1 <= len(batch) <= max_pages
+        later = [page for page in pages - set(taken) if page >= cursor]
+        assert batch == sorted(later or pages - set(taken))[: len(batch)]
+        taken += batch
+        cursor = (batch[-1] + 1) % size
+    assert sorted(taken) == sorted(pages)
+    assert not bitmap.any()
+
+
+@given(st.integers(0, 3000), st.integers(1, 64))
+@settings(max_examples=30)
+def test_taking_from_a_sparse_set_finds_the_next_page_however_far(gap_words: int, max_pages: int) -> None:
+    bitmap = Bitmap(200_000)
+    far = min(gap_words * 64 + 7, 199_999)
+    bitmap.set_range(far, 1)
+    assert list(bitmap.take(0, max_pages)) == [(far, 1)]
+
+
+def test_all_and_none() -> None:
+    for size in (0, 1, 64, 65):
+        bitmap = Bitmap(size)
+        bitmap.set_all()
+        assert bitmap.count() == size
+        bitmap.clear_all()
+        assert not bitmap.any()
+        assert bitmap.runs() == PageRuns.of([])
+        assert not len(bitmap.take(0, 5))
+
+
+def test_the_layout_is_that_of_kvms_dirty_log() -> None:
+    bitmap = Bitmap(130)
+    bitmap.set_range(0, 1)
+    bitmap.set_range(65, 1)
+    bitmap.set_range(129, 1)
+    assert bitmap.words.tobytes() == bytes([1, *[0] * 7, 2, *[0] * 7, 2, *[0] * 7])
