@@ -3,12 +3,12 @@
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
-from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.pages import zero_pages
-from vmferry.memory.ranges import PageRuns
 
 from vmferry.errors import PeerError
+from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.pages import zero_pages
+from vmferry.memory.ranges import PageRuns
 
 WORDS_PER_PAGE = PAGE_SIZE_BYTES // 8
 
