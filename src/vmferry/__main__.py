@@ -1,0 +1,5 @@
+"""`python -m vmferry` is the `vmferry` command."""
+
+from vmferry.cli.main import main
+
+main()

@@ -1,0 +1,137 @@
+"""VM processes for experiments: started, watched through their monitors, and gone at the end."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import GuestError, HostError
+from vmferry.guests.payload.invariants import Progress, check_memory, progress_area, read_progress, work_done
+
+_START_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_POLL_INTERVAL_S = 0.02
+
+
+class VmProcess:
+    """A VM in a process of its own, with a monitor.
+
+    `command` starts it without its monitor option; `monitor_option` is the one that takes
+    `unix:PATH`. What the process says on stderr is in the error if it does not start.
+    """
+
+    def __init__(self, command: Sequence[str], directory: Path, name: str) -> None:
+        self.name = name
+        self._socket = directory / f"{name}.qmp"
+        self._memory_image = directory / f"{name}.memory"
+        self._errors = directory / f"{name}.err"
+        with self._errors.open("wb") as errors:
+            self.process = subprocess.Popen(
+                [*command, "--qmp", f"unix:{self._socket}"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+            )
+        try:
+            self.monitor = self._connect()
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> QmpClient:
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not self._socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise HostError(f"the VM '{self.name}' did not start: {self.errors() or 'no reason given'}")
+            time.sleep(_POLL_INTERVAL_S)
+        return QmpClient.connect(f"unix:{self._socket}")
+
+    def errors(self) -> str:
+        """Return what the process has said on stderr."""
+        return self._errors.read_text(errors="replace").strip()
+
+    def progress(self) -> Progress:
+        """Return how far the stress payload has come; the guest may run."""
+        area = progress_area()
+        return read_progress(self._read_memory(area.gpa, area.size_bytes))
+
+    def check_memory(self) -> Progress:
+        """Check that guest memory is one consistent moment, with the guest stopped for a while.
+
+        Raises GuestError that names the first wrong page.
+        """
+        self.monitor.execute("stop")
+        total_bytes = int(self.monitor.execute("query-memory-size-summary")["base-memory"])
+        progress = check_memory(self._read_memory(0, total_bytes))
+        self.monitor.execute("cont")
+        return progress
+
+    def wait_for_passes(self, passes: int, timeout_s: float = 60.0) -> None:
+        """Wait until every vCPU has walked its share that often. Raises GuestError when it takes too long."""
+        deadline = time.monotonic() + timeout_s
+        while min((vcpu.passes for vcpu in self.progress().vcpus), default=0) < passes:
+            if time.monotonic() > deadline:
+                raise GuestError(f"the guest of '{self.name}' did not finish {passes} passes in {timeout_s} s")
+            time.sleep(_POLL_INTERVAL_S)
+
+    def pages_per_s(self, duration_s: float = 1.0) -> float:
+        """Measure how many pages the guest writes per second, from outside, by its own counters."""
+        start, start_s = work_done(self.progress()), time.monotonic()
+        time.sleep(duration_s)
+        end, end_s = work_done(self.progress()), time.monotonic()
+        return (end - start) / (end_s - start_s)
+
+    def close(self) -> None:
+        """End the process, gently if it can."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+    def _read_memory(self, gpa: int, size_bytes: int) -> memoryview:
+        arguments = {"val": gpa, "size": size_bytes, "filename": str(self._memory_image)}
+        self.monitor.execute("pmemsave", arguments)
+        data = self._memory_image.read_bytes()
+        self._memory_image.unlink()
+        return memoryview(data)
+
+
+class Lab:
+    """A temporary directory with VM processes in it; a context manager that ends them all."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self.directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vmferry-")))
+
+    def start(self, command: Sequence[str], name: str) -> VmProcess:
+        """Start a VM process. Raises HostError with its own words if it does not come up."""
+        vm = VmProcess(command, self.directory, name)
+        self._stack.callback(vm.close)
+        return vm
+
+    def start_pair(self, vm_options: Sequence[str], boot_options: Sequence[str]) -> tuple[VmProcess, VmProcess, str]:
+        """Start a source that boots and a destination that waits; return both and the destination's uri."""
+        command = [sys.executable, "-m", "vmferry", "vm", *vm_options]
+        uri = f"unix:{self.directory / 'incoming.sock'}"
+        destination = self.start([*command, "--incoming", uri], "destination")
+        source = self.start([*command, *boot_options], "source")
+        return source, destination, uri
+
+    def __enter__(self) -> "Lab":
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
