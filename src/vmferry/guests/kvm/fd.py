@@ -1,0 +1,42 @@
+"""A file descriptor that takes ioctls: the base of the wrappers, one class for each kind of descriptor."""
+
+import ctypes
+import errno
+import os
+
+from vmferry.errors import HostError
+
+# The C library's ioctl and not fcntl's: fcntl begins anew when a signal arrives, which is what must end KVM_RUN, and
+# takes no integers beyond 31 bits.
+libc_ioctl = ctypes.CDLL(None, use_errno=True).ioctl
+libc_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+libc_ioctl.restype = ctypes.c_int
+
+
+class KvmFd:
+    """Owns a descriptor. Every call after `close` raises HostError with EBADF."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def close(self) -> None:
+        """Close the descriptor; harmless if it is closed."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _ioctl(self, request: int, argument: int | bytearray | ctypes.Structure = 0) -> int:
+        """Make an ioctl and return its value; a buffer or structure is read and written in place. Raises HostError."""
+        # SAFETY: the argument lives until the call returns; the caller made it as large as the kernel expects
+        # for this request.
+        pointer = argument if isinstance(argument, int) else ctypes.addressof(_as_memory(argument))
+        result: int
+        while (result := libc_ioctl(self.fd, request, pointer)) < 0:
+            error = ctypes.get_errno()
+            if error != errno.EINTR:
+                raise HostError(f"KVM refused ioctl {request:#x}: {os.strerror(error)}", error)
+        return result
+
+
+def _as_memory(buffer: bytearray | ctypes.Structure) -> ctypes.Structure | ctypes.Array[ctypes.c_char]:
+    return buffer if isinstance(buffer, ctypes.Structure) else (ctypes.c_char * len(buffer)).from_buffer(buffer)

@@ -1,0 +1,203 @@
+"""A KVM guest put together: RAM, vCPUs, interrupt controllers, serial port; implements the engine's `Guest`."""
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmferry.errors import GuestError, UsageError
+from vmferry.guests.kvm import abi
+from vmferry.guests.kvm.boot import KernelImage, set_entry_state, write_start_info
+from vmferry.guests.kvm.dirty_log import DirtyLog
+from vmferry.guests.kvm.ram import GuestRam
+from vmferry.guests.kvm.serial import PORTS, Serial
+from vmferry.guests.kvm.state import load_state, save_state
+from vmferry.guests.kvm.system import KvmSystem
+from vmferry.guests.kvm.throttle import Throttle
+from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu
+from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.ranges import PageRuns
+
+MAX_VCPUS = 255
+"""The payload's and the 8-bit APIC id's limit."""
+
+DEBUG_EXIT_PORT = 0xF4
+"""Writing here ends the guest, as QEMU's isa-debug-exit device does."""
+
+_IDENTITY_MAP_GPA = 0xFFFB_C000
+_TSS_GPA = 0xFFFB_D000
+_ABSENT = 0xFF
+
+
+class KvmGuest:
+    """A paused guest with zeroed memory; `boot` gives it a kernel, `load_state` another guest's state.
+
+    Must be made in the main thread. `serial_output` gets what the guest sends to its serial port, in a vCPU's
+    thread; `crashed` the reason, if the guest crashes. Raises UsageError or HostError.
+    """
+
+    def __init__(
+        self,
+        memory_bytes: int,
+        vcpu_count: int,
+        serial_output: Callable[[bytes], None] = lambda data: None,
+        crashed: Callable[[str], None] = lambda reason: None,
+    ) -> None:
+        if not 1 <= vcpu_count <= MAX_VCPUS:
+            raise UsageError(f"a guest cannot have {vcpu_count} vCPUs; give it 1 to {MAX_VCPUS}")
+        self.crash: str | None = None
+        self.running = False
+        self._crashed = crashed
+        self._serial = Serial(serial_output)
+        self._run_lock = threading.Lock()
+        install_kick_handler()
+        with ExitStack() as made:
+            self._ram = GuestRam(memory_bytes)
+            made.callback(self._ram.close)
+            self._system = KvmSystem()
+            made.callback(self._system.close)
+            self._vm = self._system.create_vm()
+            made.callback(self._vm.close)
+            self._msr_indices = self._system.msr_indices()
+            self._slots = self._ram.slots()
+            self._prepare_vm()
+            self.dirty_log = DirtyLog(self._vm, self._slots)
+            self._vcpus = [self._make_vcpu(number, made) for number in range(vcpu_count)]
+            self._throttle = Throttle(self._vcpus)
+            made.callback(self.set_throttle, 0)
+            self._resources = made.pop_all()
+        block = RamBlock("pc.ram", memory_bytes // PAGE_SIZE_BYTES)
+        self.layout = GuestLayout((block,), vcpu_count)
+
+    def _prepare_vm(self) -> None:
+        self._vm.set_identity_map_address(_IDENTITY_MAP_GPA)
+        self._vm.set_tss_address(_TSS_GPA)
+        self._vm.create_irqchip()
+        self._vm.create_pit()
+        for slot in self._slots:
+            self._vm.set_user_memory_region(slot.region(flags=0))
+
+    def _make_vcpu(self, number: int, made: ExitStack) -> VcpuThread:
+        vcpu = self._vm.create_vcpu(number)
+        cpuid = self._system.supported_cpuid()
+        _set_apic_id(cpuid, number)
+        vcpu.set_cpuid(cpuid)
+        thread = VcpuThread(vcpu, number, self._serve_exit, self._note_crash)
+        made.callback(thread.close)
+        return thread
+
+    def boot(self, kernel: bytes, command_line: str = "") -> None:
+        """Load an ELF image with a PVH entry and set the first vCPU to it. Raises GuestError."""
+        image = KernelImage.parse(kernel)
+        low = self._slots[0].page_count * PAGE_SIZE_BYTES
+        image.load(self._ram.view[:low])
+        regions = [(slot.gpa, slot.page_count * PAGE_SIZE_BYTES) for slot in self._slots]
+        write_start_info(self._ram.view, regions, command_line)
+        set_entry_state(self._vcpus[0].vcpu, image.entry)
+
+    def close(self) -> None:
+        """Stop the guest and give everything back."""
+        self._resources.close()
+
+    # Running
+
+    def pause(self) -> None:
+        """Stop all vCPUs; on return none of them executes any more."""
+        with self._run_lock:
+            for vcpu in self._vcpus:
+                vcpu.request_pause()
+            for vcpu in self._vcpus:
+                vcpu.wait_until_parked()
+            self.running = False
+
+    def resume(self) -> None:
+        """Let all vCPUs run."""
+        with self._run_lock:
+            self.running = True
+            for vcpu in self._vcpus:
+                vcpu.resume()
+
+    def set_throttle(self, percent: int) -> None:
+        """Keep every vCPU from running `percent` (0 to 99) of the time."""
+        self._throttle.set(percent)
+
+    @property
+    def vcpu_thread_ids(self) -> list[int]:
+        """The kernel's thread ids of the vCPUs, in order."""
+        return [vcpu.thread_id for vcpu in self._vcpus]
+
+    # Memory
+
+    def view(self, first_page: int, page_count: int) -> memoryview:
+        """Return a writable view of the bytes of some pages."""
+        return self._ram.pages(first_page, page_count)
+
+    def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
+        """Return one flag for each page of `pages`, in order: does it hold only zero bytes now?"""
+        return self._ram.zero_pages(pages)
+
+    def clear_pages(self, pages: PageRuns) -> None:
+        """Make these pages hold only zero bytes."""
+        self._ram.clear_pages(pages)
+
+    def memory_digest(self) -> bytes:
+        """Return a digest of all RAM."""
+        return self._ram.digest()
+
+    def start_dirty_log(self) -> None:
+        """Start recording which pages are written."""
+        self.dirty_log.start()
+
+    def stop_dirty_log(self) -> None:
+        """Stop recording; harmless if not started."""
+        self.dirty_log.stop()
+
+    def collect_dirty(self, bitmap: Bitmap) -> None:
+        """Overwrite `bitmap` with the pages written since the last call, and re-arm the log of those."""
+        self.dirty_log.collect(bitmap)
+
+    # State
+
+    def save_state(self) -> bytes:
+        """Return vCPU and device state of the paused guest."""
+        return save_state(self._vm, [thread.vcpu for thread in self._vcpus], self._msr_indices)
+
+    def load_state(self, blob: bytes) -> None:
+        """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
+        load_state(self._vm, [thread.vcpu for thread in self._vcpus], blob)
+
+    # Exits, in the vCPUs' threads
+
+    def _serve_exit(self, vcpu: KvmVcpu, reason: int) -> None:
+        if reason == abi.EXIT_IO:
+            self._serve_io(vcpu.io_exit())
+        elif reason == abi.EXIT_SHUTDOWN:
+            raise GuestError("the guest crashed (triple fault)")
+        elif reason not in (abi.EXIT_MMIO, abi.EXIT_INTR, abi.EXIT_HLT):
+            raise GuestError(f"KVM gave the guest up: exit reason {reason}, {vcpu.exit_data().hex()}")
+
+    def _serve_io(self, io: IoExit) -> None:
+        if io.port == DEBUG_EXIT_PORT and not io.is_read:
+            raise GuestError(f"the guest ended itself with code {io.data[0]}")
+        if io.is_read:
+            value = self._serial.read(io.port) if io.port in PORTS else _ABSENT
+            io.data[:] = bytes([value]) * len(io.data)
+        elif io.port in PORTS:
+            self._serial.write(io.port, bytes(io.data))
+
+    def _note_crash(self, reason: str) -> None:
+        self.crash = reason
+        self._crashed(reason)
+
+
+def _set_apic_id(cpuid: abi.Cpuid, number: int) -> None:
+    """Give each vCPU its own local APIC id where CPUID tells it (Intel SDM 2A, leaves 1 and 0xB)."""
+    for entry in cpuid.entries[: cpuid.nent]:
+        if entry.function == 1:
+            entry.ebx = entry.ebx & 0x00FF_FFFF | number << 24
+        elif entry.function in (0xB, 0x1F):
+            entry.edx = number

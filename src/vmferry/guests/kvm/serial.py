@@ -1,0 +1,48 @@
+"""A 16550 serial port, as far as a guest needs it that only writes."""
+
+from collections.abc import Callable
+
+BASE_PORT = 0x3F8
+PORTS = range(BASE_PORT, BASE_PORT + 8)
+
+(
+    _DATA,
+    _INTERRUPT_ENABLE,
+    _INTERRUPT_ID,
+    _LINE_CONTROL,
+    _MODEM_CONTROL,
+    _LINE_STATUS,
+    _MODEM_STATUS,
+    _SCRATCH,
+) = range(8)
+_DIVISOR_LATCH = 0x80
+_NO_INTERRUPT = 0x01
+_TRANSMITTER_EMPTY = 0x60
+_CARRIER_AND_CLEAR_TO_SEND = 0xB0
+
+
+class Serial:
+    """Gives every byte that the guest sends to `output`; nothing is ever received."""
+
+    def __init__(self, output: Callable[[bytes], None]) -> None:
+        self._output = output
+        self._registers = bytearray(8)
+
+    def write(self, port: int, data: bytes) -> None:
+        """The guest writes bytes to one of the ports."""
+        register = port - BASE_PORT
+        if register == _DATA and not self._registers[_LINE_CONTROL] & _DIVISOR_LATCH:
+            self._output(data)
+        elif register in (_INTERRUPT_ENABLE, _LINE_CONTROL, _MODEM_CONTROL, _SCRATCH):
+            self._registers[register] = data[-1]
+
+    def read(self, port: int) -> int:
+        """The guest reads a byte from one of the ports."""
+        register = port - BASE_PORT
+        fixed = {
+            _DATA: 0,
+            _INTERRUPT_ID: _NO_INTERRUPT,
+            _LINE_STATUS: _TRANSMITTER_EMPTY,
+            _MODEM_STATUS: _CARRIER_AND_CLEAR_TO_SEND,
+        }
+        return fixed.get(register, self._registers[register])
