@@ -11,9 +11,7 @@ from vmferry.memory.ranges import PageRuns
 
 ODD_SIZES = st.sampled_from([1, 2, 63, 64, 65, 127, 128, 129, 1000, 4097])
 sizes_and_sets = ODD_SIZES.flatmap(
-    lambda size: st.tuples(
-        st.just(size), st.sets(st.integers(0, size - 1)), st.sets(st.integers(0, size - 1))
-    )
+    lambda size: st.tuples(st.just(size), st.sets(st.integers(0, size - 1)), st.sets(st.integers(0, size - 1)))
 )
 sizes_and_runs = ODD_SIZES.flatmap(
     lambda size: st.tuples(st.just(size), st.lists(st.tuples(st.integers(0, size - 1), st.integers(0, size))))

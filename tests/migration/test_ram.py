@@ -14,9 +14,7 @@ from vmferry.migration.ram import RamState
 
 PAGES = 7
 Step = (
-    tuple[Literal["write"], int]
-    | tuple[Literal["take"], int]
-    | tuple[Literal["send", "background", "iteration"], None]
+    tuple[Literal["write"], int] | tuple[Literal["take"], int] | tuple[Literal["send", "background", "iteration"], None]
 )
 
 steps = st.lists(

@@ -164,9 +164,7 @@ class Writer:
     def work(self, message: Message) -> None:
         now_ns = self._pair.clock.now_ns()
         guest = self._pair.here
-        self._owed += (
-            (now_ns - self._last_ns) / 1e9 * self._pages_per_s * (100 - guest.throttle_percent) / 100
-        )
+        self._owed += (now_ns - self._last_ns) / 1e9 * self._pages_per_s * (100 - guest.throttle_percent) / 100
         self._last_ns = now_ns
         if not guest.running:
             self._owed = 0

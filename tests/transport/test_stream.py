@@ -154,9 +154,7 @@ def test_garbage_is_a_peer_error(tmp_path: Path) -> None:
 def test_connecting_to_nobody_is_one_clear_line(tmp_path: Path) -> None:
     with listen(TcpAddress("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with pytest.raises(
-        ChannelError, match=f"cannot connect to tcp:127.0.0.1:{port}: Connection refused; is it"
-    ):
+    with pytest.raises(ChannelError, match=f"cannot connect to tcp:127.0.0.1:{port}: Connection refused; is it"):
         connect(TcpAddress("127.0.0.1", port), patience())
     with pytest.raises(ChannelError, match="No such file"):
         connect(UnixAddress(str(tmp_path / "none")), patience())
@@ -182,7 +180,5 @@ def test_what_is_not_a_socket_is_not_replaced(tmp_path: Path) -> None:
 def test_a_port_in_use_is_one_clear_line() -> None:
     with listen(TcpAddress("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(
-            ChannelError, match=f"cannot listen at tcp:127.0.0.1:{port}: Address already in use"
-        ):
+        with pytest.raises(ChannelError, match=f"cannot listen at tcp:127.0.0.1:{port}: Address already in use"):
             listen(TcpAddress("127.0.0.1", port))

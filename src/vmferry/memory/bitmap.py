@@ -96,9 +96,7 @@ class Bitmap:
     def count_and_not(self, other: "Bitmap") -> int:
         """Return how many pages are in this set but not in `other`."""
         blocks = range(0, len(self.words), _BLOCK_WORDS)
-        return sum(
-            _count(self.words[at : at + _BLOCK_WORDS] & ~other.words[at : at + _BLOCK_WORDS]) for at in blocks
-        )
+        return sum(_count(self.words[at : at + _BLOCK_WORDS] & ~other.words[at : at + _BLOCK_WORDS]) for at in blocks)
 
     def and_not(self, other: "Bitmap") -> None:
         """Take every page of `other` out of the set."""

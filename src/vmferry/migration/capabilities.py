@@ -30,7 +30,5 @@ class MigrationCapabilities:
         return {name: getattr(self, name.replace("-", "_")) for name in CAPABILITIES}
 
 
-CAPABILITIES: dict[str, str] = {
-    f.name.replace("_", "-"): f.metadata["help"] for f in fields(MigrationCapabilities)
-}
+CAPABILITIES: dict[str, str] = {f.name.replace("_", "-"): f.metadata["help"] for f in fields(MigrationCapabilities)}
 """The help of every capability by its QMP name."""

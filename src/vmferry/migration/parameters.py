@@ -7,19 +7,16 @@ say so in their help; those that only experiments change begin with `x-`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import Enum, StrEnum
-from typing import Any, TypeVar
+from enum import StrEnum
+from typing import Any
 
 from vmferry.convergence.background_sync import BackgroundSync, WatchTimes
 from vmferry.convergence.policy import make_policy
 from vmferry.convergence.sample import ThrottleSettings
 from vmferry.errors import UsageError
+from vmferry.migration.qapi_types import UINT64_MAX, UNSIGNED_MAX, check_builtin, check_word
 
-UINT64_MAX = 2**64 - 1
-_INTEGER_TYPE_MAX = {"uint8": 2**8 - 1, "uint32": 2**32 - 1, "uint64": UINT64_MAX, "size": UINT64_MAX}
 _NS_PER_MS = 1_000_000
-
-_T = TypeVar("_T", bool, int, str)
 
 
 @dataclass(frozen=True)
@@ -50,34 +47,14 @@ class ParameterSpec:
 
     def check(self, value: object) -> object:
         """Return `value` in the parameter's Python type. Raises UsageError with QEMU's text."""
-        match self.qapi_type:
-            case "bool":
-                return self._typed(value, bool, "boolean")
-            case "str":
-                return self._typed(value, str, "string")
-            case "enum":
-                return self._choice(self._typed(value, str, "string"))
-            case _:
-                return self._in_range(self._typed(value, int, "integer"))
-
-    def _typed(self, value: object, kind: type[_T], kind_name: str) -> _T:
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise UsageError(f"Invalid parameter type for '{self.name}', expected: {kind_name}")
-        return value
-
-    def _choice(self, word: str) -> object:
-        if word not in self.choices:
-            raise UsageError(f"Parameter '{self.name}' does not accept value '{word}'")
-        enum = type(self.default)
-        assert issubclass(enum, Enum)
-        return enum(word)
-
-    def _in_range(self, value: int) -> int:
-        if not 0 <= value <= _INTEGER_TYPE_MAX[self.qapi_type]:
-            c_type = "uint64" if self.qapi_type == "size" else self.qapi_type
-            raise UsageError(f"Parameter '{self.name}' expects {c_type}_t")
-        if not self.minimum <= value <= self.maximum:
-            raise UsageError(f"Parameter '{self.attribute}' expects {self.phrase}")
+        if isinstance(self.default, StrEnum):
+            check_word(self.name, self.choices, value)
+            return type(self.default)(str(value))
+        check_builtin(self.name, self.qapi_type, value)
+        if self.qapi_type in UNSIGNED_MAX:
+            assert isinstance(value, int)
+            if not self.minimum <= value <= self.maximum:
+                raise UsageError(f"Parameter '{self.attribute}' expects {self.phrase}")
         return value
 
 
@@ -124,9 +101,7 @@ class MigrationParameters:
         99, "uint8", "the CPU throttle never exceeds this", 1, 99,
         phrase="an integer in the range of cpu_throttle_initial to 99",
     )  # fmt: skip
-    max_bandwidth: int = _integer(
-        128 << 20, "size", "rate limit while the guest runs, 0 for none", unit="bytes/second"
-    )
+    max_bandwidth: int = _integer(128 << 20, "size", "rate limit while the guest runs, 0 for none", unit="bytes/second")
     avail_switchover_bandwidth: int = _integer(
         0, "size", "bandwidth to plan the switchover with, 0 to use what is measured", unit="bytes/second"
     )
@@ -210,8 +185,7 @@ def _make_spec(name: str, default: object, metadata: Mapping[str, Any]) -> Param
 
 
 PARAMETERS: dict[str, ParameterSpec] = {
-    spec.name: spec
-    for spec in (_make_spec(f.name, f.default, f.metadata) for f in fields(MigrationParameters))
+    spec.name: spec for spec in (_make_spec(f.name, f.default, f.metadata) for f in fields(MigrationParameters))
 }
 """Every parameter by its QMP name, in the order of the table."""
 

@@ -43,9 +43,7 @@ class Precopy:
         self._page_size = guest.layout.page_size
         self.counters = Counters()
         self.meter = BandwidthMeter(clock.now_ns(), channel.sent_bytes)
-        self.sync = DirtySync(
-            guest, channel, clock, journal, self.counters, parameters, auto_converge=auto_converge
-        )
+        self.sync = DirtySync(guest, channel, clock, journal, self.counters, parameters, auto_converge=auto_converge)
         self.expected_downtime_ms = parameters().downtime_limit
 
     def run(self) -> None:

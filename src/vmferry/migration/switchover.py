@@ -31,9 +31,7 @@ class Switchover:
     `check_cancel` is called while waiting before Commit and raises to call the hand-over off.
     """
 
-    def __init__(
-        self, guest: Guest, channel: Channel, clock: Clock, check_cancel: Callable[[], None]
-    ) -> None:
+    def __init__(self, guest: Guest, channel: Channel, clock: Clock, check_cancel: Callable[[], None]) -> None:
         self.owner = Owner.SOURCE
         self.downtime = Downtime(clock)
         self._guest = guest

@@ -106,9 +106,7 @@ def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[object, ...]
         return socket.AF_UNIX, address.path
     assert isinstance(address, TcpAddress)
     try:
-        found = socket.getaddrinfo(
-            address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
+        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except socket.gaierror as error:
         raise ChannelError(f"cannot resolve the host of {address}: {error.strerror}") from error
     family, _, _, _, target = found[0]

@@ -119,15 +119,11 @@ class Decoder:
         if count.min() == 0:
             raise PeerError("the peer sent an empty run of pages")
         if count.sum() > fmt.MAX_BATCH_PAGES:
-            raise PeerError(
-                f"the peer sent {count.sum()} pages at once, at most {fmt.MAX_BATCH_PAGES} are allowed"
-            )
+            raise PeerError(f"the peer sent {count.sum()} pages at once, at most {fmt.MAX_BATCH_PAGES} are allowed")
         order = np.argsort(first, kind="stable")
         ends = (first + count)[order]
         if ends[-1] > self._page_count or ends.max() > self._page_count:
-            raise PeerError(
-                f"the peer sent page {ends.max() - 1} of a guest that has {self._page_count} pages"
-            )
+            raise PeerError(f"the peer sent page {ends.max() - 1} of a guest that has {self._page_count} pages")
         if (first[order][1:] < ends[:-1]).any():
             raise PeerError("the peer sent runs of pages that overlap")
 
