@@ -54,6 +54,7 @@ def _help(spec: ParameterSpec) -> str:
 @click.pass_context
 def command(
     context: click.Context,
+    /,
     uri: str,
     address: str,
     variant: str | None,

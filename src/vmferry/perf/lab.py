@@ -11,7 +11,7 @@ from types import TracebackType
 
 from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import GuestError, HostError
-from vmferry.guests.payload.invariants import Progress, check_memory, progress_area, read_progress, work_done
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
 
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
@@ -57,8 +57,7 @@ class VmProcess:
 
     def progress(self) -> Progress:
         """Return how far the stress payload has come; the guest may run."""
-        area = progress_area()
-        return read_progress(self._read_memory(area.gpa, area.size_bytes))
+        return read_progress(self._read_memory(PROGRESS_GPA, PROGRESS_BYTES))
 
     def check_memory(self) -> Progress:
         """Check that guest memory is one consistent moment, with the guest stopped for a while.
@@ -74,16 +73,16 @@ class VmProcess:
     def wait_for_passes(self, passes: int, timeout_s: float = 60.0) -> None:
         """Wait until every vCPU has walked its share that often. Raises GuestError when it takes too long."""
         deadline = time.monotonic() + timeout_s
-        while min((vcpu.passes for vcpu in self.progress().vcpus), default=0) < passes:
+        while self._passes() < passes:
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest of '{self.name}' did not finish {passes} passes in {timeout_s} s")
             time.sleep(_POLL_INTERVAL_S)
 
     def pages_per_s(self, duration_s: float = 1.0) -> float:
         """Measure how many pages the guest writes per second, from outside, by its own counters."""
-        start, start_s = work_done(self.progress()), time.monotonic()
+        start, start_s = self.progress().written_pages, time.monotonic()
         time.sleep(duration_s)
-        end, end_s = work_done(self.progress()), time.monotonic()
+        end, end_s = self.progress().written_pages, time.monotonic()
         return (end - start) / (end_s - start_s)
 
     def close(self) -> None:
@@ -95,6 +94,12 @@ class VmProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def _passes(self) -> int:
+        try:
+            return self.progress().passes
+        except GuestError:
+            return 0  # the payload has not started yet
 
     def _read_memory(self, gpa: int, size_bytes: int) -> memoryview:
         arguments = {"val": gpa, "size": size_bytes, "filename": str(self._memory_image)}

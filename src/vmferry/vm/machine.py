@@ -29,8 +29,7 @@ from vmferry.vm.incoming import IncomingMigration
 class Vm:
     """One guest under control (implements the monitor's `MonitoredVm`).
 
-    `awaits_migration` says that the guest is to come from elsewhere. `log` is told what an operator
-    should read; `ended` is called once, with the exit code, when the process has no more to do.
+    `awaits_migration` says that the guest is to come from elsewhere. `log` is told what an operator should read.
     """
 
     def __init__(
@@ -40,7 +39,6 @@ class Vm:
         uuid: str,
         journal: Journal,
         log: Callable[[str], None],
-        ended: Callable[[int], None],
         *,
         awaits_migration: bool,
     ) -> None:
@@ -51,7 +49,8 @@ class Vm:
         self._guest = guest
         self._journal = TeeJournal([journal, _Observer(self._on_migration_event)])
         self._log = log
-        self._ended = ended
+        self.on_end: Callable[[int], None] = lambda exit_code: None
+        """Called, in any thread, with the exit code when this process has no more to do."""
         self._awaits_migration = awaits_migration
         self._clock = MonotonicClock()
         self._source: MigrationSource | None = None
@@ -102,11 +101,25 @@ class Vm:
         self._quitting = True
         self.migrate_cancel()
         self._emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
-        self._ended(0)
+        self.on_end(0)
 
     def vcpu_thread_ids(self) -> list[int]:
         """Return the kernel's thread ids of the vCPUs, in order."""
         return self._guest.vcpu_thread_ids
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of guest RAM."""
+        return self._guest.layout.size_bytes
+
+    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        """Write a piece of guest physical memory to a file. Raises UsageError if either is not to be had."""
+        memory = self._guest.physical_memory(gpa, size_bytes)
+        try:
+            with open(path, "wb") as file:
+                file.write(memory)
+        except OSError as error:
+            raise UsageError(f"cannot write '{path}': {error.strerror}") from error
 
     # Migration
 
@@ -193,7 +206,7 @@ class Vm:
             return
         except VmferryError as error:
             self._log(f"incoming migration failed: {error}")
-            self._ended(1)
+            self.on_end(1)
         else:
             self._awaits_migration = False
             self._tell_run_state()

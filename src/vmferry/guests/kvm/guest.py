@@ -44,7 +44,7 @@ class KvmGuest:
         self,
         memory_bytes: int,
         vcpu_count: int,
-        serial_output: Callable[[bytes], None] = lambda data: None,
+        serial_output: Callable[[bytes], object] = lambda data: None,
         crashed: Callable[[str], None] = lambda reason: None,
     ) -> None:
         if not 1 <= vcpu_count <= MAX_VCPUS:
@@ -135,6 +135,15 @@ class KvmGuest:
     def view(self, first_page: int, page_count: int) -> memoryview:
         """Return a writable view of the bytes of some pages."""
         return self._ram.pages(first_page, page_count)
+
+    def physical_memory(self, gpa: int, size_bytes: int) -> memoryview:
+        """Return a view of RAM by guest physical address. Raises UsageError if it is not all RAM."""
+        for slot in self._slots:
+            start = gpa - slot.gpa
+            if start >= 0 and size_bytes > 0 and start + size_bytes <= slot.page_count * PAGE_SIZE_BYTES:
+                offset = slot.first_page * PAGE_SIZE_BYTES + start
+                return self._ram.view[offset : offset + size_bytes]
+        raise UsageError(f"Invalid addr 0x{gpa:016x}/size {size_bytes} specified")
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return one flag for each page of `pages`, in order: does it hold only zero bytes now?"""

@@ -24,7 +24,7 @@ _CARRIER_AND_CLEAR_TO_SEND = 0xB0
 class Serial:
     """Gives every byte that the guest sends to `output`; nothing is ever received."""
 
-    def __init__(self, output: Callable[[bytes], None]) -> None:
+    def __init__(self, output: Callable[[bytes], object]) -> None:
         self._output = output
         self._registers = bytearray(8)
 

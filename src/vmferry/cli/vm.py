@@ -1,0 +1,71 @@
+"""`vmferry vm`: run a virtual machine on KVM."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import click
+
+from vmferry.cli.types import SIZE
+from vmferry.errors import UsageError
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.vm.process import VmConfig, run_vm
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("vm")
+@click.option("--memory", type=SIZE, default="512M", show_default=True, help="Guest memory, such as 1G.")
+@click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Number of vCPUs.")
+@click.option(
+    "--kernel", type=_FILE, help="ELF image with a PVH entry to boot; the stress payload that comes along if left out."
+)
+@click.option("--append", default="", help="Kernel command line; for the stress payload such as 'ramsize=400'.")
+@click.option("--qmp", "monitors", multiple=True, help="Serve QMP at unix:PATH or tcp:HOST:PORT; may be repeated.")
+@click.option("--serial", default="null", show_default=True, help="Where serial output goes: null, stdio or file:PATH.")
+@click.option("--incoming", help="Wait for a guest at tcp:HOST:PORT or unix:PATH; 'defer' to be told over QMP.")
+@click.option("--journal", type=_FILE, help="Record migrations in this file, one JSON object per line.")
+@click.option("--name", default="", help="Name of the VM.")
+@click.option("--uuid", default="", help="UUID of the VM; random if left out.")
+@click.option("--paused", is_flag=True, help="Do not let the guest run before 'cont'.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    memory: int,
+    cpus: int,
+    kernel: Path | None,
+    append: str,
+    monitors: tuple[str, ...],
+    serial: str,
+    incoming: str | None,
+    journal: Path | None,
+    name: str,
+    uuid: str,
+    paused: bool,
+) -> None:
+    """Run a virtual machine until its monitor says quit, or a signal ends it.
+
+    The stress payload rewrites memory for ever: --append 'ramsize=MIB mode=touch|xor'. The number of vCPUs is
+    added for it.
+
+    With --incoming, the guest comes from another VM of the same memory size and number of vCPUs. Exit code 1 if
+    that fails.
+    """
+    if incoming and (kernel or append):
+        raise UsageError("--incoming brings a running guest along; leave out --kernel and --append")
+    image = None if incoming else kernel or STRESS_ELF
+    line = f"{append} cpus={cpus}" if image == STRESS_ELF else append
+    config = VmConfig(
+        memory_bytes=memory,
+        vcpu_count=cpus,
+        kernel=image,
+        command_line=line,
+        monitors=monitors,
+        serial=serial,
+        incoming=incoming,
+        journal=journal,
+        name=name,
+        uuid=uuid or str(uuid4()),
+        start_paused=paused,
+    )
+    context.exit(run_vm(config))

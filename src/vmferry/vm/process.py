@@ -1,0 +1,133 @@
+"""A VM process: makes the guest, serves its monitors, and ends when told to."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from vmferry.errors import UsageError
+from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.migration.journal import FileJournal, TeeJournal
+from vmferry.migration.ports import Journal
+from vmferry.monitor.server import MonitorServer
+from vmferry.vm.machine import Vm
+
+_SWITCH_INTERVAL_S = 0.001
+"""A vCPU's thread that comes out of the guest should not wait long for a busy migration thread."""
+
+_MIGRATION_END_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class VmConfig:
+    """What `vmferry vm` is told."""
+
+    memory_bytes: int
+    vcpu_count: int
+    kernel: Path | None
+    """The ELF image to boot; None for a guest that comes by migration."""
+    command_line: str
+    monitors: tuple[str, ...]
+    serial: str
+    """`null`, `stdio` or `file:PATH`."""
+    incoming: str | None
+    """Where to wait for the guest: an address, `defer` to be told later, or None to boot."""
+    journal: Path | None
+    name: str
+    uuid: str
+    start_paused: bool
+
+
+def run_vm(config: VmConfig) -> int:
+    """Run a VM until it is told to end, and return the exit code. Raises VmferryError if it cannot start."""
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    with ExitStack() as resources:
+        return asyncio.run(_serve(config, _make_vm(config, resources)))
+
+
+def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
+    serial = _open_serial(config.serial, resources)
+    kernel = _read_kernel(config.kernel) if config.kernel else None
+    guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial, _log_crash)
+    resources.callback(guest.close)
+    if kernel is not None:
+        guest.boot(kernel, config.command_line)
+    return Vm(
+        guest,
+        config.name,
+        config.uuid,
+        _open_journal(config.journal, resources),
+        log,
+        awaits_migration=config.incoming is not None,
+    )
+
+
+async def _serve(config: VmConfig, vm: Vm) -> int:
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Queue[int] = asyncio.Queue()
+    vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
+    monitors = [MonitorServer(vm, address) for address in config.monitors]
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, vm.quit)
+    if config.incoming and config.incoming != "defer":
+        vm.migrate_incoming(config.incoming)
+    for monitor in monitors:
+        await monitor.start()
+    if config.kernel and not config.start_paused:
+        vm.cont()
+    exit_code = await ended.get()
+    vm.wait_for_migration(_MIGRATION_END_TIMEOUT_S)
+    for monitor in monitors:
+        await monitor.close()
+    return exit_code
+
+
+def log(text: str) -> None:
+    """Tell the operator, on stderr."""
+    print(f"vmferry: {text}", file=sys.stderr, flush=True)
+
+
+def _log_crash(reason: str) -> None:
+    log(f"{reason}; its memory can still be read through the monitor")
+
+
+def _read_kernel(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the kernel '{path}': {error.strerror}") from error
+
+
+def _open_serial(serial: str, resources: ExitStack) -> Callable[[bytes], object]:
+    if serial == "null":
+        return lambda data: None
+    if serial == "stdio":
+        return _writer(sys.stdout.buffer)
+    kind, _, path = serial.partition(":")
+    if kind != "file" or not path:
+        raise UsageError(f"'{serial}' is no place for serial output; write null, stdio or file:PATH")
+    return _writer(_open(Path(path), resources))
+
+
+def _open_journal(path: Path | None, resources: ExitStack) -> Journal:
+    return FileJournal(_open(path, resources)) if path else TeeJournal([])
+
+
+def _open(path: Path, resources: ExitStack) -> BinaryIO:
+    try:
+        return resources.enter_context(path.open("wb"))
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _writer(file: BinaryIO) -> Callable[[bytes], object]:
+    def write(data: bytes) -> None:
+        file.write(data)
+        if b"\n" in data:
+            file.flush()
+
+    return write
