@@ -1,0 +1,118 @@
+"""`vmferry demo`: see a busy VM migrate live, and the seed's table with this machine's figures."""
+
+import statistics
+
+import click
+import msgspec
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from vmferry.control.drive import Progress
+from vmferry.perf.demo import SEED_VARIANTS, TIME_SCALE, DemoRun, DemoSetting, run_demo
+from vmferry.units import format_rate, format_size
+
+
+@click.command("demo")
+@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs of each variant.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
+def command(repeats: int, as_json: bool) -> None:
+    """Migrate a real, busy KVM VM between two processes, once for each variant of auto-converge.
+
+    Needs /dev/kvm. Takes about a minute and a half.
+    """
+    setting = DemoSetting()
+    screen = _Screen(setting, Console(quiet=as_json))
+    runs = []
+    with screen.live:
+        for _ in range(repeats):
+            for run in run_demo(setting, screen.watch, screen.tell):
+                runs.append(run)
+                screen.finish(run)
+                if as_json:
+                    click.echo(msgspec.json.encode(run))
+    screen.console.print(_seed_table(runs))
+    screen.console.print(_verdict(runs))
+
+
+class _Screen:
+    """One line for each variant, alive while it migrates."""
+
+    def __init__(self, setting: DemoSetting, console: Console) -> None:
+        self.console = console
+        self._setting = setting
+        self._lines: dict[str, tuple[str | ProgressBar, ...]] = dict.fromkeys(SEED_VARIANTS, ("waiting",))
+        self.live = Live(self._render(), console=console, auto_refresh=False)
+
+    def tell(self, variant: str, text: str) -> None:
+        """Show what goes on besides migrating."""
+        self._show(variant, text)
+
+    def watch(self, variant: str, progress: Progress) -> None:
+        """Show how far a migration is."""
+        self._show(
+            variant,
+            f"{progress.elapsed_ms / 1000:.1f} s",
+            f"iteration {progress.iteration_count}",
+            f"remaining {format_size(progress.remaining_bytes)}",
+            f"throttle {progress.throttle_percent} %",
+            ProgressBar(total=100, completed=progress.throttle_percent, width=20),
+        )
+
+    def finish(self, run: DemoRun) -> None:
+        """Show the proof of a finished run."""
+        self._show(
+            run.variant,
+            f"{run.result.last.elapsed_ms / 1000:.1f} s",
+            f"arrived intact: {run.checked_pages} pages checked, speed {run.speed_ratio:.0%} of before",
+        )
+
+    def _show(self, variant: str, *cells: str | ProgressBar) -> None:
+        self._lines[variant] = cells
+        self.live.update(self._render(), refresh=True)
+
+    def _render(self) -> Group:
+        setting = self._setting
+        title = Text.from_markup(
+            f"[bold]Live migration of a KVM guest[/]: {setting.vcpu_count} vCPUs rewrite {setting.stress_mib} MiB "
+            f"for ever, link {format_rate(setting.link_bytes_per_s)}, downtime limit {setting.downtime_limit_ms} ms.\n"
+            f"All constants of time are scaled 1:{TIME_SCALE} (a background sync after {5000 // TIME_SCALE} ms, not 5000)."
+        )
+        return Group(title, *(part for name in SEED_VARIANTS for part in self._lines_of(name)))
+
+    def _lines_of(self, variant: str) -> tuple[Text, Table]:
+        figures = Table.grid(padding=(0, 2))
+        figures.add_row("", *self._lines[variant])
+        return Text(variant, style="bold"), figures
+
+
+def _seed_table(runs: list[DemoRun]) -> Table:
+    table = Table(title="The seed's table on this machine", title_justify="left")
+    table.add_column("variant", no_wrap=True)
+    for column in ("total ms", "downtime ms", "iterations", "throttle"):
+        table.add_column(column, justify="right")
+    for name in SEED_VARIANTS:
+        for run in runs:
+            if run.variant == name:
+                last = run.result.last
+                table.add_row(
+                    name,
+                    str(last.elapsed_ms),
+                    str(last.downtime_ms),
+                    str(last.iteration_count),
+                    f"{run.result.max_throttle_percent} %",
+                )
+        table.add_section()
+    return table
+
+
+def _verdict(runs: list[DemoRun]) -> str:
+    medians = {
+        name: statistics.median(run.result.last.elapsed_ms for run in runs if run.variant == name)
+        for name in SEED_VARIANTS
+    }
+    first, *others = SEED_VARIANTS
+    ratios = (f"{name} {medians[name] / medians[first]:.2f}" for name in others)
+    return f"Total time as a share of '{first}': {', '.join(ratios)}"

@@ -1,0 +1,102 @@
+"""The demo: a busy KVM VM moves from one process to another, once for each of the seed's variants.
+
+The seed's guest had 100 GiB and its passes took 15 to 25 s; this one is small, so all constants of time of the
+algorithm are divided by TIME_SCALE, and so is the pass: what is compared is the same, ten times faster.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from vmferry.control.drive import Progress, Result, drive, require_completed, set_up, variant_settings
+from vmferry.convergence.policy import VARIANTS, Variant
+from vmferry.errors import GuestError
+from vmferry.perf.lab import Lab, VmProcess
+
+TIME_SCALE = 10
+
+SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
+
+
+@dataclass(frozen=True)
+class DemoSetting:
+    """The demo's guest and link. One pass over the stressed memory takes stress_mib / link."""
+
+    memory_mib: int = 256
+    vcpu_count: int = 2
+    stress_mib: int = 128
+    link_bytes_per_s: int = 64 << 20
+    downtime_limit_ms: int = 500 // TIME_SCALE
+
+    def parameters(self, variant: Variant) -> dict[str, object]:
+        """Return the migration parameters, with the constants of time scaled down."""
+        return variant_settings(variant) | {
+            "max-bandwidth": self.link_bytes_per_s,
+            "downtime-limit": self.downtime_limit_ms,
+            "x-evaluation-period": 1000 // TIME_SCALE,
+            "x-watch-interval": 1000 // TIME_SCALE,
+            "x-background-sync-interval": 5000 // TIME_SCALE,
+            "verify": True,
+        }
+
+
+@dataclass(frozen=True)
+class DemoRun:
+    """One migration of the demo, and the proof that the guest survived it."""
+
+    variant: str
+    result: Result
+    checked_pages: int
+    """Pages whose content was checked at the destination."""
+    speed_before_pages_per_s: float
+    speed_after_pages_per_s: float
+
+    @property
+    def speed_ratio(self) -> float:
+        """The guest's speed at the destination as a share of that at the source."""
+        return self.speed_after_pages_per_s / self.speed_before_pages_per_s
+
+
+def run_demo(
+    setting: DemoSetting, watch: Callable[[str, Progress], None], tell: Callable[[str, str], None]
+) -> Iterator[DemoRun]:
+    """Migrate once for each variant and yield each run when it is over.
+
+    `watch` is called with every poll of a variant's migration, `tell` with what else goes on. Raises VmferryError.
+    """
+    for name in SEED_VARIANTS:
+        with Lab() as lab:
+            tell(name, "booting two VM processes")
+            source, destination, uri = lab.start_pair(
+                ["--memory", f"{setting.memory_mib}M", "--cpus", str(setting.vcpu_count)],
+                ["--append", f"ramsize={setting.stress_mib}"],
+            )
+            tell(name, "the guest writes all its memory for the first time")
+            source.wait_for_passes(2)
+            yield _migrate(name, setting, source, destination, uri, watch, tell)
+
+
+def _migrate(
+    name: str,
+    setting: DemoSetting,
+    source: VmProcess,
+    destination: VmProcess,
+    uri: str,
+    watch: Callable[[str, Progress], None],
+    tell: Callable[[str, str], None],
+) -> DemoRun:
+    speed_before = source.pages_per_s()
+    set_up(source.monitor, setting.parameters(VARIANTS[name]), auto_converge=True)
+    written_before = source.progress().written_pages
+    result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress)))
+    tell(name, "checking the guest")
+    _require_postmigrate(source)
+    progress = destination.check_memory()
+    if progress.written_pages <= written_before:
+        raise GuestError("the guest's counters did not go on from where they stood")
+    return DemoRun(name, result, progress.page_count, speed_before, destination.pages_per_s())
+
+
+def _require_postmigrate(source: VmProcess) -> None:
+    status = source.monitor.execute("query-status")
+    if status != {"running": False, "status": "postmigrate"}:
+        raise GuestError(f"the source should be paused as 'postmigrate', but it says {status}")
