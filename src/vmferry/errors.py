@@ -4,6 +4,8 @@
     ├── UsageError          the user asked for something that cannot be (exit code 2)
     ├── HostError           this machine cannot do it: a device, a capability, an errno
     ├── GuestError          the guest image or the guest itself is at fault
+    ├── MonitorError        the monitor of a VM cannot be reached, or does not speak QMP
+    │   └── CommandError    it refused a command
     └── MigrationError      a migration did not complete
         ├── PeerError       the other side broke the protocol or refused
         ├── ChannelError    the link between the two sides is gone
@@ -35,6 +37,21 @@ class HostError(VmferryError):
 
 class GuestError(VmferryError):
     """The guest image cannot be booted, or the guest did something it must not."""
+
+
+class MonitorError(VmferryError):
+    """The monitor of a VM cannot be reached, went away, or does not speak QMP."""
+
+
+class CommandError(MonitorError):
+    """A monitor refused a command; the text is the reason it gave.
+
+    `error_class` is QMP's: `GenericError`, `CommandNotFound` and the like.
+    """
+
+    def __init__(self, text: str, error_class: str) -> None:
+        super().__init__(text)
+        self.error_class = error_class
 
 
 class MigrationError(VmferryError):

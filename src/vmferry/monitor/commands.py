@@ -1,0 +1,84 @@
+"""All commands in one table, and how one of them is carried out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from vmferry.errors import UsageError
+from vmferry.monitor import memory_commands as memory
+from vmferry.monitor import migration_commands as migration
+from vmferry.monitor import vm_commands as vm
+from vmferry.monitor.migration_info import MigrationInfo
+from vmferry.monitor.qapi import QapiStruct, parse_arguments
+from vmferry.monitor.vm_port import MonitoredVm
+
+
+class CommandNotFoundError(UsageError):
+    """There is no such command, or not now."""
+
+
+class NoArguments(QapiStruct, frozen=True):
+    """The arguments of a command that takes none."""
+
+
+class CommandInfo(QapiStruct, frozen=True):
+    """The name of a command."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command: the function that carries it out, and the types of what it takes and returns.
+
+    The function takes the VM and, unless the command has none, the arguments. Its docstring is the
+    command's documentation.
+    """
+
+    function: Callable[..., Any]
+    arguments: type[QapiStruct] = NoArguments
+    returns: Any = None
+
+    def __call__(self, target: MonitoredVm, arguments: dict[str, Any]) -> object:
+        """Check the arguments and carry the command out. Raises VmferryError."""
+        parsed = parse_arguments(self.arguments, arguments)
+        return self.function(target) if self.arguments is NoArguments else self.function(target, parsed)
+
+
+def query_commands(_vm: MonitoredVm) -> list[CommandInfo]:
+    """Return the names of all commands."""
+    return [CommandInfo(name=name) for name in COMMANDS]
+
+
+COMMANDS: dict[str, Command] = {
+    "qmp_capabilities": Command(vm.qmp_capabilities, vm.QmpCapabilities),
+    "query-commands": Command(query_commands, returns=list[CommandInfo]),
+    "query-version": Command(vm.query_version, returns=vm.VersionInfo),
+    "query-name": Command(vm.query_name, returns=vm.NameInfo),
+    "query-uuid": Command(vm.query_uuid, returns=vm.UuidInfo),
+    "query-status": Command(vm.query_status, returns=vm.StatusInfo),
+    "query-cpus-fast": Command(vm.query_cpus_fast, returns=list[vm.CpuInfoFast]),
+    "stop": Command(vm.stop),
+    "cont": Command(vm.cont),
+    "quit": Command(vm.quit_vm),
+    "pmemsave": Command(memory.pmemsave, memory.Pmemsave),
+    "query-memory-size-summary": Command(memory.query_memory_size_summary, returns=memory.MemoryInfo),
+    "migrate": Command(migration.migrate, migration.Migrate),
+    "migrate-incoming": Command(migration.migrate_incoming, migration.MigrateIncoming),
+    "migrate_cancel": Command(migration.migrate_cancel),
+    "query-migrate": Command(migration.query_migrate, returns=MigrationInfo),
+    "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrationParameters),
+    "query-migrate-parameters": Command(migration.query_migrate_parameters, returns=migration.MigrationParameters),
+    "migrate-set-capabilities": Command(migration.migrate_set_capabilities, migration.MigrateSetCapabilities),
+    "query-migrate-capabilities": Command(
+        migration.query_migrate_capabilities, returns=list[migration.MigrationCapabilityStatus]
+    ),
+}
+"""Every command by its name."""
+
+
+def find_command(name: str) -> Command:
+    """Return the command. Raises CommandNotFoundError."""
+    if name not in COMMANDS:
+        raise CommandNotFoundError(f"The command {name} has not been found")
+    return COMMANDS[name]

@@ -1,0 +1,104 @@
+"""The commands about migration (QEMU `qapi/migration.json`)."""
+
+from typing import Annotated, Any, cast
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vmferry.errors import UsageError
+from vmferry.migration.capabilities import CAPABILITIES
+from vmferry.migration.parameters import PARAMETERS, ParameterSpec
+from vmferry.monitor.migration_info import MigrationInfo, migration_info
+from vmferry.monitor.qapi import QapiStruct, UInt8, UInt32, UInt64, words
+from vmferry.monitor.vm_port import MonitoredVm
+
+
+class Migrate(QapiStruct, frozen=True):
+    """Where to migrate to."""
+
+    uri: str
+    detach: bool | UnsetType = UNSET
+    """Ignored, as in QEMU: the command never waits."""
+    resume: bool | UnsetType = UNSET
+
+
+class MigrateIncoming(QapiStruct, frozen=True):
+    """Where to wait for a guest."""
+
+    uri: str
+
+
+CapabilityName = Annotated[str, words("MigrationCapability", CAPABILITIES)]
+
+
+class MigrationCapabilityStatus(QapiStruct, frozen=True):
+    """A capability and whether it is on."""
+
+    capability: CapabilityName
+    state: bool
+
+
+class MigrateSetCapabilities(QapiStruct, frozen=True):
+    """The capabilities to change."""
+
+    capabilities: list[MigrationCapabilityStatus]
+
+
+_TYPES_OF_PARAMETERS: dict[str, Any] = {
+    "bool": bool, "str": str, "uint8": UInt8, "uint32": UInt32, "uint64": UInt64, "size": UInt64,
+}  # fmt: skip
+
+
+def _member(spec: ParameterSpec) -> tuple[str, Any, Any]:
+    kind = type(spec.default) if spec.choices else _TYPES_OF_PARAMETERS[spec.qapi_type]
+    return spec.attribute, kind | UnsetType, UNSET
+
+
+MigrationParameters = cast(
+    type[QapiStruct],
+    msgspec.defstruct("MigrationParameters", [_member(spec) for spec in PARAMETERS.values()], bases=(QapiStruct,)),
+)
+"""The rows of the parameter table, all of them optional."""
+
+
+def migrate(vm: MonitoredVm, arguments: Migrate) -> None:
+    """Begin to migrate the guest; the command does not wait for the end."""
+    if arguments.resume:
+        raise UsageError("Cannot resume if there is no paused migration")
+    vm.migrate(arguments.uri)
+
+
+def migrate_incoming(vm: MonitoredVm, arguments: MigrateIncoming) -> None:
+    """Begin to wait for a guest; only in a VM that was started for that."""
+    vm.migrate_incoming(arguments.uri)
+
+
+def migrate_cancel(vm: MonitoredVm) -> None:
+    """Call the outgoing migration off; harmless if there is none."""
+    vm.migrate_cancel()
+
+
+def query_migrate(vm: MonitoredVm) -> MigrationInfo:
+    """Return the state and the figures of the latest migration."""
+    return migration_info(vm.query_migrate())
+
+
+def migrate_set_parameters(vm: MonitoredVm, arguments: QapiStruct) -> None:
+    """Change migration parameters, also of a running migration; all of them or, on an error, none."""
+    vm.set_parameters(vm.parameters.changed(msgspec.to_builtins(arguments)))
+
+
+def query_migrate_parameters(vm: MonitoredVm) -> QapiStruct:
+    """Return all migration parameters."""
+    return msgspec.convert(vm.parameters.as_qmp(), MigrationParameters)
+
+
+def migrate_set_capabilities(vm: MonitoredVm, arguments: MigrateSetCapabilities) -> None:
+    """Switch migration capabilities on or off; not while a migration runs."""
+    states = {item.capability: item.state for item in arguments.capabilities}
+    vm.set_capabilities(vm.capabilities.changed(states))
+
+
+def query_migrate_capabilities(vm: MonitoredVm) -> list[MigrationCapabilityStatus]:
+    """Return all migration capabilities."""
+    return [MigrationCapabilityStatus(capability=name, state=state) for name, state in vm.capabilities.as_qmp().items()]

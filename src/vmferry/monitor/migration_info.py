@@ -1,0 +1,116 @@
+"""The answer to `query-migrate` (QEMU `qapi/migration.json`: MigrationInfo, MigrationStats)."""
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from vmferry.migration import info
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.qapi import QapiStruct, UInt64
+from vmferry.transport.uri import TcpAddress, parse_uri
+
+_T = TypeVar("_T")
+
+
+class MigrationStats(QapiStruct, frozen=True, kw_only=True):
+    """The figures of the RAM migration; sizes are bytes, page counts are pages."""
+
+    transferred: int
+    remaining: int
+    total: int
+    duplicate: int
+    normal: int
+    normal_bytes: int
+    dirty_pages_rate: int
+    mbps: float
+    dirty_sync_count: int
+    iteration_count: int
+    """Not in QEMU; the seed adds it. Background syncs count in dirty-sync-count only."""
+    postcopy_requests: int = 0
+    page_size: int
+    multifd_bytes: UInt64 = 0
+    pages_per_second: UInt64
+    precopy_bytes: UInt64
+    downtime_bytes: UInt64
+    postcopy_bytes: UInt64 = 0
+    dirty_sync_missed_zero_copy: UInt64 = 0
+
+
+class DowntimeParts(QapiStruct, frozen=True):
+    """Not in QEMU: the milliseconds that each part of the downtime took."""
+
+    stop: float | UnsetType = UNSET
+    last_sync: float | UnsetType = UNSET
+    ram: float | UnsetType = UNSET
+    state: float | UnsetType = UNSET
+    hand_over: float | UnsetType = UNSET
+
+
+class SocketAddress(QapiStruct, frozen=True, tag_field="type"):
+    """Where a destination listens."""
+
+
+class InetSocketAddress(SocketAddress, frozen=True, tag="inet"):
+    """A host and a port; QEMU writes the port as a string."""
+
+    host: str
+    port: str
+
+
+class UnixSocketAddress(SocketAddress, frozen=True, tag="unix"):
+    """A path."""
+
+    path: str
+
+
+class MigrationInfo(QapiStruct, frozen=True):
+    """The state of the latest migration; times are milliseconds. Empty if there was none."""
+
+    status: MigrationStatus | UnsetType = UNSET
+    ram: MigrationStats | UnsetType = UNSET
+    total_time: int | UnsetType = UNSET
+    expected_downtime: int | UnsetType = UNSET
+    downtime: int | UnsetType = UNSET
+    downtime_parts: DowntimeParts | UnsetType = UNSET
+    setup_time: int | UnsetType = UNSET
+    cpu_throttle_percentage: int | UnsetType = UNSET
+    error_desc: str | UnsetType = UNSET
+    socket_address: list[InetSocketAddress | UnixSocketAddress] | UnsetType = UNSET
+
+
+def migration_info(state: info.MigrationInfo) -> MigrationInfo:
+    """Return the answer that tells `state`."""
+    if state.status is MigrationStatus.NONE:
+        return MigrationInfo()
+    return MigrationInfo(
+        status=state.status,
+        ram=_stats(state.ram) if state.ram else UNSET,
+        total_time=_or_unset(state.total_time_ms),
+        expected_downtime=_or_unset(state.expected_downtime_ms),
+        downtime=_or_unset(state.downtime_ms),
+        downtime_parts=_parts(state.downtime_parts_ms) if state.downtime_parts_ms else UNSET,
+        setup_time=_or_unset(state.setup_time_ms),
+        cpu_throttle_percentage=_or_unset(state.cpu_throttle_percentage),
+        error_desc=_or_unset(state.error_desc),
+        socket_address=[_address(state.socket_address)] if state.socket_address else UNSET,
+    )
+
+
+def _or_unset(value: _T | None) -> _T | UnsetType:
+    return UNSET if value is None else value
+
+
+def _stats(ram: info.RamInfo) -> MigrationStats:
+    return msgspec.convert(ram, MigrationStats, from_attributes=True)
+
+
+def _parts(parts_ms: dict[str, float]) -> DowntimeParts:
+    return msgspec.convert(parts_ms, DowntimeParts)
+
+
+def _address(uri: str) -> InetSocketAddress | UnixSocketAddress:
+    address = parse_uri(uri)
+    if isinstance(address, TcpAddress):
+        return InetSocketAddress(host=address.host, port=str(address.port))
+    return UnixSocketAddress(path=address.path)

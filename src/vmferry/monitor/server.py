@@ -1,0 +1,125 @@
+"""Serves QMP to many clients at a time, on a unix socket (mode 0600) or on an explicit TCP address.
+
+A client that does not read its answers is not read from either, and one that falls too far behind
+with events is disconnected, so no client can make this process grow.
+"""
+
+import asyncio
+import contextlib
+import os
+
+from vmferry.errors import UsageError
+from vmferry.monitor.session import Session, encode_event
+from vmferry.monitor.vm_port import MonitoredVm, VmEvent
+from vmferry.transport.sockets import listen
+from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
+
+MAX_CLIENTS = 64
+MAX_UNSENT_BYTES = 1 << 20
+"""A client with more than this waiting to be read is disconnected."""
+
+_READ_BYTES = 4096
+"""Little at a time: other clients get their turn between two reads."""
+_CLOSE_TIMEOUT_S = 1.0
+
+
+class _Client:
+    """A connected client."""
+
+    def __init__(self, vm: MonitoredVm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._session = Session(vm)
+        self._reader = reader
+        self._writer = writer
+
+    async def serve(self) -> None:
+        """Answer until the client goes away or has to."""
+        self._writer.write(self._session.greeting())
+        while not self._session.broken and (data := await self._reader.read(_READ_BYTES)):
+            for answer in self._session.feed(data):
+                self._writer.write(answer)
+                await self._writer.drain()
+
+    def tell(self, event: VmEvent) -> None:
+        """Send an event, if the client has come so far as to get events."""
+        if self._session.negotiated and not self._writer.is_closing():
+            self._writer.write(encode_event(event))
+            if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+                self._writer.transport.abort()
+
+    async def close(self) -> None:
+        """Hang up, when the client has read what is unsent or has had the time to."""
+        self._writer.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self._writer.wait_closed()
+        except (ConnectionError, TimeoutError):
+            self._writer.transport.abort()
+
+
+class MonitorServer:
+    """The monitor of `vm` at `address` (`unix:PATH` or `tcp:HOST:PORT`).
+
+    Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
+    """
+
+    def __init__(self, vm: MonitoredVm, address: str) -> None:
+        self._vm = vm
+        self._address = parse_uri(address)
+        if isinstance(self._address, TcpAddress) and not self._address.host:
+            raise UsageError(f"'{address}' would open the monitor to every network; name the host to listen at")
+        self._listener = listen(self._address)
+        self._clients: dict[_Client, asyncio.Task[None]] = {}
+
+    @property
+    def port(self) -> int:
+        """The TCP port, which the system chose if the address said 0."""
+        assert isinstance(self._address, TcpAddress)
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        """Begin to serve in the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._server = await asyncio.start_server(self._serve, sock=self._listener)
+        self._vm.subscribe(self._on_event)
+
+    async def close(self) -> None:
+        """Stop listening, let clients read what they were sent, and hang up on all of them."""
+        self._server.close()
+        if isinstance(self._address, UnixAddress):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._address.path)
+        tasks = list(self._clients.values())
+        for client in list(self._clients):
+            await client.close()
+        await asyncio.gather(*tasks)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(self._vm, reader, writer)
+        if len(self._clients) < MAX_CLIENTS:
+            task = asyncio.current_task()
+            assert task
+            self._clients[client] = task
+            with contextlib.suppress(ConnectionError):
+                await client.serve()
+        await client.close()
+        self._clients.pop(client, None)
+
+    def _on_event(self, event: VmEvent) -> None:
+        """Pass an event on; what a command causes at once is told before its answer, as in QEMU."""
+        if self._runs_here():
+            self._tell_all(event)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has ended, nobody is there to be told
+                self._loop.call_soon_threadsafe(self._tell_all, event)
+
+    def _runs_here(self) -> bool:
+        """True in the thread of the event loop."""
+        try:
+            return asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            return False
+
+    def _tell_all(self, event: VmEvent) -> None:
+        for client in self._clients:
+            client.tell(event)

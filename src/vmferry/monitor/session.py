@@ -1,0 +1,110 @@
+"""One client's conversation in QMP: bytes in, answers out (QEMU `docs/interop/qmp-spec`).
+
+It begins with a greeting; until the client has sent `qmp_capabilities`, other commands are refused
+and no events are sent. Every command gets one answer, in order, with the client's `id` in it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from vmferry.errors import UsageError, VmferryError
+from vmferry.monitor.commands import CommandNotFoundError, find_command
+from vmferry.monitor.framing import BadInput, Framer
+from vmferry.monitor.vm_commands import query_version
+from vmferry.monitor.vm_port import MonitoredVm, VmEvent
+
+_NEGOTIATION = "qmp_capabilities"
+_NS_PER_S = 1_000_000_000
+
+
+class Session:
+    """The conversation with one client about `vm`."""
+
+    def __init__(self, vm: MonitoredVm) -> None:
+        self.negotiated = False
+        """True once the client has ended the negotiation; only then it gets events."""
+        self.broken = False
+        """True after input that nothing can be made of; the connection should be closed."""
+        self._vm = vm
+        self._framer = Framer()
+
+    def greeting(self) -> bytes:
+        """Return what the client hears first."""
+        return _encode({"QMP": {"version": query_version(self._vm), "capabilities": []}})
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """Take what the client sent, carry it out and yield the answers."""
+        for frame in self._framer.feed(data):
+            if isinstance(frame, BadInput):
+                self.broken = frame.fatal
+                yield _encode(_error("GenericError", frame.reason))
+            else:
+                yield _encode(self._answer(frame))
+
+    def _answer(self, text: bytes) -> dict[str, object]:
+        request: object = None
+        try:
+            request = _parse(text)
+            answer = self._return(request)
+        except CommandNotFoundError as error:
+            answer = _error("CommandNotFound", str(error))
+        except VmferryError as error:
+            answer = _error("GenericError", str(error))
+        if isinstance(request, dict) and "id" in request:
+            answer["id"] = request["id"]
+        return answer
+
+    def _return(self, request: object) -> dict[str, object]:
+        name, arguments = _check_request(request)
+        if name == _NEGOTIATION and self.negotiated:
+            raise CommandNotFoundError("Capabilities negotiation is already complete, command ignored")
+        if name != _NEGOTIATION and not self.negotiated:
+            raise CommandNotFoundError(f"Expecting capabilities negotiation with '{_NEGOTIATION}'")
+        result = find_command(name)(self._vm, arguments)
+        self.negotiated = True
+        return {"return": {} if result is None else result}
+
+
+def encode_event(event: VmEvent) -> bytes:
+    """Return the line that tells a client of an event."""
+    seconds, rest_ns = divmod(event.time_ns, _NS_PER_S)
+    line: dict[str, object] = {
+        "timestamp": {"seconds": seconds, "microseconds": rest_ns // 1000},
+        "event": event.name,
+    }
+    return _encode(line | {"data": event.data} if event.data else line)
+
+
+def _parse(text: bytes) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise UsageError(f"JSON parse error, {reason}") from error
+
+
+def _check_request(request: object) -> tuple[str, dict[str, Any]]:
+    """Return the name and the arguments of a command. Raises UsageError with QEMU's text."""
+    if not isinstance(request, dict):
+        raise UsageError("QMP input must be a JSON object")
+    name, arguments = request.get("execute"), request.get("arguments", {})
+    if "execute" in request and not isinstance(name, str):
+        raise UsageError("QMP input member 'execute' must be a string")
+    if not isinstance(arguments, dict):
+        raise UsageError("QMP input member 'arguments' must be an object")
+    for member in request:
+        if member not in ("execute", "arguments", "id"):
+            raise UsageError(f"QMP input member '{member}' is unexpected")
+    if not isinstance(name, str):
+        raise UsageError("QMP input lacks member 'execute'")
+    return name, arguments
+
+
+def _error(error_class: str, text: str) -> dict[str, object]:
+    return {"error": {"class": error_class, "desc": text}}
+
+
+def _encode(message: dict[str, object]) -> bytes:
+    return msgspec.json.encode(message) + b"\r\n"

@@ -1,0 +1,126 @@
+"""The commands about the VM as a whole (QEMU `qapi/control.json`, `run-state.json`, `machine.json`)."""
+
+from enum import StrEnum
+
+from msgspec import UNSET, UnsetType, field
+
+import vmferry
+from vmferry.errors import UsageError
+from vmferry.monitor.qapi import QapiStruct
+from vmferry.monitor.vm_port import MonitoredVm, RunState
+
+SPOKEN_QEMU_VERSION = (10, 1, 0)
+"""The release of QEMU whose interface this is."""
+
+
+class VersionTriple(QapiStruct, frozen=True):
+    """A release of QEMU."""
+
+    major: int
+    minor: int
+    micro: int
+
+
+class VersionInfo(QapiStruct, frozen=True):
+    """Whose interface this is, and who answers."""
+
+    qemu: VersionTriple
+    package: str
+
+
+class QmpCapability(StrEnum):
+    """What a client may negotiate in QEMU."""
+
+    OOB = "oob"
+
+
+class QmpCapabilities(QapiStruct, frozen=True):
+    """What the client wants to enable; nothing can be."""
+
+    enable: list[QmpCapability] | UnsetType = UNSET
+
+
+class StatusInfo(QapiStruct, frozen=True):
+    """What the VM is doing."""
+
+    running: bool
+    status: RunState
+
+
+class NameInfo(QapiStruct, frozen=True):
+    """The VM's name, if it has one."""
+
+    name: str | UnsetType = UNSET
+
+
+class UuidInfo(QapiStruct, frozen=True):
+    """The VM's UUID."""
+
+    uuid: str = field(name="UUID")
+
+
+class CpuInfoFast(QapiStruct, frozen=True):
+    """A vCPU and the thread of the host that runs it."""
+
+    cpu_index: int
+    qom_path: str
+    thread_id: int
+    target: str
+
+
+def qmp_capabilities(vm: MonitoredVm, arguments: QmpCapabilities) -> None:
+    """End the negotiation that every connection begins with."""
+    for capability in arguments.enable or ():
+        raise UsageError(f"Capability {capability} not available")
+
+
+def query_version(vm: MonitoredVm) -> VersionInfo:
+    """Return the release of QEMU whose interface this is, and the version of vmferry."""
+    major, minor, micro = SPOKEN_QEMU_VERSION
+    qemu = VersionTriple(major=major, minor=minor, micro=micro)
+    return VersionInfo(qemu=qemu, package=f"vmferry {vmferry.__version__}")
+
+
+def query_status(vm: MonitoredVm) -> StatusInfo:
+    """Return what the VM is doing."""
+    state = vm.run_state()
+    # A guest that is being handed over is stopped, and so is one that has crashed.
+    return StatusInfo(running=state is RunState.RUNNING, status=state)
+
+
+def query_name(vm: MonitoredVm) -> NameInfo:
+    """Return the VM's name."""
+    return NameInfo(name=vm.name or UNSET)
+
+
+def query_uuid(vm: MonitoredVm) -> UuidInfo:
+    """Return the VM's UUID."""
+    return UuidInfo(uuid=vm.uuid)
+
+
+def query_cpus_fast(vm: MonitoredVm) -> list[CpuInfoFast]:
+    """Return the vCPUs with the ids of their threads, without disturbing them."""
+    return [
+        CpuInfoFast(
+            cpu_index=index,
+            qom_path=f"/machine/unattached/device[{index}]",
+            thread_id=thread_id,
+            target="x86_64",
+        )
+        for index, thread_id in enumerate(vm.vcpu_thread_ids())
+    ]
+
+
+def stop(vm: MonitoredVm) -> None:
+    """Pause the guest; harmless if it is paused."""
+    vm.stop()
+
+
+def cont(vm: MonitoredVm) -> None:
+    """Let the guest run."""
+    vm.cont()
+
+
+def quit_vm(vm: MonitoredVm) -> None:
+    """End the VM process; a running migration is cancelled."""
+    vm.quit()

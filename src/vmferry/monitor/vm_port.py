@@ -1,0 +1,117 @@
+"""What the monitor needs of a VM process, and nothing else; `vm/` implements it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.info import MigrationInfo
+from vmferry.migration.parameters import MigrationParameters
+
+
+class RunState(StrEnum):
+    """QEMU's words (`qapi/run-state.json`) for the states that a VM of ours can be in."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    INMIGRATE = "inmigrate"
+    POSTMIGRATE = "postmigrate"
+    FINISH_MIGRATE = "finish-migrate"
+    INTERNAL_ERROR = "internal-error"
+    SHUTDOWN = "shutdown"
+    PRELAUNCH = "prelaunch"
+
+
+@dataclass(frozen=True)
+class VmEvent:
+    """Something that happened to a VM, under QEMU's name, at `time_ns` after the Unix epoch."""
+
+    name: str
+    data: dict[str, object]
+    time_ns: int
+
+
+class MonitoredVm(Protocol):
+    """A VM under control.
+
+    All methods are called in the monitor's thread and return at once. Any of them may raise
+    VmferryError; its text is what the client reads.
+    """
+
+    @property
+    def name(self) -> str:
+        """The VM's name; empty if it has none."""
+        ...
+
+    @property
+    def uuid(self) -> str:
+        """The VM's UUID in its usual spelling."""
+        ...
+
+    @property
+    def parameters(self) -> MigrationParameters:
+        """The migration parameters in force."""
+        ...
+
+    @property
+    def capabilities(self) -> MigrationCapabilities:
+        """The migration capabilities in force."""
+        ...
+
+    def run_state(self) -> RunState:
+        """Return what the VM is doing."""
+        ...
+
+    def stop(self) -> None:
+        """Pause the guest; harmless if it is paused."""
+        ...
+
+    def cont(self) -> None:
+        """Let the guest run."""
+        ...
+
+    def quit(self) -> None:
+        """End the VM process soon after this call."""
+        ...
+
+    def vcpu_thread_ids(self) -> list[int]:
+        """Return the kernel's thread id of each vCPU, in order."""
+        ...
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of guest RAM."""
+        ...
+
+    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        """Write a piece of guest physical memory to a file."""
+        ...
+
+    def migrate(self, uri: str) -> None:
+        """Begin to migrate to `uri`."""
+        ...
+
+    def migrate_incoming(self, uri: str) -> None:
+        """Begin to wait at `uri` for a guest."""
+        ...
+
+    def migrate_cancel(self) -> None:
+        """Call the outgoing migration off; harmless if there is none."""
+        ...
+
+    def query_migrate(self) -> MigrationInfo:
+        """Return the state of the latest migration."""
+        ...
+
+    def set_parameters(self, parameters: MigrationParameters) -> None:
+        """Put migration parameters in force, also for a running migration."""
+        ...
+
+    def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
+        """Put migration capabilities in force. Raises UsageError while a migration runs."""
+        ...
+
+    def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
+        """Call `callback` for every event from now on, in whichever thread it happens."""
+        ...

@@ -1,0 +1,216 @@
+import asyncio
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from tests.support.memory_vm import MemoryVm
+from tests.support.wait import wait_until
+from vmferry.control import qmp_client
+from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import CommandError, MonitorError, UsageError
+from vmferry.monitor.server import MonitorServer
+
+GREETING = b'{"QMP":{"version":{"qemu":{"major":9,"minor":0,"micro":0},"package":""},"capabilities":[]}}\r\n'
+NEGOTIATED = b'{"return":{},"id":1}\r\n'
+
+
+@contextmanager
+def monitor_thread(vm: MemoryVm, address: str) -> Iterator[Callable[[Callable[[], None]], object]]:
+    """Serve the VM in a thread; yields the way to have things done there."""
+    loop = asyncio.new_event_loop()
+    server = MonitorServer(vm, address)
+    loop.run_until_complete(server.start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop.call_soon_threadsafe
+    finally:
+        asyncio.run_coroutine_threadsafe(server.close(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+@contextmanager
+def impostor(path: Path, *says: bytes, hang_up: bool = True) -> Iterator[None]:
+    """Something that says these things, one after each thing it hears, and then hangs up or keeps quiet."""
+    ended = threading.Event()
+
+    def talk() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            for piece in says:
+                connection.sendall(piece)
+                connection.recv(65536)
+            if not hang_up:
+                ended.wait()
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        thread = threading.Thread(target=talk)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "qmp"
+
+
+@pytest.fixture
+def vm() -> MemoryVm:
+    return MemoryVm()
+
+
+@pytest.fixture
+def client(vm: MemoryVm, path: Path) -> Iterator[QmpClient]:
+    with monitor_thread(vm, f"unix:{path}"), QmpClient.connect(f"unix:{path}", 10) as client:
+        yield client
+
+
+def test_commands_are_answered(client: QmpClient) -> None:
+    assert client.execute("query-status") == {"running": True, "status": "running"}
+    assert client.execute("migrate-set-parameters", {"downtime-limit": 77}) == {}
+    assert client.execute("query-migrate-parameters")["downtime-limit"] == 77
+    assert client.greeting["version"] == client.execute("query-version")
+
+
+def test_a_refusal_has_its_text_and_class(client: QmpClient) -> None:
+    with pytest.raises(CommandError, match=r"^Parameter 'uri' is missing$") as refusal:
+        client.execute("migrate")
+    assert refusal.value.error_class == "GenericError"
+    with pytest.raises(CommandError) as refusal:
+        client.execute("device_add")
+    assert refusal.value.error_class == "CommandNotFound"
+    assert client.execute("query-status")["running"]
+
+
+def test_events_wait_for_whoever_asks(client: QmpClient) -> None:
+    for command in ("stop", "cont", "stop"):
+        client.execute(command)
+    assert client.wait_event("RESUME", 10).name == "RESUME"
+    assert [event.name for event in client.take_events()] == ["STOP"]
+    assert client.take_events() == []
+
+
+def test_an_event_can_be_waited_for(vm: MemoryVm, path: Path) -> None:
+    with monitor_thread(vm, f"unix:{path}") as call, QmpClient.connect(str(path), 10) as client:
+        call(lambda: vm.emit("MIGRATION", status="active"))
+        event = client.wait_event("MIGRATION", 10)
+        assert event.data == {"status": "active"}
+        assert event.time_s > 1e9
+
+
+def test_an_event_that_does_not_come_is_an_error(client: QmpClient) -> None:
+    with pytest.raises(MonitorError, match=r"no RESUME event in 0\.05 s"):
+        client.wait_event("RESUME", 0.05)
+    assert client.execute("query-status")["running"]
+
+
+def test_events_nobody_waits_for_do_not_pile_up(client: QmpClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(qmp_client.MAX_KEPT_EVENTS):
+        client.execute("stop")
+        client.execute("cont")
+    assert len(client.take_events()) == qmp_client.MAX_KEPT_EVENTS
+
+
+def test_tcp_works_too(vm: MemoryVm) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with monitor_thread(vm, f"tcp:127.0.0.1:{port}"), QmpClient.connect(f"tcp:127.0.0.1:{port}", 10) as client:
+        assert client.execute("query-name") == {"name": vm.name}
+
+
+def test_a_late_answer_is_not_taken_for_the_next_one(path: Path) -> None:
+    late = b'{"return":"late","id":2}\n{"return":"in time","id":3}\n'
+    with impostor(path, GREETING, NEGOTIATED, b"", late, hang_up=False), QmpClient.connect(str(path), 0.1) as client:
+        with pytest.raises(MonitorError, match="does not answer query-status"):
+            client.execute("query-status")
+        assert client.execute("query-status") == "in time"
+
+
+def test_nobody_there(path: Path) -> None:
+    with pytest.raises(MonitorError, match=r"cannot reach the monitor at unix:.*No such file.*does the VM run\?"):
+        QmpClient.connect(str(path), 10)
+
+
+def test_a_refused_connection() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(MonitorError, match="Connection refused"):
+            QmpClient.connect(f"tcp:127.0.0.1:{port}", 10)
+
+
+def test_what_is_no_address() -> None:
+    with pytest.raises(UsageError, match="not an address"):
+        QmpClient.connect("nonsense", 10)
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"[]\n",
+        b"{}\n",
+        b'{"QMP":1}\n',
+        b'{"event":1}\n',
+        b"\xff\n",
+        b"[" * 100_000 + b"\n",
+        b'{"a":' + b"[" * 100_000 + b"\n",
+    ],
+)
+def test_what_greets_otherwise_is_no_monitor(path: Path, greeting: bytes) -> None:
+    with impostor(path, greeting), pytest.raises(MonitorError, match="no QMP monitor"):
+        QmpClient.connect(str(path), 10)
+
+
+@pytest.mark.parametrize("answer", [b'{"error":"no"}\n', b'{"error":{"class":1,"desc":""}}\n', b"{}\n"])
+def test_answers_that_make_no_sense_are_an_error(path: Path, answer: bytes) -> None:
+    with impostor(path, GREETING, answer), pytest.raises(MonitorError, match="no QMP monitor"):
+        QmpClient.connect(str(path), 10)
+
+
+def test_an_endless_line_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qmp_client, "MAX_LINE_BYTES", 1000)
+    with impostor(path, b'{"QMP":"' + b"x" * 100_000, hang_up=False), pytest.raises(MonitorError, match="no QMP"):
+        QmpClient.connect(str(path), 10)
+
+
+def test_a_monitor_that_goes_away_is_an_error(path: Path) -> None:
+    with impostor(path, GREETING, NEGOTIATED), QmpClient.connect(str(path), 10) as client:
+        with pytest.raises(MonitorError, match="closed the connection"):
+            client.execute("query-status")
+        with pytest.raises(MonitorError, match="is gone"):
+            client.execute("query-status")
+
+
+def test_a_monitor_that_says_nothing_is_an_error(path: Path) -> None:
+    with impostor(path, hang_up=False), pytest.raises(MonitorError, match=r"nothing at .* greets as a monitor"):
+        QmpClient.connect(str(path), 0.05)
+
+
+@pytest.mark.qemu
+def test_it_speaks_with_qemu(path: Path) -> None:
+    qmp = f"unix:{path},server=on,wait=off"
+    command = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none", "-qmp", qmp]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as qemu:
+        wait_until(path.exists)
+        with QmpClient.connect(str(path), 10) as client:
+            client.execute("stop")
+            assert client.wait_event("STOP", 10).data == {}
+            with pytest.raises(CommandError, match="expects uint8_t"):
+                client.execute("migrate-set-parameters", {"max-cpu-throttle": 300})
+            assert len(client.execute("query-qmp-schema")) > 100
+            client.execute("quit")
+        assert qemu.wait(10) == 0

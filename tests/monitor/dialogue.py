@@ -1,0 +1,145 @@
+"""What a QMP client says, and what QEMU 7.2 answers, word for word."""
+
+import json
+
+Answers = list[dict[str, object]]
+
+UNPARSABLE = "JSON parse error"
+"""Stands for any text that begins so: the details are the parser's own."""
+
+
+def error(text: str, error_class: str = "GenericError", **extra: object) -> dict[str, object]:
+    return {"error": {"class": error_class, "desc": text}, **extra}
+
+
+def not_found(text: str, **extra: object) -> dict[str, object]:
+    return error(text, "CommandNotFound", **extra)
+
+
+def expects(name: str, what: str) -> dict[str, object]:
+    return error(f"Parameter '{name}' expects {what}")
+
+
+def wrong_type(name: str, expected: str) -> dict[str, object]:
+    return error(f"Invalid parameter type for '{name}', expected: {expected}")
+
+
+def missing(name: str) -> dict[str, object]:
+    return error(f"Parameter '{name}' is missing")
+
+
+def unexpected(name: str) -> dict[str, object]:
+    return error(f"Parameter '{name}' is unexpected")
+
+
+def command(name: str, **arguments: object) -> str:
+    with_dashes = {key.replace("_", "-"): value for key, value in arguments.items()}
+    return json.dumps({"execute": name, "arguments": with_dashes})
+
+
+def setting(**parameters: object) -> str:
+    return command("migrate-set-parameters", **parameters)
+
+
+def capabilities(*items: object) -> str:
+    return command("migrate-set-capabilities", capabilities=items)
+
+
+OK: dict[str, object] = {"return": {}}
+BAD_JSON = error(UNPARSABLE)
+NOT_AN_OBJECT = error("QMP input must be a JSON object")
+EXTRA = "QMP input member 'extra' is unexpected"
+NEGOTIATE_FIRST = "Expecting capabilities negotiation with 'qmp_capabilities'"
+PERCENT = "an integer in the range of 1 to 99"
+
+BEFORE_NEGOTIATION: list[tuple[str, Answers]] = [
+    ('{"execute":"query-status"}', [not_found(NEGOTIATE_FIRST)]),
+    ('{"execute":"no","id":5}', [not_found(NEGOTIATE_FIRST, id=5)]),
+    ("[]", [NOT_AN_OBJECT]),
+]
+
+REQUESTS: list[tuple[str, Answers]] = [
+    (command("qmp_capabilities"), [not_found("Capabilities negotiation is already complete, command ignored")]),
+    ('{"execute":"stop","id":[1,null,{"x":2.5}]}', [{"return": {}, "id": [1, None, {"x": 2.5}]}]),
+    ("{'execute':'stop','id':'a\\'b'}", [{"return": {}, "id": "a'b"}]),
+    ('{"execute":\n"cont"\r\n}{"execute":"cont","id":""}', [OK, {"return": {}, "id": ""}]),
+    ('{"execute":"cont","arguments":{},"id":"é€😀"}', [{"return": {}, "id": "é€😀"}]),
+    (command("nosuch"), [not_found("The command nosuch has not been found")]),
+    ("[1]", [NOT_AN_OBJECT]),
+    ('1 "x" null ', [NOT_AN_OBJECT, NOT_AN_OBJECT, NOT_AN_OBJECT]),
+    ('{"execute":"cont","extra":1}', [error(EXTRA)]),
+    ('{"execute":"cont","extra":1,"id":7}', [error(EXTRA, id=7)]),
+    ('{"execute":1}', [error("QMP input member 'execute' must be a string")]),
+    ('{"id":7}', [error("QMP input lacks member 'execute'", id=7)]),
+    ('{"execute":"cont","arguments":[]}', [error("QMP input member 'arguments' must be an object")]),
+    ('{"execute":"cont","arguments":null}', [error("QMP input member 'arguments' must be an object")]),
+]
+
+MALFORMED: list[tuple[str, Answers]] = [
+    ("{bad}", [BAD_JSON]),
+    ("]", [BAD_JSON]),
+    ('{"execute":"cont"]', [BAD_JSON]),
+    ('{"a":1,}', [BAD_JSON]),
+    ('{"a":"\\ud800"}', [BAD_JSON]),
+    ('{"a": @\n', [BAD_JSON]),
+    ('{"a": "half of a line\n', [BAD_JSON]),
+    ("\x00", [BAD_JSON]),
+    ('{"a": NaN}', [BAD_JSON, BAD_JSON]),
+    ('{"id":1\n,"x":@, "y"}\n{"execute":"cont"}', [BAD_JSON, BAD_JSON, NOT_AN_OBJECT, BAD_JSON, OK]),
+]
+
+MIGRATION: list[tuple[str, Answers]] = [
+    (command("cont", a=1), [unexpected("a")]),
+    (command("migrate"), [missing("uri")]),
+    (command("migrate", uri=1), [wrong_type("uri", "string")]),
+    (command("migrate", uri=None), [wrong_type("uri", "string")]),
+    (command("migrate", uri="tcp:h:1", detach=1), [wrong_type("detach", "boolean")]),
+    (command("migrate-incoming", uri="tcp:h:1"), [error("'-incoming' was not specified on the command line")]),
+    (command("migrate_cancel"), [OK]),
+    (command("query-migrate"), [OK]),
+]
+
+PARAMETERS: list[tuple[str, Answers]] = [
+    (setting(), [OK]),
+    (setting(cpu_throttle_initial=256), [expects("cpu-throttle-initial", "uint8_t")]),
+    (setting(cpu_throttle_initial=-1), [expects("cpu-throttle-initial", "uint8_t")]),
+    (setting(cpu_throttle_initial=2**64), [expects("cpu-throttle-initial", "uint64")]),
+    (setting(cpu_throttle_initial=1.0), [expects("cpu-throttle-initial", "uint64")]),
+    (setting(cpu_throttle_initial="5"), [expects("cpu-throttle-initial", "uint64")]),
+    (setting(cpu_throttle_initial=True), [expects("cpu-throttle-initial", "uint64")]),
+    (setting(max_bandwidth=2**64), [expects("max-bandwidth", "uint64")]),
+    (setting(cpu_throttle_tailslow=1), [wrong_type("cpu-throttle-tailslow", "boolean")]),
+    (setting(no_such=1), [unexpected("no-such")]),
+    (setting(cpu_throttle_initial=0), [expects("cpu_throttle_initial", PERCENT)]),
+    (setting(cpu_throttle_increment=100), [expects("cpu_throttle_increment", PERCENT)]),
+    (
+        setting(throttle_trigger_threshold=101),
+        [expects("throttle_trigger_threshold", "an integer in the range of 1 to 100")],
+    ),
+    (
+        setting(downtime_limit=2000001),
+        [expects("downtime_limit", "an integer in the range of 0 to (2000 * 1000) ms")],
+    ),
+    (
+        setting(cpu_throttle_initial=90, max_cpu_throttle=50),
+        [expects("max_cpu_throttle", "an integer in the range of cpu_throttle_initial to 99")],
+    ),
+    (setting(downtime_limit=500, cpu_throttle_tailslow=True, max_bandwidth=0), [OK]),
+]
+
+CAPABILITIES: list[tuple[str, Answers]] = [
+    (command("migrate-set-capabilities"), [missing("capabilities")]),
+    (command("migrate-set-capabilities", capabilities=1), [wrong_type("capabilities", "array")]),
+    (capabilities(1), [wrong_type("capabilities[0]", "object")]),
+    (capabilities(), [OK]),
+    (
+        capabilities({"capability": "foo", "state": True}),
+        [error("Parameter 'capability' does not accept value 'foo'")],
+    ),
+    (capabilities({"capability": "events", "state": 1}), [wrong_type("capabilities[0].state", "boolean")]),
+    (capabilities({"capability": "events"}), [missing("capabilities[0].state")]),
+    (capabilities({"capability": "events", "state": True, "x": 1}), [unexpected("capabilities[0].x")]),
+    (capabilities({"capability": "auto-converge", "state": True}), [OK]),
+]
+
+AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + CAPABILITIES

@@ -1,0 +1,191 @@
+import json
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.memory_vm import MemoryVm
+from vmferry.migration.info import MigrationInfo, RamInfo
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.commands import COMMANDS
+from vmferry.monitor.framing import MAX_NESTING
+from vmferry.monitor.session import Session, encode_event
+from vmferry.monitor.vm_port import VmEvent
+
+NEGOTIATE = b'{"execute":"qmp_capabilities"}'
+RAM = RamInfo(
+    transferred=1000, remaining=4096, total=1 << 30, duplicate=3, normal=7, normal_bytes=7 * 4096, dirty_pages_rate=9,
+    mbps=800.25, dirty_sync_count=5, iteration_count=2, page_size=4096, pages_per_second=11, precopy_bytes=900,
+    downtime_bytes=100,
+)  # fmt: skip
+
+
+def negotiated(vm: MemoryVm) -> Session:
+    session = Session(vm)
+    assert list(session.feed(NEGOTIATE)) == [b'{"return":{}}\r\n']
+    return session
+
+
+def execute(vm: MemoryVm, name: str, **arguments: object) -> dict[str, object]:
+    request = json.dumps({"execute": name, "arguments": arguments})
+    (answer,) = negotiated(vm).feed(request.encode())
+    decoded = json.loads(answer)
+    assert isinstance(decoded, dict)
+    return decoded
+
+
+def test_query_migrate_says_nothing_before_the_first_migration() -> None:
+    assert execute(MemoryVm(), "query-migrate") == {"return": {}}
+
+
+def test_query_migrate_reports_a_running_migration_in_qemus_fields() -> None:
+    vm = MemoryVm()
+    vm.migration = MigrationInfo(
+        status=MigrationStatus.ACTIVE, total_time_ms=5000, setup_time_ms=2, expected_downtime_ms=300, ram=RAM,
+        cpu_throttle_percentage=30,
+    )  # fmt: skip
+    assert execute(vm, "query-migrate")["return"] == {
+        "status": "active", "total-time": 5000, "setup-time": 2, "expected-downtime": 300,
+        "cpu-throttle-percentage": 30,
+        "ram": {
+            "transferred": 1000, "remaining": 4096, "total": 1 << 30, "duplicate": 3, "normal": 7,
+            "normal-bytes": 28672,
+            "dirty-pages-rate": 9, "mbps": 800.25, "dirty-sync-count": 5, "iteration-count": 2, "page-size": 4096,
+            "pages-per-second": 11, "precopy-bytes": 900, "downtime-bytes": 100, "postcopy-bytes": 0,
+            "postcopy-requests": 0, "multifd-bytes": 0, "dirty-sync-missed-zero-copy": 0,
+        },
+    }  # fmt: skip
+
+
+def test_query_migrate_reports_the_parts_of_the_downtime() -> None:
+    vm = MemoryVm()
+    parts_ms = {"stop": 0.5, "last-sync": 1.0, "ram": 7.25, "state": 0.75, "hand-over": 2.0}
+    vm.migration = MigrationInfo(
+        status=MigrationStatus.COMPLETED, total_time_ms=5000, setup_time_ms=2, downtime_ms=11,
+        downtime_parts_ms=parts_ms, ram=RAM,
+    )  # fmt: skip
+    answer = execute(vm, "query-migrate")["return"]
+    assert isinstance(answer, dict)
+    assert answer["downtime"] == 11
+    assert answer["downtime-parts"] == parts_ms
+    assert "expected-downtime" not in answer
+
+
+def test_query_migrate_gives_the_reason_of_a_failure() -> None:
+    vm = MemoryVm()
+    vm.migration = MigrationInfo(status=MigrationStatus.FAILED, error_desc="the link is gone")
+    assert execute(vm, "query-migrate")["return"] == {"status": "failed", "error-desc": "the link is gone"}
+
+
+@pytest.mark.parametrize(
+    ("uri", "address"),
+    [
+        ("tcp:[::1]:4444", {"type": "inet", "host": "::1", "port": "4444"}),
+        ("unix:/run/in.sock", {"type": "unix", "path": "/run/in.sock"}),
+    ],
+)
+def test_query_migrate_tells_where_a_destination_listens(uri: str, address: dict[str, str]) -> None:
+    vm = MemoryVm()
+    vm.migration = MigrationInfo(status=MigrationStatus.SETUP, socket_address=uri)
+    assert execute(vm, "query-migrate")["return"] == {"status": "setup", "socket-address": [address]}
+
+
+def test_vcpus_are_listed_with_their_threads() -> None:
+    answer = execute(MemoryVm(), "query-cpus-fast")["return"]
+    assert isinstance(answer, list)
+    assert [(cpu["cpu-index"], cpu["thread-id"]) for cpu in answer] == [(0, 4711), (1, 4712)]
+
+
+def test_name_and_uuid_are_told() -> None:
+    vm = MemoryVm()
+    assert execute(vm, "query-name") == {"return": {"name": vm.name}}
+    assert execute(vm, "query-uuid") == {"return": {"UUID": vm.uuid}}
+    vm.name = ""
+    assert execute(vm, "query-name") == {"return": {}}
+
+
+def test_every_command_is_listed() -> None:
+    assert execute(MemoryVm(), "query-commands") == {"return": [{"name": name} for name in COMMANDS]}
+
+
+def test_what_the_vm_refuses_is_a_generic_error_with_its_text() -> None:
+    vm = MemoryVm()
+    assert execute(vm, "migrate", uri="tcp:host:4444") == {"return": {}}
+    in_progress = {"error": {"class": "GenericError", "desc": "There's a migration process in progress"}}
+    assert execute(vm, "migrate", uri="tcp:host:4444") == in_progress
+    events_on = [{"capability": "events", "state": True}]
+    assert execute(vm, "migrate-set-capabilities", capabilities=events_on) == in_progress
+    assert vm.uris == ["tcp:host:4444"]
+
+
+def test_one_wrong_parameter_changes_none() -> None:
+    vm = MemoryVm()
+    before = vm.parameters
+    assert "error" in execute(vm, "migrate-set-parameters", **{"downtime-limit": 1, "cpu-throttle-initial": 0})
+    assert vm.parameters == before
+
+
+def test_the_seeds_parameters_can_be_set() -> None:
+    vm = MemoryVm()
+    execute(vm, "migrate-set-parameters", **{"cpu-responsive-throttle": True, "background-sync": "merge"})
+    assert vm.parameters.cpu_responsive_throttle
+    answer = execute(vm, "query-migrate-parameters")["return"]
+    assert isinstance(answer, dict)
+    assert answer["background-sync"] == "merge"
+
+
+def test_nothing_can_be_enabled_in_the_negotiation() -> None:
+    session = Session(MemoryVm())
+    (answer,) = session.feed(b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}')
+    assert b"Capability oob not available" in answer
+    assert not session.negotiated
+
+
+def test_an_event_carries_the_time_in_seconds_and_microseconds() -> None:
+    event = VmEvent("MIGRATION", {"status": "active"}, 1_700_000_000_123_456_789)
+    assert json.loads(encode_event(event)) == {
+        "timestamp": {"seconds": 1_700_000_000, "microseconds": 123456},
+        "event": "MIGRATION",
+        "data": {"status": "active"},
+    }
+    assert b"data" not in encode_event(VmEvent("STOP", {}, 0))
+
+
+def test_after_limits_are_broken_the_conversation_is_over() -> None:
+    session = negotiated(MemoryVm())
+    (answer,) = session.feed(b"[" * (MAX_NESTING + 1) + NEGOTIATE)
+    assert b"nesting depth limit" in answer
+    assert session.broken
+
+
+SNIPPETS = st.sampled_from(
+    [b'"execute"', b'"arguments"', b'"id"', b":", b",", b"{", b"}", b"[", b"]", b"1e400", b"-0", b'"\\ud800"', b"'\\''"]
+    + [b'{"execute":"', b'","arguments":{', b"}}", b'"uri":', b'"capabilities":[{', b'"max-bandwidth":', b"9" * 5000]
+    + [json.dumps(name).encode() for name in COMMANDS]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SNIPPETS | st.binary(max_size=8), max_size=20))
+def test_whatever_is_fed_every_answer_is_an_answer(pieces: list[bytes]) -> None:
+    session = negotiated(MemoryVm())
+    for piece in pieces:
+        for line in session.feed(piece):
+            answer = json.loads(line)
+            assert line.endswith(b"\r\n")
+            assert ("return" in answer) != ("error" in answer)
+
+
+def mutate(text: bytes, position: int, change: bytes) -> bytes:
+    return text[: position % len(text)] + change + text[position % len(text) + 1 :]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(COMMANDS)), st.integers(0, 200), st.binary(max_size=2))
+def test_a_damaged_command_is_answered_too(name: str, position: int, change: bytes) -> None:
+    request = json.dumps({"execute": name, "arguments": {"uri": "tcp:h:1"}, "id": {"a": [name]}}).encode()
+    feed: Callable[[bytes], list[bytes]] = lambda data: list(session.feed(data))  # noqa: E731
+    session = negotiated(MemoryVm())
+    feed(mutate(request, position, change))
+    assert json.loads(feed(b'\xff{"execute":"query-status","id":0}')[-1])["id"] == 0

@@ -1,0 +1,86 @@
+"""A VM for monitors: it keeps its state in memory and follows the rules of `MonitoredVm`."""
+
+import time
+from collections.abc import Callable
+
+from vmferry.errors import UsageError
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.info import MigrationInfo
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.vm_port import RunState, VmEvent
+from vmferry.transport.uri import parse_uri
+
+
+class MemoryVm:
+    name = "guest-7"
+    uuid = "c0ffee00-1234-5678-9abc-def012345678"
+
+    def __init__(self) -> None:
+        self.parameters = MigrationParameters()
+        self.capabilities = MigrationCapabilities()
+        self.migration = MigrationInfo(status=MigrationStatus.NONE)
+        self.uris: list[str] = []
+        self.has_quit = False
+        self._running = True
+        self._subscribers: list[Callable[[VmEvent], None]] = []
+
+    def run_state(self) -> RunState:
+        return RunState.RUNNING if self._running else RunState.PAUSED
+
+    def stop(self) -> None:
+        if self._running:
+            self._running = False
+            self.emit("STOP")
+
+    def cont(self) -> None:
+        if not self._running:
+            self._running = True
+            self.emit("RESUME")
+
+    def quit(self) -> None:
+        self.has_quit = True
+        self.emit("SHUTDOWN", guest=False, reason="host-qmp-quit")
+
+    def vcpu_thread_ids(self) -> list[int]:
+        return [4711, 4712]
+
+    def migrate(self, uri: str) -> None:
+        self._check_idle()
+        parse_uri(uri)
+        self.uris.append(uri)
+        self.set_status(MigrationStatus.SETUP)
+
+    def migrate_incoming(self, uri: str) -> None:
+        raise UsageError("'-incoming' was not specified on the command line")
+
+    def migrate_cancel(self) -> None:
+        if self.migration.status.is_running:
+            self.set_status(MigrationStatus.CANCELLED)
+
+    def query_migrate(self) -> MigrationInfo:
+        return self.migration
+
+    def set_status(self, status: MigrationStatus) -> None:
+        self.migration = MigrationInfo(status=status)
+        if self.capabilities.events:
+            self.emit("MIGRATION", status=status.value)
+
+    def set_parameters(self, parameters: MigrationParameters) -> None:
+        self.parameters = parameters
+
+    def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
+        self._check_idle()
+        self.capabilities = capabilities
+
+    def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
+        self._subscribers.append(callback)
+
+    def emit(self, name: str, **data: object) -> None:
+        event = VmEvent(name, data, time.time_ns())
+        for callback in self._subscribers:
+            callback(event)
+
+    def _check_idle(self) -> None:
+        if self.migration.status.is_running:
+            raise UsageError("There's a migration process in progress")
