@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 
 from vmferry.control.qmp_client import QmpClient
-from vmferry.errors import GuestError, HostError
+from vmferry.errors import GuestError, HostError, MonitorError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
 
 _START_TIMEOUT_S = 30.0
@@ -40,16 +40,18 @@ class VmProcess:
         try:
             self.monitor = self._connect()
         except BaseException:
-            self.close()
+            self._end()
             raise
 
     def _connect(self) -> QmpClient:
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while not self._socket.exists():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise HostError(f"the VM '{self.name}' did not start: {self.errors() or 'no reason given'}")
+        while True:
+            try:
+                return QmpClient.connect(f"unix:{self._socket}")
+            except MonitorError as error:
+                if self.process.poll() is not None or time.monotonic() > deadline:
+                    raise HostError(f"the VM '{self.name}' did not start: {self.errors() or error}") from error
             time.sleep(_POLL_INTERVAL_S)
-        return QmpClient.connect(f"unix:{self._socket}")
 
     def errors(self) -> str:
         """Return what the process has said on stderr."""
@@ -86,7 +88,11 @@ class VmProcess:
         return (end - start) / (end_s - start_s)
 
     def close(self) -> None:
-        """End the process, gently if it can."""
+        """Close the monitor and end the process, gently if it can."""
+        self.monitor.close()
+        self._end()
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             try:

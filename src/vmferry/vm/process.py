@@ -70,11 +70,11 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[int] = asyncio.Queue()
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
+    if config.incoming and config.incoming != "defer":
+        vm.migrate_incoming(config.incoming)
     monitors = [MonitorServer(vm, address) for address in config.monitors]
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, vm.quit)
-    if config.incoming and config.incoming != "defer":
-        vm.migrate_incoming(config.incoming)
     for monitor in monitors:
         await monitor.start()
     if config.kernel and not config.start_paused:

@@ -64,7 +64,7 @@ def load_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], blob: bytes) -> None:
     """Put a stopped VM into a state that `save_state` returned. Raises PeerError if it is not one."""
     try:
         state = msgspec.msgpack.decode(blob, type=_VmState)
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise PeerError(f"the guest's state is malformed: {error}") from error
     _check(state, len(vcpus))
     try:

@@ -1,0 +1,221 @@
+"""Real VMs in real processes: they move, and when they cannot, the source runs on."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import CommandError, HostError
+from vmferry.perf.lab import Lab, VmProcess
+
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+
+VM = ["--memory", "64M", "--cpus", "2"]
+BOOT = ["--append", "ramsize=32"]
+VMFERRY = [sys.executable, "-m", "vmferry"]
+FAST = {
+    "max-bandwidth": 32 << 20,
+    "downtime-limit": 50,
+    "x-evaluation-period": 50,
+    "x-watch-interval": 50,
+    "x-background-sync-interval": 250,
+    "verify": True,
+}
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+def start_pair(lab: Lab) -> tuple[VmProcess, VmProcess, str]:
+    source, destination, uri = lab.start_pair(VM, BOOT)
+    source.wait_for_passes(1)
+    return source, destination, uri
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+def migrate(
+    source: VmProcess, uri: str, variant: str = "background-sync+responsive-throttle", **changes: object
+) -> Result:
+    settings = variant_settings(VARIANTS[variant]) | FAST | {name.replace("_", "-"): v for name, v in changes.items()}
+    set_up(source.monitor, settings, auto_converge=True)
+    return drive(source.monitor, uri, ignore)
+
+
+def assert_runs_on_unthrottled(source: VmProcess, speed_before: float) -> None:
+    assert source.monitor.execute("query-status") == {"running": True, "status": "running"}
+    assert "cpu-throttle-percentage" not in source.monitor.execute("query-migrate")
+    assert source.pages_per_s(0.5) > 0.4 * speed_before
+    source.check_memory()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_busy_guest_arrives_intact_and_goes_on_at_full_speed(lab: Lab, variant: str) -> None:
+    source, destination, uri = start_pair(lab)
+    speed_before = source.pages_per_s(0.5)
+    written_before = source.progress().written_pages
+    result = migrate(source, uri, variant)
+    assert result.completed, result
+    assert source.monitor.execute("query-status") == {"running": False, "status": "postmigrate"}
+    assert destination.monitor.execute("query-status") == {"running": True, "status": "running"}
+    assert destination.check_memory().written_pages > written_before
+    assert destination.pages_per_s(0.5) > 0.4 * speed_before
+    assert set(result.last.downtime_parts_ms or {}) == {"stop", "last-sync", "ram", "state", "hand-over"}
+    with pytest.raises(CommandError, match="handed over"):
+        source.monitor.execute("cont")
+    with pytest.raises(CommandError, match="paused due to previous migration"):
+        source.monitor.execute("migrate", {"uri": uri})
+
+
+def test_a_guest_can_go_there_and_back_again(lab: Lab) -> None:
+    first, second, uri = start_pair(lab)
+    assert migrate(first, uri).completed
+    back = f"unix:{lab.directory / 'back.sock'}"
+    third = lab.start([*VMFERRY, "vm", *VM, "--incoming", "defer"], "third")
+    third.monitor.execute("migrate-incoming", {"uri": back})
+    assert migrate(second, back).completed
+    third.check_memory()
+
+
+def test_a_paused_guest_stays_paused(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    source.monitor.execute("stop")
+    assert migrate(source, uri).completed
+    assert destination.monitor.execute("query-status") == {"running": False, "status": "paused"}
+    destination.monitor.execute("cont")
+    destination.check_memory()
+
+
+def test_events_tell_the_course(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    for vm in (source, destination):
+        vm.monitor.execute("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]})
+    assert migrate(source, uri).completed
+    source.monitor.execute("query-status")
+    destination.monitor.wait_event("RESUME", 5)
+    events = [(event.name, event.data) for event in source.monitor.take_events()]
+    statuses = [data["status"] for name, data in events if name == "MIGRATION"]
+    assert statuses == ["setup", "active", "device", "completed"]
+    passes = [data["pass"] for name, data in events if name == "MIGRATION_PASS"]
+    assert passes == list(range(1, len(passes) + 1))
+    assert [name for name, _ in events].count("STOP") == 1
+
+
+def test_cancelling_leaves_the_guest_running_here(lab: Lab) -> None:
+    source, _, uri = start_pair(lab)
+    speed = source.pages_per_s(0.5)
+    polls = 0
+
+    def cancel(progress: Progress) -> None:
+        nonlocal polls
+        polls += 1
+        if polls == 10:
+            raise KeyboardInterrupt
+
+    set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
+    assert drive(source.monitor, uri, cancel).last.status == "cancelled"
+    assert_runs_on_unthrottled(source, speed)
+
+
+def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    speed = source.pages_per_s(0.5)
+
+    def kill(progress: Progress) -> None:
+        if progress.iteration_count >= 2 and progress.throttle_percent:
+            destination.process.kill()
+
+    set_up(source.monitor, FAST | {"max-bandwidth": 8 << 20}, auto_converge=True)
+    result = drive(source.monitor, uri, kill)
+    assert result.last.status == "failed"
+    assert result.last.error
+    assert "connection" in result.last.error
+    assert_runs_on_unthrottled(source, speed)
+    again = f"unix:{lab.directory / 'again.sock'}"
+    other = lab.start([*VMFERRY, "vm", *VM, "--incoming", again], "other")
+    assert migrate(source, again).completed, "a failed migration can be tried again"
+    other.check_memory()
+
+
+def test_a_source_that_dies_ends_the_destination(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
+    source.monitor.execute("migrate", {"uri": uri})
+    while source.monitor.execute("query-migrate")["status"] != "active":
+        pass
+    source.process.kill()
+    assert destination.process.wait(10) == 1
+    assert "incoming migration failed: " in destination.errors()
+    assert "Traceback" not in destination.errors()
+
+
+@pytest.mark.parametrize(
+    ("other_vm", "complaint"),
+    [
+        (
+            ["--memory", "65M", "--cpus", "2"],
+            "memory size differs: the source has 67108864, the destination has 68157440",
+        ),
+        (["--memory", "64M", "--cpus", "3"], "number of vCPUs differs: the source has 2, the destination has 3"),
+    ],
+)
+def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
+    lab: Lab, other_vm: list[str], complaint: str
+) -> None:
+    uri = f"unix:{lab.directory / 'other.sock'}"
+    other = lab.start([*VMFERRY, "vm", *other_vm, "--incoming", uri], "other")
+    source = lab.start([*VMFERRY, "vm", *VM, *BOOT], "source")
+    result = migrate(source, uri)
+    assert result.last.status == "failed"
+    assert complaint in (result.last.error or "")
+    assert source.monitor.execute("query-status")["running"]
+    assert other.process.poll() is None
+    assert other.monitor.execute("query-status")["status"] == "inmigrate"
+
+
+def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    for garbage in (b"GET / HTTP/1.1\r\n\r\n" * 10, b"", bytes(100), b"\xff" * 5000):
+        with socket.socket(socket.AF_UNIX) as stranger:
+            stranger.connect(uri.removeprefix("unix:"))
+            stranger.sendall(garbage)
+            stranger.shutdown(socket.SHUT_WR)
+            with suppress(ConnectionError):
+                while stranger.recv(4096):
+                    pass
+    assert "turned a connection away" in destination.errors()
+    assert "Traceback" not in destination.errors()
+    assert migrate(source, uri).completed
+    destination.check_memory()
+
+
+def test_nobody_listens(lab: Lab) -> None:
+    source = lab.start([*VMFERRY, "vm", *VM, *BOOT], "source")
+    source.wait_for_passes(1)
+    result = migrate(source, "tcp:127.0.0.1:1")
+    assert result.last.status == "failed"
+    assert "cannot connect to tcp:127.0.0.1:1: Connection refused" in (result.last.error or "")
+    assert source.monitor.execute("query-status")["running"]
+
+
+def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
+    for options, complaint in (
+        (["--memory", "1M"], "give it a multiple of 1 MiB, at least 16 MiB"),
+        (["--kernel", "/etc/hostname"], "not a 64-bit little-endian ELF file"),
+        (["--kernel", "/nowhere"], "cannot read the kernel '/nowhere': No such file or directory"),
+        (["--serial", "tape"], "'tape' is no place for serial output"),
+        (["--incoming", "tcp:nohost"], "'tcp:nohost' is not an address"),
+    ):
+        with pytest.raises(HostError, match="did not start") as caught:
+            lab.start([*VMFERRY, "vm", *options], "broken")
+        assert complaint in str(caught.value)
+        assert "Traceback" not in str(caught.value)

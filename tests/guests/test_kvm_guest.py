@@ -1,0 +1,235 @@
+"""KVM guests keep the guest contract, and more."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.contracts.guest import GuestContract
+from tests.support.kvm import MEMORY_BYTES, check, kvm_guest, progress_of, wait_for_work, wait_until
+from vmferry.errors import GuestError, HostError, PeerError, UsageError
+from vmferry.guests.kvm import abi
+from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.guests.kvm.state import VCPU_PARTS
+from vmferry.guests.kvm.system import KvmSystem
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.memory.bitmap import Bitmap
+
+pytestmark = pytest.mark.kvm
+
+
+class TestContract(GuestContract):
+    @pytest.fixture(autouse=True)
+    def _guests(self) -> Iterator[None]:
+        self._made: list[KvmGuest] = []
+        yield
+        for guest in self._made:
+            guest.close()
+
+    def make(self, *, empty: bool = False) -> KvmGuest:
+        guest = KvmGuest(MEMORY_BYTES, 2)
+        self._made.append(guest)
+        if not empty:
+            guest.boot(STRESS_ELF.read_bytes(), "ramsize=32 cpus=2")
+        return guest
+
+    def content(self, guest: KvmGuest) -> np.ndarray:
+        words = np.frombuffer(guest.physical_memory(0, MEMORY_BYTES), np.uint64).reshape(-1, 512)
+        return words.sum(axis=1)
+
+    def let_work(self, guest: KvmGuest) -> None:
+        wait_for_work(guest, 3000)
+
+    def copy_memory(self, source: KvmGuest, target: KvmGuest) -> None:
+        target.physical_memory(0, MEMORY_BYTES)[:] = source.physical_memory(0, MEMORY_BYTES)
+
+
+@pytest.mark.parametrize("mode", ["touch", "xor"])
+def test_memory_is_one_moment_whenever_the_guest_is_stopped(mode: str) -> None:
+    with kvm_guest(options=f"mode={mode}") as guest:
+        for _ in range(10):
+            guest.resume()
+            wait_for_work(guest, 1000 if mode == "touch" else 50)
+            guest.pause()
+            check(guest)
+
+
+def test_one_vcpu_and_many() -> None:
+    for vcpu_count in (1, 5):
+        with kvm_guest(vcpu_count=vcpu_count) as guest:
+            guest.resume()
+            wait_until(lambda guest=guest: guest.crash is not None or _all_work(guest))
+            assert len(guest.vcpu_thread_ids) == len(set(guest.vcpu_thread_ids)) == vcpu_count
+
+
+def _all_work(guest: KvmGuest) -> bool:
+    try:
+        return all(vcpu.written_pages for vcpu in progress_of(guest).vcpus)
+    except GuestError:
+        return False
+
+
+def test_a_payload_without_memory_to_write_writes_nothing() -> None:
+    with kvm_guest(boot=False) as guest:
+        guest.boot(STRESS_ELF.read_bytes(), "cpus=2")
+        guest.resume()
+        time.sleep(0.3)
+        guest.pause()
+        guest.start_dirty_log()
+        log = Bitmap(guest.layout.page_count)
+        guest.collect_dirty(log)
+        guest.resume()
+        time.sleep(0.1)
+        guest.pause()
+        guest.collect_dirty(log)
+        assert log.count() == 0
+        assert guest.crash is None
+
+
+def speed(guest: KvmGuest, seconds: float) -> float:
+    start, start_s = progress_of(guest).written_pages, time.monotonic()
+    time.sleep(seconds)
+    return (progress_of(guest).written_pages - start) / (time.monotonic() - start_s)
+
+
+def test_the_throttle_leaves_about_what_it_should() -> None:
+    with kvm_guest() as guest:
+        guest.resume()
+        wait_for_work(guest)
+        full = speed(guest, 0.5)
+        left = {}
+        for percent in (50, 90):
+            guest.set_throttle(percent)
+            left[percent] = speed(guest, 1.0) / full
+        guest.set_throttle(0)
+        # Wide bounds: other tests run on the same processors.
+        assert 0.2 < left[50] < 0.8
+        assert 0.02 < left[90] < 0.3
+        assert speed(guest, 0.5) > 0.5 * full
+
+
+def test_serial_output_arrives_in_order() -> None:
+    out = bytearray()
+    guest = KvmGuest(MEMORY_BYTES, 1, out.extend)
+    try:
+        guest.boot(STRESS_ELF.read_bytes(), "ramsize=32 cpus=1")
+        guest.resume()
+        wait_until(lambda: out.count(b"\n") >= 2)
+    finally:
+        guest.close()
+    lines = out.decode().splitlines()
+    assert lines[0] == "stress (00001): INFO: RAM 32 MiB across 1 CPUs"
+    assert lines[1].startswith("stress (00001): INFO: ")
+    assert "ms copied 1 GB in " in lines[1]
+
+
+def test_a_crash_is_told_and_survived() -> None:
+    reasons: list[str] = []
+    guest = KvmGuest(MEMORY_BYTES, 2, crashed=reasons.append)
+    try:
+        guest.boot(STRESS_ELF.read_bytes(), "ramsize=32 cpus=2")
+        guest.physical_memory(0x10_0000, 1 << 16)[:] = b"\x0f\x0b" * (1 << 15)  # ud2 without a handler
+        guest.resume()
+        wait_until(lambda: bool(reasons))
+        assert reasons == [guest.crash]
+        assert "triple fault" in reasons[0] or "exit reason" in reasons[0]
+        guest.pause()
+        guest.save_state()
+    finally:
+        guest.close()
+
+
+def test_memory_is_only_taken_when_it_is_used() -> None:
+    guest = KvmGuest(8 << 30, 1)
+    try:
+        guest.memory_digest()
+        status = Path("/proc/self/status").read_text()
+        assert int(status.split("RssShmem:")[1].split()[0]) < 1 << 20  # KiB
+        high = guest.physical_memory(4 << 30, 4096)
+        high[:5] = b"above"
+        assert bytes(guest.view((3 << 30) // 4096, 1)[:5]) == b"above"
+    finally:
+        guest.close()
+
+
+@pytest.mark.parametrize(("gpa", "size"), [(MEMORY_BYTES, 1), (MEMORY_BYTES - 1, 2), (0, 0), (-1, 1), (0, -1)])
+def test_physical_memory_that_is_not_there(gpa: int, size: int) -> None:
+    with kvm_guest(boot=False) as guest, pytest.raises(UsageError, match="Invalid addr"):
+        guest.physical_memory(gpa, size)
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "vcpu_count"), [(0, 1), (1 << 20, 1), ((64 << 20) + 4096, 1), (64 << 20, 0), (64 << 20, 256)]
+)
+def test_sizes_that_cannot_be(memory_bytes: int, vcpu_count: int) -> None:
+    with pytest.raises(UsageError, match="a guest cannot have"):
+        KvmGuest(memory_bytes, vcpu_count)
+
+
+def test_hosts_without_kvm_are_told_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(HostError, match="does not exist: load the kvm_intel or kvm_amd module"):
+        KvmSystem(str(tmp_path / "kvm"))
+    (tmp_path / "file").touch()
+    with pytest.raises(HostError, match="KVM refused ioctl"):
+        KvmSystem(str(tmp_path / "file"))
+
+
+def test_a_dead_descriptor_gives_ebadf_from_every_wrapper() -> None:
+    system = KvmSystem()
+    vm = system.create_vm()
+    vcpu = vm.create_vcpu(0)
+    vcpu.close()
+    vm.close()
+    system.close()
+    words = np.zeros(1, np.uint64)
+    calls = [
+        *(lambda request=requests[0]: vcpu.get(request) for requests in VCPU_PARTS.values() if requests),
+        *(lambda r=requests[1]: vcpu.set(r, bytes(abi.size_of(r))) for requests in VCPU_PARTS.values() if requests),
+        lambda: vcpu.get_msrs([0x10]),
+        lambda: vcpu.set_msrs({0x10: 0}),
+        lambda: vcpu.set_cpuid(abi.Cpuid()),
+        vcpu.run,
+        lambda: vm.get_dirty_log(0, words),
+        lambda: vm.clear_dirty_log(0, 64, words),
+        lambda: vm.set_user_memory_region(abi.UserspaceMemoryRegion()),
+        lambda: vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, 1),
+        lambda: vm.set_tss_address(0xFFFB_D000),
+        lambda: vm.set_identity_map_address(0xFFFB_C000),
+        vm.create_irqchip,
+        vm.create_pit,
+        lambda: vm.create_vcpu(0),
+        lambda: vm.get_irqchip(0),
+        lambda: vm.set_irqchip(bytes(520)),
+        lambda: vm.get(abi.GET_CLOCK),
+        lambda: vm.set(abi.SET_CLOCK, bytes(48)),
+        lambda: system.check_extension(0),
+        system.create_vm,
+        system.vcpu_mmap_size,
+        system.supported_cpuid,
+        system.msr_indices,
+    ]
+    for call in calls:
+        with pytest.raises(HostError) as caught:
+            call()
+        assert caught.value.errno == 9  # EBADF
+
+
+def test_state_that_was_damaged_is_refused() -> None:
+    with kvm_guest() as source, kvm_guest(boot=False) as target, kvm_guest(boot=False, vcpu_count=1) as smaller:
+        blob = source.save_state()
+        with pytest.raises(PeerError, match="has 2 vCPUs, this side 1"):
+            smaller.load_state(blob)
+        for length in (0, 1, 10, len(blob) // 2, len(blob) - 1):
+            with pytest.raises(PeerError):
+                target.load_state(blob[:length])
+        rng = np.random.default_rng(1)
+        for _ in range(200):
+            damaged = bytearray(blob)
+            damaged[rng.integers(len(damaged))] ^= 1 << rng.integers(8)
+            try:
+                target.load_state(bytes(damaged))
+            except PeerError as error:
+                assert "\n" not in str(error)
+        target.load_state(blob)

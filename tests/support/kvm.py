@@ -1,0 +1,52 @@
+"""KVM guests for tests."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
+
+MEMORY_BYTES = 64 << 20
+STRESS_MIB = 32
+
+
+@contextmanager
+def kvm_guest(*, boot: bool = True, vcpu_count: int = 2, options: str = "") -> Iterator[KvmGuest]:
+    """A paused guest, booted with the stress payload or empty."""
+    guest = KvmGuest(MEMORY_BYTES, vcpu_count)
+    try:
+        if boot:
+            guest.boot(STRESS_ELF.read_bytes(), f"ramsize={STRESS_MIB} cpus={vcpu_count} {options}")
+        yield guest
+    finally:
+        guest.close()
+
+
+def progress_of(guest: KvmGuest) -> Progress:
+    return read_progress(guest.physical_memory(PROGRESS_GPA, PROGRESS_BYTES))
+
+
+def check(guest: KvmGuest) -> Progress:
+    return check_memory(guest.physical_memory(0, MEMORY_BYTES))
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(0.005)
+
+
+def wait_for_work(guest: KvmGuest, pages: int = 20_000) -> None:
+    """Wait until the running guest has written that many pages more."""
+
+    def written() -> int:
+        try:
+            return progress_of(guest).written_pages
+        except Exception:
+            return 0
+
+    start = written()
+    wait_until(lambda: written() >= start + pages)
