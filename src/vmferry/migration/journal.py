@@ -75,5 +75,5 @@ def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> En
         raise UsageError(f"{where}: not a journal, a line is longer than {MAX_LINE_BYTES} bytes")
     try:
         return decoder.decode(line)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{where}: not a journal entry: {error}") from error
