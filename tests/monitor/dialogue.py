@@ -127,6 +127,27 @@ PARAMETERS: list[tuple[str, Answers]] = [
     (setting(downtime_limit=500, cpu_throttle_tailslow=True, max_bandwidth=0), [OK]),
 ]
 
+INERT_PARAMETERS: list[tuple[str, Answers]] = [
+    (setting(announce_initial=100_001), [expects("announce_initial", "a value between 0 and 100000")]),
+    (setting(announce_rounds=1001), [expects("announce_rounds", "a value between 0 and 1000")]),
+    (setting(announce_step=0), [expects("announce_step", "a value between 0 and 10000")]),
+    (setting(multifd_channels=0), [expects("multifd_channels", "a value between 1 and 255")]),
+    (setting(multifd_channels=256), [expects("multifd-channels", "uint8_t")]),
+    (
+        setting(multifd_compression="zz"),
+        [error("Parameter 'multifd-compression' does not accept value 'zz'")],
+    ),
+    (setting(multifd_compression=1), [wrong_type("multifd-compression", "string")]),
+    (
+        setting(xbzrle_cache_size=10),
+        [expects("xbzrle_cache_size", "a power of two no less than the target page size")],
+    ),
+    (setting(x_checkpoint_delay=-1), [expects("x-checkpoint-delay", "uint32_t")]),
+    (setting(tls_creds=5), [wrong_type("tls-creds", "StrOrNull")]),
+    (setting(tls_creds=None, tls_hostname="", tls_authz=None), [OK]),
+    (setting(multifd_channels=2, multifd_compression="none", max_postcopy_bandwidth=0, announce_max=550), [OK]),
+]
+
 CAPABILITIES: list[tuple[str, Answers]] = [
     (command("migrate-set-capabilities"), [missing("capabilities")]),
     (command("migrate-set-capabilities", capabilities=1), [wrong_type("capabilities", "array")]),
@@ -140,6 +161,7 @@ CAPABILITIES: list[tuple[str, Answers]] = [
     (capabilities({"capability": "events"}), [missing("capabilities[0].state")]),
     (capabilities({"capability": "events", "state": True, "x": 1}), [unexpected("capabilities[0].x")]),
     (capabilities({"capability": "auto-converge", "state": True}), [OK]),
+    (capabilities({"capability": "xbzrle", "state": False}, {"capability": "multifd", "state": False}), [OK]),
 ]
 
-AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + CAPABILITIES
+AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + INERT_PARAMETERS + CAPABILITIES

@@ -126,6 +126,40 @@ def test_one_wrong_parameter_changes_none() -> None:
     assert vm.parameters == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("multifd-channels", 4, "Parameter 'multifd-channels' expects 2, the only value that is supported here"),
+        ("tls-creds", "tls0", "Parameter 'tls-creds' expects '', the only value that is supported here"),
+        ("mode", "cpr-reboot", "Parameter 'mode' expects 'normal', the only value that is supported here"),
+        ("direct-io", True, "No build-time support for direct-io"),
+        ("vcpu-dirty-limit", 0, "Parameter 'vcpu_dirty_limit' must be greater than 1 MB/s"),
+    ],
+)
+def test_what_has_no_effect_here_is_reported_at_its_default_and_cannot_be_changed(
+    name: str, value: object, text: str
+) -> None:
+    vm = MemoryVm()
+    before = execute(vm, "query-migrate-parameters")
+    changes = {name: value, "downtime-limit": 1}
+    assert execute(vm, "migrate-set-parameters", **changes) == {"error": {"class": "GenericError", "desc": text}}
+    assert execute(vm, "query-migrate-parameters") == before
+    defaults = {name: before["return"][name], "downtime-limit": 1}  # type: ignore[index]
+    assert execute(vm, "migrate-set-parameters", **defaults) == {"return": {}}
+
+
+def test_capabilities_that_do_not_exist_here_can_only_be_off() -> None:
+    vm = MemoryVm()
+    states = [{"capability": "events", "state": True}, {"capability": "postcopy-ram", "state": True}]
+    error = {"class": "GenericError", "desc": "Capability 'postcopy-ram' is not supported"}
+    assert execute(vm, "migrate-set-capabilities", capabilities=states) == {"error": error}
+    assert not vm.capabilities.events
+    states[1]["state"] = False
+    assert execute(vm, "migrate-set-capabilities", capabilities=states) == {"return": {}}
+    reported = execute(vm, "query-migrate-capabilities")["return"]
+    assert [item["capability"] for item in reported if item["state"]] == ["events"]  # type: ignore[attr-defined]
+
+
 def test_the_seeds_parameters_can_be_set() -> None:
     vm = MemoryVm()
     execute(vm, "migrate-set-parameters", **{"cpu-responsive-throttle": True, "background-sync": "merge"})

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from vmferry.errors import UsageError
 from vmferry.migration.capabilities import MigrationCapabilities
@@ -14,6 +15,7 @@ from vmferry.transport.uri import parse_uri
 
 class MemoryVm:
     name = "guest-7"
+    memory_bytes = 1 << 16
     uuid = "c0ffee00-1234-5678-9abc-def012345678"
 
     def __init__(self) -> None:
@@ -44,6 +46,9 @@ class MemoryVm:
 
     def vcpu_thread_ids(self) -> list[int]:
         return [4711, 4712]
+
+    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        Path(path).write_bytes(bytes(size_bytes))
 
     def migrate(self, uri: str) -> None:
         self._check_idle()

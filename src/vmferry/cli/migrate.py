@@ -15,7 +15,8 @@ from vmferry.cli.types import DURATION_MS, RATE
 from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
 from vmferry.control.qmp_client import QmpClient
 from vmferry.convergence.policy import VARIANTS, find_variant
-from vmferry.migration.parameters import PARAMETERS, ParameterSpec
+from vmferry.migration.parameter_spec import ParameterSpec
+from vmferry.migration.parameters import PARAMETERS
 
 
 def _parameter_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,55 +7,17 @@ say so in their help; those that only experiments change begin with `x-`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from enum import StrEnum
 from typing import Any
 
 from vmferry.convergence.background_sync import BackgroundSync, WatchTimes
 from vmferry.convergence.policy import make_policy
 from vmferry.convergence.sample import ThrottleSettings
 from vmferry.errors import UsageError
-from vmferry.migration.qapi_types import UINT64_MAX, UNSIGNED_MAX, check_builtin, check_word
+from vmferry.migration.inert_parameters import INERT_PARAMETERS
+from vmferry.migration.parameter_spec import ParameterSpec, range_error
+from vmferry.migration.qapi_types import UINT64_MAX
 
 _NS_PER_MS = 1_000_000
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """One row of the table, under its QMP name."""
-
-    name: str
-    qapi_type: str
-    """bool, str, enum, uint8, uint32, uint64 or size."""
-    default: object
-    unit: str
-    """As HMP prints it after the value; empty if there is none."""
-    minimum: int
-    maximum: int
-    phrase: str
-    """What the range error says that the parameter expects."""
-    help: str
-
-    @property
-    def attribute(self) -> str:
-        """The Python name, which QEMU's range errors use too."""
-        return self.name.replace("-", "_")
-
-    @property
-    def choices(self) -> tuple[str, ...]:
-        """The words an enum accepts; empty for other types."""
-        return tuple(type(self.default)) if isinstance(self.default, StrEnum) else ()
-
-    def check(self, value: object) -> object:
-        """Return `value` in the parameter's Python type. Raises UsageError with QEMU's text."""
-        if isinstance(self.default, StrEnum):
-            check_word(self.name, self.choices, value)
-            return type(self.default)(str(value))
-        check_builtin(self.name, self.qapi_type, value)
-        if self.qapi_type in UNSIGNED_MAX:
-            assert isinstance(value, int)
-            if not self.minimum <= value <= self.maximum:
-                raise UsageError(f"Parameter '{self.attribute}' expects {self.phrase}")
-        return value
 
 
 def _integer(
@@ -144,10 +106,9 @@ class MigrationParameters:
 
     def changed(self, values: Mapping[str, object]) -> "MigrationParameters":
         """Return a copy with the parameters of these QMP names set; or UsageError, and nothing is."""
-        checked: dict[str, Any] = {
-            find_parameter(name).attribute: PARAMETERS[name].check(value) for name, value in values.items()
-        }
-        merged = replace(self, **checked)
+        checked = {name: find_parameter(name).check(value) for name, value in values.items()}
+        ours: dict[str, Any] = {PARAMETERS[name].attribute: checked[name] for name in checked if name in PARAMETERS}
+        merged = replace(self, **ours)
         merged._check_together()
         return merged
 
@@ -175,23 +136,26 @@ class MigrationParameters:
 
     def _check_together(self) -> None:
         if self.max_cpu_throttle < self.cpu_throttle_initial:
-            raise UsageError(f"Parameter 'max_cpu_throttle' expects {PARAMETERS['max-cpu-throttle'].phrase}")
+            raise UsageError(PARAMETERS["max-cpu-throttle"].range_error)
         make_policy(self.convergence_policy)
 
 
-def _make_spec(name: str, default: object, metadata: Mapping[str, Any]) -> ParameterSpec:
-    numeric: dict[str, Any] = {"unit": "", "minimum": 0, "maximum": 0, "phrase": ""}
-    return ParameterSpec(name=name.replace("_", "-"), default=default, **(numeric | dict(metadata)))
+def _make_spec(attribute: str, default: object, metadata: Mapping[str, Any]) -> ParameterSpec:
+    name = attribute.replace("_", "-")
+    row = {key: value for key, value in metadata.items() if key != "phrase"}
+    error = range_error(name, metadata.get("phrase", ""))
+    return ParameterSpec(name=name, default=default, range_error=error, **row)
 
 
 PARAMETERS: dict[str, ParameterSpec] = {
     spec.name: spec for spec in (_make_spec(f.name, f.default, f.metadata) for f in fields(MigrationParameters))
 }
-"""Every parameter by its QMP name, in the order of the table."""
+"""Every parameter that has an effect, by its QMP name, in the order of the table."""
 
 
 def find_parameter(name: str) -> ParameterSpec:
-    """Return the row of that QMP name. Raises UsageError for an unknown name."""
-    if name not in PARAMETERS:
+    """Return the row of that QMP name, inert ones included. Raises UsageError for an unknown name."""
+    spec = PARAMETERS.get(name) or INERT_PARAMETERS.get(name)
+    if not spec:
         raise UsageError(f"Parameter '{name}' is unexpected")
-    return PARAMETERS[name]
+    return spec

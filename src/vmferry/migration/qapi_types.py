@@ -20,6 +20,8 @@ _PYTHON_TYPES: dict[str, tuple[type | tuple[type, ...], str]] = {
     "bool": (bool, "boolean"),
     "number": ((int, float), "number"),
     "null": (type(None), "null"),
+    "StrOrNull": ((str, type(None)), "StrOrNull"),
+    "list": (list, "array"),
 }
 
 

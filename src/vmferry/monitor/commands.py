@@ -67,7 +67,7 @@ COMMANDS: dict[str, Command] = {
     "migrate-incoming": Command(migration.migrate_incoming, migration.MigrateIncoming),
     "migrate_cancel": Command(migration.migrate_cancel),
     "query-migrate": Command(migration.query_migrate, returns=MigrationInfo),
-    "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrationParameters),
+    "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrateSetParameters),
     "query-migrate-parameters": Command(migration.query_migrate_parameters, returns=migration.MigrationParameters),
     "migrate-set-capabilities": Command(migration.migrate_set_capabilities, migration.MigrateSetCapabilities),
     "query-migrate-capabilities": Command(

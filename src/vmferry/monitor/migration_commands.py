@@ -1,5 +1,6 @@
 """The commands about migration (QEMU `qapi/migration.json`)."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import msgspec
@@ -7,7 +8,9 @@ from msgspec import UNSET, UnsetType
 
 from vmferry.errors import UsageError
 from vmferry.migration.capabilities import CAPABILITIES
-from vmferry.migration.parameters import PARAMETERS, ParameterSpec
+from vmferry.migration.inert_parameters import INERT_PARAMETERS
+from vmferry.migration.parameter_spec import ParameterSpec
+from vmferry.migration.parameters import PARAMETERS
 from vmferry.monitor.migration_info import MigrationInfo, migration_info
 from vmferry.monitor.qapi import QapiStruct, UInt8, UInt32, UInt64, words
 from vmferry.monitor.vm_port import MonitoredVm
@@ -44,21 +47,35 @@ class MigrateSetCapabilities(QapiStruct, frozen=True):
     capabilities: list[MigrationCapabilityStatus]
 
 
+_ALL_PARAMETERS = PARAMETERS | INERT_PARAMETERS
 _TYPES_OF_PARAMETERS: dict[str, Any] = {
-    "bool": bool, "str": str, "uint8": UInt8, "uint32": UInt32, "uint64": UInt64, "size": UInt64,
-}  # fmt: skip
+    "bool": bool,
+    "str": str,
+    "StrOrNull": str | None,
+    "uint8": UInt8,
+    "uint32": UInt32,
+    "uint64": UInt64,
+    "size": UInt64,
+    "list": list[Any],
+}
 
 
-def _member(spec: ParameterSpec) -> tuple[str, Any, Any]:
-    kind = type(spec.default) if spec.choices else _TYPES_OF_PARAMETERS[spec.qapi_type]
-    return spec.attribute, kind | UnsetType, UNSET
+def _struct(name: str, types: Mapping[str, Any]) -> type[QapiStruct]:
+    """Return a struct of all parameters, none of which need be there."""
+
+    def member(spec: ParameterSpec) -> tuple[str, Any, Any]:
+        kind = type(spec.default) if spec.choices else types[spec.qapi_type]
+        return spec.attribute, kind | UnsetType, UNSET
+
+    members = [member(spec) for spec in _ALL_PARAMETERS.values()]
+    return cast(type[QapiStruct], msgspec.defstruct(name, members, bases=(QapiStruct,)))
 
 
-MigrationParameters = cast(
-    type[QapiStruct],
-    msgspec.defstruct("MigrationParameters", [_member(spec) for spec in PARAMETERS.values()], bases=(QapiStruct,)),
-)
-"""The rows of the parameter table, all of them optional."""
+MigrateSetParameters = _struct("MigrateSetParameters", _TYPES_OF_PARAMETERS)
+"""The parameters to change; null resets a text."""
+
+MigrationParameters = _struct("MigrationParameters", _TYPES_OF_PARAMETERS | {"StrOrNull": str})
+"""The parameters as they are reported."""
 
 
 def migrate(vm: MonitoredVm, arguments: Migrate) -> None:
@@ -90,7 +107,8 @@ def migrate_set_parameters(vm: MonitoredVm, arguments: QapiStruct) -> None:
 
 def query_migrate_parameters(vm: MonitoredVm) -> QapiStruct:
     """Return all migration parameters."""
-    return msgspec.convert(vm.parameters.as_qmp(), MigrationParameters)
+    inert = {name: spec.default for name, spec in INERT_PARAMETERS.items() if spec.default != []}
+    return msgspec.convert(inert | vm.parameters.as_qmp(), MigrationParameters)
 
 
 def migrate_set_capabilities(vm: MonitoredVm, arguments: MigrateSetCapabilities) -> None:

@@ -74,6 +74,8 @@ def _check(expected: inspect.Type, value: object, path: str) -> None:
         case inspect.UnionType():
             if value is not None and not isinstance(value, str):
                 raise wrong_type(path, "StrOrNull")  # the only union that commands take
+        case inspect.AnyType():
+            pass
         case _:
             check_builtin(path, builtin_name(expected), value)
 
