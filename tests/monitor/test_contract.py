@@ -2,7 +2,6 @@
 
 import json
 import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from tests.monitor.dialogue import (
     setting,
 )
 from tests.support.memory_vm import MemoryVm
-from tests.support.wait import wait_until
 from vmferry.monitor.session import Session
 
 LAST = '{"execute":"query-name","id":"last"}'
@@ -69,17 +67,6 @@ class QemuMonitor(Monitor):
     def close(self) -> None:
         self._file.close()
         self._connection.close()
-
-
-@pytest.fixture(scope="module")
-def qemu_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    path = tmp_path_factory.mktemp("qemu") / "qmp"
-    qmp = f"unix:{path},server=on,wait=off"
-    options = ["-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", qmp]
-    with subprocess.Popen(["qemu-system-x86_64", *options], stderr=subprocess.PIPE) as qemu:
-        wait_until(path.exists)
-        yield path
-        qemu.kill()
 
 
 @pytest.fixture(params=["ours", pytest.param("qemu", marks=pytest.mark.qemu)])

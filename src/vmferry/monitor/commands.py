@@ -2,14 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from vmferry.errors import UsageError
 from vmferry.monitor import memory_commands as memory
 from vmferry.monitor import migration_commands as migration
 from vmferry.monitor import vm_commands as vm
+from vmferry.monitor.events import EVENTS
+from vmferry.monitor.introspection import AnySchemaInfo, describe
 from vmferry.monitor.migration_info import MigrationInfo
-from vmferry.monitor.qapi import QapiStruct, parse_arguments
+from vmferry.monitor.qapi import Empty, QapiStruct, parse_arguments
 from vmferry.monitor.vm_port import MonitoredVm
 
 
@@ -17,12 +20,14 @@ class CommandNotFoundError(UsageError):
     """There is no such command, or not now."""
 
 
-class NoArguments(QapiStruct, frozen=True):
-    """The arguments of a command that takes none."""
-
-
 class CommandInfo(QapiStruct, frozen=True):
     """The name of a command."""
+
+    name: str
+
+
+class EventInfo(QapiStruct, frozen=True):
+    """The name of an event."""
 
     name: str
 
@@ -36,13 +41,13 @@ class Command:
     """
 
     function: Callable[..., Any]
-    arguments: type[QapiStruct] = NoArguments
-    returns: Any = None
+    arguments: type[QapiStruct] = Empty
+    returns: Any = Empty
 
     def __call__(self, target: MonitoredVm, arguments: dict[str, Any]) -> object:
         """Check the arguments and carry the command out. Raises VmferryError."""
         parsed = parse_arguments(self.arguments, arguments)
-        return self.function(target) if self.arguments is NoArguments else self.function(target, parsed)
+        return self.function(target) if self.arguments is Empty else self.function(target, parsed)
 
 
 def query_commands(_vm: MonitoredVm) -> list[CommandInfo]:
@@ -50,9 +55,27 @@ def query_commands(_vm: MonitoredVm) -> list[CommandInfo]:
     return [CommandInfo(name=name) for name in COMMANDS]
 
 
+def query_events(_vm: MonitoredVm) -> list[EventInfo]:
+    """Return the names of all events. QEMU had this command up to 5.2."""
+    return [EventInfo(name=name) for name in EVENTS]
+
+
+@cache
+def _schema() -> list[AnySchemaInfo]:
+    commands = [(name, command.arguments, command.returns) for name, command in COMMANDS.items()]
+    return describe(commands, EVENTS)
+
+
+def query_qmp_schema(_vm: MonitoredVm) -> list[AnySchemaInfo]:
+    """Return the description of all commands, events and their types."""
+    return _schema()
+
+
 COMMANDS: dict[str, Command] = {
     "qmp_capabilities": Command(vm.qmp_capabilities, vm.QmpCapabilities),
     "query-commands": Command(query_commands, returns=list[CommandInfo]),
+    "query-events": Command(query_events, returns=list[EventInfo]),
+    "query-qmp-schema": Command(query_qmp_schema, returns=list[AnySchemaInfo]),
     "query-version": Command(vm.query_version, returns=vm.VersionInfo),
     "query-name": Command(vm.query_name, returns=vm.NameInfo),
     "query-uuid": Command(vm.query_uuid, returns=vm.UuidInfo),

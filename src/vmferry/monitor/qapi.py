@@ -32,6 +32,10 @@ class QapiStruct(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """Base of the arguments of commands, of answers and of what they are made of."""
 
 
+class Empty(QapiStruct, frozen=True):
+    """Nothing."""
+
+
 def parse_arguments(struct: type[_StructT], arguments: dict[str, Any]) -> _StructT:
     """Return the arguments as a struct. Raises UsageError with QEMU's text for the first that is wrong."""
     _check_members(_type_of(struct), arguments, "")

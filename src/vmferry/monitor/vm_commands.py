@@ -59,13 +59,19 @@ class UuidInfo(QapiStruct, frozen=True):
     uuid: str = field(name="UUID")
 
 
+class SysEmuTarget(StrEnum):
+    """The kind of machine; there is one."""
+
+    X86_64 = "x86_64"
+
+
 class CpuInfoFast(QapiStruct, frozen=True):
     """A vCPU and the thread of the host that runs it."""
 
     cpu_index: int
     qom_path: str
     thread_id: int
-    target: str
+    target: SysEmuTarget
 
 
 def qmp_capabilities(vm: MonitoredVm, arguments: QmpCapabilities) -> None:
@@ -105,7 +111,7 @@ def query_cpus_fast(vm: MonitoredVm) -> list[CpuInfoFast]:
             cpu_index=index,
             qom_path=f"/machine/unattached/device[{index}]",
             thread_id=thread_id,
-            target="x86_64",
+            target=SysEmuTarget.X86_64,
         )
         for index, thread_id in enumerate(vm.vcpu_thread_ids())
     ]
