@@ -1,7 +1,6 @@
 """Real VMs in real processes: they move, and when they cannot, the source runs on."""
 
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -10,13 +9,12 @@ import pytest
 from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import CommandError, HostError
-from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
 VM = ["--memory", "64M", "--cpus", "2"]
 BOOT = ["--append", "ramsize=32"]
-VMFERRY = [sys.executable, "-m", "vmferry"]
 FAST = {
     "max-bandwidth": 32 << 20,
     "downtime-limit": 50,
@@ -80,7 +78,7 @@ def test_a_guest_can_go_there_and_back_again(lab: Lab) -> None:
     first, second, uri = start_pair(lab)
     assert migrate(first, uri).completed
     back = f"unix:{lab.directory / 'back.sock'}"
-    third = lab.start([*VMFERRY, "vm", *VM, "--incoming", "defer"], "third")
+    third = lab.start([*VM_COMMAND, *VM, "--incoming", "defer"], "third")
     third.monitor.execute("migrate-incoming", {"uri": back})
     assert migrate(second, back).completed
     third.check_memory()
@@ -141,7 +139,7 @@ def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
     assert "connection" in result.last.error
     assert_runs_on_unthrottled(source, speed)
     again = f"unix:{lab.directory / 'again.sock'}"
-    other = lab.start([*VMFERRY, "vm", *VM, "--incoming", again], "other")
+    other = lab.start([*VM_COMMAND, *VM, "--incoming", again], "other")
     assert migrate(source, again).completed, "a failed migration can be tried again"
     other.check_memory()
 
@@ -172,8 +170,8 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
     lab: Lab, other_vm: list[str], complaint: str
 ) -> None:
     uri = f"unix:{lab.directory / 'other.sock'}"
-    other = lab.start([*VMFERRY, "vm", *other_vm, "--incoming", uri], "other")
-    source = lab.start([*VMFERRY, "vm", *VM, *BOOT], "source")
+    other = lab.start([*VM_COMMAND, *other_vm, "--incoming", uri], "other")
+    source = lab.start([*VM_COMMAND, *VM, *BOOT], "source")
     result = migrate(source, uri)
     assert result.last.status == "failed"
     assert complaint in (result.last.error or "")
@@ -199,7 +197,7 @@ def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
 
 
 def test_nobody_listens(lab: Lab) -> None:
-    source = lab.start([*VMFERRY, "vm", *VM, *BOOT], "source")
+    source = lab.start([*VM_COMMAND, *VM, *BOOT], "source")
     source.wait_for_passes(1)
     result = migrate(source, "tcp:127.0.0.1:1")
     assert result.last.status == "failed"
@@ -216,6 +214,6 @@ def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
         (["--incoming", "tcp:nohost"], "'tcp:nohost' is not an address"),
     ):
         with pytest.raises(HostError, match="did not start") as caught:
-            lab.start([*VMFERRY, "vm", *options], "broken")
+            lab.start([*VM_COMMAND, *options], "broken")
         assert complaint in str(caught.value)
         assert "Traceback" not in str(caught.value)

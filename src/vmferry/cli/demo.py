@@ -78,7 +78,7 @@ class _Screen:
         title = Text.from_markup(
             f"[bold]Live migration of a KVM guest[/]: {setting.vcpu_count} vCPUs rewrite {setting.stress_mib} MiB "
             f"for ever, link {format_rate(setting.link_bytes_per_s)}, downtime limit {setting.downtime_limit_ms} ms.\n"
-            f"All constants of time are scaled 1:{TIME_SCALE} (background sync after {5000 // TIME_SCALE} ms, not 5000)."
+            f"All constants of time scaled 1:{TIME_SCALE} (background sync after {5000 // TIME_SCALE} ms, not 5000)."
         )
         return Group(title, *(part for name in SEED_VARIANTS for part in self._lines_of(name)))
 

@@ -13,16 +13,21 @@ from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import GuestError, HostError, MonitorError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
 
+MONITOR_SOCKET = "@MONITOR_SOCKET@"
+"""Stands for the path of the monitor's socket in a command that starts a VM."""
+
+VM_COMMAND = (sys.executable, "-m", "vmferry", "vm", "--qmp", f"unix:{MONITOR_SOCKET}")
+
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
 
 
 class VmProcess:
-    """A VM in a process of its own, with a monitor.
+    """A VM in a process of its own, with a monitor; ours or QEMU's.
 
-    `command` starts it without its monitor option; `monitor_option` is the one that takes
-    `unix:PATH`. What the process says on stderr is in the error if it does not start.
+    `command` starts it, with MONITOR_SOCKET for the path of its QMP socket. What the process says on stderr is in
+    the error if it does not start.
     """
 
     def __init__(self, command: Sequence[str], directory: Path, name: str) -> None:
@@ -32,7 +37,7 @@ class VmProcess:
         self._errors = directory / f"{name}.err"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [*command, "--qmp", f"unix:{self._socket}"],
+                [word.replace(MONITOR_SOCKET, str(self._socket)) for word in command],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -130,7 +135,7 @@ class Lab:
 
     def start_pair(self, vm_options: Sequence[str], boot_options: Sequence[str]) -> tuple[VmProcess, VmProcess, str]:
         """Start a source that boots and a destination that waits; return both and the destination's uri."""
-        command = [sys.executable, "-m", "vmferry", "vm", *vm_options]
+        command = [*VM_COMMAND, *vm_options]
         uri = f"unix:{self.directory / 'incoming.sock'}"
         destination = self.start([*command, "--incoming", uri], "destination")
         source = self.start([*command, *boot_options], "source")

@@ -1,0 +1,184 @@
+"""Benchmarks of whole migrations, with stock QEMU in the same run: `python -m bench.migration --help`."""
+
+import random
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from bench.peers import Load, Peer, cool_down, ours, qemus
+from bench.samples import Samples
+from vmferry.control.drive import require_completed
+from vmferry.perf.lab import Lab, VmProcess
+
+MIB = 1 << 20
+RESPONSIVE = "background-sync+responsive-throttle"
+
+
+@contextmanager
+def recording(output: Path | None) -> Iterator[Samples]:
+    """Write samples to a file or stdout, and the summary to stderr."""
+    with output.open("ab") if output else sys.stdout.buffer as file:
+        samples = Samples(file)
+        yield samples
+    for line in samples.summary():
+        click.echo(line, err=True)
+
+
+def rounds(peers: list[Peer], runs: int) -> Iterator[tuple[int, Peer]]:
+    """Yield every peer once a round, in an order that changes from round to round."""
+    order = random.Random(1)
+    for number in range(runs):
+        for peer in order.sample(peers, len(peers)):
+            yield number, peer
+            cool_down()
+
+
+def ratios(samples: Samples, name: str, first: str, peers: list[Peer]) -> None:
+    """Print how the median of `first` compares with those of the others."""
+    for peer in peers:
+        if peer.name != first:
+            ratio = samples.median(name, peer=first) / samples.median(name, peer=peer.name)
+            click.echo(f"{name}: {first} / {peer.name} = {ratio:.2f}", err=True)
+
+
+@click.group()
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
+@click.option("--qemu10", help="Path of a QEMU 10, see bench/get-qemu10.sh.")
+@click.option("--runs", default=3, show_default=True, help="Runs of each peer.")
+@click.pass_context
+def bench(context: click.Context, /, output: Path | None, qemu10: str | None, runs: int) -> None:
+    """Measure migrations of real KVM guests."""
+    context.obj = (output, qemu10, runs)
+
+
+def benchmark(measure: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function that takes the samples, the path of QEMU 10, and the number of runs."""
+
+    @click.pass_obj
+    def run(settings: tuple[Path | None, str | None, int], /, **options: object) -> None:
+        output, qemu10, runs = settings
+        with recording(output) as samples:
+            measure(samples, qemu10, runs, **options)
+
+    run.__name__, run.__doc__ = measure.__name__, measure.__doc__
+    return run
+
+
+@bench.command()
+@click.option("--memory", default=1024, show_default=True, help="Guest memory in MiB.")
+@click.option("--stress", default=800, show_default=True, help="Memory rewritten for ever in MiB.")
+@click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
+@click.option("--downtime", default=500, show_default=True, help="Downtime limit in ms.")
+@benchmark
+def converge(
+    samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int, rate: int, downtime: int
+) -> None:
+    """Total time of a busy guest with real time constants: our variants and QEMU's auto-converge."""
+    load = Load(memory, 2, stress)
+    first = ours(RESPONSIVE)
+    peers = [first, ours("background-sync"), *qemus(qemu10)]
+    for _, peer in rounds(peers, runs):
+        with Lab() as lab:
+            source, destination, uri = peer.start_pair(lab, load)
+            parameters = {"max-bandwidth": rate * MIB, "downtime-limit": downtime}
+            result = require_completed(peer.migrate(source, uri, parameters))
+            destination.check_memory()
+        settings = {"peer": peer.name, "stress_mib": stress, "rate_mib_per_s": rate}
+        samples.add("total_time", result.last.elapsed_ms / 1000, "s", **settings)
+        samples.add("downtime", result.last.downtime_ms or 0, "ms", **settings)
+        samples.add("iterations", result.last.iteration_count, "", **settings)
+        samples.add("max_throttle", result.max_throttle_percent, "%", **settings)
+    ratios(samples, "total_time", first.name, peers)
+
+
+@bench.command()
+@click.option("--memory", default=256, show_default=True, help="Guest memory in MiB.")
+@click.option("--stress", default=100, show_default=True, help="Memory rewritten for ever in MiB.")
+@click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
+@benchmark
+def downtime(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int, rate: int) -> None:
+    """Downtime of a busy guest at a limit of 500 ms."""
+    peer = ours(RESPONSIVE)
+    for _, _ in rounds([peer], runs):
+        with Lab() as lab:
+            source, _, uri = peer.start_pair(lab, Load(memory, 2, stress))
+            parameters = {"max-bandwidth": rate * MIB, "downtime-limit": 500}
+            result = require_completed(peer.migrate(source, uri, parameters))
+        samples.add("downtime", result.last.downtime_ms or 0, "ms", stress_mib=stress, rate_mib_per_s=rate)
+        for part, part_ms in (result.last.downtime_parts_ms or {}).items():
+            samples.add(f"downtime_{part}", part_ms, "ms", stress_mib=stress, rate_mib_per_s=rate)
+
+
+@bench.command()
+@click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
+@benchmark
+def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) -> None:
+    """Unlimited loopback, one channel, guest paused."""
+    first = ours("original")
+    peers = [first, *qemus(qemu10)]
+    for _, peer in rounds(peers, runs):
+        with Lab() as lab:
+            source, _, uri = peer.start_pair(lab, Load(memory + 64, 2, memory))
+            source.monitor.execute("stop")
+            result = require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}, auto_converge=False))
+        gb_per_s = result.last.sent_bytes / result.last.elapsed_ms / 1e6
+        samples.add("throughput", gb_per_s, "GB/s", peer=peer.name, memory_mib=memory)
+    ratios(samples, "throughput", first.name, peers)
+
+
+@bench.command()
+@benchmark
+def logging(samples: Samples, qemu10: str | None, runs: int) -> None:
+    """Guest speed while dirty logging is on but nothing is throttled, as a share of its speed before."""
+    peers = [ours("original"), *qemus(qemu10)]
+    for _, peer in rounds(peers, runs):
+        with Lab() as lab:
+            source, _, uri = peer.start_pair(lab, Load(512, 2, 256))
+            before = source.pages_per_s(3)
+            set_rate = {"max-bandwidth": 20 * MIB}
+            speeds: list[float] = []
+
+            def measure(progress: object, source: VmProcess = source, speeds: list[float] = speeds) -> None:
+                if len(speeds) < 5:
+                    speeds.append(source.pages_per_s(2))
+                else:
+                    raise KeyboardInterrupt  # cancels
+
+            peer.migrate(source, uri, set_rate, auto_converge=False, watch=measure)
+        share = sum(speeds[1:]) / len(speeds[1:]) / before
+        samples.add("speed_while_logging", share, "of full speed", peer=peer.name)
+
+
+@bench.command()
+@benchmark
+def memory(samples: Samples, qemu10: str | None, runs: int) -> None:
+    """Memory of a VM process beside guest RAM, after a migration of 1 GiB."""
+    peer = ours(RESPONSIVE)
+    for _, _ in rounds([peer], runs):
+        with Lab() as lab:
+            source, destination, uri = peer.start_pair(lab, Load(1024, 2, 800))
+            source.monitor.execute("stop")
+            require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}))
+            for vm in (source, destination):
+                samples.add("process_memory", _own_memory_mib(vm.process.pid, 1024 * MIB), "MiB", side=vm.name)
+
+
+def _own_memory_mib(pid: int, guest_bytes: int) -> float:
+    """Resident memory of all mappings but the guest's RAM, which may be part of a larger mapping."""
+    total_kib = guest_kib = 0
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        first, *rest = line.split()
+        if "-" in first and not first.endswith(":"):
+            start, _, end = first.partition("-")
+            is_guest = int(end, 16) - int(start, 16) >= guest_bytes
+        elif first == "Rss:":
+            total_kib += int(rest[0])
+            guest_kib += int(rest[0]) * is_guest
+    return (total_kib - guest_kib) / 1024
+
+
+if __name__ == "__main__":
+    bench()

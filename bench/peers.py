@@ -1,0 +1,86 @@
+"""The VMs that migrations are compared on: ours and stock QEMU, all running the same stress payload."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
+from vmferry.convergence.policy import VARIANTS
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
+
+
+@dataclass(frozen=True)
+class Load:
+    """A guest and what it does."""
+
+    memory_mib: int
+    vcpu_count: int
+    stress_mib: int
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A way to run and migrate a VM. `variant` is None for QEMU, which has its own auto-converge."""
+
+    name: str
+    variant: str | None = None
+    binary: str | None = None
+
+    def command(self, load: Load) -> list[str]:
+        """Return the command that starts a VM without saying where its guest comes from."""
+        if self.binary is None:
+            return [*VM_COMMAND, "--memory", f"{load.memory_mib}M", "--cpus", str(load.vcpu_count)]
+        data = Path(self.binary).parents[1] / "share"
+        return [
+            *(self.binary, "-L", str(data / "qemu"), "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
+            *("-accel", "kvm", "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
+            *("-nodefaults", "-display", "none", "-kernel", str(STRESS_ELF)),
+            *("-append", f"ramsize={load.stress_mib} cpus={load.vcpu_count}"),
+            *("-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"),
+        ]
+
+    def start_pair(self, lab: Lab, load: Load) -> tuple[VmProcess, VmProcess, str]:
+        """Start a source with a warm guest, and a destination; return both and the destination's uri."""
+        uri = f"unix:{lab.directory / self.name}.sock"
+        command = self.command(load)
+        dash = "--" if self.binary is None else "-"
+        boot = ["--append", f"ramsize={load.stress_mib}"] if self.binary is None else []
+        destination = lab.start([*command, f"{dash}incoming", uri], "destination")
+        source = lab.start([*command, *boot], "source")
+        source.wait_for_passes(2)
+        return source, destination, uri
+
+    def migrate(
+        self,
+        source: VmProcess,
+        uri: str,
+        parameters: Mapping[str, object],
+        *,
+        auto_converge: bool = True,
+        watch: Callable[[Progress], None] = lambda progress: None,
+    ) -> Result:
+        """Migrate with these parameters and the variant's."""
+        settings = variant_settings(VARIANTS[self.variant]) if self.variant else {}
+        set_up(source.monitor, {**parameters, **settings}, auto_converge=auto_converge)
+        return drive(source.monitor, uri, watch)
+
+
+def ours(variant: str) -> Peer:
+    """Return vmferry with one of its variants."""
+    return Peer(f"vmferry-{variant.replace('+', '-')}", variant=variant)
+
+
+def qemus(qemu10: str | None) -> list[Peer]:
+    """Return the QEMU that is installed, and QEMU 10 if it was unpacked somewhere."""
+    installed = shutil.which("qemu-system-x86_64")
+    assert installed, "install qemu-system-x86"
+    peers = [Peer("qemu-installed", binary=installed)]
+    return peers + ([Peer("qemu-10", binary=qemu10)] if qemu10 else [])
+
+
+def cool_down() -> None:
+    """Let the machine finish what the last run left behind."""
+    time.sleep(1)
