@@ -208,7 +208,7 @@ CAP_VCPU_EVENTS = 41
 CAP_DEBUGREGS = 50
 CAP_XSAVE = 55
 CAP_XCRS = 56
-CAP_MAX_VCPUS = 66
+CAP_GET_TSC_KHZ = 61
 CAP_IMMEDIATE_EXIT = 136
 CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168
 
@@ -257,6 +257,8 @@ GET_VCPU_EVENTS = _ior(0x9F, 64)
 SET_VCPU_EVENTS = _iow(0xA0, 64)
 GET_DEBUGREGS = _ior(0xA1, 128)
 SET_DEBUGREGS = _iow(0xA2, 128)
+SET_TSC_KHZ = _io(0xA2)
+GET_TSC_KHZ = _io(0xA3)
 GET_XSAVE = _ior(0xA4, 4096)
 SET_XSAVE = _iow(0xA5, 4096)
 GET_XCRS = _ior(0xA6, 392)
@@ -268,10 +270,14 @@ RUN_IMMEDIATE_EXIT = 1
 RUN_EXIT_REASON = 8
 RUN_EXIT_DATA = 32
 EXIT_IO = 2
-EXIT_HLT = 5
 EXIT_MMIO = 6
 EXIT_SHUTDOWN = 8
 EXIT_FAIL_ENTRY = 9
 EXIT_INTR = 10
 EXIT_INTERNAL_ERROR = 17
 IO_IN = 0
+
+
+def name_of(request: int) -> str:
+    """Return the kernel's name of an ioctl of this module."""
+    return next(f"KVM_{name}" for name, value in globals().items() if name.isupper() and value == request)

@@ -5,10 +5,13 @@ import errno
 import os
 
 from vmferry.errors import HostError
+from vmferry.guests.kvm import abi
+
+libc = ctypes.CDLL(None, use_errno=True)
 
 # The C library's ioctl and not fcntl's: fcntl begins anew when a signal arrives, which is what must end KVM_RUN, and
 # takes no integers beyond 31 bits.
-libc_ioctl = ctypes.CDLL(None, use_errno=True).ioctl
+libc_ioctl = libc.ioctl
 libc_ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 libc_ioctl.restype = ctypes.c_int
 
@@ -34,7 +37,7 @@ class KvmFd:
         while (result := libc_ioctl(self.fd, request, pointer)) < 0:
             error = ctypes.get_errno()
             if error != errno.EINTR:
-                raise HostError(f"KVM refused ioctl {request:#x}: {os.strerror(error)}", error)
+                raise HostError(f"KVM refused {abi.name_of(request)}: {os.strerror(error)}", error)
         return result
 
 

@@ -77,6 +77,14 @@ class KvmVcpu(KvmFd):
         assert len(structure) == abi.size_of(request)
         self._ioctl(request, bytearray(structure))
 
+    def get_tsc_khz(self) -> int:
+        """KVM_GET_TSC_KHZ."""
+        return self._ioctl(abi.GET_TSC_KHZ)
+
+    def set_tsc_khz(self, frequency_khz: int) -> None:
+        """KVM_SET_TSC_KHZ; without scaling in hardware, only (nearly) the host's own frequency will do."""
+        self._ioctl(abi.SET_TSC_KHZ, frequency_khz)
+
     def set_cpuid(self, cpuid: abi.Cpuid) -> None:
         """KVM_SET_CPUID2."""
         self._ioctl(abi.SET_CPUID2, cpuid)
