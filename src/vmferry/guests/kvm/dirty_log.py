@@ -1,8 +1,8 @@
 """The dirty log over all memory slots.
 
-With manual protection (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2) reading the log does not re-arm it; clearing the bits that
-were read does. Both happen in `collect`, so every write is reported once, and re-arming comes before the
-content is read.
+With manual protection (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, Linux 5.1) reading the log does not re-arm it; clearing the
+bits that were read does, and takes the lock that vCPUs wait for in pieces. Without it, reading does both. Either way
+`collect` reports every write once and re-arms before the content is read.
 """
 
 from collections.abc import Sequence
@@ -36,10 +36,12 @@ class Slot:
 class DirtyLog:
     """Logs writes to the slots of a VM; each slot but the last holds a multiple of 64 pages."""
 
-    def __init__(self, vm: KvmVm, slots: Sequence[Slot]) -> None:
+    def __init__(self, vm: KvmVm, slots: Sequence[Slot], *, manual_protection: bool) -> None:
         self._vm = vm
         self._slots = slots
-        vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, abi.DIRTY_LOG_MANUAL_PROTECT_ENABLE)
+        self._manual_protection = manual_protection
+        if manual_protection:
+            vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, abi.DIRTY_LOG_MANUAL_PROTECT_ENABLE)
 
     def start(self) -> None:
         """Begin to log; nothing is dirty at first."""
@@ -54,7 +56,8 @@ class DirtyLog:
         for slot in self._slots:
             words = _words_of(slot, bitmap)
             self._vm.get_dirty_log(slot.number, words)
-            self._vm.clear_dirty_log(slot.number, slot.page_count, words)
+            if self._manual_protection:
+                self._vm.clear_dirty_log(slot.number, slot.page_count, words)
 
     def _set_flags(self, flags: int) -> None:
         for slot in self._slots:

@@ -32,12 +32,17 @@ _IDENTITY_MAP_GPA = 0xFFFB_C000
 _TSS_GPA = 0xFFFB_D000
 _ABSENT = 0xFF
 
+_GIVEN_UP = {
+    abi.EXIT_FAIL_ENTRY: "the processor refuses its state (KVM_EXIT_FAIL_ENTRY)",
+    abi.EXIT_INTERNAL_ERROR: "KVM_EXIT_INTERNAL_ERROR, mostly an instruction that it does not emulate",
+}
+
 
 class KvmGuest:
     """A paused guest with zeroed memory; `boot` gives it a kernel, `load_state` another guest's state.
 
-    Must be made in the main thread. `serial_output` gets what the guest sends to its serial port, in a vCPU's
-    thread; `crashed` the reason, if the guest crashes. Raises UsageError or HostError.
+    `serial_output` gets what the guest sends to its serial port, `crashed` the reason if the guest crashes; both
+    are called in a vCPU's thread and must not raise. Raises UsageError or HostError.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class KvmGuest:
         if not 1 <= vcpu_count <= MAX_VCPUS:
             raise UsageError(f"a guest cannot have {vcpu_count} vCPUs; give it 1 to {MAX_VCPUS}")
         self.crash: str | None = None
+        """Why the guest cannot run any more; its vCPUs are stopped then."""
         self.running = False
         self._crashed = crashed
         self._serial = Serial(serial_output)
@@ -57,7 +63,6 @@ class KvmGuest:
         install_kick_handler()
         with ExitStack() as made:
             self._ram = GuestRam(memory_bytes)
-            made.callback(self._ram.close)
             self._system = KvmSystem()
             made.callback(self._system.close)
             self._vm = self._system.create_vm()
@@ -65,7 +70,11 @@ class KvmGuest:
             self._msr_indices = self._system.msr_indices()
             self._slots = self._ram.slots()
             self._prepare_vm()
-            self.dirty_log = DirtyLog(self._vm, self._slots)
+            self._dirty_log = DirtyLog(
+                self._vm,
+                self._slots,
+                manual_protection=bool(self._system.check_extension(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2)),
+            )
             self._vcpus = [self._make_vcpu(number, made) for number in range(vcpu_count)]
             self._throttle = Throttle(self._vcpus)
             made.callback(self.set_throttle, 0)
@@ -115,11 +124,14 @@ class KvmGuest:
             self.running = False
 
     def resume(self) -> None:
-        """Let all vCPUs run."""
+        """Let all vCPUs run. Raises GuestError if the guest has crashed."""
         with self._run_lock:
+            self._raise_if_crashed()
             self.running = True
             for vcpu in self._vcpus:
                 vcpu.resume()
+            if self.crash:  # meanwhile
+                self._stop_crashed()
 
     def set_throttle(self, percent: int) -> None:
         """Keep every vCPU from running `percent` (0 to 99) of the time."""
@@ -159,20 +171,21 @@ class KvmGuest:
 
     def start_dirty_log(self) -> None:
         """Start recording which pages are written."""
-        self.dirty_log.start()
+        self._dirty_log.start()
 
     def stop_dirty_log(self) -> None:
         """Stop recording; harmless if not started."""
-        self.dirty_log.stop()
+        self._dirty_log.stop()
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
         """Overwrite `bitmap` with the pages written since the last call, and re-arm the log of those."""
-        self.dirty_log.collect(bitmap)
+        self._dirty_log.collect(bitmap)
 
     # State
 
     def save_state(self) -> bytes:
-        """Return vCPU and device state of the paused guest."""
+        """Return vCPU and device state of the paused guest. Raises GuestError if the guest has crashed."""
+        self._raise_if_crashed()
         return save_state(self._vm, [thread.vcpu for thread in self._vcpus], self._msr_indices)
 
     def load_state(self, blob: bytes) -> None:
@@ -186,8 +199,9 @@ class KvmGuest:
             self._serve_io(vcpu.io_exit())
         elif reason == abi.EXIT_SHUTDOWN:
             raise GuestError("the guest crashed (triple fault)")
-        elif reason not in (abi.EXIT_MMIO, abi.EXIT_INTR, abi.EXIT_HLT):
-            raise GuestError(f"KVM gave the guest up: exit reason {reason}, {vcpu.exit_data().hex()}")
+        elif reason not in (abi.EXIT_MMIO, abi.EXIT_INTR):
+            what = _GIVEN_UP.get(reason, f"exit reason {reason}")
+            raise GuestError(f"KVM cannot go on with the guest: {what}, details {vcpu.exit_data().hex()}")
 
     def _serve_io(self, io: IoExit) -> None:
         if io.port == DEBUG_EXIT_PORT and not io.is_read:
@@ -199,8 +213,20 @@ class KvmGuest:
             self._serial.write(io.port, bytes(io.data))
 
     def _note_crash(self, reason: str) -> None:
-        self.crash = reason
-        self._crashed(reason)
+        if self.crash is None:
+            self.crash = reason
+            self._stop_crashed()
+            self._crashed(reason)
+
+    def _stop_crashed(self) -> None:
+        """Begin to stop all vCPUs, without waiting: a vCPU's own thread calls this."""
+        for vcpu in self._vcpus:
+            vcpu.request_pause()
+        self.running = False
+
+    def _raise_if_crashed(self) -> None:
+        if self.crash:
+            raise GuestError(self.crash)
 
 
 def _set_apic_id(cpuid: abi.Cpuid, number: int) -> None:

@@ -23,6 +23,8 @@ HOLE_GPA = 3 << 30
 HIGH_GPA = 4 << 30
 ALIGNMENT_BYTES = 1 << 20
 MIN_BYTES = 16 << 20
+MAX_BYTES = 4 << 40
+"""A memory slot has at most 2^31 - 1 pages (Linux `include/linux/kvm_host.h`, KVM_MEM_MAX_NR_PAGES)."""
 
 _MAP_NORESERVE = 0x4000
 """Linux <asm-generic/mman.h>; Python's mmap module does not have it."""
@@ -32,9 +34,9 @@ class GuestRam:
     """`size_bytes` of zeroed guest memory, a multiple of 1 MiB. Raises UsageError or HostError."""
 
     def __init__(self, size_bytes: int) -> None:
-        if size_bytes % ALIGNMENT_BYTES or size_bytes < MIN_BYTES:
+        if size_bytes % ALIGNMENT_BYTES or not MIN_BYTES <= size_bytes <= MAX_BYTES:
             raise UsageError(
-                f"a guest cannot have {size_bytes} bytes of memory; give it a multiple of 1 MiB, at least 16 MiB"
+                f"a guest cannot have {size_bytes} bytes of memory; give it a multiple of 1 MiB from 16 MiB to 4 TiB"
             )
         self.size_bytes = size_bytes
         try:

@@ -19,8 +19,8 @@ REQUIRED = {
     abi.CAP_DEBUGREGS: "KVM_CAP_DEBUGREGS",
     abi.CAP_XSAVE: "KVM_CAP_XSAVE",
     abi.CAP_XCRS: "KVM_CAP_XCRS",
+    abi.CAP_GET_TSC_KHZ: "KVM_CAP_GET_TSC_KHZ",
     abi.CAP_IMMEDIATE_EXIT: "KVM_CAP_IMMEDIATE_EXIT",
-    abi.CAP_MANUAL_DIRTY_LOG_PROTECT2: "KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2",
 }
 
 
@@ -41,7 +41,7 @@ class KvmSystem(KvmFd):
             raise HostError(f"KVM has API version {version}, but {abi.API_VERSION} is needed; update the kernel")
         missing = [name for capability, name in REQUIRED.items() if not self.check_extension(capability)]
         if missing:
-            raise HostError(f"this kernel's KVM lacks {', '.join(missing)}; use Linux 5.1 or later")
+            raise HostError(f"this kernel's KVM lacks {', '.join(missing)}; use Linux 4.13 or later")
 
     def check_extension(self, capability: int) -> int:
         """Return what KVM says of a capability: 0 if it is absent (KVM_CHECK_EXTENSION)."""

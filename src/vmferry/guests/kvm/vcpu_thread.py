@@ -5,20 +5,28 @@ sends a signal. The thread resets immediate_exit before it looks why. So a wish 
 thread looks, or immediate_exit is still set when it enters the guest, and KVM_RUN returns at once.
 """
 
+import ctypes
 import signal
 import threading
 import time
 from collections.abc import Callable
 
 from vmferry.errors import VmferryError
+from vmferry.guests.kvm.fd import libc
 from vmferry.guests.kvm.vcpu import KvmVcpu
 
 KICK_SIGNAL = signal.SIGUSR1
 
 
 def install_kick_handler() -> None:
-    """Make KICK_SIGNAL interrupt system calls and do nothing else. Must be called in the main thread."""
-    signal.signal(KICK_SIGNAL, lambda _number, _frame: None)
+    """Make KICK_SIGNAL interrupt KVM_RUN and do nothing else, in the whole process.
+
+    A handler in Python would have every kick run by the main thread and wake up its event loop, so it is a C
+    function: getpid, which has no effect.
+    """
+    # SAFETY: getpid may be called at any moment of any thread (signal-safety(7)), ignores the argument, and
+    # the C library stays loaded.
+    libc.signal(KICK_SIGNAL, ctypes.cast(libc.getpid, ctypes.c_void_p))
 
 
 class VcpuThread:
@@ -98,16 +106,22 @@ class VcpuThread:
     def _main(self) -> None:
         try:
             while self._admitted():
-                reason = self.vcpu.run()
-                self._io_unfinished = False
-                if reason is not None:
-                    self._serve_exit(self.vcpu, reason)
-                    self._io_unfinished = True
+                self._run()
         except VmferryError as error:
             self._crashed(str(error))
-        with self._condition:
-            self._parked = True
-            self._condition.notify_all()
+        except BaseException as error:
+            self._crashed(f"internal error: {error!r}")
+            raise
+        finally:
+            with self._condition:
+                self._parked = True
+                self._condition.notify_all()
+
+    def _run(self) -> None:
+        reason = self.vcpu.run()
+        self._io_unfinished = reason is not None
+        if reason is not None:
+            self._serve_exit(self.vcpu, reason)
 
     def _admitted(self) -> bool:
         """Return True when the vCPU may enter the guest, False when the thread is to end."""
@@ -128,9 +142,11 @@ class VcpuThread:
             return False
 
     def _finish_io(self) -> None:
-        """Let the kernel complete the I/O of the last exit; the state is not consistent before."""
-        if self._io_unfinished:
+        """Let the kernel complete the I/O of the last exit; the state is not consistent before.
+
+        An instruction that does much I/O (`rep outs`) may come out more than once.
+        """
+        while self._io_unfinished:
             self.vcpu.set_immediate_exit(True)
-            self.vcpu.run()
+            self._run()
             self.vcpu.set_immediate_exit(False)
-            self._io_unfinished = False
