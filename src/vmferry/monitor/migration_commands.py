@@ -95,6 +95,11 @@ def migrate_cancel(vm: MonitoredVm) -> None:
     vm.migrate_cancel()
 
 
+def migrate_pause(vm: MonitoredVm) -> None:
+    """Interrupt a post-copy migration; there is none here, so this is always refused."""
+    raise UsageError("migrate-pause is currently only supported during postcopy-active or postcopy-recover state")
+
+
 def query_migrate(vm: MonitoredVm) -> MigrationInfo:
     """Return the state and the figures of the latest migration."""
     return migration_info(vm.query_migrate())

@@ -6,6 +6,7 @@ from msgspec import UNSET, UnsetType, field
 
 import vmferry
 from vmferry.errors import UsageError
+from vmferry.monitor.hmp_commands import run_hmp
 from vmferry.monitor.qapi import QapiStruct
 from vmferry.monitor.vm_port import MonitoredVm, RunState
 
@@ -74,6 +75,13 @@ class CpuInfoFast(QapiStruct, frozen=True):
     target: SysEmuTarget
 
 
+class HumanMonitorCommand(QapiStruct, frozen=True):
+    """A line for the human monitor; `cpu-index` must be that of a vCPU, and changes nothing here."""
+
+    command_line: str
+    cpu_index: int | UnsetType = UNSET
+
+
 def qmp_capabilities(vm: MonitoredVm, arguments: QmpCapabilities) -> None:
     """End the negotiation that every connection begins with."""
     for capability in arguments.enable or ():
@@ -130,3 +138,10 @@ def cont(vm: MonitoredVm) -> None:
 def quit_vm(vm: MonitoredVm) -> None:
     """End the VM process; a running migration is cancelled."""
     vm.quit()
+
+
+def human_monitor_command(vm: MonitoredVm, arguments: HumanMonitorCommand) -> str:
+    """Carry out a line of the human monitor and return what it prints, errors included."""
+    if arguments.cpu_index is not UNSET and arguments.cpu_index not in range(len(vm.vcpu_thread_ids())):
+        raise UsageError("Parameter 'cpu-index' expects a CPU number")
+    return run_hmp(vm, arguments.command_line).replace("\n", "\r\n")

@@ -1,0 +1,111 @@
+"""The commands of the human monitor in two tables: those that do something, and those that `info` shows."""
+
+from vmferry.errors import UsageError
+from vmferry.migration.capabilities import CAPABILITIES
+from vmferry.migration.inert_parameters import INERT_PARAMETERS
+from vmferry.migration.parameters import PARAMETERS, find_parameter
+from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter, find_hmp_command
+from vmferry.monitor.hmp_format import (
+    format_capabilities,
+    format_cpus,
+    format_migration,
+    format_parameters,
+    format_status,
+)
+from vmferry.monitor.hmp_values import parse_value
+from vmferry.monitor.vm_port import MonitoredVm
+
+
+def run_hmp(vm: MonitoredVm, line: str) -> str:
+    """Carry a line out and return what there is to say."""
+    return HmpInterpreter(vm, HMP_COMMANDS, INFO_COMMANDS).execute(line)
+
+
+def _help(_vm: MonitoredVm, given: Given) -> str:
+    match given.words:
+        case []:
+            return "".join(command.description() for command in HMP_COMMANDS)
+        case ["info"]:
+            return _info_help()
+        case ["info", name]:
+            command = find_hmp_command(INFO_COMMANDS, name)
+            return command.description("info ") if command else f"unknown command: 'info {name}'\n"
+        case [name, *_]:
+            command = find_hmp_command(HMP_COMMANDS, name)
+            return command.description() if command else f"unknown command: '{name}'\n"
+    raise AssertionError("words are a list")
+
+
+def _info_help() -> str:
+    return "".join(command.description("info ") for command in INFO_COMMANDS)
+
+
+def _migrate(vm: MonitoredVm, given: Given) -> str:
+    vm.migrate(given.words[0])
+    # Waiting would keep the monitor from serving anybody else, so it never waits, as in QEMU over QMP.
+    return "" if "d" in given.flags else "terminal does not allow synchronous migration, continuing detached\n"
+
+
+def _set_parameter(vm: MonitoredVm, given: Given) -> None:
+    name, text = given.words
+    if name not in PARAMETERS.keys() | INERT_PARAMETERS.keys():
+        raise UsageError(f"invalid parameter value: {name}")
+    vm.set_parameters(vm.parameters.changed({name: parse_value(find_parameter(name), text)}))
+
+
+def _set_capability(vm: MonitoredVm, given: Given) -> None:
+    name, state = (*given.words, "")[:2]
+    if state not in ("on", "off"):
+        raise BadLineError("Expected 'on' or 'off'")
+    if name not in CAPABILITIES:
+        raise UsageError(f"invalid parameter value: {name}")
+    vm.set_capabilities(vm.capabilities.changed({name: state == "on"}))
+
+
+HMP_COMMANDS = (
+    HmpCommand("cont", lambda vm, _: vm.cont(), "let the guest run", alias="c"),
+    HmpCommand("help", _help, "describe a command, or all of them", "[cmd]", alias="?", more_words=2),
+    HmpCommand("info", lambda _vm, _given: _info_help(), "show something of the VM", "[subcommand]"),
+    HmpCommand("migrate", _migrate, "begin to migrate the guest to a uri", "[-d] uri", flags="d", words=1),
+    HmpCommand("migrate_cancel", lambda vm, _: vm.migrate_cancel(), "call the outgoing migration off"),
+    HmpCommand(
+        "migrate_incoming",
+        lambda vm, given: vm.migrate_incoming(given.words[0]),
+        "begin to wait at a uri for a guest",
+        "uri",
+        words=1,
+    ),
+    HmpCommand(
+        "migrate_set_capability",
+        _set_capability,
+        "switch a migration capability on or off",
+        "capability state",
+        words=1,
+        more_words=1,
+    ),
+    HmpCommand("migrate_set_parameter", _set_parameter, "change a migration parameter", "parameter value", words=2),
+    HmpCommand("quit", lambda vm, _: vm.quit(), "end the VM", alias="q"),
+    HmpCommand("stop", lambda vm, _: vm.stop(), "pause the guest", alias="s"),
+)
+"""What the human monitor can do, in the order of `help`."""
+
+INFO_COMMANDS = (
+    HmpCommand("cpus", lambda vm, _: format_cpus(vm.vcpu_thread_ids()), "the vCPUs and their threads"),
+    HmpCommand(
+        "migrate",
+        lambda vm, given: format_migration(vm.query_migrate(), everything="a" in given.flags),
+        "the state of the latest migration (-a: with the throttle and the parts of the downtime)",
+        "[-a]",
+        flags="a",
+    ),
+    HmpCommand(
+        "migrate_capabilities",
+        lambda vm, _: format_capabilities(vm.capabilities.as_qmp()),
+        "the migration capabilities",
+    ),
+    HmpCommand("migrate_parameters", lambda vm, _: format_parameters(vm.parameters), "the migration parameters"),
+    HmpCommand("name", lambda vm, _: f"{vm.name}\n" if vm.name else "", "the name of the VM"),
+    HmpCommand("status", lambda vm, _: format_status(vm.run_state()), "whether the guest runs"),
+    HmpCommand("uuid", lambda vm, _: f"{vm.uuid}\n", "the UUID of the VM"),
+)
+"""What `info` can show, in the order of `help info`."""

@@ -1,0 +1,145 @@
+"""What HMP's `info` commands print, with the labels of QEMU 10.1 (`migration/migration-hmp-cmds.c`).
+
+Figures that QEMU does not have stand where they belong: `iterations` beside `dirty_syncs`, and the parts
+of the downtime at the end of `info migrate -a`. Every function returns whole lines.
+"""
+
+from collections.abc import Iterable
+
+from vmferry.migration.inert_parameters import INERT_PARAMETERS
+from vmferry.migration.info import MigrationInfo, RamInfo
+from vmferry.migration.parameter_spec import ParameterSpec
+from vmferry.migration.parameters import PARAMETERS, MigrationParameters, find_parameter
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.vm_port import RunState
+from vmferry.units import format_size
+
+_PARAMETERS_IN_QEMUS_ORDER = (
+    "announce-initial",
+    "announce-max",
+    "announce-rounds",
+    "announce-step",
+    "throttle-trigger-threshold",
+    "cpu-throttle-initial",
+    "cpu-throttle-increment",
+    "cpu-throttle-tailslow",
+    "cpu-responsive-throttle",
+    "max-cpu-throttle",
+    "tls-creds",
+    "tls-hostname",
+    "tls-authz",
+    "max-bandwidth",
+    "avail-switchover-bandwidth",
+    "max-postcopy-bandwidth",
+    "downtime-limit",
+    "x-checkpoint-delay",
+    "multifd-channels",
+    "multifd-compression",
+    "zero-page-detection",
+    "xbzrle-cache-size",
+    "x-vcpu-dirty-limit-period",
+    "vcpu-dirty-limit",
+    "mode",
+    "direct-io",
+)
+
+
+def format_status(state: RunState) -> str:
+    """Return `info status`."""
+    if state is RunState.RUNNING:
+        return "VM status: running\n"
+    return "VM status: paused\n" if state is RunState.PAUSED else f"VM status: paused ({state})\n"
+
+
+def format_cpus(thread_ids: Iterable[int]) -> str:
+    """Return `info cpus`; the star marks the vCPU that commands act on, which is always the first."""
+    lines = [f"CPU #{index}: thread_id={thread_id}\n" for index, thread_id in enumerate(thread_ids)]
+    return "".join(("* " if index == 0 else "  ") + line for index, line in enumerate(lines))
+
+
+def format_capabilities(states: dict[str, bool]) -> str:
+    """Return `info migrate_capabilities`."""
+    return "".join(f"{name}: {_on_off(state)}\n" for name, state in states.items())
+
+
+def format_parameters(parameters: MigrationParameters) -> str:
+    """Return `info migrate_parameters`: QEMU's in QEMU's order, then those that QEMU does not have."""
+    inert = {name: spec.default for name, spec in INERT_PARAMETERS.items()}
+    values = inert | parameters.as_qmp()
+    names = dict.fromkeys((*_PARAMETERS_IN_QEMUS_ORDER, *PARAMETERS))
+    return "".join(_parameter(find_parameter(name), values[name]) for name in names)
+
+
+def _parameter(spec: ParameterSpec, value: object) -> str:
+    if isinstance(value, bool):
+        value = _on_off(value)
+    elif spec.qapi_type == "StrOrNull":
+        value = f"'{value}'"
+    return f"{spec.name}: {value} {spec.unit}".rstrip() + "\n"
+
+
+def format_migration(info: MigrationInfo, *, everything: bool) -> str:
+    """Return `info migrate`, or `info migrate -a`."""
+    if info.status is MigrationStatus.NONE:
+        return ""
+    text = _status(info) + _times(info)
+    if info.socket_address:
+        text += f"Sockets: [\n\t{info.socket_address}\n]\n"
+    if info.ram:
+        text += _ram(info.ram)
+    return text + _more(info) if everything else text
+
+
+def _status(info: MigrationInfo) -> str:
+    reason = f" ({info.error_desc})" if info.status is MigrationStatus.FAILED and info.error_desc else ""
+    return f"Status: \t\t{info.status}{reason}\n"
+
+
+def _times(info: MigrationInfo) -> str:
+    if not info.total_time_ms:
+        return ""
+    times_ms = {
+        "total": info.total_time_ms,
+        "setup": info.setup_time_ms,
+        "exp_down": info.expected_downtime_ms,
+        "down": info.downtime_ms,
+    }
+    return f"Time (ms): \t\t{_pairs(times_ms)}\n"
+
+
+def _ram(ram: RamInfo) -> str:
+    transferred, remaining = format_size(ram.transferred), format_size(ram.remaining)
+    rates = {"transfer": ram.pages_per_second, "dirty": ram.dirty_pages_rate or None}
+    others = {
+        "dirty_syncs": ram.dirty_sync_count,
+        "iterations": ram.iteration_count,
+        "downtime_bytes": ram.downtime_bytes or None,
+    }
+    return (
+        "RAM info:\n"
+        f"  Throughput (Mbps): \t{ram.mbps:.2f}\n"
+        f"  Sizes: \t\tpagesize={format_size(ram.page_size)}, total={format_size(ram.total)}\n"
+        f"  Transfers: \t\ttransferred={transferred}, remain={remaining}\n"
+        f"    Channels: \t\tprecopy={format_size(ram.precopy_bytes)}, multifd=0 B, postcopy=0 B\n"
+        f"    Page Types: \tnormal={ram.normal}, zero={ram.duplicate}\n"
+        f"  Page Rates (pps): \t{_pairs(rates)}\n"
+        f"  Others: \t\t{_pairs(others)}\n"
+    )
+
+
+def _more(info: MigrationInfo) -> str:
+    text = ""
+    if info.cpu_throttle_percentage is not None:
+        text += f"CPU Throttle (%): {info.cpu_throttle_percentage}\n"
+    if info.downtime_parts_ms:
+        parts = {name.replace("-", "_"): f"{part_ms:.1f}" for name, part_ms in info.downtime_parts_ms.items()}
+        text += f"Downtime Parts (ms): {_pairs(parts)}\n"
+    return text
+
+
+def _pairs(figures: dict[str, int | None] | dict[str, str]) -> str:
+    return ", ".join(f"{name}={figure}" for name, figure in figures.items() if figure is not None)
+
+
+def _on_off(state: bool) -> str:
+    return "on" if state else "off"

@@ -1,0 +1,68 @@
+"""Parameter values as people type them in HMP (QEMU `hmp_migrate_set_parameter`)."""
+
+import re
+
+from vmferry.errors import UsageError
+from vmferry.migration.parameter_spec import ParameterSpec
+from vmferry.migration.qapi_types import UINT64_MAX
+from vmferry.units import parse_size
+
+_MAX_CHARACTERS = 40
+"""No number that means something is longer; turning digits into numbers takes quadratic time."""
+
+_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|[0-9]+)")
+_PLAIN_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_TRUTH = {"on": True, "yes": True, "true": True, "y": True, "off": False, "no": False, "false": False, "n": False}
+_IN_MEBIBYTES = frozenset({"max-bandwidth", "avail-switchover-bandwidth"})
+"""A plain number means MiB here, and bytes for all other sizes."""
+
+
+def parse_value(spec: ParameterSpec, text: str) -> object:
+    """Return what `text` means for a parameter. Raises UsageError with QEMU's text."""
+    match spec.qapi_type:
+        case "bool":
+            return _truth(spec.name, text)
+        case "size" | "uint64":
+            return _bandwidth(text) if spec.name in _IN_MEBIBYTES else _size(spec.name, text)
+        case "uint8" | "uint32":
+            return _integer(spec.name, text)
+        case "list":
+            raise UsageError(f"The {spec.name} parameter can only be set through QMP")
+        case _:
+            return text
+
+
+def _truth(name: str, text: str) -> bool:
+    if text not in _TRUTH:
+        raise UsageError(f"Parameter '{name}' expects 'on' or 'off'")
+    return _TRUTH[text]
+
+
+def _integer(name: str, text: str) -> int:
+    if len(text) > _MAX_CHARACTERS or not _INTEGER.fullmatch(text):
+        raise UsageError(f"Parameter '{name}' expects uint64")
+    return int(text, 16 if "x" in text.lower() else 10)
+
+
+def _size(name: str, text: str) -> int:
+    size = _bytes(text)
+    if size is None:
+        raise UsageError(f"Parameter '{name}' expects a non-negative number below 2^64")
+    if size > UINT64_MAX:
+        raise UsageError(f"Value '{text}' is out of range for parameter '{name}'")
+    return size
+
+
+def _bandwidth(text: str) -> int:
+    size = _bytes(f"{text}M" if _PLAIN_NUMBER.fullmatch(text) else text)
+    if size is None or size > UINT64_MAX:
+        raise UsageError(f"Invalid size {text}")
+    return size
+
+
+def _bytes(text: str) -> int | None:
+    """Return a size in bytes, or None if the text is none."""
+    try:
+        return parse_size(text) if len(text) <= _MAX_CHARACTERS else None
+    except UsageError:
+        return None

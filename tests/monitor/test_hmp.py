@@ -1,0 +1,247 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.memory_vm import MemoryVm
+from vmferry.control.qmp_client import QmpClient
+from vmferry.migration.info import MigrationInfo, RamInfo
+from vmferry.migration.status import MigrationStatus
+from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS, run_hmp
+from vmferry.monitor.vm_port import RunState
+
+GOLDEN = Path(__file__).parent / "golden"
+MIB = 1 << 20
+
+
+def complaint(text: str, command: str) -> str:
+    return f'{text}\nTry "help {command}" for more information\n'
+
+
+def too_much(title: str, command: str) -> str:
+    return complaint(f"{title}: extraneous characters at the end of line", command)
+
+
+def too_little(command: str) -> str:
+    return complaint(f"{command}: string expected", command)
+
+
+def unsupported(name: str, value: str, expected: str) -> tuple[str, str]:
+    return f"migrate_set_parameter {name} {value}", f"Error: Parameter '{name}' expects {expected}\n"
+
+
+PERCENT = "an integer in the range of 1 to 99"
+
+AS_IN_QEMU: list[tuple[str, str]] = [
+    ("", ""),
+    ("stop", ""),
+    ("info status", "VM status: paused\n"),
+    ("  cont", ""),
+    ("info status", "VM status: running\n"),
+    ("s", ""),
+    ("c", ""),
+    ("foo bar", "unknown command: 'foo'\n"),
+    ('"stop"', "unknown command: '\"stop\"'\n"),
+    ("info foo", "unknown command: 'info foo'\n"),
+    ("help foo", "unknown command: 'foo'\n"),
+    ("? info foo", "unknown command: 'info foo'\n"),
+    ("cont now", too_much("cont|c", "cont")),
+    ("c now", too_much("cont|c", "c")),
+    ("info status -a", too_much("status", "info status")),
+    ("migrate", too_little("migrate")),
+    ("migrate -d", too_little("migrate")),
+    ("migrate -x tcp:a", complaint("migrate: unsupported option -x", "migrate")),
+    ("migrate -d tcp:127.0.0.1:1 x", too_much("migrate", "migrate")),
+    ("migrate_cancel", ""),
+    ("migrate_cancel 1", too_much("migrate_cancel", "migrate_cancel")),
+    ("migrate_incoming tcp:127.0.0.1:1", "Error: '-incoming' was not specified on the command line\n"),
+    ("migrate_set_parameter", too_little("migrate_set_parameter")),
+    ("migrate_set_parameter max-bandwidth", too_little("migrate_set_parameter")),
+    ('migrate_set_parameter max-bandwidth "10', too_little("migrate_set_parameter")),
+    ("migrate_set_parameter max-bandwidth 1 2", too_much("migrate_set_parameter", "migrate_set_parameter")),
+    ("migrate_set_parameter foo 1", "Error: invalid parameter value: foo\n"),
+    ("migrate_set_parameter max_bandwidth 1", "Error: invalid parameter value: max_bandwidth\n"),
+    ("migrate_set_parameter max-bandwidth abc", "Error: Invalid size abc\n"),
+    ("migrate_set_parameter max-bandwidth -1", "Error: Invalid size -1\n"),
+    ("migrate_set_parameter max-bandwidth 1e3", "Error: Invalid size 1e3\n"),
+    ("migrate_set_parameter max-bandwidth 99999999999999999", "Error: Invalid size 99999999999999999\n"),
+    ('migrate_set_parameter max-bandwidth ""', "Error: Invalid size \n"),
+    unsupported("cpu-throttle-initial", "abc", "uint64"),
+    unsupported("cpu-throttle-initial", "1.5", "uint64"),
+    unsupported("cpu-throttle-initial", "99999999999999999999", "uint64"),
+    unsupported("cpu-throttle-initial", "300", "uint8_t"),
+    unsupported("cpu-throttle-initial", "-1", "uint8_t"),
+    ("migrate_set_parameter cpu-throttle-initial 0", f"Error: Parameter 'cpu_throttle_initial' expects {PERCENT}\n"),
+    ('migrate_set_parameter cpu-throttle-initial "21"', ""),
+    unsupported("cpu-throttle-tailslow", "maybe", "'on' or 'off'"),
+    unsupported("cpu-throttle-tailslow", "On", "'on' or 'off'"),
+    ("migrate_set_parameter cpu-throttle-tailslow  yes", ""),
+    (
+        "migrate_set_parameter downtime-limit 18446744073709551616",
+        "Error: Value '18446744073709551616' is out of range for parameter 'downtime-limit'\n",
+    ),
+    (
+        "migrate_set_parameter multifd-compression zz",
+        "Error: Parameter 'multifd-compression' does not accept value 'zz'\n",
+    ),
+    ('migrate_set_parameter tls-creds ""', ""),
+    (
+        "migrate_set_parameter block-bitmap-mapping x",
+        "Error: The block-bitmap-mapping parameter can only be set through QMP\n",
+    ),
+    ("migrate_set_capability", too_little("migrate_set_capability")),
+    ("migrate_set_capability events", complaint("Expected 'on' or 'off'", "migrate_set_capability")),
+    ("migrate_set_capability events yes", complaint("Expected 'on' or 'off'", "migrate_set_capability")),
+    ("migrate_set_capability foo on", "Error: invalid parameter value: foo\n"),
+    ("migrate_set_capability events on x", too_much("migrate_set_capability", "migrate_set_capability")),
+    ("migrate_set_capability events off", ""),
+]
+
+
+@pytest.fixture(params=["ours", pytest.param("qemu", marks=pytest.mark.qemu)])
+def hmp(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    if request.param == "ours":
+        vm = MemoryVm()
+        yield lambda line: run_hmp(vm, line)
+        return
+    monitor: QmpClient = request.getfixturevalue("qemu_monitor")
+    monitor.execute("cont")
+    yield lambda line: monitor.execute("human-monitor-command", {"command-line": line}).replace("\r\n", "\n")
+
+
+def test_the_human_monitor_answers_as_qemus(hmp: Callable[[str], str]) -> None:
+    for line, expected in AS_IN_QEMU:
+        assert hmp(line) == expected, line
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("10", 10 * MIB), ("1.5", 3 * MIB // 2), ("10k", 10 << 10), ("2G", 2 << 30), ("0", 0)]
+)
+def test_bandwidths_are_mebibytes_unless_they_say_otherwise(
+    hmp: Callable[[str], str], text: str, size_bytes: int
+) -> None:
+    assert hmp(f"migrate_set_parameter max-bandwidth {text}") == ""
+    assert f"max-bandwidth: {size_bytes} bytes/second\n" in hmp("info migrate_parameters")
+
+
+def test_parameters_and_capabilities_are_printed_as_qemu_prints_them(hmp: Callable[[str], str]) -> None:
+    for line in (
+        "migrate_set_parameter cpu-throttle-initial 0x10",
+        "migrate_set_parameter downtime-limit 1234",
+        "migrate_set_parameter cpu-throttle-tailslow on",
+        "migrate_set_capability auto-converge on",
+    ):
+        assert hmp(line) == ""
+    parameters, capabilities = hmp("info migrate_parameters"), hmp("info migrate_capabilities")
+    for expected in (
+        "announce-initial: 50 ms\n", "cpu-throttle-initial: 16\n", "cpu-throttle-tailslow: on\n", "tls-creds: ''\n",
+        "downtime-limit: 1234 ms\n", "multifd-compression: none\n", "xbzrle-cache-size: 67108864 bytes\n",
+    ):  # fmt: skip
+        assert expected in parameters
+    assert "auto-converge: on\n" in capabilities
+    assert "postcopy-ram: off\n" in capabilities
+
+
+def test_vcpus_are_listed() -> None:
+    assert run_hmp(MemoryVm(), "info cpus") == "* CPU #0: thread_id=4711\n  CPU #1: thread_id=4712\n"
+
+
+def test_states_that_are_not_running_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    vm = MemoryVm()
+    monkeypatch.setattr(vm, "run_state", lambda: RunState.POSTMIGRATE)
+    assert run_hmp(vm, "info status") == "VM status: paused (postmigrate)\n"
+
+
+def test_migrating_never_waits_and_says_so() -> None:
+    vm = MemoryVm()
+    detached = "terminal does not allow synchronous migration, continuing detached\n"
+    assert run_hmp(vm, "migrate tcp:host:1") == detached
+    assert run_hmp(vm, "migrate -d tcp:host:2") == "Error: There's a migration process in progress\n"
+    run_hmp(vm, "migrate_cancel")
+    assert run_hmp(vm, "migrate -d tcp:host:2") == ""
+    assert vm.uris == ["tcp:host:1", "tcp:host:2"]
+
+
+def test_what_has_no_effect_cannot_be_changed() -> None:
+    vm = MemoryVm()
+    assert run_hmp(vm, "migrate_set_parameter multifd-channels 2") == ""
+    assert "only value that is supported" in run_hmp(vm, "migrate_set_parameter multifd-channels 3")
+    assert run_hmp(vm, "migrate_set_capability multifd on") == "Error: Capability 'multifd' is not supported\n"
+
+
+def test_quit_ends_the_vm() -> None:
+    vm = MemoryVm()
+    assert run_hmp(vm, "q") == ""
+    assert vm.has_quit
+
+
+def test_every_command_has_its_help() -> None:
+    for table, prefix in ((HMP_COMMANDS, ""), (INFO_COMMANDS, "info ")):
+        for command in table:
+            for name in filter(None, (command.name, command.alias)):
+                described = run_hmp(MemoryVm(), f"help {prefix}{name}")
+                if name != "info":
+                    assert described.startswith(f"{prefix}{command.title} {command.usage} -- ")
+    assert [command.name for command in HMP_COMMANDS] == sorted(command.name for command in HMP_COMMANDS)
+    assert [command.name for command in INFO_COMMANDS] == sorted(command.name for command in INFO_COMMANDS)
+
+
+RAM = RamInfo(
+    transferred=1_518_238_720, remaining=209_715_200, total=107_374_182_400, duplicate=25_000_000, normal=370_000,
+    normal_bytes=1_515_520_000, dirty_pages_rate=52_000, mbps=1589.237, dirty_sync_count=9, iteration_count=4,
+    page_size=4096, pages_per_second=48_500, precopy_bytes=1_518_238_720, downtime_bytes=0,
+)  # fmt: skip
+BUSY = MigrationInfo(
+    status=MigrationStatus.ACTIVE, total_time_ms=125_400, setup_time_ms=12, expected_downtime_ms=1043,
+    cpu_throttle_percentage=40, ram=RAM,
+)  # fmt: skip
+DONE = MigrationInfo(
+    status=MigrationStatus.COMPLETED, total_time_ms=230_000, setup_time_ms=12, downtime_ms=412,
+    downtime_parts_ms={"stop": 0.4, "last-sync": 8.25, "ram": 390.0, "state": 11.35, "hand-over": 2.0},
+    ram=RAM,
+)  # fmt: skip
+
+TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
+    "info-migrate-none": (MigrationInfo(status=MigrationStatus.NONE), "info migrate"),
+    "info-migrate-setup-incoming": (
+        MigrationInfo(status=MigrationStatus.SETUP, socket_address="tcp:[::1]:4444"),
+        "info migrate -a",
+    ),
+    "info-migrate-active": (BUSY, "info migrate"),
+    "info-migrate-active-all": (BUSY, "info migrate -a"),
+    "info-migrate-completed-all": (DONE, "info migrate -a"),
+    "info-migrate-failed": (
+        MigrationInfo(status=MigrationStatus.FAILED, error_desc="the link is gone"),
+        "info migrate",
+    ),
+    "info-migrate-parameters": (BUSY, "info migrate_parameters"),
+    "info-migrate-capabilities": (BUSY, "info migrate_capabilities"),
+    "help": (BUSY, "help"),
+    "help-info": (BUSY, "help info"),
+}
+
+
+@pytest.mark.parametrize("name", TRANSCRIPTS)
+def test_transcripts(name: str) -> None:
+    """UPDATE_GOLDEN=1 rewrites the transcripts; look at the difference before you commit it."""
+    vm = MemoryVm()
+    vm.migration, line = TRANSCRIPTS[name]
+    text = f"(vmferry) {line}\n{run_hmp(vm, line)}"
+    path = GOLDEN / f"{name}.txt"
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert path.read_text() == text
+
+
+NAMES = [command.name for command in (*HMP_COMMANDS, *INFO_COMMANDS)]
+WORDS = ["max-bandwidth", "events", "tls-creds", "on", "-d", "-", '"', '\\"', "9" * 5000, "0x", "\t", "é"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.sampled_from(NAMES + WORDS) | st.text(max_size=5), max_size=6).map(" ".join))
+def test_whatever_is_typed_the_answer_is_lines(line: str) -> None:
+    answer = run_hmp(MemoryVm(), line)
+    assert answer == "" or answer.endswith("\n")
