@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from bench.peers import Load, Peer, cool_down, ours, qemus
+from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from bench.samples import Samples
 from vmferry.control.drive import require_completed
 from vmferry.perf.lab import Lab, VmProcess
@@ -123,6 +123,7 @@ def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) 
         with Lab() as lab:
             source, _, uri = peer.start_pair(lab, Load(memory + 64, 2, memory))
             source.monitor.execute("stop")
+            warm_memory(memory + 64)
             result = require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}, auto_converge=False))
         gb_per_s = result.last.sent_bytes / result.last.elapsed_ms / 1e6
         samples.add("throughput", gb_per_s, "GB/s", peer=peer.name, memory_mib=memory)

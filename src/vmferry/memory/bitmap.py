@@ -140,7 +140,7 @@ class Bitmap:
         first_page = max(cursor, start * 64)
         window = self._window(start, first_page, max_pages)
         pages = _first_pages(_runs(window, start * 64), max_pages)
-        self.clear_range(first_page, int(pages.first[-1] + pages.count[-1]) - first_page)
+        self.clear_range(first_page, pages.last_page + 1 - first_page)
         return pages
 
     def _first_word_with_pages(self, cursor: int) -> int:

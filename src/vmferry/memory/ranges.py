@@ -38,6 +38,11 @@ class PageRuns:
         """Pages in all runs together."""
         return int(self.count.sum())
 
+    @property
+    def last_page(self) -> int:
+        """The last page of the last run; there must be one."""
+        return int(self.first[-1] + self.count[-1]) - 1
+
     def indices(self) -> NDArray[np.int64]:
         """Return every page index, ascending."""
         if len(self) == 1:

@@ -37,7 +37,7 @@ class RamState:
         pages = self.transfer.take(self._cursor, max_pages)
         self.remaining_pages -= pages.page_count
         if len(pages):
-            self._cursor = int(pages.first[-1] + pages.count[-1]) % self.transfer.page_count
+            self._cursor = (pages.last_page + 1) % self.transfer.page_count
         return pages
 
     def iteration_sync(self, guest: Guest) -> int:

@@ -6,6 +6,7 @@ away and the wait goes on. Once a source was accepted, its failure is the end of
 
 import socket
 from collections.abc import Callable
+from contextlib import closing
 
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
@@ -15,7 +16,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Deadline
 from vmferry.transport.sockets import accept
 from vmferry.transport.stream import StreamChannel
-from vmferry.wire.messages import Failed, Message
+from vmferry.wire.messages import Failed, Message, Pages
 
 _HELLO_TIMEOUT_NS = 10_000_000_000
 _LINGER_NS = 1_000_000_000
@@ -76,10 +77,14 @@ class IncomingMigration:
             if self.status is MigrationStatus.SETUP:
                 silent()
 
-        while not self.destination.in_charge:
-            answer = self.destination.handle(channel.receive(check))
-            if answer:
-                self._answer(channel, answer)
+        with closing(self._guest.populator()) as populator:
+            while not self.destination.in_charge:
+                message = channel.receive(check)
+                if isinstance(message, Pages) and len(message.data):
+                    populator.filled_up_to(message.data.last_page)
+                answer = self.destination.handle(message)
+                if answer:
+                    self._answer(channel, answer)
 
     def _answer(self, channel: Channel, answer: Message) -> None:
         try:

@@ -11,6 +11,7 @@ from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.boot import KernelImage, set_entry_state, write_start_info
 from vmferry.guests.kvm.dirty_log import DirtyLog
+from vmferry.guests.kvm.populate import Populator
 from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.serial import PORTS, Serial
 from vmferry.guests.kvm.state import load_state, save_state
@@ -168,6 +169,10 @@ class KvmGuest:
     def memory_digest(self) -> bytes:
         """Return a digest of all RAM."""
         return self._ram.digest()
+
+    def populator(self) -> Populator:
+        """Return what makes memory present ahead of an incoming migration; the caller closes it."""
+        return Populator(self._slots[0].address, self._ram.size_bytes)
 
     def start_dirty_log(self) -> None:
         """Start recording which pages are written."""

@@ -2,7 +2,7 @@
  * The stress payload: every CPU walks its share of memory for ever and writes to every page of it.
  *
  * It is guestperf's stress program as a guest of its own: no kernel, no devices but a serial port.
- * Command line: ramsize=<MiB, all CPUs together> cpus=<number> mode=touch|xor
+ * Command line: ramsize=<MiB, all CPUs together> mode=touch|xor cpus=<number>
  *
  * touch writes the first word of each page, xor changes all the others, too. The first word is a stamp: the
  * CPU's number and how many pages it has written, this one included. So an observer can check that
@@ -20,12 +20,15 @@ typedef unsigned long u64;
 #define TRAMPOLINE      0x8000UL
 #define STRESS_BASE     (16UL << 20)
 #define FOUR_GIB        (4UL << 30)
+#define MAPPED_END      (64UL << 30)            /* GIB_MAPPED in boot.S */
 #define PAGE_BYTES      4096UL
 #define WORDS_PER_PAGE  (PAGE_BYTES / 8)
 #define PAGES_PER_GIB   (1UL << 18)
 #define GROUP           16UL
 #define XOR_PATTERN     0x5aa5a55a3cc3c33cUL
 #define MAX_CPUS        255
+#define KNOWN_CPUS_MS   10000UL                 /* patience with CPUs that were promised */
+#define UNKNOWN_CPUS_MS 100UL                   /* and with those that may or may not be there */
 
 #define SERIAL          0x3f8
 #define SERIAL_STATUS   (SERIAL + 5)
@@ -35,10 +38,10 @@ typedef unsigned long u64;
 #define PIT_GATE        0x61
 #define PIT_HZ          1193182UL
 #define CALIBRATION_MS  20UL
+#define DEBUG_EXIT      0xf4
 
 #define LAPIC_SPURIOUS  ((volatile u32 *)0xfee000f0UL)
 #define LAPIC_COMMAND   ((volatile u32 *)0xfee00300UL)
-#define LAPIC_BUSY      0x1000
 #define INIT_OTHERS     0x000c4500
 #define START_OTHERS    (0x000c4600 | (TRAMPOLINE >> 12))
 
@@ -245,47 +248,71 @@ static void walk(u32 number_of_cpu)
     }
 }
 
-static void start_cpus(u32 count)
+/* Return how many CPUs there are, after all have started: `promised` ones, or if that is 0, those that turn up. */
+static u32 start_cpus(u32 promised)
 {
+    u32 limit = promised && promised < MAX_CPUS ? promised : MAX_CPUS, seen = 1;
+    u64 patience = promised ? KNOWN_CPUS_MS : UNKNOWN_CPUS_MS, end;
     u8 *to = (u8 *)TRAMPOLINE;
 
+    if (limit == 1)
+        return 1;
     for (const u8 *from = trampoline_start; from < trampoline_end; from++)
         *to++ = *from;
     *LAPIC_SPURIOUS = 0x1ff;
     *LAPIC_COMMAND = INIT_OTHERS;
     wait_ms(10);
-    for (int tries = 0; tries < 2 && cpus_started < count; tries++) {
-        *LAPIC_COMMAND = START_OTHERS;
-        wait_ms(10);
+    *LAPIC_COMMAND = START_OTHERS;
+    wait_ms(1);
+    *LAPIC_COMMAND = START_OTHERS;
+    for (end = now_ms() + patience; seen < limit && now_ms() < end; pause()) {
+        if (cpus_started != seen) {
+            seen = cpus_started;
+            end = now_ms() + patience;
+        }
     }
-    while (cpus_started < count)
-        pause();
+    return seen < limit ? seen : limit;
 }
 
-static u64 end_of_low_memory(const struct start_info *info)
+/* Return the end of the RAM that begins at or below `address` and reaches beyond it; `address` if there is none. */
+static u64 end_of_ram_at(const struct start_info *info, u64 address)
 {
     const struct memory_map_entry *entry = (const struct memory_map_entry *)info->memory_map;
 
     for (u32 i = 0; i < info->memory_map_entries; i++, entry++)
-        if (entry->type == 1 && entry->address <= STRESS_BASE && entry->address + entry->size > STRESS_BASE)
+        if (entry->type == 1 && entry->address <= address && entry->address + entry->size > address)
             return (entry->address + entry->size) & ~(GROUP * PAGE_BYTES - 1);
-    return STRESS_BASE;
+    return address;
 }
 
-static void lay_out(const struct start_info *info)
+static u64 max_pages(const struct start_info *info)
 {
-    const char *line = info->command_line ? (const char *)info->command_line : "";
-    const char *mode = option(line, "mode=");
-    u64 cpus = number(option(line, "cpus="), 1);
+    u64 high_end = end_of_ram_at(info, FOUR_GIB);
 
-    progress->cpu_count = cpus < 1 ? 1 : cpus > MAX_CPUS ? MAX_CPUS : cpus;
+    if (high_end > MAPPED_END)
+        high_end = MAPPED_END;
+    return (progress->low_end - STRESS_BASE + high_end - FOUR_GIB) / PAGE_BYTES;
+}
+
+static void lay_out(const struct start_info *info, const char *line, u32 cpu_count)
+{
+    const char *mode = option(line, "mode=");
+    u64 share;
+
+    progress->cpu_count = cpu_count;
     progress->page_count = number(option(line, "ramsize="), 0) * 256;
     progress->base = STRESS_BASE;
-    progress->low_end = end_of_low_memory(info);
+    progress->low_end = end_of_ram_at(info, STRESS_BASE);
     progress->xor_mode = mode && *mode == 'x';
-    for (u32 i = 0; i < progress->cpu_count; i++) {
-        u64 share = progress->page_count / progress->cpu_count / GROUP * GROUP;
-
+    if (progress->page_count > max_pages(info)) {
+        print("stress (00001): ERROR: ramsize exceeds the usable memory of ");
+        print_number(max_pages(info) / 256, 1);
+        print(" MiB\n");
+        outb(DEBUG_EXIT, 1);
+        progress->page_count = 0;
+    }
+    share = progress->page_count / cpu_count / GROUP * GROUP;
+    for (u32 i = 0; i < cpu_count; i++) {
         progress->cpus[i].first_page = i * share;
         progress->cpus[i].page_count = share;
         progress->cpus[i].last_stamp = (u64)i << 56;
@@ -296,15 +323,16 @@ static void lay_out(const struct start_info *info)
 
 void main_bsp(void)
 {
-    lay_out((const struct start_info *)(u64)start_info);
+    const struct start_info *info = (const struct start_info *)(u64)start_info;
+    const char *line = info->command_line ? (const char *)info->command_line : "";
+
     calibrate_tsc();
+    lay_out(info, line, start_cpus(number(option(line, "cpus="), 0)));
     print("stress (00001): INFO: RAM ");
     print_number(progress->page_count / 256, 1);
     print(" MiB across ");
     print_number(progress->cpu_count, 1);
     print(" CPUs\n");
-    if (progress->cpu_count > 1)
-        start_cpus(progress->cpu_count);
     begin = 1;
     walk(0);
 }
