@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from tests.contracts.guest import GuestContract
-from tests.support.kvm import MEMORY_BYTES, check, kvm_guest, progress_of, wait_for_work, wait_until
+from tests.support.kvm import MEMORY_BYTES, STRESS_MIB, check, kvm_guest, progress_of, wait_for_work, wait_until
 from vmferry.errors import GuestError, HostError, PeerError, UsageError
 from vmferry.guests.kvm import abi, system
 from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.guests.kvm.ram import HOLE_GPA
 from vmferry.guests.kvm.state import PREFIX
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.guests.payload import STRESS_ELF
@@ -78,6 +79,42 @@ def test_one_vcpu_and_many() -> None:
             guest.resume()
             wait_until(lambda guest=guest: guest.crash is not None or _all_work(guest))
             assert len(guest.vcpu_thread_ids) == len(set(guest.vcpu_thread_ids)) == vcpu_count
+
+
+def test_vcpus_that_nobody_counted_are_found() -> None:
+    with kvm_guest(boot=False, vcpu_count=3) as guest:
+        guest.boot(STRESS_ELF.read_bytes(), f"ramsize={STRESS_MIB}")
+        guest.resume()
+        wait_until(lambda: _all_work(guest))
+        assert len(progress_of(guest).vcpus) == 3
+
+
+def test_memory_above_the_hole() -> None:
+    """With so many vCPUs, the last one's share lies above 4 GiB as a whole."""
+    with kvm_guest(memory_bytes=3456 << 20, vcpu_count=16, stress_mib=3360) as guest:
+        guest.start_dirty_log()
+        guest.resume()
+        wait_until(lambda: _all_work(guest))
+        guest.pause()
+        progress = check(guest)
+        log = Bitmap(guest.layout.page_count)
+        guest.collect_dirty(log)
+        first = progress.base // 4096 + progress.vcpus[-1].first_page
+        assert first > HOLE_GPA // 4096
+        assert log.test_pages(np.arange(first, first + progress.vcpus[-1].written_pages)).all()
+
+
+def test_a_payload_with_less_memory_than_it_is_to_write_says_so() -> None:
+    out = bytearray()
+    guest = KvmGuest(MEMORY_BYTES, 2, out.extend)
+    try:
+        guest.boot(STRESS_ELF.read_bytes(), "ramsize=49")
+        guest.resume()
+        wait_until(lambda: guest.crash is not None)
+        assert guest.crash == "the guest ended itself with code 1"
+        assert out == b"stress (00001): ERROR: ramsize exceeds the usable memory of 48 MiB\n"
+    finally:
+        guest.close()
 
 
 def _all_work(guest: KvmGuest) -> bool:

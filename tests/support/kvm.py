@@ -13,12 +13,19 @@ STRESS_MIB = 32
 
 
 @contextmanager
-def kvm_guest(*, boot: bool = True, vcpu_count: int = 2, options: str = "") -> Iterator[KvmGuest]:
+def kvm_guest(
+    *,
+    boot: bool = True,
+    memory_bytes: int = MEMORY_BYTES,
+    vcpu_count: int = 2,
+    stress_mib: int = STRESS_MIB,
+    options: str = "",
+) -> Iterator[KvmGuest]:
     """A paused guest, booted with the stress payload or empty."""
-    guest = KvmGuest(MEMORY_BYTES, vcpu_count)
+    guest = KvmGuest(memory_bytes, vcpu_count)
     try:
         if boot:
-            guest.boot(STRESS_ELF.read_bytes(), f"ramsize={STRESS_MIB} cpus={vcpu_count} {options}")
+            guest.boot(STRESS_ELF.read_bytes(), f"ramsize={stress_mib} cpus={vcpu_count} {options}")
         yield guest
     finally:
         guest.close()
@@ -29,7 +36,7 @@ def progress_of(guest: KvmGuest) -> Progress:
 
 
 def check(guest: KvmGuest) -> Progress:
-    return check_memory(guest.physical_memory(0, MEMORY_BYTES))
+    return check_memory(guest.view(0, guest.layout.page_count))
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:

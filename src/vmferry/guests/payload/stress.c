@@ -28,7 +28,7 @@ typedef unsigned long u64;
 #define XOR_PATTERN     0x5aa5a55a3cc3c33cUL
 #define MAX_CPUS        255
 #define KNOWN_CPUS_MS   10000UL                 /* patience with CPUs that were promised */
-#define UNKNOWN_CPUS_MS 100UL                   /* and with those that may or may not be there */
+#define UNKNOWN_CPUS_MS 250UL                   /* and with those that may or may not be there */
 
 #define SERIAL          0x3f8
 #define SERIAL_STATUS   (SERIAL + 5)
