@@ -2,7 +2,7 @@
 
 The source sends Hello, Pages..., State, [Digest], Finish, then Commit.
 The destination answers Hello with Accepted or Failed, Finish with Ready or Failed, and Commit
-with TakenOver. Either side may send Failed at any time before Commit.
+with TakenOver. It may send Failed at any time before Commit.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class TakenOver:
 
 @dataclass(frozen=True)
 class Failed:
-    """Either side, before Commit: it cannot be done, for this reason."""
+    """Destination, before Commit: it cannot be done, for this reason."""
 
     reason: str
 
