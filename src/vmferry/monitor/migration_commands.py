@@ -60,7 +60,7 @@ _TYPES_OF_PARAMETERS: dict[str, Any] = {
 }
 
 
-def _struct(name: str, types: Mapping[str, Any]) -> type[QapiStruct]:
+def _struct(name: str, types: Mapping[str, Any], meaning: str) -> type[QapiStruct]:
     """Return a struct of all parameters, none of which need be there."""
 
     def member(spec: ParameterSpec) -> tuple[str, Any, Any]:
@@ -68,14 +68,16 @@ def _struct(name: str, types: Mapping[str, Any]) -> type[QapiStruct]:
         return spec.attribute, kind | UnsetType, UNSET
 
     members = [member(spec) for spec in _ALL_PARAMETERS.values()]
-    return cast(type[QapiStruct], msgspec.defstruct(name, members, bases=(QapiStruct,)))
+    struct = msgspec.defstruct(name, members, bases=(QapiStruct,), namespace={"__doc__": meaning})
+    return cast(type[QapiStruct], struct)
 
 
-MigrateSetParameters = _struct("MigrateSetParameters", _TYPES_OF_PARAMETERS)
-"""The parameters to change; null resets a text."""
-
-MigrationParameters = _struct("MigrationParameters", _TYPES_OF_PARAMETERS | {"StrOrNull": str})
-"""The parameters as they are reported."""
+MigrateSetParameters = _struct(
+    "MigrateSetParameters", _TYPES_OF_PARAMETERS, "The migration parameters to change; null resets a text."
+)
+MigrationParameters = _struct(
+    "MigrationParameters", _TYPES_OF_PARAMETERS | {"StrOrNull": str}, "The migration parameters in force."
+)
 
 
 def migrate(vm: MonitoredVm, arguments: Migrate) -> None:

@@ -14,7 +14,10 @@ _T = TypeVar("_T")
 
 
 class MigrationStats(QapiStruct, frozen=True, kw_only=True):
-    """The figures of the RAM migration; sizes are bytes, page counts are pages."""
+    """The figures of the RAM migration; sizes are bytes, page counts are pages.
+
+    `iteration-count` is not in QEMU: it counts without the background syncs, `dirty-sync-count` with them.
+    """
 
     transferred: int
     remaining: int
@@ -26,7 +29,6 @@ class MigrationStats(QapiStruct, frozen=True, kw_only=True):
     mbps: float
     dirty_sync_count: int
     iteration_count: int
-    """Not in QEMU; the seed adds it. Background syncs count in dirty-sync-count only."""
     postcopy_requests: int = 0
     page_size: int
     multifd_bytes: UInt64 = 0
