@@ -1,0 +1,40 @@
+"""The documents name what exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", document.read_text()):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def functions_in(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_tests_that_are_named_exist(document: Path) -> None:
+    for path, function in re.findall(r"`(tests/[\w/.]+)(?:::(\w+))?", document.read_text()):
+        assert (ROOT / path).exists(), path
+        if function:
+            assert function in functions_in(ROOT / path), f"{path}::{function}"
+
+
+def test_pinned_requirements_name_no_registry() -> None:
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    assert all("==" in line for line in lock.splitlines() if line and not line.lstrip().startswith("#"))
