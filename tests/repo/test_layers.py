@@ -15,7 +15,7 @@ FLOORS = [
     {"guests", "transport", "simulation", "monitor"},
     {"vm", "control"},
     {"perf"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 """From the ground up. A package may import its own modules, its own floor, and all floors below."""
 
