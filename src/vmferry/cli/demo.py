@@ -15,7 +15,7 @@ from vmferry.perf.demo import SEED_VARIANTS, TIME_SCALE, DemoRun, DemoSetting, r
 from vmferry.units import format_rate, format_size
 
 
-@click.command("demo")
+@click.command("demo", short_help="See a busy VM migrate live, in three variants.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs of each variant.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
 def command(repeats: int, as_json: bool) -> None:

@@ -17,12 +17,14 @@ from vmferry.control.qmp_client import QmpClient
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.parameters import PARAMETERS
+from vmferry.units import format_rate
 
 
 def _parameter_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add one option for each row of the parameter table."""
     for spec in reversed(PARAMETERS.values()):
-        command = click.option(f"--{spec.name}", type=_option_type(spec), help=_help(spec))(command)
+        flag = f"--{spec.name}/--no-{spec.name}" if spec.qapi_type == "bool" else f"--{spec.name}"
+        command = click.option(flag, type=_option_type(spec), default=None, help=_help(spec))(command)
     return command
 
 
@@ -31,20 +33,30 @@ def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
         return RATE
     if spec.unit == "ms":
         return DURATION_MS
-    if spec.qapi_type == "bool":
-        return click.BOOL
-    if spec.qapi_type == "enum":
-        return click.Choice(spec.choices)
-    return click.STRING if spec.qapi_type == "str" else click.INT
+    match spec.qapi_type:
+        case "bool":
+            return click.BOOL
+        case "enum":
+            return click.Choice([str(choice) for choice in spec.choices])
+        case "str":
+            return click.STRING
+        case _:
+            return click.INT
 
 
 def _help(spec: ParameterSpec) -> str:
-    default = getattr(spec.default, "value", spec.default)
-    unit = f" {spec.unit}" if spec.unit else ""
-    return f"{spec.help[0].upper()}{spec.help[1:]}. QEMU default: {default}{unit}."
+    return f"{spec.help[0].upper()}{spec.help[1:]}. A new VM has: {_default(spec)}."
 
 
-@click.command("migrate")
+def _default(spec: ParameterSpec) -> str:
+    if isinstance(spec.default, bool):
+        return "on" if spec.default else "off"
+    if isinstance(spec.default, int) and spec.unit == "bytes/second":
+        return format_rate(spec.default) if spec.default else "0"
+    return f"{spec.default} {spec.unit}".strip()
+
+
+@click.command("migrate", short_help="Move a running VM to another host.")
 @click.argument("uri")
 @click.option("--qmp", "address", required=True, help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Named set of convergence parameters.")
@@ -77,7 +89,9 @@ def command(
 
 
 def _given(parameters: Mapping[str, object]) -> dict[str, object]:
-    return {name.replace("_", "-"): value for name, value in parameters.items() if value is not None}
+    """Return the parameters that were given, checked. Raises UsageError."""
+    given = {name.replace("_", "-"): value for name, value in parameters.items() if value is not None}
+    return {name: PARAMETERS[name].check(value) for name, value in given.items()}
 
 
 def _drive_visibly(monitor: QmpClient, uri: str, *, quiet: bool) -> Result:

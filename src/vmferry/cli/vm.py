@@ -13,7 +13,7 @@ from vmferry.vm.process import VmConfig, run_vm
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
-@click.command("vm")
+@click.command("vm", short_help="Run a virtual machine on KVM.")
 @click.option("--memory", type=SIZE, default="512M", show_default=True, help="Guest memory, such as 1G.")
 @click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Number of vCPUs.")
 @click.option(
