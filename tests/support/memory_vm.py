@@ -48,6 +48,8 @@ class MemoryVm:
         return [4711, 4712]
 
     def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        if not 0 <= gpa <= gpa + size_bytes <= self.memory_bytes:
+            raise UsageError("there is no such memory")
         Path(path).write_bytes(bytes(size_bytes))
 
     def migrate(self, uri: str) -> None:

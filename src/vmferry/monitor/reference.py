@@ -29,8 +29,8 @@ _INTRODUCTION = f"""\
 
 <!-- Made by `python -m vmferry.monitor.reference > docs/qmp.md`; do not edit. -->
 
-A vmferry VM is controlled as QEMU is: over QMP, which is JSON on a unix or TCP socket. What it says of migration
-is what QEMU {".".join(map(str, SPOKEN_QEMU_VERSION))} says, so `qemu.qmp` or your own client need not know the difference.
+A vmferry VM is controlled as QEMU is: over QMP, which is JSON on a unix or TCP socket. What it says of migration is
+what QEMU {".".join(map(str, SPOKEN_QEMU_VERSION))} says, so `qemu.qmp` or your own client need not know the difference.
 
 ```
 $ vmferry vm --memory 1G --qmp unix:/tmp/a.qmp &

@@ -1,0 +1,203 @@
+"""Talks nonsense to a monitor, for long: does it answer everything, and stay as small as it was?
+
+    python -m bench.fuzz_qmp [--messages 100000] [--seed 1]
+
+A server with a VM in memory runs in a process of its own. Messages are made from the schema that the
+server itself describes; most are then damaged. Every line that comes back must be QMP, and the
+memory of the server must not grow once it is warm. Exit code 1 if one of this is not so.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import random
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support.memory_vm import MemoryVm
+
+from vmferry.control.qmp_client import QmpClient
+from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS
+from vmferry.monitor.server import MonitorServer
+
+MAX_GROWTH_KIB = 4096
+_BATCH_MESSAGES = 50
+_HARMFUL = ("pmemsave",)  # it would write files wherever chance leads it
+_HMP_WORDS = [command.name for command in (*HMP_COMMANDS, *INFO_COMMANDS)] + ["on", "off", "1M", "-d", '"', "tcp:h:1"]
+_WORDS = ["", "tcp:127.0.0.1:1", "unix:/x", "é\u0000\U0001f600", "x" * 5000, "auto-converge", "events"]
+_NUMBERS = [0, 1, -1, 99, 100, 2**63, 2**64, 10**400, 0.5, 1e300]
+_DIRT = [b"{", b"}", b"[", b"]", b'"', b"'", b"\\", b",", b":", b"\xff", b"\x00", b"\n", b"[" * 20, b"1e999", b"NaN"]
+
+Schema = dict[str, dict[str, Any]]
+
+
+class Talk:
+    """Makes messages by chance, always the same ones for a seed."""
+
+    def __init__(self, schema: Schema, seed: int) -> None:
+        self._schema = schema
+        self._random = random.Random(seed)
+        self._commands = [name for name, entry in schema.items() if entry["meta-type"] == "command"]
+
+    def message(self) -> bytes:
+        """Return a message that is right, slightly damaged, or hopeless."""
+        text = json.dumps(self._request()).encode()
+        for _ in range(self._random.choice((0, 1, 1, 2, 10))):
+            text = self._damage(text)
+        return text + self._random.choice((b"", b"\n", b" "))
+
+    def _request(self) -> dict[str, Any]:
+        name = self._random.choice(self._commands)
+        arguments = self._value(self._schema[name]["arg-type"])
+        if name in _HARMFUL:
+            arguments = {}
+        if name == "human-monitor-command":
+            arguments["command-line"] = " ".join(self._random.choices(_HMP_WORDS, k=self._random.randrange(5)))
+        return {"execute": name, "arguments": arguments, "id": self._random.choice((1, "x", None, [{}], 2**70))}
+
+    def _value(self, type_name: str) -> Any:
+        entry = self._schema[type_name]
+        match entry["meta-type"]:
+            case "enum":
+                return self._random.choice(entry["values"])
+            case "array":
+                return [self._value(entry["element-type"]) for _ in range(self._random.randrange(3))]
+            case "alternate":
+                return self._value(self._random.choice(entry["members"])["type"])
+            case "object":
+                chosen = [member for member in entry["members"] if self._random.random() < 0.4]
+                return {member["name"]: self._value(member["type"]) for member in chosen}
+            case _:
+                return self._scalar(entry["json-type"])
+
+    def _scalar(self, json_type: str) -> object:
+        if self._random.random() < 0.1:
+            json_type = self._random.choice(("string", "number", "boolean", "null"))
+        match json_type:
+            case "string":
+                return self._random.choice(_WORDS)
+            case "boolean":
+                return self._random.random() < 0.5
+            case "null":
+                return None
+            case _:
+                return self._random.choice(_NUMBERS)
+
+    def _damage(self, text: bytes) -> bytes:
+        start = self._random.randrange(len(text) + 1)
+        end = start + self._random.choice((0, 0, 1, 1, 5, 50))
+        dirt = self._random.choice(
+            (b"", self._random.choice(_DIRT), bytes([self._random.randrange(256)]), text[:start])
+        )
+        return text[:start] + dirt + text[end:]
+
+
+class Connection:
+    """A raw connection, which is made anew whenever the monitor has had enough."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.connections = 0
+        self.answers = 0
+        self._connect()
+
+    def exchange(self, messages: bytes) -> None:
+        """Send these and read all answers to them. Raises ValueError for a line that is no QMP."""
+        try:
+            # 0xFF and a line end bring the monitor back to its senses, whatever came before.
+            self._socket.sendall(messages + b'\n\xff\n{"execute":"query-name","id":"last"}')
+            while self._read_line().get("id") != "last":
+                self.answers += 1
+        except ConnectionError:
+            self._socket.close()
+            self._connect()
+
+    def close(self) -> None:
+        """Hang up."""
+        self._file.close()
+        self._socket.close()
+
+    def _connect(self) -> None:
+        self.connections += 1
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(30)
+        self._socket.connect(str(self._path))
+        self._file = self._socket.makefile("rb")
+        self._read_line()
+        self._socket.sendall(b'{"execute":"qmp_capabilities"}')
+        self._read_line()
+
+    def _read_line(self) -> dict[str, Any]:
+        line = self._file.readline()
+        if not line:
+            raise ConnectionResetError
+        answer = json.loads(line)
+        if not isinstance(answer, dict) or not answer.keys() & {"QMP", "return", "error", "event"}:
+            raise ValueError(f"not QMP: {line[:200]!r}")
+        return answer
+
+
+def fuzz(path: Path, messages: int, seed: int, rss_kib: Callable[[], int]) -> int:
+    """Send that many messages and return by how many KiB the server has grown since a tenth of them."""
+    with QmpClient.connect(str(path)) as client:
+        schema = {entry["name"]: entry for entry in client.execute("query-qmp-schema")}
+    talk, connection = Talk(schema, seed), Connection(path)
+    start_s, sent, warm_kib = time.monotonic(), 0, 0
+    while sent < messages:
+        connection.exchange(b"".join(talk.message() for _ in range(_BATCH_MESSAGES)))
+        sent += _BATCH_MESSAGES
+        if not warm_kib and sent >= messages // 10:
+            warm_kib = rss_kib()
+    connection.close()
+    rate = sent / (time.monotonic() - start_s)
+    growth_kib = rss_kib() - warm_kib
+    print(
+        f"{sent} messages ({rate:.0f}/s, seed {seed}), {connection.answers} answers, "
+        f"{connection.connections} connections, {warm_kib} KiB when warm, {growth_kib:+} KiB at the end"
+    )
+    return growth_kib
+
+
+def serve(path: Path) -> None:
+    """Serve a VM in memory, for ever."""
+
+    async def run() -> None:
+        await MonitorServer(MemoryVm(), f"unix:{path}").start()
+        await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+def read_rss_kib(pid: int) -> int:
+    """Return the resident memory of a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "qmp"
+        server = multiprocessing.get_context("spawn").Process(target=serve, args=(path,), daemon=True)
+        server.start()
+        try:
+            while not path.exists():
+                time.sleep(0.01)
+            growth_kib = fuzz(path, options.messages, options.seed, lambda: read_rss_kib(server.pid or 0))
+            return 0 if server.is_alive() and growth_kib <= MAX_GROWTH_KIB else 1
+        finally:
+            server.terminate()
+            server.join()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
