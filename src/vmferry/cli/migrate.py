@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 from rich.live import Live
 
-from vmferry.cli.progress import progress_table, summary_table
+from vmferry.cli.progress import progress_table, summary
 from vmferry.cli.types import DURATION_MS, RATE
 from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
 from vmferry.control.qmp_client import QmpClient
@@ -111,4 +111,4 @@ def _report(result: Result, as_json: bool) -> None:
         answer = asdict(result.last) | {"max_throttle_percent": result.max_throttle_percent}
         click.echo(msgspec.json.encode(answer))
     else:
-        Console().print(summary_table(result))
+        Console().print(summary(result))

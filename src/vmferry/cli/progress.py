@@ -26,14 +26,12 @@ def progress_table(progress: Progress) -> Table:
     return table
 
 
-def summary_table(result: Result) -> Table:
-    """Return the final summary."""
+def summary(result: Result) -> Table | str:
+    """Return how it ended: the figures of a completed migration, the reason of any other."""
     last = result.last
-    table = Table(title=f"Migration {last.status}", show_header=False, title_justify="left")
-    if last.error:
-        table.add_row("reason", last.error)
     if not result.completed:
-        return table
+        return f"Migration {last.status}" + (f": {last.error}" if last.error else "")
+    table = Table(title="Migration completed", show_header=False, title_justify="left")
     table.add_row("total time", format_duration(last.elapsed_ms * _NS_PER_MS))
     if last.downtime_ms is not None:
         table.add_row("downtime", format_duration(last.downtime_ms * _NS_PER_MS))
@@ -42,5 +40,5 @@ def summary_table(result: Result) -> Table:
     table.add_row("iterations", str(last.iteration_count))
     table.add_row("dirty syncs", str(last.dirty_sync_count))
     table.add_row("max throttle", f"{result.max_throttle_percent} %")
-    table.add_row("sent", f"{format_size(last.sent_bytes)} of {format_size(last.total_bytes)} of memory")
+    table.add_row("sent", f"{format_size(last.sent_bytes)}, for {format_size(last.total_bytes)} of memory")
     return table

@@ -1,0 +1,88 @@
+"""The command line as its user meets it: real processes, their output and exit codes."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vmferry.migration.parameters import PARAMETERS
+from vmferry.perf.lab import VM_COMMAND, Lab
+
+VMFERRY = [sys.executable, "-m", "vmferry"]
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*VMFERRY, *words], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "complaint"),
+    [
+        (["frob"], 2, "No such command 'frob'"),
+        (["migrate", "tcp:a:1"], 2, "Missing option '--qmp'"),
+        (["migrate", "--qmp", "unix:/nowhere", "tcp:a:1"], 1, "cannot reach the monitor at unix:/nowhere"),
+        (["migrate", "--qmp", "nowhere", "tcp:a:1"], 2, "'nowhere' is not an address"),
+        (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--downtime-limit", "5"], 2, "write for example 500ms"),
+        (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--max-bandwidth", "fast"], 2, "'fast' is not a rate"),
+        (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"], 2, "in the range of 1 to 99"),
+        (["vm", "--memory", "lots"], 2, "'lots' is not a size; write for example 2G"),
+        (["vm", "--memory", "1M"], 2, "give it a multiple of 1 MiB"),
+        (["vm", "--cpus", "0"], 2, "1<=x<=255"),
+        (["vm", "--incoming", "defer", "--append", "x"], 2, "leave out --kernel and --append"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(words: list[str], exit_code: int, complaint: str) -> None:
+    answer = run(*words)
+    assert answer.returncode == exit_code
+    assert complaint in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert answer.stdout == ""
+
+
+def test_help_names_every_command_and_every_parameter() -> None:
+    assert all(f"\n  {name} " in run("--help").stdout for name in ("demo", "migrate", "vm"))
+    text = run("migrate", "--help").stdout
+    assert all(f"--{name}" in text for name in PARAMETERS)
+
+
+@pytest.mark.kvm
+def test_migrate_prints_json_for_scripts() -> None:
+    with Lab() as lab:
+        source, destination, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=8"])
+        source.wait_for_passes(1)
+        answer = run("migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--json", "--verify")
+        assert answer.returncode == 0, answer.stderr
+        result = json.loads(answer.stdout)
+        assert result["status"] == "completed"
+        assert result["total_bytes"] == 64 << 20
+        destination.check_memory()
+
+
+@pytest.mark.kvm
+def test_ctrl_c_cancels_and_the_vm_runs_on() -> None:
+    with Lab() as lab:
+        source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=32"])
+        source.wait_for_passes(1)
+        words = ["migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--max-bandwidth", "1M"]
+        with subprocess.Popen([*VMFERRY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
+            deadline = time.monotonic() + 20
+            while source.monitor.execute("query-migrate").get("status") != "active":
+                assert time.monotonic() < deadline
+            driver.send_signal(signal.SIGINT)
+            output, errors = driver.communicate(timeout=20)
+        assert driver.returncode == 1
+        assert "Migration cancelled" in output
+        assert "Traceback" not in errors
+        assert source.monitor.execute("query-status")["running"]
+
+
+@pytest.mark.kvm
+def test_a_terminated_vm_ends_well() -> None:
+    with Lab() as lab:
+        vm = lab.start([*VM_COMMAND, "--memory", "64M"], "vm")
+        vm.process.terminate()
+        assert vm.process.wait(10) == 0
+        assert vm.errors() == ""
