@@ -64,6 +64,7 @@ class KvmGuest:
         install_kick_handler()
         with ExitStack() as made:
             self._ram = GuestRam(memory_bytes)
+            made.callback(self._ram.close)  # last of all: KVM refers to it
             self._system = KvmSystem()
             made.callback(self._system.close)
             self._vm = self._system.create_vm()

@@ -5,6 +5,7 @@ filling a guest's memory is bound by page faults otherwise (see docs/kvm.md).
 """
 
 import mmap
+from contextlib import suppress
 
 import numpy as np
 import xxhash
@@ -74,3 +75,10 @@ class GuestRam:
     def digest(self) -> bytes:
         """Return a digest of the content."""
         return xxhash.xxh3_128_digest(self.view)
+
+    def close(self) -> None:
+        """Give the memory back; if somebody still holds a view of it, together with the last view."""
+        self.view.release()
+        self._pages = np.empty((0, 0), np.uint64)
+        with suppress(BufferError):
+            self._map.close()
