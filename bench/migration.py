@@ -1,30 +1,18 @@
 """Benchmarks of whole migrations, with stock QEMU in the same run: `python -m bench.migration --help`."""
 
 import random
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
 
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
-from bench.samples import Samples
+from bench.samples import Samples, recording
 from vmferry.control.drive import require_completed
 from vmferry.perf.lab import Lab, VmProcess
 
 MIB = 1 << 20
 RESPONSIVE = "background-sync+responsive-throttle"
-
-
-@contextmanager
-def recording(output: Path | None) -> Iterator[Samples]:
-    """Write samples to a file or stdout, and the summary to stderr."""
-    with output.open("ab") if output else sys.stdout.buffer as file:
-        samples = Samples(file)
-        yield samples
-    for line in samples.summary():
-        click.echo(line, err=True)
 
 
 def rounds(peers: list[Peer], runs: int) -> Iterator[tuple[int, Peer]]:

@@ -3,12 +3,15 @@
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import click
 import msgspec
 
 
@@ -60,6 +63,16 @@ class Samples:
                 f"{title}: median {statistics.median(values):.4g} {unit} "
                 f"(min {min(values):.4g}, max {max(values):.4g}, n {len(values)})"
             )
+
+
+@contextmanager
+def recording(output: Path | None) -> Iterator[Samples]:
+    """Write samples to a file or stdout, and the summary to stderr."""
+    with output.open("ab") if output else sys.stdout.buffer as file:
+        samples = Samples(file)
+        yield samples
+    for line in samples.summary():
+        click.echo(line, err=True)
 
 
 def _commit() -> str:

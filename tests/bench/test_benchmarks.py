@@ -1,0 +1,42 @@
+"""Each benchmark runs, tiny, so that it cannot rot."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bench.memory import main as memory
+from bench.migration import bench
+
+
+def samples_of(path: Path) -> dict[str, list[float]]:
+    values: dict[str, list[float]] = {}
+    for line in path.read_text().splitlines():
+        sample = json.loads(line)
+        assert {"unit", "parameters", "commit", "cpu", "kernel"} <= sample.keys()
+        values.setdefault(sample["name"], []).append(sample["value"])
+    return values
+
+
+def test_memory(tmp_path: Path) -> None:
+    result = CliRunner().invoke(memory, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
+    assert result.exit_code == 0, result.output
+    assert {"bitmap_runs", "bitmap_take", "zero_pages", "encode", "decode"} <= samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.kvm
+@pytest.mark.qemu
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["throughput", "--memory", "32"], {"throughput"}),
+        (["converge", "--memory", "64", "--stress", "16", "--rate", "128"], {"total_time", "downtime", "max_throttle"}),
+        (["downtime", "--memory", "64", "--stress", "16", "--rate", "128"], {"downtime", "downtime_hand-over"}),
+    ],
+)
+def test_migrations(words: list[str], names: set[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(bench, ["--runs", "1", "--output", str(tmp_path / "samples"), *words])
+    assert result.exit_code == 0, result.output
+    assert names <= samples_of(tmp_path / "samples").keys()
