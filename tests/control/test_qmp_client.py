@@ -1,39 +1,19 @@
-import asyncio
 import socket
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.memory_vm import MemoryVm
-from tests.support.wait import wait_until
+from tests.support.monitor_thread import monitor_thread
 from vmferry.control import qmp_client
 from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import CommandError, MonitorError, UsageError
-from vmferry.monitor.server import MonitorServer
 
 GREETING = b'{"QMP":{"version":{"qemu":{"major":9,"minor":0,"micro":0},"package":""},"capabilities":[]}}\r\n'
 NEGOTIATED = b'{"return":{},"id":1}\r\n'
-
-
-@contextmanager
-def monitor_thread(vm: MemoryVm, address: str) -> Iterator[Callable[[Callable[[], None]], object]]:
-    """Serve the VM in a thread; yields the way to have things done there."""
-    loop = asyncio.new_event_loop()
-    server = MonitorServer(vm, address)
-    loop.run_until_complete(server.start())
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield loop.call_soon_threadsafe
-    finally:
-        asyncio.run_coroutine_threadsafe(server.close(), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
 
 
 @contextmanager
@@ -60,22 +40,6 @@ def impostor(path: Path, *says: bytes, hang_up: bool = True) -> Iterator[None]:
         finally:
             ended.set()
             thread.join()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "qmp"
-
-
-@pytest.fixture
-def vm() -> MemoryVm:
-    return MemoryVm()
-
-
-@pytest.fixture
-def client(vm: MemoryVm, path: Path) -> Iterator[QmpClient]:
-    with monitor_thread(vm, f"unix:{path}"), QmpClient.connect(f"unix:{path}", 10) as client:
-        yield client
 
 
 def test_commands_are_answered(client: QmpClient) -> None:
@@ -201,16 +165,11 @@ def test_a_monitor_that_says_nothing_is_an_error(path: Path) -> None:
 
 
 @pytest.mark.qemu
-def test_it_speaks_with_qemu(path: Path) -> None:
-    qmp = f"unix:{path},server=on,wait=off"
-    command = ["qemu-system-x86_64", "-machine", "none", "-nodefaults", "-display", "none", "-qmp", qmp]
-    with subprocess.Popen(command, stderr=subprocess.PIPE) as qemu:
-        wait_until(path.exists)
-        with QmpClient.connect(str(path), 10) as client:
-            client.execute("stop")
-            assert client.wait_event("STOP", 10).data == {}
-            with pytest.raises(CommandError, match="expects uint8_t"):
-                client.execute("migrate-set-parameters", {"max-cpu-throttle": 300})
-            assert len(client.execute("query-qmp-schema")) > 100
-            client.execute("quit")
-        assert qemu.wait(10) == 0
+def test_it_speaks_with_qemu(qemu_client: QmpClient) -> None:
+    qemu_client.execute("stop")
+    assert qemu_client.wait_event("STOP", 10).data == {}
+    with pytest.raises(CommandError, match="expects uint8_t"):
+        qemu_client.execute("migrate-set-parameters", {"max-cpu-throttle": 300})
+    assert len(qemu_client.execute("query-qmp-schema")) > 100
+    qemu_client.execute("quit")
+    assert qemu_client.wait_event("SHUTDOWN", 10).data["reason"] == "host-qmp-quit"

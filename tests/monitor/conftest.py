@@ -1,10 +1,9 @@
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.wait import wait_until
+from tests.support.qemu import qemu_without_guest
 from vmferry.control.qmp_client import QmpClient
 
 
@@ -12,12 +11,8 @@ from vmferry.control.qmp_client import QmpClient
 def qemu_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The monitor of a QEMU without a guest."""
     path = tmp_path_factory.mktemp("qemu") / "qmp"
-    qmp = f"unix:{path},server=on,wait=off"
-    options = ["-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", qmp]
-    with subprocess.Popen(["qemu-system-x86_64", *options], stderr=subprocess.DEVNULL) as qemu:
-        wait_until(path.exists)
+    with qemu_without_guest(path):
         yield path
-        qemu.kill()
 
 
 @pytest.fixture
