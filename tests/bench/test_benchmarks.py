@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
-
 from bench.memory import main as memory
 from bench.migration import bench
+from click.testing import CliRunner
 
 
 def samples_of(path: Path) -> dict[str, list[float]]:

@@ -181,16 +181,17 @@ def _count(words: NDArray[np.uint64]) -> int:
 
 def _runs(words: NDArray[np.uint64], first_page: int) -> PageRuns:
     """Return the runs of set bits, block by block to stay in the cache."""
-    edges = [
-        _bits(_edges(words[at : at + _BLOCK_WORDS], words[at - 1] if at else np.uint64(0))) + at * 64
-        for at in range(0, len(words), _BLOCK_WORDS)
-    ]
-    if not edges:
-        return EMPTY
-    bounds = edges[0] if len(edges) == 1 else np.concatenate(edges)
-    if len(bounds) % 2:
-        bounds = np.append(bounds, len(words) * 64)
-    return PageRuns(bounds[0::2] + first_page, bounds[1::2] - bounds[0::2])
+    # Room for the worst case, runs of one page; what is not written takes no memory.
+    bounds = np.empty(2 * _count(words) + 1, np.int64)
+    used = 0
+    for at in range(0, len(words), _BLOCK_WORDS):
+        positions = _bits(_edges(words[at : at + _BLOCK_WORDS], words[at - 1] if at else np.uint64(0)))
+        np.add(positions, first_page + at * 64, out=bounds[used : used + len(positions)])
+        used += len(positions)
+    if used % 2:
+        bounds[used] = first_page + len(words) * 64
+        used += 1
+    return PageRuns(bounds[0:used:2], bounds[1:used:2] - bounds[0:used:2])
 
 
 def _edges(words: NDArray[np.uint64], word_before: np.uint64) -> NDArray[np.uint64]:
