@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
 from click.testing import CliRunner
@@ -22,6 +23,14 @@ def test_memory(tmp_path: Path) -> None:
     result = CliRunner().invoke(memory, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"bitmap_runs", "bitmap_take", "zero_pages", "encode", "decode"} <= samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.kvm
+def test_guest(tmp_path: Path) -> None:
+    words = ["--memory", "64", "--stress", "32", "--duration", "0.05", "--output", str(tmp_path / "samples")]
+    result = CliRunner().invoke(guest, words)
+    assert result.exit_code == 0, result.output
+    assert {"speed", "work_left", "pause", "collect_dirty", "load_state"} <= samples_of(tmp_path / "samples").keys()
 
 
 @pytest.mark.kvm
