@@ -15,6 +15,9 @@ _TOP = np.uint64(63)
 _BLOCK_WORDS = 1 << 15
 """Words looked at in one go: 2 million pages, 256 KiB, which stays in the processor's cache."""
 
+_MANY_SHORT_RUNS = 32
+"""Runs shorter than this on average are set faster page by page, all at once."""
+
 
 class Bitmap:
     """A set of page indices below `page_count`, empty at first.
@@ -78,8 +81,15 @@ class Bitmap:
             self.words[low + 1 : high] = 0
             self.words[high] &= ~high_mask
 
+    def set_pages(self, pages: NDArray[np.int64]) -> None:
+        """Put these pages into the set."""
+        np.bitwise_or.at(self.words, pages >> 6, _ONE << (pages & 63).astype(np.uint64))
+
     def set_runs(self, runs: PageRuns) -> None:
         """Put all pages of the runs into the set."""
+        if runs.page_count < len(runs) * _MANY_SHORT_RUNS:
+            self.set_pages(runs.indices())
+            return
         for first, count in runs:
             self.set_range(first, count)
 

@@ -1,6 +1,7 @@
 """A VM process: makes the guest, serves its monitors, and ends when told to."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 from collections.abc import Callable
@@ -125,9 +126,12 @@ def _open(path: Path, resources: ExitStack) -> BinaryIO:
 
 
 def _writer(file: BinaryIO) -> Callable[[bytes], object]:
+    """Return a function that writes whole lines through; a full disk must not crash the guest."""
+
     def write(data: bytes) -> None:
-        file.write(data)
-        if b"\n" in data:
-            file.flush()
+        with contextlib.suppress(OSError):
+            file.write(data)
+            if b"\n" in data:
+                file.flush()
 
     return write

@@ -7,6 +7,7 @@ can be filled. A thread of its own takes them, on another processor, for a stret
 import ctypes
 import threading
 
+from vmferry.guests.kvm.fd import libc
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 
 _MADV_POPULATE_WRITE = 23
@@ -16,7 +17,7 @@ _STEP_BYTES = 2 << 20
 _AHEAD_BYTES = 64 << 20
 """More memory than this is never taken for pages that turn out to be zero."""
 
-_madvise = ctypes.CDLL(None).madvise
+_madvise = libc.madvise
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 
 

@@ -1,0 +1,146 @@
+"""`vmferry simulate`: migrate modelled guests of any size in virtual time."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from itertools import groupby
+from pathlib import Path
+
+import click
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import UsageError
+from vmferry.migration.journal import FileJournal
+from vmferry.perf.seed_table import Cell, Run, seed_cells
+from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.scenario import Scenario, load_scenario
+from vmferry.units import format_duration
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_NS_PER_MS = 1_000_000
+
+
+@click.command("simulate", short_help="Migrate modelled guests of any size in virtual time.")
+@click.argument("files", nargs=-1, type=_FILE, metavar="[SCENARIO]...")
+@click.option(
+    "--seed-table", is_flag=True, help="Simulate the patch series' 27 runs and show them beside the measured."
+)
+@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@click.option("--journal", type=_FILE, help="Record one run in this file; needs one scenario, variant and seed.")
+def command(
+    files: tuple[Path, ...],
+    seed_table: bool,
+    variants: tuple[str, ...],
+    seeds: int | None,
+    as_json: bool,
+    journal: Path | None,
+) -> None:
+    """Run the migration engine on modelled guests and links, under a virtual clock.
+
+    A SCENARIO is a TOML file that describes a guest, a link, parameters and limits; docs/simulation.md tells how. The
+    same scenario and seed give the same result every time.
+    """
+    if seed_table == bool(files):
+        raise UsageError("give either scenario files or --seed-table")
+    if seed_table:
+        _show_seed_table(seeds or 3, as_json)
+        return
+    scenarios = [load_scenario(path) for path in files]
+    results = list(_simulate_all(scenarios, variants, seeds))
+    if journal:
+        _write_journal(journal, results)
+    if as_json:
+        for result in results:
+            click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
+    else:
+        Console().print(_result_table(results))
+
+
+def _simulate_all(
+    scenarios: list[Scenario], variants: tuple[str, ...], seeds: int | None
+) -> Iterator[SimulationResult]:
+    for scenario in scenarios:
+        for variant in variants or scenario.variants:
+            for seed in range(seeds or scenario.seeds):
+                yield simulate(scenario, variant, seed)
+
+
+def _write_journal(path: Path, results: list[SimulationResult]) -> None:
+    if len(results) != 1:
+        raise UsageError(f"--journal records one run, but there are {len(results)}; add --variant and --seeds 1")
+    try:
+        with path.open("wb") as file:
+            journal = FileJournal(file)
+            for entry in results[0].entries:
+                journal.record(entry.time_ns, entry.event)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+
+
+def _result_table(results: list[SimulationResult]) -> Table:
+    table = Table()
+    for column in ("scenario", "variant"):
+        table.add_column(column, no_wrap=True)
+    for column in ("status", "total", "downtime", "iterations", "throttle", "sent / memory", "guest work lost"):
+        table.add_column(column, justify="right")
+    for result in results:
+        table.add_row(
+            result.scenario,
+            result.variant,
+            result.status,
+            format_duration(result.total_time_ms * _NS_PER_MS),
+            format_duration(result.downtime_ms * _NS_PER_MS),
+            str(result.iteration_count),
+            f"{result.max_throttle_percent} %",
+            f"{result.sent_per_memory:.2f}",
+            f"{result.work_lost_vcpu_s:.0f} vCPU s, {result.work_lost_percent:.0f} %",
+        )
+    return table
+
+
+def _show_seed_table(seeds: int, as_json: bool) -> None:
+    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+        task = bar.add_task("simulating", total=9 * seeds)
+        cells = seed_cells(seeds, lambda: bar.advance(task))
+    if as_json:
+        for cell in cells:
+            click.echo(msgspec.json.encode(cell))
+        return
+    table = Table(
+        title="Medians: measured in the patch series | simulated",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+        pad_edge=False,
+    )
+    table.add_column("variant", no_wrap=True)
+    for column in ("total s", "", "down ms", "passes", "max %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
+        table.add_section()
+        table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
+        for cell in group:
+            table.add_row(*_seed_row(cell))
+    Console().print(table)
+
+
+def _seed_row(cell: Cell) -> tuple[str, ...]:
+    return (
+        cell.variant,
+        _medians(cell, lambda run: run.total_time_ms // 1000),
+        f"{cell.total_time_ratio - 1:+.0%}",
+        _medians(cell, lambda run: run.downtime_ms),
+        _medians(cell, lambda run: run.iteration_count),
+        _medians(cell, lambda run: run.max_throttle_percent),
+    )
+
+
+def _medians(cell: Cell, figure: Callable[[Run], int]) -> str:
+    measured, simulated = (statistics.median(map(figure, runs)) for runs in (cell.measured, cell.simulated))
+    return f"{measured:.0f} | {simulated:.0f}"

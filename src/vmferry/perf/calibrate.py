@@ -1,0 +1,58 @@
+"""Finds the four numbers of the patch series' machines that nobody wrote down: `python -m vmferry.perf.calibrate`.
+
+Starting from a guess, one number after the other is moved by a step, kept if the nine median total times come closer
+to the measured ones, until nothing helps. The loss is the mean of |log(simulated / measured)|, which an outlier cannot
+dominate; every number is the same for all cells.
+"""
+
+import math
+from itertools import product
+
+import click
+
+from vmferry.perf.seed_table import simulate_cells, with_settings
+from vmferry.simulation.scenario import seed_scenarios
+
+STEPS: dict[str, tuple[str, float, float]] = {
+    "link.share": ("{:.3f}", 1.0, 1.02),
+    "link.jitter": ("{:.2f}", 0.3, 1.2),
+    "guest.zero-scan-rate": ("{:.0f}MiB/s", 1100, 1.05),
+    "load.write-rate": ("{:.1f}GB/s", 13.0, 1.08),
+}
+"""For each number: how it is written, where the search begins, and the factor of a step."""
+
+
+def loss_of(values: dict[str, float], seeds: int) -> float:
+    """Return how far the simulated medians are from the measured ones."""
+    settings: dict[str, str | float] = {
+        key: value if key in ("link.share", "link.jitter") else STEPS[key][0].format(value)
+        for key, value in values.items()
+    }
+    cells = simulate_cells([with_settings(scenario, settings) for scenario in seed_scenarios()], seeds)
+    return sum(abs(math.log(cell.total_time_ratio)) for cell in cells) / len(cells)
+
+
+@click.command()
+@click.option("--seeds", default=5, show_default=True, help="Simulated runs of each cell.")
+@click.option("--rounds", default=3, show_default=True, help="At most so many rounds over the four numbers.")
+def main(seeds: int, rounds: int) -> None:
+    """Calibrate the patch series' scenarios and print the numbers found."""
+    values = {key: start for key, (_, start, _) in STEPS.items()}
+    best = loss_of(values, seeds)
+    for _ in range(rounds):
+        before = best
+        for key, up in product(STEPS, (True, False)):
+            factor = STEPS[key][2]
+            trial = values | {key: values[key] * factor if up else values[key] / factor}
+            trial["link.share"] = min(trial["link.share"], 1.0)
+            loss = loss_of(trial, seeds)
+            click.echo(f"{loss:.4f}  " + "  ".join(f"{k}={STEPS[k][0].format(v)}" for k, v in trial.items()))
+            if loss < best:
+                best, values = loss, trial
+        if best == before:
+            break
+    click.echo(f"best: {best:.4f}  " + "  ".join(f"{k}={STEPS[k][0].format(v)}" for k, v in values.items()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""The patch series' table: what was measured there, what the simulation gives, and how far apart they are."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from vmferry.simulation.run import simulate
+from vmferry.simulation.scenario import Scenario, seed_scenarios
+
+
+@dataclass(frozen=True)
+class Run:
+    """The four figures of a run that the table shows."""
+
+    total_time_ms: int
+    downtime_ms: int
+    iteration_count: int
+    max_throttle_percent: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All runs of one load and variant, measured and simulated."""
+
+    scenario: str
+    variant: str
+    measured: tuple[Run, ...]
+    simulated: tuple[Run, ...]
+
+    @property
+    def total_time_ratio(self) -> float:
+        """Median of the simulated total times over that of the measured ones."""
+        return _median_time(self.simulated) / _median_time(self.measured)
+
+
+def measured_runs() -> dict[str, dict[str, tuple[Run, ...]]]:
+    """Return the measured runs by scenario name and variant."""
+    data = msgspec.json.decode((files("vmferry.simulation") / "scenarios" / "seed-results.json").read_bytes())
+    return {
+        f"seed-{load}MB": {variant: tuple(Run(*run) for run in runs) for variant, runs in variants.items()}
+        for load, variants in data["runs"].items()
+    }
+
+
+def simulate_cells(
+    scenarios: Iterable[Scenario], seeds: int, progress: Callable[[], None] = lambda: None
+) -> list[Cell]:
+    """Simulate every cell with that many seeds, on all processors; `progress` is called after every run."""
+    measured = measured_runs()
+    cells = [(scenario, variant) for scenario in scenarios for variant in scenario.variants]
+    jobs = [(scenario, variant, seed) for scenario, variant in cells for seed in range(seeds)]
+    runs = []
+    with ProcessPoolExecutor() as pool:
+        for run in pool.map(_simulate, *zip(*jobs, strict=True)):
+            runs.append(run)
+            progress()
+    return [
+        Cell(
+            scenario.name, variant, measured[scenario.name][variant], tuple(runs[number * seeds : (number + 1) * seeds])
+        )
+        for number, (scenario, variant) in enumerate(cells)
+    ]
+
+
+def seed_cells(seeds: int = 3, progress: Callable[[], None] = lambda: None) -> list[Cell]:
+    """Simulate the nine cells of the patch series' table."""
+    return simulate_cells(seed_scenarios(), seeds, progress)
+
+
+def with_settings(scenario: Scenario, settings: dict[str, str | float]) -> Scenario:
+    """Return the scenario with keys such as `link.share` or `load.write-rate` (of every load) changed."""
+    data: dict[str, Any] = msgspec.to_builtins(scenario)
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        for target in data["guest"]["loads"] if section == "load" else [data[section]]:
+            target[name] = value
+    changed = msgspec.convert(data, Scenario)
+    changed.check()
+    return changed
+
+
+def _simulate(scenario: Scenario, variant: str, seed: int) -> Run:
+    result = simulate(scenario, variant, seed)
+    return Run(result.total_time_ms, result.downtime_ms, result.iteration_count, result.max_throttle_percent)
+
+
+def _median_time(runs: Sequence[Run]) -> float:
+    return statistics.median(run.total_time_ms for run in runs)

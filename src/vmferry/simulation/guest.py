@@ -1,0 +1,133 @@
+"""A modelled guest: bitmaps instead of memory, a pattern instead of vCPUs, and virtual time.
+
+What it has written is worked out when somebody looks, so 100 GiB cost megabytes and a quiet hour costs nothing.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmferry.errors import PeerError
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import GuestLayout, RamBlock
+from vmferry.memory.ranges import PageRuns
+from vmferry.simulation.clock import VirtualClock
+from vmferry.simulation.costs import FREE, GuestCosts
+from vmferry.simulation.patterns import Pattern
+
+_STATE = b"simulated guest"
+
+
+class SimulatedGuest:
+    """Implements the `Guest` port. Without a pattern it writes nothing and all its memory is zero.
+
+    `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content with it.
+    """
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        page_count: int,
+        vcpu_count: int,
+        pattern: Pattern | None = None,
+        costs: GuestCosts = FREE,
+        *,
+        running: bool = True,
+        on_write: Callable[[Bitmap], None] | None = None,
+    ) -> None:
+        self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
+        self.running = running
+        self.lost_ns = 0
+        """CPU time of each vCPU that the throttle took."""
+        self._clock = clock
+        self._pattern = pattern
+        self._costs = costs
+        self._on_write = on_write
+        self._throttle_percent = 0
+        self._logging = False
+        self._log = Bitmap(page_count)
+        self._used = Bitmap(page_count)
+        for first, count in pattern.areas() if pattern else []:
+            self._used.set_range(first, count)
+        self._seen_ns = clock.now_ns()
+
+    @property
+    def throttle_percent(self) -> int:
+        """The throttle in force."""
+        return self._throttle_percent
+
+    @property
+    def logging(self) -> bool:
+        """True while the dirty log is on."""
+        return self._logging
+
+    def pause(self) -> None:
+        """Stop writing."""
+        self.catch_up()
+        self.running = False
+
+    def resume(self) -> None:
+        """Go on writing."""
+        self.catch_up()
+        self.running = True
+
+    def set_throttle(self, percent: int) -> None:
+        """Write `percent` slower from now on."""
+        self.catch_up()
+        self._throttle_percent = percent
+
+    def start_dirty_log(self) -> None:
+        """Start recording which pages are written."""
+        self.catch_up()
+        self._log.clear_all()
+        self._logging = True
+
+    def stop_dirty_log(self) -> None:
+        """Stop recording."""
+        self._logging = False
+
+    def collect_dirty(self, bitmap: Bitmap) -> None:
+        """Hand over the log; this takes as long as it would for so many pages."""
+        self._clock.sleep_ns(round(self._costs.sync_ns_per_page * self.layout.page_count))
+        self.catch_up()
+        bitmap.copy_from(self._log)
+        self._log.clear_all()
+
+    def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
+        """Return which pages were never used; finding one zero takes as long as reading it."""
+        zero = ~self._used.test_pages(pages.indices())
+        self._clock.sleep_ns(round(self._costs.scan_ns_per_zero_page * np.count_nonzero(zero)))
+        return zero
+
+    def clear_pages(self, pages: PageRuns) -> None:
+        """Nothing holds content here."""
+
+    def save_state(self) -> bytes:
+        """Return a state that any simulated guest takes."""
+        return _STATE
+
+    def load_state(self, blob: bytes) -> None:
+        """Take such a state."""
+        if blob != _STATE:
+            raise PeerError("the guest's state is not that of a simulated guest")
+
+    def memory_digest(self) -> bytes:
+        """Return which pages are used, the same on both sides."""
+        return b""
+
+    def catch_up(self) -> None:
+        """Work out what was written since the last time."""
+        passed_ns = self._clock.now_ns() - self._seen_ns
+        self._seen_ns += passed_ns
+        if not self.running or not passed_ns or self._pattern is None:
+            return
+        lost_ns = passed_ns * self._throttle_percent // 100
+        self.lost_ns += lost_ns
+        if self._on_write:
+            written = Bitmap(self.layout.page_count)
+            self._pattern.write(passed_ns - lost_ns, written)
+            self._log |= written
+            self._on_write(written)
+        else:
+            self._pattern.write(passed_ns - lost_ns, self._log)

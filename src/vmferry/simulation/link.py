@@ -1,0 +1,155 @@
+"""A modelled link between the engine's source and a real destination, in virtual time.
+
+Messages are not turned into bytes; only how many bytes they would be is worked out, with the encoder's own sizes.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from vmferry.errors import ChannelError, VmferryError
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.ports import MAX_WAIT_NS
+from vmferry.migration.status import MigrationStatus
+from vmferry.simulation.clock import VirtualClock
+from vmferry.wire.encoder import Encoder, pages_frame_bytes
+from vmferry.wire.messages import Failed, Message, Pages
+
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class LinkModel:
+    """What a link does. `jitter` is the standard deviation of its rate, as a share, from one interval to the next."""
+
+    bytes_per_s: int
+    latency_ns: int = 0
+    jitter: float = 0.0
+    jitter_interval_ns: int = _NS_PER_S
+    rate_changes: tuple[tuple[int, int], ...] = ()
+    """At these times, in ns, the rate becomes so many bytes per second; 0 is an outage."""
+    loss_time_ns: int | None = None
+    loss_message: int | None = None
+    """The connection is lost at this time, or with the message of this number, counted from 0 in both directions."""
+
+
+class SimulatedChannel:
+    """Implements the `Channel` port. Every message reaches `destination` at once when its time has passed.
+
+    `before_delivery` is called with each message at the moment in which its content is read.
+    """
+
+    max_batch_pages = 1 << 16
+
+    def __init__(
+        self,
+        clock: VirtualClock,
+        model: LinkModel,
+        destination: MigrationDestination,
+        random: np.random.Generator,
+        before_delivery: Callable[[Message], None] = lambda message: None,
+    ) -> None:
+        self.sent_bytes = 0
+        self.is_open = True
+        self._clock = clock
+        self._model = model
+        self._destination = destination
+        self._random = random
+        self._before_delivery = before_delivery
+        self._encoder = Encoder()
+        self._page_size = 4096
+        self._sent_exactly = 0.0
+        self._answers: list[Message] = []
+        self._message_count = 0
+        self._nominal_bytes_per_s = model.bytes_per_s
+        self._factor = 1.0
+        self._factor_until_ns = clock.now_ns()
+        for time_ns, bytes_per_s in model.rate_changes:
+            clock.schedule(time_ns, lambda rate=bytes_per_s: self._set_rate(rate))  # type: ignore[misc]
+        if model.loss_time_ns is not None:
+            clock.schedule(model.loss_time_ns, self._lose)
+
+    def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+        """Let the time pass that the message takes, then deliver it."""
+        self._check_open()
+        self._before_delivery(message)
+        self._transmit(self._size_bytes(message), while_blocked)
+        self._count_message()
+        try:
+            answer = self._destination.handle(message)
+        except VmferryError as error:
+            answer = Failed(str(error))
+            self._end_destination(str(error))
+            self.is_open = False
+        if answer:
+            self._answers.append(answer)
+
+    def receive(self, while_blocked: Callable[[], None]) -> Message:
+        """Return the destination's next answer after the link's latency there and back."""
+        self._wait(2 * self._model.latency_ns, while_blocked)
+        while not self._answers:
+            self._check_open()
+            self._wait(MAX_WAIT_NS, while_blocked)
+        self._count_message()
+        return self._answers.pop(0)
+
+    def close(self) -> None:
+        """Close the connection; a destination that does not own the guest fails."""
+        self.is_open = False
+        self._end_destination("the source closed the connection")
+
+    def _transmit(self, size_bytes: float, while_blocked: Callable[[], None]) -> None:
+        while size_bytes > 0:
+            bytes_per_s = self._bytes_per_s()
+            step_ns = min(MAX_WAIT_NS, self._factor_until_ns - self._clock.now_ns())
+            if bytes_per_s:
+                step_ns = min(step_ns, int(size_bytes * _NS_PER_S / bytes_per_s) + 1)
+            sent_bytes = min(size_bytes, bytes_per_s * step_ns / _NS_PER_S)
+            size_bytes -= sent_bytes
+            self._clock.sleep_ns(step_ns)
+            self._sent_exactly += sent_bytes
+            self.sent_bytes = round(self._sent_exactly)
+            self._check_open()
+            if size_bytes > 0:
+                while_blocked()
+
+    def _wait(self, duration_ns: int, while_blocked: Callable[[], None]) -> None:
+        end_ns = self._clock.now_ns() + duration_ns
+        while (left_ns := end_ns - self._clock.now_ns()) > 0:
+            self._clock.sleep_ns(min(left_ns, MAX_WAIT_NS))
+            while_blocked()
+
+    def _bytes_per_s(self) -> float:
+        while self._clock.now_ns() >= self._factor_until_ns:
+            self._factor = max(0.05, self._random.normal(1.0, self._model.jitter))
+            self._factor_until_ns += self._model.jitter_interval_ns
+        return self._nominal_bytes_per_s * self._factor
+
+    def _size_bytes(self, message: Message) -> int:
+        if isinstance(message, Pages):
+            runs = len(message.data) + len(message.zero)
+            return pages_frame_bytes(runs) + message.data.page_count * self._page_size
+        return len(self._encoder.encode(message))
+
+    def _count_message(self) -> None:
+        if self._message_count == self._model.loss_message:
+            self._lose()
+            self._check_open()
+        self._message_count += 1
+
+    def _set_rate(self, bytes_per_s: int) -> None:
+        self._nominal_bytes_per_s = bytes_per_s
+
+    def _lose(self) -> None:
+        self.is_open = False
+        self._answers.clear()
+        self._end_destination("the connection is lost")
+
+    def _end_destination(self, reason: str) -> None:
+        if self._destination.status is MigrationStatus.ACTIVE:
+            self._destination.fail(reason)
+
+    def _check_open(self) -> None:
+        if not self.is_open and not self._answers:
+            raise ChannelError("the connection is lost")

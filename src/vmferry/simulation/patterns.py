@@ -1,0 +1,165 @@
+"""How modelled vCPUs write memory: each pattern marks the pages that some CPU time dirties.
+
+A pattern knows how far it is; `write` moves it on by some nanoseconds of CPU time, which a throttled guest gets less
+of. Pages are marked in every bitmap given. Randomness comes from a seeded generator.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from vmferry.memory.bitmap import Bitmap
+
+_NS_PER_S = 1_000_000_000
+
+
+class Pattern(Protocol):
+    """The writing of one or all vCPUs."""
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Mark what is written in `cpu_ns` of CPU time."""
+        ...
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages that are ever written, as (first page, page count)."""
+        ...
+
+
+class Sweep:
+    """The stress program: walk `page_count` pages from `first_page` on, in order, for ever."""
+
+    def __init__(self, first_page: int, page_count: int, pages_per_s: float) -> None:
+        self._first_page = first_page
+        self._page_count = page_count
+        self._pages_per_s = pages_per_s
+        self._position = 0.0
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Mark the stretch walked, around the end if need be."""
+        start = self._position
+        walked = cpu_ns * self._pages_per_s / _NS_PER_S
+        self._position = (start + walked) % self._page_count if self._page_count else 0.0
+        count = int(start + walked) - int(start)
+        if count >= self._page_count:
+            bitmap.set_range(self._first_page, self._page_count)
+            return
+        first = int(start)
+        until_end = min(count, self._page_count - first)
+        bitmap.set_range(self._first_page + first, until_end)
+        bitmap.set_range(self._first_page, count - until_end)
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages walked."""
+        return [(self._first_page, self._page_count)]
+
+
+class Uniform:
+    """Write pages picked at random, each as likely as the other."""
+
+    def __init__(self, first_page: int, page_count: int, pages_per_s: float, random: np.random.Generator) -> None:
+        self._first_page = first_page
+        self._page_count = page_count
+        self._pages_per_s = pages_per_s
+        self._random = random
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Mark each page with the probability that at least one of the writes hits it."""
+        if not self._page_count:
+            return
+        writes = cpu_ns * self._pages_per_s / _NS_PER_S
+        hit = -np.expm1(-writes / self._page_count)
+        count = self._random.binomial(self._page_count, hit)
+        if count == self._page_count:
+            bitmap.set_range(self._first_page, self._page_count)
+            return
+        pages = self._random.choice(self._page_count, count, replace=False, shuffle=False)
+        bitmap.set_pages(pages + self._first_page)
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages picked from."""
+        return [(self._first_page, self._page_count)]
+
+
+class HotCold:
+    """Write pages with a Zipf distribution: the page of rank r is as likely as 1 / r^exponent.
+
+    Pages lie in the order of their rank; ranks are put together in octaves, within which all are alike.
+    """
+
+    def __init__(
+        self, first_page: int, page_count: int, pages_per_s: float, exponent: float, random: np.random.Generator
+    ) -> None:
+        bounds = [0, *(2**octave for octave in range(page_count.bit_length()) if 2**octave < page_count), page_count]
+        starts, ends = (bounds[:-1], bounds[1:]) if page_count else ([], [])
+        weights = [_zipf_mass(start, end, exponent) for start, end in zip(starts, ends, strict=True)]
+        self._octaves = [
+            Uniform(first_page + start, end - start, pages_per_s * weight / sum(weights), random)
+            for start, end, weight in zip(starts, ends, weights, strict=True)
+        ]
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Mark pages of every octave."""
+        for octave in self._octaves:
+            octave.write(cpu_ns, bitmap)
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages of all octaves."""
+        return [area for octave in self._octaves for area in octave.areas()]
+
+
+class Together:
+    """Several patterns at the same time, such as one for each vCPU."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._patterns = patterns
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Let each pattern write for `cpu_ns`."""
+        for pattern in self._patterns:
+            pattern.write(cpu_ns, bitmap)
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages of all patterns."""
+        return [area for pattern in self._patterns for area in pattern.areas()]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A pattern for a while, in CPU time."""
+
+    duration_ns: int
+    pattern: Pattern
+
+
+class Phases:
+    """One pattern after the other, round and round."""
+
+    def __init__(self, phases: Sequence[Phase]) -> None:
+        self._phases = phases
+        self._current = 0
+        self._left_ns = phases[0].duration_ns
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Let the phases write that `cpu_ns` reaches into."""
+        while cpu_ns > 0:
+            share_ns = min(cpu_ns, self._left_ns)
+            self._phases[self._current].pattern.write(share_ns, bitmap)
+            cpu_ns -= share_ns
+            self._left_ns -= share_ns
+            if not self._left_ns:
+                self._current = (self._current + 1) % len(self._phases)
+                self._left_ns = self._phases[self._current].duration_ns
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return the pages of all phases."""
+        return [area for phase in self._phases for area in phase.pattern.areas()]
+
+
+def _zipf_mass(start: int, end: int, exponent: float) -> float:
+    """Approximate the sum of 1 / r^exponent over the ranks start + 1 to end by the integral between the halves."""
+    low, high = start + 0.5, end + 0.5
+    if abs(exponent - 1) < 1e-9:
+        return float(np.log(high / low))
+    return float((high ** (1 - exponent) - low ** (1 - exponent)) / (1 - exponent))

@@ -1,0 +1,246 @@
+"""The shipped engine in virtual time: it ends, loses nothing, and keeps its promises, whatever happens."""
+
+import dataclasses
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vmferry.convergence.policy import VARIANTS
+from vmferry.memory.bitmap import Bitmap
+from vmferry.migration.events import Decided
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Owner
+from vmferry.perf.seed_table import measured_runs, seed_cells
+from vmferry.simulation.run import Simulation, simulate
+from vmferry.simulation.scenario import Scenario, parse_scenario, seed_scenarios
+from vmferry.wire.messages import Message, Pages
+
+S = 1_000_000_000
+BUSY = parse_scenario(
+    b"""
+    name = "busy"
+    guest = { memory = "64M", vcpus = 2, loads = [{ pattern = "sweep", memory = "40M", write-rate = "200MiB/s" }] }
+    link = { rate = "20MiB/s", jitter = 0.1 }
+    parameters = { downtime-limit = 100 }
+    """,
+    "busy",
+)
+
+
+def changed(scenario: Scenario, **sections: dict[str, object]) -> Scenario:
+    data = msgspec.to_builtins(scenario)
+    for name, values in sections.items():
+        data[name] = data[name] | {key.replace("_", "-"): value for key, value in values.items()}
+    return msgspec.convert(data, Scenario)
+
+
+class Contents:
+    """Follows the version of every page on both sides: what the guest wrote, and what was sent."""
+
+    def __init__(self, page_count: int) -> None:
+        self.here = np.zeros(page_count, np.int64)
+        self.there = np.full(page_count, -1, np.int64)
+        self.simulation: Simulation
+
+    def on_write(self, written: Bitmap) -> None:
+        self.here[written.runs().indices()] += 1
+
+    def before_delivery(self, message: Message) -> None:
+        if isinstance(message, Pages):
+            self.simulation.source_guest.catch_up()
+            for pages in (message.data, message.zero):
+                indices = pages.indices()
+                self.there[indices] = self.here[indices]
+
+
+def followed(scenario: Scenario, variant: str, seed: int, **more: object) -> tuple[Simulation, Contents]:
+    contents = Contents(scenario.page_count())
+    simulation = Simulation(
+        scenario, variant, seed, on_write=contents.on_write, before_delivery=contents.before_delivery, **more
+    )
+    contents.simulation = simulation
+    return simulation, contents
+
+
+def assert_promises_kept(simulation: Simulation, contents: Contents) -> None:
+    source, guest = simulation.source, simulation.source_guest
+    assert source.status in (MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED)
+    assert guest.throttle_percent == 0
+    assert not guest.logging
+    assert simulation.running_guests <= 1
+    limit = simulation.parameters.max_cpu_throttle
+    throttles = [e.event.throttle_percent for e in simulation.journal.entries if isinstance(e.event, Decided)]
+    assert max(throttles, default=0) <= limit
+    if source.status is MigrationStatus.COMPLETED:
+        assert simulation.destination_guest.running
+        assert np.array_equal(contents.here, contents.there), "a page was lost"
+    elif source.owner is Owner.SOURCE:
+        assert guest.running
+    else:
+        assert source.owner is Owner.IN_DOUBT
+        assert not guest.running
+
+
+loads = st.fixed_dictionaries(
+    {
+        "pattern": st.sampled_from(["sweep", "uniform", "hot-cold", "idle"]),
+        "memory": st.sampled_from(["0", "4K", "1M", "3M"]),
+        "write-rate": st.sampled_from(["0", "1MiB/s", "30MiB/s", "1GiB/s"]),
+        "duration": st.sampled_from(["100ms", "3s"]),
+    }
+)
+scenarios = st.fixed_dictionaries(
+    {
+        "name": st.just("random"),
+        "guest": st.fixed_dictionaries(
+            {
+                "memory": st.sampled_from(["4M", "3M"]),
+                "vcpus": st.sampled_from([1, 3]),
+                "loads": st.lists(loads, min_size=1, max_size=2),
+                "sync-ns-per-page": st.sampled_from([0.0, 1000.0]),
+                "zero-scan-rate": st.sampled_from(["0", "100MiB/s"]),
+            }
+        ),
+        "link": st.fixed_dictionaries(
+            {
+                "rate": st.sampled_from(["300KiB/s", "2MiB/s", "100MiB/s"]),
+                "jitter": st.sampled_from([0.0, 0.5]),
+                "latency": st.sampled_from(["0ms", "30ms"]),
+                "rate-changes": st.sampled_from(
+                    [[], [["2s", "0"], ["9s", "1MiB/s"]], [["1s", "0"]], [["1s", "50MiB/s"]]]
+                ),
+            }
+        ),
+        "parameters": st.fixed_dictionaries(
+            {
+                "downtime-limit": st.sampled_from([0, 50, 2000]),
+                "max-bandwidth": st.sampled_from([0, 1 << 20]),
+                "max-cpu-throttle": st.sampled_from([20, 99]),
+                "cpu-throttle-tailslow": st.booleans(),
+            }
+        ),
+        "limits": st.just({"max-iterations": 60, "max-time": "120s"}),
+    }
+)
+
+
+@given(scenarios, st.sampled_from(list(VARIANTS)), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_any_scenario_ends_and_keeps_every_promise(data: dict[str, object], variant: str, seed: int) -> None:
+    scenario = msgspec.convert(data, Scenario)
+    simulation, contents = followed(scenario, variant, seed)
+    simulation.run()
+    assert_promises_kept(simulation, contents)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_busy_guest_converges_and_loses_no_page(variant: str) -> None:
+    simulation, contents = followed(BUSY, variant, 0)
+    result = simulation.run()
+    assert result.status == "completed"
+    assert result.max_throttle_percent > 50
+    assert result.work_lost_vcpu_s > 0
+    assert_promises_kept(simulation, contents)
+
+
+def test_losing_the_connection_at_any_message_never_leaves_two_guests_or_none() -> None:
+    simulation, _ = followed(BUSY, "original", 0)
+    total = 0
+
+    def count(message: Message) -> None:
+        nonlocal total
+        total += 1
+
+    simulation.channel._before_delivery = count
+    simulation.run()
+    answers = 3
+    in_doubt = 0
+    for number in [0, 1, 2, 3, 10, *range(total + answers - 8, total + answers)]:
+        lossy = replace(BUSY_LINK, loss_message=number)
+        simulation, contents = followed(BUSY, "original", 0, link=lossy)
+        assert simulation.run().status == "failed"
+        assert_promises_kept(simulation, contents)
+        in_doubt += simulation.owner is Owner.IN_DOUBT
+    assert in_doubt == 2  # Commit itself, and the answer to it
+
+
+BUSY_LINK = BUSY.link_model()
+
+
+@pytest.mark.parametrize("time_s", [0.01, 1, 5, 20])
+def test_losing_the_connection_at_a_time(time_s: float) -> None:
+    simulation, contents = followed(BUSY, "background-sync", 0, link=replace(BUSY_LINK, loss_time_ns=int(time_s * S)))
+    assert simulation.run().status == "failed"
+    assert_promises_kept(simulation, contents)
+
+
+def test_an_outage_is_survived() -> None:
+    outage = replace(BUSY_LINK, rate_changes=((2 * S, 0), (3600 * S, 20 << 20)))
+    scenario = changed(BUSY, limits={"max_time": "2h"})
+    simulation, contents = followed(scenario, "background-sync", 0, link=outage)
+    result = simulation.run()
+    assert result.status == "completed"
+    assert result.total_time_ms > 3_600_000
+    assert_promises_kept(simulation, contents)
+
+
+def test_an_outage_without_end_is_cancelled_by_the_limit() -> None:
+    outage = replace(BUSY_LINK, rate_changes=((2 * S, 0),))
+    simulation, contents = followed(BUSY, "background-sync", 0, link=outage)
+    result = simulation.run()
+    assert result.status == "cancelled"
+    assert result.total_time_ms == pytest.approx(1_200_000, abs=200)
+    assert_promises_kept(simulation, contents)
+
+
+def test_clock_steps_of_hours_do_no_harm() -> None:
+    simulation, contents = followed(BUSY, "background-sync+responsive-throttle", 0)
+    for step_s in (3, 5, 8):
+        simulation.clock.schedule(step_s * S, lambda: simulation.clock.sleep_ns(5 * 3600 * S))
+    simulation.scenario = changed(BUSY, limits={"max_time": "100h"})
+    simulation.run()
+    assert_promises_kept(simulation, contents)
+
+
+@pytest.mark.parametrize("memory", ["0", "4K"])
+def test_guests_of_no_page_and_of_one_page(memory: str) -> None:
+    scenario = changed(BUSY, guest={"memory": memory, "loads": [{"pattern": "idle"}]})
+    simulation, contents = followed(scenario, "original", 0)
+    assert simulation.run().status == "completed"
+    assert_promises_kept(simulation, contents)
+
+
+def test_a_guest_that_never_writes_moves_in_one_pass() -> None:
+    result = simulate(changed(BUSY, guest={"loads": [{"pattern": "idle"}]}), "original")
+    assert (result.status, result.iteration_count, result.max_throttle_percent) == ("completed", 2, 0)
+    assert result.sent_per_memory < 0.01
+
+
+def test_the_same_seed_gives_the_same_journal_and_another_one_does_not() -> None:
+    first, again, other = (msgspec.json.encode(simulate(BUSY, "background-sync", seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first.replace(b'"seed":1', b'"seed":2') != other
+
+
+def test_the_patch_series_scenarios_come_along() -> None:
+    scenarios = list(seed_scenarios())
+    assert [scenario.name for scenario in scenarios] == ["seed-150MB", "seed-3000MB", "seed-5000MB"]
+    shared = [dataclasses.replace(scenario.link_model()) for scenario in scenarios]
+    assert shared[0] == shared[1] == shared[2]
+    assert len({scenario.costs() for scenario in scenarios}) == 1
+    assert len({scenario.guest.loads[0].write_rate for scenario in scenarios}) == 1, "no number is fitted to one cell"
+    assert set(measured_runs()) == {scenario.name for scenario in scenarios}
+
+
+def test_the_patch_series_table_is_reproduced() -> None:
+    cells = {(cell.scenario, cell.variant): cell for cell in seed_cells(seeds=1)}
+    for load in ("seed-3000MB", "seed-5000MB"):
+        times = [cells[load, variant].simulated[0].total_time_ms for variant in list(VARIANTS)[:3]]
+        assert times == sorted(times, reverse=True)
+        for variant in list(VARIANTS)[:3]:
+            assert cells[load, variant].simulated[0].max_throttle_percent == 99
+            assert cells[load, variant].total_time_ratio == pytest.approx(1, abs=0.2)
