@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -18,10 +17,8 @@ from vmferry.migration.journal import FileJournal
 from vmferry.perf.seed_table import Cell, Run, seed_cells
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario, load_scenario
-from vmferry.units import format_duration
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-_NS_PER_MS = 1_000_000
 
 
 @click.command("simulate", short_help="Migrate modelled guests of any size in virtual time.")
@@ -84,23 +81,29 @@ def _write_journal(path: Path, results: list[SimulationResult]) -> None:
 
 
 def _result_table(results: list[SimulationResult]) -> Table:
-    table = Table()
-    for column in ("scenario", "variant"):
-        table.add_column(column, no_wrap=True)
-    for column in ("status", "total", "downtime", "iterations", "throttle", "sent / memory", "guest work lost"):
-        table.add_column(column, justify="right")
-    for result in results:
-        table.add_row(
-            result.scenario,
-            result.variant,
-            result.status,
-            format_duration(result.total_time_ms * _NS_PER_MS),
-            format_duration(result.downtime_ms * _NS_PER_MS),
-            str(result.iteration_count),
-            f"{result.max_throttle_percent} %",
-            f"{result.sent_per_memory:.2f}",
-            f"{result.work_lost_vcpu_s:.0f} vCPU s, {result.work_lost_percent:.0f} %",
-        )
+    table = _compact_table("", "variant", "total s", "down ms", "passes", "max %", "sent x", "lost %")
+    table.caption = "sent x: bytes sent / memory size. lost %: guest work that the throttle took."
+    for scenario, group in groupby(results, key=lambda result: result.scenario):
+        table.add_row(f"[bold]{scenario}[/]")
+        for result in group:
+            table.add_row(
+                result.variant,
+                f"{result.total_time_ms / 1000:.1f}" if result.status == "completed" else result.status,
+                str(result.downtime_ms),
+                str(result.iteration_count),
+                str(result.max_throttle_percent),
+                f"{result.sent_per_memory:.2f}",
+                f"{result.work_lost_percent:.0f}",
+            )
+    return table
+
+
+def _compact_table(title: str, first: str, *others: str) -> Table:
+    """Return a table that fits 80 columns."""
+    table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 1), pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in others:
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 
@@ -112,18 +115,9 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
         for cell in cells:
             click.echo(msgspec.json.encode(cell))
         return
-    table = Table(
-        title="Medians: measured in the patch series | simulated",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1),
-        pad_edge=False,
-    )
-    table.add_column("variant", no_wrap=True)
-    for column in ("total s", "", "down ms", "passes", "max %"):
-        table.add_column(column, justify="right", no_wrap=True)
+    title = "Medians: measured in the patch series | simulated"
+    table = _compact_table(title, "variant", "total s", "", "down ms", "passes", "max %")
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        table.add_section()
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
         for cell in group:
             table.add_row(*_seed_row(cell))

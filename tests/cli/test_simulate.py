@@ -1,0 +1,46 @@
+"""`vmferry simulate` on the command line."""
+
+import json
+from pathlib import Path
+
+from tests.cli.test_cli import run
+from vmferry.migration.journal import read_journal
+
+SCENARIO = """
+name = "small"
+seeds = 2
+guest = { memory = "64M", vcpus = 1, loads = [{ pattern = "uniform", memory = "10M", write-rate = "50MiB/s" }] }
+link = { rate = "20MiB/s" }
+"""
+
+
+def test_results_as_json_and_as_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SCENARIO)
+    lines = run("simulate", str(path), "--json", "--variant", "original").stdout.splitlines()
+    assert [json.loads(line)["seed"] for line in lines] == [0, 1]
+    assert all(json.loads(line)["status"] == "completed" for line in lines)
+    table = run("simulate", str(path), "--seeds", "1").stdout
+    assert table.count("background-sync") == 2
+    assert "periodic-sync" in table
+
+
+def test_a_journal_of_one_run(tmp_path: Path) -> None:
+    path, journal = tmp_path / "small.toml", tmp_path / "journal"
+    path.write_text(SCENARIO)
+    answer = run("simulate", str(path), "--journal", str(journal))
+    assert answer.returncode == 2
+    assert "--journal records one run, but there are 8" in answer.stderr
+    answer = run("simulate", str(path), "--variant", "original", "--seeds", "1", "--journal", str(journal))
+    assert answer.returncode == 0
+    assert next(read_journal(journal)).time_ns == 0
+
+
+def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
+    for words, complaint in (
+        ([], "give either scenario files or --seed-table"),
+        (["/nowhere.toml"], "cannot read the scenario /nowhere.toml: No such file or directory"),
+    ):
+        answer = run("simulate", *words)
+        assert answer.returncode == 2
+        assert answer.stderr == f"vmferry: {complaint}\n"
