@@ -81,8 +81,8 @@ def _write_journal(path: Path, results: list[SimulationResult]) -> None:
 
 
 def _result_table(results: list[SimulationResult]) -> Table:
-    table = _compact_table("", "variant", "total s", "down ms", "passes", "max %", "sent x", "lost %")
-    table.caption = "sent x: bytes sent / memory size. lost %: guest work that the throttle took."
+    table = _compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
+    table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for scenario, group in groupby(results, key=lambda result: result.scenario):
         table.add_row(f"[bold]{scenario}[/]")
         for result in group:
@@ -116,7 +116,7 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
             click.echo(msgspec.json.encode(cell))
         return
     title = "Medians: measured in the patch series | simulated"
-    table = _compact_table(title, "variant", "total s", "", "down ms", "passes", "max %")
+    table = _compact_table(title, "variant", "total s", "", "down ms", "passes", "max")
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
         for cell in group:
