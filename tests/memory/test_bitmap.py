@@ -77,6 +77,17 @@ def test_runs_are_the_set(case: tuple[int, set[int], set[int]]) -> None:
     assert pages_of(again) == pages
 
 
+@given(sizes_and_sets, st.lists(st.integers(0, 1 << 20)))
+def test_pages_by_number_in_any_order_and_more_than_once(
+    case: tuple[int, set[int], set[int]], added: list[int]
+) -> None:
+    size, pages, _ = case
+    bitmap = bitmap_of(size, pages)
+    added = [page % size for page in added]
+    bitmap.set_pages(np.array(added, np.int64))
+    assert pages_of(bitmap) == pages | set(added)
+
+
 def test_runs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bitmap_module, "_BLOCK_WORDS", 2)
     for first, count in ((0, 1000), (100, 300), (127, 1), (128, 128), (999, 1)):

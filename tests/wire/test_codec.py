@@ -36,9 +36,10 @@ def page_messages(draw: st.DrawFn) -> Pages:
     return Pages(*runs.split(flags), draw(st.booleans()))
 
 
+printable = st.characters(codec="utf-8").filter(str.isprintable)
 layouts = st.builds(
     GuestLayout,
-    st.lists(st.builds(RamBlock, st.text(max_size=60), st.integers(0, 2**30)), max_size=4).map(tuple),
+    st.lists(st.builds(RamBlock, st.text(printable, max_size=60), st.integers(0, 2**30)), max_size=4).map(tuple),
     st.integers(1, 4096),
     st.sampled_from([4096, 65536]),
 )
@@ -48,7 +49,7 @@ messages = st.one_of(
     st.builds(State, st.binary(max_size=300)),
     st.builds(Digest, st.binary(max_size=16)),
     st.builds(Commit, st.booleans()),
-    st.builds(Failed, st.text(max_size=200)),
+    st.builds(Failed, st.text(printable, max_size=200)),
     st.sampled_from([Accepted(), Finish(), Ready(), TakenOver()]),
 )
 
@@ -94,6 +95,14 @@ def test_a_reason_that_is_too_long_is_clipped_between_characters() -> None:
     (failed,) = decode(encode([Failed("é" * 4000)]), 1 << 20)
     assert isinstance(failed, Failed)
     assert failed.reason == "é" * 2048
+
+
+@given(st.text())
+def test_a_reason_arrives_as_one_line_whatever_it_was(reason: str) -> None:
+    (failed,) = decode(encode([Failed(reason)]), 1 << 20)
+    assert isinstance(failed, Failed)
+    assert failed.reason.isprintable()
+    assert len(failed.reason) == len(reason)
 
 
 @given(st.binary(max_size=400))
@@ -148,6 +157,8 @@ HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, 1, 0, 0, 4096, 1)
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(5, 3) + run(7, 1)), "overlap"),
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(5, 3) + run(5, 3, zero=1)), "overlap"),
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(0, 4000) + run(1, 1)), "overlap"),
+        (frame_of(fmt.FrameType.PAGES, bytes(8) + run(9, 1) + run(5, 3)), "not in ascending order"),
+        (frame_of(fmt.FrameType.PAGES, bytes(8) + run(1, 1) + run(9, 1, 1) + run(5, 3, 1)), "not in ascending order"),
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(0, 2**23 - 1)), "pages at once, at most"),
         (frame_of(fmt.FrameType.PAGES, bytes(12)), "ends within a run"),
         (frame_of(fmt.FrameType.PAGES, bytes(7)), "too short"),
@@ -157,6 +168,8 @@ HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, 1, 0, 0, 4096, 1)
         (frame_of(fmt.FrameType.COMMIT, b"\2"), "value 2"),
         (frame_of(fmt.FrameType.COMMIT, b""), "too short"),
         (frame_of(fmt.FrameType.FAILED, b"\xff"), "not UTF-8"),
+        (frame_of(fmt.FrameType.FAILED, b"no\x1b[2Jmemory"), "control characters"),
+        (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(1, 2) + b"a\n"), "control characters"),
         (frame_of(fmt.FrameType.HELLO, HELLO.replace(b"vmferry", b"QEVMxyz")), "wrong magic"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:8] + b"\2\0" + HELLO[10:]), "wire format 2, this side 1"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:12] + b"\1" + HELLO[13:]), "features 0x1"),

@@ -82,7 +82,7 @@ class Bitmap:
             self.words[high] &= ~high_mask
 
     def set_pages(self, pages: NDArray[np.int64]) -> None:
-        """Put these pages into the set."""
+        """Put these pages, in any order, into the set."""
         np.bitwise_or.at(self.words, pages >> 6, _ONE << (pages & 63).astype(np.uint64))
 
     def set_runs(self, runs: PageRuns) -> None:

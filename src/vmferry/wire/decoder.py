@@ -109,9 +109,14 @@ class Decoder:
         runs = np.frombuffer(body, fmt.RUN, offset=fmt.PAGES_FIXED.size)
         first = (runs & np.uint64((1 << fmt.RUN_FIRST_BITS) - 1)).astype(np.int64)
         count = (runs >> np.uint64(fmt.RUN_FIRST_BITS)).astype(np.int64) & ((1 << fmt.RUN_COUNT_BITS) - 1)
-        zero = runs >> np.uint64(fmt.RUN_ZERO_BIT) != 0
+        is_zero = runs >> np.uint64(fmt.RUN_ZERO_BIT) != 0
         self._check_runs(first, count)
-        return Pages(PageRuns(first[~zero], count[~zero]), PageRuns(first[zero], count[zero]), final)
+        data = PageRuns(first[~is_zero], count[~is_zero])
+        zero = PageRuns(first[is_zero], count[is_zero])
+        for kind in (data, zero):
+            if (kind.first[1:] < kind.first[:-1]).any():
+                raise PeerError("the peer sent runs of pages that are not in ascending order")
+        return Pages(data, zero, final)
 
     def _check_runs(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         if not len(first):
@@ -156,10 +161,14 @@ def _blocks(body: bytes) -> tuple[RamBlock, ...]:
 
 
 def _text(data: bytes) -> str:
+    """Return text that can be shown as one line without harm to a terminal."""
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError:
         raise PeerError("the peer sent text that is not UTF-8") from None
+    if not text.isprintable():
+        raise PeerError("the peer sent text with control characters")
+    return text
 
 
 def _commit(body: bytes) -> Commit:

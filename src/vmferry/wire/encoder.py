@@ -61,7 +61,7 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
         case Commit(run):
             return FrameType.COMMIT, no_flags, fmt.COMMIT_FIXED.pack(run)
         case Failed(reason):
-            return FrameType.FAILED, no_flags, _clipped(reason)
+            return FrameType.FAILED, no_flags, _one_line(reason)
         case Accepted():
             return FrameType.ACCEPTED, no_flags, b""
         case Finish():
@@ -88,6 +88,7 @@ def _runs(runs: PageRuns, *, zero: bool) -> bytes:
     return (first | count << np.uint64(fmt.RUN_FIRST_BITS) | mark).astype(fmt.RUN).tobytes()
 
 
-def _clipped(reason: str) -> bytes:
-    """UTF-8 of at most the allowed length, cut between characters."""
-    return reason.encode()[: fmt.MAX_REASON_BYTES].decode(errors="ignore").encode()
+def _one_line(reason: str) -> bytes:
+    """Return UTF-8 of at most the allowed length, cut between characters; what cannot be printed becomes a space."""
+    printable = "".join(character if character.isprintable() else " " for character in reason)
+    return printable.encode()[: fmt.MAX_REASON_BYTES].decode(errors="ignore").encode()

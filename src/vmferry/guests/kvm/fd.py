@@ -28,6 +28,17 @@ class KvmFd:
         if fd >= 0:
             os.close(fd)
 
+    def get(self, request: int) -> bytes:
+        """Make a GET ioctl that fills a structure of fixed size, and return it."""
+        structure = bytearray(abi.size_of(request))
+        self._ioctl(request, structure)
+        return bytes(structure)
+
+    def set(self, request: int, structure: bytes) -> None:
+        """Make a SET ioctl with a structure of exactly the right size."""
+        assert len(structure) == abi.size_of(request)
+        self._ioctl(request, bytearray(structure))
+
     def _ioctl(self, request: int, argument: int | bytearray | ctypes.Structure = 0) -> int:
         """Make an ioctl and return its value; a buffer or structure is read and written in place. Raises HostError."""
         # SAFETY: the argument lives until the call returns; the caller made it as large as the kernel expects

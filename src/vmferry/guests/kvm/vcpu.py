@@ -66,17 +66,6 @@ class KvmVcpu(KvmFd):
         """Return the first words of what the kernel says about an exit."""
         return self._run[abi.RUN_EXIT_DATA : abi.RUN_EXIT_DATA + 32]
 
-    def get(self, request: int) -> bytes:
-        """Make a GET ioctl with a fixed structure and return it."""
-        structure = bytearray(abi.size_of(request))
-        self._ioctl(request, structure)
-        return bytes(structure)
-
-    def set(self, request: int, structure: bytes) -> None:
-        """Make a SET ioctl with a structure of exactly the right size."""
-        assert len(structure) == abi.size_of(request)
-        self._ioctl(request, bytearray(structure))
-
     def get_tsc_khz(self) -> int:
         """KVM_GET_TSC_KHZ."""
         return self._ioctl(abi.GET_TSC_KHZ)

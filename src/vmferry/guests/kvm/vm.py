@@ -72,17 +72,6 @@ class KvmVm(KvmFd):
         """KVM_SET_IRQCHIP; the first byte is the chip's number."""
         self._ioctl(abi.SET_IRQCHIP, bytearray(chip))
 
-    def get(self, request: int) -> bytes:
-        """Make a GET ioctl (GET_PIT2, GET_CLOCK) and return its structure."""
-        structure = bytearray(abi.size_of(request))
-        self._ioctl(request, structure)
-        return bytes(structure)
-
-    def set(self, request: int, structure: bytes) -> None:
-        """Make a SET ioctl (SET_PIT2, SET_CLOCK) with a structure of exactly the right size."""
-        assert len(structure) == abi.size_of(request)
-        self._ioctl(request, bytearray(structure))
-
 
 def memory_address(buffer: memoryview) -> int:
     """Return where a writable buffer lies in this process."""

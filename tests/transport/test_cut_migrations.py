@@ -1,0 +1,156 @@
+"""Whole migrations over real sockets through a relay that cuts the connection after any number of bytes."""
+
+import contextlib
+import socket
+import threading
+
+import pytest
+
+from tests.support.memory_guest import MemoryGuest
+from vmferry.errors import VmferryError
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.journal import MemoryJournal
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.source import MigrationSource
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Owner
+from vmferry.transport.stream import StreamChannel
+from vmferry.vm.clock import MonotonicClock
+from vmferry.wire.encoder import Encoder
+from vmferry.wire.messages import Commit
+
+PAGES = 40
+
+
+def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None) -> None:
+    """Pass bytes on; after `limit_bytes` of them, close both ends."""
+    passed = 0
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536 if limit_bytes is None else min(65536, limit_bytes - passed) or 1):
+            if limit_bytes is not None and passed >= limit_bytes:
+                break
+            target.sendall(data)
+            passed += len(data)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    return socket.socketpair()
+
+
+class Migration:
+    """Source and destination in threads of their own, with the relay between them."""
+
+    def __init__(self, cut_forth: int | None = None, cut_back: int | None = None) -> None:
+        clock = MonotonicClock()
+        self.here, self.there = MemoryGuest(PAGES), MemoryGuest(PAGES, running=False)
+        for page in range(0, PAGES, 3):
+            self.here.write(page, page + 1)
+        self.destination = MigrationDestination(self.there, clock, MemoryJournal())
+        (source_end, relay_here), (relay_there, destination_end) = pair(), pair()
+        self._sockets = [source_end, relay_here, relay_there, destination_end]
+        for end in (source_end, destination_end):
+            end.setblocking(False)
+        self._there = StreamChannel(destination_end, self.there)
+        self.source = MigrationSource(
+            self.here,
+            lambda _: StreamChannel(source_end, self.here),
+            clock,
+            MemoryJournal(),
+            MigrationParameters,
+            MigrationCapabilities(),
+        )
+        threads = [
+            threading.Thread(target=relay, args=(relay_here, relay_there, cut_forth)),
+            threading.Thread(target=relay, args=(relay_there, relay_here, cut_back)),
+            threading.Thread(target=self._receive),
+        ]
+        for thread in threads:
+            thread.start()
+        self.source.run()
+        source_end.close()
+        for thread in threads:
+            thread.join()
+        for end in self._sockets:
+            end.close()
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                answer = self.destination.handle(self._there.receive(lambda: None))
+                if answer:
+                    self._there.send(answer, lambda: None)
+                if self.destination.in_charge:
+                    return
+        except VmferryError as error:
+            if not self.destination.in_charge:
+                self.destination.fail(str(error))
+        finally:
+            self._there.close()
+
+    @property
+    def sent_bytes(self) -> int:
+        info = self.source.info().ram
+        assert info
+        return info.transferred
+
+
+def assert_one_owner(migration: Migration) -> None:
+    here, there = migration.here, migration.there
+    assert migration.source.status is MigrationStatus.FAILED
+    assert not (here.running and there.running)
+    assert here.throttle_percent == 0
+    assert not here.logging
+    if migration.source.owner is Owner.SOURCE:
+        assert here.running
+        assert not migration.destination.in_charge
+    else:
+        assert migration.source.owner is Owner.IN_DOUBT
+        assert not here.running
+
+
+@pytest.fixture(scope="module")
+def whole() -> Migration:
+    migration = Migration()
+    assert migration.source.status is MigrationStatus.COMPLETED
+    assert migration.there.running
+    return migration
+
+
+COMMIT_FRAME_BYTES = 17
+
+
+def test_commit_is_the_last_frame(whole: Migration) -> None:
+    assert len(Encoder().encode(Commit(run=True))) == COMMIT_FRAME_BYTES
+
+
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 30, 70, 71, 4000, 20_000, -200, -60, -34, -33, -18])
+def test_a_cut_on_the_way_there_before_commit_costs_nothing(whole: Migration, cut: int) -> None:
+    migration = Migration(cut_forth=cut if cut >= 0 else whole.sent_bytes + cut)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE or cut > -COMMIT_FRAME_BYTES - 2
+
+
+@pytest.mark.parametrize("missing", [17, 16, 8, 1])
+def test_a_cut_within_commit_leaves_the_guest_paused(whole: Migration, missing: int) -> None:
+    migration = Migration(cut_forth=whole.sent_bytes - missing)
+    assert_one_owner(migration)
+    assert not migration.there.running
+
+
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 17, 31])
+def test_a_cut_on_the_way_back_before_ready_costs_nothing(whole: Migration, cut: int) -> None:
+    migration = Migration(cut_back=cut)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE
+
+
+@pytest.mark.parametrize("cut", [32, 33, 47])
+def test_a_cut_within_the_answer_to_commit_leaves_one_running_guest(whole: Migration, cut: int) -> None:
+    migration = Migration(cut_back=cut)
+    assert_one_owner(migration)
+    if migration.source.owner is Owner.IN_DOUBT:
+        assert "hand-over in doubt" in (migration.source.error or "")
