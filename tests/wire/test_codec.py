@@ -36,7 +36,7 @@ def page_messages(draw: st.DrawFn) -> Pages:
     return Pages(*runs.split(flags), draw(st.booleans()))
 
 
-printable = st.characters(codec="utf-8").filter(str.isprintable)
+printable = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
 layouts = st.builds(
     GuestLayout,
     st.lists(st.builds(RamBlock, st.text(printable, max_size=60), st.integers(0, 2**30)), max_size=4).map(tuple),
@@ -97,11 +97,11 @@ def test_a_reason_that_is_too_long_is_clipped_between_characters() -> None:
     assert failed.reason == "é" * 2048
 
 
-@given(st.text())
+@given(st.text(st.characters()))
 def test_a_reason_arrives_as_one_line_whatever_it_was(reason: str) -> None:
     (failed,) = decode(encode([Failed(reason)]), 1 << 20)
     assert isinstance(failed, Failed)
-    assert failed.reason.isprintable()
+    assert len(failed.reason.splitlines()) <= 1
     assert len(failed.reason) == len(reason)
 
 

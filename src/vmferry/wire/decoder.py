@@ -127,7 +127,7 @@ class Decoder:
             raise PeerError(f"the peer sent {count.sum()} pages at once, at most {fmt.MAX_BATCH_PAGES} are allowed")
         order = np.argsort(first, kind="stable")
         ends = (first + count)[order]
-        if ends[-1] > self._page_count or ends.max() > self._page_count:
+        if ends.max() > self._page_count:
             raise PeerError(f"the peer sent page {ends.max() - 1} of a guest that has {self._page_count} pages")
         if (first[order][1:] < ends[:-1]).any():
             raise PeerError("the peer sent runs of pages that overlap")
@@ -166,7 +166,7 @@ def _text(data: bytes) -> str:
         text = data.decode()
     except UnicodeDecodeError:
         raise PeerError("the peer sent text that is not UTF-8") from None
-    if not text.isprintable():
+    if fmt.CONTROL_CHARACTERS.search(text):
         raise PeerError("the peer sent text with control characters")
     return text
 

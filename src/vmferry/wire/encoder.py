@@ -89,6 +89,6 @@ def _runs(runs: PageRuns, *, zero: bool) -> bytes:
 
 
 def _one_line(reason: str) -> bytes:
-    """Return UTF-8 of at most the allowed length, cut between characters; what cannot be printed becomes a space."""
-    printable = "".join(character if character.isprintable() else " " for character in reason)
-    return printable.encode()[: fmt.MAX_REASON_BYTES].decode(errors="ignore").encode()
+    """Return UTF-8 without control characters, of at most the allowed length, cut between characters."""
+    line = fmt.CONTROL_CHARACTERS.sub(" ", reason).encode(errors="replace")
+    return line[: fmt.MAX_REASON_BYTES].decode(errors="ignore").encode()

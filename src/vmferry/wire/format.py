@@ -3,6 +3,7 @@
 All integers are little-endian. A frame is a header and a body; the pages of a Pages frame follow it raw.
 """
 
+import re
 import struct
 from enum import IntEnum, IntFlag
 
@@ -58,6 +59,9 @@ RUN_ZERO_BIT = 63
 
 COMMIT_FIXED = struct.Struct("<B")
 """1 if the guest is to run, 0 if it stays paused."""
+
+CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+"""Not allowed in text, which is shown to people as one line: controls, line and paragraph separators."""
 
 MAX_RUNS = 65_536
 MAX_BATCH_PAGES = 1 << 20

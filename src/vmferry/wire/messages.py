@@ -76,7 +76,7 @@ class TakenOver:
 
 @dataclass(frozen=True)
 class Failed:
-    """Destination, before Commit: it cannot be done, for this reason (one line of printable text)."""
+    """Destination, before Commit: it cannot be done, for this reason (one line)."""
 
     reason: str
 
