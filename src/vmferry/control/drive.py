@@ -91,7 +91,7 @@ def set_up(monitor: QmpClient, parameters: Mapping[str, object], *, auto_converg
 
 
 def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Result:
-    """Migrate to `uri` and return how it ended; `watch` is called with every poll.
+    """Migrate to `uri` and return how it ended; `watch` is called with every poll before.
 
     KeyboardInterrupt, whether it comes from the user or from `watch`, cancels the migration; the
     result then says so.
@@ -102,9 +102,9 @@ def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Re
         try:
             progress = Progress.from_qmp(monitor.execute("query-migrate"))
             max_throttle_percent = max(max_throttle_percent, progress.throttle_percent)
-            watch(progress)
             if progress.ended:
                 return Result(progress, max_throttle_percent)
+            watch(progress)
             time.sleep(POLL_INTERVAL_S)
         except KeyboardInterrupt:
             monitor.execute("migrate_cancel")
