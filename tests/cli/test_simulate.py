@@ -44,3 +44,14 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         answer = run("simulate", *words)
         assert answer.returncode == 2
         assert answer.stderr == f"vmferry: {complaint}\n"
+
+
+def test_the_demo_can_be_simulated_where_there_is_no_kvm() -> None:
+    answer = run("demo", "--simulated")
+    assert answer.returncode == 0
+    assert "Simulated, not a live migration" in answer.stdout
+    assert "scaled 1:10" in answer.stdout
+    lines = run("demo", "--simulated", "--json").stdout.splitlines()
+    times = [json.loads(line)["total_time_ms"] for line in lines]
+    assert times == sorted(times, reverse=True)
+    assert times[2] <= 0.75 * times[0]

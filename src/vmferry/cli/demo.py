@@ -10,20 +10,51 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from vmferry.cli.simulate import result_table
 from vmferry.control.drive import Progress
-from vmferry.perf.demo import SEED_VARIANTS, TIME_SCALE, DemoRun, DemoSetting, run_demo
+from vmferry.errors import HostError
+from vmferry.guests.kvm.system import KvmSystem
+from vmferry.perf.demo import SEED_VARIANTS, TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
 from vmferry.units import format_rate, format_size
 
 
 @click.command("demo", short_help="See a busy VM migrate live, in three variants.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs of each variant.")
+@click.option("--simulated", is_flag=True, help="Migrate a modelled guest in virtual time instead of a real one.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
-def command(repeats: int, as_json: bool) -> None:
+def command(repeats: int, simulated: bool, as_json: bool) -> None:
     """Migrate a real, busy KVM VM between two processes, once for each variant of auto-converge.
 
-    Needs /dev/kvm. Takes about a minute and a half.
+    Takes about a minute and a half. Where KVM cannot be used, says so and simulates.
     """
     setting = DemoSetting()
+    reason = "as asked" if simulated else _why_not_kvm()
+    if reason:
+        _show_simulated(setting, reason, as_json)
+    else:
+        _show_live(setting, repeats, as_json)
+
+
+def _why_not_kvm() -> str | None:
+    try:
+        KvmSystem().close()
+    except HostError as error:
+        return str(error)
+    return None
+
+
+def _show_simulated(setting: DemoSetting, reason: str, as_json: bool) -> None:
+    results = simulate_demo(setting)
+    if as_json:
+        for result in results:
+            click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
+        return
+    console = Console()
+    console.print(f"[bold]Simulated[/], not a live migration: {reason}.\n{_scale(setting)}")
+    console.print(result_table(results))
+
+
+def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:
     screen = _Screen(setting, Console(quiet=as_json))
     runs = []
     with screen.live:
@@ -74,18 +105,21 @@ class _Screen:
         self.live.update(self._render(), refresh=True)
 
     def _render(self) -> Group:
-        setting = self._setting
-        title = Text.from_markup(
-            f"[bold]Live migration of a KVM guest[/]: {setting.vcpu_count} vCPUs rewrite {setting.stress_mib} MiB "
-            f"for ever, link {format_rate(setting.link_bytes_per_s)}, downtime limit {setting.downtime_limit_ms} ms.\n"
-            f"All constants of time scaled 1:{TIME_SCALE} (background sync after {5000 // TIME_SCALE} ms, not 5000)."
-        )
+        title = Text.from_markup(f"[bold]Live migration of a KVM guest[/]: {_scale(self._setting)}")
         return Group(title, *(part for name in SEED_VARIANTS for part in self._lines_of(name)))
 
     def _lines_of(self, variant: str) -> tuple[Text, Table]:
         figures = Table.grid(padding=(0, 2))
         figures.add_row("", *self._lines[variant])
         return Text(variant, style="bold"), figures
+
+
+def _scale(setting: DemoSetting) -> str:
+    return (
+        f"{setting.vcpu_count} vCPUs rewrite {setting.stress_mib} MiB for ever, "
+        f"link {format_rate(setting.link_bytes_per_s)}, downtime limit {setting.downtime_limit_ms} ms.\n"
+        f"All constants of time are scaled 1:{TIME_SCALE}: a background sync after {5000 // TIME_SCALE} ms, not 5000."
+    )
 
 
 def _seed_table(runs: list[DemoRun]) -> Table:

@@ -56,7 +56,7 @@ def command(
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
     else:
-        Console().print(_result_table(results))
+        Console().print(result_table(results))
 
 
 def _simulate_all(
@@ -80,7 +80,8 @@ def _write_journal(path: Path, results: list[SimulationResult]) -> None:
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error
 
 
-def _result_table(results: list[SimulationResult]) -> Table:
+def result_table(results: list[SimulationResult]) -> Table:
+    """Return one line for each simulated run, by scenario."""
     table = _compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for scenario, group in groupby(results, key=lambda result: result.scenario):

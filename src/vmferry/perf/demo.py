@@ -7,12 +7,22 @@ algorithm are divided by TIME_SCALE, and so is the pass: what is compared is the
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from vmferry.control.drive import Progress, Result, drive, require_completed, set_up, variant_settings
 from vmferry.convergence.policy import VARIANTS, Variant
 from vmferry.errors import GuestError
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.scenario import Scenario
 
 TIME_SCALE = 10
+
+LOOPBACK_RATE = "1GB/s"
+"""Only the last pages, for which the rate limit is lifted, go so fast."""
+
+TYPICAL_WRITE_BYTES_PER_S = 2_600_000_000
+"""What the demo's guest writes where the simulation was compared with it (docs/benchmarks.md)."""
 
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 
@@ -37,6 +47,20 @@ class DemoSetting:
             "x-background-sync-interval": 5000 // TIME_SCALE,
             "verify": True,
         }
+
+    def scenario(self, write_bytes_per_s: int) -> Scenario:
+        """Return the same experiment as a simulation, for a guest that writes so fast."""
+        loads = [{"pattern": "sweep", "memory": f"{self.stress_mib}M", "write-rate": str(write_bytes_per_s)}]
+        guest = {"memory": f"{self.memory_mib}M", "vcpus": self.vcpu_count, "loads": loads}
+        parameters = self.parameters(VARIANTS["original"])
+        data = {
+            "name": "demo",
+            "guest": guest,
+            "link": {"rate": LOOPBACK_RATE},
+            "parameters": parameters,
+            "variants": SEED_VARIANTS,
+        }
+        return msgspec.convert(data, Scenario)
 
 
 @dataclass(frozen=True)
@@ -94,6 +118,12 @@ def _migrate(
     if progress.written_pages <= written_before:
         raise GuestError("the guest's counters did not go on from where they stood")
     return DemoRun(name, result, progress.page_count, speed_before, destination.pages_per_s())
+
+
+def simulate_demo(setting: DemoSetting, write_bytes_per_s: int = TYPICAL_WRITE_BYTES_PER_S) -> list[SimulationResult]:
+    """Run the demo on a modelled guest, once for each variant."""
+    scenario = setting.scenario(write_bytes_per_s)
+    return [simulate(scenario, variant) for variant in SEED_VARIANTS]
 
 
 def _require_postmigrate(source: VmProcess) -> None:
