@@ -1,81 +1,81 @@
-"""Making connections. No call waits longer than 100 ms without calling `while_blocked`, which may raise."""
+"""Making connections.
+
+No call waits longer than 100 ms without calling `while_blocked`, which may raise; only the resolver does as it likes.
+"""
 
 import errno
 import os
 import select
 import socket
 import stat
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
 
 from vmferry.errors import ChannelError, UsageError
-from vmferry.transport.uri import Address, TcpAddress, UnixAddress
+from vmferry.transport.uri import Address, UnixAddress
 
-WAIT_MS = 100
+_Target = tuple[Any, ...] | str
+_WAIT_MS = 50
 _UNIX_MODE = 0o600
 
 
-def wait(connection: socket.socket, events: int, while_blocked: Callable[[], None]) -> None:
-    """Return when one of the poll `events` (or an error) is there."""
+def wait_briefly(connection: socket.socket, events: int) -> bool:
+    """Wait up to 50 ms for one of the poll `events` (or an error), and return whether it is there."""
     poll = select.poll()
     poll.register(connection, events)
-    while not poll.poll(WAIT_MS):
-        while_blocked()
+    return bool(poll.poll(_WAIT_MS))
 
 
 def connect(address: Address, while_blocked: Callable[[], None]) -> socket.socket:
     """Return a non-blocking connection. Raises ChannelError that says what may be wrong."""
-    family, target = _resolve(address)
-    connection = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        connection.setblocking(False)
-        _tune(connection)
-        _finish_connecting(connection, target, while_blocked)
-    except OSError as error:
-        connection.close()
-        raise ChannelError(
-            f"cannot connect to {address}: {os.strerror(error.errno or 0)}; is it listening there?"
-        ) from error
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+    reason = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    for family, target in _resolve(address):
+        try:
+            return _connected(family, target, while_blocked)
+        except OSError as error:
+            reason = error
+    raise ChannelError(f"cannot connect to {address}: {reason.strerror}; is it listening there?") from reason
 
 
 def listen(address: Address) -> socket.socket:
     """Return a listening socket. Raises ChannelError if the address cannot be used."""
-    family, target = _resolve(address)
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    family, target = _resolve(address)[0]
     try:
-        if isinstance(address, UnixAddress):
-            bind_unix(listener, address.path)
-        else:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-        listener.listen(1)
-        listener.setblocking(False)
+        with ExitStack() as on_failure:
+            listener = on_failure.enter_context(socket.socket(family, socket.SOCK_STREAM))
+            if isinstance(address, UnixAddress):
+                _bind_unix(listener, address.path)
+            else:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                listener.bind(target)
+            listener.listen(1)
+            listener.setblocking(False)
+            on_failure.pop_all()
     except OSError as error:
-        listener.close()
-        raise ChannelError(f"cannot listen at {address}: {os.strerror(error.errno or 0)}") from error
-    except UsageError:
-        listener.close()
-        raise
+        raise ChannelError(f"cannot listen at {address}: {error.strerror}") from error
     return listener
 
 
 def accept(listener: socket.socket, while_blocked: Callable[[], None]) -> socket.socket:
-    """Return the next incoming connection, non-blocking."""
+    """Return the next incoming connection, non-blocking. Raises ChannelError."""
     while True:
-        wait(listener, select.POLLIN, while_blocked)
+        if not wait_briefly(listener, select.POLLIN):
+            while_blocked()
+            continue
         try:
             connection, _ = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             continue  # it went away before we got to it
+        except OSError as error:
+            raise ChannelError(f"cannot accept a connection: {error.strerror}") from error
         connection.setblocking(False)
         _tune(connection)
         return connection
 
 
-def bind_unix(listener: socket.socket, path: str) -> None:
+def _bind_unix(listener: socket.socket, path: str) -> None:
     """Bind to a path that only this user may use, in place of a socket left by a dead process.
 
     Raises UsageError if something else is at that path, or if a living process listens there.
@@ -96,32 +96,43 @@ def _remove_stale(path: str) -> None:
     if not stat.S_ISSOCK(mode):
         raise UsageError(f"'{path}' exists and is not a socket; remove it or choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
-        if probe.connect_ex(path) == 0:
+        probe.setblocking(False)  # a living process may be too busy to accept
+        if probe.connect_ex(path) in (0, errno.EAGAIN):
             raise UsageError(f"another process listens at '{path}'; end it or choose another path")
     os.unlink(path)
 
 
-def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[object, ...] | str]:
+def _resolve(address: Address) -> list[tuple[socket.AddressFamily, _Target]]:
+    """Return all that an address may mean, best first. A name server that does not answer makes this slow."""
     if isinstance(address, UnixAddress):
-        return socket.AF_UNIX, address.path
-    assert isinstance(address, TcpAddress)
+        return [(socket.AF_UNIX, address.path)]
     try:
         found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
+    except OSError as error:
         raise ChannelError(f"cannot resolve the host of {address}: {error.strerror}") from error
-    family, _, _, _, target = found[0]
-    return family, target
+    except UnicodeError as error:
+        raise ChannelError(f"cannot resolve the host of {address}: not a host name") from error
+    return [(family, target) for family, _, _, _, target in found]
 
 
-def _finish_connecting(
-    connection: socket.socket, target: tuple[object, ...] | str, while_blocked: Callable[[], None]
-) -> None:
-    code = connection.connect_ex(target)
-    if code in (errno.EINPROGRESS, errno.EAGAIN):
-        wait(connection, select.POLLOUT, while_blocked)
-        code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    if code:
-        raise OSError(code, os.strerror(code))
+def _connected(family: socket.AddressFamily, target: _Target, while_blocked: Callable[[], None]) -> socket.socket:
+    with ExitStack() as on_failure:
+        connection = on_failure.enter_context(socket.socket(family, socket.SOCK_STREAM))
+        connection.setblocking(False)
+        _tune(connection)
+        code = connection.connect_ex(target)
+        while code == errno.EAGAIN and family == socket.AF_UNIX:  # the listener's queue is full: nothing to wait for
+            time.sleep(_WAIT_MS / 1000)
+            while_blocked()
+            code = connection.connect_ex(target)
+        if code == errno.EINPROGRESS:
+            while not wait_briefly(connection, select.POLLOUT):
+                while_blocked()
+            code = connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            raise OSError(code, os.strerror(code))
+        on_failure.pop_all()
+    return connection
 
 
 def _tune(connection: socket.socket) -> None:

@@ -1,26 +1,32 @@
 """A channel over a stream socket. Page bytes go from guest memory to the socket and back without a copy.
 
 The source gives the kernel views of guest memory (`sendmsg`), the destination lets it write straight into
-guest memory (`recv_into`).
+guest memory (`recvmsg_into`).
 """
 
 import select
 import socket
+import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import xxhash
 
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
-from vmferry.transport.sockets import wait
+from vmferry.transport.sockets import wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Message, Pages
 
+_T = TypeVar("_T")
+
 _MAX_VIEWS = 1024
 """The kernel's IOV_MAX."""
+
+_CALL_BACK_NS = 50_000_000
+"""With waits of 50 ms, this makes 100 ms at most between two calls of `while_blocked`."""
 
 _READ_BYTES = 1 << 20
 """Read at once of a frame; a peer that announces more must also send it before memory is taken for it."""
@@ -47,6 +53,7 @@ class StreamChannel:
     def __init__(self, connection: socket.socket, memory: PageMemory) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
+        self._called_back_ns = time.monotonic_ns()
         self._socket = connection
         self._memory = memory
         self._encoder = Encoder()
@@ -64,15 +71,16 @@ class StreamChannel:
         message = None
         while message is None:
             buffer = memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
-            message = self._decoder.feed(buffer[: self._receive_some(buffer, while_blocked)])
+            message = self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
         if isinstance(message, Pages):
             self._receive_pages(message, while_blocked)
         return message
 
     def _receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
         views = self._views(pages.data)
-        for view in views:
-            self._receive_all(view, while_blocked)
+        missing = views
+        while missing:
+            missing = _without_first(missing, self._receive_some(missing, while_blocked))
         if pages.final and _checksum(views) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
 
@@ -85,34 +93,41 @@ class StreamChannel:
 
     def _send_all(self, views: list[memoryview], while_blocked: Callable[[], None]) -> None:
         while views:
-            try:
-                sent = self._socket.sendmsg(views[:_MAX_VIEWS])
-            except BlockingIOError:
-                wait(self._socket, select.POLLOUT, while_blocked)
-                continue
-            except OSError as error:
-                raise _lost(error) from error
+            sent = self._when_ready(select.POLLOUT, while_blocked, self._socket.sendmsg, views[:_MAX_VIEWS])
             self.sent_bytes += sent
             views = _without_first(views, sent)
 
-    def _receive_all(self, view: memoryview, while_blocked: Callable[[], None]) -> None:
-        while view:
-            view = view[self._receive_some(view, while_blocked) :]
+    def _receive_some(self, views: list[memoryview], while_blocked: Callable[[], None]) -> int:
+        """Fill the beginning of the views with at least one byte and return how many."""
+        received, *_ = self._when_ready(select.POLLIN, while_blocked, self._socket.recvmsg_into, views[:_MAX_VIEWS])
+        if received == 0:
+            raise ChannelError("the peer closed the connection before the migration was complete")
+        self.received_bytes += received
+        return received
 
-    def _receive_some(self, view: memoryview, while_blocked: Callable[[], None]) -> int:
-        """Fill the beginning of `view` with at least one byte and return how many."""
+    def _when_ready(
+        self,
+        events: int,
+        while_blocked: Callable[[], None],
+        call: Callable[[list[memoryview]], _T],
+        views: list[memoryview],
+    ) -> _T:
+        """Make a system call, again until it need not wait."""
         while True:
+            self._call_back_if_due(while_blocked)
             try:
-                received = self._socket.recv_into(view)
+                return call(views)
             except BlockingIOError:
-                wait(self._socket, select.POLLIN, while_blocked)
-                continue
+                wait_briefly(self._socket, events)
             except OSError as error:
-                raise _lost(error) from error
-            if received == 0:
-                raise ChannelError("the peer closed the connection before the migration was complete")
-            self.received_bytes += received
-            return received
+                raise ChannelError(f"the connection is lost: {error.strerror or error}") from error
+
+    def _call_back_if_due(self, while_blocked: Callable[[], None]) -> None:
+        """A peer that trickles never lets us wait for long, and yet must not keep us from calling back."""
+        now_ns = time.monotonic_ns()
+        if now_ns - self._called_back_ns >= _CALL_BACK_NS:
+            self._called_back_ns = now_ns
+            while_blocked()
 
 
 def _without_first(views: list[memoryview], size_bytes: int) -> list[memoryview]:
@@ -129,7 +144,3 @@ def _checksum(views: list[memoryview]) -> int:
     for view in views:
         digest.update(view)
     return digest.intdigest()
-
-
-def _lost(error: OSError) -> ChannelError:
-    return ChannelError(f"the connection is lost: {error.strerror or error}")
