@@ -7,6 +7,7 @@ import pytest
 from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
+from bench.simulation import main as simulation
 from click.testing import CliRunner
 
 
@@ -23,6 +24,12 @@ def test_memory(tmp_path: Path) -> None:
     result = CliRunner().invoke(memory, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"bitmap_runs", "bitmap_take", "zero_pages", "encode", "decode"} <= samples_of(tmp_path / "samples").keys()
+
+
+def test_simulation(tmp_path: Path) -> None:
+    result = CliRunner().invoke(simulation, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
+    assert result.exit_code == 0, result.output
+    assert {"simulated_page_send", "simulated_sync"} == samples_of(tmp_path / "samples").keys()
 
 
 @pytest.mark.kvm

@@ -1,0 +1,77 @@
+"""What simulating costs in real time, by the guest's size: `python -m bench.simulation --help`."""
+
+import time
+from pathlib import Path
+
+import click
+
+from bench.samples import Samples, recording
+from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.migration.ram import RamState
+from vmferry.simulation.clock import VirtualClock
+from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.patterns import Sweep
+from vmferry.simulation.run import Simulation
+from vmferry.simulation.scenario import parse_scenario
+
+PAGES_PER_GIB = 1 << 18
+SYNCS = 5
+
+FULL_AND_QUIET = """
+name = "full"
+[guest]
+memory = "{gib}G"
+vcpus = 1
+[[guest.loads]]
+pattern = "sweep"
+memory = "{gib}G"
+[link]
+rate = "100Gbit/s"
+"""
+
+
+def page_send_ns(gib: int) -> float:
+    """Migrate a guest that has used all its memory and is quiet now: real time by pages sent."""
+    simulation = Simulation(parse_scenario(FULL_AND_QUIET.format(gib=gib).encode(), "full"), "original", 0)
+    start_ns = time.perf_counter_ns()
+    result = simulation.run()
+    elapsed_ns = time.perf_counter_ns() - start_ns
+    assert result.status == "completed", result.error
+    return elapsed_ns / (gib * PAGES_PER_GIB)
+
+
+def sync_ms(gib: int) -> float:
+    """Sync a guest that dirties a hundredth of its memory in between, in the mode that keeps three bitmaps."""
+    page_count = gib * PAGES_PER_GIB
+    clock = VirtualClock()
+    guest = SimulatedGuest(clock, page_count, 1, Sweep(0, page_count, page_count / 100))
+    guest.start_dirty_log()
+    ram = RamState(page_count, BackgroundSync.PRESERVE)
+    elapsed_ns = 0
+    for _ in range(SYNCS):
+        clock.sleep_ns(1_000_000_000)
+        start_ns = time.perf_counter_ns()
+        ram.background_sync(guest)
+        elapsed_ns += time.perf_counter_ns() - start_ns
+    return elapsed_ns / SYNCS / 1e6
+
+
+@click.command()
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
+@click.option("--runs", default=5, show_default=True, help="Runs of each size.")
+@click.option("--gib", "sizes", multiple=True, type=int, default=(1, 10, 100, 1000), show_default=True)
+def main(output: Path | None, runs: int, sizes: tuple[int, ...]) -> None:
+    """Measure real time per simulated page and per dirty sync."""
+    with recording(output) as samples:
+        for _ in range(runs):
+            for gib in sizes:
+                measure(samples, gib)
+
+
+def measure(samples: Samples, gib: int) -> None:
+    samples.add("simulated_page_send", page_send_ns(gib), "ns", gib=gib)
+    samples.add("simulated_sync", sync_ms(gib), "ms", gib=gib)
+
+
+if __name__ == "__main__":
+    main()
