@@ -9,7 +9,11 @@ import click
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from bench.samples import Samples, recording
 from vmferry.control.drive import require_completed
+from vmferry.guests.payload.invariants import PAGE_BYTES
+from vmferry.perf.demo import DemoSetting, run_demo
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.scenarios import SEED_VARIANTS
+from vmferry.simulation.run import simulate
 
 MIB = 1 << 20
 RESPONSIVE = "background-sync+responsive-throttle"
@@ -53,6 +57,25 @@ def benchmark(measure: Callable[..., None]) -> Callable[..., None]:
 
     run.__name__, run.__doc__ = measure.__name__, measure.__doc__
     return run
+
+
+@bench.command()
+@click.option("--memory", default=256, show_default=True, help="Guest memory in MiB.")
+@click.option("--stress", default=128, show_default=True, help="Memory rewritten for ever in MiB.")
+@benchmark
+def demo(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int) -> None:
+    """The demo's runs, and each of them simulated with the speed that its guest had."""
+    setting = DemoSetting(memory_mib=memory, stress_mib=stress)
+    for _ in range(runs):
+        for run in run_demo(setting, lambda variant, progress: None, lambda variant, text: None):
+            scenario = setting.scenario(round(run.speed_before_pages_per_s * PAGE_BYTES))
+            simulated = simulate(scenario, run.variant)
+            samples.add("total_time", run.result.last.elapsed_ms / 1000, "s", variant=run.variant, kind="live")
+            samples.add("total_time", simulated.total_time_ms / 1000, "s", variant=run.variant, kind="simulated")
+    for variant in SEED_VARIANTS:
+        live, first = (samples.median("total_time", kind="live", variant=name) for name in (variant, SEED_VARIANTS[0]))
+        simulated_s = samples.median("total_time", kind="simulated", variant=variant)
+        click.echo(f"{variant}: {live / first:.2f} of original, simulated {simulated_s / live - 1:+.1%}", err=True)
 
 
 @bench.command()

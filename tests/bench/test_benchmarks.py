@@ -46,6 +46,7 @@ def test_guest(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "names"),
     [
+        (["demo", "--memory", "32", "--stress", "8"], {"total_time"}),
         (["throughput", "--memory", "32"], {"throughput"}),
         (["converge", "--memory", "64", "--stress", "16", "--rate", "128"], {"total_time", "downtime", "max_throttle"}),
         (["downtime", "--memory", "64", "--stress", "16", "--rate", "128"], {"downtime", "downtime_hand-over"}),

@@ -14,7 +14,8 @@ from vmferry.cli.simulate import result_table
 from vmferry.control.drive import Progress
 from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
-from vmferry.perf.demo import SEED_VARIANTS, TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
+from vmferry.perf.demo import TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
+from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.units import format_rate, format_size
 
 

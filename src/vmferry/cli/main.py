@@ -11,6 +11,7 @@ from vmferry.errors import UsageError, VmferryError
 _COMMANDS = {
     "demo": "vmferry.cli.demo",
     "migrate": "vmferry.cli.migrate",
+    "perf": "vmferry.cli.perf",
     "simulate": "vmferry.cli.simulate",
     "vm": "vmferry.cli.vm",
 }

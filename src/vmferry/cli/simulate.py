@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vmferry.cli.tables import compact_table
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
@@ -82,7 +83,7 @@ def _write_journal(path: Path, results: list[SimulationResult]) -> None:
 
 def result_table(results: list[SimulationResult]) -> Table:
     """Return one line for each simulated run, by scenario."""
-    table = _compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
+    table = compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for scenario, group in groupby(results, key=lambda result: result.scenario):
         table.add_row(f"[bold]{scenario}[/]")
@@ -99,15 +100,6 @@ def result_table(results: list[SimulationResult]) -> Table:
     return table
 
 
-def _compact_table(title: str, first: str, *others: str) -> Table:
-    """Return a table that fits 80 columns."""
-    table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 1), pad_edge=False)
-    table.add_column(first, no_wrap=True)
-    for column in others:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
-
-
 def _show_seed_table(seeds: int, as_json: bool) -> None:
     with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("simulating", total=9 * seeds)
@@ -117,7 +109,7 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
             click.echo(msgspec.json.encode(cell))
         return
     title = "Medians: measured in the patch series | simulated"
-    table = _compact_table(title, "variant", "total s", "", "down ms", "passes", "max")
+    table = compact_table(title, "variant", "total s", "", "down ms", "passes", "max")
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
         for cell in group:

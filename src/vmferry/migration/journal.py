@@ -1,8 +1,11 @@
 """The record of a migration: one JSON object per line, `{"time-ns": ..., "event": {...}}`.
 
-A journal may come from anywhere, so reading one is strict: long lines and unknown events are refused.
+A journal may come from anywhere, so reading one is strict: long lines and unknown events are refused. One whose name
+ends in `.gz` is unpacked while it is read.
 """
 
+import gzip
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -63,11 +66,12 @@ def read_journal(path: Path) -> Iterator[Entry]:
     """Yield the entries of a journal file. Raises UsageError that names the file and the line."""
     decoder = msgspec.json.Decoder(Entry)
     try:
-        with path.open("rb") as file:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 yield _decode(decoder, line, f"{path}:{number}")
-    except OSError as error:
-        raise UsageError(f"cannot read the journal {path}: {error.strerror}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"cannot read the journal {path}: {reason}") from error
 
 
 def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:

@@ -13,6 +13,7 @@ from vmferry.control.drive import Progress, Result, drive, require_completed, se
 from vmferry.convergence.policy import VARIANTS, Variant
 from vmferry.errors import GuestError
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
 
@@ -23,8 +24,6 @@ LOOPBACK_RATE = "1GB/s"
 
 TYPICAL_WRITE_BYTES_PER_S = 2_600_000_000
 """What the demo's guest writes where the simulation was compared with it (docs/benchmarks.md)."""
-
-SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 
 
 @dataclass(frozen=True)

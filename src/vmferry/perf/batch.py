@@ -1,0 +1,49 @@
+"""Measures many scenarios, several times each, and keeps what is done when it is interrupted."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from vmferry.perf.measure import Job, PerfRun, measure
+from vmferry.perf.results import ResultSet
+from vmferry.perf.scenarios import PerfScenario
+
+_UNEVEN_LOAD = 0.2
+
+
+def missing_jobs(scenarios: Sequence[tuple[str, PerfScenario]], repeats: int, results: ResultSet) -> list[Job]:
+    """Return what is still to be measured: all scenarios once, then all a second time, and so on.
+
+    Repeats that are far apart in time show whether the machine has changed meanwhile.
+    """
+    return [
+        job
+        for number in range(repeats)
+        for job in (Job(comparison, scenario, number) for comparison, scenario in scenarios)
+        if not results.has(job)
+    ]
+
+
+def run_jobs(jobs: Sequence[Job], results: ResultSet, tell: Callable[[Job], None]) -> list[PerfRun]:
+    """Measure every job, `tell` being called before each; a failed one is recorded and the next begins."""
+    runs = []
+    for job in jobs:
+        tell(job)
+        run = measure(job, results.journal_path(job))
+        results.add(run)
+        runs.append(run)
+    return runs
+
+
+def uneven_loads(runs: Sequence[PerfRun]) -> list[str]:
+    """Say which guests were, before they were migrated, unlike those of the other runs with the same load."""
+    speeds: dict[str, list[float]] = defaultdict(list)
+    for run in runs:
+        speeds[run.job.scenario.load_label].append(run.pages_per_s_before)
+    warnings = []
+    for run in runs:
+        usual = statistics.median(speeds[run.job.scenario.load_label])
+        share = run.pages_per_s_before / usual if usual else 1.0
+        if abs(share - 1) > _UNEVEN_LOAD:
+            warnings.append(f"{run.job.label}: the guest ran at {share:.0%} of the usual speed before")
+    return warnings

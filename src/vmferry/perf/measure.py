@@ -1,0 +1,205 @@
+"""Measures one migration of a real, busy guest: the migration's own figures, and the guest's speed from outside.
+
+What the guest does is read from the counters that its payload keeps in its memory, so it is not the migration's own
+word. A run whose load was not what it should have been says so in `flags`.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from vmferry import __version__
+from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.errors import VmferryError
+from vmferry.guests.payload.invariants import PAGE_BYTES
+from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.scenarios import MIB, PerfScenario
+
+SAMPLE_INTERVAL_S = 0.5
+_WARM_UP_S = 2.0
+_COOL_DOWN_S = 2.0
+_SLOWEST_VCPU_SHARE = 0.5
+_WAITING_SHARE_MAX = 0.25
+_REGAINED_SHARE_MIN = 0.7
+
+
+class GuestSample(msgspec.Struct, frozen=True, array_like=True):
+    """Pages that each vCPU has written up to a moment, in seconds since the migration began."""
+
+    time_s: float
+    written_pages: list[int]
+
+
+class Job(msgspec.Struct, frozen=True):
+    """One repeat, counted from 0, of one scenario of a comparison."""
+
+    comparison: str
+    scenario: PerfScenario
+    number: int
+
+    @property
+    def label(self) -> str:
+        """All that tells this job from others, fit for a file name."""
+        return f"{self.comparison}_{self.scenario.label}_{self.number}"
+
+
+class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One measured migration; the figures are 0 where it did not come so far."""
+
+    job: Job
+    status: str
+    """`completed`, `cancelled`, `failed`, or `error` if it could not even be run."""
+    error: str = ""
+    flags: list[str] = []
+    """What was not as it should have been."""
+    total_time_ms: int = 0
+    downtime_ms: int = 0
+    iteration_count: int = 0
+    dirty_sync_count: int = 0
+    max_throttle_percent: int = 0
+    sent_bytes: int = 0
+    pages_per_s_before: float = 0.0
+    pages_per_s_after: float = 0.0
+    work_lost_percent: float = 0.0
+    """What the guest did during the migration is so much less than at its speed before."""
+    waiting_percent: float = 0.0
+    """Of the time that its vCPUs could have run before, so much they waited for a processor of the host."""
+    samples: list[GuestSample] = []
+    started_at_s: float = 0.0
+    host: dict[str, str] = {}
+
+
+def measure(job: Job, journal: Path) -> PerfRun:
+    """Run one migration and write its journal. Whatever goes wrong is told in the result, not raised."""
+    measurement = _Measurement(job.scenario)
+    started_at_s = time.time()
+    try:
+        figures = measurement.run(journal)
+    except VmferryError as error:
+        figures = {"status": "error", "error": str(error)}
+    return PerfRun(
+        job=job,
+        flags=measurement.flags,
+        samples=measurement.samples,
+        started_at_s=started_at_s,
+        host={"cpus": str(os.cpu_count()), "kernel": platform.release(), "vmferry": __version__},
+        **figures,
+    )
+
+
+class _Measurement:
+    """One run and what was seen on the way."""
+
+    def __init__(self, scenario: PerfScenario) -> None:
+        self.flags: list[str] = []
+        self.samples: list[GuestSample] = []
+        self._scenario = scenario
+        self._start_s = 0.0
+        self._limit_hit = ""
+
+    def run(self, journal: Path) -> dict[str, Any]:
+        """Return the figures. Raises VmferryError if no migration came about, or the guest is broken after it."""
+        scenario = self._scenario
+        with Lab() as lab:
+            source, destination, uri = lab.start_pair(
+                ["--memory", str(scenario.memory_bytes), "--cpus", str(scenario.vcpu_count)],
+                ["--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)],
+            )
+            source.wait_for_passes(2)
+            waiting_share = waiting_share_during(source, lambda: time.sleep(_WARM_UP_S))
+            before = self._checked_speed(source)
+            set_up(source.monitor, scenario.parameters(), auto_converge=scenario.variant is not None)
+            result, work_lost = self._migrate(source, destination, uri, before)
+            owner = destination if result.completed else source
+            owner.check_memory()
+            after = owner.pages_per_s(_COOL_DOWN_S)
+        if waiting_share > _WAITING_SHARE_MAX:
+            self.flags.append(f"the vCPUs waited {waiting_share:.0%} of their time for a processor of the host")
+        if after < _REGAINED_SHARE_MIN * before:
+            self.flags.append(f"after it the guest runs at {after / before:.0%} of its speed before")
+        return _figures(result, self._limit_hit) | {
+            "pages_per_s_before": before,
+            "pages_per_s_after": after,
+            "work_lost_percent": 100 * work_lost,
+            "waiting_percent": 100 * waiting_share,
+        }
+
+    def _checked_speed(self, source: VmProcess) -> float:
+        """Measure the undisturbed guest, and flag a load that is not the one that was asked for."""
+        start, start_s = source.progress(), time.monotonic()
+        time.sleep(_WARM_UP_S)
+        end, seconds = source.progress(), time.monotonic() - start_s
+        speeds = [b.written_pages - a.written_pages for a, b in zip(start.vcpus, end.vcpus, strict=True)]
+        if end.page_count * PAGE_BYTES != self._scenario.stress_mib * MIB:
+            self.flags.append(f"the guest rewrites {end.page_count} pages, not {self._scenario.stress_mib} MiB")
+        if min(speeds) < _SLOWEST_VCPU_SHARE * max(speeds):
+            self.flags.append(f"a vCPU writes {min(speeds) / max(speeds):.0%} of what the fastest does")
+        return sum(speeds) / seconds
+
+    def _migrate(
+        self, source: VmProcess, destination: VmProcess, uri: str, pages_per_s_before: float
+    ) -> tuple[Result, float]:
+        """Migrate; return how it ended and which share of the guest's work was lost meanwhile."""
+        self._start_s = time.monotonic()
+        self._sample(source)
+        result = drive(source.monitor, uri, lambda progress: self._watch(source, progress))
+        self._sample(destination if result.completed else source)
+        if result.last.status == "cancelled" and not self._limit_hit:
+            raise KeyboardInterrupt  # it was the user who cancelled, not we
+        first, last = self.samples[0], self.samples[-1]
+        possible = pages_per_s_before * (last.time_s - first.time_s)
+        return result, 1 - (sum(last.written_pages) - sum(first.written_pages)) / possible
+
+    def _watch(self, source: VmProcess, progress: Progress) -> None:
+        """Sample the guest now and then, and call the migration off at its limits."""
+        if time.monotonic() - self._start_s - self.samples[-1].time_s >= SAMPLE_INTERVAL_S:
+            self._sample(source)
+        if progress.iteration_count > self._scenario.max_iterations:
+            self._limit_hit = f"more than {self._scenario.max_iterations} iterations"
+        elif progress.elapsed_ms > self._scenario.max_time_s * 1000:
+            self._limit_hit = f"it took longer than {self._scenario.max_time_s} s"
+        if self._limit_hit:
+            raise KeyboardInterrupt  # cancels
+
+    def _sample(self, vm: VmProcess) -> None:
+        vcpus = vm.progress().vcpus
+        time_s = round(time.monotonic() - self._start_s, 3)
+        self.samples.append(GuestSample(time_s, [vcpu.written_pages for vcpu in vcpus]))
+
+
+def waiting_share_during(vm: VmProcess, action: Callable[[], None]) -> float:
+    """Return which share of the time in which its vCPUs were ready to run they waited for a processor.
+
+    Linux tells for each thread how long it ran and how long it waited (`/proc/PID/task/TID/schedstat`).
+    """
+    start = _run_and_wait_ns(vm)
+    action()
+    ran, waited = (end - begin for begin, end in zip(start, _run_and_wait_ns(vm), strict=True))
+    return waited / (ran + waited) if ran + waited else 0.0
+
+
+def _run_and_wait_ns(vm: VmProcess) -> tuple[int, int]:
+    ran = waited = 0
+    for vcpu in vm.monitor.execute("query-cpus-fast"):
+        fields = Path(f"/proc/{vm.process.pid}/task/{vcpu['thread-id']}/schedstat").read_text().split()
+        ran, waited = ran + int(fields[0]), waited + int(fields[1])
+    return ran, waited
+
+
+def _figures(result: Result, limit_hit: str) -> dict[str, Any]:
+    last = result.last
+    return {
+        "status": last.status,
+        "error": limit_hit or last.error or "",
+        "total_time_ms": last.elapsed_ms,
+        "downtime_ms": last.downtime_ms or 0,
+        "iteration_count": last.iteration_count,
+        "dirty_sync_count": last.dirty_sync_count,
+        "max_throttle_percent": result.max_throttle_percent,
+        "sent_bytes": last.sent_bytes,
+    }

@@ -1,0 +1,147 @@
+"""What `vmferry perf` measures: a guest, its load, a link and the migration's settings, and named comparisons of them.
+
+The comparisons follow those of QEMU's guestperf where they have a meaning here. A label is computed from the values,
+so it cannot lie about them.
+"""
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from itertools import product
+
+import msgspec
+
+from vmferry.control.drive import variant_settings
+from vmferry.convergence.policy import find_variant
+from vmferry.errors import UsageError
+from vmferry.migration.parameters import MigrationParameters
+from vmferry.units import format_size
+
+MIB = 1 << 20
+SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
+_HEADROOM_BYTES = 16 * MIB
+"""What the stress payload needs beside the memory that it rewrites."""
+
+
+class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
+    """One guest and how it is migrated. Without a variant, auto-converge is off."""
+
+    vcpu_count: int = 2
+    memory_bytes: int = 1024 * MIB
+    stress_bytes: int = 512 * MIB
+    """Rewritten for ever, by all vCPUs together."""
+    bandwidth_bytes_per_s: int = 0
+    """0 is no limit."""
+    downtime_limit_ms: int = 500
+    variant: str | None = None
+    throttle_step_percent: int = 10
+    time_scale: int = 1
+    """The algorithm's constants of time are divided by this."""
+    max_iterations: int = 30
+    max_time_s: int = 300
+
+    @property
+    def label(self) -> str:
+        """All that tells this scenario from others, fit for a file name."""
+        parts = [
+            self.variant or "no-auto-converge",
+            f"{self.vcpu_count}cpu",
+            f"{_size(self.stress_bytes)}-of-{_size(self.memory_bytes)}",
+            f"{_size(self.bandwidth_bytes_per_s)}ps" if self.bandwidth_bytes_per_s else "unlimited",
+            f"{self.downtime_limit_ms}ms",
+        ]
+        if self.throttle_step_percent != 10:
+            parts.append(f"step{self.throttle_step_percent}")
+        if self.time_scale != 1:
+            parts.append(f"time-1to{self.time_scale}")
+        return "_".join(parts)
+
+    @property
+    def load_label(self) -> str:
+        """The label without the variant: what runs of different variants have in common."""
+        return self.label.partition("_")[2]
+
+    @property
+    def stress_mib(self) -> int:
+        """The load in the unit of the payload's command line."""
+        return self.stress_bytes // MIB
+
+    def parameters(self) -> dict[str, object]:
+        """Return the migration parameters by their QMP names. Raises UsageError if one is out of range."""
+        settings: dict[str, object] = variant_settings(find_variant(self.variant)) if self.variant else {}
+        settings |= {
+            "max-bandwidth": self.bandwidth_bytes_per_s,
+            "downtime-limit": self.downtime_limit_ms,
+            "cpu-throttle-increment": self.throttle_step_percent,
+            "x-evaluation-period": 1000 // self.time_scale,
+            "x-watch-interval": 1000 // self.time_scale,
+            "x-background-sync-interval": 5000 // self.time_scale,
+        }
+        MigrationParameters().changed(settings)
+        return settings
+
+    def check(self) -> None:
+        """Raise UsageError if the guest cannot be as described."""
+        if self.stress_bytes < MIB:
+            raise UsageError(f"{format_size(self.stress_bytes)} to rewrite are too little; give at least 1M")
+        if self.stress_bytes + _HEADROOM_BYTES > self.memory_bytes:
+            raise UsageError(
+                f"a guest of {format_size(self.memory_bytes)} cannot rewrite {format_size(self.stress_bytes)}; "
+                f"leave {format_size(_HEADROOM_BYTES)} of its memory free"
+            )
+        if not 1 <= self.time_scale <= 1000:
+            raise UsageError(f"a time scale of {self.time_scale} is not possible, 1 to 1000 are allowed")
+        self.parameters()
+
+
+def comparisons() -> dict[str, list[PerfScenario]]:
+    """Return the scenarios of each comparison by its name."""
+    return {
+        "seed": list(_seed(rewritten_mib=(15, 300, 500), rate_mib=20, time_scale=1)),
+        "seed-quick": list(_seed(rewritten_mib=(4, 96, 160), rate_mib=64, time_scale=10)),
+        "throttle-steps": [_busy(variant=name, throttle_step_percent=step) for name, step in _pairs((5, 10, 20))],
+        "bandwidths": [_busy(variant=name, bandwidth_bytes_per_s=rate * MIB) for name, rate in _pairs((37, 125, 1250))],
+        "downtime-limits": [_busy(variant=name, downtime_limit_ms=limit) for name, limit in _pairs((100, 300, 1000))],
+    }
+
+
+def find_scenarios(pattern: str) -> list[tuple[str, PerfScenario]]:
+    """Return the (comparison, scenario) whose `comparison/label` the glob fits. Raises UsageError if there is none."""
+    found = [
+        (name, scenario)
+        for name, scenarios in comparisons().items()
+        for scenario in scenarios
+        if fnmatchcase(f"{name}/{scenario.label}", pattern)
+    ]
+    if not found:
+        raise UsageError(f"no scenario fits '{pattern}'; `vmferry perf batch --list` shows them all")
+    return found
+
+
+def _seed(rewritten_mib: tuple[int, ...], rate_mib: int, time_scale: int) -> Iterator[PerfScenario]:
+    """The patch series' experiment: light, medium and heavy load by each variant."""
+    for rewritten, variant in product(rewritten_mib, SEED_VARIANTS):
+        yield PerfScenario(
+            stress_bytes=rewritten * MIB,
+            bandwidth_bytes_per_s=rate_mib * MIB,
+            downtime_limit_ms=500 // time_scale,
+            variant=variant,
+            time_scale=time_scale,
+            max_iterations=200,
+            max_time_s=1200,
+        )
+
+
+def _pairs(values: tuple[int, ...]) -> Iterator[tuple[str, int]]:
+    return product(("original", "background-sync+responsive-throttle"), values)
+
+
+def _busy(*, bandwidth_bytes_per_s: int = 125 * MIB, **settings: object) -> PerfScenario:
+    return msgspec.convert(
+        {"bandwidth-bytes-per-s": bandwidth_bytes_per_s}
+        | {name.replace("_", "-"): value for name, value in settings.items()},
+        PerfScenario,
+    )
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes >> 20}M" if size_bytes % (1 << 20) == 0 else str(size_bytes)

@@ -1,0 +1,94 @@
+"""`vmferry perf` as its user sees it."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from vmferry.cli.perf import command
+from vmferry.perf.measure import Job, PerfRun
+from vmferry.perf.results import ResultSet
+from vmferry.perf.scenarios import PerfScenario
+
+
+def perf(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def results(directory: Path, *total_times_ms: int, status: str = "completed") -> Path:
+    kept = ResultSet(directory)
+    for number, time_ms in enumerate(total_times_ms):
+        job = Job("seed", PerfScenario(variant="original"), number)
+        kept.add(PerfRun(job=job, status=status, total_time_ms=time_ms, pages_per_s_before=1000))
+    return directory
+
+
+def test_the_scenarios_of_a_glob_are_listed() -> None:
+    lines = perf("batch", "seed/*", "--list").output.splitlines()
+    assert len(lines) == 9
+    assert lines[0] == "seed/original_2cpu_15M-of-1024M_20Mps_500ms"
+
+
+def test_two_sets_are_compared(tmp_path: Path) -> None:
+    before = results(tmp_path / "before", 100, 101, 102, 103)
+    after = results(tmp_path / "after", 50, 51, 52, 53)
+    answer = perf("compare", before, after)
+    assert answer.exit_code == 0
+    [line] = [line for line in answer.output.splitlines() if line.startswith("total time ms")]
+    assert line.split() == ["total", "time", "ms", "101.5", "51.5", "0.51", "0.03", "-1.00", "less"]
+    assert all(len(line) <= 80 for line in answer.output.splitlines())
+
+
+def test_comparisons_are_for_scripts_too(tmp_path: Path) -> None:
+    before, after = results(tmp_path / "before", 100), results(tmp_path / "after", 50)
+    first = msgspec.json.decode(perf("compare", "--json", before, after).output.splitlines()[0])
+    assert first["figure"] == "total time ms"
+    assert first["ratio"] == 0.5
+    assert first["verdict"] == "less (too few runs)"
+
+
+def test_runs_that_did_not_complete_are_not_compared(tmp_path: Path) -> None:
+    before, after = results(tmp_path / "before", 100), results(tmp_path / "after", 50, status="failed")
+    answer = perf("compare", before, after)
+    assert "no scenario in common" in str(answer.exception)
+
+
+def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path) -> None:
+    pattern = "seed/original_2cpu_15M*"
+    scenario = PerfScenario(
+        variant="original", stress_bytes=15 << 20, bandwidth_bytes_per_s=20 << 20, max_iterations=200, max_time_s=1200
+    )
+    kept = ResultSet(tmp_path)
+    kept.add(PerfRun(job=Job("seed", scenario, 0), status="completed", total_time_ms=12_300, flags=["odd"]))
+    answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
+    assert answer.exit_code == 0
+    assert "0 runs to measure" in answer.stderr
+    assert "12.3" in answer.stdout
+    assert "odd" in answer.stdout
+
+
+def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
+    scenario = PerfScenario(
+        variant="original", stress_bytes=15 << 20, bandwidth_bytes_per_s=20 << 20, max_iterations=200, max_time_s=1200
+    )
+    kept = ResultSet(tmp_path)
+    kept.add(PerfRun(job=Job("seed", scenario, 0), status="failed", error="the link broke"))
+    answer = perf("batch", "seed/original_2cpu_15M*", "--repeats", 1, "--output", tmp_path)
+    assert answer.exit_code == 1
+    assert "the link broke" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["batch", "nothing/*", "--output", "x"], "nothing/*"),
+        (["batch", "seed/*"], "--output"),
+        (["run", "--mem", "64M", "--stress-mem", "64M", "--output", "x"], "64 MiB"),
+        (["compare", "/nowhere", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(arguments: list[str], named: str) -> None:
+    text = str(perf(*arguments).exception)
+    assert named in text
+    assert "\n" not in text

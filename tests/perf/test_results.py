@@ -1,0 +1,118 @@
+"""A directory of runs: it goes on after an interruption, and takes nothing for a result that is none."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vmferry.errors import UsageError
+from vmferry.perf.batch import missing_jobs, uneven_loads
+from vmferry.perf.measure import GuestSample, Job, PerfRun
+from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
+from vmferry.perf.scenarios import PerfScenario, comparisons, find_scenarios
+
+SCENARIO = PerfScenario(variant="original")
+
+
+def run_of(number: int, status: str = "completed", speed: float = 1000.0, scenario: PerfScenario = SCENARIO) -> PerfRun:
+    samples = [GuestSample(0.5, [1, 2])]
+    return PerfRun(job=Job("run", scenario, number), status=status, samples=samples, pages_per_s_before=speed)
+
+
+def test_what_was_added_is_read_again(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path / "new" / "directory")
+    results.add(run_of(0))
+    results.add(run_of(1))
+    assert list(read_runs(results.directory)) == results.runs == [run_of(0), run_of(1)]
+
+
+def test_journals_are_packed_and_read_back(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path)
+    run = run_of(0)
+    line = b'{"time-ns":5,"event":{"event":"status","old":"none","new":"setup"}}\n'
+    results.journal_path(run.job).write_bytes(line)
+    results.add(run)
+    assert not results.journal_path(run.job).exists()
+    assert [entry.time_ns for entry in run_entries(tmp_path, run)] == [5]
+    assert run_entries(tmp_path, run_of(7)) == []
+
+
+def test_a_torn_line_is_dropped_and_measured_again(tmp_path: Path) -> None:
+    whole = msgspec.json.encode(run_of(0)) + b"\n"
+    for cut in range(1, len(whole)):
+        (tmp_path / RUNS_FILE).write_bytes(whole + whole[:cut].replace(b"\n", b""))
+        results = ResultSet(tmp_path)
+        assert results.runs == [run_of(0)]
+        assert (tmp_path / RUNS_FILE).read_bytes() == whole
+
+
+def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path)
+    results.add(run_of(0))
+    results.add(run_of(1, status="error"))
+    results.add(run_of(2, status="failed"))
+    other = PerfScenario(variant="background-sync")
+    jobs = missing_jobs([("run", SCENARIO), ("run", other)], 3, results)
+    assert [(job.scenario.variant, job.number) for job in jobs] == [
+        ("background-sync", 0),
+        ("original", 1),
+        ("background-sync", 1),
+        ("background-sync", 2),
+    ]
+
+
+def test_a_repeat_measured_again_counts_once(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path)
+    results.add(run_of(0, status="error"))
+    results.add(run_of(0))
+    assert [run.status for run in read_runs(tmp_path)] == ["completed"]
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x80\n", b"{}\n", b"[1]\n", b'{"job":["run",{"variant":"../../etc"},0],"status":"completed"}\n']
+)
+def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / RUNS_FILE).write_bytes(content)
+    with pytest.raises(UsageError, match=r"runs\.jsonl:1"):
+        ResultSet(tmp_path)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="file/results"):
+        ResultSet(tmp_path / "file" / "results")
+
+
+def test_a_guest_unlike_the_others_is_named() -> None:
+    runs = [run_of(0), run_of(1), run_of(2, speed=500)]
+    assert uneven_loads(runs) == [f"{runs[2].job.label}: the guest ran at 50% of the usual speed before"]
+
+
+def test_every_named_scenario_can_be_run_and_has_a_label_of_its_own() -> None:
+    for name, scenarios in comparisons().items():
+        labels = [scenario.label for scenario in scenarios]
+        assert len(set(labels)) == len(labels), name
+        for scenario in scenarios:
+            scenario.check()
+
+
+def test_scenarios_are_found_by_glob() -> None:
+    assert len(find_scenarios("seed/*")) == 9
+    assert len(find_scenarios("seed*/background-sync+responsive*")) == 6
+    with pytest.raises(UsageError, match="--list"):
+        find_scenarios("nothing/*")
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"stress-bytes": 0}, "0 B"),
+        ({"stress-bytes": 1 << 30}, "1 GiB"),
+        ({"variant": "fast"}, "fast"),
+        ({"time-scale": 0}, "time scale of 0"),
+        ({"downtime-limit-ms": 3_000_000}, "downtime_limit"),
+    ],
+)
+def test_impossible_scenarios_are_refused(settings: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        msgspec.convert(settings, PerfScenario).check()
