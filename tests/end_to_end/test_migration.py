@@ -1,7 +1,7 @@
 """Real VMs in real processes: they move, and when they cannot, the source runs on."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import pytest
@@ -106,6 +106,58 @@ def test_events_tell_the_course(lab: Lab) -> None:
     passes = [data["pass"] for name, data in events if name == "MIGRATION_PASS"]
     assert passes == list(range(1, len(passes) + 1))
     assert [name for name, _ in events].count("STOP") == 1
+
+
+EASY = FAST | {"max-bandwidth": 0, "downtime-limit": 2000}
+
+
+def begin_and_wait_before_switchover(source: VmProcess, uri: str, settings: Mapping[str, object]) -> None:
+    states = [{"capability": name, "state": True} for name in ("events", "pause-before-switchover")]
+    source.monitor.execute("migrate-set-capabilities", {"capabilities": states})
+    set_up(source.monitor, settings, auto_converge=True)
+    source.monitor.execute("migrate", {"uri": uri})
+    while source.monitor.wait_event("MIGRATION", 60).data != {"status": "pre-switchover"}:
+        pass
+    assert source.monitor.execute("query-status") == {"running": False, "status": "finish-migrate"}
+    with pytest.raises(CommandError, match="being handed over"):
+        source.monitor.execute("cont")
+    written = source.progress()
+    assert source.progress() == written
+
+
+def test_a_migration_can_wait_before_the_switchover(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    begin_and_wait_before_switchover(
+        source, uri, FAST | variant_settings(VARIANTS["background-sync+responsive-throttle"])
+    )
+    assert "cpu-throttle-percentage" in source.monitor.execute("query-migrate")
+    with pytest.raises(CommandError, match="Migration not in expected state: pre-switchover"):
+        source.monitor.execute("migrate-continue", {"state": "device"})
+    source.monitor.execute("migrate-continue", {"state": "pre-switchover"})
+    destination.monitor.wait_event("RESUME", 10)
+    destination.check_memory()
+    statuses = [source.monitor.wait_event("MIGRATION", 10).data["status"] for _ in range(2)]
+    assert statuses == ["device", "completed"]
+
+
+def test_a_waiting_migration_can_be_cancelled(lab: Lab) -> None:
+    source, _, uri = start_pair(lab)
+    speed = source.pages_per_s(0.5)
+    begin_and_wait_before_switchover(source, uri, EASY)
+    source.monitor.execute("migrate_cancel")
+    source.monitor.wait_event("RESUME", 10)
+    assert source.monitor.execute("query-migrate")["status"] == "cancelled"
+    assert_runs_on_unthrottled(source, speed)
+
+
+def test_a_destination_that_dies_before_the_switchover_is_noticed(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    speed = source.pages_per_s(0.5)
+    begin_and_wait_before_switchover(source, uri, EASY)
+    destination.process.kill()
+    source.monitor.wait_event("RESUME", 10)
+    assert source.monitor.execute("query-migrate")["status"] == "failed"
+    assert_runs_on_unthrottled(source, speed)
 
 
 def test_cancelling_leaves_the_guest_running_here(lab: Lab) -> None:

@@ -5,6 +5,7 @@ import pytest
 
 from tests.support.loopback import MIB, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
+from vmferry.errors import UsageError
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, Synced
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
@@ -159,6 +160,76 @@ def test_cancelling_during_the_hand_over_is_in_time_until_commit() -> None:
         assert_still_here(pair, S.CANCELLED)
 
 
+def waiting_pair(**options: object) -> Pair:
+    """A migration that will wait before its switchover; nothing else here sleeps."""
+    return Pair(pause_before_switchover=True, **options)  # type: ignore[arg-type]
+
+
+def test_it_waits_before_the_switchover_with_the_guest_stopped() -> None:
+    pair = waiting_pair()
+    looks = 0
+
+    def look() -> None:
+        nonlocal looks
+        looks += 1
+        info = pair.source.info()
+        assert info.status is S.PRE_SWITCHOVER
+        assert info.ram
+        assert (pair.here.running, pair.there.running) == (False, False)
+        for state in (S.ACTIVE, S.DEVICE):
+            with pytest.raises(UsageError, match="Migration not in expected state: pre-switchover"):
+                pair.source.continue_from(state)
+        if looks == 5000:
+            pair.source.continue_from(S.PRE_SWITCHOVER)
+
+    pair.clock.on_sleep = look
+    pair.source.run()
+    assert_handed_over(pair)
+    assert looks == 5000
+    assert [event.new for event in pair.events(StatusChanged)] == [
+        S.SETUP, S.ACTIVE, S.PRE_SWITCHOVER, S.DEVICE, S.COMPLETED,
+    ]  # fmt: skip
+    (ended,) = pair.events(Ended)
+    assert ended.downtime_parts_ns["pause"] >= 10**10
+    assert list(ended.downtime_parts_ns) == ["stop", "pause", "last-sync", "ram", "state", "hand-over"]
+
+
+def test_going_on_cannot_be_asked_for_in_advance() -> None:
+    pair = waiting_pair()
+    for state in (S.PRE_SWITCHOVER, S.DEVICE):
+        with pytest.raises(UsageError, match="Migration not in expected state: setup"):
+            pair.source.continue_from(state)
+    pair.source.continue_from(S.SETUP)
+    pair.clock.on_sleep = pair.source.cancel
+    pair.source.run()
+    assert_still_here(pair, S.CANCELLED)
+
+
+def test_cancelling_while_it_waits_lets_the_guest_run_on() -> None:
+    pair = waiting_pair()
+    pair.clock.on_sleep = pair.source.cancel
+    pair.source.run()
+    assert_still_here(pair, S.CANCELLED)
+    assert S.DEVICE not in [event.new for event in pair.events(StatusChanged)]
+
+
+def test_a_guest_that_was_paused_stays_so_when_the_wait_is_cancelled() -> None:
+    pair = waiting_pair()
+    pair.here.pause()
+    pair.clock.on_sleep = pair.source.cancel
+    pair.source.run()
+    assert pair.source.status is S.CANCELLED
+    assert not pair.here.running
+
+
+def test_a_destination_that_goes_away_while_it_waits_is_noticed() -> None:
+    pair = waiting_pair()
+    pair.clock.on_sleep = pair.channel.close
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert len(pair.events(StatusChanged)) == 4
+
+
 def test_a_paused_guest_stays_paused() -> None:
     pair = Pair()
     pair.here.pause()
@@ -233,17 +304,31 @@ def test_state_that_cannot_be_loaded_fails_the_migration() -> None:
     assert pair.source.error == "the destination refused: the guest's state is malformed"
 
 
-def number_of_messages() -> int:
-    pair = Pair()
+def number_of_messages(waits: bool) -> int:
+    pair = Pair(pause_before_switchover=waits)
+    go_on_after(pair, looks=1200)
     pair.source.run()
+    assert_handed_over(pair)
     return len(pair.channel.messages)
 
 
+def go_on_after(pair: Pair, looks: int) -> None:
+    def look() -> None:
+        nonlocal looks
+        looks -= 1
+        if looks == 0:
+            pair.source.continue_from(S.PRE_SWITCHOVER)
+
+    pair.clock.on_sleep = look
+
+
 @pytest.mark.parametrize("delivered", [False, True])
-def test_cutting_the_link_at_any_message_never_leaves_two_guests_or_none(delivered: bool) -> None:
+@pytest.mark.parametrize("waits", [False, True])
+def test_cutting_the_link_at_any_message_never_leaves_two_guests_or_none(delivered: bool, waits: bool) -> None:
     commits = 0
-    for cut_at in range(number_of_messages()):
-        pair = Pair()
+    for cut_at in range(number_of_messages(waits)):
+        pair = Pair(pause_before_switchover=waits)
+        go_on_after(pair, looks=1200)
         pair.channel.cut_at, pair.channel.delivered = cut_at, delivered
         pair.source.run()
         assert pair.source.status is S.FAILED

@@ -97,6 +97,11 @@ MIGRATION: list[tuple[str, Answers]] = [
     (command("migrate-incoming", uri="tcp:h:1"), [error("'-incoming' was not specified on the command line")]),
     (command("migrate_cancel"), [OK]),
     (command("query-migrate"), [OK]),
+    (command("migrate-continue"), [missing("state")]),
+    (command("migrate-continue", state=1), [wrong_type("state", "string")]),
+    (command("migrate-continue", state="foo"), [error("Parameter 'state' does not accept value 'foo'")]),
+    (command("migrate-continue", state="pre-switchover"), [error("Migration not in expected state: none")]),
+    (command("migrate-continue", state="none"), [OK]),
 ]
 
 PARAMETERS: list[tuple[str, Answers]] = [
@@ -161,6 +166,7 @@ CAPABILITIES: list[tuple[str, Answers]] = [
     (capabilities({"capability": "events"}), [missing("capabilities[0].state")]),
     (capabilities({"capability": "events", "state": True, "x": 1}), [unexpected("capabilities[0].x")]),
     (capabilities({"capability": "auto-converge", "state": True}), [OK]),
+    (capabilities({"capability": "pause-before-switchover", "state": True}), [OK]),
     (capabilities({"capability": "xbzrle", "state": False}, {"capability": "multifd", "state": False}), [OK]),
 ]
 

@@ -57,6 +57,10 @@ AS_IN_QEMU: list[tuple[str, str]] = [
     ("migrate -d tcp:127.0.0.1:1 x", too_much("migrate", "migrate")),
     ("migrate_cancel", ""),
     ("migrate_cancel 1", too_much("migrate_cancel", "migrate_cancel")),
+    ("migrate_continue", too_little("migrate_continue")),
+    ("migrate_continue foo", "Error: invalid parameter value: foo\n"),
+    ("migrate_continue pre-switchover", "Error: Migration not in expected state: none\n"),
+    ("migrate_continue none x", too_much("migrate_continue", "migrate_continue")),
     ("migrate_incoming tcp:127.0.0.1:1", "Error: '-incoming' was not specified on the command line\n"),
     ("migrate_set_parameter", too_little("migrate_set_parameter")),
     ("migrate_set_parameter max-bandwidth", too_little("migrate_set_parameter")),
@@ -170,6 +174,20 @@ def test_what_has_no_effect_cannot_be_changed() -> None:
     assert run_hmp(vm, "migrate_set_parameter multifd-channels 2") == ""
     assert "only value that is supported" in run_hmp(vm, "migrate_set_parameter multifd-channels 3")
     assert run_hmp(vm, "migrate_set_capability multifd on") == "Error: Capability 'multifd' is not supported\n"
+
+
+def test_there_is_no_post_copy_to_interrupt() -> None:
+    """The words are those of QEMU 8.2 and later."""
+    only = "migrate-pause is currently only supported during postcopy-active or postcopy-recover state"
+    assert run_hmp(MemoryVm(), "migrate_pause") == f"Error: {only}\n"
+
+
+def test_a_migration_that_waits_goes_on() -> None:
+    vm = MemoryVm()
+    vm.set_status(MigrationStatus.PRE_SWITCHOVER)
+    assert run_hmp(vm, "migrate_continue device") == "Error: Migration not in expected state: pre-switchover\n"
+    assert run_hmp(vm, "migrate_continue pre-switchover") == ""
+    assert vm.migration.status is MigrationStatus.DEVICE
 
 
 def test_quit_ends_the_vm() -> None:

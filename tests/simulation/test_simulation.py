@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from vmferry.convergence.policy import VARIANTS
 from vmferry.memory.bitmap import Bitmap
+from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.events import Decided
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.perf.seed_table import measured_runs, seed_cells
+from vmferry.simulation.link import LinkModel
 from vmferry.simulation.run import Simulation, simulate
 from vmferry.simulation.scenario import Scenario, parse_scenario, seed_scenarios
 from vmferry.wire.messages import Message, Pages
@@ -169,6 +171,36 @@ def test_losing_the_connection_at_any_message_never_leaves_two_guests_or_none() 
 
 
 BUSY_LINK = BUSY.link_model()
+
+
+def waiting(link: LinkModel = BUSY_LINK) -> tuple[Simulation, Contents]:
+    """A simulation whose source waits before the switchover; it does by the 100th second."""
+    capabilities = MigrationCapabilities(auto_converge=True, pause_before_switchover=True)
+    return followed(BUSY, "background-sync", 0, link=link, capabilities=capabilities)
+
+
+def test_waiting_before_the_switchover_keeps_every_promise() -> None:
+    simulation, contents = waiting()
+
+    def go_on() -> None:
+        assert simulation.source.status is MigrationStatus.PRE_SWITCHOVER
+        assert simulation.running_guests == 0
+        simulation.source.continue_from(MigrationStatus.PRE_SWITCHOVER)
+
+    simulation.clock.schedule(100 * S, go_on)
+    assert simulation.run().status == "completed"
+    assert_promises_kept(simulation, contents)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_wait_before_the_switchover_ends_when_cancelled_or_cut(lost: bool) -> None:
+    simulation, contents = waiting(replace(BUSY_LINK, loss_time_ns=100 * S) if lost else BUSY_LINK)
+    if not lost:
+        simulation.clock.schedule(100 * S, simulation.source.cancel)
+    assert simulation.run().status == ("failed" if lost else "cancelled")
+    assert 100 * S <= simulation.clock.now_ns() <= 102 * S
+    assert simulation.owner is Owner.SOURCE
+    assert_promises_kept(simulation, contents)
 
 
 @pytest.mark.parametrize("time_s", [0.01, 1, 5, 20])

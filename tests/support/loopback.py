@@ -21,12 +21,14 @@ class ManualClock:
 
     def __init__(self) -> None:
         self.time_ns = 1_000_000_000
+        self.on_sleep: Callable[[], None] = lambda: None
 
     def now_ns(self) -> int:
         return self.time_ns
 
     def sleep_ns(self, duration_ns: int) -> None:
         self.time_ns += duration_ns
+        self.on_sleep()
 
 
 class LoopbackChannel:
@@ -116,6 +118,7 @@ class Pair:
         *,
         bytes_per_s: int = MIB,
         auto_converge: bool = True,
+        pause_before_switchover: bool = False,
         there: MemoryGuest | None = None,
         **parameters: object,
     ) -> None:
@@ -135,7 +138,7 @@ class Pair:
             self.clock,
             self.journal,
             lambda: self.parameters,
-            MigrationCapabilities(auto_converge=auto_converge),
+            MigrationCapabilities(auto_converge=auto_converge, pause_before_switchover=pause_before_switchover),
         )
 
     def open_channel(self, while_blocked: Callable[[], None]) -> Channel:

@@ -65,6 +65,12 @@ class MemoryVm:
         if self.migration.status.is_running:
             self.set_status(MigrationStatus.CANCELLED)
 
+    def migrate_continue(self, state: MigrationStatus) -> None:
+        if self.migration.status is not state:
+            raise UsageError(f"Migration not in expected state: {self.migration.status}")
+        if state is MigrationStatus.PRE_SWITCHOVER:
+            self.set_status(MigrationStatus.DEVICE)
+
     def query_migrate(self) -> MigrationInfo:
         return self.migration
 

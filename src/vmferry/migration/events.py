@@ -51,6 +51,13 @@ class Synced(_Event, tag="sync", frozen=True):
     duration_ns: int
 
 
+class SwitchoverBegan(_Event, tag="switchover", frozen=True):
+    """The rest fits the downtime: the guest is about to be stopped."""
+
+    remaining_bytes: int
+    threshold_bytes: int
+
+
 class Decided(_Event, tag="decision", frozen=True):
     """A sync was evaluated."""
 
@@ -76,4 +83,4 @@ class Ended(_Event, tag="ended", frozen=True):
     error: str = ""
 
 
-Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | Ended
+Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | SwitchoverBegan | Ended

@@ -38,7 +38,7 @@ class MigrationInfo:
     expected_downtime_ms: int | None = None
     downtime_ms: int | None = None
     downtime_parts_ms: dict[str, float] | None = None
-    """Not in QEMU: how long each part of the downtime took: stop, last-sync, ram, state, hand-over."""
+    """Not in QEMU: how long each part of the downtime took: stop, pause, last-sync, ram, state, hand-over."""
     ram: RamInfo | None = None
     cpu_throttle_percentage: int | None = None
     error_desc: str | None = None

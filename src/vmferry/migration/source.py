@@ -8,9 +8,9 @@ without dirty logging. The loop itself is in `precopy.py`, the hand-over in `swi
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from vmferry.errors import CancelledError, ChannelError, MigrationError, VmferryError
+from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
 from vmferry.migration.capabilities import MigrationCapabilities
-from vmferry.migration.events import Ended, Started, StatusChanged
+from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
@@ -49,6 +49,7 @@ class MigrationSource:
         self._parameters = parameters
         self._capabilities = capabilities
         self._cancel_requested = False
+        self._continue_requested = False
         self._end_ns = self._setup_ns = 0
         self._channel: Channel | None = None
         self._precopy: Precopy | None = None
@@ -65,6 +66,12 @@ class MigrationSource:
     def cancel(self) -> None:
         """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent."""
         self._cancel_requested = True
+
+    def continue_from(self, state: MigrationStatus) -> None:
+        """Let a migration that waits in this state go on. Raises UsageError if it is in another one."""
+        if self.status is not state:
+            raise UsageError(f"Migration not in expected state: {self.status}")
+        self._continue_requested = state is MigrationStatus.PRE_SWITCHOVER
 
     def run(self) -> MigrationStatus:
         """Migrate. Return completed, failed or cancelled; nothing is raised but our own defects."""
@@ -99,9 +106,19 @@ class MigrationSource:
         )
         self._set_status(MigrationStatus.ACTIVE)
         self._precopy.run()
-        self._switchover = Switchover(self._guest, self._channel, self._clock, self._check_cancel)
+        self._hand_over(self._channel, self._precopy)
+
+    def _hand_over(self, channel: Channel, precopy: Precopy) -> None:
+        remaining_bytes, threshold_bytes = precopy.sync.remaining_bytes, precopy.threshold_bytes()
+        event = SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes)
+        self._journal.record(self._clock.now_ns(), event)
+        self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._check_cancel)
+        switchover.stop()
+        if self._capabilities.pause_before_switchover:
+            self._set_status(MigrationStatus.PRE_SWITCHOVER)
+            switchover.wait_until(lambda: self._continue_requested)
         self._set_status(MigrationStatus.DEVICE)
-        self._switchover.run(self._precopy, verify=self._parameters().verify)
+        switchover.run(precopy, verify=self._parameters().verify)
 
     def _greet(self, channel: Channel) -> None:
         no_answer = Deadline(self._clock, _HELLO_TIMEOUT_NS, "the destination did not answer in 10 s")

@@ -13,6 +13,7 @@ class MigrationStatus(StrEnum):
     ACTIVE = "active"
     COMPLETED = "completed"
     FAILED = "failed"
+    PRE_SWITCHOVER = "pre-switchover"
     DEVICE = "device"
 
     @property
@@ -27,13 +28,14 @@ class MigrationStatus(StrEnum):
 
 
 _S = MigrationStatus
-_RUNNING = frozenset({_S.SETUP, _S.ACTIVE, _S.DEVICE, _S.CANCELLING})
-_WITH_FIGURES = frozenset({_S.ACTIVE, _S.DEVICE, _S.CANCELLING, _S.COMPLETED})
+_RUNNING = frozenset({_S.SETUP, _S.ACTIVE, _S.PRE_SWITCHOVER, _S.DEVICE, _S.CANCELLING})
+_WITH_FIGURES = frozenset({_S.ACTIVE, _S.PRE_SWITCHOVER, _S.DEVICE, _S.CANCELLING, _S.COMPLETED})
 
 SOURCE_TRANSITIONS: dict[MigrationStatus, frozenset[MigrationStatus]] = {
     _S.NONE: frozenset({_S.SETUP}),
     _S.SETUP: frozenset({_S.ACTIVE, _S.FAILED, _S.CANCELLING}),
-    _S.ACTIVE: frozenset({_S.DEVICE, _S.FAILED, _S.CANCELLING}),
+    _S.ACTIVE: frozenset({_S.PRE_SWITCHOVER, _S.DEVICE, _S.FAILED, _S.CANCELLING}),
+    _S.PRE_SWITCHOVER: frozenset({_S.DEVICE, _S.FAILED, _S.CANCELLING}),
     _S.DEVICE: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLING}),
     _S.CANCELLING: frozenset({_S.CANCELLED}),
     _S.COMPLETED: frozenset({_S.SETUP}),

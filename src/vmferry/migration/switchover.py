@@ -5,16 +5,21 @@ destination does. If the connection breaks while Commit may or may not have arri
 keeps the guest stopped: two running copies would destroy its disks, so a person decides.
 """
 
+import itertools
 from collections.abc import Callable
 from enum import StrEnum
 
 from vmferry.errors import ChannelError, MigrationError, PeerError
+from vmferry.memory.ranges import EMPTY
 from vmferry.migration.ports import Channel, Clock, Guest
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.stats import Downtime
-from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Ready, State, TakenOver
+from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
 
 _TAKE_OVER_TIMEOUT_NS = 30_000_000_000
+_LOOK_NS = 2_000_000
+"""While the guest stands still, every moment until somebody looks is downtime."""
+_LOOKS_PER_SIGN_OF_LIFE = 500
 
 
 class Owner(StrEnum):
@@ -40,10 +45,24 @@ class Switchover:
         self._check_cancel = check_cancel
         self._was_running = guest.running
 
-    def run(self, precopy: Precopy, *, verify: bool) -> None:
-        """Carry it out. Raises MigrationError; `owner` then tells who may run the guest."""
+    def stop(self) -> None:
+        """Stop the guest; the downtime begins."""
         with self.downtime.part("stop"):
             self._guest.pause()
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait with the stopped guest, and find out within about a second if the destination has gone."""
+        with self.downtime.part("pause"):
+            for look in itertools.count(1):
+                self._check_cancel()
+                if condition():
+                    return
+                if look % _LOOKS_PER_SIGN_OF_LIFE == 0:
+                    self._send(Pages(EMPTY, EMPTY))
+                self._clock.sleep_ns(_LOOK_NS)
+
+    def run(self, precopy: Precopy, *, verify: bool) -> None:
+        """Hand the stopped guest over. Raises MigrationError; `owner` then tells who may run it."""
         with self.downtime.part("last-sync"):
             precopy.sync.last()
         with self.downtime.part("ram"):

@@ -90,6 +90,7 @@ COMMANDS: dict[str, Command] = {
     "migrate": Command(migration.migrate, migration.Migrate),
     "migrate-incoming": Command(migration.migrate_incoming, migration.MigrateIncoming),
     "migrate_cancel": Command(migration.migrate_cancel),
+    "migrate-continue": Command(migration.migrate_continue, migration.MigrateContinue),
     "migrate-pause": Command(migration.migrate_pause),
     "query-migrate": Command(migration.query_migrate, returns=MigrationInfo),
     "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrateSetParameters),

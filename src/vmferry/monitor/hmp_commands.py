@@ -4,6 +4,7 @@ from vmferry.errors import UsageError
 from vmferry.migration.capabilities import CAPABILITIES
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.parameters import PARAMETERS, find_parameter
+from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter, find_hmp_command
 from vmferry.monitor.hmp_format import (
     format_capabilities,
@@ -13,6 +14,7 @@ from vmferry.monitor.hmp_format import (
     format_status,
 )
 from vmferry.monitor.hmp_values import parse_value
+from vmferry.monitor.migration_commands import migrate_pause
 from vmferry.monitor.vm_port import MonitoredVm
 
 
@@ -62,12 +64,20 @@ def _set_capability(vm: MonitoredVm, given: Given) -> None:
     vm.set_capabilities(vm.capabilities.changed({name: state == "on"}))
 
 
+def _continue(vm: MonitoredVm, given: Given) -> None:
+    name = given.words[0]
+    if name not in list(MigrationStatus):
+        raise UsageError(f"invalid parameter value: {name}")
+    vm.migrate_continue(MigrationStatus(name))
+
+
 HMP_COMMANDS = (
     HmpCommand("cont", lambda vm, _: vm.cont(), "let the guest run", alias="c"),
     HmpCommand("help", _help, "describe a command, or all of them", "[cmd]", alias="?", more_words=2),
     HmpCommand("info", lambda _vm, _given: _info_help(), "show something of the VM", "[subcommand]"),
     HmpCommand("migrate", _migrate, "begin to migrate the guest to a uri", "[-d] uri", flags="d", words=1),
     HmpCommand("migrate_cancel", lambda vm, _: vm.migrate_cancel(), "call the outgoing migration off"),
+    HmpCommand("migrate_continue", _continue, "let a migration go on that waits in a state", "state", words=1),
     HmpCommand(
         "migrate_incoming",
         lambda vm, given: vm.migrate_incoming(given.words[0]),
@@ -75,6 +85,7 @@ HMP_COMMANDS = (
         "uri",
         words=1,
     ),
+    HmpCommand("migrate_pause", lambda vm, _: migrate_pause(vm), "interrupt a post-copy migration (none here)"),
     HmpCommand(
         "migrate_set_capability",
         _set_capability,

@@ -11,6 +11,7 @@ from vmferry.migration.capabilities import CAPABILITIES
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.parameters import PARAMETERS
+from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.migration_info import MigrationInfo, migration_info
 from vmferry.monitor.qapi import QapiStruct, UInt8, UInt32, UInt64, words
 from vmferry.monitor.vm_port import MonitoredVm
@@ -29,6 +30,12 @@ class MigrateIncoming(QapiStruct, frozen=True):
     """Where to wait for a guest."""
 
     uri: str
+
+
+class MigrateContinue(QapiStruct, frozen=True):
+    """The state in which the migration is to be."""
+
+    state: MigrationStatus
 
 
 CapabilityName = Annotated[str, words("MigrationCapability", CAPABILITIES)]
@@ -95,6 +102,11 @@ def migrate_incoming(vm: MonitoredVm, arguments: MigrateIncoming) -> None:
 def migrate_cancel(vm: MonitoredVm) -> None:
     """Call the outgoing migration off; harmless if there is none."""
     vm.migrate_cancel()
+
+
+def migrate_continue(vm: MonitoredVm, arguments: MigrateContinue) -> None:
+    """Let a migration go on that waits in `pre-switchover`; refused if it is in another state than the one given."""
+    vm.migrate_continue(arguments.state)
 
 
 def migrate_pause(vm: MonitoredVm) -> None:

@@ -43,6 +43,7 @@ class DowntimeParts(QapiStruct, frozen=True):
     """Not in QEMU: the milliseconds that each part of the downtime took."""
 
     stop: float | UnsetType = UNSET
+    pause: float | UnsetType = UNSET
     last_sync: float | UnsetType = UNSET
     ram: float | UnsetType = UNSET
     state: float | UnsetType = UNSET

@@ -8,6 +8,7 @@ from typing import Protocol
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
+from vmferry.migration.status import MigrationStatus
 
 
 class RunState(StrEnum):
@@ -98,6 +99,10 @@ class MonitoredVm(Protocol):
 
     def migrate_cancel(self) -> None:
         """Call the outgoing migration off; harmless if there is none."""
+        ...
+
+    def migrate_continue(self, state: MigrationStatus) -> None:
+        """Let a migration that waits in `state` go on."""
         ...
 
     def query_migrate(self) -> MigrationInfo:

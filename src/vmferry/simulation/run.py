@@ -22,6 +22,7 @@ from vmferry.units import parse_duration_ns
 from vmferry.wire.messages import Message
 
 _NS_PER_MS = 1_000_000
+_AUTO_CONVERGE = MigrationCapabilities(auto_converge=True)
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +66,7 @@ class Simulation:
         seed: int,
         *,
         link: LinkModel | None = None,
+        capabilities: MigrationCapabilities = _AUTO_CONVERGE,
         on_write: Callable[[Bitmap], None] | None = None,
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:
@@ -88,7 +90,7 @@ class Simulation:
             self.clock,
             TeeJournal([self.journal, _IterationLimit(scenario.limits.max_iterations, self._cancel)]),
             lambda: self.parameters,
-            MigrationCapabilities(auto_converge=True),
+            capabilities,
         )
         self.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from vmferry.errors import CancelledError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
-from vmferry.migration.events import Event, StatusChanged, Synced
+from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, Synced
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import MigrationParameters
@@ -174,6 +174,13 @@ class Vm:
         if self._source:
             self._source.cancel()
 
+    def migrate_continue(self, state: MigrationStatus) -> None:
+        """Let a migration that waits in `state` go on. Raises UsageError if none is in that state."""
+        if self._source:
+            self._source.continue_from(state)
+        elif state is not MigrationStatus.NONE:
+            raise UsageError(f"Migration not in expected state: {MigrationStatus.NONE}")
+
     def query_migrate(self) -> MigrationInfo:
         """Return the figures of the latest migration."""
         if self._source:
@@ -223,14 +230,19 @@ class Vm:
 
     def _on_migration_event(self, event: Event) -> None:
         match event:
+            case SwitchoverBegan():
+                self._set_handing_over(True)
             case StatusChanged(new=status):
-                with self._run_lock:
-                    self._handing_over = status is MigrationStatus.DEVICE
+                if not status.is_running:
+                    self._set_handing_over(False)
+                self._tell_run_state()
                 self._emit_if_asked("MIGRATION", {"status": status.value})
             case Synced(kind="iteration", iteration_count=count):
                 self._emit_if_asked("MIGRATION_PASS", {"pass": count})
-            case Synced(kind="last"):
-                self._tell_run_state()
+
+    def _set_handing_over(self, handing_over: bool) -> None:
+        with self._run_lock:
+            self._handing_over = handing_over
 
     def _tell_run_state(self) -> None:
         if self._guest.running != self._told_running:
