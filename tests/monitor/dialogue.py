@@ -170,4 +170,15 @@ CAPABILITIES: list[tuple[str, Answers]] = [
     (capabilities({"capability": "xbzrle", "state": False}, {"capability": "multifd", "state": False}), [OK]),
 ]
 
-AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + INERT_PARAMETERS + CAPABILITIES
+
+def calc(**arguments: object) -> str:
+    return command("calc-dirty-rate", **arguments)
+
+
+DIRTY_RATE: list[tuple[str, Answers]] = [
+    (calc(), [missing("calc-time")]),
+    (calc(calc_time="1"), [wrong_type("calc-time", "integer")]),
+    (calc(calc_time=1, mode="foo"), [error("Parameter 'mode' does not accept value 'foo'")]),
+]
+
+AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + INERT_PARAMETERS + CAPABILITIES + DIRTY_RATE

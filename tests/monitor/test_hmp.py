@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.memory_vm import MemoryVm
 from vmferry.control.qmp_client import QmpClient
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS, run_hmp
@@ -96,6 +97,13 @@ AS_IN_QEMU: list[tuple[str, str]] = [
         "migrate_set_parameter block-bitmap-mapping x",
         "Error: The block-bitmap-mapping parameter can only be set through QMP\n",
     ),
+    ("calc_dirty_rate", complaint("unexpected end of expression", "calc_dirty_rate")),
+    ("calc_dirty_rate x", complaint("invalid char 'x' in expression", "calc_dirty_rate")),
+    ("calc_dirty_rate 1k", complaint("invalid char 'k' in expression", "calc_dirty_rate")),
+    ("calc_dirty_rate -1", complaint("calc_dirty_rate: unsupported option -1", "calc_dirty_rate")),
+    ("calc_dirty_rate 1 512 3", too_much("calc_dirty_rate", "calc_dirty_rate")),
+    ("calc_dirty_rate 0", "Incorrect period length specified!\n"),
+    ("calc_dirty_rate -r -b 1", "Either dirty ring or dirty bitmap can be specified!\n"),
     ("migrate_set_capability", too_little("migrate_set_capability")),
     ("migrate_set_capability events", complaint("Expected 'on' or 'off'", "migrate_set_capability")),
     ("migrate_set_capability events yes", complaint("Expected 'on' or 'off'", "migrate_set_capability")),
@@ -190,6 +198,24 @@ def test_a_migration_that_waits_goes_on() -> None:
     assert vm.migration.status is MigrationStatus.DEVICE
 
 
+def test_the_dirty_rate_is_measured_and_shown() -> None:
+    vm = MemoryVm()
+    begun = "Starting dirty rate measurement with period 2 seconds\n[Please use 'info dirty_rate' to check results]\n"
+    assert run_hmp(vm, "calc_dirty_rate 0x2 1024") == begun
+    assert "Status: measuring\n" in run_hmp(vm, "info dirty_rate")
+    assert "Sample Pages: 1024 (per GB)\nPeriod: 2 (sec)\n" in run_hmp(vm, "info dirty_rate")
+    assert run_hmp(vm, "calc_dirty_rate 1") == "Error: the dirty rate is already being measured.\n"
+    vm.dirty_rate = DirtyRateInfo(status=DirtyRateStatus.MEASURED, mode=DirtyRateMode.DIRTY_BITMAP, mib_per_s=145)
+    assert run_hmp(vm, "info dirty_rate").endswith("Mode: dirty-bitmap\nDirty rate: 145 (MB/s)\n")
+    # QEMU 7.2 without KVM crashes here; the words are those of QEMU 10.
+    only_sampling = "Error: sample-pages is used only in page-sampling mode\n"
+    assert run_hmp(vm, "calc_dirty_rate -b 1 512") == only_sampling
+    assert run_hmp(vm, "calc_dirty_rate 1 100") == "Error: sample-pages is out of range[128, 16384].\n"
+    no_ring = "Error: mode dirty-ring is not enabled, use other method instead.\n"
+    assert run_hmp(vm, "calc_dirty_rate -r 1") == no_ring
+    assert run_hmp(vm, "calc_dirty_rate 61") == "Error: Calculation time is out of range [50ms, 60000ms].\n"
+
+
 def test_quit_ends_the_vm() -> None:
     vm = MemoryVm()
     assert run_hmp(vm, "q") == ""
@@ -237,6 +263,7 @@ TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
     ),
     "info-migrate-parameters": (BUSY, "info migrate_parameters"),
     "info-migrate-capabilities": (BUSY, "info migrate_capabilities"),
+    "info-dirty-rate": (BUSY, "info dirty_rate"),
     "help": (BUSY, "help"),
     "help-info": (BUSY, "help info"),
 }

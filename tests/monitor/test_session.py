@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.memory_vm import MemoryVm
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.commands import COMMANDS
@@ -89,6 +90,33 @@ def test_query_migrate_tells_where_a_destination_listens(uri: str, address: dict
     vm = MemoryVm()
     vm.migration = MigrationInfo(status=MigrationStatus.SETUP, socket_address=uri)
     assert execute(vm, "query-migrate")["return"] == {"status": "setup", "socket-address": [address]}
+
+
+def test_the_dirty_rate_comes_in_the_unit_that_is_asked_for() -> None:
+    vm = MemoryVm()
+    answer = execute(vm, "query-dirty-rate")["return"]
+    assert answer == {
+        "status": "unstarted", "mode": "page-sampling", "sample-pages": 0, "start-time": 0, "calc-time": 0,
+        "calc-time-unit": "second",
+    }  # fmt: skip
+    assert execute(vm, "calc-dirty-rate", **{"calc-time": 1500, "calc-time-unit": "millisecond"}) == {"return": {}}
+    for unit, value in (("second", 1), ("millisecond", 1500)):
+        answer = execute(vm, "query-dirty-rate", **{"calc-time-unit": unit})["return"]
+        assert isinstance(answer, dict)
+        assert (answer["calc-time"], answer["calc-time-unit"], answer["status"]) == (value, unit, "measuring")
+    already = {"class": "GenericError", "desc": "the dirty rate is already being measured."}
+    assert execute(vm, "calc-dirty-rate", **{"calc-time": 1}) == {"error": already}
+    vm.dirty_rate = DirtyRateInfo(status=DirtyRateStatus.MEASURED, period_ms=1000, mib_per_s=0)
+    assert execute(vm, "query-dirty-rate")["return"]["dirty-rate"] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("time", "unit"), [(0, "second"), (61, "second"), (-1, "second"), (49, "millisecond"), (60_001, "millisecond")]
+)
+def test_the_dirty_rate_is_measured_in_bounded_time(time: int, unit: str) -> None:
+    answer = execute(MemoryVm(), "calc-dirty-rate", **{"calc-time": time, "calc-time-unit": unit})
+    text = "Calculation time is out of range [50ms, 60000ms]."
+    assert answer == {"error": {"class": "GenericError", "desc": text}}
 
 
 def test_vcpus_are_listed_with_their_threads() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vmferry.errors import UsageError
 from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
@@ -24,6 +25,7 @@ class MemoryVm:
         self.migration = MigrationInfo(status=MigrationStatus.NONE)
         self.uris: list[str] = []
         self.has_quit = False
+        self.dirty_rate = DirtyRateInfo()
         self._running = True
         self._subscribers: list[Callable[[VmEvent], None]] = []
 
@@ -73,6 +75,19 @@ class MemoryVm:
 
     def query_migrate(self) -> MigrationInfo:
         return self.migration
+
+    def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
+        if self.dirty_rate.status is DirtyRateStatus.MEASURING:
+            raise UsageError("the dirty rate is already being measured.")
+        self.dirty_rate = DirtyRateInfo(
+            status=DirtyRateStatus.MEASURING,
+            mode=request.mode,
+            period_ms=request.period_ms,
+            sample_pages_per_gib=request.sample_pages_per_gib or 0,
+        )
+
+    def query_dirty_rate(self) -> DirtyRateInfo:
+        return self.dirty_rate
 
     def set_status(self, status: MigrationStatus) -> None:
         self.migration = MigrationInfo(status=status)

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from vmferry.errors import UsageError
+from vmferry.monitor import dirty_rate_commands as dirty_rate
 from vmferry.monitor import memory_commands as memory
 from vmferry.monitor import migration_commands as migration
 from vmferry.monitor import vm_commands as vm
@@ -98,6 +99,10 @@ COMMANDS: dict[str, Command] = {
     "migrate-set-capabilities": Command(migration.migrate_set_capabilities, migration.MigrateSetCapabilities),
     "query-migrate-capabilities": Command(
         migration.query_migrate_capabilities, returns=list[migration.MigrationCapabilityStatus]
+    ),
+    "calc-dirty-rate": Command(dirty_rate.calc_dirty_rate, dirty_rate.CalcDirtyRate),
+    "query-dirty-rate": Command(
+        dirty_rate.query_dirty_rate, dirty_rate.QueryDirtyRate, returns=dirty_rate.DirtyRateInfo
     ),
 }
 """Every command by its name."""

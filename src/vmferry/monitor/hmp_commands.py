@@ -2,6 +2,7 @@
 
 from vmferry.errors import UsageError
 from vmferry.migration.capabilities import CAPABILITIES
+from vmferry.migration.dirty_rate import DirtyRateMode, DirtyRateRequest
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.parameters import PARAMETERS, find_parameter
 from vmferry.migration.status import MigrationStatus
@@ -9,11 +10,12 @@ from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter,
 from vmferry.monitor.hmp_format import (
     format_capabilities,
     format_cpus,
+    format_dirty_rate,
     format_migration,
     format_parameters,
     format_status,
 )
-from vmferry.monitor.hmp_values import parse_value
+from vmferry.monitor.hmp_values import parse_expression, parse_value
 from vmferry.monitor.migration_commands import migrate_pause
 from vmferry.monitor.vm_port import MonitoredVm
 
@@ -71,7 +73,36 @@ def _continue(vm: MonitoredVm, given: Given) -> None:
     vm.migrate_continue(MigrationStatus(name))
 
 
+def _calc_dirty_rate(vm: MonitoredVm, given: Given) -> str:
+    seconds, *samples = [parse_expression(word) for word in given.words or [""]]
+    if {"r", "b"} <= set(given.flags):
+        return "Either dirty ring or dirty bitmap can be specified!\n"
+    if not seconds:
+        return "Incorrect period length specified!\n"
+    mode = _DIRTY_RATE_MODES[given.flags[:1]]
+    sample_pages = samples[0] if samples else None
+    vm.calc_dirty_rate(DirtyRateRequest(period_ms=seconds * 1000, mode=mode, sample_pages_per_gib=sample_pages))
+    return (
+        f"Starting dirty rate measurement with period {seconds} seconds\n"
+        "[Please use 'info dirty_rate' to check results]\n"
+    )
+
+
+_DIRTY_RATE_MODES = {
+    "": DirtyRateMode.PAGE_SAMPLING,
+    "r": DirtyRateMode.DIRTY_RING,
+    "b": DirtyRateMode.DIRTY_BITMAP,
+}
+
 HMP_COMMANDS = (
+    HmpCommand(
+        "calc_dirty_rate",
+        _calc_dirty_rate,
+        "measure how fast the guest dirties memory (-b: by the dirty log, which slows it; else by page samples)",
+        "[-r] [-b] second [sample_pages_per_GB]",
+        flags="rb",
+        more_words=2,
+    ),
     HmpCommand("cont", lambda vm, _: vm.cont(), "let the guest run", alias="c"),
     HmpCommand("help", _help, "describe a command, or all of them", "[cmd]", alias="?", more_words=2),
     HmpCommand("info", lambda _vm, _given: _info_help(), "show something of the VM", "[subcommand]"),
@@ -102,6 +133,9 @@ HMP_COMMANDS = (
 
 INFO_COMMANDS = (
     HmpCommand("cpus", lambda vm, _: format_cpus(vm.vcpu_thread_ids()), "the vCPUs and their threads"),
+    HmpCommand(
+        "dirty_rate", lambda vm, _: format_dirty_rate(vm.query_dirty_rate()), "the latest measurement of the dirty rate"
+    ),
     HmpCommand(
         "migrate",
         lambda vm, given: format_migration(vm.query_migrate(), everything="a" in given.flags),

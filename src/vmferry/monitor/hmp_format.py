@@ -6,6 +6,7 @@ of the downtime at the end of `info migrate -a`. Every function returns whole li
 
 from collections.abc import Iterable
 
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.parameter_spec import ParameterSpec
@@ -88,6 +89,20 @@ def format_migration(info: MigrationInfo, *, everything: bool) -> str:
     if info.ram:
         text += _ram(info.ram)
     return text + _more(info) if everything else text
+
+
+def format_dirty_rate(info: DirtyRateInfo) -> str:
+    """Return `info dirty_rate`. The start time is in seconds; QEMU calls them ms."""
+    samples = f"Sample Pages: {info.sample_pages_per_gib} (per GB)\n"
+    rate = "(not ready)" if info.mib_per_s is None else f"{info.mib_per_s} (MB/s)"
+    return (
+        f"Status: {info.status}\n"
+        f"Start Time: {info.start_s} (sec)\n"
+        f"{samples if info.mode is DirtyRateMode.PAGE_SAMPLING else ''}"
+        f"Period: {info.period_ms // 1000} (sec)\n"
+        f"Mode: {info.mode}\n"
+        f"Dirty rate: {rate}\n"
+    )
 
 
 def _status(info: MigrationInfo) -> str:

@@ -5,6 +5,7 @@ import re
 from vmferry.errors import UsageError
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.qapi_types import UINT64_MAX
+from vmferry.monitor.hmp import BadLineError
 from vmferry.units import parse_size
 
 _MAX_CHARACTERS = 40
@@ -30,6 +31,16 @@ def parse_value(spec: ParameterSpec, text: str) -> object:
             raise UsageError(f"The {spec.name} parameter can only be set through QMP")
         case _:
             return text
+
+
+def parse_expression(text: str) -> int:
+    """Return an integer where QEMU takes an expression of them. Raises BadLineError with QEMU's text."""
+    if not _INTEGER.fullmatch(text):
+        stray = re.sub(r"^-?[0-9]*", "", text)[:1]
+        raise BadLineError(f"invalid char '{stray}' in expression" if stray else "unexpected end of expression")
+    if len(text) > _MAX_CHARACTERS:
+        raise BadLineError("number too large")
+    return int(text, 0)
 
 
 def _truth(name: str, text: str) -> bool:

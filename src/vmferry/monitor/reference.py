@@ -58,6 +58,8 @@ reaches the monitor controls the VM and writes files with the rights of its proc
 - Parameters and capabilities of QEMU's that have no effect here are reported at their defaults. They can be set to
   these, and to nothing else.
 - `MIGRATION_PASS` counts iterations, as the seed of this project has it; QEMU counts dirty syncs.
+- `calc-dirty-rate` by the dirty log is refused while a migration runs, and a migration that begins ends it without a
+  result (QEMU lets both use the log); HMP says that the start time is in seconds, which it is.
 - HMP's `migrate` never waits, and `info migrate -a` has no `Globals`.
 """
 

@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
@@ -107,6 +108,14 @@ class MonitoredVm(Protocol):
 
     def query_migrate(self) -> MigrationInfo:
         """Return the state of the latest migration."""
+        ...
+
+    def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
+        """Begin to measure the dirty rate."""
+        ...
+
+    def query_dirty_rate(self) -> DirtyRateInfo:
+        """Return the latest measurement."""
         ...
 
     def set_parameters(self, parameters: MigrationParameters) -> None:

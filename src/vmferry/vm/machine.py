@@ -11,6 +11,7 @@ from collections.abc import Callable
 from vmferry.errors import CancelledError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
 from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, Synced
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
@@ -23,6 +24,7 @@ from vmferry.transport.sockets import connect, listen
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.clock import MonotonicClock
+from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.incoming import IncomingMigration
 
 
@@ -53,6 +55,7 @@ class Vm:
         """Called, in any thread, with the exit code when this process has no more to do."""
         self._awaits_migration = awaits_migration
         self._clock = MonotonicClock()
+        self._dirty_rate = DirtyRateMeter(guest, self._clock, log)
         self._source: MigrationSource | None = None
         self._incoming: IncomingMigration | None = None
         self._incoming_uri: str | None = None
@@ -189,8 +192,21 @@ class Vm:
             return MigrationInfo(status=self._incoming.status, socket_address=self._incoming_uri)
         return MigrationInfo(status=MigrationStatus.NONE)
 
-    def wait_for_migration(self, timeout_s: float) -> None:
-        """Give the migration's thread time to end."""
+    def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
+        """Begin to measure the dirty rate. Raises UsageError if that cannot be done now."""
+        if request.mode is DirtyRateMode.DIRTY_BITMAP and self._source and self._source.status.is_running:
+            raise UsageError(
+                "the running migration uses the dirty log; see dirty-pages-rate of query-migrate, or use page-sampling"
+            )
+        self._dirty_rate.start(request)
+
+    def query_dirty_rate(self) -> DirtyRateInfo:
+        """Return the latest measurement."""
+        return self._dirty_rate.info
+
+    def end_threads(self, timeout_s: float) -> None:
+        """End a measurement, and give a migration time to end."""
+        self._dirty_rate.stop()
         if self._migration_thread:
             self._migration_thread.join(timeout_s)
 
@@ -200,6 +216,7 @@ class Vm:
 
     def _run_source(self, source: MigrationSource) -> None:
         try:
+            self._dirty_rate.free_dirty_log()
             source.run()
         finally:
             self._tell_run_state()

@@ -81,7 +81,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     if config.kernel and not config.start_paused:
         vm.cont()
     exit_code = await ended.get()
-    vm.wait_for_migration(_MIGRATION_END_TIMEOUT_S)
+    vm.end_threads(_MIGRATION_END_TIMEOUT_S)
     for monitor in monitors:
         await monitor.close()
     return exit_code
