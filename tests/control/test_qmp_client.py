@@ -166,6 +166,8 @@ def test_a_monitor_that_says_nothing_is_an_error(path: Path) -> None:
 
 @pytest.mark.qemu
 def test_it_speaks_with_qemu(qemu_client: QmpClient) -> None:
+    qemu_client.execute("system_powerdown")
+    assert qemu_client.wait_event("POWERDOWN", 10).data == {}
     qemu_client.execute("stop")
     assert qemu_client.wait_event("STOP", 10).data == {}
     with pytest.raises(CommandError, match="expects uint8_t"):

@@ -125,6 +125,13 @@ def begin_and_wait_before_switchover(source: VmProcess, uri: str, settings: Mapp
     assert source.progress() == written
 
 
+def test_a_powerdown_is_told_and_nothing_else_happens(lab: Lab) -> None:
+    vm = lab.start([*VM_COMMAND, *VM], "vm")
+    vm.monitor.execute("system_powerdown")
+    assert vm.monitor.wait_event("POWERDOWN", 10).data == {}
+    assert vm.monitor.execute("query-status")["running"]
+
+
 def test_a_migration_can_wait_before_the_switchover(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     begin_and_wait_before_switchover(

@@ -89,6 +89,7 @@ MALFORMED: list[tuple[str, Answers]] = [
 ]
 
 MIGRATION: list[tuple[str, Answers]] = [
+    (command("system_powerdown"), [OK]),
     (command("cont", a=1), [unexpected("a")]),
     (command("migrate"), [missing("uri")]),
     (command("migrate", uri=1), [wrong_type("uri", "string")]),

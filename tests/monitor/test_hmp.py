@@ -56,6 +56,8 @@ AS_IN_QEMU: list[tuple[str, str]] = [
     ("migrate -d", too_little("migrate")),
     ("migrate -x tcp:a", complaint("migrate: unsupported option -x", "migrate")),
     ("migrate -d tcp:127.0.0.1:1 x", too_much("migrate", "migrate")),
+    ("system_powerdown", ""),
+    ("system_powerdown now", too_much("system_powerdown", "system_powerdown")),
     ("migrate_cancel", ""),
     ("migrate_cancel 1", too_much("migrate_cancel", "migrate_cancel")),
     ("migrate_continue", too_little("migrate_continue")),

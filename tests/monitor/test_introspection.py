@@ -116,10 +116,11 @@ def test_events_are_as_described(schema: Schema) -> None:
     heard: list[tuple[str, object]] = []
     vm.stop()
     vm.cont()
+    vm.system_powerdown()
     vm.quit()
     vm.capabilities = vm.capabilities.changed({"events": True})
     vm.migrate("tcp:h:1")
-    assert {name for name, _ in heard} == {"STOP", "RESUME", "SHUTDOWN", "MIGRATION"}
+    assert {name for name, _ in heard} == {"STOP", "RESUME", "POWERDOWN", "SHUTDOWN", "MIGRATION"}
     for name, data in heard:
         assert accepts(schema, schema[name]["arg-type"], data)
 

@@ -42,6 +42,9 @@ class MemoryVm:
             self._running = True
             self.emit("RESUME")
 
+    def system_powerdown(self) -> None:
+        self.emit("POWERDOWN")
+
     def quit(self) -> None:
         self.has_quit = True
         self.emit("SHUTDOWN", guest=False, reason="host-qmp-quit")

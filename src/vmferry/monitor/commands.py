@@ -84,6 +84,7 @@ COMMANDS: dict[str, Command] = {
     "query-cpus-fast": Command(vm.query_cpus_fast, returns=list[vm.CpuInfoFast]),
     "stop": Command(vm.stop),
     "cont": Command(vm.cont),
+    "system_powerdown": Command(vm.system_powerdown),
     "quit": Command(vm.quit_vm),
     "human-monitor-command": Command(vm.human_monitor_command, vm.HumanMonitorCommand, str),
     "pmemsave": Command(memory.pmemsave, memory.Pmemsave),

@@ -24,6 +24,10 @@ class Resume(QapiStruct, frozen=True):
     """The guest runs again."""
 
 
+class Powerdown(QapiStruct, frozen=True):
+    """The guest was asked to power down."""
+
+
 class Shutdown(QapiStruct, frozen=True):
     """The VM process is about to end; `guest` tells whether the guest wanted it."""
 
@@ -46,6 +50,7 @@ class MigrationPass(QapiStruct, frozen=True):
 EVENTS: dict[str, type[QapiStruct]] = {
     "STOP": Stop,
     "RESUME": Resume,
+    "POWERDOWN": Powerdown,
     "SHUTDOWN": Shutdown,
     "MIGRATION": Migration,
     "MIGRATION_PASS": MigrationPass,

@@ -128,6 +128,9 @@ HMP_COMMANDS = (
     HmpCommand("migrate_set_parameter", _set_parameter, "change a migration parameter", "parameter value", words=2),
     HmpCommand("quit", lambda vm, _: vm.quit(), "end the VM", alias="q"),
     HmpCommand("stop", lambda vm, _: vm.stop(), "pause the guest", alias="s"),
+    HmpCommand(
+        "system_powerdown", lambda vm, _: vm.system_powerdown(), "ask the guest to power down (none here hears it)"
+    ),
 )
 """What the human monitor can do, in the order of `help`."""
 

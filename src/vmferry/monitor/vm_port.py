@@ -73,6 +73,10 @@ class MonitoredVm(Protocol):
         """Let the guest run."""
         ...
 
+    def system_powerdown(self) -> None:
+        """Ask the guest to power down."""
+        ...
+
     def quit(self) -> None:
         """End the VM process soon after this call."""
         ...

@@ -97,6 +97,10 @@ class Vm:
             self._guest.resume()
         self._tell_run_state()
 
+    def system_powerdown(self) -> None:
+        """Ask the guest to power down. As it has no ACPI, it cannot hear that; only those who watch can."""
+        self._emit("POWERDOWN", {})
+
     def quit(self) -> None:
         """End this process; a running migration is cancelled first."""
         if self._quitting:
