@@ -1,5 +1,12 @@
 """`vmferry perf` as its user sees it."""
 
+import fcntl
+import os
+import pty
+import subprocess
+import sys
+import termios
+from io import FileIO
 from pathlib import Path
 
 import msgspec
@@ -92,3 +99,36 @@ def test_what_cannot_be_is_said_in_one_line(arguments: list[str], named: str) ->
     text = str(perf(*arguments).exception)
     assert named in text
     assert "\n" not in text
+
+
+@pytest.mark.kvm
+@pytest.mark.xdist_group("kvm-timing")
+def test_a_batch_that_is_interrupted_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C at a terminal reaches every process in its foreground, not only ours."""
+    pattern = "seed-quick/*_4M-*"
+    words = [sys.executable, "-m", "vmferry", "perf", "batch", pattern, "--repeats", "1", "--output", str(tmp_path)]
+    ours, theirs = pty.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        batch = subprocess.Popen(
+            words, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=_own_terminal
+        )
+        os.close(theirs)
+        _read_until(terminal, b"2/3 ")
+        os.write(terminal.fileno(), b"\x03")
+        _read_until(terminal, b"interrupted; the same command goes on, the 1 runs so far")
+        assert batch.wait() == 130
+    answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
+    assert "2 runs to measure, 1 are in" in answer.stderr
+    assert answer.exit_code == 0, answer.stdout
+    assert [run.status for run in ResultSet(tmp_path).runs] == ["completed"] * 3
+
+
+def _own_terminal() -> None:
+    """Make the terminal on stdin the one that this process's signals come from."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def _read_until(terminal: FileIO, text: bytes) -> None:
+    seen = b""
+    while text not in b" ".join(seen.split()):
+        seen += terminal.read(4096)

@@ -109,7 +109,7 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
             click.echo(msgspec.json.encode(cell))
         return
     title = "Medians: measured in the patch series | simulated"
-    table = compact_table(title, "variant", "total s", "", "down ms", "passes", "max")
+    table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max")
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
         for cell in group:
@@ -123,7 +123,7 @@ def _seed_row(cell: Cell) -> tuple[str, ...]:
         _medians(cell, lambda run: run.total_time_ms // 1000),
         f"{cell.total_time_ratio - 1:+.0%}",
         _medians(cell, lambda run: run.downtime_ms),
-        _medians(cell, lambda run: run.iteration_count),
+        _medians(cell, lambda run: run.dirty_sync_count),
         _medians(cell, lambda run: run.max_throttle_percent),
     )
 

@@ -1,8 +1,8 @@
 """Finds the four numbers of the patch series' machines that nobody wrote down: `python -m vmferry.perf.calibrate`.
 
-Starting from a guess, one number after the other is moved by a step, kept if the nine median total times come closer
-to the measured ones, until nothing helps. The loss is the mean of |log(simulated / measured)|, which an outlier cannot
-dominate; every number is the same for all cells.
+Starting from a guess, one number after the other is moved by a step, kept if the nine cells' median total times and
+counts of dirty syncs come closer to the measured ones, until nothing helps. The loss is the mean of
+|log(simulated / measured)|, which an outlier cannot dominate; every number is the same for all cells.
 """
 
 import math
@@ -29,7 +29,8 @@ def loss_of(values: dict[str, float], seeds: int) -> float:
         for key, value in values.items()
     }
     cells = simulate_cells([with_settings(scenario, settings) for scenario in seed_scenarios()], seeds)
-    return sum(abs(math.log(cell.total_time_ratio)) for cell in cells) / len(cells)
+    ratios = [ratio for cell in cells for ratio in (cell.total_time_ratio, cell.dirty_sync_ratio)]
+    return sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios)
 
 
 @click.command()

@@ -41,6 +41,7 @@ class VmProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
+                process_group=0,  # Ctrl-C is for us, who end it
             )
         try:
             self.monitor = self._connect()

@@ -7,7 +7,6 @@ word. A run whose load was not what it should have been says so in `flags`.
 import os
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,8 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
 
 SAMPLE_INTERVAL_S = 0.5
-_WARM_UP_S = 2.0
-_COOL_DOWN_S = 2.0
+_MEASURE_S = 2.0
+"""The undisturbed guest is watched so long, before and after."""
 _SLOWEST_VCPU_SHARE = 0.5
 _WAITING_SHARE_MAX = 0.25
 _REGAINED_SHARE_MIN = 0.7
@@ -111,13 +110,14 @@ class _Measurement:
                 ["--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)],
             )
             source.wait_for_passes(2)
-            waiting_share = waiting_share_during(source, lambda: time.sleep(_WARM_UP_S))
+            ran_and_waited_ns = _ran_and_waited_ns(source)
             before = self._checked_speed(source)
+            waiting_share = _waiting_share(ran_and_waited_ns, _ran_and_waited_ns(source))
             set_up(source.monitor, scenario.parameters(), auto_converge=scenario.variant is not None)
             result, work_lost = self._migrate(source, destination, uri, before)
             owner = destination if result.completed else source
             owner.check_memory()
-            after = owner.pages_per_s(_COOL_DOWN_S)
+            after = owner.pages_per_s(_MEASURE_S)
         if waiting_share > _WAITING_SHARE_MAX:
             self.flags.append(f"the vCPUs waited {waiting_share:.0%} of their time for a processor of the host")
         if after < _REGAINED_SHARE_MIN * before:
@@ -132,7 +132,7 @@ class _Measurement:
     def _checked_speed(self, source: VmProcess) -> float:
         """Measure the undisturbed guest, and flag a load that is not the one that was asked for."""
         start, start_s = source.progress(), time.monotonic()
-        time.sleep(_WARM_UP_S)
+        time.sleep(_MEASURE_S)
         end, seconds = source.progress(), time.monotonic() - start_s
         speeds = [b.written_pages - a.written_pages for a, b in zip(start.vcpus, end.vcpus, strict=True)]
         if end.page_count * PAGE_BYTES != self._scenario.stress_mib * MIB:
@@ -172,23 +172,21 @@ class _Measurement:
         self.samples.append(GuestSample(time_s, [vcpu.written_pages for vcpu in vcpus]))
 
 
-def waiting_share_during(vm: VmProcess, action: Callable[[], None]) -> float:
-    """Return which share of the time in which its vCPUs were ready to run they waited for a processor.
+def _ran_and_waited_ns(vm: VmProcess) -> tuple[int, int]:
+    """Return how long the vCPUs' threads have run, and how long they were ready but had to wait for a processor.
 
-    Linux tells for each thread how long it ran and how long it waited (`/proc/PID/task/TID/schedstat`).
+    Linux tells for each thread: `/proc/PID/task/TID/schedstat`.
     """
-    start = _run_and_wait_ns(vm)
-    action()
-    ran, waited = (end - begin for begin, end in zip(start, _run_and_wait_ns(vm), strict=True))
-    return waited / (ran + waited) if ran + waited else 0.0
-
-
-def _run_and_wait_ns(vm: VmProcess) -> tuple[int, int]:
     ran = waited = 0
     for vcpu in vm.monitor.execute("query-cpus-fast"):
         fields = Path(f"/proc/{vm.process.pid}/task/{vcpu['thread-id']}/schedstat").read_text().split()
         ran, waited = ran + int(fields[0]), waited + int(fields[1])
     return ran, waited
+
+
+def _waiting_share(start: tuple[int, int], end: tuple[int, int]) -> float:
+    ran, waited = end[0] - start[0], end[1] - start[1]
+    return waited / (ran + waited) if ran + waited else 0.0
 
 
 def _figures(result: Result, limit_hit: str) -> dict[str, Any]:
