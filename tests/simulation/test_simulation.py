@@ -1,6 +1,7 @@
 """The shipped engine in virtual time: it ends, loses nothing, and keeps its promises, whatever happens."""
 
 import dataclasses
+import statistics
 from dataclasses import replace
 
 import msgspec
@@ -268,11 +269,23 @@ def test_the_patch_series_scenarios_come_along() -> None:
     assert set(measured_runs()) == {scenario.name for scenario in scenarios}
 
 
+UNEXPLAINED = ("seed-3000MB", "background-sync")
+"""Its total time is a fifth off the measured one, see docs/simulation.md."""
+
+
 def test_the_patch_series_table_is_reproduced() -> None:
-    cells = {(cell.scenario, cell.variant): cell for cell in seed_cells(seeds=1)}
+    cells = {(cell.scenario, cell.variant): cell for cell in seed_cells(seeds=3)}
     for load in ("seed-3000MB", "seed-5000MB"):
-        times = [cells[load, variant].simulated[0].total_time_ms for variant in list(VARIANTS)[:3]]
+        variants = [cells[load, variant] for variant in list(VARIANTS)[:3]]
+        times = [statistics.median(run.total_time_ms for run in cell.simulated) for cell in variants]
         assert times == sorted(times, reverse=True)
-        for variant in list(VARIANTS)[:3]:
-            assert cells[load, variant].simulated[0].max_throttle_percent == 99
-            assert cells[load, variant].total_time_ratio == pytest.approx(1, abs=0.2)
+        for cell in variants:
+            assert {run.max_throttle_percent for run in cell.simulated} == {99}
+            assert cell.dirty_sync_ratio == pytest.approx(1, abs=0.35)
+            tolerance = 0.25 if (cell.scenario, cell.variant) == UNEXPLAINED else 0.1
+            assert cell.total_time_ratio == pytest.approx(1, abs=tolerance)
+    for variant in list(VARIANTS)[:3]:
+        cell = cells["seed-150MB", variant]
+        measured = [run.total_time_ms for run in cell.measured]
+        simulated = statistics.median(run.total_time_ms for run in cell.simulated)
+        assert 0.9 * min(measured) <= simulated <= 1.1 * max(measured)

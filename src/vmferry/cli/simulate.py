@@ -108,7 +108,7 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
         for cell in cells:
             click.echo(msgspec.json.encode(cell))
         return
-    title = "Medians: measured in the patch series | simulated"
+    title = "Medians: measured in the patch series|simulated"
     table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max")
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
@@ -130,4 +130,4 @@ def _seed_row(cell: Cell) -> tuple[str, ...]:
 
 def _medians(cell: Cell, figure: Callable[[Run], int]) -> str:
     measured, simulated = (statistics.median(map(figure, runs)) for runs in (cell.measured, cell.simulated))
-    return f"{measured:.0f} | {simulated:.0f}"
+    return f"{measured:.0f}|{simulated:.0f}"
