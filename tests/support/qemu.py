@@ -10,14 +10,14 @@ from tests.support.wait import wait_until
 
 
 @contextmanager
-def qemu_without_guest(path: Path) -> Iterator[None]:
+def qemu_without_guest(path: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run it with its QMP monitor at `path`."""
     qmp = f"unix:{path},server=on,wait=off"
     options = ["-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", qmp]
     with subprocess.Popen(["qemu-system-x86_64", *options], stderr=subprocess.DEVNULL) as qemu:
         try:
             wait_until(lambda: _listens(path))
-            yield
+            yield qemu
         finally:
             qemu.kill()
 

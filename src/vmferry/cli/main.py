@@ -11,6 +11,7 @@ from vmferry.errors import UsageError, VmferryError
 _COMMANDS = {
     "demo": "vmferry.cli.demo",
     "migrate": "vmferry.cli.migrate",
+    "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
     "simulate": "vmferry.cli.simulate",
     "vm": "vmferry.cli.vm",
@@ -41,6 +42,7 @@ def vmferry() -> None:
     Run a VM:          vmferry vm --memory 1G --cpus 2 --qmp unix:/tmp/a.qmp
     Await one:         vmferry vm --memory 1G --cpus 2 --incoming tcp:0.0.0.0:4444
     Migrate it there:  vmferry migrate --qmp unix:/tmp/a.qmp tcp:otherhost:4444
+    Talk to it:        vmferry monitor unix:/tmp/a.qmp
     """
 
 

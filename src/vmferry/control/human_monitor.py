@@ -10,6 +10,7 @@ from functools import cached_property
 from vmferry.control.qmp_client import QmpClient
 
 _DESCRIPTION = re.compile(r"(\S+) .*?-- ")
+_REFUSAL = re.compile(r'^(?:Error: |unknown command: )|^Try "help .*" for more information$', re.MULTILINE)
 _SETTING = re.compile(r"([a-z][a-z0-9-]*): ")
 
 
@@ -54,6 +55,11 @@ class HumanMonitor:
 
     def _settings(self, line: str) -> list[str]:
         return sorted(_first_groups(_SETTING, self.execute(line).splitlines()))
+
+
+def is_refusal(answer: str) -> bool:
+    """Tell from the words of an answer whether the monitor refused the line; there is no other sign."""
+    return bool(_REFUSAL.search(answer))
 
 
 def _names(descriptions: Iterable[str]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -201,7 +201,7 @@ class _Deadline:
 
 
 class _Timestamp(msgspec.Struct):
-    seconds: int
+    seconds: Annotated[int, msgspec.Meta(ge=-1, le=1 << 40)]
     microseconds: int
 
     def as_seconds(self) -> float:

@@ -42,6 +42,9 @@ $ socat - UNIX-CONNECT:/tmp/a.qmp
 {{"return": {{"running": true, "status": "running"}}, "id": 1}}
 ```
 
+`vmferry monitor unix:/tmp/a.qmp` is a prompt for the human monitor, with completion and a history; it carries out one
+line if it is given one, and lines from a pipe, and works on the QMP sockets of QEMU as well.
+
 Unix sockets are made with mode 0600. TCP needs a host to listen at. Nothing is encrypted or authenticated, and whoever
 reaches the monitor controls the VM and writes files with the rights of its process (`pmemsave`).
 
