@@ -1,4 +1,4 @@
-"""Tests that need KVM or QEMU are skipped where there is none, but never in CI."""
+"""Tests that need KVM, QEMU or Chromium are skipped where there is none, but never in CI."""
 
 import os
 import shutil
@@ -11,6 +11,8 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs a usable /dev/kvm"
     if item.get_closest_marker("qemu") and not shutil.which("qemu-system-x86_64"):
         return "needs qemu-system-x86_64"
+    if item.get_closest_marker("chromium") and not shutil.which("chromium"):
+        return "needs chromium"
     return None
 
 

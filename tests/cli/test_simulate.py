@@ -55,3 +55,29 @@ def test_the_demo_can_be_simulated_where_there_is_no_kvm() -> None:
     times = [json.loads(line)["total_time_ms"] for line in lines]
     assert times == sorted(times, reverse=True)
     assert times[2] <= 0.75 * times[0]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    scenario = tmp_path / "small.toml"
+    scenario.write_text(SCENARIO)
+    for name, end in (("small.svg", "</svg>"), ("small.html", "</html>")):
+        answer = run("simulate", str(scenario), "--seeds", "1", "--picture", str(tmp_path / name))
+        assert answer.returncode == 0
+        assert (tmp_path / name).read_text().rstrip().endswith(end)
+    (tmp_path / "directory.svg").mkdir()
+    answer = run("simulate", str(scenario), "--seeds", "1", "--picture", str(tmp_path / "directory.svg"))
+    assert answer.returncode == 2
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["directory.svg", "small.html", "small.svg", "small.toml"]
+
+
+def test_a_picture_that_cannot_be_is_refused_before_anything_is_simulated() -> None:
+    for words, complaint in (
+        (["--picture", "a.png", "x"], "'a.png' is no name for a picture: write one that ends in .svg or .html"),
+        (["--picture", "/nowhere/a.svg", "x"], "cannot write '/nowhere/a.svg': there is no directory '/nowhere'"),
+        (["--picture", "a.svg", "x", "y"], "--picture shows the runs of one scenario; give one scenario file"),
+        (["--picture", "a.svg", "--seed-table"], "--picture shows the runs of one scenario; give one scenario file"),
+    ):
+        answer = run("simulate", *words)
+        assert answer.returncode == 2
+        assert answer.stderr == f"vmferry: {complaint}\n"

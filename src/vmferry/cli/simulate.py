@@ -11,10 +11,12 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import compact_table
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
+from vmferry.perf.journal_runs import run_series
 from vmferry.perf.seed_table import Cell, Run, seed_cells
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario, load_scenario
@@ -30,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
 @click.option("--journal", type=_FILE, help="Record one run in this file; needs one scenario, variant and seed.")
 def command(
     files: tuple[Path, ...],
@@ -37,6 +40,7 @@ def command(
     variants: tuple[str, ...],
     seeds: int | None,
     as_json: bool,
+    picture: Path | None,
     journal: Path | None,
 ) -> None:
     """Run the migration engine on modelled guests and links, under a virtual clock.
@@ -46,6 +50,8 @@ def command(
     """
     if seed_table == bool(files):
         raise UsageError("give either scenario files or --seed-table")
+    if picture and len(files) != 1:
+        raise UsageError("--picture shows the runs of one scenario; give one scenario file")
     if seed_table:
         _show_seed_table(seeds or 3, as_json)
         return
@@ -53,6 +59,9 @@ def command(
     results = list(_simulate_all(scenarios, variants, seeds))
     if journal:
         _write_journal(journal, results)
+    if picture:
+        runs = [run_series(result.entries, result.variant) for result in results]
+        write_picture(picture, f"Simulated migrations: {scenarios[0].name}", runs)
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))

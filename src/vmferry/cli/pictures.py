@@ -1,0 +1,43 @@
+"""Writing pictures of migrations, in the format that the file's name asks for."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from vmferry.errors import UsageError
+from vmferry.perf.page import page
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import verdict
+from vmferry.perf.svg import picture
+
+_SUFFIXES = (".svg", ".html")
+
+
+def check_picture(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse a name that is no picture's, before anything is worked out; an option's callback."""
+    if path is not None and path.suffix not in _SUFFIXES:
+        raise UsageError(f"'{path}' is no name for a picture: write one that ends in {' or '.join(_SUFFIXES)}")
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"cannot write '{path}': there is no directory '{path.parent}'")
+    return path
+
+
+def write_picture(path: Path, title: str, runs: Sequence[RunSeries]) -> None:
+    """Write an SVG picture, or an HTML page if the name does not end in `.svg`."""
+    make = picture if path.suffix == ".svg" else page
+    write_whole(path, make(title, verdict(runs), runs))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is there whole or not at all. Raises UsageError if it cannot be written."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        try:
+            part.write_text(text, encoding="utf-8")
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error

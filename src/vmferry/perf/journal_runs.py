@@ -1,0 +1,190 @@
+"""Makes a RunSeries of each migration in a journal.
+
+A journal may come from anyone: numbers that cannot be are refused, texts are cut and freed of control characters, and
+time is not let run backwards.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import msgspec
+
+from vmferry.errors import UsageError
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Decided,
+    Ended,
+    Event,
+    Started,
+    StatusChanged,
+    SwitchoverBegan,
+    Synced,
+)
+from vmferry.migration.journal import Entry
+from vmferry.migration.status import MigrationStatus
+from vmferry.perf.series import Decision, RunSeries, Series
+
+MAX_TEXT_CHARACTERS = 200
+MAX_ENTRIES = 1_000_000
+"""Of one migration; 28 hours at ten bandwidth windows per second."""
+_MAX_NUMBER = 2**63
+_NS_PER_S = 1_000_000_000
+_E = TypeVar("_E", bound=Event)
+
+
+def split_migrations(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield the entries of each outgoing migration, from `started` to `ended`.
+
+    What lies between, such as a destination's states, is left out. Raises UsageError for one that is too long.
+    """
+    migration: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry.event, Started) and migration:
+            yield migration
+            migration = []
+        if migration or isinstance(entry.event, Started):
+            migration.append(entry)
+        if len(migration) > MAX_ENTRIES:
+            raise UsageError(f"a migration has more than {MAX_ENTRIES} entries; it is too long to report")
+        if isinstance(entry.event, Ended) and migration:
+            yield migration
+            migration = []
+    if migration:
+        yield migration
+
+
+def run_series(
+    entries: Sequence[Entry], label: str, guest_samples: Sequence[tuple[float, Sequence[int]]] = ()
+) -> RunSeries:
+    """Return the course of one migration, whose first entry is `started`.
+
+    `guest_samples` are times in seconds and the pages that each vCPU has written up to then, if somebody measured.
+    Raises UsageError for numbers that cannot be.
+    """
+    journal = _Journal(entries, clean_text(label))
+    started, ended = journal.started, journal.ended
+    total_s = max(ended.total_time_ns / _NS_PER_S, journal.last_s)
+    completed = ended.status is MigrationStatus.COMPLETED
+    iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
+    decided = list(journal.all(Decided))
+    throttle = [(0, 0), *((time, event.throttle_percent) for time, event in decided)]
+    return RunSeries(
+        label=journal.label,
+        started=started,
+        ended=ended,
+        total_s=total_s,
+        remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if completed else [])]),
+        throttle_percent=_until(total_s, throttle),
+        bandwidth_bytes_per_s=Series.of(
+            (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
+            for time, event in journal.all(BandwidthWindow)
+            if event.duration_ns
+        ),
+        dirty_bytes_per_s=Series.of(_dirty_rates(decided)),
+        iterations=_until(total_s, iterations),
+        background_syncs=Series.of(
+            (time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "background"
+        ),
+        decisions=tuple(
+            Decision(
+                time_s=time,
+                old_throttle_percent=event.old_throttle_percent,
+                throttle_percent=event.throttle_percent,
+                reason=clean_text(event.reason),
+            )
+            for time, event in decided
+        ),
+        downtime_s=journal.downtime(),
+        measured_pages_per_s=_speeds(guest_samples),
+    )
+
+
+def clean_text(text: str) -> str:
+    """Return text that may come from anyone as it may be shown: printable, on one line, and not too long."""
+    return "".join(c if c.isprintable() else "?" for c in text[:MAX_TEXT_CHARACTERS])
+
+
+class _Journal:
+    """The entries of one migration, checked, with times in seconds since its start."""
+
+    def __init__(self, entries: Sequence[Entry], label: str) -> None:
+        assert isinstance(entries[0].event, Started)
+        self.label = label
+        self.started = entries[0].event
+        self._timed: list[tuple[float, Event]] = []
+        start_ns = last_ns = entries[0].time_ns
+        for entry in entries:
+            self._check(entry)
+            last_ns = max(last_ns, entry.time_ns)
+            self._timed.append(((last_ns - start_ns) / _NS_PER_S, entry.event))
+        self.last_s = self._timed[-1][0]
+        last = entries[-1].event
+        self.ended = last if isinstance(last, Ended) else self._torn_off()
+
+    def all(self, kind: type[_E]) -> Iterator[tuple[float, _E]]:
+        """Yield the events of one kind with their times."""
+        return ((time, event) for time, event in self._timed if isinstance(event, kind))
+
+    def remaining(self) -> Iterator[tuple[float, int]]:
+        """Yield what is known to be still to be sent, in bytes."""
+        for time, event in self._timed:
+            if isinstance(event, BandwidthWindow):
+                yield time, event.remaining_bytes
+            elif isinstance(event, Synced):
+                yield time, event.remaining_pages * self.started.page_size
+
+    def downtime(self) -> tuple[float, float] | None:
+        """Return from when until when the guest stood still."""
+        starts = (time for time, _ in self.all(SwitchoverBegan))
+        start_s = next(starts, None)
+        return None if start_s is None else (start_s, start_s + self.ended.downtime_ns / _NS_PER_S)
+
+    def _check(self, entry: Entry) -> None:
+        numbers = {"time-ns": entry.time_ns} | msgspec.structs.asdict(entry.event)
+        if isinstance(entry.event, Ended):
+            numbers |= entry.event.downtime_parts_ns
+        for name, number in numbers.items():
+            maximum = 100 if name.endswith("throttle_percent") else _MAX_NUMBER
+            if isinstance(number, int) and not 0 <= number <= maximum:
+                where = f"{self.label}: no journal of a migration"
+                raise UsageError(f"{where}: '{clean_text(name)}' is {number}, 0 to {maximum} is possible")
+
+    def _torn_off(self) -> Ended:
+        """Make up the figures of a migration whose end is not in the journal."""
+        syncs = [event for _, event in self.all(Synced)]
+        states = [event.new for _, event in self.all(StatusChanged)]
+        return Ended(
+            status=states[-1] if states else MigrationStatus.SETUP,
+            total_time_ns=round(self.last_s * _NS_PER_S),
+            downtime_ns=0,
+            downtime_parts_ns={},
+            sent_bytes=sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
+            iteration_count=syncs[-1].iteration_count if syncs else 0,
+            dirty_sync_count=syncs[-1].dirty_sync_count if syncs else 0,
+            max_throttle_percent=max((event.throttle_percent for _, event in self.all(Decided)), default=0),
+            error="the journal ends before the migration does",
+        )
+
+
+def _dirty_rates(decided: list[tuple[float, Decided]]) -> Iterator[tuple[float, float]]:
+    """Yield the rate at the end of each period, and at the beginning of the first."""
+    periods = [(time, event) for time, event in decided if event.period_ns]
+    for number, (time, event) in enumerate(periods):
+        rate = event.dirty_bytes * _NS_PER_S / event.period_ns
+        if number == 0:
+            yield max(0, time - event.period_ns / _NS_PER_S), rate
+        yield time, rate
+
+
+def _until(end_s: float, steps: list[tuple[float, int]]) -> Series:
+    """Let the last step go on to the end."""
+    return Series.of([*steps, (end_s, steps[-1][1])] if steps else [])
+
+
+def _speeds(samples: Sequence[tuple[float, Sequence[int]]]) -> tuple[Series, ...]:
+    steps = [(a, b) for a, b in pairwise(samples) if b[0] > a[0]]
+    vcpu_count = len(samples[0][1]) if samples else 0
+    return tuple(
+        Series.of((b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps) for vcpu in range(vcpu_count)
+    )

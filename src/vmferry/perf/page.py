@@ -1,0 +1,92 @@
+"""A report of migrations as one HTML page that needs nothing else: no network, no other file.
+
+Labels, reasons and parameters come from journals, which may come from anyone. They are escaped for HTML, again for the
+markup that plotly.js understands, and the page itself forbids the browser any request (Content-Security-Policy).
+"""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+import msgspec
+from plotly.offline import get_plotlyjs
+
+from vmferry import __version__
+from vmferry.errors import UsageError
+from vmferry.perf.figure import make_figure, panels_of
+from vmferry.perf.panels import by_label, colour_of_labels
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import RESULT_COLUMNS, configuration
+
+MAX_PAGE_BYTES = 5 << 20
+_PANEL_REM = 9
+
+
+def page(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
+    """Return the page. Of the runs of one label the median one is drawn strongly, the others faintly.
+
+    Raises UsageError if the page would become larger than MAX_PAGE_BYTES.
+    """
+    repeated = len(by_label(runs)) < len(runs)
+    text = _template().substitute(
+        title=escape(title),
+        verdict=escape(verdict),
+        results=_results(runs),
+        settings=_settings(runs),
+        legend=_legend(runs),
+        height=f"{_PANEL_REM * len(panels_of(runs)) + 3}rem",
+        note=" Of several runs with one name, the one of median total time is drawn strongly." if repeated else "",
+        figure=_json(make_figure(runs)),
+        plotly=get_plotlyjs(),
+        version=__version__,
+    )
+    if len(text.encode()) > MAX_PAGE_BYTES:
+        raise UsageError(f"{len(runs)} migrations are too many for one page of {MAX_PAGE_BYTES >> 20} MiB; take fewer")
+    return text
+
+
+def _template() -> Template:
+    return Template((files("vmferry.perf") / "page.html").read_text(encoding="utf-8"))
+
+
+def _json(figure: dict[str, Any]) -> str:
+    """Return JSON that may stand within a script element."""
+    return msgspec.json.encode(figure).decode().replace("<", "\\u003c")
+
+
+def _results(runs: Sequence[RunSeries]) -> str:
+    colours = colour_of_labels(runs)
+    head = _row("th", map(escape, ("migration", *RESULT_COLUMNS)))
+    rows = (
+        _row(
+            "td",
+            (
+                _swatch(colours[run.label]) + escape(run.label),
+                *(escape(text(run)) for text in RESULT_COLUMNS.values()),
+            ),
+        )
+        for run in runs
+    )
+    return f"<table>{head}{''.join(rows)}</table>"
+
+
+def _settings(runs: Sequence[RunSeries]) -> str:
+    rows = (_row("td", (escape(name), escape(value))) for name, value in configuration(runs).items())
+    return f'<table class="settings">{"".join(rows)}</table>'
+
+
+def _row(cell: str, contents: Iterable[str]) -> str:
+    return f"<tr>{''.join(f'<{cell}>{content}</{cell}>' for content in contents)}</tr>"
+
+
+def _legend(runs: Sequence[RunSeries]) -> str:
+    return "".join(
+        f'<button aria-pressed="true" data-group="{escape(label)}">{_swatch(colour)}{escape(label)}</button>'
+        for label, colour in colour_of_labels(runs).items()
+    )
+
+
+def _swatch(colour: str) -> str:
+    return f'<i style="background:{colour}"></i>'

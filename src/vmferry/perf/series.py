@@ -1,0 +1,138 @@
+"""The course of one migration over time, and the figures that follow from it. Times are seconds since it began."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmferry.convergence.policy import VARIANTS
+from vmferry.migration.events import Ended, Started
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """Values over time; the times never fall."""
+
+    seconds: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, points: Iterable[tuple[float, float]]) -> "Series":
+        """Return the series of these points."""
+        array = np.array(list(points), dtype=np.float64).reshape(-1, 2)
+        return cls(np.maximum.accumulate(array[:, 0]), array[:, 1])
+
+    def __len__(self) -> int:
+        return len(self.seconds)
+
+    def points(self) -> Iterator[tuple[float, float]]:
+        """Yield time and value."""
+        yield from zip(self.seconds.tolist(), self.values.tolist(), strict=True)
+
+    def step_integral(self, end_s: float) -> float:
+        """Return the integral from the first point up to `end_s`; each value holds until the next point."""
+        times = np.minimum(np.append(self.seconds, end_s), end_s)
+        return float(np.dot(self.values, np.diff(times)))
+
+    def thinned(self, max_points: int) -> "Series":
+        """Return at most that many of the points, at least 4: the ends, and extremes of equal shares of the rest."""
+        if len(self) <= max_points:
+            return self
+        kept = {0, len(self) - 1}
+        edges = np.linspace(0, len(self), max(1, (max_points - 2) // 2) + 1).astype(int)
+        for first, last in pairwise(edges.tolist()):
+            share = self.values[first:last]
+            kept |= {first + int(share.argmin()), first + int(share.argmax())}
+        chosen = sorted(kept)
+        return Series(self.seconds[chosen], self.values[chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was decided at an evaluation, and why."""
+
+    time_s: float
+    old_throttle_percent: int
+    throttle_percent: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunSeries:
+    """One migration: its configuration, its figures, and its course."""
+
+    label: str
+    """Runs of the same label are repeats of each other."""
+    started: Started
+    ended: Ended
+    """The figures; made up from what is there if the journal ends before the migration does."""
+    total_s: float
+    remaining_bytes: Series
+    throttle_percent: Series
+    """Steps: each value holds until the next."""
+    bandwidth_bytes_per_s: Series
+    """Of the bandwidth window that ends at each point."""
+    dirty_bytes_per_s: Series
+    """Of the period that ends at each point."""
+    iterations: Series
+    """Steps: the number of each iteration where it begins."""
+    background_syncs: Series
+    """The number of the iteration at each background sync."""
+    decisions: tuple[Decision, ...]
+    downtime_s: tuple[float, float] | None
+    """When the guest stood still."""
+    measured_pages_per_s: tuple[Series, ...] = ()
+    """For each vCPU, what it wrote between the point before and this one; empty if nobody measured it."""
+
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the guest."""
+        return self.started.page_count * self.started.page_size
+
+    @property
+    def sent_per_memory(self) -> float:
+        """Bytes sent as a multiple of the guest's memory."""
+        return self.ended.sent_bytes / self.memory_bytes if self.memory_bytes else 0.0
+
+    @property
+    def work_lost_vcpu_s(self) -> float:
+        """What the throttle kept the guest from doing, in seconds of a vCPU."""
+        return self.started.vcpu_count * self._throttled_s
+
+    @property
+    def work_lost_percent(self) -> float:
+        """The same as a share of what it would have done during the migration."""
+        return 100 * self._throttled_s / self.total_s if self.total_s else 0.0
+
+    @property
+    def guest_speed_percent(self) -> Series:
+        """What the throttle left of the guest's speed, and 0 while it stood still, as steps."""
+        points = [(time, 100 - value) for time, value in self.throttle_percent.points() if time <= self._stop_s]
+        if self.downtime_s is None:
+            return Series.of(points)
+        start_s, end_s = self.downtime_s
+        return Series.of([*points, (start_s, 0), (end_s, 100)])
+
+    @property
+    def variant(self) -> str:
+        """The name of the variant of auto-converge that the parameters make."""
+        if not self.started.auto_converge:
+            return "no auto-converge"
+        parameters = self.started.parameters
+        for variant in VARIANTS.values():
+            if (
+                parameters.get("background-sync") == variant.background_sync
+                and parameters.get("cpu-responsive-throttle") is variant.responsive_throttle
+            ):
+                return variant.name
+        return "unnamed variant"
+
+    @property
+    def _stop_s(self) -> float:
+        return self.downtime_s[0] if self.downtime_s else self.total_s
+
+    @property
+    def _throttled_s(self) -> float:
+        return self.throttle_percent.step_integral(self._stop_s) / 100

@@ -1,0 +1,158 @@
+"""The report page and the picture: complete, safe with hostile journals, and seen by a real browser."""
+
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.perf.test_series import COURSE, SCENARIO, decided, ended, journal, started, window
+from tests.support.chromium import Page, open_chromium
+from vmferry.errors import UsageError
+from vmferry.perf.journal_runs import run_series
+from vmferry.perf.page import MAX_PAGE_BYTES, page
+from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import RESULT_COLUMNS, configuration, verdict
+from vmferry.perf.svg import picture
+from vmferry.simulation.run import simulate
+from vmferry.simulation.scenario import parse_scenario
+
+HOSTILE = "</script><script>document.title='taken'</script><img src=http://a.b/><b a='\">"
+SAMPLES = [(time / 2, [100 * time, 150 * time]) for time in range(40)]
+
+
+@cache
+def simulated_runs() -> list[RunSeries]:
+    scenario = parse_scenario(SCENARIO, "small")
+    return [
+        run_series(simulate(scenario, variant, seed).entries, variant)
+        for variant in scenario.variants
+        for seed in (0, 1)
+    ]
+
+
+def hostile_run() -> RunSeries:
+    events = [(0, started(**{HOSTILE: HOSTILE})), (1, decided(0, 20, HOSTILE)), (2, ended(2))]
+    return run_series(journal(*events), HOSTILE, SAMPLES)
+
+
+def make_page(runs: list[RunSeries]) -> str:
+    return page("A title", verdict(runs), runs)
+
+
+class Parsed(HTMLParser):
+    """The elements of a page and the text of its scripts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        assert not {"src", "href", "onerror"} & {name for name, _ in attrs}
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1] == "script":
+            self.scripts[-1] += data
+
+
+def test_a_page_has_every_run_in_its_table_and_every_panel_in_its_figure() -> None:
+    text = make_page(simulated_runs())
+    figure = msgspec.json.decode(Parsed(text).scripts[0])
+    names = [run.label for run in simulated_runs()]
+    panels = [note["text"] for note in figure["layout"]["annotations"]]
+    assert len(panels) == 6
+    for number in range(1, 7):
+        lines = [t for t in figure["data"] if t["yaxis"] == f"y{number}" and t["mode"] == "lines"]
+        assert [line["name"] for line in lines] == names, panels[number - 1]
+        # One of the two repeats of each variant is drawn strongly.
+        assert sorted(line["opacity"] for line in lines) == [0.3] * 4 + [1] * 4
+        assert {line["line"]["color"] for line in lines if line["name"] == "original"} == {COLOURS[0]}
+    for run in simulated_runs():
+        assert all(column(run) in text for column in RESULT_COLUMNS.values())
+
+
+def test_a_page_of_many_runs_is_not_larger_than_allowed() -> None:
+    many = [replace(run, label=f"run {number}") for number, run in enumerate(simulated_runs() * 5)]
+    assert len(make_page(many).encode()) <= MAX_PAGE_BYTES
+    with pytest.raises(UsageError, match="1600 migrations are too many for one page of 5 MiB"):
+        make_page(simulated_runs() * 200)
+
+
+def test_what_a_journal_says_cannot_become_part_of_the_page() -> None:
+    parsed = Parsed(make_page([hostile_run(), *simulated_runs()[:1]]))
+    assert parsed.elements.count("script") == 3
+    assert not {"img", "b"} & set(parsed.elements)
+    root = ET.fromstring(picture(HOSTILE, HOSTILE, [hostile_run()]))
+    assert {element.tag.rpartition("}")[2] for element in root.iter()} == {"svg", "style", "rect", "path", "text"}
+
+
+def test_pictures_can_be_made_of_hardly_anything() -> None:
+    for events in (COURSE[:1], COURSE[:4], [(0, started()), (0, ended(0))], [(0, started()), (1, window(0, 0))]):
+        run = run_series(journal(*events), "little")
+        ET.fromstring(picture("", verdict([run]), [run]))
+        make_page([run])
+
+
+def test_the_picture_has_three_panels_on_one_time_axis() -> None:
+    root = ET.fromstring(picture("A title", verdict(simulated_runs()), simulated_runs()))
+    texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
+    for text in ("A title", "original", "periodic-sync", "Throttle, %", "Guest speed (100 - throttle), %"):
+        assert text in texts
+    assert texts.count("0 s") == 3
+
+
+def test_the_verdict_says_what_came_out() -> None:
+    runs = simulated_runs()
+    fastest = min(runs, key=lambda run: run.total_s)
+    assert "is the fastest with" in verdict(runs)
+    assert verdict([fastest]).startswith("The migration completed in ")
+    torn = run_series(journal(*COURSE[:4]), "torn")
+    assert verdict([torn]) == "The migration was setup after 5 s: the journal ends before the migration does."
+    assert verdict([torn, *runs]) == "8 of 9 migrations completed; not: torn."
+    assert verdict([fastest, replace(fastest, label="b")]).startswith("All took about the same time")
+
+
+def test_the_configuration_tells_which_label_has_which_value() -> None:
+    settings = configuration(simulated_runs()[:4])
+    assert settings["guest memory"] == "256 MiB"
+    assert settings["background-sync"] == "off (original); preserve (background-sync)"
+
+
+def test_ticks_are_round() -> None:
+    assert [text for _, text in linear_ticks(425, 8)] == ["0", "100", "200", "300", "400"]
+    assert [text for _, text in linear_ticks(0.07)] == ["0", "0.02", "0.04", "0.06"]
+    assert [text for _, text in size_axis(100 << 30).ticks] == ["64 MiB", "1 GiB", "16 GiB"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    with open_chromium(tmp_path_factory.mktemp("profile")) as opened:
+        yield opened
+
+
+@pytest.mark.chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(make_page([hostile_run(), *simulated_runs()]))
+    browser.requests.clear()
+    browser.open(path, width, dark=width < 600)
+    assert browser.evaluate("document.title") == "A title"
+    assert browser.evaluate("document.querySelectorAll('.scatterlayer .trace path.js-line').length") > 6 * 8
+    assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    assert browser.evaluate("document.querySelector('#plot svg').getBoundingClientRect().width") <= width
+    browser.evaluate("document.querySelector('#legend button').click()")
+    hidden = "document.getElementById('plot').data.filter(trace => trace.visible === false).length"
+    assert browser.evaluate(hidden) >= 6
+    assert browser.requests == [path.as_uri()]
+    assert browser.complaints == []
