@@ -2,7 +2,7 @@
  * The stress payload: every CPU walks its share of memory for ever and writes to every page of it.
  *
  * It is guestperf's stress program as a guest of its own: no kernel, no devices but a serial port.
- * Command line: ramsize=<MiB, all CPUs together> mode=touch|xor cpus=<number>
+ * Command line: ramsize=<MiB, all CPUs together> mode=touch|xor cpus=<number> epoch=<ms>
  *
  * touch writes the first word of each page, xor changes all the others, too. The first word is a stamp: the
  * CPU's number and how many pages it has written, this one included. So an observer can check that
@@ -80,7 +80,7 @@ extern const u8 trampoline_start[], trampoline_end[];
 
 static struct progress *const progress = (struct progress *)PROGRESS_AREA;
 static volatile u32 begin, serial_lock;
-static u64 tsc_per_ms, tsc_start;
+static u64 tsc_per_ms, tsc_start, epoch_ms;
 
 static inline void outb(u32 port, u8 value) { __asm__ volatile("outb %0, %w1" : : "a"(value), "Nd"(port)); }
 static inline u8 inb(u32 port) { u8 v; __asm__ volatile("inb %w1, %0" : "=a"(v) : "Nd"(port)); return v; }
@@ -151,7 +151,7 @@ static void print_gib(u32 cpu, u64 now, u64 since)
     print("stress (");
     print_number(cpu + 1, 5);
     print("): INFO: ");
-    print_number(now, 6);
+    print_number(epoch_ms + now, 6);
     print("ms copied 1 GB in ");
     print_number(now - since, 5);
     print("ms\n");
@@ -327,6 +327,7 @@ void main_bsp(void)
     const char *line = info->command_line ? (const char *)info->command_line : "";
 
     calibrate_tsc();
+    epoch_ms = number(option(line, "epoch="), 0);
     lay_out(info, line, start_cpus(number(option(line, "cpus="), 0)));
     print("stress (00001): INFO: RAM ");
     print_number(progress->page_count / 256, 1);
