@@ -12,7 +12,7 @@ from qemu.qmp import ExecuteError, QMPClient
 
 from tests.support.memory_vm import MemoryVm
 from vmferry.errors import ChannelError, UsageError
-from vmferry.monitor.server import MAX_CLIENTS, MAX_UNSENT_BYTES, MonitorServer
+from vmferry.monitor.server import MAX_CLIENTS, MAX_UNSENT_BYTES, MonitorEndpoint, MonitorServer, open_monitor
 
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 TIMEOUT_S = 10.0
@@ -299,3 +299,77 @@ def test_an_address_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ChannelError, match="cannot listen"):
         MonitorServer(MemoryVm(), f"unix:{tmp_path / 'no' / 'such'}")
     assert not os.listdir(tmp_path)
+
+
+def test_a_client_that_waits_is_called(path: Path) -> None:
+    async def test() -> None:
+        vm, client = MemoryVm(), QMPClient()
+        await client.start_server(str(path))
+        monitor = open_monitor(vm, MonitorEndpoint(f"unix:{path}", listens=False))
+        await monitor.start()
+        await client.accept()
+        with client.listener() as heard:
+            await client.execute("stop")
+            assert (await heard.get())["event"] == "STOP"
+        await client.disconnect()
+        await monitor.close()
+
+    run(test)
+
+
+def test_a_client_at_an_inherited_socket_is_served() -> None:
+    async def test() -> None:
+        ours, theirs = socket.socketpair()
+        ours.set_inheritable(True)
+        monitor = open_monitor(MemoryVm(), MonitorEndpoint(ours.detach(), listens=False))
+        await monitor.start()
+        client = QMPClient()
+        await client.connect(theirs)
+        await client.execute("query-status")
+        await client.disconnect()
+        await monitor.close()
+
+    run(test)
+
+
+def test_clients_come_to_an_inherited_listener(path: Path) -> None:
+    async def test() -> None:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        listener.set_inheritable(True)
+        monitor = open_monitor(MemoryVm(), MonitorEndpoint(listener.detach()))
+        await monitor.start()
+        async with connected(path) as client:
+            await client.execute("query-status")
+        await monitor.close()
+
+    run(test)
+
+
+@pytest.mark.parametrize("listens", [True, False])
+def test_only_sockets_that_were_handed_over_will_do(listens: bool) -> None:
+    kind = "listening" if listens else "connected"
+    with open(os.devnull) as file, socket.socket() as kept, socket.socket(type=socket.SOCK_DGRAM) as datagrams:
+        passed_on = [os.dup2(number.fileno(), os.dup(number.fileno())) for number in (file, datagrams)]
+        assert all(map(os.get_inheritable, passed_on))
+        for number in (*passed_on, kept.fileno(), 999_999):
+            with pytest.raises(UsageError, match=f"file descriptor {number} is no {kind} stream socket"):
+                open_monitor(MemoryVm(), MonitorEndpoint(number, listens))
+        os.close(passed_on[0])
+
+
+def test_an_inherited_socket_must_be_of_the_kind_that_was_said() -> None:
+    for listens in (True, False):
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            if not listens:
+                other.listen()
+            other.set_inheritable(True)
+            with pytest.raises(UsageError, match="stream socket that this process was started with"):
+                open_monitor(MemoryVm(), MonitorEndpoint(other.detach(), listens))
+
+
+def test_nobody_waits_to_be_called(path: Path) -> None:
+    with pytest.raises(ChannelError, match="cannot connect to unix:"):
+        open_monitor(MemoryVm(), MonitorEndpoint(f"unix:{path}", listens=False))

@@ -8,6 +8,7 @@ import click
 from vmferry.cli.types import SIZE
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
+from vmferry.monitor.server import MonitorEndpoint
 from vmferry.vm.process import VmConfig, run_vm
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -60,7 +61,7 @@ def command(
         vcpu_count=cpus,
         kernel=image,
         command_line=line,
-        monitors=monitors,
+        monitors=tuple(MonitorEndpoint(address) for address in monitors),
         serial=serial,
         incoming=incoming,
         journal=journal,

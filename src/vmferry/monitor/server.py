@@ -1,4 +1,5 @@
-"""Serves QMP to many clients at a time, on a unix socket (mode 0600) or on an explicit TCP address.
+"""Serves QMP to many clients at a time, on a unix socket (mode 0600) or on an explicit TCP address, or to one
+client that waits to be called.
 
 A client that does not read its answers is not read from either, and one that falls too far behind
 with events is disconnected, so no client can make this process grow.
@@ -7,11 +8,14 @@ with events is disconnected, so no client can make this process grow.
 import asyncio
 import contextlib
 import os
+import socket
+import time
+from dataclasses import dataclass
 
-from vmferry.errors import UsageError
+from vmferry.errors import ChannelError, UsageError
 from vmferry.monitor.session import Session, encode_event
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
-from vmferry.transport.sockets import listen
+from vmferry.transport.sockets import connect, listen
 from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
 
 MAX_CLIENTS = 64
@@ -21,6 +25,17 @@ MAX_UNSENT_BYTES = 1 << 20
 _READ_BYTES = 4096
 """Little at a time: other clients get their turn between two reads."""
 _CLOSE_TIMEOUT_S = 1.0
+_CALL_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class MonitorEndpoint:
+    """Where the clients of a monitor come from."""
+
+    place: str | int
+    """`unix:PATH` or `tcp:HOST:PORT`, or the number of a file descriptor that this process was started with."""
+    listens: bool = True
+    """Whether clients come to this place, or the only client waits there."""
 
 
 class _Client:
@@ -56,39 +71,20 @@ class _Client:
             self._writer.transport.abort()
 
 
-class MonitorServer:
-    """The monitor of `vm` at `address` (`unix:PATH` or `tcp:HOST:PORT`).
+class Monitor:
+    """The clients of a VM's monitor; what makes connections is in the subclasses."""
 
-    Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
-    """
-
-    def __init__(self, vm: MonitoredVm, address: str) -> None:
+    def __init__(self, vm: MonitoredVm) -> None:
         self._vm = vm
-        self._address = parse_uri(address)
-        if isinstance(self._address, TcpAddress) and not self._address.host:
-            raise UsageError(f"'{address}' would open the monitor to every network; name the host to listen at")
-        self._listener = listen(self._address)
         self._clients: dict[_Client, asyncio.Task[None]] = {}
-
-    @property
-    def port(self) -> int:
-        """The TCP port, which the system chose if the address said 0."""
-        assert isinstance(self._address, TcpAddress)
-        port: int = self._listener.getsockname()[1]
-        return port
 
     async def start(self) -> None:
         """Begin to serve in the running event loop."""
         self._loop = asyncio.get_running_loop()
-        self._server = await asyncio.start_server(self._serve, sock=self._listener)
         self._vm.subscribe(self._on_event)
 
     async def close(self) -> None:
-        """Stop listening, let clients read what they were sent, and hang up on all of them."""
-        self._server.close()
-        if isinstance(self._address, UnixAddress):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._address.path)
+        """Let clients read what they were sent, and hang up on all of them."""
         tasks = list(self._clients.values())
         for client in list(self._clients):
             await client.close()
@@ -123,3 +119,90 @@ class MonitorServer:
     def _tell_all(self, event: VmEvent) -> None:
         for client in self._clients:
             client.tell(event)
+
+
+class MonitorServer(Monitor):
+    """The monitor of `vm` at `address` (`unix:PATH` or `tcp:HOST:PORT`), or at a socket that listens already.
+
+    Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
+    """
+
+    def __init__(self, vm: MonitoredVm, address: str | socket.socket) -> None:
+        super().__init__(vm)
+        self._path = None
+        if isinstance(address, socket.socket):
+            self._listener = address
+            return
+        parsed = parse_uri(address)
+        if isinstance(parsed, TcpAddress) and not parsed.host:
+            raise UsageError(f"'{address}' would open the monitor to every network; name the host to listen at")
+        self._listener = listen(parsed)
+        self._path = parsed.path if isinstance(parsed, UnixAddress) else None
+
+    @property
+    def port(self) -> int:
+        """The TCP port, which the system chose if the address said 0."""
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    async def start(self) -> None:
+        """Begin to serve in the running event loop."""
+        await super().start()
+        self._server = await asyncio.start_server(self._serve, sock=self._listener)
+
+    async def close(self) -> None:
+        """Stop listening, let clients read what they were sent, and hang up on all of them."""
+        self._server.close()
+        if self._path:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path)
+        await super().close()
+
+
+class MonitorConnection(Monitor):
+    """The monitor of `vm` for the one client at the other end of `connection`. Serves after `start`."""
+
+    def __init__(self, vm: MonitoredVm, connection: socket.socket) -> None:
+        super().__init__(vm)
+        self._connection = connection
+
+    async def start(self) -> None:
+        """Begin to serve in the running event loop."""
+        await super().start()
+        reader, writer = await asyncio.open_connection(sock=self._connection)
+        self._task = asyncio.create_task(self._serve(reader, writer))
+
+
+def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> Monitor:
+    """Return the monitor of `vm` at an endpoint. Raises UsageError or ChannelError if that cannot be."""
+    place = endpoint.place
+    if endpoint.listens:
+        return MonitorServer(vm, place if isinstance(place, str) else _inherited(place, listens=True))
+    return MonitorConnection(vm, _call(place) if isinstance(place, str) else _inherited(place, listens=False))
+
+
+def _call(address: str) -> socket.socket:
+    deadline_s = time.monotonic() + _CALL_TIMEOUT_S
+
+    def check() -> None:
+        if time.monotonic() > deadline_s:
+            raise ChannelError(f"cannot connect to {address}: no answer in {_CALL_TIMEOUT_S:.0f} s")
+
+    return connect(parse_uri(address), check)
+
+
+def _inherited(number: int, *, listens: bool) -> socket.socket:
+    """Return a socket that this process was started with. Raises UsageError if it is none, or not of this kind."""
+    with contextlib.ExitStack() as on_failure, contextlib.suppress(OSError, OverflowError):
+        if os.get_inheritable(number):  # what this process has opened itself is not
+            inherited = on_failure.enter_context(socket.socket(fileno=number))
+            inherited.setblocking(False)
+            if inherited.type == socket.SOCK_STREAM and _listens(inherited) == listens:
+                on_failure.pop_all()
+                return inherited
+    kind = "listening" if listens else "connected"
+    raise UsageError(f"file descriptor {number} is no {kind} stream socket that this process was started with")
+
+
+def _listens(inherited: socket.socket) -> bool:
+    return bool(inherited.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))

@@ -14,7 +14,7 @@ from vmferry.errors import UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
-from vmferry.monitor.server import MonitorServer
+from vmferry.monitor.server import MonitorEndpoint, open_monitor
 from vmferry.vm.machine import Vm
 
 _SWITCH_INTERVAL_S = 0.001
@@ -32,7 +32,7 @@ class VmConfig:
     kernel: Path | None
     """The ELF image to boot; None for a guest that comes by migration."""
     command_line: str
-    monitors: tuple[str, ...]
+    monitors: tuple[MonitorEndpoint, ...]
     serial: str
     """`null`, `stdio` or `file:PATH`."""
     incoming: str | None
@@ -73,7 +73,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
     if config.incoming and config.incoming != "defer":
         vm.migrate_incoming(config.incoming)
-    monitors = [MonitorServer(vm, address) for address in config.monitors]
+    monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, vm.quit)
     for monitor in monitors:
