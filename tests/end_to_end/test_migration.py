@@ -93,6 +93,16 @@ def test_a_paused_guest_stays_paused(lab: Lab) -> None:
     destination.check_memory()
 
 
+def test_cont_may_come_before_the_guest(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    source.monitor.execute("stop")
+    destination.monitor.execute("cont")
+    assert destination.monitor.execute("query-status")["status"] == "inmigrate"
+    assert migrate(source, uri).completed
+    destination.monitor.wait_event("RESUME", 5)
+    assert destination.monitor.execute("query-status") == {"running": True, "status": "running"}
+
+
 def test_events_tell_the_course(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     for vm in (source, destination):

@@ -4,11 +4,12 @@ The monitor's thread calls the public methods, a thread of its own carries out e
 state is not stored but derived from the guest and the migration, so that they cannot disagree.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 
-from vmferry.errors import CancelledError, UsageError, VmferryError
+from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
@@ -64,6 +65,7 @@ class Vm:
         self._run_lock = threading.Lock()
         """Orders `stop` and `cont` against the beginning of a hand-over."""
         self._handing_over = False
+        self._cont_on_arrival = False
         self._told_running = guest.running
         self._quitting = False
 
@@ -84,13 +86,17 @@ class Vm:
     def stop(self) -> None:
         """Pause the guest; harmless if it is paused."""
         with self._run_lock:
+            self._cont_on_arrival = False
             if not self._handing_over:
                 self._guest.pause()
         self._tell_run_state()
 
     def cont(self) -> None:
-        """Let the guest run. Raises UsageError if it is not ours to run."""
+        """Let the guest run, or if it is yet to come, when it is here. Raises UsageError if it is not ours to run."""
         with self._run_lock:
+            if self._awaits_migration:
+                self._cont_on_arrival = True
+                return
             refusal = _REFUSALS_TO_RUN.get(self.run_state())
             if refusal:
                 raise UsageError(refusal)
@@ -236,7 +242,10 @@ class Vm:
             self._log(f"incoming migration failed: {error}")
             self.on_end(1)
         else:
-            self._awaits_migration = False
+            with self._run_lock, contextlib.suppress(GuestError):  # it has crashed, which its owner is told otherwise
+                self._awaits_migration = False
+                if self._cont_on_arrival:
+                    self._guest.resume()
             self._tell_run_state()
 
     def _check_quit(self) -> None:
@@ -281,7 +290,6 @@ class Vm:
 
 
 _REFUSALS_TO_RUN = {
-    RunState.INMIGRATE: "Guest is waiting for an incoming migration",
     RunState.FINISH_MIGRATE: "the guest is being handed over; cancel the migration first",
     RunState.POSTMIGRATE: "the guest was handed over and belongs to the destination now",
     RunState.INTERNAL_ERROR: "the guest has crashed and cannot run on",
