@@ -13,6 +13,7 @@ _COMMANDS = {
     "migrate": "vmferry.cli.migrate",
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
+    "qemu": "vmferry.cli.qemu",
     "simulate": "vmferry.cli.simulate",
     "vm": "vmferry.cli.vm",
 }

@@ -1,0 +1,234 @@
+"""QEMU's command line, as far as a VM of ours can do what it asks for.
+
+One table says what is understood. Options that make no difference here are taken only with values that ask for
+nothing more than there is; all else is refused by name. Meanings and defaults are those of QEMU's manual page.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from textwrap import fill
+from uuid import UUID, uuid4
+
+from vmferry import __version__
+from vmferry.cli.qemu_lines import Lines
+from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes
+from vmferry.errors import UsageError
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.monitor.vm_commands import SPOKEN_QEMU_VERSION
+from vmferry.vm.process import VmConfig
+
+_MAX_VCPUS = 255
+_HOME = "vmferry qemu"
+
+
+@dataclass
+class _Request:
+    """What the words read so far have asked for."""
+
+    memory_bytes: int = 128 << 20
+    vcpu_count: int = 1
+    kernel: Path = STRESS_ELF
+    append: str = ""
+    incoming: str | None = None
+    name: str = ""
+    uuid: str = ""
+    start_paused: bool = False
+    lines: Lines = field(default_factory=Lines)
+    answer: str = ""
+    """What to print instead of running a VM."""
+
+
+@dataclass(frozen=True)
+class _Option:
+    take: Callable[[_Request, str], None]
+    argument: str
+    """What the value looks like; empty if there is none."""
+    help: str
+
+
+def parse_qemu_options(words: Sequence[str]) -> VmConfig | str:
+    """Return the VM that a command line asks for, or what to print if it asks for information only.
+
+    Raises UsageError that names the option and says what is understood.
+    """
+    request = _Request()
+    remaining = iter(words)
+    for word in remaining:
+        option = _OPTIONS.get(word.removeprefix("-").removeprefix("-")) if word.startswith("-") else None
+        if option is None:
+            raise UsageError(f"'{word}' is not understood; `{_HOME} -help` lists what is")
+        value = next(remaining, None) if option.argument else ""
+        if value is None:
+            raise UsageError(f"{word} needs a value: {option.argument}")
+        option.take(request, value)
+        if request.answer:
+            return request.answer
+    return _config(request)
+
+
+def _config(request: _Request) -> VmConfig:
+    if request.start_paused and request.incoming is not None:
+        raise UsageError("-S with -incoming: the guest arrives as it was, running or paused; leave -S out")
+    monitors, serial = request.lines.resolve()
+    boots = request.incoming is None
+    stress = request.kernel == STRESS_ELF
+    return VmConfig(
+        memory_bytes=request.memory_bytes,
+        vcpu_count=request.vcpu_count,
+        kernel=request.kernel if boots else None,
+        command_line=f"{request.append} cpus={request.vcpu_count}" if stress else request.append,
+        monitors=monitors,
+        serial=serial,
+        incoming=request.incoming,
+        journal=None,
+        name=request.name,
+        uuid=request.uuid or str(uuid4()),
+        start_paused=request.start_paused,
+    )
+
+
+# Memory, CPUs, kernel
+
+
+def _memory(request: _Request, value: str) -> None:
+    keys = parse_keys(value, "size")
+    check_keys("-m", keys, {"size": (), "slots": ("0",)})
+    request.memory_bytes = parse_mebibytes("-m", keys.get("size", "128M"))
+
+
+def _smp(request: _Request, value: str) -> None:
+    keys = parse_keys(value, "cpus")
+    parts = ("sockets", "dies", "clusters", "modules", "cores", "threads")
+    check_keys("-smp", keys, dict.fromkeys(("cpus", "maxcpus", *parts), ()))
+    numbers = {key: parse_count(f"-smp {key}", text, 1, _MAX_VCPUS) for key, text in keys.items()}
+    topology = prod(numbers.get(part, 1) for part in parts)
+    cpus = numbers.get("cpus", topology)
+    if numbers.get("maxcpus", cpus) != cpus or (topology != cpus and not numbers.keys().isdisjoint(parts)):
+        raise UsageError(f"-smp {value}: maxcpus and the product of the parts can only be the number of CPUs, {cpus}")
+    request.vcpu_count = cpus
+
+
+def _kernel(request: _Request, value: str) -> None:
+    request.kernel = Path(value)
+
+
+def _append(request: _Request, value: str) -> None:
+    request.append = value
+
+
+def _initrd(request: _Request, value: str) -> None:
+    raise UsageError(
+        f"-initrd '{value}': the guests that can be booted here take none; leave it out, or let "
+        "contrib/guestperf/qemu-vmferry put the stress payload in its place"
+    )
+
+
+# Migration, identity
+
+
+def _incoming(request: _Request, value: str) -> None:
+    request.incoming = value
+
+
+def _name(request: _Request, value: str) -> None:
+    keys = parse_keys(value, "guest")
+    check_keys("-name", keys, {"guest": (), "debug-threads": ("on", "off")})
+    request.name = keys.get("guest", "")
+
+
+def _uuid(request: _Request, value: str) -> None:
+    try:
+        request.uuid = str(UUID(value))
+    except ValueError:
+        raise UsageError(f"-uuid '{value}' is not a UUID; write 32 hexadecimal digits") from None
+
+
+def _pause(request: _Request, value: str) -> None:
+    request.start_paused = True
+
+
+def _lines(take: Callable[[Lines, str], None]) -> Callable[[_Request, str], None]:
+    return lambda request, value: take(request.lines, value)
+
+
+# Information
+
+
+def _version(request: _Request, value: str) -> None:
+    release = ".".join(map(str, SPOKEN_QEMU_VERSION))
+    request.answer = f"QEMU emulator version {release} (vmferry {__version__}: no QEMU, but controlled like one)"
+
+
+def _help(request: _Request, value: str) -> None:
+    parts = [f"Usage: {_HOME} [OPTION]...\n\nTwo dashes do as well as one."]
+    for name, option in _OPTIONS.items():
+        parts.append(f"-{name} {option.argument}".strip())
+        parts.append(fill(option.help, 80, initial_indent=" " * 8, subsequent_indent=" " * 8, break_on_hyphens=False))
+    request.answer = "\n".join(parts)
+
+
+def _harmless(what: str, implied_key: str, **allowed: tuple[str, ...]) -> _Option:
+    """Return an option that changes nothing, with the values that may be given to it."""
+    by_key = {key.replace("_", "-"): values for key, values in allowed.items()}
+
+    def take(request: _Request, value: str) -> None:
+        check_keys(what, parse_keys(value, implied_key), by_key)
+
+    choices = [f"{key}={'|'.join(values)}" for key, values in by_key.items()]
+    return _Option(take, "|".join(by_key[implied_key]), f"changes nothing; allowed are {', '.join(choices)}")
+
+
+def _granted(request: _Request, value: str) -> None:
+    pass
+
+
+_MACHINE = _harmless(
+    "-machine", "type", type=("pc", "q35", "microvm"), accel=("kvm", "kvm:tcg"), kernel_irqchip=("on",),
+    usb=("off",), graphics=("off",), vmport=("off",), smm=("off",), hpet=("off",),
+)  # fmt: skip
+
+_OPTIONS: dict[str, _Option] = {
+    "m": _Option(_memory, "[size=]SIZE", "memory, such as 1G; MiB without a suffix; default 128M"),
+    "smp": _Option(_smp, "[cpus=]N[,sockets=N...]", "vCPUs; default 1"),
+    "kernel": _Option(_kernel, "FILE", "ELF image with a PVH entry (default: the stress payload)"),
+    "append": _Option(_append, "LINE", "kernel command line"),
+    "initrd": _Option(_initrd, "FILE", "always refused"),
+    "incoming": _Option(_incoming, "URI|defer", "wait for a guest; -kernel and -append go unused"),
+    "S": _Option(_pause, "", "do not let the guest run before 'cont'"),
+    "name": _Option(_name, "[guest=]NAME", "name of the VM"),
+    "uuid": _Option(_uuid, "UUID", "UUID of the VM (default: random)"),
+    "chardev": _Option(_lines(Lines.chardev), "BACKEND,id=ID[,...]", "socket, stdio, file or null"),
+    "mon": _Option(_lines(Lines.mon), "[chardev=]ID,mode=control", "speak QMP at a chardev"),
+    "qmp": _Option(
+        _lines(Lines.qmp),
+        "unix:PATH|tcp:HOST:PORT[,server=on,wait=off]",
+        "speak QMP there; call if server=off",
+    ),
+    "serial": _Option(
+        _lines(Lines.serial), "stdio|null|file:PATH|chardev:ID", "where serial output goes; default null"
+    ),
+    "device": _Option(_lines(Lines.device), "isa-serial,chardev=ID", "the serial port, by its other name"),
+    "machine": _MACHINE,
+    "M": _Option(_MACHINE.take, _MACHINE.argument, "as -machine"),
+    "accel": _harmless("-accel", "accel", accel=("kvm",), kernel_irqchip=("on",), dirty_ring_size=("0",)),
+    "enable-kvm": _Option(_granted, "", "changes nothing"),
+    "cpu": _harmless("-cpu", "model", model=("host", "max")),
+    "display": _harmless("-display", "type", type=("none",)),
+    "vga": _harmless("-vga", "type", type=("none",)),
+    "monitor": _harmless("-monitor", "chardev", chardev=("none", "null")),
+    "parallel": _harmless("-parallel", "chardev", chardev=("none", "null")),
+    "net": _harmless("-net", "type", type=("none",)),
+    "nic": _harmless("-nic", "type", type=("none",)),
+    "boot": _harmless("-boot", "order", order=("c",), strict=("on", "off"), menu=("off",)),
+    "overcommit": _harmless("-overcommit", "mem-lock", mem_lock=("off",), cpu_pm=("off",)),
+    "sandbox": _harmless("-sandbox", "enable", enable=("off",)),
+    "msg": _harmless("-msg", "timestamp", timestamp=("on", "off")),
+    "nodefaults": _Option(_granted, "", "changes nothing"),
+    "no-user-config": _Option(_granted, "", "changes nothing"),
+    "no-reboot": _Option(_granted, "", "changes nothing"),
+    "version": _Option(_version, "", "print which QEMU this is like"),
+    "help": _Option(_help, "", "print this"),
+    "h": _Option(_help, "", "print this"),
+}
