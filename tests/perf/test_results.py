@@ -23,7 +23,7 @@ def test_what_was_added_is_read_again(tmp_path: Path) -> None:
     results = ResultSet(tmp_path / "new" / "directory")
     results.add(run_of(0))
     results.add(run_of(1))
-    assert list(read_runs(results.directory)) == results.runs == [run_of(0), run_of(1)]
+    assert read_runs(results.directory) == results.runs == [run_of(0), run_of(1)]
 
 
 def test_journals_are_packed_and_read_back(tmp_path: Path) -> None:
@@ -68,13 +68,18 @@ def test_a_repeat_measured_again_counts_once(tmp_path: Path) -> None:
     assert [run.status for run in read_runs(tmp_path)] == ["completed"]
 
 
-@pytest.mark.parametrize(
-    "content", [b"\x80\n", b"{}\n", b"[1]\n", b'{"job":["run",{"variant":"../../etc"},0],"status":"completed"}\n']
-)
-def test_a_file_that_is_none_of_ours_is_refused(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"\x80\n", b"{}\n", b"[1]\n", b"no line", b"x" * (5 << 20)])
+def test_a_file_that_is_none_of_ours_is_refused_and_kept(tmp_path: Path, content: bytes) -> None:
     (tmp_path / RUNS_FILE).write_bytes(content)
     with pytest.raises(UsageError, match=r"runs\.jsonl:1"):
         ResultSet(tmp_path)
+    assert (tmp_path / RUNS_FILE).read_bytes() == content
+
+
+def test_no_file_elsewhere_is_taken_for_a_journal(tmp_path: Path) -> None:
+    run = run_of(0, scenario=PerfScenario(variant="../../etc/passwd"))
+    with pytest.raises(UsageError, match="no label"):
+        run_entries(tmp_path, run)
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ _COMMANDS = {
     "perf": "vmferry.cli.perf",
     "qemu": "vmferry.cli.qemu",
     "simulate": "vmferry.cli.simulate",
+    "sweep": "vmferry.cli.sweep",
     "vm": "vmferry.cli.vm",
 }
 

@@ -213,8 +213,6 @@ def compare_command(first: Path, second: Path, as_json: bool) -> None:
 
 
 def _completed(directory: Path) -> dict[str, list[PerfRun]]:
-    if not directory.is_dir():
-        raise UsageError(f"{directory} is no directory of results")
     runs: dict[str, list[PerfRun]] = {}
     for run in read_runs(directory):
         if run.status == "completed":

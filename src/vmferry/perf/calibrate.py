@@ -10,7 +10,7 @@ from itertools import product
 
 import click
 
-from vmferry.perf.seed_table import simulate_cells, with_settings
+from vmferry.perf.seed_table import simulate_cells
 from vmferry.simulation.scenario import seed_scenarios
 
 STEPS: dict[str, tuple[str, float, float]] = {
@@ -24,11 +24,8 @@ STEPS: dict[str, tuple[str, float, float]] = {
 
 def loss_of(values: dict[str, float], seeds: int) -> float:
     """Return how far the simulated medians are from the measured ones."""
-    settings: dict[str, str | float] = {
-        key: value if key in ("link.share", "link.jitter") else STEPS[key][0].format(value)
-        for key, value in values.items()
-    }
-    cells = simulate_cells([with_settings(scenario, settings) for scenario in seed_scenarios()], seeds)
+    settings = {key: STEPS[key][0].format(value) for key, value in values.items()}
+    cells = simulate_cells([scenario.with_settings(settings) for scenario in seed_scenarios()], seeds)
     ratios = [ratio for cell in cells for ratio in (cell.total_time_ratio, cell.dirty_sync_ratio)]
     return sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios)
 

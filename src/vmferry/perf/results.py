@@ -1,24 +1,19 @@
-"""A directory of measured runs: `runs.jsonl` with one line for each, and their journals beside it.
+"""A directory of measured runs: `runs.jsonl` with a line for each, and their journals, packed, beside it.
 
-A run is appended when it is over, so an interrupted batch loses at most the run it was in; a line torn by a crash is
-dropped when the directory is opened again. What is read may come from anywhere: lines are capped and checked.
+A run is appended when it is over, so an interrupted batch loses at most the run it was in.
 """
 
 import gzip
-import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-
-import msgspec
 
 from vmferry.errors import UsageError
 from vmferry.migration.journal import Entry, read_journal
 from vmferry.perf.measure import Job, PerfRun
+from vmferry.perf.record_file import RecordFile, read_records
 
 RUNS_FILE = "runs.jsonl"
-MAX_LINE_BYTES = 4 << 20
 _LABEL = re.compile(r"[\w.+-]{1,200}")
 
 
@@ -27,12 +22,12 @@ class ResultSet:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            self._drop_torn_line()
-        except OSError as error:
-            raise UsageError(f"cannot keep results in {directory}: {error.strerror}") from error
-        self.runs = list(read_runs(directory))
+        self._file = RecordFile(directory / RUNS_FILE, PerfRun)
+
+    @property
+    def runs(self) -> list[PerfRun]:
+        """What was measured; of jobs that were measured again, the last time."""
+        return _latest(self._file.records)
 
     def journal_path(self, job: Job) -> Path:
         """Return where to write the journal while a job runs."""
@@ -49,55 +44,23 @@ class ResultSet:
             with journal.open("rb") as plain, gzip.GzipFile(f"{journal}.gz", "wb", mtime=0) as packed:
                 shutil.copyfileobj(plain, packed)
             journal.unlink()
-        with (self.directory / RUNS_FILE).open("ab") as file:
-            file.write(msgspec.json.encode(run) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        self.runs.append(run)
-
-    def _drop_torn_line(self) -> None:
-        path = self.directory / RUNS_FILE
-        if not path.exists():
-            return
-        with path.open("rb+") as file:
-            whole_bytes = 0
-            for line in iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""):
-                whole_bytes = file.tell() if line.endswith(b"\n") else whole_bytes
-            file.truncate(whole_bytes)
+        self._file.add(run)
 
 
-def read_runs(directory: Path) -> Iterator[PerfRun]:
-    """Yield the runs of a directory, of repeats that were measured again the last one.
-
-    Raises UsageError that names what is wrong.
-    """
-    path = directory / RUNS_FILE
-    latest: dict[str, PerfRun] = {}
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                run = _decode(line, f"{path}:{number}")
-                latest[run.job.label] = run
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror}") from error
-    yield from latest.values()
+def read_runs(directory: Path) -> list[PerfRun]:
+    """Return the runs of a directory. Raises UsageError if there are none, or what is there is something else."""
+    if not (directory / RUNS_FILE).exists():
+        raise UsageError(f"{directory} is no directory of results, it has no {RUNS_FILE}")
+    return _latest(list(read_records(directory / RUNS_FILE, PerfRun)))
 
 
 def run_entries(directory: Path, run: PerfRun) -> list[Entry]:
     """Return the journal of a run, empty if it has none. Raises UsageError if it is no journal."""
+    if not _LABEL.fullmatch(run.job.label):
+        raise UsageError(f"'{run.job.label[:60]}' is no label of a run")
     path = directory / f"{run.job.label}.jsonl.gz"
     return list(read_journal(path)) if path.exists() else []
 
 
-def _decode(line: bytes, where: str) -> PerfRun:
-    if len(line) > MAX_LINE_BYTES:
-        raise UsageError(f"{where}: not a result, the line is longer than {MAX_LINE_BYTES} bytes")
-    try:
-        run = msgspec.json.decode(line, type=PerfRun)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{where}: not a result of vmferry perf: {error}") from error
-    if not _LABEL.fullmatch(run.job.label):
-        raise UsageError(f"{where}: '{run.job.label[:60]}' is no label of a run")
-    return run
+def _latest(runs: list[PerfRun]) -> list[PerfRun]:
+    return list({run.job.label: run for run in runs}.values())

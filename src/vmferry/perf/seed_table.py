@@ -2,13 +2,12 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
 import msgspec
 
+from vmferry.perf.executors import local_pool
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import Scenario, seed_scenarios
 
@@ -64,7 +63,7 @@ def simulate_cells(
     cells = [(scenario, variant) for scenario in scenarios for variant in scenario.variants]
     jobs = [(scenario, variant, seed) for scenario, variant in cells for seed in range(seeds)]
     runs = []
-    with ProcessPoolExecutor() as pool:
+    with local_pool() as pool:
         for run in pool.map(_simulate, *zip(*jobs, strict=True)):
             runs.append(run)
             progress()
@@ -79,18 +78,6 @@ def simulate_cells(
 def seed_cells(seeds: int = 3, progress: Callable[[], None] = lambda: None) -> list[Cell]:
     """Simulate the nine cells of the patch series' table."""
     return simulate_cells(seed_scenarios(), seeds, progress)
-
-
-def with_settings(scenario: Scenario, settings: dict[str, str | float]) -> Scenario:
-    """Return the scenario with keys such as `link.share` or `load.write-rate` (of every load) changed."""
-    data: dict[str, Any] = msgspec.to_builtins(scenario)
-    for key, value in settings.items():
-        section, _, name = key.partition(".")
-        for target in data["guest"]["loads"] if section == "load" else [data[section]]:
-            target[name] = value
-    changed = msgspec.convert(data, Scenario)
-    changed.check()
-    return changed
 
 
 def _simulate(scenario: Scenario, variant: str, seed: int) -> Run:

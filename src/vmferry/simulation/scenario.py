@@ -5,10 +5,10 @@ values that cannot be are refused with the name of the file and the key.
 """
 
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -138,6 +138,22 @@ class Scenario(_Model, frozen=True):
             | {"background-sync": chosen.background_sync.value, "cpu-responsive-throttle": chosen.responsive_throttle}
         )
 
+    def with_settings(self, settings: Mapping[str, str]) -> "Scenario":
+        """Return a copy with keys such as `link.share` or `load.write-rate` (of every load) set to these values.
+
+        Raises UsageError for an unknown key, and for a value that cannot be.
+        """
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        for key, value in settings.items():
+            for target, name in _targets(data, key):
+                target[name] = _plain_value(value) if key.startswith("parameters.") else value
+        try:
+            changed = msgspec.convert(data, Scenario, strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{', '.join(settings)}: {error}") from error
+        changed.check()
+        return changed
+
     def check(self) -> None:
         """Raise UsageError that names what cannot be."""
         if not 1 <= self.guest.vcpus <= 4096:
@@ -163,6 +179,23 @@ class Scenario(_Model, frozen=True):
         self.link_model()
         for variant in self.variants:
             self.migration_parameters(variant)
+
+
+def _targets(data: dict[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Yield the sections that a key means, and the name in them."""
+    section, _, name = key.partition(".")
+    if section not in ("guest", "load", "link", "parameters", "limits") or not name:
+        raise UsageError(f"'{key}' is no key of a scenario; write for example link.rate or load.write-rate")
+    for target in data["guest"]["loads"] if section == "load" else [data[section]]:
+        yield target, name
+
+
+def _plain_value(text: str) -> int | bool | str:
+    """Return what a parameter's value is when it is written without quotes."""
+    try:
+        return msgspec.json.decode(text, type=int | bool)
+    except msgspec.DecodeError:
+        return text
 
 
 def load_scenario(path: Path) -> Scenario:

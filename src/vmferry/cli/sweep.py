@@ -1,0 +1,123 @@
+"""`vmferry sweep`: simulate a grid of scenarios, variants and seeds on all processors or a cluster."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import groupby
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from vmferry.cli.tables import compact_table
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import UsageError
+from vmferry.perf.executors import cluster, local_pool
+from vmferry.perf.sweep import CaseResult, Sweep, make_cases
+from vmferry.simulation.run import SimulationResult
+from vmferry.simulation.scenario import load_scenario
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("sweep", short_help="Simulate a grid of scenarios, variants and seeds.")
+@click.argument("files", nargs=-1, required=True, type=_FILE, metavar="SCENARIO...")
+@click.option("--output", type=_FILE, required=True, help="File for the results, one JSON object per line.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE,...", help="Try each value; repeatable.")
+@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each, instead of the scenario's number.")
+@click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
+@click.option("--scheduler", metavar="tcp://HOST:PORT", help="Use the cluster of this dask scheduler instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the table.")
+@click.pass_context
+def command(
+    context: click.Context,
+    /,
+    files: tuple[Path, ...],
+    output: Path,
+    settings: tuple[str, ...],
+    variants: tuple[str, ...],
+    seeds: int | None,
+    jobs: int | None,
+    scheduler: str | None,
+    as_json: bool,
+) -> None:
+    """Simulate every SCENARIO with every variant and seed, and with every combination of the values given by --set.
+
+    \b
+    vmferry sweep db.toml --set link.rate=1Gbit/s,10Gbit/s --set load.memory=2G,8G,32G --output db.jsonl
+
+    Each result is in the output file as soon as it is there. After an interruption the same command goes on with what
+    is missing. A case that cannot be simulated is recorded and the others go on; the exit code is 1 then.
+    """
+    if jobs and scheduler:
+        raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
+    cases = make_cases([load_scenario(path) for path in files], _grid(settings), variants, seeds)
+    sweep = Sweep(cases, output)
+    log = Console(stderr=True, quiet=as_json, highlight=False)
+    log.print(
+        f"{len(sweep.missing)} cases to simulate, {len(sweep.cases) - len(sweep.missing)} are in {output} already"
+    )
+    try:
+        with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=log, transient=True) as bar:
+            task = bar.add_task("simulating", total=len(sweep.missing))
+            executor = partial(cluster, scheduler) if scheduler else partial(local_pool, jobs)
+            sweep.run(executor, lambda: bar.advance(task))
+    except KeyboardInterrupt:
+        log.print(f"interrupted; the same command goes on, {len(sweep.results)} results so far are in {output}")
+        context.exit(130)
+    _show(sweep.results, as_json)
+    context.exit(0 if all(result.result for result in sweep.results) else 1)
+
+
+def _grid(settings: Iterable[str]) -> dict[str, list[str]]:
+    """Return the values to try by key."""
+    grid: dict[str, list[str]] = {}
+    for setting in settings:
+        key, _, values = setting.partition("=")
+        if not values or key in grid:
+            raise UsageError(f"--set {setting}: write KEY=VALUE,VALUE,... and each key once")
+        grid[key] = values.split(",")
+    return grid
+
+
+def _show(results: list[CaseResult], as_json: bool) -> None:
+    if as_json:
+        for result in results:
+            click.echo(msgspec.json.encode(result))
+        return
+    console = Console(highlight=False)
+    for (scenario, settings), cases in groupby(sorted(results, key=_order), key=lambda case: case.group[:2]):
+        title = f"[bold]{scenario}[/] {settings}".strip()
+        table = compact_table(title, "medians", "done", "total s", "down", "iter", "max", "sent", "lost")
+        for variant, repeats in groupby(cases, key=lambda case: case.variant):
+            table.add_row(variant, *_medians(list(repeats)))
+        console.print(table)
+    console.print("down: ms. iter: iterations. max: throttle in %. sent: x memory size. lost: guest work in %.")
+    for result in results:
+        if result.error:
+            console.print(f"! {' '.join(result.group)} seed {result.seed}: {result.error}")
+
+
+def _order(case: CaseResult) -> tuple[str, str, int, int]:
+    return case.scenario, case.group[1], list(VARIANTS).index(case.variant), case.seed
+
+
+def _medians(cases: list[CaseResult]) -> list[str]:
+    """Return the cells of one line; only completed migrations count."""
+    completed = [case.result for case in cases if case.result and case.result.status == "completed"]
+
+    def median(figure: Callable[[SimulationResult], float], digits: int = 0) -> str:
+        return f"{statistics.median(map(figure, completed)):.{digits}f}" if completed else "-"
+
+    return [
+        f"{len(completed)}/{len(cases)}",
+        median(lambda result: result.total_time_ms / 1000, 1),
+        median(lambda result: result.downtime_ms),
+        median(lambda result: result.iteration_count),
+        median(lambda result: result.max_throttle_percent),
+        median(lambda result: result.sent_per_memory, 2),
+        median(lambda result: result.work_lost_percent),
+    ]

@@ -1,0 +1,73 @@
+"""A file of records, one JSON object a line, that survives interruptions: appended to, and read again to go on.
+
+A line that a crash tore off is dropped when the file is opened for more. What is read may come from anywhere: lines
+are capped and checked, and a file that holds anything else is refused and left as it is.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import msgspec
+
+from vmferry.errors import UsageError
+
+MAX_LINE_BYTES = 4 << 20
+_R = TypeVar("_R", bound=msgspec.Struct)
+
+
+class RecordFile(Generic[_R]):
+    """The records of type `kind` in the file at `path`, which is made with its directory if it is not there.
+
+    Raises UsageError if the file cannot be written or holds something else.
+    """
+
+    def __init__(self, path: Path, kind: type[_R]) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}") from error
+        self.records = list(read_records(path, kind))
+        self._drop_torn_line()
+
+    def add(self, record: _R) -> None:
+        """Append a record; it is on the disk when this returns. Raises UsageError if there is no room."""
+        try:
+            with self.path.open("ab") as file:
+                file.write(msgspec.json.encode(record) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UsageError(f"cannot write {self.path}: {error.strerror}") from error
+        self.records.append(record)
+
+    def _drop_torn_line(self) -> None:
+        with self.path.open("rb+") as file:
+            whole_bytes = 0
+            for line in file:
+                whole_bytes += len(line) if line.endswith(b"\n") else 0
+            file.truncate(whole_bytes)
+
+
+def read_records(path: Path, kind: type[_R]) -> Iterator[_R]:
+    """Yield the records of a file, without a last line that is torn. Raises UsageError that names the bad line."""
+    decoder = msgspec.json.Decoder(kind)
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES), b""), 1):
+                if line.endswith(b"\n"):
+                    yield _decode(decoder, line, f"{path}:{number}")
+                elif number == 1 or len(line) == MAX_LINE_BYTES:
+                    raise UsageError(f"{path}:{number}: no record of ours or a torn one; delete the file to begin anew")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _decode(decoder: msgspec.json.Decoder[_R], line: bytes, where: str) -> _R:
+    try:
+        return decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, UsageError) as error:
+        raise UsageError(f"{where}: no record of ours: {error}") from error

@@ -1,0 +1,78 @@
+"""`vmferry sweep` as its user sees it."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from vmferry.cli.sweep import command
+from vmferry.perf.sweep import Sweep, make_cases
+from vmferry.simulation.scenario import load_scenario
+
+SCENARIO = """
+name = "quick"
+variants = ["original"]
+guest = { memory = "16M", vcpus = 1, loads = [{ pattern = "uniform", memory = "8M", write-rate = "100MiB/s" }] }
+link = { rate = "10MiB/s", jitter = 0.2 }
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    path = tmp_path / "quick.toml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def sweep(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_medians_are_shown_for_each_point_of_the_grid(scenario: Path, tmp_path: Path) -> None:
+    words = (scenario, "--set", "link.rate=10MiB/s,20MiB/s", "--seeds", 3, "--output", tmp_path / "out.jsonl")
+    answer = sweep(*words)
+    assert answer.exit_code == 0, answer.output
+    assert "6 cases to simulate, 0 are in" in answer.stderr
+    lines = answer.stdout.splitlines()
+    assert [line.strip() for line in lines if "link.rate" in line] == [
+        "quick link.rate=10MiB/s",
+        "quick link.rate=20MiB/s",
+    ]
+    assert [line.split()[:2] for line in lines if line.startswith("original")] == [["original", "3/3"]] * 2
+    assert "0 cases to simulate, 6 are in" in sweep(*words).stderr
+
+
+def test_an_interrupted_sweep_says_how_to_go_on(scenario: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    words = [str(scenario), "--seeds", "3000", "--output", str(output)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vmferry", "sweep", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not output.exists() or output.stat().st_size < 2000:
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "interrupted; the same command goes on" in " ".join(errors.split())
+    assert "Traceback" not in errors
+    done = len(output.read_text().splitlines())
+    assert 0 < done < 3000
+    assert len(Sweep(make_cases([load_scenario(scenario)], {}, (), 3000), output).missing) == 3000 - done
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--set", "link.rate"], "KEY=VALUE"),
+        (["--set", "link.rate=1", "--set", "link.rate=2"], "each key once"),
+        (["--jobs", "1", "--scheduler", "tcp://h:1"], "give one of them"),
+        (["--set", "guest.speed=1"], "speed"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line(scenario: Path, tmp_path: Path, words: list[str], named: str) -> None:
+    text = str(sweep(scenario, "--output", tmp_path / "out.jsonl", *words).exception)
+    assert named in text
+    assert "\n" not in text

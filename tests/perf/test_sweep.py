@@ -1,0 +1,169 @@
+"""Sweeps on real processes and a real cluster: all cases, whatever happens to some of them."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from vmferry.errors import HostError, UsageError
+from vmferry.perf import sweep as sweep_module
+from vmferry.perf.executors import cluster, local_pool
+from vmferry.perf.sweep import Case, CaseResult, Sweep, make_cases, run_case
+from vmferry.simulation.scenario import parse_scenario
+
+QUICK = parse_scenario(
+    b"""
+    name = "quick"
+    variants = ["original", "background-sync+responsive-throttle"]
+    seeds = 2
+    guest = { memory = "16M", vcpus = 2, loads = [{ pattern = "sweep", memory = "8M", write-rate = "100MiB/s" }] }
+    link = { rate = "10MiB/s", jitter = 0.2 }
+    """,
+    "quick",
+)
+GRID = {"link.rate": ["10MiB/s", "30MiB/s"], "load.memory": ["4M", "8M", "12M"]}
+
+
+def outcomes(results: list[CaseResult]) -> list[bytes]:
+    return sorted(msgspec.json.encode(result) for result in results)
+
+
+def swept(output: Path, executor: object = partial(local_pool, 2), cases: list[Case] | None = None) -> Sweep:
+    sweep = Sweep(make_cases([QUICK], GRID, (), None) if cases is None else cases, output)
+    sweep.run(executor, lambda: None)  # type: ignore[arg-type]
+    return sweep
+
+
+def test_a_grid_has_every_combination() -> None:
+    cases = make_cases([QUICK], GRID, (), None)
+    assert len(cases) == 2 * 3 * 2 * 2
+    assert len({case.key for case in cases}) == len(cases)
+    assert {case.scenario.link.rate for case in cases if case.settings["link.rate"] == "30MiB/s"} == {"30MiB/s"}
+    assert {case.scenario.guest.loads[0].memory for case in cases} == {"4M", "8M", "12M"}
+
+
+def test_parameters_can_be_set_by_their_names() -> None:
+    [case] = make_cases([QUICK], {"parameters.downtime-limit": ["77"], "link.jitter": ["0.5"]}, ("original",), 1)
+    assert case.scenario.migration_parameters("original").downtime_limit == 77
+    assert case.scenario.link.jitter == 0.5
+
+
+@pytest.mark.parametrize(
+    ("grid", "named"),
+    [
+        ({"rate": ["1"]}, "'rate' is no key"),
+        ({"link.rat": ["1"]}, "rat"),
+        ({"link.rate": ["fast"]}, "fast"),
+        ({"parameters.downtime": ["1"]}, "downtime"),
+        ({"guest.vcpus": ["many"]}, "vcpus"),
+    ],
+)
+def test_what_cannot_be_set_is_named(grid: dict[str, list[str]], named: str) -> None:
+    with pytest.raises(UsageError, match=named):
+        make_cases([QUICK], grid, (), None)
+
+
+def test_every_case_is_simulated_as_it_would_be_alone(tmp_path: Path) -> None:
+    sweep = swept(tmp_path / "out.jsonl")
+    assert outcomes(sweep.results) == outcomes([run_case(case) for case in sweep.cases.values()])
+
+
+def test_what_is_done_is_not_simulated_again(tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    first = swept(output)
+    lines = output.read_bytes().splitlines(keepends=True)
+    output.write_bytes(b"".join(lines[:5]) + lines[5][:40])
+    again = Sweep(first.cases.values(), output)
+    assert len(again.missing) == len(first.cases) - 5
+    again.run(partial(local_pool, 2), lambda: None)
+    assert outcomes(again.results) == outcomes(first.results)
+    assert sorted(output.read_bytes().splitlines(keepends=True)) == sorted(lines)
+
+
+def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
+    swept(tmp_path / "out.jsonl", cases=make_cases([QUICK], {}, (), None))
+    changed = QUICK.with_settings({"guest.vcpus": "1"})
+    assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
+
+
+def test_another_file_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("my notes\n")
+    with pytest.raises(UsageError, match="notes:1"):
+        Sweep([], tmp_path / "notes")
+    assert (tmp_path / "notes").read_text() == "my notes\n"
+
+
+def test_a_failing_case_does_not_cost_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def simulate(scenario: object, variant: str, seed: int) -> object:
+        if seed == 1:
+            raise RuntimeError("a defect")
+        return real(scenario, variant, seed)  # type: ignore[arg-type]
+
+    real = sweep_module.simulate
+    monkeypatch.setattr(sweep_module, "simulate", simulate)
+    results = [run_case(case) for case in make_cases([QUICK], {}, (), None)]
+    assert [result.error for result in results] == ["", "internal error: RuntimeError('a defect')"] * 2
+    assert [result.result is None for result in results] == [False, True] * 2
+
+
+def test_a_process_that_dies_does_not_end_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_module, "run_case", die_of_seed_1)
+    monkeypatch.setattr(sweep_module, "_IN_FLIGHT", 1)
+    sweep = swept(tmp_path / "out.jsonl", cases=make_cases([QUICK], {}, (), None))
+    assert [bool(result.error) for result in sweep.results] == [False, True] * 2
+    assert "died" in sweep.results[1].error
+    assert len(Sweep(sweep.cases.values(), tmp_path / "out.jsonl").missing) == 2
+
+
+def die_of_seed_1(case: Case) -> CaseResult:
+    if case.seed == 1:
+        os._exit(9)
+    return run_case(case)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """A dask scheduler with two workers, each a process of its own."""
+    words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([*words, "--no-dashboard"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        address = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
+        options = ["--local-directory", str(tmp_path / "dask"), "--no-nanny"]
+        workers = [subprocess.Popen([*worker, address, *options], **quiet) for _ in range(2)]  # type: ignore[call-overload]
+        try:
+            yield address
+        finally:
+            for started in (*workers, process):
+                started.terminate()
+            for started in workers:
+                started.wait()
+            process.stderr.close()
+
+
+def test_a_cluster_gives_the_same_results(scheduler: str, tmp_path: Path) -> None:
+    from distributed import Client
+
+    with Client(scheduler, set_as_default=False) as client:
+        client.wait_for_workers(2, timeout=60)
+    there = swept(tmp_path / "there.jsonl", partial(cluster, scheduler))
+    here = swept(tmp_path / "here.jsonl")
+    assert len(there.results) == 24
+    assert outcomes(there.results) == outcomes(here.results)
+
+
+@pytest.mark.parametrize(
+    ("address", "error"), [("tcp://127.0.0.1:1", HostError), ("here", UsageError), ("tcp://a/b:1", UsageError)]
+)
+def test_a_cluster_that_is_not_there_is_one_line(address: str, error: type[Exception]) -> None:
+    connection: AbstractContextManager[object] = cluster(address)
+    with pytest.raises(error, match=address), connection:
+        pass
