@@ -13,6 +13,7 @@ from vmferry.convergence.policy import Variant
 from vmferry.errors import MigrationError
 
 POLL_INTERVAL_S = 0.1
+_FIGURES_POLLS = 10
 _END_STATES = frozenset({"completed", "failed", "cancelled"})
 
 
@@ -103,11 +104,21 @@ def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Re
             progress = Progress.from_qmp(monitor.execute("query-migrate"))
             max_throttle_percent = max(max_throttle_percent, progress.throttle_percent)
             if progress.ended:
-                return Result(progress, max_throttle_percent)
+                return Result(_with_figures(monitor, progress), max_throttle_percent)
             watch(progress)
             time.sleep(POLL_INTERVAL_S)
         except KeyboardInterrupt:
             monitor.execute("migrate_cancel")
+
+
+def _with_figures(monitor: QmpClient, progress: Progress) -> Progress:
+    """Ask again for the figures: QEMU says `completed` a moment before it has worked out how long it took."""
+    for _ in range(_FIGURES_POLLS):
+        if progress.elapsed_ms or progress.status != "completed":
+            break
+        time.sleep(POLL_INTERVAL_S)
+        progress = Progress.from_qmp(monitor.execute("query-migrate"))
+    return progress
 
 
 def require_completed(result: Result) -> Result:
