@@ -9,6 +9,7 @@ import time
 import pytest
 
 from vmferry.migration.parameters import PARAMETERS
+from vmferry.migration.trace import TRACE_EVENTS
 from vmferry.perf.lab import VM_COMMAND, Lab
 
 VMFERRY = [sys.executable, "-m", "vmferry"]
@@ -30,6 +31,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"], 2, "in the range of 1 to 99"),
         (["vm", "--memory", "lots"], 2, "'lots' is not a size; write for example 2G"),
         (["vm", "--memory", "1M"], 2, "give it a multiple of 1 MiB"),
+        (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
         (["vm", "--cpus", "0"], 2, "1<=x<=255"),
         (["vm", "--incoming", "defer", "--append", "x"], 2, "leave out --kernel and --append"),
     ],
@@ -40,6 +42,12 @@ def test_what_cannot_be_is_one_clear_line(words: list[str], exit_code: int, comp
     assert complaint in answer.stderr
     assert "Traceback" not in answer.stderr
     assert answer.stdout == ""
+
+
+def test_trace_help_lists_every_trace_event() -> None:
+    answer = run("vm", "--trace", "help")
+    assert [line.split()[0] for line in answer.stdout.splitlines()] == [event.name for event in TRACE_EVENTS]
+    assert max(map(len, answer.stdout.splitlines())) <= 80
 
 
 def test_help_names_every_command_and_every_parameter() -> None:

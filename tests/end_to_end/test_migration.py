@@ -1,5 +1,6 @@
 """Real VMs in real processes: they move, and when they cannot, the source runs on."""
 
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -118,6 +119,7 @@ def test_events_tell_the_course(lab: Lab) -> None:
     assert [name for name, _ in events].count("STOP") == 1
 
 
+EASY_CHANGES = {"max_bandwidth": 0, "downtime_limit": 2000}
 EASY = FAST | {"max-bandwidth": 0, "downtime-limit": 2000}
 
 
@@ -175,6 +177,23 @@ def test_a_destination_that_dies_before_the_switchover_is_noticed(lab: Lab) -> N
     source.monitor.wait_event("RESUME", 10)
     assert source.monitor.execute("query-migrate")["status"] == "failed"
     assert_runs_on_unthrottled(source, speed)
+
+
+def test_trace_events_are_printed_as_qemu_prints_them(lab: Lab) -> None:
+    options = ["--trace", "migrate_set_state", "--trace", "migration_bitmap_*"]
+    source, _, uri = lab.start_pair(VM, [*BOOT, *options])
+    source.wait_for_passes(1)
+    source.monitor.execute("trace-event-set-state", {"name": "migration_switchover", "enable": True})
+    assert migrate(source, uri, **EASY_CHANGES).completed
+    source.close()
+    lines = source.errors().splitlines()
+    head = re.compile(rf"{source.process.pid}@[0-9]+\.[0-9]{{6}}:")
+    texts = [head.sub("", line, count=1) for line in lines if head.match(line)]
+    states = [text for text in texts if text.startswith("migrate_set_state")]
+    assert states == [f"migrate_set_state new state {state}" for state in ("setup", "active", "device", "completed")]
+    assert any(text.startswith("migration_bitmap_sync_end dirty_pages ") for text in texts)
+    assert any(text.startswith("migration_switchover remaining ") for text in texts)
+    assert len(texts) == len(lines)
 
 
 def test_cancelling_leaves_the_guest_running_here(lab: Lab) -> None:

@@ -32,7 +32,7 @@ def unexpected(name: str) -> dict[str, object]:
     return error(f"Parameter '{name}' is unexpected")
 
 
-def command(name: str, **arguments: object) -> str:
+def command(name: str, /, **arguments: object) -> str:
     with_dashes = {key.replace("_", "-"): value for key, value in arguments.items()}
     return json.dumps({"execute": name, "arguments": with_dashes})
 
@@ -182,4 +182,13 @@ DIRTY_RATE: list[tuple[str, Answers]] = [
     (calc(calc_time=1, mode="foo"), [error("Parameter 'mode' does not accept value 'foo'")]),
 ]
 
-AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + INERT_PARAMETERS + CAPABILITIES + DIRTY_RATE
+TRACE: list[tuple[str, Answers]] = [
+    (command("trace-event-get-state"), [missing("name")]),
+    (command("trace-event-get-state", name="nosuch"), [error('unknown event "nosuch"')]),
+    (command("trace-event-get-state", name="nosuch*"), [{"return": []}]),
+    (command("trace-event-set-state", name="nosuch", enable=True), [error('unknown event "nosuch"')]),
+    (command("trace-event-set-state", name="migration_thrott*"), [missing("enable")]),
+    (command("trace-event-set-state", name="migration_thrott*", enable=True), [OK]),
+]
+
+AFTER_NEGOTIATION = REQUESTS + MALFORMED + MIGRATION + PARAMETERS + INERT_PARAMETERS + CAPABILITIES + DIRTY_RATE + TRACE

@@ -28,7 +28,7 @@ def negotiated(vm: MemoryVm) -> Session:
     return session
 
 
-def execute(vm: MemoryVm, name: str, **arguments: object) -> dict[str, object]:
+def execute(vm: MemoryVm, name: str, /, **arguments: object) -> dict[str, object]:
     request = json.dumps({"execute": name, "arguments": arguments})
     (answer,) = negotiated(vm).feed(request.encode())
     decoded = json.loads(answer)
@@ -117,6 +117,19 @@ def test_the_dirty_rate_is_measured_in_bounded_time(time: int, unit: str) -> Non
     answer = execute(MemoryVm(), "calc-dirty-rate", **{"calc-time": time, "calc-time-unit": unit})
     text = "Calculation time is out of range [50ms, 60000ms]."
     assert answer == {"error": {"class": "GenericError", "desc": text}}
+
+
+def test_trace_events_can_be_switched_on_and_off() -> None:
+    vm = MemoryVm()
+    assert execute(vm, "trace-event-set-state", name="migrate_*", enable=True) == {"return": {}}
+    assert execute(vm, "trace-event-set-state", name="migrate_end", enable=False) == {"return": {}}
+    states = execute(vm, "trace-event-get-state", name="migrate_*")["return"]
+    assert isinstance(states, list)
+    assert {item["name"]: item["state"] for item in states} == {
+        "migrate_end": "disabled", "migrate_set_state": "enabled", "migrate_start": "enabled",
+        "migrate_transferred": "enabled",
+    }  # fmt: skip
+    assert vm.tracer.enabled == {"migrate_set_state", "migrate_start", "migrate_transferred"}
 
 
 def test_vcpus_are_listed_with_their_threads() -> None:

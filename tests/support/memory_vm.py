@@ -10,6 +10,7 @@ from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest, DirtyR
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
+from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RunState, VmEvent
 from vmferry.transport.uri import parse_uri
 
@@ -23,6 +24,8 @@ class MemoryVm:
         self.parameters = MigrationParameters()
         self.capabilities = MigrationCapabilities()
         self.migration = MigrationInfo(status=MigrationStatus.NONE)
+        self.traced: list[str] = []
+        self.tracer = Tracer(self.traced.append)
         self.uris: list[str] = []
         self.has_quit = False
         self.dirty_rate = DirtyRateInfo()

@@ -83,6 +83,7 @@ def _config(request: _Request) -> VmConfig:
         serial=serial,
         incoming=request.incoming,
         journal=None,
+        trace=(),
         name=request.name,
         uuid=request.uuid or str(uuid4()),
         start_paused=request.start_paused,

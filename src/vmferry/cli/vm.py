@@ -8,6 +8,7 @@ import click
 from vmferry.cli.types import SIZE
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
+from vmferry.migration.trace import TRACE_EVENTS, matching_events
 from vmferry.monitor.server import MonitorEndpoint
 from vmferry.vm.process import VmConfig, run_vm
 
@@ -25,6 +26,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--serial", default="null", show_default=True, help="Where serial output goes: null, stdio or file:PATH.")
 @click.option("--incoming", help="Wait for a guest at tcp:HOST:PORT or unix:PATH; 'defer' to be told over QMP.")
 @click.option("--journal", type=_FILE, help="Record migrations in this file, one JSON object per line.")
+@click.option(
+    "--trace",
+    "patterns",
+    multiple=True,
+    help="Print trace events that match this name or pattern; 'help' lists them; may be repeated.",
+)
 @click.option("--name", default="", help="Name of the VM.")
 @click.option("--uuid", default="", help="UUID of the VM; random if left out.")
 @click.option("--paused", is_flag=True, help="Do not let the guest run before 'cont'.")
@@ -40,6 +47,7 @@ def command(
     serial: str,
     incoming: str | None,
     journal: Path | None,
+    patterns: tuple[str, ...],
     name: str,
     uuid: str,
     paused: bool,
@@ -52,6 +60,10 @@ def command(
     With --incoming, the guest comes from another VM of the same memory size and number of vCPUs. Exit code 1 if
     that fails.
     """
+    if "help" in patterns:
+        for event in TRACE_EVENTS:
+            click.echo(f"{event.name:41}{event.help}")
+        return
     if incoming and (kernel or append):
         raise UsageError("--incoming brings a running guest along; leave out --kernel and --append")
     image = None if incoming else kernel or STRESS_ELF
@@ -65,8 +77,17 @@ def command(
         serial=serial,
         incoming=incoming,
         journal=journal,
+        trace=_traced(patterns),
         name=name,
         uuid=uuid or str(uuid4()),
         start_paused=paused,
     )
     context.exit(run_vm(config))
+
+
+def _traced(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the trace events that match. Raises UsageError for a pattern that matches none."""
+    for pattern in patterns:
+        if not matching_events(pattern):
+            raise UsageError(f"no trace event is called '{pattern}'; --trace help lists them")
+    return tuple(name for pattern in patterns for name in matching_events(pattern))

@@ -10,7 +10,9 @@ from functools import cached_property
 from vmferry.control.qmp_client import QmpClient
 
 _DESCRIPTION = re.compile(r"(\S+) .*?-- ")
-_REFUSAL = re.compile(r'^(?:Error: |unknown command: )|^Try "help .*" for more information$', re.MULTILINE)
+_REFUSAL = re.compile(
+    r'^(?:Error: |unknown command: |unknown event )|^Try "help .*" for more information$', re.MULTILINE
+)
 _SETTING = re.compile(r"([a-z][a-z0-9-]*): ")
 
 

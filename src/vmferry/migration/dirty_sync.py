@@ -114,6 +114,9 @@ class DirtySync:
                 old_throttle_percent=sample.throttle_percent,
                 throttle_percent=decision.throttle_percent,
                 reason=decision.reason,
+                dirty_ratio_high=decision.dirty_ratio_high,
+                dirty_ratio_percent=decision.dirty_ratio_percent,
+                previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
             )
             self._journal.record(now_ns, event)
         self._counters.dirty_pages_rate = self._period.dirty_pages_per_s(now_ns)

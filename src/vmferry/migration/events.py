@@ -67,6 +67,9 @@ class Decided(_Event, tag="decision", frozen=True):
     old_throttle_percent: int
     throttle_percent: int
     reason: str
+    dirty_ratio_high: bool = False
+    dirty_ratio_percent: int = 0
+    previous_dirty_ratio_percent: int = 0
 
 
 class Ended(_Event, tag="ended", frozen=True):

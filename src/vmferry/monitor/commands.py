@@ -9,6 +9,7 @@ from vmferry.errors import UsageError
 from vmferry.monitor import dirty_rate_commands as dirty_rate
 from vmferry.monitor import memory_commands as memory
 from vmferry.monitor import migration_commands as migration
+from vmferry.monitor import trace_commands as trace
 from vmferry.monitor import vm_commands as vm
 from vmferry.monitor.events import EVENTS
 from vmferry.monitor.introspection import AnySchemaInfo, describe
@@ -101,6 +102,10 @@ COMMANDS: dict[str, Command] = {
     "query-migrate-capabilities": Command(
         migration.query_migrate_capabilities, returns=list[migration.MigrationCapabilityStatus]
     ),
+    "trace-event-get-state": Command(
+        trace.trace_event_get_state, trace.TraceEventGetState, returns=list[trace.TraceEventInfo]
+    ),
+    "trace-event-set-state": Command(trace.trace_event_set_state, trace.TraceEventSetState),
     "calc-dirty-rate": Command(dirty_rate.calc_dirty_rate, dirty_rate.CalcDirtyRate),
     "query-dirty-rate": Command(
         dirty_rate.query_dirty_rate, dirty_rate.QueryDirtyRate, returns=dirty_rate.DirtyRateInfo

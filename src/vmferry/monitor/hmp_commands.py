@@ -14,9 +14,11 @@ from vmferry.monitor.hmp_format import (
     format_migration,
     format_parameters,
     format_status,
+    format_trace_events,
 )
 from vmferry.monitor.hmp_values import parse_expression, parse_value
 from vmferry.monitor.migration_commands import migrate_pause
+from vmferry.monitor.trace_commands import find_events, switch_events
 from vmferry.monitor.vm_port import MonitoredVm
 
 
@@ -88,6 +90,25 @@ def _calc_dirty_rate(vm: MonitoredVm, given: Given) -> str:
     )
 
 
+def _trace_event(vm: MonitoredVm, given: Given) -> str:
+    pattern, state = (*given.words, "")[:2]
+    if state not in ("on", "off"):
+        raise BadLineError("Expected 'on' or 'off'")
+    try:
+        switch_events(vm, pattern, on=state == "on")
+    except UsageError as error:
+        return f"{error}\n"  # QEMU does not say "Error:" here
+    return ""
+
+
+def _info_trace_events(vm: MonitoredVm, given: Given) -> str:
+    try:
+        names = find_events(given.words[0] if given.words else "*")
+    except UsageError as error:
+        return f"{error}\n"
+    return format_trace_events(names, vm.tracer.enabled)
+
+
 _DIRTY_RATE_MODES = {
     "": DirtyRateMode.PAGE_SAMPLING,
     "r": DirtyRateMode.DIRTY_RING,
@@ -131,6 +152,14 @@ HMP_COMMANDS = (
     HmpCommand(
         "system_powerdown", lambda vm, _: vm.system_powerdown(), "ask the guest to power down (none here hears it)"
     ),
+    HmpCommand(
+        "trace-event",
+        _trace_event,
+        "print a trace event, or all that match a pattern, to the VM's standard error",
+        "name on|off",
+        words=1,
+        more_words=1,
+    ),
 )
 """What the human monitor can do, in the order of `help`."""
 
@@ -154,6 +183,13 @@ INFO_COMMANDS = (
     HmpCommand("migrate_parameters", lambda vm, _: format_parameters(vm.parameters), "the migration parameters"),
     HmpCommand("name", lambda vm, _: f"{vm.name}\n" if vm.name else "", "the name of the VM"),
     HmpCommand("status", lambda vm, _: format_status(vm.run_state()), "whether the guest runs"),
+    HmpCommand(
+        "trace-events",
+        _info_trace_events,
+        "which trace events are printed (1) and which are not",
+        "[name]",
+        more_words=1,
+    ),
     HmpCommand("uuid", lambda vm, _: f"{vm.uuid}\n", "the UUID of the VM"),
 )
 """What `info` can show, in the order of `help info`."""

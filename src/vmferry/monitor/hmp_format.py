@@ -4,7 +4,7 @@ Figures that QEMU does not have stand where they belong: `iterations` beside `di
 of the downtime at the end of `info migrate -a`. Every function returns whole lines.
 """
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
@@ -103,6 +103,11 @@ def format_dirty_rate(info: DirtyRateInfo) -> str:
         f"Mode: {info.mode}\n"
         f"Dirty rate: {rate}\n"
     )
+
+
+def format_trace_events(names: Iterable[str], enabled: Container[str]) -> str:
+    """Return `info trace-events`."""
+    return "".join(f"{name} : state {int(name in enabled)}\n" for name in names)
 
 
 def _status(info: MigrationInfo) -> str:

@@ -13,6 +13,7 @@ from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.qapi_types import UNSIGNED_MAX
+from vmferry.migration.trace import TRACE_EVENTS
 from vmferry.monitor.commands import COMMANDS, Command
 from vmferry.monitor.events import EVENTS
 from vmferry.monitor.framing import MAX_MESSAGE_BYTES, MAX_NESTING
@@ -67,13 +68,21 @@ reaches the monitor controls the VM and writes files with the rights of its proc
 """
 
 
+_TRACING = """\
+`vmferry vm --trace 'migration_*'` prints those that match to standard error, as QEMU's log does:
+`PID@SECONDS.MICROSECONDS:NAME TEXT`. Each is a line of text for an entry of the journal (`vmferry vm --journal FILE`),
+which has them all, with all their figures.
+"""
+
 _PARAMETER_STRUCTS = (MigrateSetParameters, MigrationParameters)
 """Their members have a table of their own."""
 
 
 def reference() -> str:
     """Return the whole text, in Markdown."""
-    return "\n".join((_INTRODUCTION, _commands(), _events(), _parameters(), _capabilities(), _hmp(), _types()))
+    return "\n".join(
+        (_INTRODUCTION, _commands(), _events(), _parameters(), _capabilities(), _trace_events(), _hmp(), _types())
+    )
 
 
 def _commands() -> str:
@@ -118,6 +127,11 @@ def _capabilities() -> str:
         (f"`{name}`", "no" if name in INERT_CAPABILITIES else "yes", meaning) for name, meaning in CAPABILITIES.items()
     )
     return _section("Migration capabilities", ("capability", "here", "what it does"), rows)
+
+
+def _trace_events() -> str:
+    rows = ((f"`{event.name}`", event.help) for event in TRACE_EVENTS)
+    return _section("Trace events", ("trace event", "what it tells"), rows) + "\n" + _TRACING
 
 
 def _hmp() -> str:

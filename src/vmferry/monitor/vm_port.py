@@ -10,6 +10,7 @@ from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
+from vmferry.migration.trace import Tracer
 
 
 class RunState(StrEnum):
@@ -59,6 +60,11 @@ class MonitoredVm(Protocol):
     @property
     def capabilities(self) -> MigrationCapabilities:
         """The migration capabilities in force."""
+        ...
+
+    @property
+    def tracer(self) -> Tracer:
+        """What prints trace events."""
         ...
 
     def run_state(self) -> RunState:

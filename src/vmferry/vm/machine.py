@@ -20,6 +20,7 @@ from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Journal
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
+from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RunState, VmEvent
 from vmferry.transport.sockets import connect, listen
 from vmferry.transport.stream import StreamChannel
@@ -42,6 +43,7 @@ class Vm:
         uuid: str,
         journal: Journal,
         log: Callable[[str], None],
+        tracer: Tracer,
         *,
         awaits_migration: bool,
     ) -> None:
@@ -50,7 +52,8 @@ class Vm:
         self.parameters = MigrationParameters()
         self.capabilities = MigrationCapabilities()
         self._guest = guest
-        self._journal = TeeJournal([journal, _Observer(self._on_migration_event)])
+        self.tracer = tracer
+        self._journal = TeeJournal([journal, tracer, _Observer(self._on_migration_event)])
         self._log = log
         self.on_end: Callable[[int], None] = lambda exit_code: None
         """Called, in any thread, with the exit code when this process has no more to do."""

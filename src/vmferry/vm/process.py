@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from vmferry.errors import UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
+from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
 from vmferry.vm.machine import Vm
 
@@ -38,6 +41,8 @@ class VmConfig:
     incoming: str | None
     """Where to wait for the guest: an address, `defer` to be told later, or None to boot."""
     journal: Path | None
+    trace: tuple[str, ...]
+    """Names of the trace events to print to stderr, in QEMU's form."""
     name: str
     uuid: str
     start_paused: bool
@@ -63,6 +68,7 @@ def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
         config.uuid,
         _open_journal(config.journal, resources),
         log,
+        Tracer(_write_trace, config.trace),
         awaits_migration=config.incoming is not None,
     )
 
@@ -90,6 +96,13 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
 def log(text: str) -> None:
     """Tell the operator, on stderr."""
     print(f"vmferry: {text}", file=sys.stderr, flush=True)
+
+
+def _write_trace(text: str) -> None:
+    """Print a trace event as QEMU's log does, with the process and the time in front."""
+    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    with contextlib.suppress(OSError):  # nobody reads it; the migration goes on
+        print(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}", file=sys.stderr, flush=True)
 
 
 def _log_crash(reason: str) -> None:
