@@ -10,7 +10,7 @@ from vmferry.control.drive import drive
 
 
 class Answers:
-    """A monitor that answers `query-migrate` with these, one after the other; real QEMU cannot be made to hit the gap."""
+    """A monitor that answers `query-migrate` with these in turn; real QEMU cannot be made to hit the gap."""
 
     def __init__(self, *answers: dict[str, Any]) -> None:
         self._answers: Iterator[dict[str, Any]] = iter(answers)
