@@ -96,7 +96,6 @@ def test_what_options_ask_for(words: str, field: str, value: object) -> None:
         ("-display gtk", "-display can only have type=none here, not 'gtk'"),
         ("-device virtio-net-pci", "-device 'virtio-net-pci': the VM has an isa-serial and no other device"),
         ("-initrd x", "-initrd 'x': the guests that can be booted here take none"),
-        ("-S -incoming defer", "-S with -incoming: the guest arrives as it was"),
         ("-uuid x", "-uuid 'x' is not a UUID"),
         ("-serial mon:stdio", "-serial 'mon:stdio' is not to be had here"),
         ("-serial null -serial stdio", "the VM has one serial port"),

@@ -104,6 +104,25 @@ def test_cont_may_come_before_the_guest(lab: Lab) -> None:
     assert destination.monitor.execute("query-status") == {"running": True, "status": "running"}
 
 
+@pytest.mark.parametrize("told", ["on the command line", "over QMP"])
+def test_a_guest_may_be_told_to_wait_on_arrival(lab: Lab, told: str) -> None:
+    uri = f"unix:{lab.directory / 'waiting.sock'}"
+    paused = ["--paused"] if told == "on the command line" else []
+    destination = lab.start([*VM_COMMAND, *VM, *paused, "--incoming", uri], "destination")
+    if not paused:
+        destination.monitor.execute("stop")
+    source = lab.start([*VM_COMMAND, *VM, *BOOT], "source")
+    source.wait_for_passes(1)
+    assert migrate(source, uri).completed
+    while destination.monitor.execute("query-status")["status"] == "inmigrate":
+        pass
+    assert destination.monitor.execute("query-status") == {"running": False, "status": "paused"}
+    written = destination.progress().written_pages
+    assert destination.progress().written_pages == written
+    destination.monitor.execute("cont")
+    destination.wait_for_passes(destination.progress().passes + 1)
+
+
 def test_events_tell_the_course(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     for vm in (source, destination):

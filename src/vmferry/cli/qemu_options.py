@@ -69,8 +69,6 @@ def parse_qemu_options(words: Sequence[str]) -> VmConfig | str:
 
 
 def _config(request: _Request) -> VmConfig:
-    if request.start_paused and request.incoming is not None:
-        raise UsageError("-S with -incoming: the guest arrives as it was, running or paused; leave -S out")
     monitors, serial = request.lines.resolve()
     boots = request.incoming is None
     stress = request.kernel == STRESS_ELF

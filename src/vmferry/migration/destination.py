@@ -27,13 +27,19 @@ from vmferry.wire.messages import (
 
 
 class MigrationDestination:
-    """One incoming migration into `guest`, whose memory is fresh: all zero."""
+    """One incoming migration into `guest`, whose memory is fresh: all zero.
 
-    def __init__(self, guest: Guest, clock: Clock, journal: Journal) -> None:
+    When the guest belongs here, it runs if it ran at the source and `may_run` says so.
+    """
+
+    def __init__(
+        self, guest: Guest, clock: Clock, journal: Journal, may_run: Callable[[], bool] = lambda: True
+    ) -> None:
         self.status = MigrationStatus.SETUP
         self._guest = guest
         self._clock = clock
         self._journal = journal
+        self._may_run = may_run
         self._filled = Bitmap(guest.layout.page_count)
         """Pages that may hold something else than zero bytes."""
         self._state: bytes | None = None
@@ -107,7 +113,7 @@ class MigrationDestination:
     def _commit(self, commit: Commit) -> Message:
         # From this moment on the guest is ours, whatever happens to the connection.
         self._set_status(MigrationStatus.COMPLETED)
-        if commit.run:
+        if commit.run and self._may_run():
             self._guest.resume()
         return TakenOver()
 

@@ -25,8 +25,8 @@ _LINGER_NS = 1_000_000_000
 class IncomingMigration:
     """Takes one guest in through `listener`.
 
-    `check_stop` is called while waiting and raises to end the wait; `log` is told, in one line each,
-    of connections turned away.
+    The guest runs on if it ran and `may_run` says so. `check_stop` is called while waiting and raises to end the
+    wait; `log` is told, in one line each, of connections turned away.
     """
 
     def __init__(
@@ -35,10 +35,11 @@ class IncomingMigration:
         listener: socket.socket,
         clock: Clock,
         journal: Journal,
+        may_run: Callable[[], bool],
         check_stop: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
-        self.destination = MigrationDestination(guest, clock, journal)
+        self.destination = MigrationDestination(guest, clock, journal, may_run)
         self._guest = guest
         self._listener = listener
         self._clock = clock

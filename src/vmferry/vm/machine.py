@@ -33,7 +33,8 @@ from vmferry.vm.incoming import IncomingMigration
 class Vm:
     """One guest under control (implements the monitor's `MonitoredVm`).
 
-    `awaits_migration` says that the guest is to come from elsewhere. `log` is told what an operator should read.
+    `awaits_migration` says that the guest is to come from elsewhere, `start_paused` that it waits for `cont` then,
+    even if it runs at the source. `log` is told what an operator should read.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Vm:
         tracer: Tracer,
         *,
         awaits_migration: bool,
+        start_paused: bool,
     ) -> None:
         self.name = name
         self.uuid = uuid
@@ -68,7 +70,8 @@ class Vm:
         self._run_lock = threading.Lock()
         """Orders `stop` and `cont` against the beginning of a hand-over."""
         self._handing_over = False
-        self._cont_on_arrival = False
+        self._runs_on_arrival = False if start_paused else None
+        """Whether the guest, which is yet to come, is to run then; None: if it runs at the source."""
         self._told_running = guest.running
         self._quitting = False
 
@@ -87,9 +90,9 @@ class Vm:
         return RunState.RUNNING if self._guest.running else RunState.PAUSED
 
     def stop(self) -> None:
-        """Pause the guest; harmless if it is paused."""
+        """Pause the guest, also one that is yet to come; harmless if it is paused."""
         with self._run_lock:
-            self._cont_on_arrival = False
+            self._runs_on_arrival = False
             if not self._handing_over:
                 self._guest.pause()
         self._tell_run_state()
@@ -98,7 +101,7 @@ class Vm:
         """Let the guest run, or if it is yet to come, when it is here. Raises UsageError if it is not ours to run."""
         with self._run_lock:
             if self._awaits_migration:
-                self._cont_on_arrival = True
+                self._runs_on_arrival = True
                 return
             refusal = _REFUSALS_TO_RUN.get(self.run_state())
             if refusal:
@@ -181,7 +184,13 @@ class Vm:
         listener = listen(parse_uri(uri))
         self._incoming_uri = uri
         self._incoming = IncomingMigration(
-            self._guest, listener, self._clock, self._journal, self._check_quit, self._log
+            self._guest,
+            listener,
+            self._clock,
+            self._journal,
+            lambda: self._runs_on_arrival is not False,
+            self._check_quit,
+            self._log,
         )
         self._start_thread("incoming", self._run_incoming, self._incoming)
 
@@ -247,8 +256,10 @@ class Vm:
         else:
             with self._run_lock, contextlib.suppress(GuestError):  # it has crashed, which its owner is told otherwise
                 self._awaits_migration = False
-                if self._cont_on_arrival:
+                if self._runs_on_arrival:
                     self._guest.resume()
+                elif self._runs_on_arrival is False:  # said a moment too late for `may_run`
+                    self._guest.pause()
             self._tell_run_state()
 
     def _check_quit(self) -> None:

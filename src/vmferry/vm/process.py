@@ -70,6 +70,7 @@ def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
         log,
         Tracer(_write_trace, config.trace),
         awaits_migration=config.incoming is not None,
+        start_paused=config.start_paused,
     )
 
 
