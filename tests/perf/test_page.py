@@ -9,16 +9,23 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.perf.test_series import COURSE, SCENARIO, decided, ended, journal, started, window
 from tests.support.chromium import Page, open_chromium
 from vmferry.errors import UsageError
-from vmferry.perf.journal_runs import run_series
+from vmferry.migration.events import BandwidthWindow, Decided, Ended, Event, SwitchoverBegan, Synced
+from vmferry.migration.journal import Entry
+from vmferry.migration.status import MigrationStatus as Status
+from vmferry.perf.figure import make_figure
+from vmferry.perf.journal_runs import run_series, split_migrations
 from vmferry.perf.page import MAX_PAGE_BYTES, page
 from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import RESULT_COLUMNS, configuration, verdict
 from vmferry.perf.svg import picture
+from vmferry.perf.text_report import text_report
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
 
@@ -103,6 +110,62 @@ def test_pictures_can_be_made_of_hardly_anything() -> None:
         make_page([run])
 
 
+ANY = st.integers(0, 2**63) | st.integers(0, 3)
+PERCENT = st.integers(0, 100)
+EVENTS = st.one_of(
+    st.builds(
+        BandwidthWindow,
+        duration_ns=ANY,
+        sent_bytes=ANY,
+        remaining_bytes=ANY,
+        throttle_percent=PERCENT,
+        threshold_bytes=ANY,
+    ),
+    st.builds(
+        Synced,
+        kind=st.sampled_from(["iteration", "background", "last", "?"]),
+        dirty_sync_count=ANY,
+        iteration_count=ANY,
+        newly_dirty_pages=ANY,
+        remaining_pages=ANY,
+        duration_ns=ANY,
+    ),
+    st.builds(
+        Decided,
+        period_ns=ANY,
+        dirty_bytes=ANY,
+        sent_bytes=ANY,
+        old_throttle_percent=PERCENT,
+        throttle_percent=PERCENT,
+        reason=st.text(),
+    ),
+    st.builds(SwitchoverBegan, remaining_bytes=ANY, threshold_bytes=ANY),
+    st.builds(
+        Ended,
+        status=st.sampled_from(Status),
+        total_time_ns=ANY,
+        downtime_ns=ANY,
+        downtime_parts_ns=st.dictionaries(st.text(), ANY, max_size=2),
+        sent_bytes=ANY,
+        iteration_count=ANY,
+        dirty_sync_count=ANY,
+        max_throttle_percent=PERCENT,
+        error=st.text(),
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(ANY, EVENTS), max_size=8), st.text())
+def test_any_journal_can_be_shown(events: list[tuple[int, Event]], label: str) -> None:
+    entries = [Entry(0, started()), *(Entry(*event) for event in events)]
+    run = run_series(next(split_migrations(entries)), label)
+    ET.fromstring(picture(label, verdict([run]), [run]))
+    assert max(map(len, text_report([run]).splitlines())) <= 80
+    figure = msgspec.json.encode(make_figure([run]))
+    assert b"null" not in figure  # neither infinite nor undefined
+
+
 def test_the_picture_has_three_panels_on_one_time_axis() -> None:
     root = ET.fromstring(picture("A title", verdict(simulated_runs()), simulated_runs()))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -147,6 +210,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_p
     path.write_text(make_page([hostile_run(), *simulated_runs()]))
     browser.requests.clear()
     browser.open(path, width, dark=width < 600)
+    browser.evaluate("drawn.then(() => true)")
     assert browser.evaluate("document.title") == "A title"
     assert browser.evaluate("document.querySelectorAll('.scatterlayer .trace path.js-line').length") > 6 * 8
     assert browser.evaluate("document.documentElement.scrollWidth") <= width

@@ -14,6 +14,7 @@ _COMMANDS = {
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
     "qemu": "vmferry.cli.qemu",
+    "report": "vmferry.cli.report",
     "simulate": "vmferry.cli.simulate",
     "sweep": "vmferry.cli.sweep",
     "vm": "vmferry.cli.vm",

@@ -1,6 +1,7 @@
 """The figure of a report page, as plotly.js takes it: panels under each other that share one time axis."""
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import Any
@@ -28,6 +29,7 @@ _MAX_POINTS = 18_000
 _TITLE_SHARE = 0.24
 """Of a panel's height."""
 _REPEAT_OPACITY = 0.3
+_HOVER_CHARACTERS = 45
 
 
 def panels_of(runs: Sequence[RunSeries]) -> list[Panel]:
@@ -98,9 +100,13 @@ def _decisions(run: RunSeries) -> dict[str, Any]:
     return {
         "x": [round(decision.time_s, 3) for decision in changes],
         "y": [decision.throttle_percent for decision in changes],
-        "text": [escape(decision.reason, quote=False) for decision in changes],
-        "hovertemplate": "%{text}",
+        "text": [_narrow(decision.reason) for decision in changes],
+        "hovertemplate": "%{text}<extra></extra>",
     }
+
+
+def _narrow(text: str) -> str:
+    return "<br>".join(escape(line, quote=False) for line in textwrap.wrap(text, _HOVER_CHARACTERS))
 
 
 def _layout(panels: Sequence[Panel], axes: Sequence[Axis], total_s: float) -> dict[str, Any]:

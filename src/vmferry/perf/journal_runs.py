@@ -81,20 +81,12 @@ def run_series(
             for time, event in journal.all(BandwidthWindow)
             if event.duration_ns
         ),
-        dirty_bytes_per_s=Series.of(_dirty_rates(decided)),
+        dirty_bytes_per_s=_dirty_rates(decided),
         iterations=_until(total_s, iterations),
         background_syncs=Series.of(
             (time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "background"
         ),
-        decisions=tuple(
-            Decision(
-                time_s=time,
-                old_throttle_percent=event.old_throttle_percent,
-                throttle_percent=event.throttle_percent,
-                reason=clean_text(event.reason),
-            )
-            for time, event in decided
-        ),
+        decisions=tuple(journal.decisions()),
         downtime_s=journal.downtime(),
         measured_pages_per_s=_speeds(guest_samples),
     )
@@ -134,6 +126,22 @@ class _Journal:
             elif isinstance(event, Synced):
                 yield time, event.remaining_pages * self.started.page_size
 
+    def decisions(self) -> Iterator[Decision]:
+        """Yield each decision with the sync that it followed."""
+        kind, iteration_count = "", 0
+        for time, event in self._timed:
+            if isinstance(event, Synced):
+                kind, iteration_count = event.kind, event.iteration_count
+            elif isinstance(event, Decided):
+                yield Decision(
+                    time_s=time,
+                    iteration_count=iteration_count,
+                    background_sync=kind == "background",
+                    old_throttle_percent=event.old_throttle_percent,
+                    throttle_percent=event.throttle_percent,
+                    reason=clean_text(event.reason),
+                )
+
     def downtime(self) -> tuple[float, float] | None:
         """Return from when until when the guest stood still."""
         starts = (time for time, _ in self.all(SwitchoverBegan))
@@ -167,24 +175,33 @@ class _Journal:
         )
 
 
-def _dirty_rates(decided: list[tuple[float, Decided]]) -> Iterator[tuple[float, float]]:
-    """Yield the rate at the end of each period, and at the beginning of the first."""
-    periods = [(time, event) for time, event in decided if event.period_ns]
-    for number, (time, event) in enumerate(periods):
-        rate = event.dirty_bytes * _NS_PER_S / event.period_ns
-        if number == 0:
-            yield max(0, time - event.period_ns / _NS_PER_S), rate
-        yield time, rate
-
-
-def _until(end_s: float, steps: list[tuple[float, int]]) -> Series:
-    """Let the last step go on to the end."""
-    return Series.of([*steps, (end_s, steps[-1][1])] if steps else [])
+def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
+    return _periods(
+        (max(0, time - event.period_ns / _NS_PER_S), time, event.dirty_bytes * _NS_PER_S / event.period_ns)
+        for time, event in decided
+        if event.period_ns
+    )
 
 
 def _speeds(samples: Sequence[tuple[float, Sequence[int]]]) -> tuple[Series, ...]:
     steps = [(a, b) for a, b in pairwise(samples) if b[0] > a[0]]
     vcpu_count = len(samples[0][1]) if samples else 0
     return tuple(
-        Series.of((b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps) for vcpu in range(vcpu_count)
+        _periods((a[0], b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps)
+        for vcpu in range(vcpu_count)
     )
+
+
+def _periods(periods: Iterable[tuple[float, float, float]]) -> Series:
+    """Make a series of starts, ends and values: a point where the first begins, and where each ends."""
+    points: list[tuple[float, float]] = []
+    for start_s, end_s, value in periods:
+        if not points:
+            points.append((start_s, value))
+        points.append((end_s, value))
+    return Series.of(points)
+
+
+def _until(end_s: float, steps: list[tuple[float, int]]) -> Series:
+    """Let the last step go on to the end."""
+    return Series.of([*steps, (end_s, steps[-1][1])] if steps else [])

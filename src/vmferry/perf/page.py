@@ -16,6 +16,7 @@ from plotly.offline import get_plotlyjs
 from vmferry import __version__
 from vmferry.errors import UsageError
 from vmferry.perf.figure import make_figure, panels_of
+from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.panels import by_label, colour_of_labels
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import RESULT_COLUMNS, configuration
@@ -31,8 +32,8 @@ def page(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
     """
     repeated = len(by_label(runs)) < len(runs)
     text = _template().substitute(
-        title=escape(title),
-        verdict=escape(verdict),
+        title=escape(clean_text(title)),
+        verdict=escape(verdict).replace(" %", "&nbsp;%"),
         results=_results(runs),
         settings=_settings(runs),
         legend=_legend(runs),

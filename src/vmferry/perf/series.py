@@ -54,6 +54,9 @@ class Decision:
     """What was decided at an evaluation, and why."""
 
     time_s: float
+    iteration_count: int
+    background_sync: bool
+    """True if a background sync was evaluated, False if it was the sync that began the iteration."""
     old_throttle_percent: int
     throttle_percent: int
     reason: str
@@ -75,7 +78,7 @@ class RunSeries:
     bandwidth_bytes_per_s: Series
     """Of the bandwidth window that ends at each point."""
     dirty_bytes_per_s: Series
-    """Of the period that ends at each point."""
+    """Of the period that ends at each point; the first point is the beginning of the first period."""
     iterations: Series
     """Steps: the number of each iteration where it begins."""
     background_syncs: Series
@@ -84,7 +87,7 @@ class RunSeries:
     downtime_s: tuple[float, float] | None
     """When the guest stood still."""
     measured_pages_per_s: tuple[Series, ...] = ()
-    """For each vCPU, what it wrote between the point before and this one; empty if nobody measured it."""
+    """For each vCPU, of the period that ends at each point; empty if nobody measured it."""
 
     @property
     def memory_bytes(self) -> int:

@@ -2,12 +2,15 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from vmferry.migration.status import MigrationStatus
 from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.panels import by_label, median_run
 from vmferry.perf.series import RunSeries
 from vmferry.units import format_duration, format_size
+
+_NS_PER_MS = 1_000_000
 
 RESULT_COLUMNS: dict[str, Callable[[RunSeries], str]] = {
     "status": lambda run: run.ended.status.value,
@@ -16,7 +19,7 @@ RESULT_COLUMNS: dict[str, Callable[[RunSeries], str]] = {
     "iterations": lambda run: str(run.ended.iteration_count),
     "max throttle": lambda run: f"{run.ended.max_throttle_percent} %",
     "sent / memory": lambda run: f"{run.sent_per_memory:.2f}",
-    "guest work lost": lambda run: f"{run.work_lost_percent:.0f} % ({run.work_lost_vcpu_s:.0f} vCPU s)",
+    "lost to the throttle": lambda run: f"{run.work_lost_percent:.0f} % ({run.work_lost_vcpu_s:.0f} vCPU s)",
 }
 """The figures of a run, by the heading of their column."""
 
@@ -34,6 +37,8 @@ def verdict(runs: Sequence[RunSeries]) -> str:
     if count < len(runs):
         missing = ", ".join(label for label in groups if len(completed[label]) < len(groups[label]))
         return f"{count} of {len(runs)} migrations completed; not: {missing}."
+    if len({(run.memory_bytes, run.started.vcpu_count) for run in runs}) > 1:
+        return f"All {len(runs)} migrations completed; their guests differ in size."
     return _comparison(groups)
 
 
@@ -61,6 +66,31 @@ def _comparison(groups: dict[str, list[RunSeries]]) -> str:
         f"the throttle takes {lost[fastest]:.0f} % of the guest's work with the former and "
         f"{lost[slowest]:.0f} % with the latter."
     )
+
+
+def figures(run: RunSeries) -> dict[str, Any]:
+    """Return all figures of a run for scripts, named as those of a simulation, with its decisions."""
+    ended, started = run.ended, run.started
+    return {
+        "label": run.label,
+        "variant": run.variant,
+        "status": ended.status,
+        "error": ended.error,
+        "total_time_ms": ended.total_time_ns // _NS_PER_MS,
+        "downtime_ms": ended.downtime_ns // _NS_PER_MS,
+        "downtime_parts_ms": {name: ns / _NS_PER_MS for name, ns in ended.downtime_parts_ns.items()},
+        "iteration_count": ended.iteration_count,
+        "dirty_sync_count": ended.dirty_sync_count,
+        "max_throttle_percent": ended.max_throttle_percent,
+        "sent_bytes": ended.sent_bytes,
+        "memory_bytes": run.memory_bytes,
+        "vcpu_count": started.vcpu_count,
+        "work_lost_vcpu_s": run.work_lost_vcpu_s,
+        "work_lost_percent": run.work_lost_percent,
+        "auto_converge": started.auto_converge,
+        "parameters": started.parameters,
+        "decisions": run.decisions,
+    }
 
 
 def configuration(runs: Sequence[RunSeries]) -> dict[str, str]:

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.panels import (
     MEASURED_SPEED,
     REMAINING,
@@ -45,7 +46,7 @@ def picture(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
         f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
-        _text(_LEFT, 28, title, 'class="title"'),
+        _text(_LEFT, 28, clean_text(title), 'class="title"'),
         *(_text(_LEFT, _TOP - 8 + _ROW * number, sentence) for number, sentence in enumerate(sentences)),
         *_legend(colours, legend_top + 6),
     ]

@@ -1,0 +1,68 @@
+"""`vmferry report`: what happened in recorded migrations, as text, JSON, page or picture."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import click
+import msgspec
+
+from vmferry.cli.pictures import check_picture, write_picture, write_whole
+from vmferry.errors import UsageError
+from vmferry.migration.journal import read_journal
+from vmferry.perf.journal_runs import clean_text, run_series, split_migrations
+from vmferry.perf.page import page
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import figures, verdict
+from vmferry.perf.text_report import text_report
+
+MAX_MIGRATIONS = 1000
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("report", short_help="Tell what happened in recorded migrations, and draw it.")
+@click.argument("journals", nargs=-1, required=True, type=_FILE, metavar="JOURNAL...")
+@click.option("--picture", type=_FILE, callback=check_picture, help="Draw them; FILE ends in .svg.")
+@click.option("--html", type=_FILE, help="Write a page that opens offline: course, table, configuration.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each migration.")
+def command(journals: tuple[Path, ...], picture: Path | None, html: Path | None, as_json: bool) -> None:
+    """Tell of each migration in the JOURNALs what came out, what it cost the guest, and why it was slowed.
+
+    `vmferry vm --journal` and `vmferry simulate --journal` write them; a file may hold several migrations. Ended by
+    .gz, it is unpacked.
+    """
+    runs = list(_read_all(journals))
+    title = "Migrations" if len(runs) > 1 else f"Migration {runs[0].label}"
+    if picture:
+        write_picture(picture, title, runs)
+    if html:
+        write_whole(html, page(title, verdict(runs), runs))
+    if as_json:
+        for run in runs:
+            click.echo(msgspec.json.encode(figures(run)))
+    elif picture or html:
+        click.echo(verdict(runs))
+    else:
+        click.echo(text_report(runs))
+
+
+def _read_all(journals: tuple[Path, ...]) -> Iterator[RunSeries]:
+    names = Counter(path.name for path in journals)
+    for path in journals:
+        runs = _read(path)
+        for number, run in enumerate(runs, 1):
+            name = clean_text(path.name if names[path.name] == 1 else str(path))
+            position = f" #{number}" if len(runs) > 1 else ""
+            yield replace(run, label=f"{name}{position}: {run.variant}")
+
+
+def _read(path: Path) -> list[RunSeries]:
+    migrations = islice(split_migrations(read_journal(path)), MAX_MIGRATIONS + 1)
+    runs = [run_series(entries, str(path)) for entries in migrations]
+    if not runs:
+        raise UsageError(f"{path}: no migration began in it; give the journal of a source")
+    if len(runs) > MAX_MIGRATIONS:
+        raise UsageError(f"{path}: more than {MAX_MIGRATIONS} migrations; that is too many to report")
+    return runs

@@ -1,0 +1,83 @@
+"""`vmferry report` on the command line."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_cli import run
+from tests.perf.test_series import COURSE, journal
+from vmferry.migration.journal import Entry, FileJournal
+
+
+def write(path: Path, entries: list[Entry]) -> str:
+    with path.open("wb") as file:
+        record = FileJournal(file)
+        for entry in entries:
+            record.record(entry.time_ns, entry.event)
+    return str(path)
+
+
+def report(*words: str) -> str:
+    answer = run("report", *words)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    return answer.stdout
+
+
+def test_the_text_tells_what_happened_and_why(tmp_path: Path) -> None:
+    text = report(write(tmp_path / "a.journal", journal(*COURSE)))
+    assert text.startswith("a.journal: background-sync\n")
+    assert "completed in 20 s with 2 s of downtime; the throttle took 19 %" in text
+    assert "downtime 2 s: stop 1000.0 ms, ram 1000.0 ms" in text
+    assert "19.0 % of the guest's work lost, 15.2 vCPU s" in text
+    assert "      8.0 s  start of 2  because\n" in text
+    assert "     12.0 s  in 2        too?much?[31m\n" in text
+
+
+def test_all_migrations_of_all_journals_are_told_in_80_columns(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    twice = write(tmp_path / "a.journal", journal(*COURSE, *COURSE[:-1]))
+    same_name = write(tmp_path / "b" / "a.journal", journal(*COURSE))
+    text = report(twice, same_name)
+    assert text.startswith("2 of 3 migrations completed")
+    for label in (f"{twice} #1: background-sync", f"{twice} #2: background-sync", f"{same_name}: background-sync"):
+        assert label.replace("\n", " ") in " ".join(text.split())
+    assert "the journal ends before the migration does" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_figures_for_scripts(tmp_path: Path) -> None:
+    path = tmp_path / "a.journal"
+    write(path, journal(*COURSE))
+    packed = tmp_path / "a.journal.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    figures = json.loads(report(str(packed), "--json"))
+    assert figures["label"] == "a.journal.gz: background-sync"
+    assert (figures["total_time_ms"], figures["downtime_ms"]) == (20_000, 2000)
+    assert figures["work_lost_vcpu_s"] == pytest.approx(15.2)
+    assert [decision["throttle_percent"] for decision in figures["decisions"]] == [20, 50]
+
+
+def test_page_and_picture_instead_of_the_text(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.journal", journal(*COURSE))
+    picture, page = tmp_path / "a.svg", tmp_path / "a.html"
+    assert len(report(path, "--picture", str(picture), "--html", str(page)).splitlines()) == 1
+    assert picture.read_text().endswith("</svg>\n")
+    assert "<h1>Migration a.journal: background-sync</h1>" in page.read_text()
+
+
+def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
+    empty = write(tmp_path / "empty", journal(*COURSE[1:]))
+    noise = tmp_path / "noise"
+    noise.write_bytes(b"\0\xff<script>\n")
+    for words, complaint in (
+        ([empty], f"{empty}: no migration began in it; give the journal of a source"),
+        (["/nowhere"], "cannot read the journal /nowhere: No such file or directory"),
+        ([str(noise)], f"{noise}:1: not a journal entry"),
+        ([empty, "--picture", "a.png"], "'a.png' is no name for a picture"),
+    ):
+        answer = run("report", *words)
+        assert answer.returncode == 2
+        assert answer.stderr.startswith(f"vmferry: {complaint}")
+        assert answer.stderr.count("\n") == 1
