@@ -7,6 +7,7 @@ import pytest
 from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
+from bench.monitor import main as monitor
 from bench.simulation import main as simulation
 from click.testing import CliRunner
 
@@ -38,6 +39,15 @@ def test_guest(tmp_path: Path) -> None:
     result = CliRunner().invoke(guest, words)
     assert result.exit_code == 0, result.output
     assert {"speed", "work_left", "pause", "collect_dirty", "load_state"} <= samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.kvm
+def test_monitor(tmp_path: Path) -> None:
+    words = ["--runs", "1", "--questions", "3", "--memory", "32", "--output", str(tmp_path / "samples")]
+    result = CliRunner().invoke(monitor, words)
+    assert result.exit_code == 0, result.output
+    samples = samples_of(tmp_path / "samples")
+    assert {name: len(values) for name, values in samples.items()} == {"query_migrate": 3, "throughput": 2}
 
 
 @pytest.mark.kvm
