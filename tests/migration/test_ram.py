@@ -166,6 +166,7 @@ def test_counts_of_newly_dirty_pages_leave_out_what_is_pending_anyway() -> None:
         for page in (1, 2, 5):
             model.guest.write(page, 1)
         assert model.ram.background_sync(model.guest) == 2
+        assert model.ram.dirty_pages == 3
         assert model.ram.background_sync(model.guest) == 0, "each period counts its own writes only"
 
 

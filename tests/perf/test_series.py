@@ -16,10 +16,10 @@ from vmferry.migration.events import (
     SwitchoverBegan,
     Synced,
 )
-from vmferry.migration.journal import Entry
+from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus as Status
-from vmferry.perf.journal_runs import clean_text, run_series, split_migrations
+from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.series import RunSeries, Series
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario

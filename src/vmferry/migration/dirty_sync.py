@@ -93,6 +93,8 @@ class DirtySync:
             newly_dirty_pages=newly_dirty_pages,
             remaining_pages=self.ram.remaining_pages,
             duration_ns=self._clock.now_ns() - start_ns,
+            dirty_pages=self.ram.dirty_pages,
+            zero_pages=self._counters.zero_pages,
         )
         self._journal.record(self._clock.now_ns(), event)
 

@@ -47,8 +47,13 @@ class Synced(_Event, tag="sync", frozen=True):
     dirty_sync_count: int
     iteration_count: int
     newly_dirty_pages: int
+    """Of the dirty pages, those that did not wait to be sent anyway."""
     remaining_pages: int
     duration_ns: int
+    dirty_pages: int | None = None
+    """All that were written since the sync before; None in journals of old."""
+    zero_pages: int | None = None
+    """Sent as zero so far, the guest's unused memory in the main; None in journals of old."""
 
 
 class SwitchoverBegan(_Event, tag="switchover", frozen=True):

@@ -13,10 +13,12 @@ from typing import BinaryIO
 import msgspec
 
 from vmferry.errors import UsageError
-from vmferry.migration.events import Event
+from vmferry.migration.events import Ended, Event, Started
 from vmferry.migration.ports import Journal
 
 MAX_LINE_BYTES = 64 * 1024
+MAX_ENTRIES = 1_000_000
+"""Of one migration; 28 hours at ten bandwidth windows per second."""
 
 
 class Entry(msgspec.Struct, frozen=True, rename="kebab"):
@@ -72,6 +74,27 @@ def read_journal(path: Path) -> Iterator[Entry]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read the journal {path}: {reason}") from error
+
+
+def split_migrations(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
+    """Yield the entries of each outgoing migration, from `started` to `ended`.
+
+    What lies between, such as a destination's states, is left out. Raises UsageError for one that is too long.
+    """
+    migration: list[Entry] = []
+    for entry in entries:
+        if isinstance(entry.event, Started) and migration:
+            yield migration
+            migration = []
+        if migration or isinstance(entry.event, Started):
+            migration.append(entry)
+        if len(migration) > MAX_ENTRIES:
+            raise UsageError(f"a migration has more than {MAX_ENTRIES} entries; it is too long to be one")
+        if isinstance(entry.event, Ended) and migration:
+            yield migration
+            migration = []
+    if migration:
+        yield migration
 
 
 def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:

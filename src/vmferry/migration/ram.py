@@ -28,6 +28,11 @@ class RamState:
         self._snapshot = Bitmap(preserving)
         self._next_in_use = False
 
+    @property
+    def dirty_pages(self) -> int:
+        """How many pages the last sync found dirty, those included that were to be sent anyway."""
+        return self._log.count()
+
     def take(self, max_pages: int) -> PageRuns:
         """Remove up to `max_pages` pages from the transfer bitmap, in ascending order, and return them.
 

@@ -1,4 +1,4 @@
-"""Makes a RunSeries of each migration in a journal.
+"""Makes a RunSeries of a migration's journal.
 
 A journal may come from anyone: numbers that cannot be are refused, texts are cut and freed of control characters, and
 time is not let run backwards.
@@ -26,32 +26,9 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.perf.series import Decision, RunSeries, Series
 
 MAX_TEXT_CHARACTERS = 200
-MAX_ENTRIES = 1_000_000
-"""Of one migration; 28 hours at ten bandwidth windows per second."""
 _MAX_NUMBER = 2**63
 _NS_PER_S = 1_000_000_000
 _E = TypeVar("_E", bound=Event)
-
-
-def split_migrations(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
-    """Yield the entries of each outgoing migration, from `started` to `ended`.
-
-    What lies between, such as a destination's states, is left out. Raises UsageError for one that is too long.
-    """
-    migration: list[Entry] = []
-    for entry in entries:
-        if isinstance(entry.event, Started) and migration:
-            yield migration
-            migration = []
-        if migration or isinstance(entry.event, Started):
-            migration.append(entry)
-        if len(migration) > MAX_ENTRIES:
-            raise UsageError(f"a migration has more than {MAX_ENTRIES} entries; it is too long to report")
-        if isinstance(entry.event, Ended) and migration:
-            yield migration
-            migration = []
-    if migration:
-        yield migration
 
 
 def run_series(

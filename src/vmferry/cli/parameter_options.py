@@ -1,0 +1,58 @@
+"""The migration parameters as options of a command, made from the parameter table."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from vmferry.cli.types import DURATION_MS, RATE
+from vmferry.migration.parameter_spec import ParameterSpec
+from vmferry.migration.parameters import PARAMETERS
+from vmferry.units import format_rate
+
+
+def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that adds one option for each row of the parameter table but those."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for spec in reversed(PARAMETERS.values()):
+            if spec.name not in left_out:
+                flag = f"--{spec.name}/--no-{spec.name}" if spec.qapi_type == "bool" else f"--{spec.name}"
+                command = click.option(flag, type=_option_type(spec), default=None, help=_help(spec))(command)
+        return command
+
+    return decorate
+
+
+def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
+    if spec.unit == "bytes/second":
+        return RATE
+    if spec.unit == "ms":
+        return DURATION_MS
+    match spec.qapi_type:
+        case "bool":
+            return click.BOOL
+        case "enum":
+            return click.Choice([str(choice) for choice in spec.choices])
+        case "str":
+            return click.STRING
+        case _:
+            return click.INT
+
+
+def _help(spec: ParameterSpec) -> str:
+    return f"{spec.help[0].upper()}{spec.help[1:]}. A new VM has: {_default(spec)}."
+
+
+def _default(spec: ParameterSpec) -> str:
+    if isinstance(spec.default, bool):
+        return "on" if spec.default else "off"
+    if isinstance(spec.default, int) and spec.unit == "bytes/second":
+        return format_rate(spec.default) if spec.default else "0"
+    return f"{spec.default} {spec.unit}".strip()
+
+
+def given_parameters(parameters: Mapping[str, object]) -> dict[str, object]:
+    """Return the parameters that were given, checked. Raises UsageError."""
+    given = {name.replace("_", "-"): value for name, value in parameters.items() if value is not None}
+    return {name: PARAMETERS[name].check(value) for name, value in given.items()}
