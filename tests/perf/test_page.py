@@ -16,10 +16,10 @@ from tests.perf.test_series import COURSE, SCENARIO, decided, ended, journal, st
 from tests.support.chromium import Page, open_chromium
 from vmferry.errors import UsageError
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Event, SwitchoverBegan, Synced
-from vmferry.migration.journal import Entry
+from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.status import MigrationStatus as Status
 from vmferry.perf.figure import make_figure
-from vmferry.perf.journal_runs import run_series, split_migrations
+from vmferry.perf.journal_runs import run_series
 from vmferry.perf.page import MAX_PAGE_BYTES, page
 from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
 from vmferry.perf.series import RunSeries

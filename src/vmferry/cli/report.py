@@ -11,8 +11,8 @@ import msgspec
 
 from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.errors import UsageError
-from vmferry.migration.journal import read_journal
-from vmferry.perf.journal_runs import clean_text, run_series, split_migrations
+from vmferry.migration.journal import read_journal, split_migrations
+from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.page import page
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import figures, verdict
