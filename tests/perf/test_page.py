@@ -182,6 +182,10 @@ def test_the_verdict_says_what_came_out() -> None:
     torn = run_series(journal(*COURSE[:4]), "torn")
     assert verdict([torn]) == "The migration was setup after 5 s: the journal ends before the migration does."
     assert verdict([torn, *runs]) == "8 of 9 migrations completed; not: torn."
+    assert verdict([torn, torn]) == "0 of 2 migrations completed; not: torn."
+    assert verdict([fastest, fastest]).startswith("The median of 2 migrations completed in ")
+    other = run_series(journal(*COURSE), "other")
+    assert verdict([fastest, other]) == "All 2 migrations completed; their guests differ in size."
     assert verdict([fastest, replace(fastest, label="b")]).startswith("All took about the same time")
 
 

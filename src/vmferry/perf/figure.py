@@ -16,9 +16,8 @@ from vmferry.perf.panels import (
     THROTTLE,
     Axis,
     Panel,
-    by_label,
     colour_of_labels,
-    median_run,
+    strong_runs,
 )
 from vmferry.perf.series import RunSeries, Series
 
@@ -41,8 +40,7 @@ def make_figure(runs: Sequence[RunSeries]) -> dict[str, Any]:
     """Return data and layout. Of the runs of one label the median one is drawn strongly, the others faintly."""
     panels = panels_of(runs)
     axes = [panel.axis(runs) for panel in panels]
-    line_count = sum(len(panel.lines(run)) for panel in panels for run in runs)
-    max_points = max(4, min(MAX_POINTS_PER_LINE, _MAX_POINTS // max(1, line_count)))
+    max_points = _max_points([len(line) for panel in panels for run in runs for line in panel.lines(run)])
     data = [
         trace
         for number, (panel, axis) in enumerate(zip(panels, axes, strict=True), 1)
@@ -51,11 +49,19 @@ def make_figure(runs: Sequence[RunSeries]) -> dict[str, Any]:
     return {"data": data, "layout": _layout(panels, axes, max((run.total_s for run in runs), default=1))}
 
 
+def _max_points(lengths: Sequence[int]) -> int:
+    """Return how many points a line may have; short lines leave more to the long ones."""
+    max_points = MAX_POINTS_PER_LINE
+    while max_points > 4 and sum(min(length, max_points) for length in lengths) > _MAX_POINTS:
+        max_points = max_points * 9 // 10
+    return max(4, max_points)
+
+
 def _panel_traces(
     panel: Panel, axis: Axis, number: int, runs: Sequence[RunSeries], max_points: int
 ) -> Iterator[dict[str, Any]]:
     colours = colour_of_labels(runs)
-    strong = {id(median_run(repeats)) for repeats in by_label(runs).values()}
+    strong = strong_runs(runs)
     for run in runs:
         look = {
             "type": "scatter",

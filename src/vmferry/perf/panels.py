@@ -134,6 +134,11 @@ def median_run(repeats: Sequence[RunSeries]) -> RunSeries:
     return sorted(repeats, key=lambda run: run.total_s)[(len(repeats) - 1) // 2]
 
 
+def strong_runs(runs: Iterable[RunSeries]) -> set[int]:
+    """Return the `id` of each run that stands for its repeats and is drawn strongly."""
+    return {id(median_run(repeats)) for repeats in by_label(runs).values()}
+
+
 def _whole_ticks(high: float) -> tuple[tuple[float, str], ...]:
     return tuple((value, text) for value, text in linear_ticks(high) if value == int(value))
 

@@ -27,16 +27,12 @@ RESULT_COLUMNS: dict[str, Callable[[RunSeries], str]] = {
 def verdict(runs: Sequence[RunSeries]) -> str:
     """Return one sentence that says what came out."""
     groups = by_label(runs)
+    unfinished = [run.label for run in runs if run.ended.status is not MigrationStatus.COMPLETED]
+    if unfinished and len(runs) > 1:
+        labels = ", ".join(dict.fromkeys(unfinished))
+        return f"{len(runs) - len(unfinished)} of {len(runs)} migrations completed; not: {labels}."
     if len(groups) == 1:
         return _single_verdict(runs)
-    completed = {
-        label: [run for run in repeats if run.ended.status is MigrationStatus.COMPLETED]
-        for label, repeats in groups.items()
-    }
-    count = sum(map(len, completed.values()))
-    if count < len(runs):
-        missing = ", ".join(label for label in groups if len(completed[label]) < len(groups[label]))
-        return f"{count} of {len(runs)} migrations completed; not: {missing}."
     if len({(run.memory_bytes, run.started.vcpu_count) for run in runs}) > 1:
         return f"All {len(runs)} migrations completed; their guests differ in size."
     return _comparison(groups)

@@ -14,10 +14,9 @@ from vmferry.perf.panels import (
     Axis,
     Panel,
     Shape,
-    by_label,
     colour_of_labels,
     linear_ticks,
-    median_run,
+    strong_runs,
 )
 from vmferry.perf.series import RunSeries, Series
 
@@ -104,7 +103,7 @@ class _Area:
 
 
 def _lines(panel: Panel, area: _Area, runs: Sequence[RunSeries], colours: dict[str, str]) -> Iterator[str]:
-    strong = {id(median_run(repeats)) for repeats in by_label(runs).values()}
+    strong = strong_runs(runs)
     for run in runs:
         look = "line" if id(run) in strong else "line faint"
         for series in panel.lines(run):
