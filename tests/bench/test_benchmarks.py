@@ -47,7 +47,11 @@ def test_monitor(tmp_path: Path) -> None:
     result = CliRunner().invoke(monitor, words)
     assert result.exit_code == 0, result.output
     samples = samples_of(tmp_path / "samples")
-    assert {name: len(values) for name, values in samples.items()} == {"query_migrate": 3, "throughput": 2}
+    assert {name: len(values) for name, values in samples.items()} == {
+        "query_migrate": 3,
+        "query_migrate_cpu": 1,
+        "throughput": 2,
+    }
 
 
 @pytest.mark.kvm

@@ -253,6 +253,10 @@ BUSY = MigrationInfo(
     status=MigrationStatus.ACTIVE, total_time_ms=125_400, setup_time_ms=12, expected_downtime_ms=1043,
     cpu_throttle_percentage=40, ram=RAM,
 )  # fmt: skip
+WAITING = MigrationInfo(
+    status=MigrationStatus.PRE_SWITCHOVER, total_time_ms=125_400, setup_time_ms=12, expected_downtime_ms=287,
+    cpu_throttle_percentage=70, ram=RAM,
+)  # fmt: skip
 DONE = MigrationInfo(
     status=MigrationStatus.COMPLETED, total_time_ms=230_000, setup_time_ms=12, downtime_ms=412,
     downtime_parts_ms={"stop": 0.4, "last-sync": 8.25, "ram": 390.0, "state": 11.35, "hand-over": 2.0},
@@ -267,6 +271,7 @@ TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
     ),
     "info-migrate-active": (BUSY, "info migrate"),
     "info-migrate-active-all": (BUSY, "info migrate -a"),
+    "info-migrate-pre-switchover-all": (WAITING, "info migrate -a"),
     "info-migrate-completed-all": (DONE, "info migrate -a"),
     "info-migrate-failed": (
         MigrationInfo(status=MigrationStatus.FAILED, error_desc="the link is gone"),
@@ -276,6 +281,7 @@ TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
     "info-migrate-capabilities": (BUSY, "info migrate_capabilities"),
     "info-dirty-rate": (BUSY, "info dirty_rate"),
     "info-trace-events": (BUSY, "info trace-events"),
+    "info-cpus": (BUSY, "info cpus"),
     "help": (BUSY, "help"),
     "help-info": (BUSY, "help info"),
 }

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import socket
 import stat
@@ -60,6 +61,32 @@ def test_several_clients_are_served_at_once(path: Path) -> None:
             assert await second.execute("query-status") == {"running": False, "status": "paused"}
             many = [client.execute("query-name") for client in (first, second) for _ in range(50)]
             assert await asyncio.gather(*many) == [{"name": vm.name}] * 100
+
+    run(test)
+
+
+def test_each_client_gets_its_own_answers_in_order(path: Path) -> None:
+    commands = ["query-migrate", "migrate_cancel", "query-status", "nonsense", "query-migrate-parameters"]
+
+    async def talk(client_number: int) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        requests = [
+            {"execute": commands[(number * client_number) % 5], "id": [client_number, number]}
+            for number in range(1, 100)
+        ]
+        writer.write(NEGOTIATE + "".join(map(json.dumps, requests)).encode())
+        greeting, negotiated = [json.loads(await reader.readline()) for _ in range(2)]
+        assert "QMP" in greeting
+        assert negotiated == {"return": {}}
+        answers = [json.loads(await reader.readline()) for _ in requests]
+        assert [answer["id"] for answer in answers] == [request["id"] for request in requests]
+        for request, answer in zip(requests, answers, strict=True):
+            assert ("error" in answer) == (request["execute"] == "nonsense")
+        writer.close()
+
+    async def test() -> None:
+        async with served(MemoryVm(), f"unix:{path}"):
+            await asyncio.gather(*(talk(number) for number in range(1, 9)))
 
     run(test)
 

@@ -52,8 +52,8 @@ def _converse(client: QmpClient, monitor: HumanMonitor) -> None:
     if not editor.kept:
         click.echo(f"The history cannot be kept in {history_path()}.", err=True)
     while True:
-        _show_events(client)
         try:
+            _show_events(client)
             line = editor.read(_PROMPT)
             _carry_out(monitor, line)
         except EOFError:

@@ -13,6 +13,7 @@ _DESCRIPTION = re.compile(r"(\S+) .*?-- ")
 _REFUSAL = re.compile(
     r'^(?:Error: |unknown command: |unknown event )|^Try "help .*" for more information$', re.MULTILINE
 )
+_TRACE_EVENT = re.compile(r"(\S+) : state")
 _SETTING = re.compile(r"([a-z][a-z0-9-]*): ")
 
 
@@ -42,7 +43,11 @@ class HumanMonitor:
                 return self._settings("info migrate_parameters")
             case ["migrate_set_capability"]:
                 return self._settings("info migrate_capabilities")
-            case ["migrate_set_capability", _]:
+            case ["migrate_continue"]:
+                return ["pre-switchover"]
+            case ["info", "trace-events"] | ["trace-event"]:
+                return _first_groups(_TRACE_EVENT, self.execute("info trace-events").splitlines())
+            case ["trace-event", _] | ["migrate_set_capability", _]:
                 return ["off", "on"]
             case _:
                 return []

@@ -119,7 +119,7 @@ HMP_COMMANDS = (
     HmpCommand(
         "calc_dirty_rate",
         _calc_dirty_rate,
-        "measure how fast the guest dirties memory (-b: by the dirty log, which slows it; else by page samples)",
+        "measure the dirty rate by samples (-b: by the dirty log)",
         "[-r] [-b] second [sample_pages_per_GB]",
         flags="rb",
         more_words=2,
@@ -155,7 +155,7 @@ HMP_COMMANDS = (
     HmpCommand(
         "trace-event",
         _trace_event,
-        "print a trace event, or all that match a pattern, to the VM's standard error",
+        "print trace events that match to standard error",
         "name on|off",
         words=1,
         more_words=1,
