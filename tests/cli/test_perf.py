@@ -14,9 +14,21 @@ import pytest
 from click.testing import CliRunner, Result
 
 from vmferry.cli.perf import command
-from vmferry.perf.measure import Job, PerfRun
+from vmferry.migration.journal import FileJournal
+from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario
+from vmferry.simulation.run import simulate
+from vmferry.simulation.scenario import parse_scenario
+
+SIMULATED = parse_scenario(
+    b"""
+    name = "quick"
+    guest = { memory = "16M", vcpus = 2, loads = [{ pattern = "sweep", memory = "8M", write-rate = "100MiB/s" }] }
+    link = { rate = "10MiB/s" }
+    """,
+    "quick",
+)
 
 
 def perf(*arguments: object) -> Result:
@@ -59,6 +71,30 @@ def test_runs_that_did_not_complete_are_not_compared(tmp_path: Path) -> None:
     before, after = results(tmp_path / "before", 100), results(tmp_path / "after", 50, status="failed")
     answer = perf("compare", before, after)
     assert "no scenario in common" in str(answer.exception)
+
+
+def test_results_become_a_page_by_load(tmp_path: Path) -> None:
+    kept = ResultSet(tmp_path / "results")
+    for stress_mib, variant in ((4, "original"), (8, "original"), (8, "background-sync")):
+        job = Job("run", PerfScenario(stress_bytes=stress_mib << 20, variant=variant), 0)
+        with kept.journal_path(job).open("wb") as file:
+            for entry in simulate(SIMULATED, variant).entries:
+                FileJournal(file).record(entry.time_ns, entry.event)
+        samples = [GuestSample(0.0, [0, 0]), GuestSample(1.0, [100, 200])]
+        kept.add(PerfRun(job=job, status="completed", samples=samples))
+    answer = perf("report", kept.directory, "--html", tmp_path / "page.html")
+    assert answer.exit_code == 0, answer.output
+    text = (tmp_path / "page.html").read_text()
+    assert text.count("<section>") == 2
+    assert text.count("Guest speed per vCPU, measured") == 2
+    assert "<h2>2cpu_8M-of-1024M_unlimited_500ms</h2>" in text
+    assert "2cpu_4M-of-1024M_unlimited_500ms" in answer.stdout
+
+
+def test_results_without_journals_have_no_page(tmp_path: Path) -> None:
+    answer = perf("report", results(tmp_path / "results", 1), "--html", tmp_path / "page.html")
+    assert "no journals to draw" in str(answer.exception)
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.status import MigrationStatus as Status
 from vmferry.perf.figure import make_figure
 from vmferry.perf.journal_runs import run_series
-from vmferry.perf.page import MAX_PAGE_BYTES, page
+from vmferry.perf.page import MAX_PAGE_BYTES, Section, page
 from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import RESULT_COLUMNS, configuration, verdict
@@ -49,7 +49,7 @@ def hostile_run() -> RunSeries:
 
 
 def make_page(runs: list[RunSeries]) -> str:
-    return page("A title", verdict(runs), runs)
+    return page("A title", [Section("", verdict(runs), runs)])
 
 
 class Parsed(HTMLParser):
@@ -211,16 +211,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_path: Path, width: int) -> None:
     path = tmp_path / "page.html"
-    path.write_text(make_page([hostile_run(), *simulated_runs()]))
+    sections = [[hostile_run(), *simulated_runs()], simulated_runs()[:2]]
+    path.write_text(page("A title", [Section(HOSTILE, verdict(runs), runs) for runs in sections]))
     browser.requests.clear()
     browser.open(path, width, dark=width < 600)
     browser.evaluate("drawn.then(() => true)")
     assert browser.evaluate("document.title") == "A title"
     assert browser.evaluate("document.querySelectorAll('.scatterlayer .trace path.js-line').length") > 6 * 8
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
-    assert browser.evaluate("document.querySelector('#plot svg').getBoundingClientRect().width") <= width
-    browser.evaluate("document.querySelector('#legend button').click()")
-    hidden = "document.getElementById('plot').data.filter(trace => trace.visible === false).length"
+    assert browser.evaluate("document.querySelector('.plot svg').getBoundingClientRect().width") <= width
+    browser.evaluate("document.querySelector('.legend button').click()")
+    hidden = "document.querySelector('.plot').data.filter(trace => trace.visible === false).length"
     assert browser.evaluate(hidden) >= 6
+    assert browser.evaluate("document.querySelectorAll('.plot svg.main-svg').length") > 1
     assert browser.requests == [path.as_uri()]
     assert browser.complaints == []

@@ -1,33 +1,22 @@
 """`vmferry perf`: measure migrations of real, busy guests, many of them, and compare them."""
 
-from collections.abc import Iterable, Iterator
-from itertools import groupby
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 
-from vmferry.cli.tables import compact_table
+from vmferry.cli import perf_compare, perf_report
+from vmferry.cli.perf_report import show_runs
 from vmferry.cli.types import DURATION_MS, RATE, SIZE
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
-from vmferry.perf.batch import missing_jobs, run_jobs, uneven_loads
-from vmferry.perf.compare import Comparison, compare
-from vmferry.perf.measure import Job, PerfRun
-from vmferry.perf.results import ResultSet, read_runs
+from vmferry.perf.batch import missing_jobs, run_jobs
+from vmferry.perf.measure import Job
+from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario, find_scenarios
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _REPEATS = click.IntRange(1, 1000)
-FIGURES = {
-    "total time ms": "total_time_ms",
-    "downtime ms": "downtime_ms",
-    "work lost %": "work_lost_percent",
-    "sent bytes": "sent_bytes",
-    "iterations": "iteration_count",
-}
-"""What `compare` compares, by the name that people read."""
 
 
 @click.group("perf", short_help="Measure migrations of real guests, repeat, compare.")
@@ -37,6 +26,7 @@ def command() -> None:
     \b
     One scenario:      vmferry perf run --stress-mem 512M --bandwidth 60MiB/s --variant original --output results/
     Named scenarios:   vmferry perf batch 'seed-quick/*' --repeats 3 --output results/
+    What came out:     vmferry perf report results/ --html results.html
     Two sets of runs:  vmferry perf compare before/ after/
 
     Each run boots a guest that rewrites its memory for ever, migrates it to another process of this machine, checks its
@@ -138,103 +128,9 @@ def _measure_all(scenarios: list[tuple[str, PerfScenario]], repeats: int, output
         return 130
     wanted = {(comparison, scenario.label) for comparison, scenario in scenarios}
     runs = [run for run in results.runs if (run.job.comparison, run.job.scenario.label) in wanted]
-    _show(runs, as_json)
+    show_runs(runs, as_json)
     return 0 if all(run.status == "completed" for run in runs) else 1
 
 
-def _show(runs: list[PerfRun], as_json: bool) -> None:
-    if as_json:
-        for run in runs:
-            click.echo(msgspec.json.encode(run))
-        return
-    console = Console(highlight=False)
-    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_label):
-        table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
-        for run in group:
-            table.add_row(*_row(run))
-        console.print(table)
-    console.print("down: ms. max: throttle in %. lost: guest work in %. before: 1000 pages/s written. !: see below.")
-    for run in runs:
-        for trouble in [*run.flags, *([run.error] if run.error else [])]:
-            console.print(f"! {run.job.label}: {trouble}")
-    for warning in uneven_loads(runs):
-        console.print(f"! {warning}")
-
-
-def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
-    variants = [None, *VARIANTS]
-    return sorted(
-        runs,
-        key=lambda run: (
-            run.job.scenario.stress_bytes,
-            run.job.scenario.load_label,
-            variants.index(run.job.scenario.variant),
-            run.job.number,
-        ),
-    )
-
-
-def _row(run: PerfRun) -> tuple[str, ...]:
-    return (
-        run.job.scenario.variant or "no auto-converge",
-        f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
-        str(run.downtime_ms),
-        str(run.iteration_count),
-        str(run.max_throttle_percent),
-        f"{run.work_lost_percent:.0f}",
-        f"{run.pages_per_s_before / 1000:.0f}",
-        "!" if run.flags or run.error else "",
-    )
-
-
-@command.command("compare")
-@click.argument("first", type=_DIRECTORY)
-@click.argument("second", type=_DIRECTORY)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each figure.")
-def compare_command(first: Path, second: Path, as_json: bool) -> None:
-    """Compare two sets of results, scenario by scenario: medians, significance and how sure it is.
-
-    Only completed runs count. p is the probability of such a difference if there were none (permutation test); delta is
-    Cliff's: -1 when every value of SECOND is below every one of FIRST, 1 when above.
-    """
-    rows = list(_compare_sets(_completed(first), _completed(second)))
-    if not rows:
-        raise UsageError(f"{first} and {second} have no scenario in common with completed runs in both")
-    if as_json:
-        for scenario, figure, outcome in rows:
-            facts = {"scenario": scenario, "figure": figure, "ratio": outcome.ratio, "verdict": outcome.verdict}
-            click.echo(msgspec.json.encode(msgspec.to_builtins(outcome) | facts))
-        return
-    for scenario, group in groupby(rows, key=lambda row: row[0]):
-        table = compact_table(f"[bold]{scenario}[/]", "figure", "first", "second", "ratio", "p", "delta", "second is")
-        for _, figure, outcome in group:
-            table.add_row(figure, *_comparison_cells(outcome))
-        Console(highlight=False).print(table)
-
-
-def _completed(directory: Path) -> dict[str, list[PerfRun]]:
-    runs: dict[str, list[PerfRun]] = {}
-    for run in read_runs(directory):
-        if run.status == "completed":
-            runs.setdefault(f"{run.job.comparison}/{run.job.scenario.label}", []).append(run)
-    return runs
-
-
-def _compare_sets(
-    first: dict[str, list[PerfRun]], second: dict[str, list[PerfRun]]
-) -> Iterator[tuple[str, str, Comparison]]:
-    for scenario in first:
-        for figure, attribute in FIGURES.items() if scenario in second else ():
-            values = ([float(getattr(run, attribute)) for run in runs[scenario]] for runs in (first, second))
-            yield scenario, figure, compare(*values)
-
-
-def _comparison_cells(outcome: Comparison) -> tuple[str, ...]:
-    return (
-        f"{outcome.first_median:.4g}",
-        f"{outcome.second_median:.4g}",
-        f"{outcome.ratio:.2f}",
-        f"{outcome.p:.2f}",
-        f"{outcome.cliffs_delta:+.2f}",
-        outcome.verdict,
-    )
+command.add_command(perf_compare.command)
+command.add_command(perf_report.command)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmferry.errors import UsageError
-from vmferry.perf.page import page
+from vmferry.perf.page import Section, page
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import verdict
 from vmferry.perf.svg import picture
@@ -26,8 +26,9 @@ def check_picture(context: click.Context, parameter: click.Parameter, path: Path
 
 def write_picture(path: Path, title: str, runs: Sequence[RunSeries]) -> None:
     """Write an SVG picture, or an HTML page if the name does not end in `.svg`."""
-    make = picture if path.suffix == ".svg" else page
-    write_whole(path, make(title, verdict(runs), runs))
+    words = verdict(runs)
+    svg = path.suffix == ".svg"
+    write_whole(path, picture(title, words, runs) if svg else page(title, [Section("", words, runs)]))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.perf.journal_runs import clean_text, run_series
-from vmferry.perf.page import page
+from vmferry.perf.page import Section, page
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import figures, verdict
 from vmferry.perf.text_report import text_report
@@ -38,7 +38,7 @@ def command(journals: tuple[Path, ...], picture: Path | None, html: Path | None,
     if picture:
         write_picture(picture, title, runs)
     if html:
-        write_whole(html, page(title, verdict(runs), runs))
+        write_whole(html, page(title, [Section("", verdict(runs), runs)]))
     if as_json:
         for run in runs:
             click.echo(msgspec.json.encode(figures(run)))

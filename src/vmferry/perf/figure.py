@@ -23,8 +23,8 @@ from vmferry.perf.series import RunSeries, Series
 
 PANELS = (MEASURED_SPEED, SPEED, THROTTLE, REMAINING, DIRTY_RATE, BANDWIDTH, ITERATIONS)
 MAX_POINTS_PER_LINE = 1500
-_MAX_POINTS = 18_000
-"""Of all lines together, so that they take at most about 300 KiB."""
+MAX_POINTS = 18_000
+"""Of all lines of a page, so that they take at most about 300 KiB."""
 _TITLE_SHARE = 0.24
 """Of a panel's height."""
 _REPEAT_OPACITY = 0.3
@@ -36,25 +36,29 @@ def panels_of(runs: Sequence[RunSeries]) -> list[Panel]:
     return [panel for panel in PANELS if panel.has_lines(runs)]
 
 
-def make_figure(runs: Sequence[RunSeries]) -> dict[str, Any]:
-    """Return data and layout. Of the runs of one label the median one is drawn strongly, the others faintly."""
+def make_figure(runs: Sequence[RunSeries], max_points: int = MAX_POINTS) -> dict[str, Any]:
+    """Return data of about that many points, and layout.
+
+    Of the runs of one label the median one is drawn strongly, the others faintly.
+    """
     panels = panels_of(runs)
     axes = [panel.axis(runs) for panel in panels]
-    max_points = _max_points([len(line) for panel in panels for run in runs for line in panel.lines(run)])
+    lengths = [len(line) for panel in panels for run in runs for line in panel.lines(run)]
+    line_points = _line_points(lengths, max_points)
     data = [
         trace
         for number, (panel, axis) in enumerate(zip(panels, axes, strict=True), 1)
-        for trace in _panel_traces(panel, axis, number, runs, max_points)
+        for trace in _panel_traces(panel, axis, number, runs, line_points)
     ]
     return {"data": data, "layout": _layout(panels, axes, max((run.total_s for run in runs), default=1))}
 
 
-def _max_points(lengths: Sequence[int]) -> int:
+def _line_points(lengths: Sequence[int], max_points: int) -> int:
     """Return how many points a line may have; short lines leave more to the long ones."""
-    max_points = MAX_POINTS_PER_LINE
-    while max_points > 4 and sum(min(length, max_points) for length in lengths) > _MAX_POINTS:
-        max_points = max_points * 9 // 10
-    return max(4, max_points)
+    line_points = MAX_POINTS_PER_LINE
+    while line_points > 4 and sum(min(length, line_points) for length in lengths) > max_points:
+        line_points = line_points * 9 // 10
+    return max(4, line_points)
 
 
 def _panel_traces(

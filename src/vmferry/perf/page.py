@@ -5,6 +5,7 @@ markup that plotly.js understands, and the page itself forbids the browser any r
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
@@ -15,7 +16,7 @@ from plotly.offline import get_plotlyjs
 
 from vmferry import __version__
 from vmferry.errors import UsageError
-from vmferry.perf.figure import make_figure, panels_of
+from vmferry.perf.figure import MAX_POINTS, make_figure, panels_of
 from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.panels import by_label, colour_of_labels
 from vmferry.perf.series import RunSeries
@@ -25,31 +26,49 @@ MAX_PAGE_BYTES = 5 << 20
 _PANEL_REM = 9
 
 
-def page(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
+@dataclass(frozen=True)
+class Section:
+    """Migrations that belong on one time axis, and what came out of them."""
+
+    heading: str
+    verdict: str
+    runs: Sequence[RunSeries]
+
+
+def page(title: str, sections: Sequence[Section]) -> str:
     """Return the page. Of the runs of one label the median one is drawn strongly, the others faintly.
 
     Raises UsageError if the page would become larger than MAX_PAGE_BYTES.
     """
-    repeated = len(by_label(runs)) < len(runs)
-    text = _template().substitute(
+    text = _template("page").substitute(
         title=escape(clean_text(title)),
-        verdict=escape(verdict).replace(" %", "&nbsp;%"),
+        sections="".join(_section(section, MAX_POINTS // len(sections)) for section in sections),
+        plotly=get_plotlyjs(),
+        version=__version__,
+    )
+    if len(text.encode()) > MAX_PAGE_BYTES:
+        count = sum(len(section.runs) for section in sections)
+        raise UsageError(f"{count} migrations are too many for one page of {MAX_PAGE_BYTES >> 20} MiB; take fewer")
+    return text
+
+
+def _section(section: Section, max_points: int) -> str:
+    runs = section.runs
+    repeated = len(by_label(runs)) < len(runs)
+    return _template("section").substitute(
+        heading=f"<h2>{escape(clean_text(section.heading))}</h2>" if section.heading else "",
+        verdict=escape(section.verdict).replace(" %", "&nbsp;%"),
         results=_results(runs),
         settings=_settings(runs),
         legend=_legend(runs),
         height=f"{_PANEL_REM * len(panels_of(runs)) + 3}rem",
         note=" Of several runs with one name, the one of median total time is drawn strongly." if repeated else "",
-        figure=_json(make_figure(runs)),
-        plotly=get_plotlyjs(),
-        version=__version__,
+        figure=_json(make_figure(runs, max_points)),
     )
-    if len(text.encode()) > MAX_PAGE_BYTES:
-        raise UsageError(f"{len(runs)} migrations are too many for one page of {MAX_PAGE_BYTES >> 20} MiB; take fewer")
-    return text
 
 
-def _template() -> Template:
-    return Template((files("vmferry.perf") / "page.html").read_text(encoding="utf-8"))
+def _template(name: str) -> Template:
+    return Template((files("vmferry.perf") / f"{name}.html").read_text(encoding="utf-8"))
 
 
 def _json(figure: dict[str, Any]) -> str:

@@ -1,0 +1,78 @@
+"""`vmferry perf compare`: two sets of results, scenario by scenario."""
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from vmferry.cli.tables import compact_table
+from vmferry.errors import UsageError
+from vmferry.perf.compare import Comparison, compare
+from vmferry.perf.measure import PerfRun
+from vmferry.perf.results import read_runs
+
+_DIRECTORY = click.Path(file_okay=False, path_type=Path)
+FIGURES = {
+    "total time ms": "total_time_ms",
+    "downtime ms": "downtime_ms",
+    "work lost %": "work_lost_percent",
+    "sent bytes": "sent_bytes",
+    "iterations": "iteration_count",
+}
+"""What `compare` compares, by the name that people read."""
+
+
+@click.command("compare")
+@click.argument("first", type=_DIRECTORY)
+@click.argument("second", type=_DIRECTORY)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each figure.")
+def command(first: Path, second: Path, as_json: bool) -> None:
+    """Compare two sets of results, scenario by scenario: medians, significance and how sure it is.
+
+    Only completed runs count. p is the probability of such a difference if there were none (permutation test); delta is
+    Cliff's: -1 when every value of SECOND is below every one of FIRST, 1 when above.
+    """
+    rows = list(_compare_sets(_completed(first), _completed(second)))
+    if not rows:
+        raise UsageError(f"{first} and {second} have no scenario in common with completed runs in both")
+    if as_json:
+        for scenario, figure, outcome in rows:
+            facts = {"scenario": scenario, "figure": figure, "ratio": outcome.ratio, "verdict": outcome.verdict}
+            click.echo(msgspec.json.encode(msgspec.to_builtins(outcome) | facts))
+        return
+    for scenario, group in groupby(rows, key=lambda row: row[0]):
+        table = compact_table(f"[bold]{scenario}[/]", "figure", "first", "second", "ratio", "p", "delta", "second is")
+        for _, figure, outcome in group:
+            table.add_row(figure, *_comparison_cells(outcome))
+        Console(highlight=False).print(table)
+
+
+def _completed(directory: Path) -> dict[str, list[PerfRun]]:
+    runs: dict[str, list[PerfRun]] = {}
+    for run in read_runs(directory):
+        if run.status == "completed":
+            runs.setdefault(f"{run.job.comparison}/{run.job.scenario.label}", []).append(run)
+    return runs
+
+
+def _compare_sets(
+    first: dict[str, list[PerfRun]], second: dict[str, list[PerfRun]]
+) -> Iterator[tuple[str, str, Comparison]]:
+    for scenario in first:
+        for figure, attribute in FIGURES.items() if scenario in second else ():
+            values = ([float(getattr(run, attribute)) for run in runs[scenario]] for runs in (first, second))
+            yield scenario, figure, compare(*values)
+
+
+def _comparison_cells(outcome: Comparison) -> tuple[str, ...]:
+    return (
+        f"{outcome.first_median:.4g}",
+        f"{outcome.second_median:.4g}",
+        f"{outcome.ratio:.2f}",
+        f"{outcome.p:.2f}",
+        f"{outcome.cliffs_delta:+.2f}",
+        outcome.verdict,
+    )

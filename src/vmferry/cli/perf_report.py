@@ -1,0 +1,99 @@
+"""`vmferry perf report`: what came out of measured migrations, as tables and as a page."""
+
+from collections.abc import Iterable
+from itertools import groupby
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+
+from vmferry.cli.pictures import write_whole
+from vmferry.cli.tables import compact_table
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import UsageError
+from vmferry.perf.batch import uneven_loads
+from vmferry.perf.journal_runs import run_series
+from vmferry.perf.measure import PerfRun
+from vmferry.perf.page import Section, page
+from vmferry.perf.results import read_runs, run_entries
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import verdict
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command("report")
+@click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--html", type=_FILE, help="Write a page that opens offline: the course of every run, by load.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+def command(directory: Path, html: Path | None, as_json: bool) -> None:
+    """Show the results in DIRECTORY, and write the page of them."""
+    runs = read_runs(directory)
+    if html:
+        write_whole(html, page("Measured migrations", _sections(directory, runs)))
+    show_runs(runs, as_json)
+
+
+def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
+    """Return a section for each load, with the runs that have a journal."""
+    sections = []
+    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_label):
+        courses = [course for run in group if (course := _course(directory, run))]
+        if courses:
+            sections.append(Section(load, verdict(courses), courses))
+    if not sections:
+        raise UsageError(f"{directory} has no journals to draw")
+    return sections
+
+
+def _course(directory: Path, run: PerfRun) -> RunSeries | None:
+    entries = run_entries(directory, run)
+    samples = [(sample.time_s, sample.written_pages) for sample in run.samples]
+    return run_series(entries, run.job.scenario.variant or "no auto-converge", samples) if entries else None
+
+
+def show_runs(runs: list[PerfRun], as_json: bool) -> None:
+    """Print the runs, load by load, and what was not as it should have been."""
+    if as_json:
+        for run in runs:
+            click.echo(msgspec.json.encode(run))
+        return
+    console = Console(highlight=False)
+    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_label):
+        table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
+        for run in group:
+            table.add_row(*_row(run))
+        console.print(table)
+    console.print("down: ms. max: throttle in %. lost: guest work in %. before: 1000 pages/s written. !: see below.")
+    for run in runs:
+        for trouble in [*run.flags, *([run.error] if run.error else [])]:
+            console.print(f"! {run.job.label}: {trouble}")
+    for warning in uneven_loads(runs):
+        console.print(f"! {warning}")
+
+
+def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
+    variants = [None, *VARIANTS]
+    return sorted(
+        runs,
+        key=lambda run: (
+            run.job.scenario.stress_bytes,
+            run.job.scenario.load_label,
+            variants.index(run.job.scenario.variant),
+            run.job.number,
+        ),
+    )
+
+
+def _row(run: PerfRun) -> tuple[str, ...]:
+    return (
+        run.job.scenario.variant or "no auto-converge",
+        f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
+        str(run.downtime_ms),
+        str(run.iteration_count),
+        str(run.max_throttle_percent),
+        f"{run.work_lost_percent:.0f}",
+        f"{run.pages_per_s_before / 1000:.0f}",
+        "!" if run.flags or run.error else "",
+    )
