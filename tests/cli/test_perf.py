@@ -86,9 +86,9 @@ def test_results_become_a_page_by_load(tmp_path: Path) -> None:
     assert answer.exit_code == 0, answer.output
     text = (tmp_path / "page.html").read_text()
     assert text.count("<section>") == 2
-    assert text.count("Guest speed per vCPU, measured") == 2
-    assert "<h2>2cpu_8M-of-1024M_unlimited_500ms</h2>" in text
-    assert "2cpu_4M-of-1024M_unlimited_500ms" in answer.stdout
+    assert text.count("Guest pages/s per vCPU, measured") == 2
+    assert "<h2>2 vCPUs rewrite 8 MiB of 1 GiB, link not limited, downtime limit 500 ms</h2>" in text
+    assert "2 vCPUs rewrite 4 MiB of 1 GiB" in answer.stdout
 
 
 def test_results_without_journals_have_no_page(tmp_path: Path) -> None:

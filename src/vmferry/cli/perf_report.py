@@ -38,7 +38,7 @@ def command(directory: Path, html: Path | None, as_json: bool) -> None:
 def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
     """Return a section for each load, with the runs that have a journal."""
     sections = []
-    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_label):
+    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
         courses = [course for run in group if (course := _course(directory, run))]
         if courses:
             sections.append(Section(load, verdict(courses), courses))
@@ -60,7 +60,7 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
             click.echo(msgspec.json.encode(run))
         return
     console = Console(highlight=False)
-    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_label):
+    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
         table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
         for run in group:
             table.add_row(*_row(run))
@@ -79,7 +79,7 @@ def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
         runs,
         key=lambda run: (
             run.job.scenario.stress_bytes,
-            run.job.scenario.load_label,
+            run.job.scenario.load_text,
             variants.index(run.job.scenario.variant),
             run.job.number,
         ),

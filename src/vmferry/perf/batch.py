@@ -39,10 +39,10 @@ def uneven_loads(runs: Sequence[PerfRun]) -> list[str]:
     """Say which guests were, before they were migrated, unlike those of the other runs with the same load."""
     speeds: dict[str, list[float]] = defaultdict(list)
     for run in runs:
-        speeds[run.job.scenario.load_label].append(run.pages_per_s_before)
+        speeds[run.job.scenario.load_text].append(run.pages_per_s_before)
     warnings = []
     for run in runs:
-        usual = statistics.median(speeds[run.job.scenario.load_label])
+        usual = statistics.median(speeds[run.job.scenario.load_text])
         share = run.pages_per_s_before / usual if usual else 1.0
         if abs(share - 1) > _UNEVEN_LOAD:
             warnings.append(f"{run.job.label}: the guest ran at {share:.0%} of the usual speed before")

@@ -99,7 +99,7 @@ class Panel:
 
 
 MEASURED_SPEED = Panel(
-    "Guest speed per vCPU, measured in pages/s", lambda run: run.measured_pages_per_s, Shape.PERIODS, count_axis
+    "Guest pages/s per vCPU, measured", lambda run: run.measured_pages_per_s, Shape.PERIODS, count_axis
 )
 SPEED = Panel(
     "Guest speed (100 - throttle)",

@@ -14,7 +14,7 @@ from vmferry.control.drive import variant_settings
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import UsageError
 from vmferry.migration.parameters import MigrationParameters
-from vmferry.units import format_size
+from vmferry.units import format_rate, format_size
 
 MIB = 1 << 20
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
@@ -56,9 +56,19 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         return "_".join(parts)
 
     @property
-    def load_label(self) -> str:
-        """The label without the variant: what runs of different variants have in common."""
-        return self.label.partition("_")[2]
+    def load_text(self) -> str:
+        """In words, without the variant: what runs that are compared have in common."""
+        link = format_rate(self.bandwidth_bytes_per_s) if self.bandwidth_bytes_per_s else "not limited"
+        words = [
+            f"{self.vcpu_count} vCPUs rewrite {format_size(self.stress_bytes)} of {format_size(self.memory_bytes)}",
+            f"link {link}",
+            f"downtime limit {self.downtime_limit_ms} ms",
+        ]
+        if self.throttle_step_percent != 10:
+            words.append(f"throttle step {self.throttle_step_percent} %")
+        if self.time_scale != 1:
+            words.append(f"times 1:{self.time_scale}")
+        return ", ".join(words)
 
     @property
     def stress_mib(self) -> int:
