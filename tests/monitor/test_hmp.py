@@ -104,6 +104,7 @@ AS_IN_QEMU: list[tuple[str, str]] = [
     ("calc_dirty_rate 1k", complaint("invalid char 'k' in expression", "calc_dirty_rate")),
     ("calc_dirty_rate -1", complaint("calc_dirty_rate: unsupported option -1", "calc_dirty_rate")),
     ("calc_dirty_rate 1 512 3", too_much("calc_dirty_rate", "calc_dirty_rate")),
+    ("calc_dirty_rate 00", "Incorrect period length specified!\n"),
     ("calc_dirty_rate 0", "Incorrect period length specified!\n"),
     ("calc_dirty_rate -r -b 1", "Either dirty ring or dirty bitmap can be specified!\n"),
     ("trace-event", too_little("trace-event")),
@@ -300,7 +301,23 @@ def test_transcripts(name: str) -> None:
 
 
 NAMES = [command.name for command in (*HMP_COMMANDS, *INFO_COMMANDS)]
-WORDS = ["max-bandwidth", "events", "tls-creds", "on", "-d", "-", '"', '\\"', "9" * 5000, "0x", "\t", "é"]
+WORDS = [
+    "max-bandwidth",
+    "events",
+    "010",
+    "-b",
+    "migration_*",
+    "tls-creds",
+    "on",
+    "-d",
+    "-",
+    '"',
+    '\\"',
+    "9" * 5000,
+    "0x",
+    "\t",
+    "é",
+]
 
 
 @settings(max_examples=200, deadline=None)

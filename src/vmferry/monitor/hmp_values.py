@@ -40,7 +40,7 @@ def parse_expression(text: str) -> int:
         raise BadLineError(f"invalid char '{stray}' in expression" if stray else "unexpected end of expression")
     if len(text) > _MAX_CHARACTERS:
         raise BadLineError("number too large")
-    return int(text, 0)
+    return _int(text)
 
 
 def _truth(name: str, text: str) -> bool:
@@ -52,6 +52,10 @@ def _truth(name: str, text: str) -> bool:
 def _integer(name: str, text: str) -> int:
     if len(text) > _MAX_CHARACTERS or not _INTEGER.fullmatch(text):
         raise UsageError(f"Parameter '{name}' expects uint64")
+    return _int(text)
+
+
+def _int(text: str) -> int:
     return int(text, 16 if "x" in text.lower() else 10)
 
 

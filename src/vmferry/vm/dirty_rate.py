@@ -60,9 +60,10 @@ class DirtyRateMeter:
 
     def stop(self) -> None:
         """End the measurement, if there is one."""
+        thread = self._thread  # the monitor may begin the next one as soon as this one has ended
         self._stopped.set()
-        if self._thread:
-            self._thread.join()
+        if thread:
+            thread.join()
 
     def _run(self) -> None:
         rate = None
