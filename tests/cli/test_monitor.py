@@ -37,12 +37,24 @@ class Terminal:
 
     def expect(self, text: str) -> str:
         """Wait until the text appears; return what was on the screen before, and forget both."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while text not in self.screen:
-            assert select.select([self._side], [], [], max(0, deadline_s - time.monotonic()))[0], self.screen
-            self.screen += self._read()
+        assert self._shows(text, TIMEOUT_S), self.screen
         before, _, self.screen = self.screen.partition(text)
         return before
+
+    def interrupt(self) -> None:
+        """Interrupt until it is noticed: Python misses a signal that comes while it works on a key."""
+        for _ in range(10):
+            self.process.send_signal(signal.SIGINT)
+            if self._shows("(vmferry) ", 2.0):
+                return
+
+    def _shows(self, text: str, timeout_s: float) -> bool:
+        deadline_s = time.monotonic() + timeout_s
+        while text not in self.screen:
+            if not select.select([self._side], [], [], max(0, deadline_s - time.monotonic()))[0]:
+                return False
+            self.screen += self._read()
+        return True
 
     def rest(self) -> str:
         """Return what there is to read until the program ends."""
@@ -158,7 +170,7 @@ def test_a_session_at_a_terminal(any_vm: None, path: Path, tmp_path: Path) -> No
         session.expect("(vmferry) ")
         session.type("half a line")
         session.expect("half a line")
-        session.process.send_signal(signal.SIGINT)
+        session.interrupt()
         session.expect("(vmferry) ")
         session.type("\x04")
         assert session.process.wait(TIMEOUT_S) == 0

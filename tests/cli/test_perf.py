@@ -17,7 +17,7 @@ from vmferry.cli.perf import command
 from vmferry.migration.journal import FileJournal
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import ResultSet
-from vmferry.perf.scenarios import PerfScenario
+from vmferry.perf.scenarios import PerfScenario, find_scenarios
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
 
@@ -46,7 +46,7 @@ def results(directory: Path, *total_times_ms: int, status: str = "completed") ->
 def test_the_scenarios_of_a_glob_are_listed() -> None:
     lines = perf("batch", "seed/*", "--list").output.splitlines()
     assert len(lines) == 9
-    assert lines[0] == "seed/original_2cpu_15M-of-1024M_20Mps_500ms"
+    assert lines[0] == "seed/original_2cpu_45M-of-2048M_60Mps_500ms"
 
 
 def test_two_sets_are_compared(tmp_path: Path) -> None:
@@ -98,10 +98,8 @@ def test_results_without_journals_have_no_page(tmp_path: Path) -> None:
 
 
 def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path) -> None:
-    pattern = "seed/original_2cpu_15M*"
-    scenario = PerfScenario(
-        variant="original", stress_bytes=15 << 20, bandwidth_bytes_per_s=20 << 20, max_iterations=200, max_time_s=1200
-    )
+    pattern = "seed/original_2cpu_45M*"
+    [(_, scenario)] = find_scenarios(pattern)
     kept = ResultSet(tmp_path)
     kept.add(PerfRun(job=Job("seed", scenario, 0), status="completed", total_time_ms=12_300, flags=["odd"]))
     answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
@@ -112,12 +110,11 @@ def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path
 
 
 def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
-    scenario = PerfScenario(
-        variant="original", stress_bytes=15 << 20, bandwidth_bytes_per_s=20 << 20, max_iterations=200, max_time_s=1200
-    )
+    pattern = "seed/original_2cpu_45M*"
+    [(_, scenario)] = find_scenarios(pattern)
     kept = ResultSet(tmp_path)
     kept.add(PerfRun(job=Job("seed", scenario, 0), status="failed", error="the link broke"))
-    answer = perf("batch", "seed/original_2cpu_15M*", "--repeats", 1, "--output", tmp_path)
+    answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
     assert answer.exit_code == 1
     assert "the link broke" in answer.stdout
 

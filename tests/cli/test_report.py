@@ -42,7 +42,7 @@ def test_all_migrations_of_all_journals_are_told_in_80_columns(tmp_path: Path) -
     text = report(twice, same_name)
     assert text.startswith("2 of 3 migrations completed")
     for label in (f"{twice} #1: background-sync", f"{twice} #2: background-sync", f"{same_name}: background-sync"):
-        assert label.replace("\n", " ") in " ".join(text.split())
+        assert "".join(label.split()) in "".join(text.split())  # long paths are broken anywhere
     assert "the journal ends before the migration does" in " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 80
 

@@ -175,7 +175,7 @@ def test_the_throttle_keeps_every_vcpu_asleep_for_its_percentage(percent: int) -
         assert (running < 1.2 * awake + 0.03).all()
         assert (runnable > 0.8 * awake).all()
         guest.set_throttle(0)
-        assert (shares(guest, 0.3)[:, 1] > 0.9).all()
+        wait_until(lambda: (shares(guest, 0.3)[:, 1] > 0.9).all())
 
 
 def test_a_throttled_guest_gets_less_done() -> None:
