@@ -1,7 +1,9 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 import msgspec
@@ -10,53 +12,113 @@ from rich.live import Live
 
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.progress import progress_table, summary
+from vmferry.cli.types import DURATION_MS
 from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
+from vmferry.control.limits import LimitKeeper, Limits, OnLimit
 from vmferry.control.qmp_client import QmpClient
+from vmferry.control.stock_qemu import DEFAULT_INTERVAL_MS, Order, identify, migrate_qemu
+from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.policy import VARIANTS, find_variant
+from vmferry.errors import UsageError
+from vmferry.migration.journal import FileJournal, TeeJournal
+from vmferry.migration.ports import Journal
+
+_NS_PER_MS = 1_000_000
+_Watch = Callable[[Progress], None]
 
 
 @click.command("migrate", short_help="Move a running VM to another host.")
-@click.argument("uri")
+@click.argument("uri", required=False)
 @click.option("--qmp", "address", required=True, help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Named set of convergence parameters.")
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
               help="Slow the guest down if it does not converge.")  # fmt: skip
+@click.option("--deadline", type=DURATION_MS, help="Longest time that the migration may take, such as 10min.")
+@click.option("--max-guest-loss", type=click.FloatRange(0, 100), help="Most of the guest's work to take, in percent.")
+@click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
+              show_default=True, help="What to do when one of these is hit.")  # fmt: skip
+@click.option("--max-downtime", type=DURATION_MS, default="2000s", help="Downtime to allow for 'switchover'.")
+@click.option("--interval", type=DURATION_MS, default=f"{DEFAULT_INTERVAL_MS}ms", show_default=True,
+              help="Of QEMU's VMs: how long the dirty rate is measured before each decision.")  # fmt: skip
+@click.option("--attach", is_flag=True, help="Of QEMU's VMs: steer a migration that runs already; leave out URI.")
+@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path),
+              help="Of QEMU's VMs: record the migration in this file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 @parameter_options()
 @click.pass_context
 def command(
     context: click.Context,
     /,
-    uri: str,
+    uri: str | None,
     address: str,
     variant: str | None,
     auto_converge: bool,
+    deadline: int | None,
+    max_guest_loss: float | None,
+    on_limit: str,
+    max_downtime: int,
+    interval: int,
+    attach: bool,
+    journal: Path | None,
     as_json: bool,
     **parameters: object,
 ) -> None:
     """Migrate the VM behind a monitor to URI, such as tcp:otherhost:4444 or unix:/run/in.sock.
 
-    Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then
-    goes on running where it is.
+    The VM may be one of ours or stock QEMU's (docs/qemu.md). With a --variant that has background sync, a VM of QEMU on
+    this host is made to converge from outside: its dirty rate is measured while it migrates, and its vCPU threads are
+    slowed, which needs the right to make control groups.
+
+    Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then goes on running
+    where it is, unthrottled.
     """
-    settings = (variant_settings(find_variant(variant)) if variant else {}) | given_parameters(parameters)
-    with QmpClient.connect(address) as monitor:
-        set_up(monitor, settings, auto_converge=auto_converge)
-        result = _drive_visibly(monitor, uri, quiet=as_json)
+    if bool(uri) == attach:
+        raise UsageError("give the URI to migrate to, or --attach to steer a migration that runs already")
+    deadline_ns = deadline * _NS_PER_MS if deadline else None
+    limits = Limits(deadline_ns, max_guest_loss, OnLimit(on_limit), max_downtime)
+    chosen = find_variant(variant) if variant else None
+    given = given_parameters(parameters)
+    with QmpClient.connect(address) as monitor, _screen(quiet=as_json) as (watch, tell):
+        qemu = identify(monitor)
+        if qemu and chosen and chosen.background_sync is not BackgroundSync.OFF:
+            with _journal(journal) as record:
+                order = Order(uri, chosen, given, limits, record, interval)
+                result = migrate_qemu(qemu, order, watch, tell)
+        elif attach or journal:
+            raise UsageError("--attach and --journal are for VMs of QEMU and a --variant with background sync")
+        else:
+            settings = variant_settings(chosen) if chosen and not qemu else {}
+            set_up(monitor, settings | given, auto_converge=auto_converge)
+            keeper = LimitKeeper(limits, monitor, tell)
+            result = drive(monitor, str(uri), lambda progress: _watch_and_keep(watch, keeper, progress))
     _report(result, as_json)
     context.exit(0 if result.completed else 1)
 
 
-def _drive_visibly(monitor: QmpClient, uri: str, *, quiet: bool) -> Result:
-    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-    screen: AbstractContextManager[object] = nullcontext() if quiet else live
+def _watch_and_keep(watch: _Watch, keeper: LimitKeeper, progress: Progress) -> None:
+    watch(progress)
+    keeper.observe(progress.throttle_percent)
 
-    def watch(progress: Progress) -> None:
-        if not quiet:
-            live.update(progress_table(progress), refresh=True)
 
-    with screen:
-        return drive(monitor, uri, watch)
+@contextmanager
+def _screen(*, quiet: bool) -> Iterator[tuple[_Watch, Callable[[str], None]]]:
+    """Yield functions that show progress and that print a line above it."""
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield lambda progress: live.update(progress_table(progress), refresh=True), console.print
+
+
+@contextmanager
+def _journal(path: Path | None) -> Iterator[Journal]:
+    if path is None:
+        yield TeeJournal([])
+        return
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+    with file:
+        yield FileJournal(file)
 
 
 def _report(result: Result, as_json: bool) -> None:

@@ -104,14 +104,14 @@ def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Re
             progress = Progress.from_qmp(monitor.execute("query-migrate"))
             max_throttle_percent = max(max_throttle_percent, progress.throttle_percent)
             if progress.ended:
-                return Result(_with_figures(monitor, progress), max_throttle_percent)
+                return Result(with_figures(monitor, progress), max_throttle_percent)
             watch(progress)
             time.sleep(POLL_INTERVAL_S)
         except KeyboardInterrupt:
             monitor.execute("migrate_cancel")
 
 
-def _with_figures(monitor: QmpClient, progress: Progress) -> Progress:
+def with_figures(monitor: QmpClient, progress: Progress) -> Progress:
     """Ask again for the figures: QEMU says `completed` a moment before it has worked out how long it took."""
     for _ in range(_FIGURES_POLLS):
         if progress.elapsed_ms or progress.status != "completed":

@@ -1,0 +1,167 @@
+"""Stock QEMU is made to converge from outside, and is left as it was, whatever happens to the driver."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench.peers import Load, Peer
+
+from tests.support.wait import wait_until
+from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import MonitorError
+from vmferry.migration.events import Decided, Ended, Started
+from vmferry.migration.journal import read_journal
+from vmferry.perf.lab import Lab, VmProcess
+
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+QEMU = Peer("qemu", binary="/usr/bin/qemu-system-x86_64")
+VARIANT = "background-sync+responsive-throttle"
+
+
+class Scene:
+    """A pair of QEMUs with a busy guest, whose source's monitor is free for the driver."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.source, self.destination, self.uri = QEMU.start_pair(lab, Load(192, 2, 96))
+        self.monitor_address = f"unix:{lab.directory / 'source.qmp'}"
+        self.thread_ids = [vcpu["thread-id"] for vcpu in self.source.monitor.execute("query-cpus-fast")]
+        self.home = {group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids}
+        self.source.monitor.close()  # QEMU serves one client
+
+    def driver(self, *options: str) -> subprocess.Popen[str]:
+        words = ["--qmp", self.monitor_address, "--json", "--interval", "1s", *options]
+        return subprocess.Popen(
+            [sys.executable, "-m", "vmferry", "migrate", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def migrate(self, *options: str) -> subprocess.Popen[str]:
+        return self.driver(self.uri, "--variant", VARIANT, "--downtime-limit", "100ms", *options)
+
+    def throttled(self) -> bool:
+        """Tell whether the vCPUs are away from home, with a quota."""
+        groups = [group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids]
+        return all(_quota(group) not in ("-1", "max") for group in groups if group not in self.home) and not (
+            set(groups) & self.home
+        )
+
+    def at_home(self) -> bool:
+        left_over = [group for home in self.home for group in home.glob("vmferry-*") if self.owns(group)]
+        return {group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids} == self.home and not left_over
+
+    def owns(self, group: Path) -> bool:
+        return any(group.name.endswith(f"-{thread_id}") for thread_id in self.thread_ids)
+
+    def reconnect(self) -> VmProcess:
+        """Return the source with a monitor of ours again, once the driver's connection is gone."""
+
+        def connected() -> bool:
+            try:
+                self.source.monitor = QmpClient.connect(self.monitor_address, timeout_s=1)
+            except MonitorError:
+                return False
+            return True
+
+        wait_until(connected)
+        return self.source
+
+
+def _quota(group: Path) -> str:
+    file = group / "cpu.cfs_quota_us"
+    return file.read_text().strip() if file.exists() else (group / "cpu.max").read_text().split()[0]
+
+
+@pytest.fixture
+def scene() -> Iterator[Scene]:
+    with Lab() as lab:
+        yield Scene(lab)
+
+
+def test_a_busy_guest_converges_and_all_is_as_before(scene: Scene, tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    driver = scene.migrate("--max-bandwidth", "64MiB/s", "--journal", str(journal))
+    out, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    result = json.loads(out)
+    assert result["status"] == "completed"
+    assert result["max_throttle_percent"] > 0
+    assert scene.at_home()
+    scene.destination.check_memory()
+    source = scene.reconnect()
+    parameters = source.monitor.execute("query-migrate-parameters")
+    assert (parameters["max-bandwidth"], parameters["downtime-limit"]) == (128 << 20, 300)
+    events = [entry.event for entry in read_journal(journal)]
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Ended)
+    assert events[-1].sent_bytes == result["sent_bytes"]
+    assert (
+        max(event.throttle_percent for event in events if isinstance(event, Decided)) == events[-1].max_throttle_percent
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene, number: signal.Signals) -> None:
+    driver = scene.migrate("--max-bandwidth", "8MiB/s")
+    wait_until(scene.throttled, 60)
+    driver.send_signal(number)
+    start_s = time.monotonic()
+    wait_until(scene.at_home)
+    assert time.monotonic() - start_s < 2
+    driver.communicate()
+    source = scene.reconnect()
+    assert source.monitor.execute("query-status")["running"]
+    status = source.monitor.execute("query-migrate")["status"]
+    assert status == ("cancelled" if number is signal.SIGINT else "active")
+
+
+def test_qemu_that_dies_leaves_no_groups(scene: Scene) -> None:
+    driver = scene.migrate("--max-bandwidth", "8MiB/s")
+    wait_until(scene.throttled, 60)
+    scene.source.process.kill()
+    _, errors = driver.communicate()
+    assert driver.returncode == 1
+    assert "monitor" in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert not [group for home in scene.home for group in home.glob("vmferry-*") if scene.owns(group)]
+
+
+def test_a_running_migration_is_steered_only_when_asked(scene: Scene) -> None:
+    source = scene.reconnect()
+    source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 64 << 20, "downtime-limit": 100})
+    source.monitor.execute("migrate", {"uri": scene.uri})
+    source.monitor.close()
+    refused = scene.migrate()
+    _, errors = refused.communicate()
+    assert refused.returncode == 2
+    assert "--attach steers that migration" in errors
+    attached = scene.driver("--attach", "--variant", VARIANT)
+    out, errors = attached.communicate()
+    assert attached.returncode == 0, errors
+    assert json.loads(out)["status"] == "completed"
+    assert scene.at_home()
+
+
+def test_a_limit_calls_it_off(scene: Scene) -> None:
+    driver = scene.migrate("--max-bandwidth", "8MiB/s", "--max-guest-loss", "5", "--deadline", "10min")
+    out, _ = driver.communicate()
+    assert driver.returncode == 1
+    assert json.loads(out)["status"] == "cancelled"
+    assert scene.at_home()
+    assert scene.reconnect().monitor.execute("query-status")["running"]
+
+
+def test_a_deadline_can_move_the_guest_at_once(scene: Scene) -> None:
+    driver = scene.migrate("--max-bandwidth", "32MiB/s", "--deadline", "3s", "--on-limit", "switchover")
+    out, errors = driver.communicate()
+    assert driver.returncode == 0, errors
+    result = json.loads(out)
+    assert result["elapsed_ms"] >= 3000
+    scene.destination.check_memory()
