@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
+from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import load_scenario, parse_scenario
 
 GOOD = """
@@ -55,3 +56,10 @@ def test_garbage_is_refused_in_one_line(garbage: bytes) -> None:
     with pytest.raises(UsageError) as caught:
         parse_scenario(garbage, "here")
     assert "\n" not in str(caught.value)
+
+
+def test_the_benchmarks_scenario_can_be_simulated() -> None:
+    scenario = load_scenario(Path(__file__).parents[2] / "bench" / "huge.toml")
+    assert scenario.page_count() == 1 << 28
+    small = scenario.with_settings({"guest.memory": "1G", "load.memory": "512M", "guest.vcpus": "4"})
+    assert simulate(small, "background-sync").status == "completed"
