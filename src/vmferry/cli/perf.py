@@ -41,8 +41,15 @@ def command() -> None:
 @click.option("--bandwidth", type=RATE, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit.")
 @click.option("--downtime", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit.")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Auto-converge of this kind; off if left out.")
+@click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
 @click.option(
-    "--step", type=click.IntRange(1, 99), default=10, show_default=True, help="Throttle increment in percent."
+    "--step",
+    "--auto-converge-step",
+    "step",
+    type=click.IntRange(1, 99),
+    default=10,
+    show_default=True,
+    help="Throttle increment in percent.",
 )
 @click.option("--time-scale", type=click.IntRange(1, 1000), default=1, show_default=True, help="Divide times by this.")
 @click.option("--max-iters", type=click.IntRange(1), default=30, show_default=True, help="Then cancel.")
