@@ -43,14 +43,9 @@ def command() -> None:
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Auto-converge of this kind; off if left out.")
 @click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
 @click.option(
-    "--step",
-    "--auto-converge-step",
-    "step",
-    type=click.IntRange(1, 99),
-    default=10,
-    show_default=True,
+    "--step", "--auto-converge-step", "step", type=click.IntRange(1, 99), default=10, show_default=True,
     help="Throttle increment in percent.",
-)
+)  # fmt: skip
 @click.option("--time-scale", type=click.IntRange(1, 1000), default=1, show_default=True, help="Divide times by this.")
 @click.option("--max-iters", type=click.IntRange(1), default=30, show_default=True, help="Then cancel.")
 @click.option("--max-time", type=click.IntRange(1), default=300, show_default=True, help="Then cancel; seconds.")
