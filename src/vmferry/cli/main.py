@@ -14,6 +14,7 @@ _COMMANDS = {
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
     "qemu": "vmferry.cli.qemu",
+    "replay": "vmferry.cli.replay",
     "report": "vmferry.cli.report",
     "simulate": "vmferry.cli.simulate",
     "sweep": "vmferry.cli.sweep",

@@ -7,6 +7,7 @@ ends in `.gz` is unpacked while it is read.
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -95,6 +96,31 @@ def split_migrations(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
             migration = []
     if migration:
         yield migration
+
+
+@dataclass(frozen=True)
+class Migration:
+    """One of the migrations in a journal file."""
+
+    entries: list[Entry]
+    number: int
+    """Counted from 1."""
+    count: int
+    """Of all in the file."""
+
+
+def read_migration(path: Path, number: int | None = None) -> Migration:
+    """Return the migration of that number in a journal file, by default the last. Raises UsageError."""
+    chosen: list[Entry] = []
+    count = 0
+    for count, entries in enumerate(split_migrations(read_journal(path)), 1):
+        if number in (None, count):
+            chosen = entries
+    if not count:
+        raise UsageError(f"{path}: no migration began in it; give the journal of a source")
+    if not chosen:
+        raise UsageError(f"{path}: there is no migration {number} in it, it holds {count}")
+    return Migration(chosen, number or count, count)
 
 
 def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:

@@ -22,7 +22,9 @@ _STATE = b"simulated guest"
 class SimulatedGuest:
     """Implements the `Guest` port. Without a pattern it writes nothing and all its memory is zero.
 
-    `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content with it.
+    A throttled guest sleeps first and then runs for `throttle_slice_ns`, again and again, as under KVM; with 0 it runs
+    evenly slower. `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content
+    with it.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class SimulatedGuest:
         costs: GuestCosts = FREE,
         *,
         running: bool = True,
+        throttle_slice_ns: int = 0,
         on_write: Callable[[Bitmap], None] | None = None,
     ) -> None:
         self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
@@ -45,6 +48,8 @@ class SimulatedGuest:
         self._costs = costs
         self._on_write = on_write
         self._throttle_percent = 0
+        self._throttle_slice_ns = throttle_slice_ns
+        self._throttled_since_ns = clock.now_ns()
         self._logging = False
         self._log = Bitmap(page_count)
         self._used = Bitmap(page_count)
@@ -76,6 +81,7 @@ class SimulatedGuest:
         """Write `percent` slower from now on."""
         self.catch_up()
         self._throttle_percent = percent
+        self._throttled_since_ns = self._seen_ns
 
     def start_dirty_log(self) -> None:
         """Start recording which pages are written."""
@@ -118,16 +124,29 @@ class SimulatedGuest:
 
     def catch_up(self) -> None:
         """Work out what was written since the last time."""
-        passed_ns = self._clock.now_ns() - self._seen_ns
-        self._seen_ns += passed_ns
+        start_ns, self._seen_ns = self._seen_ns, self._clock.now_ns()
+        passed_ns = self._seen_ns - start_ns
         if not self.running or not passed_ns or self._pattern is None:
             return
-        lost_ns = passed_ns * self._throttle_percent // 100
-        self.lost_ns += lost_ns
+        cpu_ns = self._cpu_ns(start_ns, self._seen_ns)
+        self.lost_ns += passed_ns - cpu_ns
         if self._on_write:
             written = Bitmap(self.layout.page_count)
-            self._pattern.write(passed_ns - lost_ns, written)
+            self._pattern.write(cpu_ns, written)
             self._log |= written
             self._on_write(written)
         else:
-            self._pattern.write(passed_ns - lost_ns, self._log)
+            self._pattern.write(cpu_ns, self._log)
+
+    def _cpu_ns(self, start_ns: int, end_ns: int) -> int:
+        """Return how long the throttle lets each vCPU run between two times."""
+        if not self._throttle_slice_ns:
+            return end_ns - start_ns - (end_ns - start_ns) * self._throttle_percent // 100
+        return self._sliced_ns(end_ns) - self._sliced_ns(start_ns)
+
+    def _sliced_ns(self, time_ns: int) -> int:
+        """Return how long each vCPU ran since the throttle was set."""
+        slice_ns = self._throttle_slice_ns
+        sleep_ns = slice_ns * self._throttle_percent // (100 - self._throttle_percent)
+        periods, rest_ns = divmod(time_ns - self._throttled_since_ns, slice_ns + sleep_ns)
+        return periods * slice_ns + max(0, rest_ns - sleep_ns)

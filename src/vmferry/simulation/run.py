@@ -76,7 +76,13 @@ class Simulation:
         guest_random, link_random = np.random.default_rng(seed).spawn(2)
         page_count, vcpu_count = scenario.page_count(), scenario.guest.vcpus
         self.source_guest = SimulatedGuest(
-            self.clock, page_count, vcpu_count, scenario.pattern(guest_random), scenario.costs(), on_write=on_write
+            self.clock,
+            page_count,
+            vcpu_count,
+            scenario.pattern(guest_random),
+            scenario.costs(),
+            throttle_slice_ns=parse_duration_ns(scenario.guest.throttle_slice),
+            on_write=on_write,
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)
         self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal())

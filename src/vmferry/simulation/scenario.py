@@ -16,11 +16,13 @@ import numpy as np
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.journal import read_migration
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Together, Uniform
-from vmferry.units import parse_duration_ns, parse_rate, parse_size
+from vmferry.simulation.trace import DirtyTrace, Trace, read_trace
+from vmferry.units import format_size, parse_duration_ns, parse_rate, parse_size
 
 MAX_FILE_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 16 << 40
@@ -31,17 +33,23 @@ class _Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class LoadScenario(_Model, frozen=True):
-    """What the vCPUs write: together `memory` in size, at `write-rate` when not throttled."""
+    """What the vCPUs write: together `memory` in size, at `write-rate` when not throttled, or what a journal tells."""
 
-    pattern: Literal["sweep", "uniform", "hot-cold", "idle"]
+    pattern: Literal["sweep", "uniform", "hot-cold", "idle", "trace"]
     memory: str = "0"
     write_rate: str = "0"
     zipf_exponent: float = 1.0
     duration: str = "1s"
     """How long it lasts, in CPU time, where there are several loads in turn."""
+    journal: str = ""
+    """For `trace`: the journal of a real migration, looked for beside the scenario's file."""
+    trace: DirtyTrace | None = None
+    """What that journal tells; a scenario's file leaves it out."""
 
     def make(self, first_page: int, vcpu_count: int, random: np.random.Generator) -> Pattern:
         """Return the pattern of all vCPUs, each of which writes its share."""
+        if self.trace:
+            return Trace(self.trace)
         page_count = parse_size(self.memory) // PAGE_SIZE_BYTES // vcpu_count
         pages_per_s = parse_rate(self.write_rate) / PAGE_SIZE_BYTES / vcpu_count
         makers: dict[str, Callable[[int], Pattern]] = {
@@ -53,6 +61,19 @@ class LoadScenario(_Model, frozen=True):
         make = makers[self.pattern]
         return Together([make(first_page + number * page_count) for number in range(vcpu_count)])
 
+    def with_trace(self, directory: Path) -> "LoadScenario":
+        """Return the load with what its journal tells. Raises UsageError."""
+        if self.trace or (self.pattern == "trace") != bool(self.journal):
+            raise UsageError("pattern = 'trace' needs journal = 'FILE', and only that")
+        if not self.journal:
+            return self
+        path = directory / self.journal
+        return msgspec.structs.replace(self, trace=read_trace(read_migration(path).entries, str(path)))
+
+    def used_bytes(self) -> int:
+        """Return how much memory it takes."""
+        return self.trace.used_pages * PAGE_SIZE_BYTES if self.trace else parse_size(self.memory)
+
 
 class GuestScenario(_Model, frozen=True):
     """The guest. With several loads, they take turns."""
@@ -63,6 +84,8 @@ class GuestScenario(_Model, frozen=True):
     zero_scan_rate: str = "0"
     """How fast a page is found to be zero; 0 for at once."""
     sync_ns_per_page: float = 0.0
+    throttle_slice: str = "0ms"
+    """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
 
 
 class LinkScenario(_Model, frozen=True):
@@ -163,8 +186,9 @@ class Scenario(_Model, frozen=True):
         if not self.guest.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
         for number, load in enumerate(self.guest.loads):
-            if parse_size(load.memory) > parse_size(self.guest.memory):
-                raise UsageError(f"guest.loads[{number}].memory is {load.memory}, the guest has {self.guest.memory}")
+            if load.used_bytes() > parse_size(self.guest.memory):
+                memory = format_size(load.used_bytes()) if load.trace else load.memory
+                raise UsageError(f"guest.loads[{number}].memory is {memory}, the guest has {self.guest.memory}")
             parse_rate(load.write_rate)
             if parse_duration_ns(load.duration) <= 0:
                 raise UsageError(f"guest.loads[{number}].duration is {load.duration}, it must be longer than 0")
@@ -175,6 +199,7 @@ class Scenario(_Model, frozen=True):
         if not 1 <= self.seeds <= 10_000:
             raise UsageError(f"seeds is {self.seeds}, 1 to 10000 are allowed")
         parse_duration_ns(self.limits.max_time)
+        parse_duration_ns(self.guest.throttle_slice)
         self.costs()
         self.link_model()
         for variant in self.variants:
@@ -206,13 +231,18 @@ def load_scenario(path: Path) -> Scenario:
         raise UsageError(f"cannot read the scenario {path}: {error.strerror}") from error
     if len(text) > MAX_FILE_BYTES:
         raise UsageError(f"{path}: not a scenario, it is larger than {MAX_FILE_BYTES} bytes")
-    return parse_scenario(text, str(path))
+    return parse_scenario(text, str(path), path.parent)
 
 
-def parse_scenario(text: bytes, where: str) -> Scenario:
-    """Return the scenario in a TOML text. Raises UsageError that begins with `where`."""
+def parse_scenario(text: bytes, where: str, directory: Path = Path()) -> Scenario:
+    """Return the scenario in a TOML text, whose journals are in a directory.
+
+    Raises UsageError that begins with `where`.
+    """
     try:
         scenario = msgspec.convert(tomllib.loads(text.decode()), Scenario)
+        loads = tuple(load.with_trace(directory) for load in scenario.guest.loads)
+        scenario = msgspec.structs.replace(scenario, guest=msgspec.structs.replace(scenario.guest, loads=loads))
         scenario.check()
     except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, UsageError) as error:
         raise UsageError(f"{where}: {error}") from error

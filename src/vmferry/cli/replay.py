@@ -1,0 +1,159 @@
+"""`vmferry replay`: what a recorded migration would have come to with other settings."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from vmferry.cli.parameter_options import given_parameters, parameter_options
+from vmferry.cli.pictures import check_picture, write_picture
+from vmferry.cli.tables import compact_table
+from vmferry.cli.types import RATE
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import UsageError
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.journal import read_migration
+from vmferry.migration.status import MigrationStatus
+from vmferry.perf.journal_runs import clean_text, run_series
+from vmferry.perf.series import RunSeries
+from vmferry.perf.summary import figures
+from vmferry.simulation.replay import Replay, read_replay
+from vmferry.simulation.run import simulate
+from vmferry.units import format_duration, format_rate, format_size
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_WIDTH = 80
+_NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_SAME = 0.02
+_LIMITED = 0.95
+
+
+@click.command("replay", short_help="What if? A recorded guest under another policy or link.")
+@click.argument("journal", type=_FILE)
+@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@click.option("--migration", type=click.IntRange(1), help="Which of several in the journal; the last if left out.")
+@click.option("--rate", type=RATE, help="Another link, such as 10Gbit/s.")
+@click.option("--latency", help="Another time one way, such as 2ms.")
+@click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")
+@click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
+@parameter_options("background-sync", "cpu-responsive-throttle")
+def command(
+    journal: Path,
+    variants: tuple[str, ...],
+    migration: int | None,
+    rate: int | None,
+    latency: str | None,
+    jitter: float | None,
+    as_json: bool,
+    picture: Path | None,
+    **parameters: object,
+) -> None:
+    """Would the recorded guest have converged with another variant, link or parameter, how fast, and at what cost?
+
+    The guest that a JOURNAL tells of is simulated: as many pages are dirtied in as much CPU time. Link and parameters
+    are the recorded ones where none are given.
+    """
+    if rate == 0:
+        raise UsageError("--rate is 0; give a rate such as 10Gbit/s")
+    recorded = read_migration(journal, migration)
+    where = clean_text(str(journal))
+    link = {"rate": None if rate is None else str(rate), "latency": latency, "jitter": jitter}
+    changed_link = {name: value for name, value in link.items() if value is not None}
+    changed_parameters = given_parameters(parameters)
+    runs = [run_series(recorded.entries, "recorded")]
+    replay = read_replay(recorded.entries, where, changed_parameters, changed_link)
+    runs += [run_series(simulate(replay.scenario, variant).entries, variant) for variant in variants or VARIANTS]
+    if picture:
+        write_picture(picture, f"What if: {clean_text(journal.name)}", runs)
+    if as_json:
+        doubts = {
+            "write_rate_is_lower_bound": replay.trace.rate_is_lower_bound,
+            "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
+        }
+        for run in runs:
+            click.echo(msgspec.json.encode(figures(run) | doubts))
+        return
+    which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
+    unchanged = not changed_link and not changed_parameters
+    remarks = [*_remarks(replay), *(_how_close(*runs) if unchanged else ())]
+    click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
+    Console(highlight=False).print(_table(runs))
+    for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
+        click.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _table(runs: Sequence[RunSeries]) -> Table:
+    table = compact_table("", "", "total s", "down", "passes", "max", "sent", "lost")
+    table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
+    for run in runs:
+        table.add_row(
+            run.label,
+            f"{run.total_s:.1f}" if _completed(run) else run.ended.status.value,
+            str(run.ended.downtime_ns // _NS_PER_MS),
+            str(run.ended.iteration_count),
+            str(run.ended.max_throttle_percent),
+            f"{run.sent_per_memory:.2f}",
+            f"{run.work_lost_percent:.0f}",
+        )
+    return table
+
+
+def _sentence(recorded: RunSeries, run: RunSeries) -> str:
+    """Answer the question for one variant."""
+    time = format_duration(round(run.total_s * _NS_PER_S))
+    lost = f"{run.work_lost_percent:.0f} % of the guest's work ({run.work_lost_vcpu_s:.1f} vCPU s)"
+    if run.ended.status is MigrationStatus.FAILED:
+        return f"{run.label} fails after {time}: {clean_text(run.ended.error)}."
+    if not _completed(run):
+        passes = f"{run.ended.iteration_count} passes"
+        return f"{run.label} does not converge: given up after {time} and {passes}; the throttle takes {lost}."
+    compared = f", {_compared(run.total_s / recorded.total_s)} recorded," if _completed(recorded) else ""
+    downtime = format_duration(run.ended.downtime_ns)
+    return f"{run.label} converges in {time}{compared} with {downtime} of downtime; the throttle takes {lost}."
+
+
+def _compared(ratio: float) -> str:
+    if abs(ratio - 1) < _SAME:
+        return "about as long as"
+    return f"{abs(ratio - 1):.0%} {'longer' if ratio > 1 else 'shorter'} than"
+
+
+def _remarks(replay: Replay) -> Iterator[str]:
+    """Say what is taken for granted, and where the journal does not tell enough."""
+    scenario, trace = replay.scenario, replay.trace
+    page_bytes = PAGE_SIZE_BYTES
+    rate = scenario.link_model().bytes_per_s
+    yield (
+        f"Assumed: the guest uses {format_size(trace.used_pages * page_bytes)} and rewrites "
+        f"{format_size(trace.written_pages * page_bytes)} of it at {format_rate(trace.pages_per_s * page_bytes)} "
+        f"{'or more ' if trace.rate_is_lower_bound else ''}when not throttled; the link has {format_rate(rate)}."
+    )
+    if trace.rate_is_lower_bound:
+        yield (
+            "The guest may write faster: every sync found nearly all of what it rewrites dirty. Times and work lost "
+            "are lower bounds, and it may not converge at all."
+        )
+    if replay.link_rate_is_lower_bound:
+        yield "The link may be faster: max-bandwidth held the migration back. Give --rate if you know it."
+    limit = scenario.parameters.get("max-bandwidth", 0)
+    if isinstance(limit, int) and 0 < limit < rate * _LIMITED:
+        yield f"max-bandwidth allows {format_rate(limit)} of it while the guest runs; --max-bandwidth 0 lifts that."
+
+
+def _how_close(recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:
+    """Tell how far the replay of the recorded settings is from what was recorded."""
+    for run in replayed:
+        if run.label == recorded.variant and _completed(run) and _completed(recorded):
+            off = run.total_s / recorded.total_s - 1
+            yield f"How close this is: {run.label} was recorded, and its replay is off by {off:+.0%} in total time."
+
+
+def _completed(run: RunSeries) -> bool:
+    return run.ended.status is MigrationStatus.COMPLETED

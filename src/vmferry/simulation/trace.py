@@ -1,0 +1,260 @@
+"""What a recorded guest wrote, worked out from the dirty syncs of its migration, and the pattern that writes so again.
+
+Every interval between two syncs is a sample: so much CPU time, so many pages written in it at least once. If the
+guest's ways do not change, all samples lie on one curve. It is concave, as a page that is dirty already does not
+count again, and every concave curve is a sum of sweeps: some pages, each round over them taking some CPU time. The
+curve is the lowest concave one above the means of samples of about equal CPU time: a throttled guest runs in slices, so
+that a single short sample may see none or two. Where samples lie off the curve, the guest used another share of its
+pages then; the shares follow one another in CPU time, and once they are through, their later half repeats.
+
+Invariant: looked at after the same CPU times as the recorded guest, the pattern has written as many pages, on average.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import msgspec
+
+from vmferry.errors import UsageError
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.events import BandwidthWindow, Decided, Started, Synced
+from vmferry.migration.journal import Entry
+
+_MAX_NS = 2**62
+_MAX_PAGES = 1 << 32
+_MIN_SAMPLE_NS = 20_000_000
+"""A sample that took less time is no point of the curve; it is as long as its syncs."""
+_MAX_STEPS = 200
+_MIN_STEP_NS = 10_000_000
+_MIN_THROTTLED_NS = 50_000_000
+"""Throttled samples of less CPU time, five slices, are one group: how many slices were in each is chance."""
+_GROUPS_PER_OCTAVE = 2
+_SHARES = 50
+"""Shares are rounded to 2 %."""
+_SATURATED = 0.9
+_NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class DirtySample:
+    """What a sync found: `pages` were written in `cpu_ns` of CPU time, of `wall_ns` in all."""
+
+    wall_ns: int
+    cpu_ns: int
+    pages: int
+
+
+class DirtyTrace(msgspec.Struct, frozen=True):
+    """How a recorded guest wrote: its sweeps, each as (pages, CPU time of a round in ns), all at the same time.
+
+    `steps` are CPU times in ns and which share of each sweep's pages the guest used in them.
+    """
+
+    used_pages: int
+    """Pages that are not zero, those included that were never written."""
+    sweeps: tuple[tuple[int, int], ...]
+    steps: tuple[tuple[int, float], ...]
+    shortest_ns: int
+    """CPU time of the shortest sample; of shorter times nothing is known."""
+
+    @property
+    def written_pages(self) -> int:
+        """The working set: all pages that are ever written."""
+        return sum(pages for pages, _ in self.sweeps)
+
+    @property
+    def pages_per_s(self) -> float:
+        """How fast the guest writes pages in its shortest sample, not throttled."""
+        return self.curve(self.shortest_ns) * _NS_PER_S / self.shortest_ns
+
+    @property
+    def rate_is_lower_bound(self) -> bool:
+        """True if even the shortest sample found about all of the working set dirty."""
+        return self.curve(self.shortest_ns) > _SATURATED * self.written_pages > 0
+
+    def curve(self, cpu_ns: int) -> float:
+        """Return how many pages are written in so much CPU time when all are used."""
+        return _curve(self.sweeps, cpu_ns)
+
+
+class Trace:
+    """The pattern of a recorded guest, all vCPUs together."""
+
+    def __init__(self, trace: DirtyTrace) -> None:
+        self._trace = trace
+        self._rounds = [0.0] * len(trace.sweeps)
+        self._step = 0
+        self._left_ns = trace.steps[0][0]
+        self._repeat_from = _later_half(trace.steps)
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Let the recorded steps write that `cpu_ns` reaches into."""
+        while cpu_ns > 0:
+            part_ns = min(cpu_ns, self._left_ns)
+            self._sweep(part_ns, self._trace.steps[self._step][1], bitmap)
+            cpu_ns -= part_ns
+            self._left_ns -= part_ns
+            if not self._left_ns:
+                self._step = self._step + 1 if self._step + 1 < len(self._trace.steps) else self._repeat_from
+                self._left_ns = self._trace.steps[self._step][0]
+
+    def areas(self) -> list[tuple[int, int]]:
+        """Return all used pages; those that are written come first."""
+        return [(0, self._trace.used_pages)]
+
+    def _sweep(self, cpu_ns: int, share: float, bitmap: Bitmap) -> None:
+        first_page = 0
+        for number, (pages, round_ns) in enumerate(self._trace.sweeps):
+            start = self._rounds[number]
+            end = start + cpu_ns / round_ns
+            self._rounds[number] = end % 1
+            _mark(bitmap, first_page, round(pages * share), start, end)
+            first_page += pages
+
+
+def _curve(sweeps: Iterable[tuple[int, int]], cpu_ns: int) -> float:
+    return sum(pages * min(1.0, cpu_ns / round_ns) for pages, round_ns in sweeps)
+
+
+def _mark(bitmap: Bitmap, first_page: int, page_count: int, start: float, end: float) -> None:
+    """Mark what a sweep over an area walks from `start` to `end`, in rounds."""
+    low, high = int(start * page_count), int(end * page_count)
+    if high - low >= page_count:
+        bitmap.set_range(first_page, page_count)
+        return
+    until_end = min(high, page_count) - low
+    bitmap.set_range(first_page + low, until_end)
+    bitmap.set_range(first_page, high - low - until_end)
+
+
+def _later_half(steps: Sequence[tuple[int, float]]) -> int:
+    """Return the number of the step in which half of the CPU time has passed."""
+    half_ns, passed_ns = sum(cpu_ns for cpu_ns, _ in steps) / 2, 0
+    for number, (cpu_ns, _) in enumerate(steps):
+        passed_ns += cpu_ns
+        if passed_ns > half_ns:
+            return number
+    return len(steps) - 1
+
+
+def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
+    """Return how the guest of one migration, whose first entry is `started`, wrote.
+
+    Raises UsageError that begins with `where` if the entries cannot be or tell too little.
+    """
+    started = entries[0].event
+    assert isinstance(started, Started)
+    if started.page_size != PAGE_SIZE_BYTES or not 1 <= started.page_count <= _MAX_PAGES:
+        raise UsageError(f"{where}: a guest of {started.page_count} pages of {started.page_size} bytes, not of 4096")
+    samples = list(dirty_samples(entries, started.page_count, where))
+    if not samples:
+        raise UsageError(f"{where}: the migration ended in its first pass over the memory; there is nothing to replay")
+    points = _means([sample for sample in samples if sample.wall_ns >= _MIN_SAMPLE_NS] or samples)
+    corners = _corners(points)
+    most_pages = max(sample.pages for sample in samples)
+    fullest = most_pages / corners[-1][1] if most_pages else 1.0
+    sweeps = _sweeps([(cpu_ns, round(pages * fullest)) for cpu_ns, pages in corners])
+    return DirtyTrace(
+        used_pages=max(_used_pages(entries, started), sum(pages for pages, _ in sweeps)),
+        sweeps=sweeps,
+        steps=_steps(samples, sweeps),
+        shortest_ns=min(cpu_ns for cpu_ns, _ in points),
+    )
+
+
+def dirty_samples(entries: Iterable[Entry], page_count: int, where: str) -> Iterator[DirtySample]:
+    """Yield what each sync of a migration found, from the second on; the last, of the stopped guest, left out."""
+    throttle_percent = 0
+    last_ns: int | None = None
+    for entry in entries:
+        event = entry.event
+        if isinstance(event, Decided):
+            throttle_percent = event.throttle_percent
+        if not isinstance(event, Synced) or event.kind == "last":
+            continue
+        wall_ns = entry.time_ns - (entry.time_ns if last_ns is None else last_ns)
+        pages = event.newly_dirty_pages if event.dirty_pages is None else event.dirty_pages
+        if not (0 <= wall_ns <= _MAX_NS and 0 <= pages <= page_count and 0 <= throttle_percent <= 99):
+            raise UsageError(
+                f"{where}: {pages} dirty pages after {wall_ns} ns with throttle {throttle_percent} % cannot be"
+            )
+        cpu_ns = wall_ns * (100 - throttle_percent) // 100
+        if cpu_ns:
+            yield DirtySample(wall_ns, cpu_ns, pages)
+        last_ns = entry.time_ns
+
+
+def _means(samples: Iterable[DirtySample]) -> list[tuple[int, int]]:
+    """Return the mean CPU time and pages of samples of about equal CPU time, rising."""
+    groups: dict[int, list[DirtySample]] = {}
+    for sample in samples:
+        throttled = sample.cpu_ns < sample.wall_ns
+        length_ns = max(sample.cpu_ns, _MIN_THROTTLED_NS) if throttled else sample.cpu_ns
+        groups.setdefault(round(_GROUPS_PER_OCTAVE * math.log2(length_ns)), []).append(sample)
+    return sorted(
+        (
+            sum(sample.cpu_ns for sample in group) // len(group),
+            sum(sample.pages for sample in group) // len(group),
+        )
+        for group in groups.values()
+    )
+
+
+def _corners(points: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the corners of the lowest curve above all points that begins at (0, 0), rises and is concave."""
+    corners = [(0, 0)]
+    for point in points:
+        if point[1] <= corners[-1][1]:
+            continue
+        while len(corners) > 1 and _slope(corners[-2], corners[-1]) <= _slope(corners[-1], point):
+            corners.pop()
+        corners.append(point)
+    return corners
+
+
+def _slope(low: tuple[int, int], high: tuple[int, int]) -> float:
+    return (high[1] - low[1]) / (high[0] - low[0]) if high[0] > low[0] else float("inf")
+
+
+def _sweeps(corners: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Return the sweeps whose sum is a concave curve: at each corner, one of them has finished its first round."""
+    slopes = [*(_slope(*edge) for edge in pairwise(corners)), 0.0]
+    ends = [0.0]
+    for (cpu_ns, _), (before, after) in zip(corners[1:], pairwise(slopes), strict=True):
+        ends.append(ends[-1] + (before - after) * cpu_ns)
+    areas = [round(end) - round(start) for start, end in pairwise(ends)]
+    return tuple((pages, cpu_ns) for pages, (cpu_ns, _) in zip(areas, corners[1:], strict=True) if pages)
+
+
+def _steps(samples: Sequence[DirtySample], sweeps: Sequence[tuple[int, int]]) -> tuple[tuple[int, float], ...]:
+    """Return CPU times and shares of samples, short ones and such of equal shares put together."""
+    shortest_ns = max(sum(sample.cpu_ns for sample in samples) // _MAX_STEPS, _MIN_STEP_NS)
+    steps: list[tuple[int, float]] = []
+    cpu_ns, found, expected = 0, 0, 0.0
+    for number, sample in enumerate(samples, 1):
+        cpu_ns += sample.cpu_ns
+        found += sample.pages
+        expected += _curve(sweeps, sample.cpu_ns)
+        if cpu_ns >= shortest_ns or number == len(samples):
+            share = min(1.0, round(_SHARES * found / expected) / _SHARES) if expected else 0.0
+            if steps and steps[-1][1] == share:
+                cpu_ns += steps.pop()[0]
+            steps.append((max(cpu_ns, _MIN_STEP_NS), share))
+            cpu_ns, found, expected = 0, 0, 0.0
+    return tuple(steps)
+
+
+def _used_pages(entries: Sequence[Entry], started: Started) -> int:
+    """Return how many pages the first pass did not find zero; journals of old tell only how much it sent."""
+    sent_bytes = 0
+    for entry in entries:
+        if isinstance(entry.event, BandwidthWindow):
+            sent_bytes += entry.event.sent_bytes
+        elif isinstance(entry.event, Synced) and entry.event.iteration_count > 1:
+            zero_pages = entry.event.zero_pages
+            used = sent_bytes // started.page_size if zero_pages is None else started.page_count - zero_pages
+            return min(max(used, 0), started.page_count)
+    return started.page_count

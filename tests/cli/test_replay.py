@@ -1,0 +1,62 @@
+"""`vmferry replay` as its user sees it."""
+
+import gzip
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from vmferry.cli.replay import command
+
+REAL = Path(__file__).parents[1] / "data" / "busy-guest.jsonl.gz"
+
+
+def replay(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_it_answers_for_every_variant_in_80_columns() -> None:
+    answer = replay(REAL)
+    assert answer.exit_code == 0, answer.output
+    text = " ".join(answer.stdout.split())
+    for variant in ("original", "background-sync", "background-sync+responsive-throttle", "periodic-sync"):
+        assert f"{variant} converges in" in text
+    assert "How close this is: background-sync+responsive-throttle was recorded" in text
+    assert max(len(line) for line in answer.stdout.splitlines()[1:]) <= 80
+
+
+def test_another_link_may_be_too_slow() -> None:
+    answer = replay(REAL, "--variant", "original", "--max-bandwidth", "5MiB/s")
+    assert "original does not converge: given up after" in " ".join(answer.stdout.split())
+
+
+def test_scripts_get_the_figures_and_the_doubts() -> None:
+    recorded, run = map(msgspec.json.decode, replay(REAL, "--variant", "original", "--json").stdout.splitlines())
+    assert recorded["label"] == "recorded"
+    assert run["label"] == "original"
+    assert run["write_rate_is_lower_bound"] in (True, False)
+    assert run["total_time_ms"] > recorded["total_time_ms"]
+
+
+def test_a_journal_of_several_is_asked_which(tmp_path: Path) -> None:
+    path = tmp_path / "twice"
+    path.write_bytes(gzip.decompress(REAL.read_bytes()) * 2)
+    assert "migration 2 of 2" in replay(path, "--variant", "original").stdout
+    assert "migration 1 of 2" in replay(path, "--variant", "original", "--migration", 1).stdout
+    assert "there is no migration 3" in str(replay(path, "--migration", 3).exception)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "no migration began"),
+        (b"no journal\n", "not a journal entry"),
+        (gzip.decompress(REAL.read_bytes()).splitlines()[0] + b"\n", "ended in its first pass"),
+    ],
+)
+def test_what_is_no_journal_is_one_line(tmp_path: Path, content: bytes, named: str) -> None:
+    (tmp_path / "journal").write_bytes(content)
+    text = str(replay(tmp_path / "journal").exception)
+    assert named in text
+    assert "\n" not in text

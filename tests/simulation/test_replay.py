@@ -1,0 +1,94 @@
+"""What-if: a recorded guest under another variant comes to what that guest itself would have come to."""
+
+from pathlib import Path
+
+import pytest
+
+from vmferry.errors import UsageError
+from vmferry.migration.journal import read_migration
+from vmferry.simulation.replay import read_replay
+from vmferry.simulation.run import simulate
+from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario
+
+DATA = Path(__file__).parents[1] / "data"
+REAL = DATA / "busy-guest.jsonl.gz"
+"""A KVM guest of 128 MiB that rewrote 64 MiB, migrated at 60 MiB/s."""
+
+RESPONSIVE = "background-sync+responsive-throttle"
+TOLERANCE = {"sweep": 0.1, "uniform": 0.15, "hot-cold": 0.15}
+
+
+def scenario(pattern: str) -> Scenario:
+    load = f'{{ pattern = "{pattern}", memory = "400M", write-rate = "4GB/s" }}'
+    return parse_scenario(
+        f"""
+        name = "{pattern}"
+        guest = {{ memory = "512M", vcpus = 2, throttle-slice = "10ms", loads = [{load}] }}
+        link = {{ rate = "10Gbit/s" }}
+        parameters = {{ max-bandwidth = 62914560, downtime-limit = 300 }}
+        """.encode(),
+        pattern,
+    )
+
+
+@pytest.mark.parametrize("pattern", ["sweep", "uniform", "hot-cold"])
+@pytest.mark.parametrize("recorded_variant", ["original", RESPONSIVE])
+@pytest.mark.parametrize("variant", ["original", "background-sync", RESPONSIVE])
+def test_another_variant_is_foretold(pattern: str, recorded_variant: str, variant: str) -> None:
+    recorded = simulate(scenario(pattern), recorded_variant, seed=1)
+    replayed = simulate(read_replay(recorded.entries, "x", {}, {}).scenario, variant)
+    real = simulate(scenario(pattern), variant, seed=1)
+    assert replayed.status == real.status == "completed"
+    assert replayed.total_time_ms == pytest.approx(real.total_time_ms, rel=TOLERANCE[pattern])
+    assert replayed.work_lost_vcpu_s == pytest.approx(real.work_lost_vcpu_s, rel=2 * TOLERANCE[pattern])
+
+
+def test_another_link_is_foretold() -> None:
+    recorded = simulate(scenario("sweep"), "original")
+    replay = read_replay(recorded.entries, "x", {"max-bandwidth": 120 << 20}, {})
+    real = simulate(scenario("sweep").with_settings({"parameters.max-bandwidth": str(120 << 20)}), "original")
+    assert simulate(replay.scenario, "original").total_time_ms == pytest.approx(real.total_time_ms, rel=0.15)
+
+
+def test_a_real_migration_is_replayed_as_it_was() -> None:
+    migration = read_migration(REAL)
+    replayed = simulate(read_replay(migration.entries, "x", {}, {}).scenario, RESPONSIVE)
+    recorded_ns = migration.entries[-1].time_ns - migration.entries[0].time_ns
+    assert replayed.total_time_ms == pytest.approx(recorded_ns / 1e6, rel=0.1)
+
+
+def test_a_scenario_file_names_a_journal_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "recorded.gz").write_bytes(REAL.read_bytes())
+    text = """
+    name = "as recorded"
+    guest = { memory = "128M", vcpus = 2, loads = [{ pattern = "trace", journal = "recorded.gz" }] }
+    link = { rate = "60MiB/s" }
+    """
+    (tmp_path / "x.toml").write_text(text)
+    result = simulate(load_scenario(tmp_path / "x.toml"), "original")
+    assert result.status == "completed"
+    assert result.max_throttle_percent == 99
+
+
+@pytest.mark.parametrize(
+    ("load", "named"),
+    [
+        ('{ pattern = "trace" }', "journal = 'FILE'"),
+        ('{ pattern = "sweep", journal = "x" }', "journal = 'FILE'"),
+        ('{ pattern = "trace", journal = "nowhere" }', "nowhere"),
+    ],
+)
+def test_a_trace_without_its_journal_is_refused(load: str, named: str) -> None:
+    text = f'name = "x"\nguest = {{ memory = "1G", vcpus = 1, loads = [{load}] }}\nlink = {{ rate = "1Gbit/s" }}'
+    with pytest.raises(UsageError, match=named):
+        parse_scenario(text.encode(), "x")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "link", "named"),
+    [({"downtime-limit": -1}, {}, "downtime"), ({}, {"jitter": 2.0}, "jitter"), ({}, {"latency": "soon"}, "soon")],
+)
+def test_what_cannot_be_is_named(parameters: dict[str, object], link: dict[str, object], named: str) -> None:
+    with pytest.raises(UsageError, match=f"^here: .*{named}"):
+        scenario = read_replay(read_migration(REAL).entries, "here", parameters, link).scenario
+        scenario.migration_parameters("original")
