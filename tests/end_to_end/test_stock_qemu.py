@@ -21,6 +21,7 @@ from vmferry.perf.lab import Lab, VmProcess
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
 QEMU = Peer("qemu", binary="/usr/bin/qemu-system-x86_64")
+ENDLESS = ("--max-bandwidth", "48MiB/s", "--downtime-limit", "1ms")
 VARIANT = "background-sync+responsive-throttle"
 
 
@@ -109,7 +110,7 @@ def test_a_busy_guest_converges_and_all_is_as_before(scene: Scene, tmp_path: Pat
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene, number: signal.Signals) -> None:
-    driver = scene.migrate("--max-bandwidth", "8MiB/s")
+    driver = scene.migrate(*ENDLESS)
     wait_until(scene.throttled, 60)
     driver.send_signal(number)
     start_s = time.monotonic()
@@ -123,7 +124,7 @@ def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene,
 
 
 def test_qemu_that_dies_leaves_no_groups(scene: Scene) -> None:
-    driver = scene.migrate("--max-bandwidth", "8MiB/s")
+    driver = scene.migrate(*ENDLESS)
     wait_until(scene.throttled, 60)
     scene.source.process.kill()
     _, errors = driver.communicate()
@@ -142,7 +143,7 @@ def test_a_running_migration_is_steered_only_when_asked(scene: Scene) -> None:
     _, errors = refused.communicate()
     assert refused.returncode == 2
     assert "--attach steers that migration" in errors
-    attached = scene.driver("--attach", "--variant", VARIANT)
+    attached = scene.driver("--attach", "--variant", VARIANT, "--cpu-throttle-initial", "95")
     out, errors = attached.communicate()
     assert attached.returncode == 0, errors
     assert json.loads(out)["status"] == "completed"
@@ -150,7 +151,7 @@ def test_a_running_migration_is_steered_only_when_asked(scene: Scene) -> None:
 
 
 def test_a_limit_calls_it_off(scene: Scene) -> None:
-    driver = scene.migrate("--max-bandwidth", "8MiB/s", "--max-guest-loss", "5", "--deadline", "10min")
+    driver = scene.migrate(*ENDLESS, "--max-guest-loss", "5", "--deadline", "10min")
     out, _ = driver.communicate()
     assert driver.returncode == 1
     assert json.loads(out)["status"] == "cancelled"

@@ -1,4 +1,4 @@
-"""A QEMU without a guest, to compare with."""
+"""Stock QEMU: without a guest to compare with, and with the stress payload to migrate."""
 
 import socket
 import subprocess
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.wait import wait_until
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.perf.lab import MONITOR_SOCKET
 
 
 @contextmanager
@@ -25,3 +27,22 @@ def qemu_without_guest(path: Path) -> Iterator[subprocess.Popen[bytes]]:
 def _listens(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
         return probe.connect_ex(str(path)) == 0
+
+
+def stress_command(
+    *,
+    accel: str = "kvm",
+    memory_mib: int = 128,
+    vcpu_count: int = 1,
+    stress_mib: int = 48,
+    mode: str = "touch",
+    drive_socket: str = "",
+) -> list[str]:
+    """A command for `Lab.start`: QEMU with the stress payload, and a second monitor if `drive_socket` is a path."""
+    monitors = [MONITOR_SOCKET, *([drive_socket] if drive_socket else [])]
+    return [
+        *("qemu-system-x86_64", "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
+        *("-accel", accel, "-m", str(memory_mib), "-smp", str(vcpu_count), "-nodefaults", "-display", "none"),
+        *("-kernel", str(STRESS_ELF), "-append", f"ramsize={stress_mib} cpus={vcpu_count} mode={mode}"),
+        *(word for path in monitors for word in ("-qmp", f"unix:{path},server=on,wait=off")),
+    ]

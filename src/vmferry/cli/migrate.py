@@ -1,5 +1,6 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,13 +14,14 @@ from rich.live import Live
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.progress import progress_table, summary
 from vmferry.cli.types import DURATION_MS
-from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
-from vmferry.control.limits import LimitKeeper, Limits, OnLimit
+from vmferry.control.actuators import MEANS
+from vmferry.control.drive import Progress, Result
+from vmferry.control.limits import Limits, OnLimit
+from vmferry.control.order import Order, carry_out
 from vmferry.control.qmp_client import QmpClient
-from vmferry.control.stock_qemu import DEFAULT_INTERVAL_MS, Order, identify, migrate_qemu
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
-from vmferry.errors import UsageError
+from vmferry.errors import MigrationError, UsageError
 from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 
@@ -38,11 +40,12 @@ _Watch = Callable[[Progress], None]
 @click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
               show_default=True, help="What to do when one of these is hit.")  # fmt: skip
 @click.option("--max-downtime", type=DURATION_MS, default="2000s", help="Downtime to allow for 'switchover'.")
-@click.option("--interval", type=DURATION_MS, default=f"{DEFAULT_INTERVAL_MS}ms", show_default=True,
+@click.option("--interval", type=DURATION_MS, default=f"{WINDOW_MS}ms", show_default=True,
               help="Of QEMU's VMs: how long the dirty rate is measured before each decision.")  # fmt: skip
-@click.option("--attach", is_flag=True, help="Of QEMU's VMs: steer a migration that runs already; leave out URI.")
+@click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
+@click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path),
-              help="Of QEMU's VMs: record the migration in this file.")  # fmt: skip
+              help="Record the migration in this file, as it is seen from outside.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 @parameter_options()
 @click.pass_context
@@ -59,6 +62,7 @@ def command(
     max_downtime: int,
     interval: int,
     attach: bool,
+    throttle_by: str | None,
     journal: Path | None,
     as_json: bool,
     **parameters: object,
@@ -67,37 +71,46 @@ def command(
 
     The VM may be one of ours or stock QEMU's (docs/qemu.md). With a --variant that has background sync, a VM of QEMU on
     this host is made to converge from outside: its dirty rate is measured while it migrates, and its vCPU threads are
-    slowed, which needs the right to make control groups.
+    slowed, which needs the right to make control groups, or else by what QEMU has itself.
 
     Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then goes on running
     where it is, unthrottled.
     """
     if bool(uri) == attach:
         raise UsageError("give the URI to migrate to, or --attach to steer a migration that runs already")
-    deadline_ns = deadline * _NS_PER_MS if deadline else None
-    limits = Limits(deadline_ns, max_guest_loss, OnLimit(on_limit), max_downtime)
-    chosen = find_variant(variant) if variant else None
     given = given_parameters(parameters)
-    with QmpClient.connect(address) as monitor, _screen(quiet=as_json) as (watch, tell):
-        qemu = identify(monitor)
-        if qemu and chosen and chosen.background_sync is not BackgroundSync.OFF:
-            with _journal(journal) as record:
-                order = Order(uri, chosen, given, limits, record, interval)
-                result = migrate_qemu(qemu, order, watch, tell)
-        elif attach or journal:
-            raise UsageError("--attach and --journal are for VMs of QEMU and a --variant with background sync")
-        else:
-            settings = variant_settings(chosen) if chosen and not qemu else {}
-            set_up(monitor, settings | given, auto_converge=auto_converge)
-            keeper = LimitKeeper(limits, monitor, tell)
-            result = drive(monitor, str(uri), lambda progress: _watch_and_keep(watch, keeper, progress))
+    # Whoever ends us politely gets what Ctrl-C does: a VM that is left as it was found.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        QmpClient.connect(address) as monitor,
+        _journal(journal) as record,
+        _screen(quiet=as_json) as (watch, tell),
+        _letting_go(attach),
+    ):
+        order = Order(
+            uri=uri,
+            variant=find_variant(variant) if variant else None,
+            auto_converge=auto_converge,
+            parameters=given,
+            throttle_by=throttle_by,
+            window_ms=interval,
+            limits=Limits(deadline * _NS_PER_MS if deadline else None, max_guest_loss, OnLimit(on_limit), max_downtime),
+            journal=record,
+        )
+        result = carry_out(monitor, order, watch, tell)
     _report(result, as_json)
     context.exit(0 if result.completed else 1)
 
 
-def _watch_and_keep(watch: _Watch, keeper: LimitKeeper, progress: Progress) -> None:
-    watch(progress)
-    keeper.observe(progress.throttle_percent)
+@contextmanager
+def _letting_go(attached: bool) -> Iterator[None]:
+    """Ctrl-C ends the steering of a migration that somebody else began, and not the migration."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not attached:
+            raise
+        raise MigrationError("let go of the migration, which goes on by itself") from None
 
 
 @contextmanager

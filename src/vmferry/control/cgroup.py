@@ -1,19 +1,27 @@
 """CPU quotas on single threads by Linux control groups, version 1 or 2 (kernel: admin-guide/cgroup-v1, -v2).
 
-Each thread gets a group of its own below the one that it is in, so that whatever limits it already goes on to hold.
-The period is 100 ms and the least quota 1 ms, so a throttle of 99 % is possible. Unlike QEMU's own throttle, a quota
-may stop a vCPU while it holds QEMU's big lock; the monitor and the migration then wait for a period at most.
+Each thread gets a group of its own below the one that it is in, so that whatever limits it already goes on to hold;
+it goes there when it is first slowed. The least quota is 1 ms, so a throttle of 99 % needs a period of 100 ms. Others
+are shorter, because a guest stands still for most of a period. Unlike QEMU's own throttle, a quota may stop a vCPU
+while it holds QEMU's big lock; the monitor and the migration then wait for a period at most.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vmferry.control.guard import Guard
 from vmferry.errors import HostError
 
-PERIOD_US = 100_000
+PREFIX = "vmferry-"
+"""Our groups are called `vmferry-THREAD`."""
+
+MIN_QUOTA_US = 1_000
+"""The kernel accepts no less."""
+MIN_PERIOD_US = 10_000
+"""In shorter ones the guest gets less than its share."""
+
 _PROC = Path("/proc")
 
 
@@ -30,15 +38,23 @@ class Hierarchy:
         """Writing a thread's id to this file of a group moves it there."""
         return "tasks" if self.version == 1 else "cgroup.threads"
 
-    @property
-    def no_quota(self) -> tuple[str, str]:
-        """The file of a group with its quota, and what to write for none."""
-        return ("cpu.cfs_quota_us", "-1") if self.version == 1 else ("cpu.max", f"max {PERIOD_US}")
+    def quota_cpus(self, group: Path) -> float | None:
+        """Return how many CPUs' time the quota of a group allows, None if it has none."""
+        if self.version == 1:
+            quota, period = (_content(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+        else:
+            quota, _, period = _content(group / "cpu.max").partition(" ")
+        return None if quota in {"", "-1", "max"} else int(quota) / int(period)
 
-    def quota(self, percent: int) -> tuple[str, str]:
-        """The file, and what to write for a thread that is to run `percent` of the time."""
-        quota_us = PERIOD_US * percent // 100
-        return ("cpu.cfs_quota_us", f"{quota_us}") if self.version == 1 else ("cpu.max", f"{quota_us} {PERIOD_US}")
+    def set_quota(self, group: Path, quota_us: int, period_us: int) -> None:
+        """Let a group run for `quota_us` of every `period_us`. Raises OSError."""
+        if self.version == 2:
+            (group / "cpu.max").write_text(f"{quota_us} {period_us}")
+            return
+        quota, period = (group / "cpu.cfs_quota_us", quota_us), (group / "cpu.cfs_period_us", period_us)
+        # Never more in between than in the end, which a limited group above would refuse.
+        for file, us in (period, quota) if period_us >= int(_content(period[0])) else (quota, period):
+            file.write_text(str(us))
 
 
 def find_hierarchy(proc: Path = _PROC) -> Hierarchy:
@@ -79,22 +95,41 @@ class CpuQuota:
     def __init__(self, thread_ids: Sequence[int], guard: Guard, hierarchy: Hierarchy | None = None) -> None:
         self._hierarchy = hierarchy or find_hierarchy()
         self._guard = guard
-        self._groups = [self._isolate(thread_id) for thread_id in thread_ids]
+        self._shares = {thread_id: self._share(thread_id, len(thread_ids)) for thread_id in thread_ids}
+        self._groups = {thread_id: self._make_group(thread_id) for thread_id in thread_ids}
 
     def __str__(self) -> str:
         return f"CPU quotas on its {len(self._groups)} vCPU threads (cgroup v{self._hierarchy.version})"
 
     def set(self, throttle_percent: int) -> None:
         """Take that share of the time away, 0 to 99; the threads run the rest. Raises HostError."""
-        file, text = self._hierarchy.quota(100 - throttle_percent) if throttle_percent else self._hierarchy.no_quota
-        for group in self._groups:
+        for thread_id, group in self._groups.items():
+            part = self._shares[thread_id] * (100 - throttle_percent) / 100
+            period_us = max(MIN_PERIOD_US, round(MIN_QUOTA_US / part))
             with _explained("cannot set the quota of", group):
-                (group / file).write_text(text)
+                self._hierarchy.set_quota(group, max(MIN_QUOTA_US, round(period_us * part)), period_us)
+                with suppress(ProcessLookupError):  # it has ended
+                    (group / self._hierarchy.threads_file).write_text(str(thread_id))
 
-    def _isolate(self, thread_id: int) -> Path:
-        """Put a thread into a new group of its own."""
+    def release(self) -> None:
+        """Let the threads run again, in the groups that they came from. Raises OSError."""
+        for thread_id, group in self._groups.items():
+            with suppress(ProcessLookupError):
+                (group.parent / self._hierarchy.threads_file).write_text(str(thread_id))
+
+    def _share(self, thread_id: int, thread_count: int) -> float:
+        """Return what part of a CPU a thread may use at most, by the quotas there are."""
+        group = group_of(thread_id, self._hierarchy)
+        groups = [group, *(parent for parent in group.parents if parent.is_relative_to(self._hierarchy.mount))]
+        quotas = [quota for group in groups if (quota := self._hierarchy.quota_cpus(group)) is not None]
+        return min([1.0, *(quota / thread_count for quota in quotas)])
+
+    def _make_group(self, thread_id: int) -> Path:
+        """Make a new group for a thread below its own."""
         home = group_of(thread_id, self._hierarchy)
-        group = home / f"vmferry-{thread_id}"
+        if home.name.startswith(PREFIX):
+            raise HostError(f"the VM is slowed already, by {home}; end that driver first")
+        group = home / f"{PREFIX}{thread_id}"
         with _explained("cannot make a control group in", home):
             if self._hierarchy.version == 2:
                 self._delegate_cpu(home)
@@ -103,17 +138,22 @@ class CpuQuota:
             if self._hierarchy.version == 2:
                 (group / "cgroup.type").write_text("threaded")
             self._guard.will_write(home / self._hierarchy.threads_file, str(thread_id))
-            (group / self._hierarchy.threads_file).write_text(str(thread_id))
-            file, text = self._hierarchy.no_quota
-            self._guard.will_write(group / file, text)
         return group
 
     def _delegate_cpu(self, home: Path) -> None:
         """Let groups below have quotas; the kernel allows that for threads of one process only."""
         control = home / "cgroup.subtree_control"
         if "cpu" not in control.read_text().split():
-            self._guard.will_write(control, "-cpu")
+            self._guard.will_take_cpu_back(home)
             control.write_text("+cpu")
+
+
+def _content(file: Path) -> str:
+    """Return what is in a file, nothing if it is not there: the topmost group has no quota."""
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""
 
 
 @contextmanager

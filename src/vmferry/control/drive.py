@@ -4,7 +4,7 @@ It polls `query-migrate`, as any QMP client would, and knows nothing of the VM b
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,7 @@ class Progress:
     bandwidth_bytes_per_s: float
     dirty_bytes_per_s: float
     throttle_percent: int
+    page_size: int
     downtime_ms: int | None
     downtime_parts_ms: dict[str, float] | None
     error: str | None
@@ -51,6 +52,7 @@ class Progress:
             bandwidth_bytes_per_s=ram.get("mbps", 0) * 1e6 / 8,
             dirty_bytes_per_s=ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096),
             throttle_percent=answer.get("cpu-throttle-percentage", 0),
+            page_size=ram.get("page-size", 4096),
             downtime_ms=answer.get("downtime"),
             downtime_parts_ms=answer.get("downtime-parts"),
             error=answer.get("error-desc"),
@@ -60,6 +62,16 @@ class Progress:
     def ended(self) -> bool:
         """True if this is the last state."""
         return self.status in _END_STATES
+
+    @property
+    def in_postcopy(self) -> bool:
+        """True if the guest runs on the destination while memory is still here."""
+        return self.status.startswith("postcopy")
+
+    @property
+    def running(self) -> bool:
+        """True from the acceptance of a migration until its end."""
+        return self.status != "none" and not self.ended
 
 
 @dataclass(frozen=True)
@@ -91,33 +103,67 @@ def set_up(monitor: QmpClient, parameters: Mapping[str, object], *, auto_converg
     monitor.execute("migrate-set-capabilities", {"capabilities": state})
 
 
-def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], None]) -> Result:
+def ask(monitor: QmpClient) -> Progress:
+    """Return how far the migration is."""
+    return Progress.from_qmp(monitor.execute("query-migrate"))
+
+
+def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], object]) -> Result:
     """Migrate to `uri` and return how it ended; `watch` is called with every poll before.
 
     KeyboardInterrupt, whether it comes from the user or from `watch`, cancels the migration; the
-    result then says so.
+    result then says so. In post-copy it does nothing.
     """
+
+    def observe(progress: Progress) -> Progress:
+        watch(progress)
+        return progress
+
     monitor.execute("migrate", {"uri": uri})
+    return follow(monitor, observe, cancel_if_interrupted=True)
+
+
+def follow(monitor: QmpClient, observe: Callable[[Progress], Progress], *, cancel_if_interrupted: bool) -> Result:
+    """Follow a running migration to its end. `observe` is called with every poll and may complete what it says."""
     max_throttle_percent = 0
     while True:
         try:
-            progress = Progress.from_qmp(monitor.execute("query-migrate"))
-            max_throttle_percent = max(max_throttle_percent, progress.throttle_percent)
-            if progress.ended:
-                return Result(with_figures(monitor, progress), max_throttle_percent)
-            watch(progress)
-            time.sleep(POLL_INTERVAL_S)
+            for progress in polls(monitor):
+                if progress.ended:
+                    return Result(progress, max_throttle_percent)
+                max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except KeyboardInterrupt:
-            monitor.execute("migrate_cancel")
+            if not cancel_if_interrupted:
+                raise
+            cancel(monitor)
 
 
-def with_figures(monitor: QmpClient, progress: Progress) -> Progress:
+def polls(monitor: QmpClient) -> Iterator[Progress]:
+    """Yield how far the migration is, ten times per second, up to and with the last state."""
+    while not (progress := ask(monitor)).ended:
+        yield progress
+        time.sleep(POLL_INTERVAL_S)
+    yield _with_figures(monitor, progress)
+
+
+def cancel(monitor: QmpClient) -> bool:
+    """Cancel the migration unless it is in post-copy, where memory is on both sides and cancelling costs the guest.
+
+    Returns whether it was cancelled.
+    """
+    if ask(monitor).in_postcopy:
+        return False
+    monitor.execute("migrate_cancel")
+    return True
+
+
+def _with_figures(monitor: QmpClient, progress: Progress) -> Progress:
     """Ask again for the figures: QEMU says `completed` a moment before it has worked out how long it took."""
     for _ in range(_FIGURES_POLLS):
         if progress.elapsed_ms or progress.status != "completed":
             break
         time.sleep(POLL_INTERVAL_S)
-        progress = Progress.from_qmp(monitor.execute("query-migrate"))
+        progress = ask(monitor)
     return progress
 
 

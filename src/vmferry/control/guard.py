@@ -10,13 +10,15 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from vmferry.errors import HostError
+from vmferry.errors import HostError, MonitorError, VmferryError
 
 _END_TIMEOUT_S = 10.0
+_CONNECT_TRIES = 50
 
 
 class Guard:
@@ -31,11 +33,14 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
+            cwd="/",
         )
         assert self._process.stdin
         assert self._process.stdout
         self._pipe = self._process.stdin
         if self._process.stdout.readline() != b"ready\n":
+            self._process.kill()
+            self._process.wait()
             raise HostError("the process that undoes the throttle if this one dies did not start")
 
     def will_write(self, path: Path, text: str) -> None:
@@ -46,11 +51,24 @@ class Guard:
         """Have an empty directory removed at the end."""
         self._tell("rmdir", str(directory))
 
+    def will_take_cpu_back(self, group: Path) -> None:
+        """Have the cpu controller taken from the groups below `group` at the end, if there is none left (cgroup v2)."""
+        self._tell("take-cpu-back", str(group))
+
+    def will_send(self, address: str, command: str, arguments: dict[str, object]) -> None:
+        """Have a QMP command sent to the monitor at `address` at the end, unless the driver has said `sent`."""
+        self._tell("send", address, command, arguments)
+
+    def sent(self) -> None:
+        """Take note that the driver has sent all these commands itself, over the connection that it has."""
+        self._tell("sent")
+
     def close(self) -> None:
         """Have everything undone and wait until it is. Harmless if it is."""
         with contextlib.suppress(BrokenPipeError):
             self._pipe.close()
-        self._process.wait(_END_TIMEOUT_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a monitor that hangs; the guard goes on trying
+            self._process.wait(_END_TIMEOUT_S)
         assert self._process.stdout
         self._process.stdout.close()
 
@@ -62,7 +80,7 @@ class Guard:
     ) -> None:
         self.close()
 
-    def _tell(self, *step: str) -> None:
+    def _tell(self, *step: object) -> None:
         try:
             self._pipe.write(json.dumps(step).encode() + b"\n")
             self._pipe.flush()
@@ -70,14 +88,41 @@ class Guard:
             raise HostError("the process that undoes the throttle is gone; nothing more is changed") from error
 
 
-def undo(steps: list[list[str]]) -> None:
+def undo(steps: list[list[Any]]) -> None:
     """Carry the steps out, the last first. What cannot be undone, such as for a thread that has ended, is left."""
-    for kind, path, *text in reversed(steps):
-        with contextlib.suppress(OSError):
-            if kind == "write":
-                Path(path).write_text(text[0])
-            else:
-                Path(path).rmdir()
+    for step in reversed(steps):
+        with contextlib.suppress(OSError, VmferryError):
+            match step:
+                case ["write", path, text]:
+                    Path(path).write_text(text)
+                case ["rmdir", path]:
+                    _remove(Path(path))
+                case ["take-cpu-back", path] if not any(entry.is_dir() for entry in Path(path).iterdir()):
+                    (Path(path) / "cgroup.subtree_control").write_text("-cpu")
+                case ["send", address, command, arguments] if ["sent"] not in steps:
+                    _send(address, command, arguments)
+
+
+def _remove(group: Path) -> None:
+    """Remove a control group; threads that a vCPU thread has started meanwhile go where it has gone."""
+    for name in ("tasks", "cgroup.threads"):
+        if (group / name).exists():
+            for thread_id in (group / name).read_text().split():
+                (group.parent / name).write_text(thread_id)
+    group.rmdir()
+
+
+def _send(address: str, command: str, arguments: dict[str, object]) -> None:
+    """Send a command. QEMU serves one client at a time, and the driver's connection may live for a moment more."""
+    # Most guards never need it, and starting one must not take long.
+    from vmferry.control.qmp_client import QmpClient
+
+    for _ in range(_CONNECT_TRIES):
+        with contextlib.suppress(MonitorError):
+            with QmpClient.connect(address, timeout_s=1.0) as monitor:
+                monitor.execute(command, arguments)
+            return
+        time.sleep(0.1)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vmferry.control.drive import cancel
 from vmferry.control.qmp_client import QmpClient
 from vmferry.units import format_duration
 
@@ -47,6 +48,9 @@ class Limits:
         return None
 
 
+NO_LIMITS = Limits()
+
+
 class LimitKeeper:
     """Watches one migration and acts, once, when a limit is hit; `tell` is told."""
 
@@ -74,10 +78,3 @@ class LimitKeeper:
             cancel(self._monitor)
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
             self._monitor.execute("migrate-set-parameters", {"downtime-limit": self._limits.max_downtime_ms})
-
-
-def cancel(monitor: QmpClient) -> None:
-    """Cancel the migration, unless it is in post-copy, where that would lose the guest."""
-    status = str(monitor.execute("query-migrate").get("status", ""))
-    if not status.startswith("postcopy"):
-        monitor.execute("migrate_cancel")

@@ -4,6 +4,7 @@ The monitor may be anybody's: lines are capped and everything that is no QMP is 
 """
 
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ MAX_KEPT_EVENTS = 1000
 
 DEFAULT_TIMEOUT_S = 30.0
 _READ_BYTES = 65536
+_CREDENTIALS = struct.Struct("3i")
+"""The kernel's `struct ucred`: pid, uid, gid."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,8 @@ class QmpClient:
     def __init__(self, connection: socket.socket, where: str, timeout_s: float) -> None:
         """Greet and negotiate over `connection`, which is from now on ours. Raises MonitorError."""
         self._connection = connection
-        self._where = where
+        self.where = where
+        """The address of the monitor."""
         self._timeout_s = timeout_s
         self._received = bytearray()
         """Begins with the first line not yet looked at."""
@@ -78,6 +82,15 @@ class QmpClient:
     ) -> None:
         self.close()
 
+    @property
+    def peer_pid(self) -> int | None:
+        """The process on this host that listens at a unix socket; None if the VM may be elsewhere."""
+        if self._connection.family != socket.AF_UNIX:
+            return None
+        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        pid: int = _CREDENTIALS.unpack(credentials)[0]
+        return pid
+
     def close(self) -> None:
         """Close the connection; harmless if it is closed."""
         self._connection.close()
@@ -89,7 +102,7 @@ class QmpClient:
         """
         self._last_id += 1
         request = {"execute": command, "arguments": arguments or {}, "id": self._last_id}
-        deadline = _Deadline(self._timeout_s, f"the monitor at {self._where} does not answer {command}")
+        deadline = _Deadline(self._timeout_s, f"the monitor at {self.where} does not answer {command}")
         self._send(msgspec.json.encode(request) + b"\n", deadline)
         while True:
             message = self._next_message(deadline)
@@ -102,7 +115,7 @@ class QmpClient:
 
         Raises MonitorError if none comes in time.
         """
-        deadline = _Deadline(timeout_s, f"the VM at {self._where} sent no {name} event in {timeout_s:g} s")
+        deadline = _Deadline(timeout_s, f"the VM at {self.where} sent no {name} event in {timeout_s:g} s")
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -117,7 +130,7 @@ class QmpClient:
         return events
 
     def _greeting(self) -> dict[str, Any]:
-        deadline = _Deadline(self._timeout_s, f"nothing at {self._where} greets as a monitor does")
+        deadline = _Deadline(self._timeout_s, f"nothing at {self.where} greets as a monitor does")
         greeting = self._take(self._read_line(deadline))
         if not greeting or not isinstance(greeting.get("QMP"), dict):
             raise self._babble()
@@ -152,7 +165,7 @@ class QmpClient:
                 raise self._babble()
 
     def _babble(self) -> MonitorError:
-        return MonitorError(f"what answers at {self._where} is no QMP monitor")
+        return MonitorError(f"what answers at {self.where} is no QMP monitor")
 
     def _send(self, data: bytes, deadline: "_Deadline") -> None:
         with self._translated(deadline):
@@ -167,7 +180,7 @@ class QmpClient:
             with self._translated(deadline):
                 data = self._connection.recv(_READ_BYTES)
             if not data:
-                raise MonitorError(f"the monitor at {self._where} closed the connection")
+                raise MonitorError(f"the monitor at {self.where} closed the connection")
             self._received += data
         line = bytes(self._received[:end])
         del self._received[: end + 1]
@@ -182,7 +195,7 @@ class QmpClient:
         except TimeoutError as error:
             raise MonitorError(deadline.text) from error
         except OSError as error:
-            raise MonitorError(f"the monitor at {self._where} is gone: {_reason(error)}") from error
+            raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
 
 
 class _Deadline:

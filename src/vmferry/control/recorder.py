@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vmferry.control.drive import Progress
-from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.control.steer import Evaluation
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Started, StatusChanged, Synced
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
@@ -62,10 +62,11 @@ class Recorder:
             self._journal.record(now_ns, window)
         self._last_ns = now_ns
 
-    def decided(self, sample: SyncSample, decision: Decision) -> None:
+    def evaluated(self, evaluation: Evaluation) -> None:
         """Record a measurement and what was made of it."""
-        now_ns = self._now_ns()
-        self._synced("background", now_ns, sample.dirty_bytes // self._page_size)
+        now_ns, sample, decision = self._now_ns(), evaluation.sample, evaluation.decision
+        if evaluation.kind == "background":  # those of iterations are seen by `poll`
+            self._synced("background", now_ns, sample.dirty_bytes // self._page_size)
         decided = Decided(
             period_ns=sample.period_ns,
             dirty_bytes=sample.dirty_bytes,
@@ -73,6 +74,9 @@ class Recorder:
             old_throttle_percent=sample.throttle_percent,
             throttle_percent=decision.throttle_percent,
             reason=decision.reason,
+            dirty_ratio_high=decision.dirty_ratio_high,
+            dirty_ratio_percent=decision.dirty_ratio_percent,
+            previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
         )
         self._journal.record(now_ns, decided)
 

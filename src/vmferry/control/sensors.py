@@ -1,87 +1,111 @@
-"""Learns from outside how fast a guest of QEMU dirties its memory: `calc-dirty-rate` as the background sync.
+"""Measures from outside how fast a guest dirties its memory: QEMU's `calc-dirty-rate` as the background sync.
 
-Three modes, tried in this order: the dirty ring's counters where the guest has one, the dirty bitmap, which counts
-every page once in each measurement, and sampling, which is always possible but blind to writes of the same value and
-reads too low for small hot areas. A measurement may be another client's; its result is as good as ours.
+Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
+
+- `dirty-ring` and `dirty-bitmap` count the pages that were written, each once in a measurement, by the log that
+  a migration uses too; QEMU refuses the first without a dirty ring and the second with one.
+- `page-sampling` hashes some pages before and after, so it does not see a page that was written with what it
+  had held, nor blocks below 128 MiB. It is used if the other two are refused, and then the migration's own
+  figure, which it learns once per iteration, tells how much too low the samples are.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from vmferry.control.behind import Behind
 from vmferry.control.qmp_client import QmpClient
-from vmferry.errors import CommandError
+from vmferry.errors import CommandError, HostError
 
-MIB = 1 << 20
+WINDOW_MS = 1000
+"""How long a measurement lasts by default.
+
+A shorter one makes a small set of hot pages look like a guest that does not converge: of what is written
+again and again, a window sees each page once.
+"""
+
 MODES = ("dirty-ring", "dirty-bitmap", "page-sampling")
-_BUSY = "already being measured"
+"""In order of preference."""
+
+MODES_WITHOUT_KVM = ("page-sampling",)
+"""QEMU 7.2 crashes if it is asked for one of the others without KVM, and QEMU 10 then measures 0."""
+
+_MAX_CORRECTION = 8.0
+_BYTES_PER_UNIT = 1 << 20
 
 
 @dataclass(frozen=True)
 class DirtyRate:
-    """One measurement."""
+    """What a measurement found."""
 
-    bytes_per_s: int
-    duration_ms: int
+    dirty_bytes_per_s: int
+    vcpu_bytes_per_s: dict[int, int]
+    """By vCPU; empty if the mode cannot tell."""
 
 
 class DirtyRateSensor:
-    """Measures again and again, each time for `duration_ms`.
+    """Starts measurements and fetches what they found. One at a time, as QEMU allows."""
 
-    A QEMU older than 8.2 measures whole seconds only. Raises CommandError if the monitor knows no such command.
-    """
-
-    def __init__(self, monitor: QmpClient, duration_ms: int) -> None:
+    def __init__(self, monitor: QmpClient, behind: Behind, window_ms: int = WINDOW_MS) -> None:
+        """Find the modes there are. QEMU before 8.2 measures whole seconds. Raises HostError if the VM cannot."""
         self._monitor = monitor
-        self._modes = list(MODES)
-        self._milliseconds = True
-        self._duration_ms = duration_ms
+        types = behind.schema.argument_types("calc-dirty-rate")
+        if not types:
+            raise HostError(f"{behind.name} cannot measure its dirty rate; QEMU 5.2 and later can")
+        words = behind.schema.words(types.get("mode"))
+        usable = MODES if behind.kvm else MODES_WITHOUT_KVM
+        self._modes = [mode for mode in usable if mode in words]
+        """Those that have not been refused; none if there is no choice, and pages are sampled."""
+        if "calc-time-unit" in types:
+            self._time: dict[str, object] = {"calc-time": window_ms, "calc-time-unit": "millisecond"}
+        else:
+            self._time = {"calc-time": max(1, round(window_ms / 1000))}
         self._measuring = False
+        self._correction = 1.0
+        self._last_bytes_per_s = 0
 
     @property
     def mode(self) -> str:
-        """The mode in use, or to be tried next."""
-        return self._modes[0]
+        """The mode in use; until the first measurement, the one that will be tried first."""
+        return self._modes[0] if self._modes else "page-sampling"
 
-    def poll(self) -> DirtyRate | None:
-        """Return a measurement that has just ended, if any, and see to it that another one runs."""
-        answer = self._monitor.execute("query-dirty-rate")
-        if answer.get("status") == "measuring":
-            return None
-        rate = self._rate(answer) if self._measuring else None
-        self._measuring = self._start()
-        return rate
+    @property
+    def measuring(self) -> bool:
+        """True while a measurement of ours is under way."""
+        return self._measuring
 
-    def _rate(self, answer: Mapping[str, Any]) -> DirtyRate | None:
-        if "dirty-rate" not in answer:
-            return None
-        return DirtyRate(answer["dirty-rate"] * MIB, self._duration_ms)
-
-    def _start(self) -> bool:
-        """Begin a measurement in the best mode that the guest allows."""
+    def start(self) -> bool:
+        """Start a measurement; False if somebody else's is under way. Raises CommandError if no mode works."""
         while True:
+            mode = {"mode": self._modes[0]} if self._modes else {}
             try:
-                self._monitor.execute("calc-dirty-rate", self._arguments())
-            except CommandError as error:
-                if _BUSY in str(error):
-                    return True
-                self._give_way(error)
+                self._monitor.execute("calc-dirty-rate", self._time | mode)
+            except CommandError:
+                if self._status() == "measuring":
+                    return False
+                if len(self._modes) <= 1:
+                    raise
+                del self._modes[0]
             else:
+                self._measuring = True
                 return True
 
-    def _arguments(self) -> dict[str, object]:
-        if self._milliseconds:
-            time: dict[str, object] = {"calc-time": self._duration_ms, "calc-time-unit": "millisecond"}
-        else:
-            time = {"calc-time": self._duration_ms // 1000}
-        return time | {"mode": self.mode}
+    def fetch(self) -> DirtyRate | None:
+        """Return what the measurement found, None while it lasts."""
+        answer = self._monitor.execute("query-dirty-rate")
+        if answer["status"] == "measuring":
+            return None
+        self._measuring = False
+        self._last_bytes_per_s = answer.get("dirty-rate", 0) * _BYTES_PER_UNIT
+        vcpus = answer.get("vcpu-dirty-rate", [])
+        return DirtyRate(
+            round(self._last_bytes_per_s * self._correction),
+            {vcpu["id"]: vcpu["dirty-rate"] * _BYTES_PER_UNIT for vcpu in vcpus},
+        )
 
-    def _give_way(self, error: CommandError) -> None:
-        """Do without what the monitor has refused. Raises the error if nothing is left to try."""
-        if self._milliseconds and "calc-time-unit" in str(error):
-            self._milliseconds = False
-            self._duration_ms = max(1000, self._duration_ms // 1000 * 1000)
-        elif len(self._modes) > 1:
-            del self._modes[0]
-        else:
-            raise error
+    def calibrate(self, dirty_bytes_per_s: float) -> None:
+        """Learn from what the migration itself has found how much too low the samples of pages are."""
+        if self.mode == "page-sampling" and self._last_bytes_per_s:
+            ratio = dirty_bytes_per_s / self._last_bytes_per_s
+            self._correction = min(max(1.0, ratio), _MAX_CORRECTION)
+
+    def _status(self) -> str:
+        return str(self._monitor.execute("query-dirty-rate")["status"])

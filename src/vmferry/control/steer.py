@@ -1,115 +1,123 @@
-"""Makes stock QEMU converge: our policies decide, a quota on the vCPU threads slows the guest.
+"""Makes a migration converge from outside: measures, asks the policy, and slows the guest.
 
-While QEMU migrates, its dirty rate is measured from outside again and again, whatever the iteration does: that is the
-background sync. Each measurement is a sample for a policy of `convergence/`, as a sync is in our own engine.
+The policies and the watcher of `convergence/` are used as they are. What they are told comes from two sources: at the
+end of an iteration QEMU's own `dirty-pages-rate`, and inside of one a measurement of ours, which takes the place of
+the background sync.
 """
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
-from vmferry.control.drive import Progress, Result, with_figures
-from vmferry.control.limits import LimitKeeper, cancel
-from vmferry.control.qmp_client import QmpClient
-from vmferry.control.recorder import Recorder
-from vmferry.control.sensors import DirtyRate, DirtyRateSensor
-from vmferry.convergence.policy import Policy
-from vmferry.convergence.sample import SyncSample, ThrottleSettings
+from vmferry.control.actuators import Throttle
+from vmferry.control.drive import Progress
+from vmferry.control.sensors import DirtyRateSensor
+from vmferry.convergence.background_sync import IterationView, make_watcher
+from vmferry.convergence.policy import Policy, make_policy
+from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.migration.parameters import MigrationParameters
 
-POLL_INTERVAL_S = 0.05
+STEERED = MigrationParameters(
+    cpu_throttle_initial=50,
+    cpu_throttle_increment=40,
+    x_watch_interval=100,
+    x_background_sync_interval=100,
+)
+"""The parameters of driving from outside where they differ from QEMU's, chosen by measurement (docs/qemu.md)."""
+
+_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
 
 
-class Actuator(Protocol):
-    """Slows the guest."""
+@dataclass(frozen=True)
+class Evaluation:
+    """One sample, what was decided on it, and where the sample came from."""
 
-    def set(self, throttle_percent: int) -> None:
-        """Take that share of the vCPUs' time away. Raises HostError."""
-        ...
+    kind: str
+    """`iteration`: QEMU's own figure; `background`: a measurement of ours."""
+    progress: Progress
+    now_ns: int
+    sample: SyncSample
+    decision: Decision
 
 
-@dataclass
 class Steering:
-    """How to steer: the policy with its settings, the means, the limits and the journal."""
+    """Steers one migration; `observe` is called with every poll."""
 
-    policy: Policy
-    settings: ThrottleSettings
-    sensor: DirtyRateSensor
-    actuator: Actuator
-    recorder: Recorder
-    keeper: LimitKeeper
+    def __init__(
+        self,
+        sensor: DirtyRateSensor,
+        throttle: Throttle,
+        parameters: MigrationParameters,
+        evaluated: Callable[[Evaluation], None],
+        start_ns: int,
+    ) -> None:
+        self._sensor = sensor
+        self._throttle = throttle
+        self._settings = parameters.throttle_settings()
+        self._evaluation_period_ns = parameters.x_evaluation_period * _NS_PER_MS
+        self._policy: Policy = make_policy(parameters.convergence_policy)
+        self._watcher = make_watcher(parameters.background_sync, parameters.watch_times(), start_ns)
+        self._evaluated = evaluated
+        self.throttle_percent = 0
+        """In force; 0 is none."""
+        self._unthrottled_bytes_per_s = 0
+        self._seen = (1, 0.0)
+        """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
+        self._period_start = (start_ns, 0)
+        """When the last accepted evaluation was, and what had been sent by then."""
+        self._window_start = (start_ns, 0)
+        """The same of the measurement that is under way."""
 
-
-def steer(monitor: QmpClient, steering: Steering, watch: Callable[[Progress], None]) -> Result:
-    """Steer a migration that has begun until it ends; `watch` is called with every poll.
-
-    KeyboardInterrupt, from the user or from `watch`, cancels; what is in post-copy is left alone. The throttle is still
-    on when this returns: the guard takes it off.
-    """
-    return _Course(monitor, steering, watch).run()
-
-
-class _Course:
-    """One migration under way."""
-
-    def __init__(self, monitor: QmpClient, steering: Steering, watch: Callable[[Progress], None]) -> None:
-        self._monitor = monitor
-        self._steering = steering
-        self._watch = watch
-        self._throttle_percent = 0
-        self._max_throttle_percent = 0
-        self._sample_start_ns = 0
-        self._sample_start_bytes = 0
-
-    def run(self) -> Result:
-        while True:
-            try:
-                answer = self._monitor.execute("query-migrate")
-                progress = replace(Progress.from_qmp(answer), throttle_percent=self._throttle_percent)
-                self._steering.recorder.poll(progress)
-                if progress.ended:
-                    return self._end(progress)
-                self._watch(progress)
-                self._steering.keeper.observe(self._throttle_percent)
-                self._measure(progress)
-                time.sleep(POLL_INTERVAL_S)
-            except KeyboardInterrupt:
-                cancel(self._monitor)
-
-    def _measure(self, progress: Progress) -> None:
-        """Keep measuring from the second iteration on; the first copies everything anyway."""
-        if progress.status != "active" or progress.dirty_sync_count < 2:
+    def observe(self, progress: Progress, now_ns: int) -> None:
+        """Look at one answer to `query-migrate`; measure, decide and throttle as is due."""
+        if progress.status != "active":
             return
-        rate = self._steering.sensor.poll()
-        if rate:
-            self._decide(rate, progress)
-        elif not self._sample_start_ns:
-            self._begin_sample(progress)
+        if self._sensor.measuring:
+            self._fetch(progress, now_ns)
+        elif self._own_rate_is_new(progress) and now_ns - self._period_start[0] > self._evaluation_period_ns:
+            self._sensor.calibrate(progress.dirty_bytes_per_s)
+            self._evaluate("iteration", progress, now_ns, self._period_start, progress.dirty_bytes_per_s)
+        elif self._watcher.due(self._view(progress, now_ns)):
+            self._window_start = (now_ns, progress.sent_bytes)
+            self._sensor.start()
 
-    def _decide(self, rate: DirtyRate, progress: Progress) -> None:
-        period_ns = time.monotonic_ns() - self._sample_start_ns
-        sample = SyncSample(
-            period_ns=period_ns,
-            dirty_bytes=rate.bytes_per_s * period_ns // 1_000_000_000,
-            sent_bytes=progress.sent_bytes - self._sample_start_bytes,
-            throttle_percent=self._throttle_percent,
+    def _view(self, progress: Progress, now_ns: int) -> IterationView:
+        return IterationView(
+            now_ns=now_ns,
+            iteration_count=progress.iteration_count,
+            dirty_sync_count=progress.dirty_sync_count,
+            last_evaluation_ns=self._period_start[0],
+            throttle_percent=self.throttle_percent,
+            maximum_throttle_percent=self._settings.maximum_percent,
         )
-        decision = self._steering.policy.decide(sample, self._steering.settings)
-        self._steering.recorder.decided(sample, decision)
-        self._throttle(decision.throttle_percent)
-        self._begin_sample(progress)
 
-    def _begin_sample(self, progress: Progress) -> None:
-        self._sample_start_ns = time.monotonic_ns()
-        self._sample_start_bytes = progress.sent_bytes
+    def _own_rate_is_new(self, progress: Progress) -> bool:
+        """True if an iteration has ended since the last evaluation, and told QEMU a new dirty rate."""
+        sync_count, bytes_per_s = self._seen
+        return progress.dirty_sync_count > sync_count and progress.dirty_bytes_per_s != bytes_per_s
 
-    def _throttle(self, percent: int) -> None:
-        if percent != self._throttle_percent:
-            self._steering.actuator.set(percent)
-            self._throttle_percent = percent
-            self._max_throttle_percent = max(self._max_throttle_percent, percent)
+    def _fetch(self, progress: Progress, now_ns: int) -> None:
+        rate = self._sensor.fetch()
+        if rate is None:
+            return
+        # A measurement sees a page once; several short iterations see it each time.
+        own_bytes_per_s = progress.dirty_bytes_per_s if self._own_rate_is_new(progress) else 0
+        dirty_bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s)
+        self._evaluate("background", progress, now_ns, self._window_start, dirty_bytes_per_s)
 
-    def _end(self, progress: Progress) -> Result:
-        progress = with_figures(self._monitor, progress)
-        self._steering.recorder.end(progress, self._max_throttle_percent)
-        return Result(progress, self._max_throttle_percent)
+    def _evaluate(
+        self, kind: str, progress: Progress, now_ns: int, start: tuple[int, int], dirty_bytes_per_s: float
+    ) -> None:
+        """Decide on the period from `start`, a time and what had been sent by then, until now."""
+        if not self.throttle_percent:
+            self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
+        period_ns, sent_bytes = now_ns - start[0], progress.sent_bytes - start[1]
+        dirty_bytes = round(dirty_bytes_per_s * period_ns / _NS_PER_S)
+        sample = SyncSample(period_ns, dirty_bytes, sent_bytes, self.throttle_percent)
+        decision = self._policy.decide(sample, self._settings)
+        if decision.throttle_percent != self.throttle_percent:
+            self._throttle.apply(decision.throttle_percent, self._unthrottled_bytes_per_s)
+            self.throttle_percent = decision.throttle_percent
+        self._period_start = (now_ns, progress.sent_bytes)
+        self._seen = (progress.dirty_sync_count, progress.dirty_bytes_per_s)
+        self._evaluated(Evaluation(kind, progress, now_ns, sample, decision))

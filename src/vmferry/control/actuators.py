@@ -1,0 +1,167 @@
+"""The means of slowing a guest from outside, and which of them to use.
+
+Every means promises the guard how to undo what it does before it does it.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from vmferry.control.behind import Behind
+from vmferry.control.cgroup import CpuQuota
+from vmferry.control.guard import Guard
+from vmferry.control.qmp_client import QmpClient
+from vmferry.control.settings import Settings
+from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.errors import CommandError, HostError
+
+MEANS = ("cgroup", "dirty-limit", "auto-converge")
+"""In order of preference."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Vm:
+    """A VM that is to be slowed, and those who see to it that it is left as it was found."""
+
+    monitor: QmpClient
+    behind: Behind
+    guard: Guard
+    settings: Settings
+
+
+class Throttle(Protocol):
+    """Slows a guest down."""
+
+    name: str
+    """One of MEANS."""
+    description: str
+    """What it does, for people."""
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
+
+        `unthrottled_bytes_per_s` is how fast the guest dirtied memory when nothing slowed it. Raises HostError or
+        MonitorError.
+        """
+        ...
+
+    def release(self) -> None:
+        """Stop slowing the guest. Raises MonitorError or OSError; then the guard does it."""
+        ...
+
+
+class CgroupThrottle:
+    """Gives every vCPU thread a CPU quota. The cgroups are made at once, the threads enter when they are slowed."""
+
+    name = "cgroup"
+
+    def __init__(self, vm: Vm) -> None:
+        """Make the cgroups. Raises HostError if it is not possible or not permitted."""
+        self._quota = CpuQuota(vcpu_threads(vm.monitor), vm.guard)
+        self.description = str(self._quota)
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Set the quotas; threads that have ended are nobody's concern."""
+        self._quota.set(percent)
+
+    def release(self) -> None:
+        """Let the threads run in their own cgroups again."""
+        self._quota.release()
+
+
+class DirtyLimitThrottle:
+    """Limits how fast each vCPU may dirty memory, by QEMU's `set-vcpu-dirty-limit`; vCPUs that only read run on."""
+
+    name = "dirty-limit"
+
+    def __init__(self, vm: Vm) -> None:
+        """Find out whether the VM can. Raises HostError if not."""
+        if not vm.behind.schema.has_command("set-vcpu-dirty-limit"):
+            raise HostError(f"{vm.behind.name} has no set-vcpu-dirty-limit; QEMU 7.1 and later have")
+        self._vm = vm
+        self._vcpu_count = len(vm.monitor.execute("query-cpus-fast"))
+        vm.guard.will_send(vm.monitor.where, "cancel-vcpu-dirty-limit", {})
+        try:
+            # Far above what any guest does: a try that changes nothing.
+            vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": 1 << 30})
+            vm.monitor.execute("cancel-vcpu-dirty-limit")
+        except CommandError as error:
+            vm.guard.sent()
+            raise HostError(f"the VM cannot limit its dirty rate: {error}") from error
+        self.description = f"dirty-rate limit of {self._vcpu_count} vCPUs by set-vcpu-dirty-limit"
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Set the same limit for every vCPU: its share of what is left of the unthrottled rate."""
+        limit_bytes_per_s = unthrottled_bytes_per_s * (100 - percent) // 100 // self._vcpu_count
+        self._vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, limit_bytes_per_s // _MIB)})
+
+    def release(self) -> None:
+        """Remove the limits."""
+        self._vm.monitor.execute("cancel-vcpu-dirty-limit")
+        self._vm.guard.sent()
+
+
+class AutoConvergeThrottle:
+    """Shapes QEMU's own auto-converge so that its next step goes where we want; when that is, QEMU decides.
+
+    It steps when two of its syncs in a row found too much dirtied. It looks at most once per second, and within an
+    iteration only since QEMU 9.2.
+    """
+
+    name = "auto-converge"
+    description = "QEMU's own auto-converge, told how far to go; it obeys at its own dirty syncs only"
+
+    def __init__(self, vm: Vm) -> None:
+        """Hold auto-converge down until it is wanted. Raises HostError if the VM has none."""
+        self._before = {name: vm.behind.parameters.get(name) for name in _SHAPE}
+        if None in self._before.values():
+            raise HostError(f"{vm.behind.name} has no auto-converge that can be shaped")
+        try:
+            vm.settings.set_capability("auto-converge", True)
+        except CommandError as error:
+            raise HostError(f"auto-converge cannot be switched on: {error}") from error
+        self._vm = vm
+        vm.guard.will_send(vm.monitor.where, "migrate-set-parameters", self._before)
+        self._shape(1)
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Make the first step, or the next one, go straight to `percent`."""
+        self._shape(percent)
+
+    def release(self) -> None:
+        """Give the ladder back its own steps. A step that was made lasts until the migration ends."""
+        self._vm.monitor.execute("migrate-set-parameters", self._before)
+        self._vm.guard.sent()
+
+    def _shape(self, percent: int) -> None:
+        self._vm.monitor.execute("migrate-set-parameters", _SHAPE | {_INITIAL: percent, _MAXIMUM: percent})
+
+
+_INITIAL, _MAXIMUM = "cpu-throttle-initial", "max-cpu-throttle"
+_SHAPE: dict[str, object] = {_INITIAL: 1, "cpu-throttle-increment": 99, _MAXIMUM: 1, "cpu-throttle-tailslow": False}
+
+_CLASSES: dict[str, type[CgroupThrottle] | type[DirtyLimitThrottle] | type[AutoConvergeThrottle]] = {
+    "cgroup": CgroupThrottle,
+    "dirty-limit": DirtyLimitThrottle,
+    "auto-converge": AutoConvergeThrottle,
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The means that was chosen, and why not those before it."""
+
+    throttle: Throttle
+    reasons: tuple[str, ...]
+
+
+def choose_throttle(vm: Vm, wanted: str | None) -> Choice:
+    """Return the first means that is possible, or the one that is wanted. Raises HostError with every reason."""
+    reasons: list[str] = []
+    for name in [wanted] if wanted else MEANS:
+        try:
+            return Choice(_CLASSES[name](vm), tuple(reasons))
+        except HostError as error:
+            reasons.append(f"not by {name}: {error}")
+    raise HostError(f"the VM cannot be slowed: {'; '.join(reasons)}")

@@ -1,0 +1,72 @@
+"""What is behind a monitor and what it can do, asked of the monitor itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import MonitorError
+
+
+@dataclass(frozen=True)
+class Behind:
+    """A VM as its monitor describes it."""
+
+    name: str
+    """Such as `QEMU 7.2.22` or `vmferry 0.1.0`."""
+    schema: "Schema"
+    parameters: dict[str, object]
+    """Its migration parameters and their values when it was asked."""
+    capabilities: dict[str, bool]
+    """Its migration capabilities and their states when it was asked."""
+    kvm: bool
+    """True if KVM runs its vCPUs, and not an emulation of them."""
+
+    @classmethod
+    def ask(cls, monitor: QmpClient) -> "Behind":
+        """Ask the monitor. Raises MonitorError; CommandError if it knows no migration."""
+        schema = Schema(monitor.execute("query-qmp-schema"))
+        return cls(
+            name=_name(monitor.greeting.get("version")),
+            schema=schema,
+            parameters=dict(monitor.execute("query-migrate-parameters")),
+            capabilities={
+                entry["capability"]: entry["state"] for entry in monitor.execute("query-migrate-capabilities")
+            },
+            kvm=schema.has_command("query-kvm") and bool(monitor.execute("query-kvm")["enabled"]),
+        )
+
+    @property
+    def converges_responsively(self) -> bool:
+        """True if it makes the decisions of the patch series by itself, so that nobody needs to from outside."""
+        return "cpu-responsive-throttle" in self.parameters
+
+
+class Schema:
+    """The answer to `query-qmp-schema`: which commands there are, with which arguments and words."""
+
+    def __init__(self, entries: list[dict[str, Any]]) -> None:
+        self._entries = {entry["name"]: entry for entry in entries}
+
+    def has_command(self, name: str) -> bool:
+        """True if there is such a command."""
+        return self._entries.get(name, {}).get("meta-type") == "command"
+
+    def argument_types(self, command: str) -> dict[str, str]:
+        """Return the names of a command's arguments and the names of their types; empty if there is no such command."""
+        arguments = self._entries.get(self._entries.get(command, {}).get("arg-type"), {})
+        return {member["name"]: member["type"] for member in arguments.get("members", [])}
+
+    def words(self, enum_type: str | None) -> tuple[str, ...]:
+        """Return the words of an enum type; none if it is not one."""
+        return tuple(self._entries.get(enum_type, {}).get("values", ()))
+
+
+def _name(version: Mapping[str, Any] | None) -> str:
+    match version:
+        case {"package": str(package)} if package.startswith("vmferry"):
+            return package
+        case {"qemu": {"major": int(major), "minor": int(minor), "micro": int(micro)}}:
+            return f"QEMU {major}.{minor}.{micro}"
+        case _:
+            raise MonitorError("the monitor does not say which version it is of")

@@ -1,0 +1,185 @@
+"""Carries out a migration as somebody ordered it, with the means there are: the VM's own, or ours from outside."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+from vmferry.control.actuators import Throttle, Vm, choose_throttle
+from vmferry.control.behind import Behind
+from vmferry.control.drive import Progress, Result, ask, follow, variant_settings
+from vmferry.control.guard import Guard
+from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
+from vmferry.control.qmp_client import QmpClient
+from vmferry.control.recorder import Recorder
+from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
+from vmferry.control.settings import Settings
+from vmferry.control.steer import STEERED, Evaluation, Steering
+from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.policy import Variant
+from vmferry.errors import CommandError, HostError, MonitorError, UsageError
+from vmferry.migration.journal import TeeJournal
+from vmferry.migration.parameters import PARAMETERS
+from vmferry.migration.ports import Journal
+
+STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
+    "background-sync",
+    "convergence-policy",
+}
+"""Parameters that our decisions obey, and not the VM, when it is driven from outside."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """What somebody wants."""
+
+    uri: str | None
+    """Where to; None is to take over the migration that is running."""
+    variant: Variant | None = None
+    auto_converge: bool = True
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """By QMP name; those that are not given keep their values."""
+    throttle_by: str | None = None
+    """One of `actuators.MEANS`; None is the first that is possible."""
+    window_ms: int = WINDOW_MS
+    """How long a measurement of the dirty rate lasts."""
+    limits: Limits = NO_LIMITS
+    journal: Journal = field(default_factory=lambda: TeeJournal([]))
+
+
+def carry_out(
+    monitor: QmpClient, order: Order, watch: Callable[[Progress], None], tell: Callable[[str], None]
+) -> Result:
+    """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
+
+    However it ends, what was changed on the VM is undone. KeyboardInterrupt cancels a migration that we started, and
+    lets go of one that we took over. Raises UsageError, HostError, MonitorError.
+    """
+    behind = Behind.ask(monitor)
+    _require_state(monitor, order)
+    with ExitStack() as stack:
+        recorder = Recorder(order.journal, time.monotonic_ns)
+        steered = None
+        if _is_steered(behind, order):
+            guard = stack.enter_context(Guard())
+            vm = Vm(monitor, behind, guard, stack.enter_context(Settings(monitor, behind)))
+            steered = stack.enter_context(_steer(vm, order, recorder, tell))
+        else:
+            _set_own(behind, order, stack.enter_context(Settings(monitor, behind)))
+        _start_recording(recorder, monitor, order, steered)
+        keeper = LimitKeeper(order.limits, monitor, tell)
+        if order.uri is not None:
+            monitor.execute("migrate", {"uri": order.uri})
+
+        def observe(progress: Progress) -> Progress:
+            seen = steered.complete(progress) if steered else progress
+            recorder.poll(seen)
+            watch(seen)
+            keeper.observe(seen.throttle_percent)
+            return steered.observe(seen) if steered else seen
+
+        result = follow(monitor, observe, cancel_if_interrupted=order.uri is not None)
+        recorder.poll(result.last)
+        recorder.end(result.last, result.max_throttle_percent)
+        return result
+
+
+def _require_state(monitor: QmpClient, order: Order) -> None:
+    status = ask(monitor)
+    if order.uri is None and not status.running:
+        raise UsageError("no migration is running that could be steered; give the URI to begin one")
+    if order.uri is not None and status.running:
+        raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
+
+
+def _is_steered(behind: Behind, order: Order) -> bool:
+    """True if a variant is wanted that the VM does not have by itself."""
+    wants_more = order.variant is not None and order.variant.background_sync is not BackgroundSync.OFF
+    return wants_more and order.auto_converge and not behind.converges_responsively
+
+
+def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
+    """Let the VM converge by its own means."""
+    variant = variant_settings(order.variant) if order.variant and behind.converges_responsively else {}
+    settings.set_parameters({**variant, **order.parameters})
+    if order.uri is not None:
+        settings.set_capability("auto-converge", order.auto_converge)
+
+
+def _start_recording(recorder: Recorder, monitor: QmpClient, order: Order, steered: "_Steered | None") -> None:
+    theirs = dict(monitor.execute("query-migrate-parameters"))
+    recorder.start(
+        total_bytes=int(monitor.execute("query-memory-size-summary").get("base-memory", 0)),
+        vcpu_count=len(monitor.execute("query-cpus-fast")),
+        auto_converge=order.auto_converge,
+        parameters=theirs | (steered.parameters if steered else {}),
+    )
+
+
+def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]) -> "_Steered":
+    """Prepare to make the decisions from outside, and say by which means."""
+    assert order.variant
+    given = {name: value for name, value in order.parameters.items() if name in STEERING_PARAMETERS}
+    parameters = STEERED.changed({**variant_settings(order.variant), **given})
+    vm.settings.set_parameters({name: order.parameters[name] for name in order.parameters.keys() - given.keys()})
+    sensor = DirtyRateSensor(vm.monitor, vm.behind, order.window_ms)
+    choice = choose_throttle(vm, order.throttle_by)
+    if choice.throttle.name != "auto-converge" and order.uri is not None:
+        vm.settings.set_capability("auto-converge", False)
+    tell(f"{vm.behind.name} is driven from outside: {choice.throttle.description}")
+    for reason in choice.reasons:
+        tell(reason)
+
+    def evaluated(evaluation: Evaluation) -> None:
+        recorder.evaluated(evaluation)
+        if evaluation.decision.throttle_percent != evaluation.sample.throttle_percent:
+            source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
+            tell(f"{evaluation.progress.elapsed_ms / 1000:.1f} s: {evaluation.decision.reason} ({source})")
+
+    steering = Steering(sensor, choice.throttle, parameters, evaluated, time.monotonic_ns())
+    obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
+    return _Steered(steering, choice.throttle, obeyed, tell)
+
+
+class _Steered:
+    """Steers as long as it can, and then lets the migration go on. A context manager that ends the throttle."""
+
+    def __init__(
+        self, steering: Steering, throttle: Throttle, parameters: dict[str, object], tell: Callable[[str], None]
+    ) -> None:
+        self.parameters = parameters
+        """Those that our decisions obey."""
+        self._steering = steering
+        self._throttle = throttle
+        self._tell = tell
+        self._failed = False
+
+    def complete(self, progress: Progress) -> Progress:
+        """Add the throttle that is in force, of which QEMU knows nothing."""
+        ours = 0 if self._failed else self._steering.throttle_percent
+        return replace(progress, throttle_percent=max(progress.throttle_percent, ours))
+
+    def observe(self, progress: Progress) -> Progress:
+        """Steer, and return the progress with the throttle that is in force from now on."""
+        if not self._failed:
+            try:
+                self._steering.observe(progress, time.monotonic_ns())
+            except (HostError, CommandError) as error:
+                self._failed = True
+                self._release()
+                self._tell(f"the migration goes on without being steered: {error}")
+        return self.complete(progress)
+
+    def _release(self) -> None:
+        with suppress(MonitorError, OSError):  # the guard does what cannot be done here
+            self._throttle.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._release()

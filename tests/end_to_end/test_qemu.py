@@ -1,0 +1,191 @@
+"""Stock QEMU driven from outside: it converges, and whatever happens, the VM is left as it was found."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.qemu import stress_command
+from tests.support.wait import wait_until
+from vmferry.control.actuators import DirtyLimitThrottle, Vm
+from vmferry.control.behind import Behind
+from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
+from vmferry.control.drive import Progress, Result, ask
+from vmferry.control.guard import Guard
+from vmferry.control.order import Order, carry_out
+from vmferry.control.qmp_client import QmpClient
+from vmferry.control.settings import Settings
+from vmferry.convergence.policy import find_variant
+from vmferry.errors import HostError, UsageError
+from vmferry.perf.lab import Lab, VmProcess
+
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+needs_kvm = pytest.mark.kvm
+
+MIB = 1 << 20
+RESPONSIVE = "background-sync+responsive-throttle"
+FAST = {"max-bandwidth": 64 * MIB, "downtime-limit": 300}
+ENDLESS = {"max-bandwidth": 24 * MIB, "downtime-limit": 1}
+CAPABILITIES = "query-migrate-capabilities"
+PARAMETERS = "query-migrate-parameters"
+
+
+@dataclass
+class Pair:
+    """Two QEMUs; `address` is a second monitor of the source, for who drives it."""
+
+    source: VmProcess
+    destination: VmProcess
+    address: str
+    uri: str
+
+    def driven(self, order: Order, *told: list[str]) -> Result:
+        """Carry out an order, and check that nothing is left of it."""
+        home = self.home
+        settings = self.settings
+        with QmpClient.connect(self.address) as monitor:
+            result = carry_out(monitor, order, ignore, *(lines.append for lines in told or [[]]))
+        assert self.settings == settings
+        assert self.home == home
+        assert self.our_cgroups() == []
+        return result
+
+    @property
+    def tid(self) -> int:
+        """The thread of the first vCPU."""
+        tid: int = self.source.monitor.execute("query-cpus-fast")[0]["thread-id"]
+        return tid
+
+    @property
+    def home(self) -> Path:
+        """The cgroup that it is in."""
+        return group_of(self.tid, find_hierarchy())
+
+    @property
+    def settings(self) -> list[object]:
+        return [self.source.monitor.execute(command) for command in (CAPABILITIES, PARAMETERS)]
+
+    def our_cgroups(self) -> list[Path]:
+        return list(self.home.glob(f"{PREFIX}{self.tid}"))
+
+
+def ignore(progress: Progress) -> None:
+    pass
+
+
+def order(uri: str | None, variant: str = RESPONSIVE, throttle_by: str | None = None, **parameters: object) -> Order:
+    changes = {name.replace("_", "-"): value for name, value in parameters.items()}
+    return Order(uri=uri, variant=find_variant(variant), parameters=FAST | changes, throttle_by=throttle_by)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+def start_pair(lab: Lab, accel: str = "kvm", vcpu_count: int = 1, stress_mib: int = 48, mode: str = "touch") -> Pair:
+    drive_socket = lab.directory / "drive.qmp"
+    uri = f"unix:{lab.directory / 'incoming.sock'}"
+    load: dict[str, Any] = {"accel": accel, "vcpu_count": vcpu_count, "stress_mib": stress_mib, "mode": mode}
+    destination = lab.start([*stress_command(**load), "-incoming", uri], "destination")
+    source = lab.start(stress_command(**load, drive_socket=str(drive_socket)), "source")
+    source.wait_for_passes(1)
+    return Pair(source, destination, f"unix:{drive_socket}", uri)
+
+
+@needs_kvm
+def test_a_busy_guest_converges_by_our_decisions(lab: Lab) -> None:
+    pair = start_pair(lab, vcpu_count=2, stress_mib=96)
+    before = pair.source.progress().written_pages
+    told: list[str] = []
+    result = pair.driven(order(pair.uri, max_bandwidth=128 * MIB), told)
+    assert result.completed, result
+    assert result.max_throttle_percent >= 50
+    assert any("50 -> 90 %" in line for line in told)
+    assert pair.destination.check_memory().written_pages > before
+    assert "QEMU" in told[0]
+    assert "CPU quotas on its 2 vCPU threads" in told[0]
+
+
+def test_a_guest_without_kvm_converges_as_well(lab: Lab) -> None:
+    """No measurement is asked for that QEMU 7.2 would crash at. It damages memory itself, so that is not checked."""
+    pair = start_pair(lab, accel="tcg", mode="xor")
+    told: list[str] = []
+    result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
+    assert result.completed, result
+    assert result.max_throttle_percent >= 90
+    assert any("page-sampling" in line for line in told)
+
+
+@needs_kvm
+def test_qemus_own_auto_converge_can_be_told_how_far_to_go(lab: Lab) -> None:
+    pair = start_pair(lab)
+    result = pair.driven(order(pair.uri, throttle_by="auto-converge", cpu_throttle_initial=90))
+    assert result.completed, result
+    assert result.max_throttle_percent >= 90
+    pair.destination.check_memory()
+
+
+@needs_kvm
+def test_a_dirty_ring_allows_limits_for_each_vcpu(lab: Lab) -> None:
+    pair = start_pair(lab, accel="kvm,dirty-ring-size=1024", vcpu_count=2)
+    with QmpClient.connect(pair.address) as monitor:
+        behind = Behind.ask(monitor)
+        with Settings(monitor, behind) as settings, Guard() as guard:
+            throttle = DirtyLimitThrottle(Vm(monitor, behind, guard, settings))
+            throttle.apply(90, 1000 * MIB)
+            limits = monitor.execute("query-vcpu-dirty-limit")
+            assert [(limit["cpu-index"], limit["limit-rate"]) for limit in limits] == [(0, 50), (1, 50)]
+            throttle.release()
+        assert monitor.execute("query-vcpu-dirty-limit") == []
+    assert pair.driven(order(pair.uri, throttle_by="dirty-limit")).completed
+    pair.destination.check_memory()
+
+
+@needs_kvm
+def test_an_idle_guest_is_never_slowed(lab: Lab) -> None:
+    pair = start_pair(lab)
+    pair.source.monitor.execute("stop")
+    result = pair.driven(order(pair.uri))
+    assert result.completed
+    assert result.max_throttle_percent == 0
+
+
+@needs_kvm
+def test_what_is_not_possible_is_refused_before_anything_is_done(lab: Lab) -> None:
+    pair = start_pair(lab)
+    with pytest.raises(HostError, match="not by dirty-limit"):
+        pair.driven(order(pair.uri, throttle_by="dirty-limit"))
+    with pytest.raises(UsageError, match="no migration is running"):
+        pair.driven(order(None))
+    pair.source.monitor.execute("migrate", {"uri": pair.uri})
+    with pytest.raises(UsageError, match="--attach"):
+        pair.driven(order(pair.uri))
+    assert ask(pair.source.monitor).running
+
+
+@needs_kvm
+def test_a_driver_that_attached_lets_go_when_it_is_terminated(lab: Lab) -> None:
+    pair = start_pair(lab)
+    home, capabilities = pair.home, pair.settings[0]
+    pair.source.monitor.execute("migrate-set-parameters", ENDLESS)
+    pair.source.monitor.execute("migrate", {"uri": pair.uri})
+    words = ["migrate", "--qmp", pair.address, "--attach", "--variant", RESPONSIVE]
+    with subprocess.Popen([sys.executable, "-m", "vmferry", *words], stderr=subprocess.PIPE) as driver:
+        wait_until(lambda: pair.home.name.startswith(PREFIX), 30)
+        driver.terminate()
+        _, errors = driver.communicate(timeout=10)
+    assert b"goes on by itself" in errors
+    assert driver.returncode == 1
+    assert pair.home == home
+    assert pair.our_cgroups() == []
+    assert ask(pair.source.monitor).running
+    pair.source.monitor.execute("migrate_cancel")
+    wait_until(lambda: ask(pair.source.monitor).ended)
+    pair.source.check_memory()
+    assert pair.settings[0] == capabilities
