@@ -143,8 +143,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
             yield address
         finally:
             for started in (*workers, process):
-                started.terminate()
-            for started in workers:
+                started.kill()  # there is nothing to lose, and a polite end may wait for the others
                 started.wait()
             process.stderr.close()
 
