@@ -8,6 +8,7 @@ from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
 from bench.monitor import main as monitor
+from bench.qemu import bench as qemu
 from bench.simulation import main as simulation
 from click.testing import CliRunner
 
@@ -68,5 +69,22 @@ def test_monitor(tmp_path: Path) -> None:
 )
 def test_migrations(words: list[str], names: set[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(bench, ["--runs", "1", "--output", str(tmp_path / "samples"), *words])
+    assert result.exit_code == 0, result.output
+    assert names <= samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.kvm
+@pytest.mark.qemu
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["pairs", "--rate", "64", "--max-time", "3"], {"total_time", "work_lost", "driver_cpu", "max_throttle"}),
+        (["kills", "--kills", "1", "--seconds", "2"], {"time_to_undo"}),
+    ],
+)
+def test_stock_qemu(words: list[str], names: set[str], tmp_path: Path) -> None:
+    options = ["--runs", "1", "--memory", "128", "--stress", "16", "--output", str(tmp_path / "samples")]
+    result = CliRunner().invoke(qemu, [*options, *words])
     assert result.exit_code == 0, result.output
     assert names <= samples_of(tmp_path / "samples").keys()
