@@ -67,7 +67,7 @@ def pairs(
                     _measure(samples, peer, load, by, parameters, max_time, what | {"cpus": load.vcpu_count})
                     cool_down()
         for peer, rate in [(peer, rate) for peer in peers for rate in rates]:
-            for name in ("total_time", "work_lost"):
+            for name in ("total_time",) if idle else ("total_time", "work_lost"):
                 driven, own = (
                     samples.median(name, by=by, peer=peer.name, rate_mib_per_s=rate) for by in ("driven", "own")
                 )

@@ -19,6 +19,7 @@ _COMMANDS = {
     "simulate": "vmferry.cli.simulate",
     "sweep": "vmferry.cli.sweep",
     "vm": "vmferry.cli.vm",
+    "watch": "vmferry.cli.watch",
 }
 
 

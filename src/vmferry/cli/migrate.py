@@ -1,7 +1,7 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -9,24 +9,21 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.live import Live
 
+from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.parameter_options import given_parameters, parameter_options
-from vmferry.cli.progress import progress_table, summary
-from vmferry.cli.types import DURATION_MS
+from vmferry.cli.progress import screen, summary
+from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
-from vmferry.control.drive import Progress, Result
+from vmferry.control.drive import Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.qmp_client import QmpClient
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import MigrationError, UsageError
-from vmferry.migration.journal import FileJournal, TeeJournal
-from vmferry.migration.ports import Journal
 
 _NS_PER_MS = 1_000_000
-_Watch = Callable[[Progress], None]
 
 
 @click.command("migrate", short_help="Move a running VM to another host.")
@@ -36,16 +33,16 @@ _Watch = Callable[[Progress], None]
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
               help="Slow the guest down if it does not converge.")  # fmt: skip
 @click.option("--deadline", type=DURATION_MS, help="Longest time that the migration may take, such as 10min.")
-@click.option("--max-guest-loss", type=click.FloatRange(0, 100), help="Most of the guest's work to take, in percent.")
+@click.option("--max-guest-loss", type=GUEST_LOSS, help="Most of the guest's work to take: 30%, or vCPU time: 90s.")
+@click.option("--max-throttle", type=click.IntRange(1, 99), help="Never slow the guest by more percent.")
+@click.option("--max-downtime", type=DURATION_MS, help="Longest downtime to allow, also for 'switchover'.")
 @click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
-              show_default=True, help="What to do when one of these is hit.")  # fmt: skip
-@click.option("--max-downtime", type=DURATION_MS, default="2000s", help="Downtime to allow for 'switchover'.")
+              show_default=True, help="What to do when deadline or guest loss are over their limit.")  # fmt: skip
 @click.option("--interval", type=DURATION_MS, default=f"{WINDOW_MS}ms", show_default=True,
               help="Of QEMU's VMs: how long the dirty rate is measured before each decision.")  # fmt: skip
 @click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
-@click.option("--journal", type=click.Path(dir_okay=False, path_type=Path),
-              help="Record the migration in this file, as it is seen from outside.")  # fmt: skip
+@journal_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
 @parameter_options()
 @click.pass_context
@@ -57,9 +54,10 @@ def command(
     variant: str | None,
     auto_converge: bool,
     deadline: int | None,
-    max_guest_loss: float | None,
+    max_guest_loss: GuestLoss | None,
+    max_throttle: int | None,
+    max_downtime: int | None,
     on_limit: str,
-    max_downtime: int,
     interval: int,
     attach: bool,
     throttle_by: str | None,
@@ -83,8 +81,8 @@ def command(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         QmpClient.connect(address) as monitor,
-        _journal(journal) as record,
-        _screen(quiet=as_json) as (watch, tell),
+        open_journal(journal) as record,
+        screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
         _letting_go(attach),
     ):
         order = Order(
@@ -94,7 +92,14 @@ def command(
             parameters=given,
             throttle_by=throttle_by,
             window_ms=interval,
-            limits=Limits(deadline * _NS_PER_MS if deadline else None, max_guest_loss, OnLimit(on_limit), max_downtime),
+            limits=Limits(
+                deadline_ns=None if deadline is None else deadline * _NS_PER_MS,
+                max_guest_loss_percent=max_guest_loss.percent if max_guest_loss else None,
+                max_guest_loss_ns=max_guest_loss.vcpu_ns if max_guest_loss else None,
+                max_throttle_percent=max_throttle,
+                max_downtime_ms=max_downtime,
+                on_limit=OnLimit(on_limit),
+            ),
             journal=record,
         )
         result = carry_out(monitor, order, watch, tell)
@@ -113,30 +118,18 @@ def _letting_go(attached: bool) -> Iterator[None]:
         raise MigrationError("let go of the migration, which goes on by itself") from None
 
 
-@contextmanager
-def _screen(*, quiet: bool) -> Iterator[tuple[_Watch, Callable[[str], None]]]:
-    """Yield functions that show progress and that print a line above it."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-        yield lambda progress: live.update(progress_table(progress), refresh=True), console.print
-
-
-@contextmanager
-def _journal(path: Path | None) -> Iterator[Journal]:
-    if path is None:
-        yield TeeJournal([])
-        return
-    try:
-        file = path.open("wb")
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
-    with file:
-        yield FileJournal(file)
+def _downtime_limit_ms(monitor: QmpClient, given: Mapping[str, object], max_downtime_ms: int | None) -> int:
+    current = monitor.execute("query-migrate-parameters")
+    changed = Limits(max_downtime_ms=max_downtime_ms).applied_to(given, current)
+    return int({**current, **changed}["downtime-limit"])
 
 
 def _report(result: Result, as_json: bool) -> None:
     if as_json:
-        answer = asdict(result.last) | {"max_throttle_percent": result.max_throttle_percent}
+        answer = asdict(result.last) | {
+            "max_throttle_percent": result.max_throttle_percent,
+            "limits": [asdict(verdict) for verdict in result.verdicts],
+        }
         click.echo(msgspec.json.encode(answer))
     else:
         Console().print(summary(result))

@@ -1,36 +1,70 @@
-"""How a migration looks in a terminal, while it goes on and when it has ended."""
+"""What `vmferry migrate` and `vmferry watch` show while a migration goes on and when it has ended."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from vmferry.control.drive import Progress, Result
+from vmferry.control.drive import Progress, Result, Verdict
+from vmferry.control.forecast import Forecast, Outlook
 from vmferry.units import format_duration, format_rate, format_size
 
 _NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+Watch = Callable[[Progress], None]
+Tell = Callable[[str], None]
 
 
-def progress_table(progress: Progress) -> Table:
-    """Return the live view: one line of figures and a bar for the throttle."""
-    table = Table.grid(padding=(0, 2))
-    throttle = ProgressBar(total=100, completed=progress.throttle_percent, width=20)
-    table.add_row(
+@contextmanager
+def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
+    """Yield functions that show progress and that print a line above it."""
+    console = Console(stderr=True, quiet=quiet, highlight=False)
+    forecast = Forecast(downtime_limit_ms)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        yield (
+            lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
+            lambda text: console.print(text, markup=False),
+        )
+
+
+def progress_view(progress: Progress, outlook: Outlook) -> Group:
+    """Return the live view: how far it is, the figures, and a bar for the throttle."""
+    first, second = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
+    first.add_row(
         f"[bold]{progress.status}[/]",
         f"{progress.elapsed_ms / 1000:.1f} s",
-        f"iteration {progress.iteration_count}",
+        f"{outlook.percent} %",
+        _time_left(outlook),
+        f"throttle {progress.throttle_percent} %",
+        ProgressBar(total=100, completed=progress.throttle_percent, width=20),
+    )
+    second.add_row(
         f"remaining {format_size(progress.remaining_bytes)}",
         f"sending {format_rate(progress.bandwidth_bytes_per_s)}",
         f"dirtied {format_rate(progress.dirty_bytes_per_s)}",
-        f"throttle {progress.throttle_percent} %",
-        throttle,
+        f"iteration {progress.iteration_count}",
     )
-    return table
+    return Group(first, second)
+
+
+def _time_left(outlook: Outlook) -> str:
+    if outlook.least_s is None:
+        return "time left unknown"
+    least = format_duration(round(outlook.least_s * _NS_PER_S))
+    if outlook.most_s is None:
+        return f"over {least} left"
+    return f"{least} to {format_duration(round(outlook.most_s * _NS_PER_S))} left"
 
 
 def summary(result: Result) -> Table | str:
     """Return how it ended: the figures of a completed migration, the reason of any other."""
     last = result.last
     if not result.completed:
-        return f"Migration {last.status}" + (f": {last.error}" if last.error else "")
+        lines = [f"Migration {last.status}" + (f": {last.error}" if last.error else "")]
+        return "\n".join([*lines, *(f"{verdict.limit}: {_kept(verdict)}" for verdict in result.verdicts)])
     table = Table(title="Migration completed", show_header=False, title_justify="left")
     table.add_row("total time", format_duration(last.elapsed_ms * _NS_PER_MS))
     if last.downtime_ms is not None:
@@ -41,4 +75,10 @@ def summary(result: Result) -> Table | str:
     table.add_row("dirty syncs", str(last.dirty_sync_count))
     table.add_row("max throttle", f"{result.max_throttle_percent} %")
     table.add_row("sent", f"{format_size(last.sent_bytes)}, for {format_size(last.total_bytes)} of memory")
+    for verdict in result.verdicts:
+        table.add_row(verdict.limit, _kept(verdict))
     return table
+
+
+def _kept(verdict: Verdict) -> str:
+    return f"{'kept' if verdict.kept else 'NOT kept'}, {verdict.text}"

@@ -1,6 +1,7 @@
 """Option types: sizes, rates and durations as people write them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import click
 
@@ -21,6 +22,33 @@ class _Parsed(click.ParamType[int]):
         except UsageError as error:
             self.fail(str(error), param, ctx)
 
+
+@dataclass(frozen=True)
+class GuestLoss:
+    """A bound on what a guest loses: a share of its work, or vCPU time; one of them is None."""
+
+    percent: float | None
+    vcpu_ns: int | None
+
+
+class _GuestLossType(click.ParamType[GuestLoss]):
+    name = "percent or vcpu time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> GuestLoss:
+        text = str(value).strip()
+        number = text.removesuffix("%").strip()
+        if number.replace(".", "", 1).isdecimal():
+            if float(number) <= 100:
+                return GuestLoss(float(number), None)
+            self.fail(f"'{text}' is not 0% to 100%", param, ctx)
+        try:
+            return GuestLoss(None, parse_duration_ns(text))
+        except UsageError:
+            self.fail(f"'{text}' is neither a share such as 30% nor vCPU time such as 90s", param, ctx)
+
+
+GUEST_LOSS = _GuestLossType()
+"""A share of the guest's work, written like 30%, or vCPU time, written like 90s."""
 
 SIZE = _Parsed("size", parse_size)
 """Bytes, written like 2G or 512MiB."""

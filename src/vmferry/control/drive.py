@@ -75,11 +75,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """Whether one limit was kept."""
+
+    limit: str
+    kept: bool
+    text: str
+    """What there was, and what was allowed."""
+
+
+@dataclass(frozen=True)
 class Result:
     """A migration that has ended, and the highest throttle that was seen on the way."""
 
     last: Progress
     max_throttle_percent: int
+    verdicts: tuple[Verdict, ...] = ()
 
     @property
     def completed(self) -> bool:

@@ -1,21 +1,22 @@
-"""What a migration may cost, and what to do when it costs more."""
+"""What a migration may cost, what to do when it costs more, and whether it was kept."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmferry.control.drive import cancel
+from vmferry.control.drive import Result, Verdict, cancel
 from vmferry.control.qmp_client import QmpClient
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
 _MS_MAX = 2_000_000
 """The longest downtime limit that there is."""
 
 
 class OnLimit(StrEnum):
-    """What to do when a limit is hit."""
+    """What to do when the deadline or the guest's loss is over its limit."""
 
     CANCEL = "cancel"
     """The guest stays, unthrottled."""
@@ -25,27 +26,37 @@ class OnLimit(StrEnum):
     """Only say so."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Bounds that operators set; None is no bound."""
 
     deadline_ns: int | None = None
-    guest_loss_percent: float | None = None
+    """For the whole migration."""
+    max_guest_loss_percent: float | None = None
     """Of the work that the guest could have done since the migration began."""
+    max_guest_loss_ns: int | None = None
+    """Of vCPU time."""
+    max_throttle_percent: int | None = None
+    max_downtime_ms: int | None = None
+    """Neither the downtime limit nor what `SWITCHOVER` allows exceeds it."""
     on_limit: OnLimit = OnLimit.CANCEL
-    max_downtime_ms: int = _MS_MAX
-    """What downtime to allow for `SWITCHOVER`."""
 
-    def exceeded(self, elapsed_ns: int, throttled_ns: int) -> str | None:
-        """Return which limit is hit, if any. `throttled_ns` is the integral of the throttle over time."""
-        if self.deadline_ns is not None and elapsed_ns > self.deadline_ns:
-            return f"the deadline of {format_duration(self.deadline_ns)} has passed"
-        # In its first second a share of the work done says nothing.
-        if self.guest_loss_percent is not None and elapsed_ns > _NS_PER_S:
-            loss_percent = 100 * throttled_ns / elapsed_ns
-            if loss_percent > self.guest_loss_percent:
-                return f"the guest has lost {loss_percent:.0f} % of its work, more than {self.guest_loss_percent:g} %"
-        return None
+    def applied_to(self, parameters: Mapping[str, object], current: Mapping[str, object]) -> dict[str, object]:
+        """Return migration parameters that keep throttle and downtime within these limits.
+
+        `current` are the values of those that are not among `parameters`.
+        """
+        bounds = {
+            "max-cpu-throttle": self.max_throttle_percent,
+            "cpu-throttle-initial": self.max_throttle_percent,
+            "downtime-limit": self.max_downtime_ms,
+        }
+        changed = dict(parameters)
+        for name, bound in bounds.items():
+            value = parameters.get(name, current.get(name))
+            if bound is not None and not (isinstance(value, int) and value <= bound):
+                changed[name] = bound
+        return changed
 
 
 NO_LIMITS = Limits()
@@ -54,12 +65,14 @@ NO_LIMITS = Limits()
 class LimitKeeper:
     """Watches one migration and acts, once, when a limit is hit; `tell` is told."""
 
-    def __init__(self, limits: Limits, monitor: QmpClient, tell: Callable[[str], None]) -> None:
+    def __init__(self, limits: Limits, monitor: QmpClient, vcpu_count: int, tell: Callable[[str], None]) -> None:
         self._limits = limits
         self._monitor = monitor
+        self._vcpu_count = vcpu_count
         self._tell = tell
         self._start_ns = self._last_ns = time.monotonic_ns()
         self._throttled_ns = 0
+        """The integral of the throttle over time, of one vCPU."""
         self._hit = False
 
     def observe(self, throttle_percent: int) -> None:
@@ -67,14 +80,56 @@ class LimitKeeper:
         now_ns = time.monotonic_ns()
         self._throttled_ns += (now_ns - self._last_ns) * throttle_percent // 100
         self._last_ns = now_ns
-        reason = self._limits.exceeded(now_ns - self._start_ns, self._throttled_ns)
-        if reason and not self._hit:
+        # In its first second a share of the work done says nothing.
+        broken = [] if self._hit or self._elapsed_ns < _NS_PER_S else [v for v in self._while_running() if not v.kept]
+        if broken:
             self._hit = True
-            self._act(reason)
+            self._act(f"{broken[0].limit}: {broken[0].text}")
+
+    def verdicts(self, result: Result) -> Iterator[Verdict]:
+        """Yield of every limit whether it was kept."""
+        yield from self._while_running()
+        limits = self._limits
+        if limits.max_throttle_percent is not None:
+            throttle = result.max_throttle_percent
+            yield _verdict("max throttle", throttle, limits.max_throttle_percent, lambda percent: f"{percent:g} %")
+        if limits.max_downtime_ms is not None and result.last.downtime_ms is not None:
+            yield _verdict(
+                "max downtime",
+                result.last.downtime_ms,
+                limits.max_downtime_ms,
+                lambda ms: format_duration(round(ms * _NS_PER_MS)),
+            )
+
+    @property
+    def _elapsed_ns(self) -> int:
+        return self._last_ns - self._start_ns
+
+    def _while_running(self) -> Iterator[Verdict]:
+        """Judge the limits that time brings nearer."""
+        limits = self._limits
+        if limits.deadline_ns is not None:
+            yield _verdict("deadline", self._elapsed_ns, limits.deadline_ns, _duration)
+        if limits.max_guest_loss_percent is not None:
+            loss_percent = 100 * self._throttled_ns / max(1, self._elapsed_ns)
+            yield _verdict("max guest loss", loss_percent, limits.max_guest_loss_percent, lambda part: f"{part:.3g} %")
+        if limits.max_guest_loss_ns is not None:
+            loss_ns = self._throttled_ns * self._vcpu_count
+            yield _verdict("max guest loss", loss_ns, limits.max_guest_loss_ns, lambda ns: f"{_duration(ns)} of vCPUs")
 
     def _act(self, reason: str) -> None:
         self._tell(f"{reason}: {self._limits.on_limit}")
         if self._limits.on_limit is OnLimit.CANCEL:
-            cancel(self._monitor)
+            if not cancel(self._monitor):
+                self._tell("it is in post-copy, where cancelling would lose the guest, so it goes on")
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
-            self._monitor.execute("migrate-set-parameters", {"downtime-limit": self._limits.max_downtime_ms})
+            allowed_ms = self._limits.max_downtime_ms or _MS_MAX
+            self._monitor.execute("migrate-set-parameters", {"downtime-limit": allowed_ms})
+
+
+def _verdict(limit: str, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
+    return Verdict(limit, value <= bound, f"{text(value)} of {text(bound)}")
+
+
+def _duration(duration_ns: float) -> str:
+    return format_duration(round(duration_ns))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from vmferry.control.actuators import Throttle, Vm, choose_throttle
 from vmferry.control.behind import Behind
@@ -68,22 +68,21 @@ def carry_out(
             steered = stack.enter_context(_steer(vm, order, recorder, tell))
         else:
             _set_own(behind, order, stack.enter_context(Settings(monitor, behind)))
-        _start_recording(recorder, monitor, order, steered)
-        keeper = LimitKeeper(order.limits, monitor, tell)
+        start_recording(recorder, monitor, steered.parameters if steered else {})
+        keeper = LimitKeeper(order.limits, monitor, len(monitor.execute("query-cpus-fast")), tell)
         if order.uri is not None:
             monitor.execute("migrate", {"uri": order.uri})
 
         def observe(progress: Progress) -> Progress:
             seen = steered.complete(progress) if steered else progress
-            recorder.poll(seen)
+            recorder.poll(seen, stopped=any(event.name == "STOP" for event in monitor.take_events()))
             watch(seen)
             keeper.observe(seen.throttle_percent)
             return steered.observe(seen) if steered else seen
 
         result = follow(monitor, observe, cancel_if_interrupted=order.uri is not None)
-        recorder.poll(result.last)
-        recorder.end(result.last, result.max_throttle_percent)
-        return result
+        recorder.end(result)
+        return replace(result, verdicts=tuple(keeper.verdicts(result)))
 
 
 def _require_state(monitor: QmpClient, order: Order) -> None:
@@ -103,27 +102,32 @@ def _is_steered(behind: Behind, order: Order) -> bool:
 def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
     """Let the VM converge by its own means."""
     variant = variant_settings(order.variant) if order.variant and behind.converges_responsively else {}
-    settings.set_parameters({**variant, **order.parameters})
+    settings.set_parameters(order.limits.applied_to({**variant, **order.parameters}, behind.parameters))
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
 
 
-def _start_recording(recorder: Recorder, monitor: QmpClient, order: Order, steered: "_Steered | None") -> None:
-    theirs = dict(monitor.execute("query-migrate-parameters"))
+def start_recording(recorder: Recorder, monitor: QmpClient, obeyed: Mapping[str, object]) -> dict[str, Any]:
+    """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
+    parameters = dict(monitor.execute("query-migrate-parameters"))
+    capabilities = monitor.execute("query-migrate-capabilities")
     recorder.start(
         total_bytes=int(monitor.execute("query-memory-size-summary").get("base-memory", 0)),
         vcpu_count=len(monitor.execute("query-cpus-fast")),
-        auto_converge=order.auto_converge,
-        parameters=theirs | (steered.parameters if steered else {}),
+        auto_converge=bool(obeyed) or {"capability": "auto-converge", "state": True} in capabilities,
+        parameters={name: value for name, value in {**parameters, **obeyed}.items() if name in PARAMETERS},
     )
+    return parameters
 
 
 def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]) -> "_Steered":
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
-    given = {name: value for name, value in order.parameters.items() if name in STEERING_PARAMETERS}
-    parameters = STEERED.changed({**variant_settings(order.variant), **given})
-    vm.settings.set_parameters({name: order.parameters[name] for name in order.parameters.keys() - given.keys()})
+    current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
+    wanted = order.limits.applied_to(order.parameters, current)
+    ours = {name: value for name, value in wanted.items() if name in STEERING_PARAMETERS}
+    parameters = STEERED.changed({**variant_settings(order.variant), **ours})
+    vm.settings.set_parameters({name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, order.window_ms)
     choice = choose_throttle(vm, order.throttle_by)
     if choice.throttle.name != "auto-converge" and order.uri is not None:
@@ -157,9 +161,13 @@ class _Steered:
         self._failed = False
 
     def complete(self, progress: Progress) -> Progress:
-        """Add the throttle that is in force, of which QEMU knows nothing."""
+        """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
         ours = 0 if self._failed else self._steering.throttle_percent
-        return replace(progress, throttle_percent=max(progress.throttle_percent, ours))
+        return replace(
+            progress,
+            throttle_percent=max(progress.throttle_percent, ours),
+            dirty_bytes_per_s=self._steering.dirty_bytes_per_s or progress.dirty_bytes_per_s,
+        )
 
     def observe(self, progress: Progress) -> Progress:
         """Steer, and return the progress with the throttle that is in force from now on."""

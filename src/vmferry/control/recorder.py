@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from vmferry.control.drive import Progress
+from vmferry.control.drive import Progress, Result
 from vmferry.control.steer import Evaluation
-from vmferry.migration.events import BandwidthWindow, Decided, Ended, Started, StatusChanged, Synced
+from vmferry.migration.events import BandwidthWindow, Decided, Ended, Started, StatusChanged, SwitchoverBegan, Synced
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
 
@@ -39,8 +39,8 @@ class Recorder:
         )
         self._journal.record(self._now_ns(), started)
 
-    def poll(self, progress: Progress) -> None:
-        """Record what has changed since the last poll."""
+    def poll(self, progress: Progress, *, stopped: bool = False) -> None:
+        """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
         if progress.status != last.status and {progress.status, last.status} <= _KNOWN_STATES:
@@ -51,15 +51,19 @@ class Recorder:
         if progress.dirty_sync_count > last.dirty_sync_count:
             self._synced("iteration", now_ns, 0)
         sent_bytes = progress.sent_bytes - last.sent_bytes
+        threshold_bytes = int(progress.bandwidth_bytes_per_s * self._downtime_limit_ms / 1000)
         if sent_bytes > 0:
             window = BandwidthWindow(
                 duration_ns=max(1, now_ns - self._last_ns),
                 sent_bytes=sent_bytes,
                 remaining_bytes=progress.remaining_bytes,
                 throttle_percent=progress.throttle_percent,
-                threshold_bytes=int(progress.bandwidth_bytes_per_s * self._downtime_limit_ms / 1000),
+                threshold_bytes=threshold_bytes,
             )
             self._journal.record(now_ns, window)
+        if stopped:
+            began = SwitchoverBegan(remaining_bytes=progress.remaining_bytes, threshold_bytes=threshold_bytes)
+            self._journal.record(now_ns, began)
         self._last_ns = now_ns
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -80,8 +84,10 @@ class Recorder:
         )
         self._journal.record(now_ns, decided)
 
-    def end(self, progress: Progress, max_throttle_percent: int) -> None:
-        """Record the figures of the whole course."""
+    def end(self, result: Result) -> None:
+        """Record the last state and the figures of the whole course."""
+        progress = result.last
+        self.poll(progress)
         status = progress.status if progress.status in _KNOWN_STATES else "failed"
         ended = Ended(
             status=MigrationStatus(status),
@@ -91,7 +97,7 @@ class Recorder:
             sent_bytes=progress.sent_bytes,
             iteration_count=progress.iteration_count,
             dirty_sync_count=progress.dirty_sync_count,
-            max_throttle_percent=max_throttle_percent,
+            max_throttle_percent=result.max_throttle_percent,
             error=progress.error or "",
         )
         self._journal.record(self._now_ns(), ended)

@@ -60,6 +60,8 @@ class Steering:
         self._evaluated = evaluated
         self.throttle_percent = 0
         """In force; 0 is none."""
+        self.dirty_bytes_per_s = 0.0
+        """At the last evaluation."""
         self._unthrottled_bytes_per_s = 0
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
@@ -109,6 +111,7 @@ class Steering:
         self, kind: str, progress: Progress, now_ns: int, start: tuple[int, int], dirty_bytes_per_s: float
     ) -> None:
         """Decide on the period from `start`, a time and what had been sent by then, until now."""
+        self.dirty_bytes_per_s = dirty_bytes_per_s
         if not self.throttle_percent:
             self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
         period_ns, sent_bytes = now_ns - start[0], progress.sent_bytes - start[1]

@@ -1,0 +1,52 @@
+"""`vmferry watch`: show a migration that someone else began, without touching it."""
+
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from vmferry.cli.journal_option import journal_option, open_journal
+from vmferry.cli.progress import screen, summary
+from vmferry.control.drive import POLL_INTERVAL_S, Progress, ask, follow
+from vmferry.control.order import start_recording
+from vmferry.control.qmp_client import QmpClient
+from vmferry.control.recorder import Recorder
+from vmferry.errors import MigrationError, UsageError
+
+
+@click.command("watch", short_help="Show a migration that someone else began, without touching it.")
+@click.option("--qmp", "address", required=True, help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
+@click.option("--wait", is_flag=True, help="Wait until a migration begins.")
+@journal_option
+@click.pass_context
+def command(context: click.Context, /, address: str, wait: bool, journal: Path | None) -> None:
+    """Show how the migration of a VM goes, ours or QEMU's, until it ends.
+
+    The monitor is only asked. Exit code 1 if the migration does not complete; Ctrl-C ends watching.
+    """
+    with QmpClient.connect(address) as monitor, open_journal(journal) as record:
+        _require_migration(monitor, wait)
+        recorder = Recorder(record, time.monotonic_ns)
+        parameters = start_recording(recorder, monitor, {})
+        with screen(parameters["downtime-limit"], quiet=False) as (watch, _):
+
+            def observe(progress: Progress) -> Progress:
+                recorder.poll(progress)
+                watch(progress)
+                return progress
+
+            try:
+                result = follow(monitor, observe, cancel_if_interrupted=False)
+            except KeyboardInterrupt:
+                raise MigrationError("stopped watching; the migration goes on") from None
+        recorder.end(result)
+    Console().print(summary(result))
+    context.exit(0 if result.completed else 1)
+
+
+def _require_migration(monitor: QmpClient, wait: bool) -> None:
+    while not (progress := ask(monitor)).running:
+        if not wait:
+            raise UsageError(f"no migration is running (the last is '{progress.status}'); --wait waits for one")
+        time.sleep(POLL_INTERVAL_S)

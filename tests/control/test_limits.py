@@ -1,0 +1,117 @@
+"""What a migration may cost. What happens when it costs more is in tests/end_to_end/test_stock_qemu.py."""
+
+import pytest
+
+from vmferry.control import limits as module
+from vmferry.control.drive import Progress, Result
+from vmferry.control.limits import LimitKeeper, Limits, OnLimit
+
+S = 1_000_000_000
+CURRENT = {"max-cpu-throttle": 99, "cpu-throttle-initial": 50, "downtime-limit": 300}
+
+
+class Monitor:
+    """Notes what it is told; the state that matters here cannot be had of a real one in time."""
+
+    def __init__(self, status: str = "active") -> None:
+        self.told: list[str] = []
+        self._status = status
+
+    def execute(self, command: str, arguments: object = None) -> dict[str, object]:
+        self.told.append(f"{command} {arguments}" if arguments else command)
+        return {"status": self._status}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    now = [0]
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now[0])
+    return now
+
+
+def keeper(monitor: Monitor, told: list[str], **limits: object) -> LimitKeeper:
+    return LimitKeeper(Limits(**limits), monitor, 4, told.append)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("limits", "given", "changed"),
+    [
+        (Limits(), {"downtime-limit": 500}, {"downtime-limit": 500}),
+        (Limits(max_downtime_ms=1000), {}, {}),
+        (Limits(max_downtime_ms=200), {}, {"downtime-limit": 200}),
+        (Limits(max_downtime_ms=200), {"downtime-limit": 100}, {"downtime-limit": 100}),
+        (Limits(max_downtime_ms=200), {"downtime-limit": 500}, {"downtime-limit": 200}),
+        (Limits(max_throttle_percent=30), {}, {"max-cpu-throttle": 30, "cpu-throttle-initial": 30}),
+        (
+            Limits(max_throttle_percent=80),
+            {"cpu-throttle-initial": 20},
+            {"max-cpu-throttle": 80, "cpu-throttle-initial": 20},
+        ),
+    ],
+)
+def test_parameters_stay_within_limits(limits: Limits, given: dict[str, object], changed: dict[str, object]) -> None:
+    assert limits.applied_to(given, CURRENT) == changed
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        ({"deadline_ns": 9 * S}, "deadline: 10 s of 9 s"),
+        ({"max_guest_loss_percent": 45.0}, "max guest loss: 50 % of 45 %"),
+        ({"max_guest_loss_ns": 19 * S}, "max guest loss: 20 s of vCPUs of 19 s of vCPUs"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("on_limit", "commands"),
+    [
+        (OnLimit.CANCEL, ["query-migrate", "migrate_cancel"]),
+        (OnLimit.SWITCHOVER, ["migrate-set-parameters {'downtime-limit': 2000000}"]),
+        (OnLimit.CONTINUE, []),
+    ],
+)
+def test_a_limit_that_is_hit_is_acted_on_once(
+    clock: list[int], limit: dict[str, object], expected: str, on_limit: OnLimit, commands: list[str]
+) -> None:
+    """Four vCPUs are slowed by 50 % until the tenth second."""
+    told: list[str] = []
+    monitor = Monitor()
+    watched = keeper(monitor, told, on_limit=on_limit, **limit)
+    watched.observe(0)
+    clock[0] = 10 * S
+    watched.observe(50)
+    watched.observe(50)
+    assert told == [f"{expected}: {on_limit}"]
+    assert monitor.told == commands
+
+
+def test_what_is_within_its_limits_is_left_alone(clock: list[int]) -> None:
+    told: list[str] = []
+    monitor = Monitor()
+    watched = keeper(monitor, told, deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S)
+    for _ in range(11):
+        watched.observe(50)
+        clock[0] += S
+    assert (told, monitor.told) == ([], [])
+
+
+@pytest.mark.parametrize("status", ["postcopy-active", "postcopy-paused", "postcopy-recover", "postcopy-device"])
+def test_post_copy_is_never_cancelled(clock: list[int], status: str) -> None:
+    told: list[str] = []
+    monitor = Monitor(status)
+    watched = keeper(monitor, told, deadline_ns=1)
+    clock[0] = 2 * S
+    watched.observe(0)
+    assert monitor.told == ["query-migrate"]
+    assert "post-copy" in told[-1]
+
+
+def test_the_verdict_names_every_limit(clock: list[int]) -> None:
+    watched = keeper(Monitor(), [], deadline_ns=3 * S, max_throttle_percent=80, max_downtime_ms=300)
+    clock[0] = 2 * S
+    watched.observe(0)
+    result = Result(Progress.from_qmp({"status": "completed", "downtime": 412}), 80)
+    assert [(verdict.limit, verdict.kept, verdict.text) for verdict in watched.verdicts(result)] == [
+        ("deadline", True, "2 s of 3 s"),
+        ("max throttle", True, "80 % of 80 %"),
+        ("max downtime", False, "412 ms of 300 ms"),
+    ]
