@@ -143,6 +143,8 @@ class CpuQuota:
     def _delegate_cpu(self, home: Path) -> None:
         """Let groups below have quotas; the kernel allows that for threads of one process only."""
         control = home / "cgroup.subtree_control"
+        if "cpu" not in _content(home / "cgroup.controllers").split():
+            raise HostError(f"{home} has no cpu controller; write +cpu to cgroup.subtree_control of the group above it")
         if "cpu" not in control.read_text().split():
             self._guard.will_take_cpu_back(home)
             control.write_text("+cpu")

@@ -82,6 +82,8 @@ def carry_out(
 
         result = follow(monitor, observe, cancel_if_interrupted=order.uri is not None)
         recorder.end(result)
+        if not result.completed and not behind.converges_responsively:
+            tell("QEMU's destination serves one migration: start it anew before the next one")
         return replace(result, verdicts=tuple(keeper.verdicts(result)))
 
 

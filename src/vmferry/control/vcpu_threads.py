@@ -20,7 +20,7 @@ def vcpu_threads(monitor: QmpClient) -> list[int]:
     pid = monitor.peer_pid
     if pid is None:
         raise HostError("the monitor is no unix socket, so the VM may run on another host")
-    ours = _threads_of(pid, theirs) or _threads_of(_owner(min(theirs)), theirs)
+    ours = _threads_of(pid, theirs) or _threads_of(_qemu_of(min(theirs)), theirs)
     if len(ours) != len(theirs):
         raise HostError("the vCPU threads were not found on this host; is the VM in a container?")
     return sorted(ours)
@@ -28,15 +28,17 @@ def vcpu_threads(monitor: QmpClient) -> list[int]:
 
 def _threads_of(pid: int | None, theirs: set[int]) -> list[int]:
     """Return those threads of a process that have these ids in the process's own pid namespace."""
-    if pid is None or "qemu" not in _name(pid):
+    try:
+        tasks = list((_PROC / str(pid) / "task").iterdir())
+    except OSError:
         return []
-    return [int(path.name) for path in (_PROC / str(pid) / "task").iterdir() if _inner_id(path) in theirs]
+    return [int(path.name) for path in tasks if _inner_id(path) in theirs]
 
 
-def _owner(tid: int) -> int | None:
-    """Return the process of a thread; the peer of a monitor may be who opened its socket, such as libvirt."""
-    value = _status(_PROC / str(tid), "Tgid")
-    return int(value) if value else None
+def _qemu_of(tid: int) -> int | None:
+    """Return the process of a thread if it is a QEMU. Its monitor's socket may have been opened by libvirt."""
+    pid = _status(_PROC / str(tid), "Tgid")
+    return int(pid) if pid and "qemu" in _name(int(pid)) else None
 
 
 def _name(pid: int) -> str:
@@ -48,7 +50,8 @@ def _name(pid: int) -> str:
 
 
 def _inner_id(thread: Path) -> int:
-    return int(_status(thread, "NSpid").split()[-1])
+    """Return the id of a thread in its own pid namespace; 0 if it has ended."""
+    return int((_status(thread, "NSpid") or "0").split()[-1])
 
 
 def _status(process: Path, field: str) -> str:

@@ -1,0 +1,63 @@
+"""Whose threads they are is made sure of before any is slowed."""
+
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.errors import HostError
+
+
+class Monitor:
+    """Claims to be of a process and to have these vCPU threads."""
+
+    def __init__(self, peer_pid: int | None, *thread_ids: int) -> None:
+        self.peer_pid = peer_pid
+        self._thread_ids = thread_ids
+
+    def execute(self, command: str) -> list[dict[str, int]]:
+        return [{"cpu-index": index, "thread-id": thread_id} for index, thread_id in enumerate(self._thread_ids)]
+
+
+@pytest.fixture
+def thread_ids() -> Iterator[list[int]]:
+    """Two threads of this process."""
+    end = threading.Event()
+    threads = [threading.Thread(target=end.wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    yield [thread.native_id or 0 for thread in threads]
+    end.set()
+    for thread in threads:
+        thread.join()
+
+
+def threads(*claims: Any) -> list[int]:
+    return vcpu_threads(Monitor(*claims))  # type: ignore[arg-type]
+
+
+def test_threads_of_the_process_behind_the_monitor_are_found(thread_ids: list[int]) -> None:
+    assert threads(os.getpid(), *thread_ids) == sorted(thread_ids)
+
+
+def test_vcpus_that_share_a_thread_are_slowed_once(thread_ids: list[int]) -> None:
+    assert threads(os.getpid(), thread_ids[0], thread_ids[0]) == [thread_ids[0]]
+
+
+def test_a_monitor_that_may_be_of_another_host_is_not_believed(thread_ids: list[int]) -> None:
+    with pytest.raises(HostError, match="may run on another host"):
+        threads(None, *thread_ids)
+
+
+def test_threads_of_another_program_are_left_alone(thread_ids: list[int]) -> None:
+    """The same numbers as those of a QEMU in another pid namespace."""
+    with pytest.raises(HostError, match="not found on this host"):
+        threads(1, *thread_ids)
+
+
+def test_a_vm_without_threads_is_refused() -> None:
+    with pytest.raises(HostError, match="no vCPU threads"):
+        threads(os.getpid())
