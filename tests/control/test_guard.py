@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.memory_vm import MemoryVm
+from tests.support.monitor_thread import monitor_thread
 from tests.support.wait import wait_until
 from vmferry.control.guard import Guard
 from vmferry.errors import HostError
@@ -82,3 +84,25 @@ def test_nothing_more_is_changed_without_a_guard(tmp_path: Path) -> None:
         for _ in range(2):
             guard.will_write(tmp_path / "value", "x")
     guard.close()
+
+
+def test_commands_are_sent_once_the_driver_is_dead(path: Path, vm: MemoryVm) -> None:
+    """As long as it lives it sends them itself, over the one connection that QEMU has for it."""
+    with monitor_thread(vm, f"unix:{path}"):
+        for sent in (True, False):
+            with Guard() as guard:
+                guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 77})
+                if sent:
+                    guard.sent()
+            assert vm.parameters.downtime_limit == (300 if sent else 77)
+
+
+def test_the_controller_is_taken_back_unless_others_use_it(tmp_path: Path) -> None:
+    for name in ("used", "free"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "used" / "group").mkdir()
+    with Guard() as guard:
+        guard.will_take_cpu_back(tmp_path / "used")
+        guard.will_take_cpu_back(tmp_path / "free")
+    assert not (tmp_path / "used" / "cgroup.subtree_control").exists()
+    assert (tmp_path / "free" / "cgroup.subtree_control").read_text() == "-cpu"

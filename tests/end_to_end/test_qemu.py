@@ -14,8 +14,9 @@ from tests.support.wait import wait_until
 from vmferry.control.actuators import DirtyLimitThrottle, Vm
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
-from vmferry.control.drive import Progress, Result, ask
+from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel
 from vmferry.control.guard import Guard
+from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
 from vmferry.control.qmp_client import QmpClient
 from vmferry.control.settings import Settings
@@ -167,6 +168,28 @@ def test_what_is_not_possible_is_refused_before_anything_is_done(lab: Lab) -> No
     with pytest.raises(UsageError, match="--attach"):
         pair.driven(order(pair.uri))
     assert ask(pair.source.monitor).running
+
+
+@needs_kvm
+def test_what_is_in_post_copy_is_never_cancelled(lab: Lab) -> None:
+    """The guest runs on the destination while most of its memory is still here."""
+    pair = start_pair(lab)
+    pair.source.monitor.execute("migrate-set-parameters", ENDLESS | {"max-postcopy-bandwidth": 8 * MIB})
+    for vm in (pair.source, pair.destination):
+        vm.monitor.execute(
+            "migrate-set-capabilities", {"capabilities": [{"capability": "postcopy-ram", "state": True}]}
+        )
+    pair.source.monitor.execute("migrate", {"uri": pair.uri})
+    pair.source.monitor.execute("migrate-start-postcopy")
+    wait_until(lambda: ask(pair.source.monitor).status == "postcopy-active")
+    assert not cancel(pair.source.monitor)
+    told: list[str] = []
+    limits = Limits(deadline_ns=1)
+    with QmpClient.connect(pair.address) as monitor:
+        result = carry_out(monitor, Order(uri=None, limits=limits), ignore, told.append)
+    assert told[-1] == IN_POSTCOPY
+    assert result.completed
+    pair.destination.check_memory()
 
 
 @needs_kvm

@@ -37,7 +37,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
                 return progress
 
             try:
-                result = follow(monitor, observe, cancel_if_interrupted=False)
+                result = follow(monitor, observe, interrupted=None)
             except KeyboardInterrupt:
                 raise MigrationError("stopped watching; the migration goes on") from None
         recorder.end(result)

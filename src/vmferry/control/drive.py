@@ -13,6 +13,7 @@ from vmferry.convergence.policy import Variant
 from vmferry.errors import MigrationError
 
 POLL_INTERVAL_S = 0.1
+IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the guest, so it goes on"
 _FIGURES_POLLS = 10
 _END_STATES = frozenset({"completed", "failed", "cancelled"})
 
@@ -131,11 +132,16 @@ def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], object]) -> 
         return progress
 
     monitor.execute("migrate", {"uri": uri})
-    return follow(monitor, observe, cancel_if_interrupted=True)
+    return follow(monitor, observe, lambda: cancel(monitor))
 
 
-def follow(monitor: QmpClient, observe: Callable[[Progress], Progress], *, cancel_if_interrupted: bool) -> Result:
-    """Follow a running migration to its end. `observe` is called with every poll and may complete what it says."""
+def follow(
+    monitor: QmpClient, observe: Callable[[Progress], Progress], interrupted: Callable[[], object] | None
+) -> Result:
+    """Follow a running migration to its end. `observe` is called with every poll and may complete what it says.
+
+    KeyboardInterrupt calls `interrupted` and following goes on; without it, it is raised.
+    """
     max_throttle_percent = 0
     while True:
         try:
@@ -144,9 +150,9 @@ def follow(monitor: QmpClient, observe: Callable[[Progress], Progress], *, cance
                     return Result(progress, max_throttle_percent)
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except KeyboardInterrupt:
-            if not cancel_if_interrupted:
+            if interrupted is None:
                 raise
-            cancel(monitor)
+            interrupted()
 
 
 def polls(monitor: QmpClient) -> Iterator[Progress]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmferry.control.drive import Result, Verdict, cancel
+from vmferry.control.drive import IN_POSTCOPY, Result, Verdict, cancel
 from vmferry.control.qmp_client import QmpClient
 from vmferry.units import format_duration
 
@@ -121,7 +121,7 @@ class LimitKeeper:
         self._tell(f"{reason}: {self._limits.on_limit}")
         if self._limits.on_limit is OnLimit.CANCEL:
             if not cancel(self._monitor):
-                self._tell("it is in post-copy, where cancelling would lose the guest, so it goes on")
+                self._tell(IN_POSTCOPY)
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
             allowed_ms = self._limits.max_downtime_ms or _MS_MAX
             self._monitor.execute("migrate-set-parameters", {"downtime-limit": allowed_ms})

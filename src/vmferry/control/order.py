@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vmferry.control.actuators import Throttle, Vm, choose_throttle
 from vmferry.control.behind import Behind
-from vmferry.control.drive import Progress, Result, ask, follow, variant_settings
+from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, variant_settings
 from vmferry.control.guard import Guard
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
 from vmferry.control.qmp_client import QmpClient
@@ -80,7 +80,11 @@ def carry_out(
             keeper.observe(seen.throttle_percent)
             return steered.observe(seen) if steered else seen
 
-        result = follow(monitor, observe, cancel_if_interrupted=order.uri is not None)
+        def interrupted() -> None:
+            if not cancel(monitor):
+                tell(IN_POSTCOPY)
+
+        result = follow(monitor, observe, interrupted if order.uri is not None else None)
         recorder.end(result)
         if not result.completed and not behind.converges_responsively:
             tell("QEMU's destination serves one migration: start it anew before the next one")
