@@ -37,6 +37,8 @@ class Throttle(Protocol):
     """One of MEANS."""
     description: str
     """What it does, for people."""
+    told_by_qemu: bool
+    """True if `query-migrate` tells the throttle in force."""
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
@@ -55,6 +57,7 @@ class CgroupThrottle:
     """Gives every vCPU thread a CPU quota. The cgroups are made at once, the threads enter when they are slowed."""
 
     name = "cgroup"
+    told_by_qemu = False
 
     def __init__(self, vm: Vm) -> None:
         """Make the cgroups. Raises HostError if it is not possible or not permitted."""
@@ -74,6 +77,7 @@ class DirtyLimitThrottle:
     """Limits how fast each vCPU may dirty memory, by QEMU's `set-vcpu-dirty-limit`; vCPUs that only read run on."""
 
     name = "dirty-limit"
+    told_by_qemu = False
 
     def __init__(self, vm: Vm) -> None:
         """Find out whether the VM can. Raises HostError if not."""
@@ -110,6 +114,7 @@ class AutoConvergeThrottle:
     """
 
     name = "auto-converge"
+    told_by_qemu = True
     description = "QEMU's own auto-converge, told how far to go; it obeys at its own dirty syncs only"
 
     def __init__(self, vm: Vm) -> None:

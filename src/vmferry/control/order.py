@@ -168,7 +168,7 @@ class _Steered:
 
     def complete(self, progress: Progress) -> Progress:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
-        ours = 0 if self._failed else self._steering.throttle_percent
+        ours = 0 if self._failed or self._throttle.told_by_qemu else self._steering.throttle_percent
         return replace(
             progress,
             throttle_percent=max(progress.throttle_percent, ours),

@@ -1,0 +1,130 @@
+"""Which measurement is asked for, and what is made of the answer. That QEMU understands it is in tests/end_to_end."""
+
+from typing import Any
+
+import pytest
+
+from vmferry.control.behind import Behind, Schema
+from vmferry.control.sensors import DirtyRateSensor
+from vmferry.errors import CommandError, HostError
+
+MIB = 1 << 20
+MODES = ["page-sampling", "dirty-bitmap", "dirty-ring"]
+
+
+def behind(*arguments: str, modes: list[str] = MODES, kvm: bool = True) -> Behind:
+    """A VM whose calc-dirty-rate has these arguments beside calc-time; none at all without any."""
+    members = [{"name": "calc-time", "type": "int"}, *({"name": name, "type": name} for name in arguments)]
+    entries: list[dict[str, Any]] = [
+        {"name": "calc-dirty-rate", "meta-type": "command", "arg-type": "1"},
+        {"name": "1", "meta-type": "object", "members": members},
+        {"name": "mode", "meta-type": "enum", "values": modes},
+    ]
+    return Behind("QEMU 7.2.0", Schema(entries if arguments else []), {}, {}, kvm)
+
+
+class Monitor:
+    """Refuses some modes, and answers query-dirty-rate with these in turn."""
+
+    def __init__(self, *answers: dict[str, Any], refuses: tuple[str, ...] = ()) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self._answers = list(answers)
+        self._refuses = refuses
+
+    def execute(self, command: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+        if command == "query-dirty-rate":
+            return self._answers.pop(0)
+        assert command == "calc-dirty-rate"
+        assert arguments
+        if arguments.get("mode") in self._refuses:
+            raise CommandError("not enabled", "GenericError")
+        self.asked.append(arguments)
+        return {}
+
+
+def sensor(monitor: Monitor, vm: Behind, window_ms: int = 1000) -> DirtyRateSensor:
+    return DirtyRateSensor(monitor, vm, window_ms)  # type: ignore[arg-type]
+
+
+def measured(mib_per_s: int) -> dict[str, Any]:
+    return {"status": "measured", "dirty-rate": mib_per_s}
+
+
+@pytest.mark.parametrize(
+    ("vm", "refuses", "asked"),
+    [
+        (behind("mode"), (), {"calc-time": 1, "mode": "dirty-ring"}),
+        (behind("mode"), ("dirty-ring",), {"calc-time": 1, "mode": "dirty-bitmap"}),
+        (behind("mode"), ("dirty-ring", "dirty-bitmap"), {"calc-time": 1, "mode": "page-sampling"}),
+        (behind("mode", kvm=False), (), {"calc-time": 1, "mode": "page-sampling"}),
+        (behind("mode", modes=MODES[:2]), (), {"calc-time": 1, "mode": "dirty-bitmap"}),
+        (behind("sample-pages"), (), {"calc-time": 1}),
+        (
+            behind("mode", "calc-time-unit"),
+            ("dirty-ring",),
+            {"calc-time": 700, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"},
+        ),
+    ],
+)
+def test_the_best_mode_that_is_allowed_is_used(vm: Behind, refuses: tuple[str, ...], asked: dict[str, Any]) -> None:
+    monitor = Monitor(*[{"status": "unstarted"}] * 2, refuses=refuses)
+    assert sensor(monitor, vm, 700).start()
+    assert monitor.asked == [asked]
+
+
+def test_a_refusal_of_every_mode_is_an_error() -> None:
+    monitor = Monitor(*[{"status": "unstarted"}] * 3, refuses=tuple(MODES))
+    with pytest.raises(CommandError, match="not enabled"):
+        sensor(monitor, behind("mode")).start()
+
+
+def test_others_that_measure_are_waited_for() -> None:
+    monitor = Monitor({"status": "measuring"}, refuses=("dirty-ring",))
+    waiting = sensor(monitor, behind("mode"))
+    assert not waiting.start()
+    assert not waiting.measuring
+    assert waiting.mode == "dirty-ring"
+
+
+def test_a_measurement_takes_its_time() -> None:
+    monitor = Monitor({"status": "measuring"}, measured(300))
+    measuring = sensor(monitor, behind("mode"))
+    measuring.start()
+    assert measuring.fetch() is None
+    rate = measuring.fetch()
+    assert rate
+    assert rate.dirty_bytes_per_s == 300 * MIB
+    assert not measuring.measuring
+
+
+@pytest.mark.parametrize(
+    ("found_by_qemu", "expected"), [(250 * MIB, 250), (50 * MIB, 100), (5000 * MIB, 800), (0, 100)]
+)
+def test_samples_are_corrected_by_what_the_migration_finds(found_by_qemu: int, expected: int) -> None:
+    """Upwards only, and not beyond reason."""
+    monitor = Monitor(measured(100), measured(100))
+    sampling = sensor(monitor, behind("mode", kvm=False))
+    sampling.start()
+    sampling.fetch()
+    sampling.calibrate(found_by_qemu)
+    sampling.start()
+    rate = sampling.fetch()
+    assert rate
+    assert rate.dirty_bytes_per_s == expected * MIB
+
+
+def test_a_log_needs_no_correction() -> None:
+    monitor = Monitor(measured(100), measured(100))
+    logging = sensor(monitor, behind("mode"))
+    logging.start()
+    logging.fetch()
+    logging.calibrate(500 * MIB)
+    logging.start()
+    rate = logging.fetch()
+    assert rate
+    assert rate.dirty_bytes_per_s == 100 * MIB
+
+
+def test_a_qemu_that_cannot_measure_is_refused() -> None:
+    with pytest.raises(HostError, match=r"QEMU 7\.2\.0 cannot measure its dirty rate"):
+        sensor(Monitor(), behind())
