@@ -128,7 +128,7 @@ class CpuQuota:
         """Make a new group for a thread below its own."""
         home = group_of(thread_id, self._hierarchy)
         if home.name.startswith(PREFIX):
-            raise HostError(f"the VM is slowed already, by {home}; end that driver first")
+            raise HostError(f"its threads are in {home} already; end the driver that did it, or see docs/qemu.md")
         group = home / f"{PREFIX}{thread_id}"
         with _explained("cannot make a control group in", home):
             if self._hierarchy.version == 2:

@@ -29,11 +29,10 @@ class Guard:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "vmferry.control.guard"],
+            [sys.executable, "-P", "-m", "vmferry.control.guard"],  # whatever lies in the working directory
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
-            cwd="/",
         )
         assert self._process.stdin
         assert self._process.stdout
