@@ -105,5 +105,5 @@ def test_a_container_sees_a_part_of_the_tree(tmp_path: Path) -> None:
 
 def test_no_permission_is_one_line_that_names_the_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vmferry.control.cgroup.group_of", lambda thread_id, hierarchy: tmp_path / "nowhere")
-    with Guard() as guard, pytest.raises(HostError, match=r"cannot make a control group in .*nowhere"):
+    with Guard() as guard, pytest.raises(HostError, match=r"threads of .*nowhere may not be moved"):
         CpuQuota([1], guard, Hierarchy(1, tmp_path, "/"))

@@ -1,9 +1,10 @@
 """Stock QEMU driven from outside: it converges, and whatever happens, the VM is left as it was found."""
 
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,12 +90,19 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-def start_pair(lab: Lab, accel: str = "kvm", vcpu_count: int = 1, stress_mib: int = 48, mode: str = "touch") -> Pair:
+def start_pair(
+    lab: Lab,
+    accel: str = "kvm",
+    vcpu_count: int = 1,
+    stress_mib: int = 48,
+    mode: str = "touch",
+    options: Sequence[str] = (),
+) -> Pair:
     drive_socket = lab.directory / "drive.qmp"
     uri = f"unix:{lab.directory / 'incoming.sock'}"
     load: dict[str, Any] = {"accel": accel, "vcpu_count": vcpu_count, "stress_mib": stress_mib, "mode": mode}
     destination = lab.start([*stress_command(**load), "-incoming", uri], "destination")
-    source = lab.start(stress_command(**load, drive_socket=str(drive_socket)), "source")
+    source = lab.start([*stress_command(**load, drive_socket=str(drive_socket)), *options], "source")
     source.wait_for_passes(1)
     return Pair(source, destination, f"unix:{drive_socket}", uri)
 
@@ -124,9 +132,16 @@ def test_a_guest_without_kvm_converges_as_well(lab: Lab) -> None:
 
 
 @needs_kvm
-def test_qemus_own_auto_converge_can_be_told_how_far_to_go(lab: Lab) -> None:
-    pair = start_pair(lab)
-    result = pair.driven(order(pair.uri, throttle_by="auto-converge", cpu_throttle_initial=90))
+def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far_to_go(lab: Lab) -> None:
+    """A monitor that is no unix socket may be another host's, where the threads have the same numbers."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        address = f"tcp:127.0.0.1:{probe.getsockname()[1]}"
+    pair = replace(start_pair(lab, options=["-qmp", f"{address},server=on,wait=off"]), address=address)
+    told: list[str] = []
+    result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
+    assert "QEMU's own auto-converge" in told[0]
+    assert told[1].startswith("not by cgroup: the monitor is no unix socket")
+    assert told[2].startswith("not by dirty-limit: ")
     assert result.completed, result
     assert result.max_throttle_percent >= 90
     pair.destination.check_memory()

@@ -6,6 +6,7 @@ are shorter, because a guest stands still for most of a period. Unlike QEMU's ow
 while it holds QEMU's big lock; the monitor and the migration then wait for a period at most.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -129,6 +130,10 @@ class CpuQuota:
         home = group_of(thread_id, self._hierarchy)
         if home.name.startswith(PREFIX):
             raise HostError(f"its threads are in {home} already; end the driver that did it, or see docs/qemu.md")
+        if not os.access(home / self._hierarchy.threads_file, os.W_OK):
+            raise HostError(
+                f"threads of {home} may not be moved; run as root, or as the user that the group is given to"
+            )
         group = home / f"{PREFIX}{thread_id}"
         with _explained("cannot make a control group in", home):
             if self._hierarchy.version == 2:
