@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from bench.cgroup_v2 import build
 from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
@@ -88,3 +89,12 @@ def test_stock_qemu(words: list[str], names: set[str], tmp_path: Path) -> None:
     result = CliRunner().invoke(qemu, [*options, *words])
     assert result.exit_code == 0, result.output
     assert names <= samples_of(tmp_path / "samples").keys()
+
+
+def test_the_archive_for_cgroup_v2_is_whole() -> None:
+    """The kernel that would boot it is not at hand."""
+    archive = build()
+    assert archive.startswith(b"070701")
+    assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
+    for name in (b"init\0", b"lib64/ld-linux-x86-64.so.2\0", b"vmferry/vmferry/control/cgroup.py\0"):
+        assert name in archive
