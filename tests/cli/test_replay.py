@@ -39,6 +39,17 @@ def test_scripts_get_the_figures_and_the_doubts() -> None:
     assert run["total_time_ms"] > recorded["total_time_ms"]
 
 
+def test_what_lies_beyond_the_recording_is_named() -> None:
+    labels = ["original", "background-sync+responsive-throttle"]
+    answer = replay(REAL, *(word for label in labels for word in ("--variant", label)))
+    assert "It runs for longer with original; there the recording's later half repeats" in " ".join(
+        answer.stdout.split()
+    )
+    runs = [msgspec.json.decode(line) for line in replay(REAL, "--json").stdout.splitlines()]
+    outlasting = {run["label"] for run in runs if run["outlasts_recording"]}
+    assert outlasting == {"original", "background-sync", "periodic-sync"}
+
+
 def test_a_journal_of_several_is_asked_which(tmp_path: Path) -> None:
     path = tmp_path / "twice"
     path.write_bytes(gzip.decompress(REAL.read_bytes()) * 2)

@@ -2,17 +2,21 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
-from vmferry.migration.journal import read_migration
+from vmferry.migration.journal import Entry, read_migration
 from vmferry.simulation.replay import read_replay
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario
 
 DATA = Path(__file__).parents[1] / "data"
 REAL = DATA / "busy-guest.jsonl.gz"
-"""A KVM guest of 128 MiB that rewrote 64 MiB, migrated at 60 MiB/s."""
+"""A KVM guest of 256 MiB that rewrote 64 MiB, migrated at 60 MiB/s."""
+ENTRIES = read_migration(REAL).entries
 
 RESPONSIVE = "background-sync+responsive-throttle"
 TOLERANCE = {"sweep": 0.1, "uniform": 0.15, "hot-cold": 0.15}
@@ -51,10 +55,56 @@ def test_another_link_is_foretold() -> None:
 
 
 def test_a_real_migration_is_replayed_as_it_was() -> None:
-    migration = read_migration(REAL)
-    replayed = simulate(read_replay(migration.entries, "x", {}, {}).scenario, RESPONSIVE)
-    recorded_ns = migration.entries[-1].time_ns - migration.entries[0].time_ns
+    replayed = simulate(read_replay(ENTRIES, "x", {}, {}).scenario, RESPONSIVE)
+    recorded_ns = ENTRIES[-1].time_ns - ENTRIES[0].time_ns
     assert replayed.total_time_ms == pytest.approx(recorded_ns / 1e6, rel=0.1)
+
+
+def test_a_link_that_waited_for_the_scan_of_zero_memory_is_not_slow() -> None:
+    text = """
+    name = "mostly zero"
+    link = { rate = "10Gbit/s" }
+    [guest]
+    memory = "16G"
+    vcpus = 2
+    zero-scan-rate = "1100MiB/s"
+    loads = [{ pattern = "sweep", memory = "800M", write-rate = "20MB/s" }]
+    """
+    recorded = simulate(parse_scenario(text.encode(), "x"), "original")
+    replay = read_replay(recorded.entries, "x", {}, {})
+    replayed = simulate(replay.scenario, "original")
+    assert not replay.link_rate_is_lower_bound
+    assert replay.scenario.link_model().bytes_per_s == pytest.approx(1.25e9, rel=0.1)
+    assert replayed.total_time_ms == pytest.approx(recorded.total_time_ms, rel=0.05)
+    assert replayed.downtime_ms == pytest.approx(recorded.downtime_ms, rel=0.2)
+
+
+def test_a_link_that_sent_next_to_nothing_is_only_known_from_below() -> None:
+    text = (
+        'name = "x"\nguest = { memory = "64M", vcpus = 1, loads = [{ pattern = "idle" }] }\nlink = { rate = "1Gbit/s" }'
+    )
+    recorded = simulate(parse_scenario(text.encode(), "x"), "original")
+    assert read_replay(recorded.entries, "x", {}, {}).link_rate_is_lower_bound
+
+
+@given(st.data())
+def test_numbers_that_cannot_be_are_refused_or_harmless(data: st.DataObject) -> None:
+    entries = list(ENTRIES)
+    for _ in range(data.draw(st.integers(1, 5))):
+        index = data.draw(st.integers(0, len(entries) - 1))
+        time_ns, event = entries[index].time_ns, entries[index].event
+        number = data.draw(st.sampled_from([0, -1, 1, 2**31, 2**62, 2**63 - 1, -(2**63), 10**30]))
+        names = [name for name in event.__struct_fields__ if type(getattr(event, name)) is int]
+        if name := data.draw(st.sampled_from([*names, ""])):
+            event = msgspec.structs.replace(event, **{name: number})
+        else:
+            time_ns = number
+        entries[index] = Entry(time_ns, event)
+    try:
+        read_replay(entries, "here", {}, {})
+    except UsageError as error:
+        assert str(error).startswith("here: ")
+        assert "\n" not in str(error)
 
 
 def test_a_scenario_file_names_a_journal_beside_it(tmp_path: Path) -> None:
@@ -76,6 +126,8 @@ def test_a_scenario_file_names_a_journal_beside_it(tmp_path: Path) -> None:
         ('{ pattern = "trace" }', "journal = 'FILE'"),
         ('{ pattern = "sweep", journal = "x" }', "journal = 'FILE'"),
         ('{ pattern = "trace", journal = "nowhere" }', "nowhere"),
+        (f'{{ pattern = "trace", journal = "{REAL}", memory = "64M" }}', "only duration"),
+        (f'{{ pattern = "trace", journal = "{REAL}", write-rate = "1GB/s" }}', "only duration"),
     ],
 )
 def test_a_trace_without_its_journal_is_refused(load: str, named: str) -> None:
@@ -90,5 +142,5 @@ def test_a_trace_without_its_journal_is_refused(load: str, named: str) -> None:
 )
 def test_what_cannot_be_is_named(parameters: dict[str, object], link: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=f"^here: .*{named}"):
-        scenario = read_replay(read_migration(REAL).entries, "here", parameters, link).scenario
+        scenario = read_replay(ENTRIES, "here", parameters, link).scenario
         scenario.migration_parameters("original")

@@ -98,6 +98,15 @@ def test_syncs_of_nothing_written_make_an_idle_guest() -> None:
     assert written(Trace(read_trace(journal([(SECOND, 0), (SECOND, 0)]), "x")), SECOND) == 0
 
 
+@pytest.mark.parametrize(
+    "samples", [[(SECOND, 0), (SECOND, 1), (SECOND, 0)], [(SECOND, 0), (SECOND // 100, 5)], [(1, 0), (1, 1)]]
+)
+def test_a_guest_that_seldom_writes_is_not_one_that_never_does(samples: list[tuple[int, int]]) -> None:
+    trace = read_trace(journal(samples), "x")
+    assert 1 <= trace.written_pages <= 5
+    assert trace.recorded_ns >= sum(wall_ns for wall_ns, _ in samples)
+
+
 @pytest.mark.parametrize(("short", "lower_bound"), [(9_900, True), (5_000, False)])
 def test_a_write_rate_that_is_only_known_from_below_is_marked(short: int, lower_bound: bool) -> None:
     trace = read_trace(journal([(4 * SECOND, 10_000), (SECOND, short)]), "x")

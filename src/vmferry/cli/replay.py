@@ -32,6 +32,7 @@ _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _SAME = 0.02
 _LIMITED = 0.95
+_MUCH_LONGER = 1.2
 
 
 @click.command("replay", short_help="What if? A recorded guest under another policy or link.")
@@ -78,11 +79,12 @@ def command(
             "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
         }
         for run in runs:
-            click.echo(msgspec.json.encode(figures(run) | doubts))
+            outlasts = {"outlasts_recording": run is not runs[0] and _outlasts(run, replay)}
+            click.echo(msgspec.json.encode(figures(run) | doubts | outlasts))
         return
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
     unchanged = not changed_link and not changed_parameters
-    remarks = [*_remarks(replay), *(_how_close(*runs) if unchanged else ())]
+    remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(*runs) if unchanged else ())]
     click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
     Console(highlight=False).print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
@@ -141,10 +143,29 @@ def _remarks(replay: Replay) -> Iterator[str]:
             "are lower bounds, and it may not converge at all."
         )
     if replay.link_rate_is_lower_bound:
-        yield "The link may be faster: max-bandwidth held the migration back. Give --rate if you know it."
+        yield (
+            "The link may be faster: max-bandwidth held the migration back, or too little was sent to tell. "
+            "Give --rate if you know it."
+        )
     limit = scenario.parameters.get("max-bandwidth", 0)
     if isinstance(limit, int) and 0 < limit < rate * _LIMITED:
         yield f"max-bandwidth allows {format_rate(limit)} of it while the guest runs; --max-bandwidth 0 lifts that."
+
+
+def _outlasting(runs: Sequence[RunSeries], replay: Replay) -> Iterator[str]:
+    """Say where the answer rests on what the guest may have done after the recording."""
+    labels = [run.label for run in runs if _outlasts(run, replay)]
+    if labels:
+        yield (
+            f"The recording holds {format_duration(replay.trace.recorded_ns)} of the guest's CPU time. It runs for "
+            f"longer with {', '.join(labels)}; there the recording's later half repeats, and a change of load after "
+            "its end is not known."
+        )
+
+
+def _outlasts(run: RunSeries, replay: Replay) -> bool:
+    cpu_s = run.total_s * (1 - run.work_lost_percent / 100)
+    return cpu_s * _NS_PER_S > _MUCH_LONGER * replay.trace.recorded_ns
 
 
 def _how_close(recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:

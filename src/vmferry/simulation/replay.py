@@ -1,12 +1,14 @@
 """Makes a scenario of a recorded migration: its guest, its link and its parameters, to be changed and simulated.
 
 What the journal does not tell is taken as it costs least: a link that was never used to the full is as fast as it was
-seen at its fastest, and its latency is half of the time in which the hand-over was confirmed.
+seen at its fastest, and its latency is half of the time in which the hand-over was confirmed. In a first pass over
+memory that is zero in the main, the link waits for the scan; it is as fast as where the pages were sent.
 """
 
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -22,6 +24,10 @@ from vmferry.units import parse_duration_ns
 _NS_PER_S = 1_000_000_000
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16
+_MIN_LINK_BYTES = 1 << 20
+"""Fewer bytes than this tell nothing of a link."""
+_WAITING = 0.5
+"""A window is one of waiting if it is slower than this share of the window that sent the median byte."""
 _AT_LIMIT = 0.8
 _MAX_JITTER = 0.9
 _THROTTLE_SLICE = "10ms"
@@ -40,7 +46,7 @@ class Replay:
     trace: DirtyTrace
     """How its guest writes."""
     link_rate_is_lower_bound: bool
-    """True if `max-bandwidth` kept the migration from using the whole link, and the hand-over was too short to tell."""
+    """True if the link was never used to the full: `max-bandwidth` was in force or next to nothing was sent."""
 
 
 def read_replay(
@@ -92,7 +98,7 @@ class _Recorded:
         self._syncs = [entry.event for entry in entries if isinstance(entry.event, Synced)]
         self._ended = next((entry.event for entry in entries if isinstance(entry.event, Ended)), None)
         self._first_pass, later = _split_windows(entries)
-        self._busy = later if len(later) >= _MIN_WINDOWS else [*self._first_pass, *later]
+        self._busy = later if len(later) >= _MIN_WINDOWS else _without_waiting([*self._first_pass, *later])
         """Windows in which nothing but sending took time, if there are such."""
 
     def link(self) -> dict[str, Any]:
@@ -107,7 +113,7 @@ class _Recorded:
     def link_rate(self) -> tuple[float, bool]:
         """Return bytes per second, and whether the link may be faster."""
         if not self._limited():
-            return _rate(self._busy), False
+            return _rate(self._busy), _sums(self._busy)[0] < _MIN_LINK_BYTES
         hand_over = self._hand_over_rate()
         return max(hand_over, _rate(self._busy)), not hand_over
 
@@ -153,6 +159,21 @@ def _split_windows(entries: Sequence[Entry]) -> tuple[list[BandwidthWindow], lis
     return first_pass, later
 
 
+def _without_waiting(windows: Sequence[BandwidthWindow]) -> list[BandwidthWindow]:
+    """Return the windows in which the link was used rather than memory scanned."""
+    by_speed = sorted(windows, key=_speed)
+    passed_bytes = accumulate(window.sent_bytes for window in by_speed)
+    half = _sums(windows)[0] / 2
+    median = next(
+        (_speed(window) for window, passed in zip(by_speed, passed_bytes, strict=True) if passed >= half), 0.0
+    )
+    return [window for window in windows if _speed(window) >= _WAITING * median]
+
+
+def _speed(window: BandwidthWindow) -> float:
+    return window.sent_bytes / window.duration_ns
+
+
 def _sums(windows: Sequence[BandwidthWindow]) -> tuple[int, int]:
     return sum(window.sent_bytes for window in windows), sum(window.duration_ns for window in windows)
 
@@ -164,5 +185,5 @@ def _rate(windows: Sequence[BandwidthWindow]) -> float:
 
 def _scatter(windows: Sequence[BandwidthWindow]) -> float:
     """Return the standard deviation of the windows' rates as a share of their mean."""
-    rates = [window.sent_bytes / window.duration_ns for window in windows]
+    rates = [_speed(window) for window in windows]
     return statistics.pstdev(rates) / statistics.fmean(rates) if any(rates) else 0.0

@@ -189,6 +189,12 @@ class Scenario(_Model, frozen=True):
             if load.used_bytes() > parse_size(self.guest.memory):
                 memory = format_size(load.used_bytes()) if load.trace else load.memory
                 raise UsageError(f"guest.loads[{number}].memory is {memory}, the guest has {self.guest.memory}")
+            if load.trace and load != LoadScenario(
+                pattern="trace", duration=load.duration, journal=load.journal, trace=load.trace
+            ):
+                raise UsageError(
+                    f"guest.loads[{number}]: a trace writes as its journal tells; only duration can be set"
+                )
             parse_rate(load.write_rate)
             if parse_duration_ns(load.duration) <= 0:
                 raise UsageError(f"guest.loads[{number}].duration is {load.duration}, it must be longer than 0")

@@ -66,6 +66,11 @@ class DirtyTrace(msgspec.Struct, frozen=True):
         return sum(pages for pages, _ in self.sweeps)
 
     @property
+    def recorded_ns(self) -> int:
+        """CPU time that was recorded; what the guest does after that is not known."""
+        return sum(cpu_ns for cpu_ns, _ in self.steps)
+
+    @property
     def pages_per_s(self) -> float:
         """How fast the guest writes pages in its shortest sample, not throttled."""
         return self.curve(self.shortest_ns) * _NS_PER_S / self.shortest_ns
@@ -152,7 +157,8 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
     samples = list(dirty_samples(entries, started.page_count, where))
     if not samples:
         raise UsageError(f"{where}: the migration ended in its first pass over the memory; there is nothing to replay")
-    points = _means([sample for sample in samples if sample.wall_ns >= _MIN_SAMPLE_NS] or samples)
+    long = [sample for sample in samples if sample.wall_ns >= _MIN_SAMPLE_NS]
+    points = _means(long if any(sample.pages for sample in long) else samples)
     corners = _corners(points)
     most_pages = max(sample.pages for sample in samples)
     fullest = most_pages / corners[-1][1] if most_pages else 1.0
@@ -188,7 +194,10 @@ def dirty_samples(entries: Iterable[Entry], page_count: int, where: str) -> Iter
 
 
 def _means(samples: Iterable[DirtySample]) -> list[tuple[int, int]]:
-    """Return the mean CPU time and pages of samples of about equal CPU time, rising."""
+    """Return the mean CPU time and pages of samples of about equal CPU time, rising.
+
+    A guest that seldom writes is not one that never does: where there was a page, the mean is at least one.
+    """
     groups: dict[int, list[DirtySample]] = {}
     for sample in samples:
         throttled = sample.cpu_ns < sample.wall_ns
@@ -197,7 +206,7 @@ def _means(samples: Iterable[DirtySample]) -> list[tuple[int, int]]:
     return sorted(
         (
             sum(sample.cpu_ns for sample in group) // len(group),
-            sum(sample.pages for sample in group) // len(group),
+            max(sum(sample.pages for sample in group) // len(group), any(sample.pages for sample in group)),
         )
         for group in groups.values()
     )
