@@ -12,6 +12,8 @@ from vmferry.control.drive import Progress, Result, drive, set_up, variant_setti
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import CommandError, HostError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
+from vmferry.transport.sockets import connect
+from vmferry.transport.uri import parse_uri
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
@@ -291,8 +293,8 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
 def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     for garbage in (b"GET / HTTP/1.1\r\n\r\n" * 10, b"", bytes(100), b"\xff" * 5000):
-        with socket.socket(socket.AF_UNIX) as stranger:
-            stranger.connect(uri.removeprefix("unix:"))
+        with connect(parse_uri(uri), lambda: None) as stranger:
+            stranger.settimeout(60)
             stranger.sendall(garbage)
             stranger.shutdown(socket.SHUT_WR)
             with suppress(ConnectionError):

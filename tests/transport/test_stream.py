@@ -13,7 +13,7 @@ import pytest
 from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError, PeerError, UsageError
 from vmferry.memory.ranges import PageRuns
-from vmferry.transport.sockets import accept, connect, listen
+from vmferry.transport.sockets import accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
 from vmferry.wire.messages import Failed, Finish, Pages, Ready, State
@@ -182,3 +182,18 @@ def test_a_port_in_use_is_one_clear_line() -> None:
         port = listener.getsockname()[1]
         with pytest.raises(ChannelError, match=f"cannot listen at tcp:127.0.0.1:{port}: Address already in use"):
             listen(TcpAddress("127.0.0.1", port))
+
+
+def test_port_0_is_any_free_one_and_the_listener_tells_which() -> None:
+    with listen(parse_uri("tcp:127.0.0.1:0")) as listener:
+        address = local_address(listener)
+        assert isinstance(address, TcpAddress)
+        assert address.port
+        with connect(address, lambda: None), accept(listener, lambda: None):
+            pass
+
+
+def test_a_unix_listener_tells_its_path(tmp_path: Path) -> None:
+    address = UnixAddress(str(tmp_path / "socket"))
+    with listen(address) as listener:
+        assert local_address(listener) == address

@@ -137,10 +137,10 @@ class Lab:
     def start_pair(self, vm_options: Sequence[str], boot_options: Sequence[str]) -> tuple[VmProcess, VmProcess, str]:
         """Start a source that boots and a destination that waits; return both and the destination's uri."""
         command = [*VM_COMMAND, *vm_options]
-        uri = f"unix:{self.directory / 'incoming.sock'}"
-        destination = self.start([*command, "--incoming", uri], "destination")
+        destination = self.start([*command, "--incoming", "tcp:127.0.0.1:0"], "destination")
         source = self.start([*command, *boot_options], "source")
-        return source, destination, uri
+        [address] = destination.monitor.execute("query-migrate")["socket-address"]
+        return source, destination, f"tcp:{address['host']}:{address['port']}"
 
     def __enter__(self) -> "Lab":
         return self

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from vmferry.errors import ChannelError, UsageError
-from vmferry.transport.uri import Address, UnixAddress
+from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 
 _Target = tuple[Any, ...] | str
 _WAIT_MS = 50
@@ -56,6 +56,12 @@ def listen(address: Address) -> socket.socket:
     except OSError as error:
         raise ChannelError(f"cannot listen at {address}: {error.strerror}") from error
     return listener
+
+
+def local_address(listener: socket.socket) -> Address:
+    """Return where a socket listens, with the port that the kernel has chosen if port 0 was asked for."""
+    name = listener.getsockname()
+    return UnixAddress(name) if listener.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
 
 
 def accept(listener: socket.socket, while_blocked: Callable[[], None]) -> socket.socket:

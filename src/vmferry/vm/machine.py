@@ -22,7 +22,7 @@ from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RunState, VmEvent
-from vmferry.transport.sockets import connect, listen
+from vmferry.transport.sockets import connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.clock import MonotonicClock
@@ -182,7 +182,7 @@ class Vm:
         if self._incoming:
             raise UsageError("The incoming migration has already been started")
         listener = listen(parse_uri(uri))
-        self._incoming_uri = uri
+        self._incoming_uri = str(local_address(listener))
         self._incoming = IncomingMigration(
             self._guest,
             listener,
