@@ -91,6 +91,21 @@ def test_results_become_a_page_by_load(tmp_path: Path) -> None:
     assert "2 vCPUs rewrite 4 MiB of 1 GiB" in answer.stdout
 
 
+def test_medians_are_shown_as_shares_of_the_first_variant(tmp_path: Path) -> None:
+    kept = ResultSet(tmp_path)
+    for variant, status, times_ms in (
+        ("background-sync", "completed", (200, 300, 250)),
+        ("original", "completed", (500, 400, 1000)),
+        ("original", "failed", (1,)),
+    ):
+        for time_ms in times_ms:
+            job = Job("run", PerfScenario(variant=variant), time_ms)
+            kept.add(PerfRun(job=job, status=status, total_time_ms=time_ms * 1000, downtime_ms=7))
+    lines = perf("report", tmp_path).stdout.partition("medians of completed runs")[2].splitlines()
+    assert lines[2].split() == ["original", "500.0", "1.00", "400.0", "1000.0", "7", "0"]
+    assert lines[3].split() == ["background-sync", "250.0", "0.50", "200.0", "300.0", "7", "0"]
+
+
 def test_results_without_journals_have_no_page(tmp_path: Path) -> None:
     answer = perf("report", results(tmp_path / "results", 1), "--html", tmp_path / "page.html")
     assert "no journals to draw" in str(answer.exception)

@@ -1,12 +1,14 @@
 """`vmferry perf report`: what came out of measured migrations, as tables and as a page."""
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
 import click
 import msgspec
 from rich.console import Console
+from rich.table import Table
 
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import compact_table
@@ -50,7 +52,7 @@ def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
 def _course(directory: Path, run: PerfRun) -> RunSeries | None:
     entries = run_entries(directory, run)
     samples = [(sample.time_s, sample.written_pages) for sample in run.samples]
-    return run_series(entries, run.job.scenario.variant or "no auto-converge", samples) if entries else None
+    return run_series(entries, _variant(run), samples) if entries else None
 
 
 def show_runs(runs: list[PerfRun], as_json: bool) -> None:
@@ -62,15 +64,48 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
     console = Console(highlight=False)
     for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
         table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
-        for run in group:
+        shown = list(group)
+        for run in shown:
             table.add_row(*_row(run))
         console.print(table)
+        if len(shown) > 1:
+            console.print(_median_table(shown))
     console.print("down: ms. max: throttle in %. lost: guest work in %. before: 1000 pages/s written. !: see below.")
     for run in runs:
         for trouble in [*run.flags, *([run.error] if run.error else [])]:
             console.print(f"! {run.job.label}: {trouble}")
     for warning in uneven_loads(runs):
         console.print(f"! {warning}")
+
+
+def _median_table(runs: Sequence[PerfRun]) -> Table:
+    """Return what the completed runs of each variant come to, and its total time as a share of the first variant's."""
+    table = compact_table("medians of completed runs", "variant", "total s", "of first", "from", "to", "down", "lost")
+    first_s: float | None = None
+    for variant, group in _completed(runs):
+        seconds = [run.total_time_ms / 1000 for run in group]
+        median_s = statistics.median(seconds)
+        first_s = median_s if first_s is None else first_s
+        table.add_row(
+            variant,
+            f"{median_s:.1f}",
+            f"{median_s / first_s:.2f}" if first_s else "",
+            f"{min(seconds):.1f}",
+            f"{max(seconds):.1f}",
+            f"{statistics.median(run.downtime_ms for run in group):.0f}",
+            f"{statistics.median(run.work_lost_percent for run in group):.0f}",
+        )
+    return table
+
+
+def _completed(runs: Iterable[PerfRun]) -> Iterator[tuple[str, list[PerfRun]]]:
+    """Yield the completed runs of each variant that has any."""
+    for variant, group in groupby((run for run in runs if run.status == "completed"), key=_variant):
+        yield variant, list(group)
+
+
+def _variant(run: PerfRun) -> str:
+    return run.job.scenario.variant or "no auto-converge"
 
 
 def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
@@ -88,7 +123,7 @@ def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
 
 def _row(run: PerfRun) -> tuple[str, ...]:
     return (
-        run.job.scenario.variant or "no auto-converge",
+        _variant(run),
         f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
         str(run.downtime_ms),
         str(run.iteration_count),
