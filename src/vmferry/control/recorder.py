@@ -68,21 +68,10 @@ class Recorder:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Record a measurement and what was made of it."""
-        now_ns, sample, decision = self._now_ns(), evaluation.sample, evaluation.decision
+        now_ns, sample = self._now_ns(), evaluation.sample
         if evaluation.kind == "background":  # those of iterations are seen by `poll`
             self._synced("background", now_ns, sample.dirty_bytes // self._page_size)
-        decided = Decided(
-            period_ns=sample.period_ns,
-            dirty_bytes=sample.dirty_bytes,
-            sent_bytes=sample.sent_bytes,
-            old_throttle_percent=sample.throttle_percent,
-            throttle_percent=decision.throttle_percent,
-            reason=decision.reason,
-            dirty_ratio_high=decision.dirty_ratio_high,
-            dirty_ratio_percent=decision.dirty_ratio_percent,
-            previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
-        )
-        self._journal.record(now_ns, decided)
+        self._journal.record(now_ns, Decided.of(sample, evaluation.decision))
 
     def end(self, result: Result) -> None:
         """Record the last state and the figures of the whole course."""

@@ -109,18 +109,7 @@ class DirtySync:
         if self._policy is not None:
             decision = self._policy.decide(sample, self._parameters().throttle_settings())
             self._set_throttle(decision.throttle_percent)
-            event = Decided(
-                period_ns=sample.period_ns,
-                dirty_bytes=sample.dirty_bytes,
-                sent_bytes=sample.sent_bytes,
-                old_throttle_percent=sample.throttle_percent,
-                throttle_percent=decision.throttle_percent,
-                reason=decision.reason,
-                dirty_ratio_high=decision.dirty_ratio_high,
-                dirty_ratio_percent=decision.dirty_ratio_percent,
-                previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
-            )
-            self._journal.record(now_ns, event)
+            self._journal.record(now_ns, Decided.of(sample, decision))
         self._counters.dirty_pages_rate = self._period.dirty_pages_per_s(now_ns)
         self._period = Period(now_ns, sent_bytes)
 

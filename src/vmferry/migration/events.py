@@ -3,8 +3,11 @@
 Times are nanoseconds of the migration's clock, sizes are bytes, pages are counts.
 """
 
+from typing import Self
+
 import msgspec
 
+from vmferry.convergence.sample import Decision, SyncSample
 from vmferry.migration.status import MigrationStatus
 
 
@@ -75,6 +78,21 @@ class Decided(_Event, tag="decision", frozen=True):
     dirty_ratio_high: bool = False
     dirty_ratio_percent: int = 0
     previous_dirty_ratio_percent: int = 0
+
+    @classmethod
+    def of(cls, sample: SyncSample, decision: Decision) -> Self:
+        """Return the event that tells what was decided on a sample."""
+        return cls(
+            period_ns=sample.period_ns,
+            dirty_bytes=sample.dirty_bytes,
+            sent_bytes=sample.sent_bytes,
+            old_throttle_percent=sample.throttle_percent,
+            throttle_percent=decision.throttle_percent,
+            reason=decision.reason,
+            dirty_ratio_high=decision.dirty_ratio_high,
+            dirty_ratio_percent=decision.dirty_ratio_percent,
+            previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
+        )
 
 
 class Ended(_Event, tag="ended", frozen=True):
