@@ -1,5 +1,6 @@
-"""Tests that need KVM, QEMU or Chromium are skipped where there is none, but never in CI."""
+"""Tests that need KVM, QEMU, libvirt or Chromium are skipped where there is none, but never in CI."""
 
+import importlib.util
 import os
 import shutil
 
@@ -13,6 +14,8 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs qemu-system-x86_64"
     if item.get_closest_marker("chromium") and not shutil.which("chromium"):
         return "needs chromium"
+    if item.get_closest_marker("libvirt") and not (shutil.which("libvirtd") and importlib.util.find_spec("libvirt")):
+        return "needs libvirtd and libvirt-python"
     return None
 
 

@@ -5,7 +5,8 @@
     ├── HostError           this machine cannot do it: a device, a capability, an errno
     ├── GuestError          the guest image or the guest itself is at fault
     ├── MonitorError        the monitor of a VM cannot be reached, or does not speak QMP
-    │   └── CommandError    it refused a command
+    │   ├── CommandError    it refused a command
+    │   └── VmLeftError     it is gone because the VM has migrated
     └── MigrationError      a migration did not complete
         ├── PeerError       the other side broke the protocol or refused
         ├── ChannelError    the link between the two sides is gone
@@ -52,6 +53,10 @@ class CommandError(MonitorError):
     def __init__(self, text: str, error_class: str) -> None:
         super().__init__(text)
         self.error_class = error_class
+
+
+class VmLeftError(MonitorError):
+    """The VM behind a monitor has migrated, and whoever manages it has ended it here."""
 
 
 class MigrationError(VmferryError):

@@ -140,7 +140,7 @@ def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far
     told: list[str] = []
     result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
     assert "QEMU's own auto-converge" in told[0]
-    assert told[1].startswith("not by cgroup: the monitor is no unix socket")
+    assert told[1].startswith("not by cgroup: the monitor does not show that the VM runs on this host")
     assert told[2].startswith("not by dirty-limit: ")
     assert result.completed, result
     assert result.max_throttle_percent >= 90

@@ -11,14 +11,15 @@ import msgspec
 from rich.console import Console
 
 from vmferry.cli.journal_option import journal_option, open_journal
+from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.progress import screen, summary
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
 from vmferry.control.drive import Result
 from vmferry.control.limits import Limits, OnLimit
+from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import Order, carry_out
-from vmferry.control.qmp_client import QmpClient
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import MigrationError, UsageError
@@ -28,7 +29,7 @@ _NS_PER_MS = 1_000_000
 
 @click.command("migrate", short_help="Move a running VM to another host.")
 @click.argument("uri", required=False)
-@click.option("--qmp", "address", required=True, help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
+@monitor_options
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Named set of convergence parameters.")
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
               help="Slow the guest down if it does not converge.")  # fmt: skip
@@ -80,7 +81,7 @@ def command(
     # Whoever ends us politely gets what Ctrl-C does: a VM that is left as it was found.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
-        QmpClient.connect(address) as monitor,
+        open_monitor(address) as monitor,
         open_journal(journal) as record,
         screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
         _letting_go(attach),
@@ -118,7 +119,7 @@ def _letting_go(attached: bool) -> Iterator[None]:
         raise MigrationError("let go of the migration, which goes on by itself") from None
 
 
-def _downtime_limit_ms(monitor: QmpClient, given: Mapping[str, object], max_downtime_ms: int | None) -> int:
+def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:
     current = monitor.execute("query-migrate-parameters")
     changed = Limits(max_downtime_ms=max_downtime_ms).applied_to(given, current)
     return int({**current, **changed}["downtime-limit"])

@@ -7,16 +7,17 @@ import click
 from rich.console import Console
 
 from vmferry.cli.journal_option import journal_option, open_journal
+from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.progress import screen, summary
 from vmferry.control.drive import POLL_INTERVAL_S, Progress, ask, follow
+from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import start_recording
-from vmferry.control.qmp_client import QmpClient
 from vmferry.control.recorder import Recorder
 from vmferry.errors import MigrationError, UsageError
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
-@click.option("--qmp", "address", required=True, help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
+@monitor_options
 @click.option("--wait", is_flag=True, help="Wait until a migration begins.")
 @journal_option
 @click.pass_context
@@ -25,7 +26,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
 
     The monitor is only asked. Exit code 1 if the migration does not complete; Ctrl-C ends watching.
     """
-    with QmpClient.connect(address) as monitor, open_journal(journal) as record:
+    with open_monitor(address) as monitor, open_journal(journal) as record:
         _require_migration(monitor, wait)
         recorder = Recorder(record, time.monotonic_ns)
         parameters = start_recording(recorder, monitor, {})
@@ -45,7 +46,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
     context.exit(0 if result.completed else 1)
 
 
-def _require_migration(monitor: QmpClient, wait: bool) -> None:
+def _require_migration(monitor: Monitor, wait: bool) -> None:
     while not (progress := ask(monitor)).running:
         if not wait:
             raise UsageError(f"no migration is running (the last is '{progress.status}'); --wait waits for one")

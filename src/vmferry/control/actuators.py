@@ -9,7 +9,7 @@ from typing import Protocol
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import CpuQuota
 from vmferry.control.guard import Guard
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, HostError
@@ -24,7 +24,7 @@ _MIB = 1 << 20
 class Vm:
     """A VM that is to be slowed, and those who see to it that it is left as it was found."""
 
-    monitor: QmpClient
+    monitor: Monitor
     behind: Behind
     guard: Guard
     settings: Settings

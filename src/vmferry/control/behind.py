@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.errors import MonitorError
 
 
@@ -23,11 +23,11 @@ class Behind:
     """True if KVM runs its vCPUs, and not an emulation of them."""
 
     @classmethod
-    def ask(cls, monitor: QmpClient) -> "Behind":
+    def ask(cls, monitor: Monitor) -> "Behind":
         """Ask the monitor. Raises MonitorError; CommandError if it knows no migration."""
         schema = Schema(monitor.execute("query-qmp-schema"))
         return cls(
-            name=_name(monitor.greeting.get("version")),
+            name=_name(monitor.execute("query-version")),
             schema=schema,
             parameters=dict(monitor.execute("query-migrate-parameters")),
             capabilities={

@@ -5,12 +5,12 @@ It polls `query-migrate`, as any QMP client would, and knows nothing of the VM b
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.convergence.policy import Variant
-from vmferry.errors import MigrationError
+from vmferry.errors import MigrationError, VmLeftError
 
 POLL_INTERVAL_S = 0.1
 IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the guest, so it goes on"
@@ -107,7 +107,7 @@ def variant_settings(variant: Variant) -> dict[str, object]:
     }
 
 
-def set_up(monitor: QmpClient, parameters: Mapping[str, object], *, auto_converge: bool) -> None:
+def set_up(monitor: Monitor, parameters: Mapping[str, object], *, auto_converge: bool) -> None:
     """Set capabilities and parameters. Raises CommandError if the VM refuses one; then none is set."""
     state = [{"capability": "auto-converge", "state": auto_converge}]
     if parameters:
@@ -115,12 +115,12 @@ def set_up(monitor: QmpClient, parameters: Mapping[str, object], *, auto_converg
     monitor.execute("migrate-set-capabilities", {"capabilities": state})
 
 
-def ask(monitor: QmpClient) -> Progress:
+def ask(monitor: Monitor) -> Progress:
     """Return how far the migration is."""
     return Progress.from_qmp(monitor.execute("query-migrate"))
 
 
-def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], object]) -> Result:
+def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Result:
     """Migrate to `uri` and return how it ended; `watch` is called with every poll before.
 
     KeyboardInterrupt, whether it comes from the user or from `watch`, cancels the migration; the
@@ -136,26 +136,30 @@ def drive(monitor: QmpClient, uri: str, watch: Callable[[Progress], object]) -> 
 
 
 def follow(
-    monitor: QmpClient, observe: Callable[[Progress], Progress], interrupted: Callable[[], object] | None
+    monitor: Monitor, observe: Callable[[Progress], Progress], interrupted: Callable[[], object] | None
 ) -> Result:
     """Follow a running migration to its end. `observe` is called with every poll and may complete what it says.
 
-    KeyboardInterrupt calls `interrupted` and following goes on; without it, it is raised.
+    KeyboardInterrupt calls `interrupted` and following goes on; without it, it is raised. If whoever manages the VM
+    ends it before it has told that it has migrated, the last figures are from before.
     """
     max_throttle_percent = 0
+    progress = ask(monitor)
     while True:
         try:
             for progress in polls(monitor):
                 if progress.ended:
                     return Result(progress, max_throttle_percent)
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
+        except VmLeftError:
+            return Result(replace(progress, status="completed"), max_throttle_percent)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
             interrupted()
 
 
-def polls(monitor: QmpClient) -> Iterator[Progress]:
+def polls(monitor: Monitor) -> Iterator[Progress]:
     """Yield how far the migration is, ten times per second, up to and with the last state."""
     while not (progress := ask(monitor)).ended:
         yield progress
@@ -163,7 +167,7 @@ def polls(monitor: QmpClient) -> Iterator[Progress]:
     yield _with_figures(monitor, progress)
 
 
-def cancel(monitor: QmpClient) -> bool:
+def cancel(monitor: Monitor) -> bool:
     """Cancel the migration unless it is in post-copy, where memory is on both sides and cancelling costs the guest.
 
     Returns whether it was cancelled.
@@ -174,7 +178,7 @@ def cancel(monitor: QmpClient) -> bool:
     return True
 
 
-def _with_figures(monitor: QmpClient, progress: Progress) -> Progress:
+def _with_figures(monitor: Monitor, progress: Progress) -> Progress:
     """Ask again for the figures: QEMU says `completed` a moment before it has worked out how long it took."""
     for _ in range(_FIGURES_POLLS):
         if progress.elapsed_ms or progress.status != "completed":

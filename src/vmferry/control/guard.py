@@ -114,11 +114,11 @@ def _remove(group: Path) -> None:
 def _send(address: str, command: str, arguments: dict[str, object]) -> None:
     """Send a command. QEMU serves one client at a time, and the driver's connection may live for a moment more."""
     # Most guards never need it, and starting one must not take long.
-    from vmferry.control.qmp_client import QmpClient
+    from vmferry.control.monitor import open_monitor
 
     for _ in range(_CONNECT_TRIES):
         with contextlib.suppress(MonitorError):
-            with QmpClient.connect(address, timeout_s=1.0) as monitor:
+            with open_monitor(address, timeout_s=1.0) as monitor:
                 monitor.execute(command, arguments)
             return
         time.sleep(0.1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmferry.control.drive import IN_POSTCOPY, Result, Verdict, cancel
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
@@ -65,7 +65,7 @@ NO_LIMITS = Limits()
 class LimitKeeper:
     """Watches one migration and acts, once, when a limit is hit; `tell` is told."""
 
-    def __init__(self, limits: Limits, monitor: QmpClient, vcpu_count: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, limits: Limits, monitor: Monitor, vcpu_count: int, tell: Callable[[str], None]) -> None:
         self._limits = limits
         self._monitor = monitor
         self._vcpu_count = vcpu_count

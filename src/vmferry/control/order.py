@@ -12,7 +12,7 @@ from vmferry.control.behind import Behind
 from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, variant_settings
 from vmferry.control.guard import Guard
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.settings import Settings
@@ -49,9 +49,7 @@ class Order:
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
 
 
-def carry_out(
-    monitor: QmpClient, order: Order, watch: Callable[[Progress], None], tell: Callable[[str], None]
-) -> Result:
+def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None], tell: Callable[[str], None]) -> Result:
     """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
 
     However it ends, what was changed on the VM is undone. KeyboardInterrupt cancels a migration that we started, and
@@ -91,7 +89,7 @@ def carry_out(
         return replace(result, verdicts=tuple(keeper.verdicts(result)))
 
 
-def _require_state(monitor: QmpClient, order: Order) -> None:
+def _require_state(monitor: Monitor, order: Order) -> None:
     status = ask(monitor)
     if order.uri is None and not status.running:
         raise UsageError("no migration is running that could be steered; give the URI to begin one")
@@ -113,7 +111,7 @@ def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
         settings.set_capability("auto-converge", order.auto_converge)
 
 
-def start_recording(recorder: Recorder, monitor: QmpClient, obeyed: Mapping[str, object]) -> dict[str, Any]:
+def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
     """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")

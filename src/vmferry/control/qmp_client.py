@@ -108,7 +108,10 @@ class QmpClient:
             message = self._next_message(deadline)
             # The answer to an earlier command comes late if waiting for it was interrupted.
             if message.get("id", self._last_id) == self._last_id:
-                return self._result(message)
+                try:
+                    return result_of(message)
+                except ValueError:
+                    raise self._babble() from None
 
     def wait_event(self, name: str, timeout_s: float) -> Event:
         """Return the oldest event of that name not yet returned, and forget those before it.
@@ -155,15 +158,6 @@ class QmpClient:
         self._events.append(Event(event.event, event.data, event.timestamp.as_seconds()))
         return None
 
-    def _result(self, message: dict[str, Any]) -> Any:
-        if "return" in message:
-            return message["return"]
-        match message.get("error"):
-            case {"class": str(error_class), "desc": str(text)}:
-                raise CommandError(text, error_class)
-            case _:
-                raise self._babble()
-
     def _babble(self) -> MonitorError:
         return MonitorError(f"what answers at {self.where} is no QMP monitor")
 
@@ -196,6 +190,17 @@ class QmpClient:
             raise MonitorError(deadline.text) from error
         except OSError as error:
             raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
+
+
+def result_of(answer: Mapping[str, Any]) -> Any:
+    """Return what a command has returned. Raises CommandError if it was refused, and ValueError if it is no answer."""
+    if "return" in answer:
+        return answer["return"]
+    match answer.get("error"):
+        case {"class": str(error_class), "desc": str(text)}:
+            raise CommandError(text, error_class)
+        case _:
+            raise ValueError("no answer of QMP")
 
 
 class _Deadline:

@@ -12,7 +12,7 @@ Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
 from dataclasses import dataclass
 
 from vmferry.control.behind import Behind
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.errors import CommandError, HostError
 
 WINDOW_MS = 1000
@@ -44,7 +44,7 @@ class DirtyRate:
 class DirtyRateSensor:
     """Starts measurements and fetches what they found. One at a time, as QEMU allows."""
 
-    def __init__(self, monitor: QmpClient, behind: Behind, window_ms: int = WINDOW_MS) -> None:
+    def __init__(self, monitor: Monitor, behind: Behind, window_ms: int = WINDOW_MS) -> None:
         """Find the modes there are. QEMU before 8.2 measures whole seconds. Raises HostError if the VM cannot."""
         self._monitor = monitor
         types = behind.schema.argument_types("calc-dirty-rate")

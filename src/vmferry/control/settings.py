@@ -6,14 +6,14 @@ from types import TracebackType
 from typing import Self
 
 from vmferry.control.behind import Behind
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.errors import MonitorError
 
 
 class Settings:
     """Changes what it is told to and nothing else. A context manager that puts back what it has changed."""
 
-    def __init__(self, monitor: QmpClient, behind: Behind) -> None:
+    def __init__(self, monitor: Monitor, behind: Behind) -> None:
         self._monitor = monitor
         self._behind = behind
         self._parameters: dict[str, object] = {}

@@ -6,20 +6,22 @@ namespace, where these numbers mean other threads than here; so each is traced t
 
 from pathlib import Path
 
-from vmferry.control.qmp_client import QmpClient
+from vmferry.control.monitor import Monitor
 from vmferry.errors import HostError
 
 _PROC = Path("/proc")
 
 
-def vcpu_threads(monitor: QmpClient) -> list[int]:
+def vcpu_threads(monitor: Monitor) -> list[int]:
     """Return the ids of the vCPU threads, each once. Raises HostError if they cannot be told for sure."""
     theirs = {int(cpu["thread-id"]) for cpu in monitor.execute("query-cpus-fast")}
     if not theirs:
         raise HostError("the VM has no vCPU threads")
     pid = monitor.peer_pid
     if pid is None:
-        raise HostError("the monitor is no unix socket, so the VM may run on another host")
+        raise HostError(
+            "the monitor does not show that the VM runs on this host; give a unix socket, or a domain of libvirt here"
+        )
     ours = _threads_of(pid, theirs) or _threads_of(_qemu_of(min(theirs)), theirs)
     if len(ours) != len(theirs):
         raise HostError("the vCPU threads were not found on this host; is the VM in a container?")

@@ -1,0 +1,34 @@
+"""The options that say where a VM's monitor is."""
+
+import functools
+from collections.abc import Callable
+
+import click
+
+from vmferry.control.monitor import LIBVIRT
+from vmferry.errors import UsageError
+
+
+def monitor_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add `--qmp`, `--libvirt` and `--connect` to a command, which gets the `address` of the monitor instead."""
+
+    @click.option("--qmp", help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
+    @click.option("--libvirt", "domain", metavar="DOMAIN", help="Instead of --qmp: a domain of libvirt, name or UUID.")
+    @click.option(
+        "--connect", "libvirt_uri", metavar="URI", help="Of libvirt, such as qemu:///system; else its default."
+    )
+    @functools.wraps(command)
+    def with_address(
+        *arguments: object, qmp: str | None, domain: str | None, libvirt_uri: str | None, **others: object
+    ) -> None:
+        command(*arguments, address=_address(qmp, domain, libvirt_uri), **others)
+
+    return with_address
+
+
+def _address(qmp: str | None, domain: str | None, uri: str | None) -> str:
+    if bool(qmp) == bool(domain):
+        raise UsageError("give the VM's monitor, either --qmp ADDRESS or --libvirt DOMAIN")
+    if uri and not domain:
+        raise UsageError("--connect is the URI of libvirt; give --libvirt DOMAIN as well")
+    return qmp or f"{LIBVIRT}{uri or ''}#{domain}"

@@ -1,0 +1,61 @@
+"""Monitors of VMs, however they are reached: over a socket of their own, or through libvirt."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from vmferry.control.qmp_client import DEFAULT_TIMEOUT_S, Event, QmpClient
+from vmferry.errors import UsageError
+
+LIBVIRT = "libvirt:"
+"""Begins the address of a libvirt domain's monitor: `libvirt:URI#DOMAIN`."""
+
+
+class Monitor(Protocol):
+    """What carries out QMP commands one at a time. A context manager that closes it."""
+
+    where: str
+    """The address; `open_monitor` opens it once more."""
+
+    @property
+    def peer_pid(self) -> int | None:
+        """A process on this host that holds the monitor; None if the VM may be elsewhere."""
+        ...
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Carry out a command and return its answer.
+
+        Raises CommandError if the monitor refuses it, MonitorError if no answer comes, and among these VmLeftError
+        if that is because the VM has migrated.
+        """
+        ...
+
+    def take_events(self) -> list[Event]:
+        """Return the events so far, and forget them."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the monitor."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        ...
+
+
+def open_monitor(address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Monitor:
+    """Return the monitor at an address of `QmpClient.connect`, or at `libvirt:URI#DOMAIN`.
+
+    Raises UsageError for what is no address, and MonitorError if there is no monitor.
+    """
+    if not address.startswith(LIBVIRT):
+        return QmpClient.connect(address, timeout_s)
+    try:
+        from vmferry.control.libvirt_monitor import LibvirtMonitor  # an optional dependency
+    except ImportError as error:
+        raise UsageError(
+            "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
+        ) from error
+    return LibvirtMonitor(address)

@@ -1,0 +1,121 @@
+"""A libvirt daemon of a test's own, and a busy domain in it."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.support.wait import wait_until
+from vmferry.control.monitor import Monitor, open_monitor
+from vmferry.errors import GuestError
+from vmferry.guests.payload import STRESS_ELF
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
+
+MEMORY_MIB = 192
+DOMAIN = "busy"
+_XML = """
+<domain type='kvm'>
+  <name>{name}</name>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>2</vcpu>
+  <os>
+    <type arch='x86_64' machine='pc'>hvm</type>
+    <kernel>{kernel}</kernel>
+    <cmdline>ramsize=96 cpus=2</cmdline>
+  </os>
+  <features><acpi/></features>
+  <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices>
+</domain>
+"""
+
+
+class Daemon:
+    """A libvirtd of an unprivileged user, which keeps to its directory; several are hosts to one another."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        places = {f"XDG_{name}": str(directory) for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME")}
+        (directory / "libvirt").mkdir()
+        (directory / "libvirt" / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
+        shutil.copy(STRESS_ELF, directory)
+        self._errors = (directory / "errors").open("wb")
+        self._process = subprocess.Popen(
+            ["libvirtd", "--timeout", "300"],
+            env=os.environ | places | {"HOME": str(directory)},
+            stderr=self._errors,
+            **_unprivileged(directory),
+        )
+        wait_until(lambda: subprocess.run(self.virsh("version"), capture_output=True, check=False).returncode == 0)
+
+    @property
+    def uri(self) -> str:
+        return f"qemu+unix:///session?socket={self.directory}/libvirt/libvirt-sock"
+
+    def virsh(self, *words: str) -> list[str]:
+        return ["virsh", "--quiet", "--connect", self.uri, *words]
+
+    def start_domain(self) -> "Domain":
+        """Return a domain that has written all its memory twice."""
+        xml = self.directory / "domain.xml"
+        xml.write_text(_XML.format(name=DOMAIN, memory=MEMORY_MIB, kernel=self.directory / STRESS_ELF.name))
+        subprocess.run(self.virsh("create", str(xml)), check=True, stdout=subprocess.DEVNULL)
+        domain = self.domain()
+        wait_until(lambda: domain.passes() >= 2, 60)
+        return domain
+
+    def domain(self) -> "Domain":
+        return Domain(open_monitor(f"libvirt:{self.uri}#{DOMAIN}"), self.directory / "memory")
+
+    def close(self) -> None:
+        subprocess.run(self.virsh("destroy", DOMAIN), capture_output=True, check=False)
+        self._process.terminate()
+        self._process.wait()
+        self._errors.close()
+
+
+class Domain:
+    """The busy domain, seen through libvirt."""
+
+    def __init__(self, monitor: Monitor, image: Path) -> None:
+        self.monitor = monitor
+        self._image = image
+
+    def passes(self) -> int:
+        with suppress(GuestError):
+            return read_progress(self._memory(PROGRESS_GPA, PROGRESS_BYTES)).passes
+        return 0
+
+    def check_memory(self) -> Progress:
+        """Stop it, and check that its memory is one consistent moment."""
+        self.monitor.execute("stop")
+        return check_memory(self._memory(0, MEMORY_MIB << 20))
+
+    def _memory(self, gpa: int, size_bytes: int) -> memoryview:
+        self.monitor.execute("pmemsave", {"val": gpa, "size": size_bytes, "filename": str(self._image)})
+        return memoryview(self._image.read_bytes())
+
+
+@contextmanager
+def daemon() -> Iterator[Daemon]:
+    """A libvirt daemon with a short-lived directory of its own."""
+    with tempfile.TemporaryDirectory(prefix="vmferry-") as name:
+        if os.geteuid() == 0:
+            shutil.chown(name, "nobody")
+        running = Daemon(Path(name))
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+def _unprivileged(directory: Path) -> dict[str, object]:
+    """Return how to start a process as a user who may use KVM and that directory, and nothing else."""
+    if os.geteuid() != 0:
+        return {}
+    for path in (directory, *directory.rglob("*")):
+        shutil.chown(path, "nobody")
+    return {"user": "nobody", "group": "nogroup", "extra_groups": [os.stat("/dev/kvm").st_gid]}
