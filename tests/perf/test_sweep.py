@@ -1,11 +1,13 @@
 """Sweeps on real processes and a real cluster: all cases, whatever happens to some of them."""
 
+import itertools
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -118,7 +120,7 @@ def test_a_process_that_dies_does_not_end_the_sweep(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(sweep_module, "_IN_FLIGHT", 1)
     sweep = swept(tmp_path / "out.jsonl", cases=make_cases([QUICK], {}, (), None))
     assert [bool(result.error) for result in sweep.results] == [False, True] * 2
-    assert "died" in sweep.results[1].error
+    assert "gone: A process in the process pool was terminated" in sweep.results[1].error
     assert len(Sweep(sweep.cases.values(), tmp_path / "out.jsonl").missing) == 2
 
 
@@ -128,9 +130,17 @@ def die_of_seed_1(case: Case) -> CaseResult:
     return run_case(case)
 
 
+@dataclass
+class Cluster:
+    """A dask scheduler and its workers, each a process of its own."""
+
+    address: str
+    scheduler: subprocess.Popen[str]
+
+
 @pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """A dask scheduler with two workers, each a process of its own."""
+def dask(tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler with two workers."""
     words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -140,7 +150,7 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
         options = ["--local-directory", str(tmp_path / "dask"), "--no-nanny"]
         workers = [subprocess.Popen([*worker, address, *options], **quiet) for _ in range(2)]  # type: ignore[call-overload]
         try:
-            yield address
+            yield Cluster(address, process)
         finally:
             for started in (*workers, process):
                 started.kill()  # there is nothing to lose, and a polite end may wait for the others
@@ -148,15 +158,41 @@ def scheduler(tmp_path: Path) -> Iterator[str]:
             process.stderr.close()
 
 
-def test_a_cluster_gives_the_same_results(scheduler: str, tmp_path: Path) -> None:
+def wait_for_workers(dask: Cluster) -> None:
     from distributed import Client
 
-    with Client(scheduler, set_as_default=False) as client:
+    with Client(dask.address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
-    there = swept(tmp_path / "there.jsonl", partial(cluster, scheduler))
+
+
+def test_a_cluster_gives_the_same_results(dask: Cluster, tmp_path: Path) -> None:
+    wait_for_workers(dask)
+    there = swept(tmp_path / "there.jsonl", partial(cluster, dask.address))
     here = swept(tmp_path / "here.jsonl")
     assert len(there.results) == 24
     assert outcomes(there.results) == outcomes(here.results)
+
+
+def test_a_cluster_that_is_lost_ends_the_sweep_and_keeps_its_results(
+    dask: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_for_workers(dask)
+    monkeypatch.setattr(sweep_module, "_IN_FLIGHT", 3)
+    sweep = Sweep(make_cases([QUICK], {}, (), 10), tmp_path / "out.jsonl")
+    told = itertools.count()
+
+    def tell() -> None:
+        if next(told) == 2:
+            dask.scheduler.kill()
+
+    with pytest.raises(HostError, match=f"no dask scheduler answers at {dask.address}"):
+        sweep.run(partial(cluster, dask.address), tell)
+    errors = [result.error for result in sweep.results]
+    assert errors[:3] == [""] * 3
+    assert {error for error in errors if error} == {
+        "what simulated it is gone: the connection to the scheduler is lost"
+    }
+    assert len(Sweep(sweep.cases.values(), tmp_path / "out.jsonl").missing) == 20 - errors.count("")
 
 
 @pytest.mark.parametrize(

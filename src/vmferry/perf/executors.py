@@ -1,15 +1,22 @@
 """Where simulations run: on this machine's processors, or on a cluster that is there already."""
 
+import logging
 import multiprocessing
 import re
 import signal
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 from vmferry.errors import HostError, UsageError
 
+T = TypeVar("T")
+
 _CONNECT_TIMEOUT_S = 5
+_FETCH_TIMEOUT_S = 30
+_LOST = "the connection to the scheduler is lost"
 _ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d{1,5}")
 
 
@@ -35,9 +42,39 @@ def cluster(scheduler: str) -> Iterator[Executor]:
         raise UsageError("a cluster needs dask.distributed; install it with: pip install 'vmferry[cluster]'") from error
     if not _ADDRESS.fullmatch(scheduler):
         raise UsageError(f"'{scheduler}' is no scheduler's address; write for example tcp://host:8786")
+    for name in ("distributed", "distributed.client"):  # what matters of what they log reaches the user as an error
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(scheduler, timeout=_CONNECT_TIMEOUT_S, set_as_default=False)  # type: ignore[no-untyped-call]
     except OSError as error:
         raise HostError(f"no dask scheduler answers at {scheduler}") from error
     with client:
-        yield client.get_executor(pure=False)  # type: ignore[no-untyped-call]
+        yield _ClusterExecutor(client)
+
+
+class _ClusterExecutor(Executor):
+    """Has functions carried out by a cluster; a lost connection breaks it, as a process that dies breaks a pool."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
+        """Return the future of a call. Raises BrokenExecutor if the scheduler is gone."""
+        if self._client.status != "running":
+            raise BrokenExecutor(_LOST)
+        ours: Future[T] = Future()
+        theirs = self._client.submit(function, *arguments, pure=False, **keywords)
+        theirs.add_done_callback(partial(_settle, ours))
+        return ours
+
+
+def _settle(ours: Future[T], theirs: Any) -> None:
+    """Give one of our futures what became of dask's; dask cancels those of a connection that is lost."""
+    if not ours.set_running_or_notify_cancel():
+        return
+    try:
+        ours.set_result(theirs.result(timeout=_FETCH_TIMEOUT_S))
+    except (CancelledError, TimeoutError):
+        ours.set_exception(BrokenExecutor(_LOST))
+    except Exception as error:
+        ours.set_exception(error)

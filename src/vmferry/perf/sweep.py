@@ -117,8 +117,10 @@ def _results(pool: Executor, pending: deque[Case]) -> Generator[CaseResult, None
                 case = running.pop(future)
                 try:
                     yield future.result()
-                except BrokenExecutor:
-                    yield _failed(case, "the process that simulated it, or one beside it, died")
+                except BrokenExecutor as error:
+                    yield _failed(case, f"what simulated it is gone: {error}")
+                except Exception as error:  # such as that of a cluster whose workers have no vmferry
+                    yield _failed(case, f"it could not be simulated there: {error!r}")
     finally:
         for future in running:
             future.cancel()
