@@ -23,7 +23,9 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     ("words", "exit_code", "complaint"),
     [
         (["frob"], 2, "No such command 'frob'"),
-        (["migrate", "tcp:a:1"], 2, "Missing option '--qmp'"),
+        (["migrate", "tcp:a:1"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
+        (["watch", "--qmp", "unix:/x", "--libvirt", "busy"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
+        (["watch", "--qmp", "unix:/x", "--connect", "qemu:///system"], 2, "give --libvirt DOMAIN as well"),
         (["migrate", "--qmp", "unix:/nowhere", "tcp:a:1"], 1, "cannot reach the monitor at unix:/nowhere"),
         (["migrate", "--qmp", "nowhere", "tcp:a:1"], 2, "'nowhere' is not an address"),
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--downtime-limit", "5"], 2, "write for example 500ms"),
