@@ -48,7 +48,7 @@ def test_vcpus_that_share_a_thread_are_slowed_once(thread_ids: list[int]) -> Non
 
 
 def test_a_monitor_that_may_be_of_another_host_is_not_believed(thread_ids: list[int]) -> None:
-    with pytest.raises(HostError, match="may run on another host"):
+    with pytest.raises(HostError, match="does not show that the VM runs on this host"):
         threads(None, *thread_ids)
 
 
