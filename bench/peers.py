@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
+from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.convergence.policy import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
@@ -65,7 +65,7 @@ class Peer:
         watch: Callable[[Progress], None] = lambda progress: None,
     ) -> Result:
         """Migrate with these parameters and the variant's."""
-        settings = variant_settings(VARIANTS[self.variant]) if self.variant else {}
+        settings = VARIANTS[self.variant].settings if self.variant else {}
         set_up(source.monitor, {**parameters, **settings}, auto_converge=auto_converge)
         return drive(source.monitor, uri, watch)
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 
 from tests.support.wait import wait_until
-from vmferry.control.drive import Progress, Result, drive, set_up, variant_settings
+from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import CommandError, HostError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
@@ -48,7 +48,7 @@ def ignore(progress: Progress) -> None:
 def migrate(
     source: VmProcess, uri: str, variant: str = "background-sync+responsive-throttle", **changes: object
 ) -> Result:
-    settings = variant_settings(VARIANTS[variant]) | FAST | {name.replace("_", "-"): v for name, v in changes.items()}
+    settings = VARIANTS[variant].settings | FAST | {name.replace("_", "-"): v for name, v in changes.items()}
     set_up(source.monitor, settings, auto_converge=True)
     return drive(source.monitor, uri, ignore)
 
@@ -168,9 +168,7 @@ def test_a_powerdown_is_told_and_nothing_else_happens(lab: Lab) -> None:
 
 def test_a_migration_can_wait_before_the_switchover(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
-    begin_and_wait_before_switchover(
-        source, uri, FAST | variant_settings(VARIANTS["background-sync+responsive-throttle"])
-    )
+    begin_and_wait_before_switchover(source, uri, FAST | VARIANTS["background-sync+responsive-throttle"].settings)
     assert "cpu-throttle-percentage" in source.monitor.execute("query-migrate")
     with pytest.raises(CommandError, match="Migration not in expected state: pre-switchover"):
         source.monitor.execute("migrate-continue", {"state": "device"})

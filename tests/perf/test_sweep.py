@@ -57,6 +57,12 @@ def test_parameters_can_be_set_by_their_names() -> None:
     assert case.scenario.link.jitter == 0.5
 
 
+def test_a_parameter_goes_before_the_variants() -> None:
+    cases = make_cases([QUICK], {"parameters.background-sync": ["preserve", "merge"]}, ("background-sync",), 1)
+    modes = [case.scenario.migration_parameters(case.variant).background_sync.value for case in cases]
+    assert modes == ["preserve", "merge"]
+
+
 @pytest.mark.parametrize(
     ("grid", "named"),
     [

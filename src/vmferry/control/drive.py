@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.control.monitor import Monitor
-from vmferry.convergence.policy import Variant
 from vmferry.errors import MigrationError, VmLeftError
 
 POLL_INTERVAL_S = 0.1
@@ -97,14 +96,6 @@ class Result:
     def completed(self) -> bool:
         """True if the guest was handed over."""
         return self.last.status == "completed"
-
-
-def variant_settings(variant: Variant) -> dict[str, object]:
-    """Return the QMP parameters that make up a variant; auto-converge must be on as well."""
-    return {
-        "background-sync": variant.background_sync.value,
-        "cpu-responsive-throttle": variant.responsive_throttle,
-    }
 
 
 def set_up(monitor: Monitor, parameters: Mapping[str, object], *, auto_converge: bool) -> None:

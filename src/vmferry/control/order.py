@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vmferry.control.actuators import Throttle, Vm, choose_throttle
 from vmferry.control.behind import Behind
-from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, variant_settings
+from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow
 from vmferry.control.guard import Guard
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
 from vmferry.control.monitor import Monitor
@@ -105,7 +105,7 @@ def _is_steered(behind: Behind, order: Order) -> bool:
 
 def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
     """Let the VM converge by its own means."""
-    variant = variant_settings(order.variant) if order.variant and behind.converges_responsively else {}
+    variant = order.variant.settings if order.variant and behind.converges_responsively else {}
     settings.set_parameters(order.limits.applied_to({**variant, **order.parameters}, behind.parameters))
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
@@ -130,7 +130,7 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
     wanted = order.limits.applied_to(order.parameters, current)
     ours = {name: value for name, value in wanted.items() if name in STEERING_PARAMETERS}
-    parameters = STEERED.changed({**variant_settings(order.variant), **ours})
+    parameters = STEERED.changed({**order.variant.settings, **ours})
     vm.settings.set_parameters({name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, order.window_ms)
     choice = choose_throttle(vm, order.throttle_by)

@@ -99,6 +99,11 @@ class Variant:
     background_sync: BackgroundSync
     responsive_throttle: bool
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """The parameters that make it up, by their QMP names; auto-converge must be on as well."""
+        return {"background-sync": self.background_sync.value, "cpu-responsive-throttle": self.responsive_throttle}
+
 
 VARIANTS = {
     variant.name: variant

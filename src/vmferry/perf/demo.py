@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vmferry.control.drive import Progress, Result, drive, require_completed, set_up, variant_settings
-from vmferry.convergence.policy import VARIANTS, Variant
+from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
+from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import GuestError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
@@ -36,9 +36,10 @@ class DemoSetting:
     link_bytes_per_s: int = 64 << 20
     downtime_limit_ms: int = 500 // TIME_SCALE
 
-    def parameters(self, variant: Variant) -> dict[str, object]:
-        """Return the migration parameters, with the constants of time scaled down."""
-        return variant_settings(variant) | {
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The migration parameters of all variants, with the constants of time scaled down."""
+        return {
             "max-bandwidth": self.link_bytes_per_s,
             "downtime-limit": self.downtime_limit_ms,
             "x-evaluation-period": 1000 // TIME_SCALE,
@@ -51,12 +52,11 @@ class DemoSetting:
         """Return the same experiment as a simulation, for a guest that writes so fast."""
         loads = [{"pattern": "sweep", "memory": f"{self.stress_mib}M", "write-rate": str(write_bytes_per_s)}]
         guest = {"memory": f"{self.memory_mib}M", "vcpus": self.vcpu_count, "loads": loads}
-        parameters = self.parameters(VARIANTS["original"])
         data = {
             "name": "demo",
             "guest": guest,
             "link": {"rate": LOOPBACK_RATE},
-            "parameters": parameters,
+            "parameters": self.parameters,
             "variants": SEED_VARIANTS,
         }
         return msgspec.convert(data, Scenario)
@@ -108,7 +108,7 @@ def _migrate(
     tell: Callable[[str, str], None],
 ) -> DemoRun:
     speed_before = source.pages_per_s()
-    set_up(source.monitor, setting.parameters(VARIANTS[name]), auto_converge=True)
+    set_up(source.monitor, VARIANTS[name].settings | setting.parameters, auto_converge=True)
     written_before = source.progress().written_pages
     result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress)))
     tell(name, "checking the guest")

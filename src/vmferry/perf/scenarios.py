@@ -10,7 +10,6 @@ from itertools import product
 
 import msgspec
 
-from vmferry.control.drive import variant_settings
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import UsageError
 from vmferry.migration.parameters import MigrationParameters
@@ -77,7 +76,7 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     def parameters(self) -> dict[str, object]:
         """Return the migration parameters by their QMP names. Raises UsageError if one is out of range."""
-        settings: dict[str, object] = variant_settings(find_variant(self.variant)) if self.variant else {}
+        settings: dict[str, object] = find_variant(self.variant).settings if self.variant else {}
         settings |= {
             "max-bandwidth": self.bandwidth_bytes_per_s,
             "downtime-limit": self.downtime_limit_ms,

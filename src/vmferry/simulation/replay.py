@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Ended, Started, Synced
@@ -77,13 +78,18 @@ def read_replay(
                 throttle_slice=_THROTTLE_SLICE,
             ),
             link=msgspec.convert(recorded.link() | dict(link), LinkScenario),
-            parameters=msgspec.convert(started.parameters | dict(parameters), dict[str, int | bool | str]),
+            parameters=msgspec.convert(_settings_but_variant(started) | dict(parameters), dict[str, int | bool | str]),
             limits=recorded.limits(),
         )
         scenario.check()
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
     return Replay(scenario, trace, lower_bound)
+
+
+def _settings_but_variant(started: Started) -> dict[str, object]:
+    """Return the recorded parameters but for those that a variant sets."""
+    return {name: value for name, value in started.parameters.items() if name not in VARIANTS["original"].settings}
 
 
 class _Recorded:
