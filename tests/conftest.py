@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import shutil
+import stat
 
 import pytest
 
@@ -16,7 +17,14 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs chromium"
     if item.get_closest_marker("libvirt") and not (shutil.which("libvirtd") and importlib.util.find_spec("libvirt")):
         return "needs libvirtd and libvirt-python"
+    if item.get_closest_marker("libvirt") and not _others_may_use_kvm():
+        return "needs a /dev/kvm that its group may use, for libvirt's VMs run as an unprivileged user"
     return None
+
+
+def _others_may_use_kvm() -> bool:
+    both = stat.S_IRGRP | stat.S_IWGRP
+    return os.stat("/dev/kvm").st_mode & both == both
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
