@@ -1,4 +1,4 @@
-"""`vmferry demo`: see a busy VM migrate live, and the seed's table with this machine's figures."""
+"""`vmferry demo`: see a busy VM migrate live, and the patch series' table with this machine's figures."""
 
 import statistics
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from vmferry.cli.simulate import result_table
+from vmferry.cli.tables import compact_table
 from vmferry.control.drive import Progress
 from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
@@ -56,7 +57,8 @@ def _show_simulated(setting: DemoSetting, reason: str, as_json: bool) -> None:
 
 
 def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:
-    screen = _Screen(setting, Console(quiet=as_json))
+    screen = _Screen(Console(quiet=as_json))
+    screen.console.print(f"[bold]Live migration of a KVM guest[/]: {_scale(setting)}")
     runs = []
     with screen.live:
         for _ in range(repeats):
@@ -70,13 +72,11 @@ def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:
 
 
 class _Screen:
-    """One line for each variant, alive while it migrates."""
+    """The running migration on one line, alive in a terminal; above it the proof of those that are over."""
 
-    def __init__(self, setting: DemoSetting, console: Console) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self._setting = setting
-        self._lines: dict[str, tuple[str | ProgressBar, ...]] = dict.fromkeys(SEED_VARIANTS, ("waiting",))
-        self.live = Live(self._render(), console=console, auto_refresh=False)
+        self.live = Live(console=console, auto_refresh=False, transient=True)
 
     def tell(self, variant: str, text: str) -> None:
         """Show what goes on besides migrating."""
@@ -94,25 +94,23 @@ class _Screen:
         )
 
     def finish(self, run: DemoRun) -> None:
-        """Show the proof of a finished run."""
-        self._show(
-            run.variant,
-            f"{run.result.last.elapsed_ms / 1000:.1f} s",
-            f"arrived intact: {run.checked_pages} pages checked, speed {run.speed_ratio:.0%} of before",
+        """Leave the proof of a finished run on the screen."""
+        self.console.print(
+            _lines(
+                run.variant,
+                f"{run.result.last.elapsed_ms / 1000:.1f} s",
+                f"arrived intact: {run.checked_pages} pages checked, speed {run.speed_ratio:.0%} of before",
+            )
         )
 
     def _show(self, variant: str, *cells: str | ProgressBar) -> None:
-        self._lines[variant] = cells
-        self.live.update(self._render(), refresh=True)
+        self.live.update(_lines(variant, *cells), refresh=True)
 
-    def _render(self) -> Group:
-        title = Text.from_markup(f"[bold]Live migration of a KVM guest[/]: {_scale(self._setting)}")
-        return Group(title, *(part for name in SEED_VARIANTS for part in self._lines_of(name)))
 
-    def _lines_of(self, variant: str) -> tuple[Text, Table]:
-        figures = Table.grid(padding=(0, 2))
-        figures.add_row("", *self._lines[variant])
-        return Text(variant, style="bold"), figures
+def _lines(variant: str, *cells: str | ProgressBar) -> Group:
+    figures = Table.grid(padding=(0, 2))
+    figures.add_row("", *cells)
+    return Group(Text(variant, style="bold"), figures)
 
 
 def _scale(setting: DemoSetting) -> str:
@@ -124,10 +122,8 @@ def _scale(setting: DemoSetting) -> str:
 
 
 def _seed_table(runs: list[DemoRun]) -> Table:
-    table = Table(title="The seed's table on this machine", title_justify="left")
-    table.add_column("variant", no_wrap=True)
-    for column in ("total ms", "downtime ms", "iterations", "throttle"):
-        table.add_column(column, justify="right")
+    title = "\nThe patch series' table, on this machine"
+    table = compact_table(title, "variant", "total ms", "downtime ms", "iterations", "throttle")
     for name in SEED_VARIANTS:
         for run in runs:
             if run.variant == name:
@@ -139,7 +135,6 @@ def _seed_table(runs: list[DemoRun]) -> Table:
                     str(last.iteration_count),
                     f"{run.result.max_throttle_percent} %",
                 )
-        table.add_section()
     return table
 
 
@@ -149,5 +144,5 @@ def _verdict(runs: list[DemoRun]) -> str:
         for name in SEED_VARIANTS
     }
     first, *others = SEED_VARIANTS
-    ratios = (f"{name} {medians[name] / medians[first]:.2f}" for name in others)
-    return f"Total time as a share of '{first}': {', '.join(ratios)}"
+    ratios = (f"  {name} {medians[name] / medians[first]:.2f}" for name in others)
+    return f"\nTotal time as a share of {first}'s:\n" + "\n".join(ratios)
