@@ -23,6 +23,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     ("words", "exit_code", "complaint"),
     [
         (["frob"], 2, "No such command 'frob'"),
+        (["vm", "--append", "a\udcff"], 2, "'a\\udcff' is not UTF-8; write it in UTF-8"),
         (["migrate", "tcp:a:1"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
         (["watch", "--qmp", "unix:/x", "--libvirt", "busy"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
         (["watch", "--qmp", "unix:/x", "--connect", "qemu:///system"], 2, "give --libvirt DOMAIN as well"),

@@ -77,9 +77,9 @@ def test_results_become_a_page_by_load(tmp_path: Path) -> None:
     kept = ResultSet(tmp_path / "results")
     for stress_mib, variant in ((4, "original"), (8, "original"), (8, "background-sync")):
         job = Job("run", PerfScenario(stress_bytes=stress_mib << 20, variant=variant), 0)
-        with kept.journal_path(job).open("wb") as file:
+        with FileJournal(kept.journal_path(job)) as record:
             for entry in simulate(SIMULATED, variant).entries:
-                FileJournal(file).record(entry.time_ns, entry.event)
+                record.record(entry.time_ns, entry.event)
         samples = [GuestSample(0.0, [0, 0]), GuestSample(1.0, [100, 200])]
         kept.add(PerfRun(job=job, status="completed", samples=samples))
     answer = perf("report", kept.directory, "--html", tmp_path / "page.html")

@@ -12,8 +12,7 @@ from vmferry.migration.journal import Entry, FileJournal
 
 
 def write(path: Path, entries: list[Entry]) -> str:
-    with path.open("wb") as file:
-        record = FileJournal(file)
+    with FileJournal(path) as record:
         for entry in entries:
             record.record(entry.time_ns, entry.event)
     return str(path)

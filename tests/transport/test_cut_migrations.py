@@ -18,7 +18,7 @@ from vmferry.migration.switchover import Owner
 from vmferry.transport.stream import StreamChannel
 from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder
-from vmferry.wire.messages import Commit
+from vmferry.wire.messages import Commit, Pages
 
 PAGES = 40
 
@@ -80,7 +80,10 @@ class Migration:
     def _receive(self) -> None:
         try:
             while True:
-                answer = self.destination.handle(self._there.receive(lambda: None))
+                message = self._there.receive(lambda: None)
+                answer = self.destination.handle(message)
+                if isinstance(message, Pages):
+                    self._there.receive_pages(message, lambda: None)
                 if answer:
                     self._there.send(answer, lambda: None)
                 if self.destination.in_charge:

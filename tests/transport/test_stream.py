@@ -82,6 +82,8 @@ def test_pages_arrive_where_they_belong(ends: Ends, final: bool, stride: int) ->
     message = Pages(runs, PageRuns.of([]), final)
     sender = in_thread(lambda: ends.here.send(message, patience()))
     assert ends.there.receive(patience()) == message
+    assert not ends.target.ram.any()
+    ends.there.receive_pages(message, patience())
     sender.join()
     sent = runs.indices()
     assert np.array_equal(ends.target.ram[sent], ends.source.ram[sent])
@@ -110,8 +112,10 @@ def test_damage_to_the_last_pages_is_noticed(ends: Ends) -> None:
     damaged = bytearray(b"".join(frame_and_pages))
     damaged[-100] ^= 1
     original([memoryview(damaged)], patience())
+    message = ends.there.receive(patience())
+    assert isinstance(message, Pages)
     with pytest.raises(PeerError, match="arrived damaged"):
-        ends.there.receive(patience())
+        ends.there.receive_pages(message, patience())
 
 
 def test_waiting_calls_back_and_can_be_ended(ends: Ends) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from vmferry.errors import UsageError
-from vmferry.migration.journal import FileJournal, TeeJournal
+from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
 from vmferry.migration.ports import Journal
 
 journal_option = click.option(
@@ -19,13 +18,9 @@ journal_option = click.option(
 
 @contextmanager
 def open_journal(path: Path | None) -> Iterator[Journal]:
-    """Yield a journal that writes to a file, or to nowhere. Raises UsageError if the file cannot be written."""
+    """Yield a journal that writes to a new file as long as it can, or to nowhere. Raises UsageError for no file."""
     if path is None:
         yield TeeJournal([])
         return
-    try:
-        file = path.open("wb")
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
-    with file:
-        yield FileJournal(file)
+    with FileJournal(path) as journal:
+        yield ForgivingJournal(journal, lambda text: click.echo(f"vmferry: {text}", err=True))

@@ -1,5 +1,6 @@
 """The `vmferry` command: each subcommand lives in a module of its own and is imported when called."""
 
+import signal
 import sys
 from importlib import import_module
 
@@ -53,12 +54,22 @@ def vmferry() -> None:
 
 def main() -> None:
     """Run the command line; errors are one line on stderr, exit code 2 for usage and 1 for failures."""
+    # Whoever ends us politely, or closes our terminal, gets what Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
+        _require_text(sys.argv[1:])
         vmferry()
     except UsageError as error:
         _fail(error, 2)
     except VmferryError as error:
         _fail(error, 1)
+
+
+def _require_text(words: list[str]) -> None:
+    for word in words:
+        if any("\udc80" <= character <= "\udcff" for character in word):  # how Python shows other bytes
+            raise UsageError(f"{word!a} is not UTF-8; write it in UTF-8")
 
 
 def _fail(error: VmferryError, exit_code: int) -> None:

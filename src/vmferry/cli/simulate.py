@@ -81,13 +81,9 @@ def _simulate_all(
 def _write_journal(path: Path, results: list[SimulationResult]) -> None:
     if len(results) != 1:
         raise UsageError(f"--journal records one run, but there are {len(results)}; add --variant and --seeds 1")
-    try:
-        with path.open("wb") as file:
-            journal = FileJournal(file)
-            for entry in results[0].entries:
-                journal.record(entry.time_ns, entry.event)
-    except OSError as error:
-        raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+    with FileJournal(path) as journal:
+        for entry in results[0].entries:
+            journal.record(entry.time_ns, entry.event)
 
 
 def result_table(results: list[SimulationResult]) -> Table:

@@ -1,7 +1,7 @@
 """A migration as its destination sees it: messages in, answers out.
 
-It knows no socket: whoever drives it reads messages from a channel, which puts the bytes of pages into
-guest memory while reading, and sends back what `handle` returns. The guest runs here only after Commit.
+It knows no socket: whoever drives it reads messages from a channel, has the bytes of pages put into guest
+memory once `handle` has found them due, and sends back what `handle` returns. The guest runs here only after Commit.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ from vmferry.wire.messages import (
 class MigrationDestination:
     """One incoming migration into `guest`, whose memory is fresh: all zero.
 
-    When the guest belongs here, it runs if it ran at the source and `may_run` says so.
+    It is active from the first message after the greeting: until then nothing here has changed, and another source
+    may come. When the guest belongs here, it runs if it ran at the source and `may_run` says so.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class MigrationDestination:
         self._may_run = may_run
         self._filled = Bitmap(guest.layout.page_count)
         """Pages that may hold something else than zero bytes."""
+        self._greeted = False
         self._state: bytes | None = None
         self._digest: bytes | None = None
         self._ready = False
@@ -69,6 +71,8 @@ class MigrationDestination:
         if handler is None or not isinstance(message, expected):
             names = " or ".join(kind.__name__ for kind in expected)
             raise PeerError(f"the source sent {type(message).__name__} where {names} was due")
+        if self._greeted and self.status is MigrationStatus.SETUP:
+            self._set_status(MigrationStatus.ACTIVE)
         return handler(message)
 
     def fail(self, reason: str) -> None:
@@ -77,9 +81,9 @@ class MigrationDestination:
         self._set_status(MigrationStatus.FAILED, reason)
 
     def _expected(self) -> tuple[type[Message], ...]:
-        if self.status is MigrationStatus.SETUP:
+        if not self._greeted:
             return (Hello,)
-        if self.status is not MigrationStatus.ACTIVE:
+        if self.status not in (MigrationStatus.SETUP, MigrationStatus.ACTIVE):
             return ()
         if self._ready:
             return (Commit,)
@@ -87,7 +91,7 @@ class MigrationDestination:
 
     def _hello(self, hello: Hello) -> Message:
         _compare(hello.layout, self._guest.layout)
-        self._set_status(MigrationStatus.ACTIVE)
+        self._greeted = True
         return Accepted()
 
     def _pages(self, pages: Pages) -> None:

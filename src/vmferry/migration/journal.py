@@ -4,16 +4,19 @@ A journal may come from anywhere, so reading one is strict: long lines and unkno
 ends in `.gz` is unpacked while it is read.
 """
 
+import errno
 import gzip
+import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
-from vmferry.errors import UsageError
+from vmferry.errors import HostError, UsageError
 from vmferry.migration.events import Ended, Event, Started
 from vmferry.migration.ports import Journal
 
@@ -41,16 +44,52 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """Writes each entry to a binary file as it happens, so that a crash loses nothing before it."""
+    """Writes each entry to a new file as it happens, so that a crash loses nothing before it; a context manager.
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
+    Raises UsageError if there can be no such file; `record` raises HostError if it cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+        self._path = path
         self._encoder = msgspec.json.Encoder()
 
     def record(self, time_ns: int, event: Event) -> None:
         """Append one event."""
-        self._file.write(self._encoder.encode(Entry(time_ns, event)) + b"\n")
-        self._file.flush()
+        line = self._encoder.encode(Entry(time_ns, event)) + b"\n"
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise HostError(f"cannot write the journal '{self._path}': {error.strerror}", error.errno) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+
+class ForgivingJournal:
+    """Passes events on until that fails, which it tells once: no migration ends for want of its record."""
+
+    def __init__(self, journal: Journal, tell: Callable[[str], None]) -> None:
+        self._journal: Journal | None = journal
+        self._tell = tell
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event, if all before it could be."""
+        if self._journal:
+            try:
+                self._journal.record(time_ns, event)
+            except HostError as error:
+                self._journal = None
+                self._tell(f"{error}; the migration goes on without being recorded")
 
 
 class TeeJournal:

@@ -54,11 +54,11 @@ class Precopy:
             self._wait_for_rate_limit()
         self.counters.precopy_bytes = self._channel.sent_bytes
 
-    def send_rest(self) -> None:
+    def send_rest(self, while_blocked: Callable[[], None]) -> None:
         """Send all that is known to be dirty of the stopped guest, as fast as the link goes."""
         while self.sync.ram.remaining_pages:
-            self._check_cancel()
-            self.send_batch(self._check_cancel, self._channel.max_batch_pages, final=True)
+            while_blocked()
+            self.send_batch(while_blocked, self._channel.max_batch_pages, final=True)
 
     def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
         """Send up to `max_pages` of the pages that are to be sent."""

@@ -20,14 +20,15 @@ from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
 from vmferry.wire.messages import Accepted, Failed, Hello
 
 _NS_PER_MS = 1_000_000
-_HELLO_TIMEOUT_NS = 10_000_000_000
+_HELLO_TIMEOUT_NS = 15_000_000_000
 _LAST_WORDS_TIMEOUT_NS = 1_000_000_000
 
 
 class MigrationSource:
     """One outgoing migration of `guest` over the channel that `open_channel` makes; begins in `setup`.
 
-    `parameters` is asked at every use, so that changes act on the running migration.
+    `parameters` is asked at every use, so that changes act on the running migration; only the kind and the times of
+    background syncs and the convergence policy are fixed when it begins.
     `open_channel` is given a function to call while it waits.
     """
 
@@ -66,6 +67,11 @@ class MigrationSource:
     def cancel(self) -> None:
         """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent."""
         self._cancel_requested = True
+
+    def keep_paused(self) -> None:
+        """Do not let a guest that is being handed over run afterwards, on either side."""
+        if self._switchover:
+            self._switchover.keep_paused()
 
     def continue_from(self, state: MigrationStatus) -> None:
         """Let a migration that waits in this state go on. Raises UsageError if it is in another one."""
@@ -110,9 +116,9 @@ class MigrationSource:
 
     def _hand_over(self, channel: Channel, precopy: Precopy) -> None:
         remaining_bytes, threshold_bytes = precopy.sync.remaining_bytes, precopy.threshold_bytes()
+        self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._check_cancel)
         event = SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes)
         self._journal.record(self._clock.now_ns(), event)
-        self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._check_cancel)
         switchover.stop()
         if self._capabilities.pause_before_switchover:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
@@ -121,7 +127,7 @@ class MigrationSource:
         switchover.run(precopy, verify=self._parameters().verify)
 
     def _greet(self, channel: Channel) -> None:
-        no_answer = Deadline(self._clock, _HELLO_TIMEOUT_NS, "the destination did not answer in 10 s")
+        no_answer = Deadline(self._clock, _HELLO_TIMEOUT_NS, "the destination did not answer in 15 s")
 
         def check() -> None:
             self._check_cancel()

@@ -43,7 +43,7 @@ class BandwidthMeter:
 
     def left_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
         """Return what may still be sent in this window; 0 or less means wait. The limit is not 0."""
-        return limit_bytes_per_s * WINDOW_NS // _NS_PER_S - (sent_bytes - self._start_bytes)
+        return max(1, limit_bytes_per_s * WINDOW_NS // _NS_PER_S) - (sent_bytes - self._start_bytes)
 
     def window_end_ns(self) -> int:
         """Return when the running window may be closed."""

@@ -17,9 +17,14 @@ from vmferry.migration.stats import Downtime
 from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
 
 _TAKE_OVER_TIMEOUT_NS = 30_000_000_000
+_PATIENCE_NS = 30_000_000_000
+"""A destination that stands still for so long while the guest does is given up."""
+_DIGEST_BYTES_PER_S = 256 << 20
+"""A destination that works out a digest slower than this is given up, too."""
 _LOOK_NS = 2_000_000
 """While the guest stands still, every moment until somebody looks is downtime."""
 _LOOKS_PER_SIGN_OF_LIFE = 500
+_NS_PER_S = 1_000_000_000
 
 
 class Owner(StrEnum):
@@ -43,7 +48,11 @@ class Switchover:
         self._channel = channel
         self._clock = clock
         self._check_cancel = check_cancel
-        self._was_running = guest.running
+        self._runs_after = guest.running
+
+    def keep_paused(self) -> None:
+        """Do not let the guest run afterwards, wherever it is then. From any thread; too late once Commit is sent."""
+        self._runs_after = False
 
     def stop(self) -> None:
         """Stop the guest; the downtime begins."""
@@ -66,33 +75,38 @@ class Switchover:
         with self.downtime.part("last-sync"):
             precopy.sync.last()
         with self.downtime.part("ram"):
-            precopy.send_rest()
+            precopy.send_rest(self._patience())
         with self.downtime.part("state"):
             self._send_state(verify)
         with self.downtime.part("hand-over"):
             self._commit()
 
     def resume_if_ours(self) -> None:
-        """After a failure: let the guest run on here, if it ran before and is still ours alone."""
-        if self.owner is Owner.SOURCE and self._was_running:
+        """After a failure: let the guest run on here, if it is to run and is still ours alone."""
+        if self.owner is Owner.SOURCE and self._runs_after:
             self._guest.resume()
 
     def _send_state(self, verify: bool) -> None:
         self._send(State(self._guest.save_state()))
+        digest_ns = 0
         if verify:
             self._send(Digest(self._guest.memory_digest()))
+            digest_ns = self._guest.layout.size_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
         self._send(Finish())
-        expect(Ready, self._channel.receive(self._check_cancel))
+        expect(Ready, self._channel.receive(self._patience(digest_ns)))
 
     def _send(self, message: Message) -> None:
-        self._channel.send(message, self._check_cancel)
+        self._channel.send(message, self._patience())
+
+    def _patience(self, more_ns: int = 0) -> "Patience":
+        return Patience(self._channel, self._clock, _PATIENCE_NS + more_ns, self._check_cancel)
 
     def _commit(self) -> None:
         self._check_cancel()
         self.owner = Owner.IN_DOUBT
         give_up = Deadline(self._clock, _TAKE_OVER_TIMEOUT_NS, "the destination did not confirm in 30 s")
         try:
-            self._channel.send(Commit(self._was_running), give_up)
+            self._channel.send(Commit(self._runs_after), give_up)
             expect(TakenOver, self._channel.receive(give_up))
         except MigrationError as error:
             raise MigrationError(
@@ -114,6 +128,27 @@ class Deadline:
         """Check the time."""
         if self._clock.now_ns() > self._end_ns:
             raise ChannelError(self._text)
+
+
+class Patience:
+    """Calls `check_cancel`, and raises ChannelError when called after nothing was sent for `timeout_ns`."""
+
+    def __init__(self, channel: Channel, clock: Clock, timeout_ns: int, check_cancel: Callable[[], None]) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._timeout_ns = timeout_ns
+        self._check_cancel = check_cancel
+        self._sent_bytes = channel.sent_bytes
+        self._since_ns = clock.now_ns()
+
+    def __call__(self) -> None:
+        """Check both."""
+        self._check_cancel()
+        now_ns, sent_bytes = self._clock.now_ns(), self._channel.sent_bytes
+        if sent_bytes != self._sent_bytes:
+            self._sent_bytes, self._since_ns = sent_bytes, now_ns
+        elif now_ns - self._since_ns > self._timeout_ns:
+            raise ChannelError(f"the destination stood still for {self._timeout_ns // _NS_PER_S} s")
 
 
 def expect(kind: type[Message], message: Message) -> None:

@@ -19,6 +19,13 @@ from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 _Target = tuple[Any, ...] | str
 _WAIT_MS = 50
 _UNIX_MODE = 0o600
+_TCP_OPTIONS = {
+    socket.TCP_NODELAY: 1,
+    socket.TCP_KEEPIDLE: 10,
+    socket.TCP_KEEPINTVL: 5,
+    socket.TCP_KEEPCNT: 6,
+    socket.TCP_USER_TIMEOUT: 40_000,
+}
 
 
 def wait_briefly(connection: socket.socket, events: int) -> bool:
@@ -103,7 +110,7 @@ def _remove_stale(path: str) -> None:
         raise UsageError(f"'{path}' exists and is not a socket; remove it or choose another path")
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)  # a living process may be too busy to accept
-        if probe.connect_ex(path) in (0, errno.EAGAIN):
+        if probe.connect_ex(path) != errno.ECONNREFUSED:
             raise UsageError(f"another process listens at '{path}'; end it or choose another path")
     os.unlink(path)
 
@@ -142,5 +149,8 @@ def _connected(family: socket.AddressFamily, target: _Target, while_blocked: Cal
 
 
 def _tune(connection: socket.socket) -> None:
+    """Send at once, and notice within 40 s that the other host is gone without a word."""
     if connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _TCP_OPTIONS.items():
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -67,22 +67,30 @@ class StreamChannel:
         self._send_all([frame, *views], while_blocked)
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
-        """Wait for a message; the bytes of the pages it names are in guest memory on return."""
+        """Wait for a message. If it is Pages, the bytes of those pages come next: see `receive_pages`."""
         message = None
         while message is None:
             buffer = memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
             message = self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
-        if isinstance(message, Pages):
-            self._receive_pages(message, while_blocked)
         return message
 
-    def _receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
+    def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
+        """Let the peer write these pages of guest memory, which the message just received names.
+
+        Nothing else writes there. Who expects no pages does not call it, and whoever sends some gets no further.
+        """
         views = self._views(pages.data)
         missing = views
         while missing:
             missing = _without_first(missing, self._receive_some(missing, while_blocked))
         if pages.final and _checksum(views) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
+
+    def discard(self, while_blocked: Callable[[], None]) -> None:
+        """Read what the peer goes on sending, for nothing, until it closes the connection or `while_blocked` raises."""
+        buffer = memoryview(bytearray(_READ_BYTES))
+        while True:
+            self._receive_some([buffer], while_blocked)
 
     def close(self) -> None:
         """Close the socket."""

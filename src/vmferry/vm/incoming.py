@@ -1,24 +1,29 @@
 """The receiving end of a migration: wait for a source, take the guest over.
 
-A connection that does not even greet properly (a port scanner, a source with another guest) is turned
-away and the wait goes on. Once a source was accepted, its failure is the end of this process.
+A connection that does not even greet properly (a port scanner, a source with another guest), or that greets and
+then sends nothing, is turned away and the wait goes on. Once a source has sent something, its failure is the end of
+this process.
 """
 
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.destination import MigrationDestination
-from vmferry.migration.ports import Channel, Clock, Journal
+from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Deadline
 from vmferry.transport.sockets import accept
 from vmferry.transport.stream import StreamChannel
-from vmferry.wire.messages import Failed, Message, Pages
+from vmferry.wire.messages import Failed, Hello, Message, Pages
 
-_HELLO_TIMEOUT_NS = 10_000_000_000
+_HELLO_TIMEOUT_NS = 2_000_000_000
+"""Sources greet at once, and one may be waiting behind a connection that does not; it waits much longer."""
+_START_TIMEOUT_NS = 60_000_000_000
+"""Between the greeting and the first pages a source switches the dirty log on, which takes long for much memory."""
 _LINGER_NS = 1_000_000_000
 
 
@@ -39,7 +44,8 @@ class IncomingMigration:
         check_stop: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
-        self.destination = MigrationDestination(guest, clock, journal, may_run)
+        self._make_destination = partial(MigrationDestination, guest, clock, journal, may_run)
+        self.destination = self._make_destination()
         self._guest = guest
         self._listener = listener
         self._clock = clock
@@ -58,7 +64,8 @@ class IncomingMigration:
                 connection = accept(self._listener, self._check_stop)
                 self._serve(StreamChannel(connection, self._guest))
 
-    def _serve(self, channel: Channel) -> None:
+    def _serve(self, channel: StreamChannel) -> None:
+        self.destination = self._make_destination()
         try:
             self._receive(channel)
         except VmferryError as error:
@@ -70,8 +77,8 @@ class IncomingMigration:
         finally:
             channel.close()
 
-    def _receive(self, channel: Channel) -> None:
-        silent = Deadline(self._clock, _HELLO_TIMEOUT_NS, "no greeting in 10 s")
+    def _receive(self, channel: StreamChannel) -> None:
+        silent = Deadline(self._clock, _HELLO_TIMEOUT_NS, "no greeting in 2 s")
 
         def check() -> None:
             self._check_stop()
@@ -81,13 +88,16 @@ class IncomingMigration:
         with closing(self._guest.populator()) as populator:
             while not self.destination.in_charge:
                 message = channel.receive(check)
+                answer = self.destination.handle(message)
                 if isinstance(message, Pages) and len(message.data):
                     populator.filled_up_to(message.data.last_page)
-                answer = self.destination.handle(message)
+                    channel.receive_pages(message, check)
+                if isinstance(message, Hello):
+                    silent = Deadline(self._clock, _START_TIMEOUT_NS, "no pages for 60 s after the greeting")
                 if answer:
                     self._answer(channel, answer)
 
-    def _answer(self, channel: Channel, answer: Message) -> None:
+    def _answer(self, channel: StreamChannel, answer: Message) -> None:
         try:
             channel.send(answer, self._check_stop)
         except ChannelError:
@@ -95,12 +105,11 @@ class IncomingMigration:
             if not self.destination.in_charge:
                 raise
 
-    def _say_why(self, channel: Channel, reason: str) -> None:
+    def _say_why(self, channel: StreamChannel, reason: str) -> None:
         """Give the source the reason, and time to read it: closing with unread data would destroy it."""
         linger = Deadline(self._clock, _LINGER_NS, "time is up")
         try:
             channel.send(Failed(reason), linger)
-            while True:
-                channel.receive(linger)
+            channel.discard(linger)
         except VmferryError:
             pass

@@ -55,7 +55,7 @@ class Vm:
         self.capabilities = MigrationCapabilities()
         self._guest = guest
         self.tracer = tracer
-        self._journal = TeeJournal([journal, tracer, _Observer(self._on_migration_event)])
+        self._journal = TeeJournal([_Observer(self._on_migration_event), journal, tracer])
         self._log = log
         self.on_end: Callable[[int], None] = lambda exit_code: None
         """Called, in any thread, with the exit code when this process has no more to do."""
@@ -73,6 +73,7 @@ class Vm:
         self._runs_on_arrival = False if start_paused else None
         """Whether the guest, which is yet to come, is to run then; None: if it runs at the source."""
         self._told_running = guest.running
+        self._tell_lock = threading.Lock()
         self._quitting = False
 
     # Run state
@@ -93,7 +94,9 @@ class Vm:
         """Pause the guest, also one that is yet to come; harmless if it is paused."""
         with self._run_lock:
             self._runs_on_arrival = False
-            if not self._handing_over:
+            if self._handing_over and self._source:
+                self._source.keep_paused()
+            else:
                 self._guest.pause()
         self._tell_run_state()
 
@@ -143,7 +146,7 @@ class Vm:
     # Migration
 
     def set_parameters(self, parameters: MigrationParameters) -> None:
-        """Put new parameters in force, also for a running migration."""
+        """Put new parameters in force, also for a running migration as far as it still asks."""
         self.parameters = parameters
 
     def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
@@ -253,6 +256,9 @@ class Vm:
         except VmferryError as error:
             self._log(f"incoming migration failed: {error}")
             self.on_end(1)
+        except BaseException:
+            self.on_end(1)  # a defect of ours; nobody waits for a guest that cannot come any more
+            raise
         else:
             with self._run_lock, contextlib.suppress(GuestError):  # it has crashed, which its owner is told otherwise
                 self._awaits_migration = False
@@ -289,9 +295,10 @@ class Vm:
             self._handing_over = handing_over
 
     def _tell_run_state(self) -> None:
-        if self._guest.running != self._told_running:
-            self._told_running = not self._told_running
-            self._emit("RESUME" if self._told_running else "STOP", {})
+        with self._tell_lock:
+            if self._guest.running != self._told_running:
+                self._told_running = not self._told_running
+                self._emit("RESUME" if self._told_running else "STOP", {})
 
     def _emit_if_asked(self, name: str, data: dict[str, object]) -> None:
         if self.capabilities.events:

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from vmferry.errors import UsageError
 from vmferry.guests.kvm.guest import KvmGuest
-from vmferry.migration.journal import FileJournal, TeeJournal
+from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
@@ -129,7 +129,7 @@ def _open_serial(serial: str, resources: ExitStack) -> Callable[[bytes], object]
 
 
 def _open_journal(path: Path | None, resources: ExitStack) -> Journal:
-    return FileJournal(_open(path, resources)) if path else TeeJournal([])
+    return ForgivingJournal(resources.enter_context(FileJournal(path)), log) if path else TeeJournal([])
 
 
 def _open(path: Path, resources: ExitStack) -> BinaryIO:

@@ -38,7 +38,7 @@ class Decoder:
 
     The caller reads at most `wanted_bytes` bytes, feeds them, and repeats. When `feed` returns a Pages
     message, the bytes of its data pages come next in the stream: the caller reads them itself,
-    straight to where they belong, before it goes on. `payload_checksum` is what they must have if
+    straight to where they belong, if pages are due, before it goes on. `payload_checksum` is what they must have if
     the message is final.
     """
 

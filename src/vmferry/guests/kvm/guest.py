@@ -192,11 +192,11 @@ class KvmGuest:
     def save_state(self) -> bytes:
         """Return vCPU and device state of the paused guest. Raises GuestError if the guest has crashed."""
         self._raise_if_crashed()
-        return save_state(self._vm, [thread.vcpu for thread in self._vcpus], self._msr_indices)
+        return save_state(self._vm, [thread.vcpu for thread in self._vcpus], self._serial, self._msr_indices)
 
     def load_state(self, blob: bytes) -> None:
         """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
-        load_state(self._vm, [thread.vcpu for thread in self._vcpus], blob)
+        load_state(self._vm, [thread.vcpu for thread in self._vcpus], self._serial, blob)
 
     # Exits, in the vCPUs' threads
 

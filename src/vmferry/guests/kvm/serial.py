@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 BASE_PORT = 0x3F8
-PORTS = range(BASE_PORT, BASE_PORT + 8)
+SERIAL_REGISTERS = 8
+PORTS = range(BASE_PORT, BASE_PORT + SERIAL_REGISTERS)
 
 (
     _DATA,
@@ -14,7 +15,7 @@ PORTS = range(BASE_PORT, BASE_PORT + 8)
     _LINE_STATUS,
     _MODEM_STATUS,
     _SCRATCH,
-) = range(8)
+) = range(SERIAL_REGISTERS)
 _DIVISOR_LATCH = 0x80
 _NO_INTERRUPT = 0x01
 _TRANSMITTER_EMPTY = 0x60
@@ -26,7 +27,17 @@ class Serial:
 
     def __init__(self, output: Callable[[bytes], object]) -> None:
         self._output = output
-        self._registers = bytearray(8)
+        self._registers = bytearray(SERIAL_REGISTERS)
+
+    @property
+    def registers(self) -> bytes:
+        """What the guest has set: all of the port's state, SERIAL_REGISTERS bytes."""
+        return bytes(self._registers)
+
+    @registers.setter
+    def registers(self, registers: bytes) -> None:
+        assert len(registers) == SERIAL_REGISTERS
+        self._registers[:] = registers
 
     def write(self, port: int, data: bytes) -> None:
         """The guest writes bytes to one of the ports."""

@@ -18,10 +18,11 @@ from msgspec import Meta
 
 from vmferry.errors import HostError, PeerError
 from vmferry.guests.kvm import abi
+from vmferry.guests.kvm.serial import SERIAL_REGISTERS, Serial
 from vmferry.guests.kvm.vcpu import KvmVcpu
 from vmferry.guests.kvm.vm import IRQCHIP_COUNT, KvmVm
 
-PREFIX = b"vmferry-kvm-1\n"
+PREFIX = b"vmferry-kvm-2\n"
 """Kind and version of the blob."""
 
 _CLOCK_FLAGS = slice(8, 12)
@@ -54,20 +55,22 @@ class _VmState(msgspec.Struct, forbid_unknown_fields=True):
     ]
     pit: Annotated[bytes, _as_large_as(abi.GET_PIT2)]
     clock: Annotated[bytes, _as_large_as(abi.GET_CLOCK)]
+    serial: Annotated[bytes, Meta(min_length=SERIAL_REGISTERS, max_length=SERIAL_REGISTERS)]
 
 
-def save_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], msr_indices: list[int]) -> bytes:
+def save_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], serial: Serial, msr_indices: list[int]) -> bytes:
     """Return the state of a stopped VM."""
     state = _VmState(
         vcpus=[_save_vcpu(vcpu, msr_indices) for vcpu in vcpus],
         irqchips=[vm.get_irqchip(number) for number in range(IRQCHIP_COUNT)],
         pit=vm.get(abi.GET_PIT2),
         clock=_save_clock(vm),
+        serial=serial.registers,
     )
     return PREFIX + msgspec.msgpack.encode(state)
 
 
-def load_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], blob: bytes) -> None:
+def load_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], serial: Serial, blob: bytes) -> None:
     """Put a stopped VM into a state that `save_state` returned. Raises PeerError if it is not one."""
     state = _decode(blob)
     if len(state.vcpus) != len(vcpus):
@@ -81,6 +84,7 @@ def load_state(vm: KvmVm, vcpus: Sequence[KvmVcpu], blob: bytes) -> None:
         vm.set(abi.SET_CLOCK, state.clock)
     except HostError as error:
         raise PeerError(f"the guest's state is not accepted here: {error}") from error
+    serial.registers = state.serial
 
 
 def _decode(blob: bytes) -> _VmState:
