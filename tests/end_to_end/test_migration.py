@@ -11,9 +11,13 @@ from tests.support.wait import wait_until
 from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import CommandError, HostError
+from vmferry.memory.layout import GuestLayout, RamBlock
+from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.transport.sockets import connect
 from vmferry.transport.uri import parse_uri
+from vmferry.wire.encoder import Encoder
+from vmferry.wire.messages import Hello, Pages
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
@@ -290,7 +294,9 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
 
 def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
-    for garbage in (b"GET / HTTP/1.1\r\n\r\n" * 10, b"", bytes(100), b"\xff" * 5000):
+    greeting = Encoder().encode(Hello(GuestLayout((RamBlock("pc.ram", 16384),), 2)))
+    uninvited = Encoder().encode(Pages(PageRuns.of([(15000, 100)]), EMPTY)) + b"\xee" * 409600
+    for garbage in (b"GET / HTTP/1.1\r\n\r\n" * 10, b"", bytes(100), b"\xff" * 5000, uninvited, greeting):
         with connect(parse_uri(uri), lambda: None) as stranger:
             stranger.settimeout(60)
             stranger.sendall(garbage)
@@ -299,10 +305,41 @@ def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
             with suppress(ConnectionError):
                 while stranger.recv(4096):
                     pass
-    assert "turned a connection away" in destination.errors()
+    assert destination.errors().count("turned a connection away") == 6
     assert "Traceback" not in destination.errors()
     assert migrate(source, uri).completed
     destination.check_memory()
+
+
+def test_a_source_that_comes_behind_a_silent_connection_is_served(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    with connect(parse_uri(uri), lambda: None):
+        assert migrate(source, uri).completed
+    destination.check_memory()
+
+
+def test_a_guest_that_is_stopped_during_the_hand_over_stays_stopped(lab: Lab) -> None:
+    source, _, uri = start_pair(lab)
+    begin_and_wait_before_switchover(source, uri, EASY)
+    source.monitor.execute("stop")
+    source.monitor.execute("migrate_cancel")
+    while source.monitor.wait_event("MIGRATION", 10).data != {"status": "cancelled"}:
+        pass
+    assert source.monitor.execute("query-status") == {"running": False, "status": "paused"}
+
+
+@pytest.mark.parametrize("side", ["source", "destination"])
+def test_a_journal_that_cannot_be_written_ends_no_migration(lab: Lab, side: str) -> None:
+    uri = f"unix:{lab.directory / 'in.sock'}"
+    journal = ["--journal", "/dev/full"]
+    destination = lab.start([*VM_COMMAND, *VM, "--incoming", uri, *(journal if side == "destination" else [])], "there")
+    source = lab.start([*VM_COMMAND, *VM, *BOOT, *(journal if side == "source" else [])], "here")
+    source.wait_for_passes(1)
+    assert migrate(source, uri).completed
+    destination.check_memory()
+    recorder = source if side == "source" else destination
+    assert recorder.errors().count("cannot write the journal '/dev/full': No space left on device") == 1
+    assert "Traceback" not in recorder.errors()
 
 
 def test_nobody_listens(lab: Lab) -> None:

@@ -5,10 +5,10 @@ import pytest
 
 from tests.support.loopback import MIB, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
-from vmferry.errors import UsageError
+from vmferry.errors import ChannelError, UsageError
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, Synced
 from vmferry.migration.status import MigrationStatus
-from vmferry.migration.switchover import Owner
+from vmferry.migration.switchover import Owner, Patience
 from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
 
 S = MigrationStatus
@@ -228,6 +228,50 @@ def test_a_destination_that_goes_away_while_it_waits_is_noticed() -> None:
     pair.source.run()
     assert_still_here(pair, S.FAILED)
     assert len(pair.events(StatusChanged)) == 4
+
+
+@pytest.mark.parametrize("cancelled", [True, False])
+def test_a_guest_that_is_stopped_while_it_waits_stays_stopped(cancelled: bool) -> None:
+    pair = waiting_pair()
+
+    def look() -> None:
+        pair.source.keep_paused()
+        if cancelled:
+            pair.source.cancel()
+        else:
+            pair.source.continue_from(S.PRE_SWITCHOVER)
+
+    pair.clock.on_sleep = look
+    pair.source.run()
+    assert pair.source.status is (S.CANCELLED if cancelled else S.COMPLETED)
+    assert not pair.here.running
+    assert not pair.there.running
+
+
+@pytest.mark.parametrize(
+    ("kind", "verify", "patience_s"), [(Hello, False, 15), (State, False, 30), (Finish, False, 30), (Finish, True, 30)]
+)
+def test_a_destination_that_stands_still_is_given_up(kind: type[Message], verify: bool, patience_s: int) -> None:
+    pair = Pair(verify=verify)
+    pair.channel.silent_from = kind
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert pair.source.error
+    assert "did not answer" in pair.source.error or "stood still for 30 s" in pair.source.error
+    (ended,) = pair.events(Ended)
+    assert patience_s * 10**9 < ended.total_time_ns < (patience_s + 3) * 10**9
+
+
+def test_a_destination_that_is_slow_is_waited_for() -> None:
+    pair = Pair()
+    patience = Patience(pair.channel, pair.clock, 30 * 10**9, lambda: None)
+    for _ in range(10):
+        pair.clock.time_ns += 29 * 10**9
+        pair.channel.sent_bytes += 1
+        patience()
+    pair.clock.time_ns += 31 * 10**9
+    with pytest.raises(ChannelError, match="stood still for 30 s"):
+        patience()
 
 
 def test_a_paused_guest_stays_paused() -> None:

@@ -35,7 +35,8 @@ class LoopbackChannel:
     """Hands every message to the destination at once, at `bytes_per_s` of the clock.
 
     `cut_at` is the number of the message (in both directions, from 0) at which the connection breaks;
-    with `delivered` the receiver still gets that message, only the sender is told otherwise.
+    with `delivered` the receiver still gets that message, only the sender is told otherwise. From the first message of
+    the kind `silent_from` on, the destination stands still: it gets nothing and answers nothing.
     """
 
     max_batch_pages = 16
@@ -45,7 +46,9 @@ class LoopbackChannel:
         self.messages: list[Message] = []
         self.cut_at: int | None = None
         self.delivered = False
+        self.silent_from: type[Message] | None = None
         self.open = True
+        self._silent = False
         self.before_send: Callable[[Message], None] = lambda message: None
         self._pair = pair
         self._bytes_per_s = bytes_per_s
@@ -58,18 +61,19 @@ class LoopbackChannel:
         self._pair.clock.time_ns += size_bytes * 10**9 // self._bytes_per_s
         self.sent_bytes += size_bytes
         cut = self._is_cut(message)
-        if not cut or self.delivered:
+        self._silent = self._silent or type(message) is self.silent_from
+        if (not cut or self.delivered) and not self._silent:
             self._deliver(message)
         if cut:
             self._break()
         while_blocked()
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
-        if not self._answers:
+        while not self._answers:
             self._check_open()
+            assert self._silent, "the source waits for an answer that nobody will send"
             self._pair.clock.time_ns += 100_000_000
             while_blocked()
-            raise AssertionError("the source waits for an answer that nobody will send")
         answer = self._answers.pop(0)
         if self._is_cut(answer):
             self._break()
