@@ -4,6 +4,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -273,7 +274,7 @@ def test_a_source_that_dies_ends_the_destination(lab: Lab) -> None:
     [
         (
             ["--memory", "65M", "--cpus", "2"],
-            "memory size differs: the source has 67108864, the destination has 68157440",
+            "memory size differs: the source has 64 MiB (67108864 bytes), the destination has 65 MiB (68157440 bytes)",
         ),
         (["--memory", "64M", "--cpus", "3"], "number of vCPUs differs: the source has 2, the destination has 3"),
     ],
@@ -286,10 +287,13 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
     source = lab.start([*VM_COMMAND, *VM, *BOOT], "source")
     result = migrate(source, uri)
     assert result.last.status == "failed"
-    assert complaint in (result.last.error or "")
-    assert source.monitor.execute("query-status")["running"]
     assert other.process.poll() is None
     assert other.monitor.execute("query-status")["status"] == "inmigrate"
+    assert complaint in (result.last.error or "")
+    assert Path(uri.removeprefix("unix:")).exists()
+    other.close()
+    assert not Path(uri.removeprefix("unix:")).exists()
+    assert source.monitor.execute("query-status")["running"]
 
 
 def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
@@ -354,7 +358,8 @@ def test_nobody_listens(lab: Lab) -> None:
 def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
     for options, complaint in (
         (["--memory", "1M"], "give it a multiple of 1 MiB"),
-        (["--kernel", "/etc/hostname"], "not a 64-bit little-endian ELF file"),
+        (["--kernel", "/etc/hostname"], "/etc/hostname: the kernel is not a 64-bit little-endian ELF file"),
+        (["--append", "x" * 5000], "command line has 5007 bytes"),
         (["--kernel", "/nowhere"], "cannot read the kernel '/nowhere': No such file or directory"),
         (["--serial", "tape"], "'tape' is no place for serial output"),
         (["--incoming", "tcp:nohost"], "'tcp:nohost' is not an address"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.errors import GuestError
+from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm.boot import KernelImage, write_start_info
 from vmferry.guests.payload import STRESS_ELF
 
@@ -71,5 +71,5 @@ def test_notes_with_any_content_never_crash_the_parser(notes: bytes) -> None:
 def test_a_command_line_that_is_too_long() -> None:
     ram = memoryview(bytearray(1 << 20))
     write_start_info(ram, [(0, 1 << 20)], "a" * 2047)
-    with pytest.raises(GuestError, match="2048 bytes, 2047 are allowed"):
+    with pytest.raises(UsageError, match="2048 bytes, 2047 are allowed"):
         write_start_info(ram, [(0, 1 << 20)], "a" * 2048)

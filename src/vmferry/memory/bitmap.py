@@ -51,6 +51,14 @@ class Bitmap:
         flags: NDArray[np.bool_] = (self.words[pages >> 6] >> (pages & 63).astype(np.uint64) & _ONE) != 0
         return flags
 
+    def test_runs(self, runs: PageRuns) -> NDArray[np.bool_]:
+        """Return one flag for each page of the runs, in order: is it in the set?"""
+        if len(runs) != 1:
+            return self.test_pages(runs.indices())
+        first = int(runs.first[0])
+        words = self.words[first >> 6 : (runs.last_page >> 6) + 1]
+        return _flags(words)[first & 63 :][: runs.page_count]
+
     def set_all(self) -> None:
         """Put every page into the set."""
         self.set_range(0, self.page_count)
@@ -148,10 +156,18 @@ class Bitmap:
         if start == len(self.words):
             return EMPTY
         first_page = max(cursor, start * 64)
+        if self._all_from(first_page, max_pages):  # as in a first pass, and where guests write in order
+            self.clear_range(first_page, max_pages)
+            return PageRuns(np.array([first_page]), np.array([max_pages]))
         window = self._window(start, first_page, max_pages)
         pages = _first_pages(_runs(window, start * 64), max_pages)
         self.clear_range(first_page, pages.last_page + 1 - first_page)
         return pages
+
+    def _all_from(self, first_page: int, count: int) -> bool:
+        """Return whether the whole words of these pages are full; False unless they are whole words."""
+        words = self.words[first_page >> 6 : (first_page + count) >> 6]
+        return not (first_page | count) & 63 and len(words) * 64 == count > 0 and bool(words.min() == _ONES)
 
     def _first_word_with_pages(self, cursor: int) -> int:
         """Return the index of the first word with a page at or after `cursor`, or the number of words."""
@@ -223,7 +239,11 @@ def _bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _unpacked(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return np.flatnonzero(np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_))
+    return np.flatnonzero(_flags(words))
+
+
+def _flags(words: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    return np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
 
 
 def _first_pages(runs: PageRuns, max_pages: int) -> PageRuns:

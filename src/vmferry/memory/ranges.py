@@ -5,6 +5,7 @@ Page indices count pages over all RAM blocks (see `layout.py`).
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,10 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class PageRuns:
-    """Ascending, non-overlapping runs of pages: `first` page and `count` (>= 1) of each, as int64 arrays."""
+    """Ascending, non-overlapping runs of pages: `first` page and `count` (>= 1) of each, as int64 arrays.
+
+    The arrays must not be written once they are here.
+    """
 
     first: NDArray[np.int64]
     count: NDArray[np.int64]
@@ -33,7 +37,7 @@ class PageRuns:
         ends = np.concatenate((breaks, [len(pages)]))
         return cls(pages[starts].astype(np.int64), (ends - starts).astype(np.int64))
 
-    @property
+    @cached_property
     def page_count(self) -> int:
         """Pages in all runs together."""
         return int(self.count.sum())

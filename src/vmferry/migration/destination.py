@@ -12,6 +12,7 @@ from vmferry.memory.layout import GuestLayout
 from vmferry.migration.events import StatusChanged
 from vmferry.migration.ports import Clock, Guest, Journal
 from vmferry.migration.status import DESTINATION_TRANSITIONS, MigrationStatus
+from vmferry.units import format_size
 from vmferry.wire.messages import (
     Accepted,
     Commit,
@@ -96,7 +97,7 @@ class MigrationDestination:
 
     def _pages(self, pages: Pages) -> None:
         self._filled.set_runs(pages.data)
-        refilled = self._filled.test_pages(pages.zero.indices())
+        refilled = self._filled.test_runs(pages.zero)
         if refilled.any():
             self._guest.clear_pages(pages.zero.split(refilled)[1])
 
@@ -127,11 +128,15 @@ class MigrationDestination:
         self._journal.record(self._clock.now_ns(), StatusChanged(old=old, new=status, reason=reason))
 
 
+def _exactly(size_bytes: int) -> str:
+    return f"{format_size(size_bytes)} ({size_bytes} bytes)"
+
+
 def _compare(theirs: GuestLayout, ours: GuestLayout) -> None:
     """Raise PeerError that names the first difference between the two guests."""
     for what, their_value, our_value in (
         ("page size", theirs.page_size, ours.page_size),
-        ("memory size", theirs.size_bytes, ours.size_bytes),
+        ("memory size", _exactly(theirs.size_bytes), _exactly(ours.size_bytes)),
         ("number of vCPUs", theirs.vcpu_count, ours.vcpu_count),
         ("RAM blocks", theirs.ram_blocks, ours.ram_blocks),
     ):

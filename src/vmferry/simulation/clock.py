@@ -29,6 +29,10 @@ class VirtualClock:
             callback()
         self._now_ns = max(self._now_ns, end_ns)
 
+    def until_next_event_ns(self, longest_ns: int) -> int:
+        """Return how long nothing happens from now on, `longest_ns` at most."""
+        return min(longest_ns, max(0, self._events[0][0] - self._now_ns)) if self._events else longest_ns
+
     def schedule(self, time_ns: int, callback: Callable[[], None], priority: int = 0) -> None:
         """Call `callback` at `time_ns`; of events at the same time, the one with the lowest priority comes first."""
         heapq.heappush(self._events, (time_ns, priority, next(self._numbers), callback))

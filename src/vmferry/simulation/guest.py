@@ -102,7 +102,7 @@ class SimulatedGuest:
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return which pages were never used; finding one zero takes as long as reading it."""
-        zero = ~self._used.test_pages(pages.indices())
+        zero = ~self._used.test_runs(pages)
         self._clock.sleep_ns(round(self._costs.scan_ns_per_zero_page * np.count_nonzero(zero)))
         return zero
 

@@ -21,7 +21,10 @@ _NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True)
 class LinkModel:
-    """What a link does. `jitter` is the standard deviation of its rate, as a share, from one interval to the next."""
+    """What a link does. Its rate is drawn anew for each interval, from a normal distribution that is cut off at 5 %.
+
+    `jitter` is that distribution's standard deviation, as a share of the rate.
+    """
 
     bytes_per_s: int
     latency_ns: int = 0
@@ -40,7 +43,7 @@ class SimulatedChannel:
     `before_delivery` is called with each message at the moment in which its content is read.
     """
 
-    max_batch_pages = 1 << 16
+    max_batch_pages = 1024
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class SimulatedChannel:
             step_ns = min(MAX_WAIT_NS, self._factor_until_ns - self._clock.now_ns())
             if bytes_per_s:
                 step_ns = min(step_ns, int(size_bytes * _NS_PER_S / bytes_per_s) + 1)
+            step_ns = self._clock.until_next_event_ns(step_ns)  # which may change the rate
             sent_bytes = min(size_bytes, bytes_per_s * step_ns / _NS_PER_S)
             size_bytes -= sent_bytes
             self._clock.sleep_ns(step_ns)

@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from vmferry.errors import ChannelError, UsageError
@@ -69,6 +69,15 @@ def local_address(listener: socket.socket) -> Address:
     """Return where a socket listens, with the port that the kernel has chosen if port 0 was asked for."""
     name = listener.getsockname()
     return UnixAddress(name) if listener.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
+
+
+def stop_listening(listener: socket.socket) -> None:
+    """Close a listening socket; the path of a unix one goes with it."""
+    address = local_address(listener)
+    listener.close()
+    if isinstance(address, UnixAddress):
+        with suppress(OSError):  # somebody has removed it, or may do what we may not
+            os.unlink(address.path)
 
 
 def accept(listener: socket.socket, while_blocked: Callable[[], None]) -> socket.socket:

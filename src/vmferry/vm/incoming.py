@@ -16,7 +16,7 @@ from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Deadline
-from vmferry.transport.sockets import accept
+from vmferry.transport.sockets import accept, stop_listening
 from vmferry.transport.stream import StreamChannel
 from vmferry.wire.messages import Failed, Hello, Message, Pages
 
@@ -59,10 +59,12 @@ class IncomingMigration:
 
     def run(self) -> None:
         """Return when the guest belongs here. Raises VmferryError when the migration has failed."""
-        with self._listener:
+        try:
             while self.status is MigrationStatus.SETUP:
                 connection = accept(self._listener, self._check_stop)
                 self._serve(StreamChannel(connection, self._guest))
+        finally:
+            stop_listening(self._listener)
 
     def _serve(self, channel: StreamChannel) -> None:
         self.destination = self._make_destination()

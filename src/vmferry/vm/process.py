@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from vmferry.errors import UsageError
+from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
 from vmferry.migration.ports import Journal
@@ -61,7 +61,10 @@ def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
     guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial, _log_crash)
     resources.callback(guest.close)
     if kernel is not None:
-        guest.boot(kernel, config.command_line)
+        try:
+            guest.boot(kernel, config.command_line)
+        except GuestError as error:
+            raise GuestError(f"{config.kernel}: {error}") from error
     return Vm(
         guest,
         config.name,

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from vmferry.errors import GuestError
+from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.vcpu import KvmVcpu
 
@@ -74,10 +74,10 @@ class KernelImage:
 
 
 def write_start_info(ram: memoryview, regions: Sequence[tuple[int, int]], command_line: str) -> None:
-    """Put the boot data into low guest memory; `regions` are RAM as (gpa, size in bytes). Raises GuestError."""
+    """Put the boot data into low guest memory; `regions` are RAM as (gpa, size in bytes). Raises UsageError."""
     line = command_line.encode() + b"\0"
     if len(line) > MAX_COMMAND_LINE_BYTES:
-        raise GuestError(
+        raise UsageError(
             f"the kernel's command line has {len(line) - 1} bytes, {MAX_COMMAND_LINE_BYTES - 1} are allowed"
         )
     ram[_COMMAND_LINE_GPA : _COMMAND_LINE_GPA + len(line)] = line

@@ -102,7 +102,7 @@ class KvmGuest:
         return thread
 
     def boot(self, kernel: bytes, command_line: str = "") -> None:
-        """Load an ELF image with a PVH entry and set the first vCPU to it. Raises GuestError."""
+        """Load an ELF image with a PVH entry and set the first vCPU to it. Raises GuestError or UsageError."""
         image = KernelImage.parse(kernel)
         low = self._slots[0].page_count * PAGE_SIZE_BYTES
         image.load(self._ram.view[:low])

@@ -17,6 +17,7 @@ from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import PageRuns
+from vmferry.units import format_size
 
 HOLE_GPA = 3 << 30
 """Below 4 GiB, devices have addresses from here on."""
@@ -37,7 +38,8 @@ class GuestRam:
     def __init__(self, size_bytes: int) -> None:
         if size_bytes % ALIGNMENT_BYTES or not MIN_BYTES <= size_bytes <= MAX_BYTES:
             raise UsageError(
-                f"a guest cannot have {size_bytes} bytes of memory; give it a multiple of 1 MiB from 16 MiB to 4 TiB"
+                f"a guest cannot have {format_size(size_bytes)} of memory; "
+                "give it a multiple of 1 MiB from 16 MiB to 4 TiB"
             )
         self.size_bytes = size_bytes
         try:
