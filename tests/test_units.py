@@ -56,6 +56,15 @@ def test_what_is_no_rate_or_duration_is_refused(text: str) -> None:
             parse_rate(text)
 
 
+@pytest.mark.parametrize("text", ["9" * 400, "1." + "9" * 5000, "9" * 5000 + "s", "\x1b[2J", "\u0663"])
+def test_numbers_without_end_and_odd_characters_are_refused_in_a_short_line(text: str) -> None:
+    for parse in (parse_size, parse_rate, parse_duration_ns):
+        with pytest.raises(UsageError, match="is not a") as caught:
+            parse(text)
+        assert len(str(caught.value)) < 120
+        assert str(caught.value).isprintable()
+
+
 def test_printing() -> None:
     assert [format_size(n) for n in (0, 1023, 1024, 812 << 20, 1515000000, 100 << 30)] == [
         "0 B", "0.999 KiB", "1 KiB", "812 MiB", "1.41 GiB", "100 GiB"

@@ -10,7 +10,8 @@ from fractions import Fraction
 
 from vmferry.errors import UsageError
 
-_NUMBER = r"(?P<number>\d+(?:\.\d+)?)"
+_NUMBER = r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,20})?)"
+_MAX_SHOWN_CHARACTERS = 40
 _BINARY = {prefix: 1024**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
 _DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
 
@@ -28,7 +29,7 @@ def parse_size(text: str) -> int:
     match = re.fullmatch(_NUMBER + r"\s*([KMGT]?)(?:iB|i|B)?", stripped, re.IGNORECASE)
     if match:
         return _scaled(match["number"], _BINARY[match[2].upper()])
-    raise UsageError(f"'{text}' is not a size; write for example 2G, 512MiB or 150MB")
+    raise UsageError(f"{_shown(text)} is not a size; write for example 2G, 512MiB or 150MB")
 
 
 def parse_rate(text: str) -> int:
@@ -39,14 +40,14 @@ def parse_rate(text: str) -> int:
     try:
         return parse_size(text.strip().removesuffix("/s"))
     except UsageError:
-        raise UsageError(f"'{text}' is not a rate; write for example 200MiB/s or 1.59Gbit/s") from None
+        raise UsageError(f"{_shown(text)} is not a rate; write for example 200MiB/s or 1.59Gbit/s") from None
 
 
 def parse_duration_ns(text: str) -> int:
     """Return the nanoseconds of a duration such as `500ms`, `2s` or `5min`. Raises UsageError."""
     match = _DURATION.fullmatch(text.strip())
     if not match:
-        raise UsageError(f"'{text}' is not a duration; write for example 500ms, 2s or 5min")
+        raise UsageError(f"{_shown(text)} is not a duration; write for example 500ms, 2s or 5min")
     return _scaled(match["number"], _DURATION_NS[match["unit"]])
 
 
@@ -78,6 +79,12 @@ def format_duration(duration_ns: int) -> str:
 
 def _scaled(number: str, factor: int) -> int:
     return int(Fraction(number) * factor)
+
+
+def _shown(text: str) -> str:
+    """Quote what may come from anyone: printable and not too long."""
+    cut = text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[:_MAX_SHOWN_CHARACTERS]}..."
+    return "'" + "".join(c if c.isprintable() else "?" for c in cut) + "'"
 
 
 def _three_digits(value: float) -> str:
