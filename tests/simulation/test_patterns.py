@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.memory.bitmap import Bitmap
+from vmferry.simulation import patterns
 from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Uniform
 
 S = 1_000_000_000
@@ -55,3 +56,23 @@ def test_phases_take_turns_in_cpu_time() -> None:
     assert len(pages_of(phases, S)) == 10
     assert min(pages_of(phases, 2 * S)) == 500
     assert pages_of(phases, S) == list(range(10, 20))
+
+
+def test_whole_rounds_of_phases_are_written_at_once() -> None:
+    phases = Phases([Phase(1, Sweep(0, 1000, 10)), Phase(1, Sweep(1000, 1000, 10))])
+    assert len(pages_of(phases, 2**62, 2000)) == 2000, "2^61 rounds, but no more than a few steps"
+    phases = Phases([Phase(S, Sweep(0, 100, 10)), Phase(2 * S, Sweep(500, 100, 10))])
+    assert pages_of(phases, 7 * S) == [*range(30), *range(500, 540)]
+
+
+def test_random_pages_are_drawn_from_chunks_of_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patterns, "_CHUNK_PAGES", 64)
+    pattern = Uniform(5, 1000, 500, np.random.default_rng(1))
+    hits = np.zeros(1010)
+    for _ in range(400):
+        hits[pages_of(pattern, S, 1010)] += 1
+    assert not hits[:5].any()
+    assert not hits[1005:].any()
+    share = 1 - np.exp(-0.5)
+    assert hits[5:1005].mean() / 400 == pytest.approx(share, rel=0.02)
+    assert hits[5:1005].std() == pytest.approx(np.sqrt(400 * share * (1 - share)), rel=0.1)

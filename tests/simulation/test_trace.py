@@ -161,3 +161,10 @@ def test_every_journal_is_read_or_refused(samples: list[tuple[int, int]]) -> Non
     assert isinstance(trace, DirtyTrace)
     assert trace.written_pages <= trace.used_pages <= PAGES
     assert written(Trace(trace), SECOND) <= trace.written_pages
+
+
+def test_a_time_of_many_rounds_costs_no_more_than_one() -> None:
+    steps = ((SECOND // 50, 1.0), (SECOND // 100, 0.5), (SECOND // 100, 0.0))
+    pattern = Trace(DirtyTrace(used_pages=PAGES, sweeps=((1000, 10**6 * SECOND),), steps=steps, shortest_ns=1))
+    assert written(pattern, 10**6 * SECOND) == pytest.approx(250, abs=1), "half of the pages in half of the time"
+    assert written(pattern, 2**62) == 500

@@ -13,6 +13,8 @@ import numpy as np
 from vmferry.memory.bitmap import Bitmap
 
 _NS_PER_S = 1_000_000_000
+_CHUNK_PAGES = 1 << 20
+"""Random pages are drawn from so many at once, which take 8 MiB."""
 
 
 class Pattern(Protocol):
@@ -39,16 +41,9 @@ class Sweep:
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
         """Mark the stretch walked, around the end if need be."""
         start = self._position
-        walked = cpu_ns * self._pages_per_s / _NS_PER_S
-        self._position = (start + walked) % self._page_count if self._page_count else 0.0
-        count = int(start + walked) - int(start)
-        if count >= self._page_count:
-            bitmap.set_range(self._first_page, self._page_count)
-            return
-        first = int(start)
-        until_end = min(count, self._page_count - first)
-        bitmap.set_range(self._first_page + first, until_end)
-        bitmap.set_range(self._first_page, count - until_end)
+        end = start + cpu_ns * self._pages_per_s / _NS_PER_S
+        self._position = end % self._page_count if self._page_count else 0.0
+        mark_walk(bitmap, self._first_page, self._page_count, int(start), int(end))
 
     def areas(self) -> list[tuple[int, int]]:
         """Return the pages walked."""
@@ -70,12 +65,16 @@ class Uniform:
             return
         writes = cpu_ns * self._pages_per_s / _NS_PER_S
         hit = -np.expm1(-writes / self._page_count)
-        count = self._random.binomial(self._page_count, hit)
-        if count == self._page_count:
-            bitmap.set_range(self._first_page, self._page_count)
+        for start in range(0, self._page_count, _CHUNK_PAGES):
+            self._write_chunk(self._first_page + start, min(_CHUNK_PAGES, self._page_count - start), hit, bitmap)
+
+    def _write_chunk(self, first_page: int, page_count: int, hit: float, bitmap: Bitmap) -> None:
+        count = self._random.binomial(page_count, hit)
+        if count == page_count:
+            bitmap.set_range(first_page, page_count)
             return
-        pages = self._random.choice(self._page_count, count, replace=False, shuffle=False)
-        bitmap.set_pages(pages + self._first_page)
+        pages = self._random.choice(page_count, count, replace=False, shuffle=False)
+        bitmap.set_pages(pages + first_page)
 
     def areas(self) -> list[tuple[int, int]]:
         """Return the pages picked from."""
@@ -140,9 +139,14 @@ class Phases:
         self._phases = phases
         self._current = 0
         self._left_ns = phases[0].duration_ns
+        self._round_ns = sum(phase.duration_ns for phase in phases)
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Let the phases write that `cpu_ns` reaches into."""
+        """Let the phases write that `cpu_ns` reaches into; whole rounds are written at once, however many."""
+        rounds, cpu_ns = divmod(cpu_ns, self._round_ns)
+        if rounds:
+            for phase in self._phases:
+                phase.pattern.write(rounds * phase.duration_ns, bitmap)
         while cpu_ns > 0:
             share_ns = min(cpu_ns, self._left_ns)
             self._phases[self._current].pattern.write(share_ns, bitmap)
@@ -155,6 +159,16 @@ class Phases:
     def areas(self) -> list[tuple[int, int]]:
         """Return the pages of all phases."""
         return [area for phase in self._phases for area in phase.pattern.areas()]
+
+
+def mark_walk(bitmap: Bitmap, first_page: int, page_count: int, start: int, end: int) -> None:
+    """Mark what a walk from page `start` of an area up to `end` comes by, round and round; `start` lies within."""
+    if end - start >= page_count:
+        bitmap.set_range(first_page, page_count)
+        return
+    until_end = min(end, page_count) - start
+    bitmap.set_range(first_page + start, until_end)
+    bitmap.set_range(first_page, end - start - until_end)
 
 
 def _zipf_mass(start: int, end: int, exponent: float) -> float:

@@ -22,6 +22,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Started, Synced
 from vmferry.migration.journal import Entry
+from vmferry.simulation.patterns import mark_walk
 
 _MAX_NS = 2**62
 _MAX_PAGES = 1 << 32
@@ -94,9 +95,18 @@ class Trace:
         self._step = 0
         self._left_ns = trace.steps[0][0]
         self._repeat_from = _later_half(trace.steps)
+        self._repeated_ns = sum(step_ns for step_ns, _ in trace.steps[self._repeat_from :])
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Let the recorded steps write that `cpu_ns` reaches into."""
+        """Let the recorded steps write that `cpu_ns` reaches into.
+
+        So long a time that steps would repeat more than once is spread over them: it costs no more to work out.
+        """
+        rounds = cpu_ns // self._repeated_ns
+        if rounds > 1:
+            for step_ns, share in self._trace.steps[self._repeat_from :]:
+                self._sweep(rounds * step_ns, share, bitmap)
+            cpu_ns %= self._repeated_ns
         while cpu_ns > 0:
             part_ns = min(cpu_ns, self._left_ns)
             self._sweep(part_ns, self._trace.steps[self._step][1], bitmap)
@@ -116,23 +126,13 @@ class Trace:
             start = self._rounds[number]
             end = start + cpu_ns / round_ns
             self._rounds[number] = end % 1
-            _mark(bitmap, first_page, round(pages * share), start, end)
+            used = round(pages * share)
+            mark_walk(bitmap, first_page, used, int(start * used), int(end * used))
             first_page += pages
 
 
 def _curve(sweeps: Iterable[tuple[int, int]], cpu_ns: int) -> float:
     return sum(pages * min(1.0, cpu_ns / round_ns) for pages, round_ns in sweeps)
-
-
-def _mark(bitmap: Bitmap, first_page: int, page_count: int, start: float, end: float) -> None:
-    """Mark what a sweep over an area walks from `start` to `end`, in rounds."""
-    low, high = int(start * page_count), int(end * page_count)
-    if high - low >= page_count:
-        bitmap.set_range(first_page, page_count)
-        return
-    until_end = min(high, page_count) - low
-    bitmap.set_range(first_page + low, until_end)
-    bitmap.set_range(first_page, high - low - until_end)
 
 
 def _later_half(steps: Sequence[tuple[int, float]]) -> int:
