@@ -18,7 +18,7 @@ from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Ended, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.simulation.scenario import GuestScenario, Limits, LinkScenario, LoadScenario, Scenario
+from vmferry.simulation.scenario import MAX_BYTES_PER_S, GuestScenario, Limits, LinkScenario, LoadScenario, Scenario
 from vmferry.simulation.trace import DirtyTrace, read_trace
 from vmferry.units import parse_duration_ns
 
@@ -65,7 +65,7 @@ def read_replay(
     lower_bound = False
     if "rate" not in link:
         rate, lower_bound = recorded.link_rate()
-        link = {"rate": str(max(1, round(rate)))} | dict(link)
+        link = {"rate": str(max(1, min(round(rate), MAX_BYTES_PER_S)))} | dict(link)
     try:
         scenario = Scenario(
             name=where,
@@ -128,7 +128,9 @@ class _Recorded:
         sent_bytes, duration_ns = _sums(self._first_pass)
         rate = _rate(self._busy)
         scan_ns = duration_ns - sent_bytes * _NS_PER_S / rate if rate else 0
-        return str(max(1, int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns))) if scan_ns > 0 else "0"
+        if scan_ns <= 0:
+            return "0"
+        return str(max(1, min(int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns), MAX_BYTES_PER_S)))
 
     def sync_ns(self) -> float:
         """Return what a sync takes."""

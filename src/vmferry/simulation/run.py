@@ -12,7 +12,6 @@ from vmferry.migration.events import Ended, Event, Synced
 from vmferry.migration.journal import Entry, MemoryJournal, TeeJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
-from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
@@ -40,17 +39,14 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     max_throttle_percent: int
     sent_bytes: int
     memory_bytes: int
+    sent_per_memory: float = 0.0
+    """Bytes sent as a multiple of the guest's memory."""
     work_lost_vcpu_s: float
     """Integral of the throttle over time and vCPUs: what the guest was kept from doing."""
     work_lost_percent: float
     """The same as a share of what it would have done."""
     entries: list[Entry]
     """The journal."""
-
-    @property
-    def sent_per_memory(self) -> float:
-        """Bytes sent as a multiple of the guest's memory."""
-        return self.sent_bytes / self.memory_bytes if self.memory_bytes else 0.0
 
 
 class Simulation:
@@ -81,6 +77,7 @@ class Simulation:
             vcpu_count,
             scenario.pattern(guest_random),
             scenario.costs(),
+            used_page_count=scenario.used_page_count(),
             throttle_slice_ns=parse_duration_ns(scenario.guest.throttle_slice),
             on_write=on_write,
         )
@@ -104,10 +101,9 @@ class Simulation:
         """Migrate."""
         status = self.source.run()
         self.source_guest.catch_up()
-        info = self.source.info()
         total_ns = self.clock.now_ns()
+        sent_bytes, memory_bytes = self.channel.sent_bytes, self.source_guest.layout.size_bytes
         vcpu_count, lost_ns = self.scenario.guest.vcpus, self.source_guest.lost_ns
-        figures = info.ram if status is MigrationStatus.COMPLETED else None
         ended = self.journal.entries[-1].event
         assert isinstance(ended, Ended)
         return SimulationResult(
@@ -121,8 +117,9 @@ class Simulation:
             iteration_count=ended.iteration_count,
             dirty_sync_count=ended.dirty_sync_count,
             max_throttle_percent=ended.max_throttle_percent,
-            sent_bytes=figures.transferred if figures else self.channel.sent_bytes,
-            memory_bytes=self.source_guest.layout.size_bytes,
+            sent_bytes=sent_bytes,
+            memory_bytes=memory_bytes,
+            sent_per_memory=sent_bytes / memory_bytes if memory_bytes else 0.0,
             work_lost_vcpu_s=vcpu_count * lost_ns / 1e9,
             work_lost_percent=100 * lost_ns / total_ns if total_ns else 0.0,
             entries=self.journal.entries,

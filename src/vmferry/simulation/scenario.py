@@ -4,11 +4,13 @@ Sizes, rates and times are written as people write them. A file may come from an
 values that cannot be are refused with the name of the file and the key.
 """
 
+import stat
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,10 +24,21 @@ from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Together, Uniform
 from vmferry.simulation.trace import DirtyTrace, Trace, read_trace
-from vmferry.units import format_size, parse_duration_ns, parse_rate, parse_size
+from vmferry.units import format_duration, format_rate, format_size, parse_duration_ns, parse_rate, parse_size
 
 MAX_FILE_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 16 << 40
+MAX_BYTES_PER_S = 1 << 50
+_MAX_VCPUS = 4096
+_MAX_SEEDS = 10_000
+_MAX_ITERATIONS = 10**9
+_MAX_ZIPF_EXPONENT = 10.0
+_NS_PER_MS = 1_000_000
+_NS_PER_HOUR = 3600 * 10**9
+_MAX_TIME_NS = 1000 * _NS_PER_HOUR
+_MAX_PAUSE_NS = _NS_PER_HOUR
+"""Of what is waited for at once: a message, a dirty sync."""
+_N = TypeVar("_N", int, float)
 
 
 class _Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -50,16 +63,23 @@ class LoadScenario(_Model, frozen=True):
         """Return the pattern of all vCPUs, each of which writes its share."""
         if self.trace:
             return Trace(self.trace)
-        page_count = parse_size(self.memory) // PAGE_SIZE_BYTES // vcpu_count
-        pages_per_s = parse_rate(self.write_rate) / PAGE_SIZE_BYTES / vcpu_count
-        makers: dict[str, Callable[[int], Pattern]] = {
-            "idle": lambda first: Sweep(first, 0, 0),
-            "sweep": lambda first: Sweep(first, page_count, pages_per_s),
-            "uniform": lambda first: Uniform(first, page_count, pages_per_s, random),
-            "hot-cold": lambda first: HotCold(first, page_count, pages_per_s, self.zipf_exponent, random),
+        page_count = parse_size(self.memory) // PAGE_SIZE_BYTES
+        pages_per_s = parse_rate(self.write_rate) / PAGE_SIZE_BYTES
+        makers: dict[str, Callable[[int, int, float], Pattern]] = {
+            "idle": lambda first, count, rate: Sweep(first, count, 0.0),
+            "sweep": lambda first, count, rate: Sweep(first, count, rate),
+            "uniform": lambda first, count, rate: Uniform(first, count, rate, random),
+            "hot-cold": lambda first, count, rate: HotCold(first, count, rate, self.zipf_exponent, random),
         }
         make = makers[self.pattern]
-        return Together([make(first_page + number * page_count) for number in range(vcpu_count)])
+        bounds = [page_count * number // vcpu_count for number in range(vcpu_count + 1)]
+        return Together(
+            [
+                make(first_page + start, end - start, pages_per_s * (end - start) / page_count)
+                for start, end in pairwise(bounds)
+                if end > start
+            ]
+        )
 
     def with_trace(self, directory: Path) -> "LoadScenario":
         """Return the load with what its journal tells. Raises UsageError."""
@@ -67,7 +87,10 @@ class LoadScenario(_Model, frozen=True):
             raise UsageError("pattern = 'trace' needs journal = 'FILE', and only that")
         if not self.journal:
             return self
+        if not self.journal.isprintable():
+            raise UsageError("the name of a load's journal has characters that cannot be printed")
         path = directory / self.journal
+        _require_file(path, "journal")
         return msgspec.structs.replace(self, trace=read_trace(read_migration(path).entries, str(path)))
 
     def used_bytes(self) -> int:
@@ -81,6 +104,8 @@ class GuestScenario(_Model, frozen=True):
     memory: str
     vcpus: int
     loads: tuple[LoadScenario, ...]
+    used_memory: str = "0"
+    """How much of it, from the beginning on, is not zero, also where no load writes; memory of loads always is."""
     zero_scan_rate: str = "0"
     """How fast a page is found to be zero; 0 for at once."""
     sync_ns_per_page: float = 0.0
@@ -132,6 +157,10 @@ class Scenario(_Model, frozen=True):
         """Return the size of the guest."""
         return parse_size(self.guest.memory) // PAGE_SIZE_BYTES
 
+    def used_page_count(self) -> int:
+        """Return how many pages, from the first on, are not zero even where no load writes."""
+        return parse_size(self.guest.used_memory) // PAGE_SIZE_BYTES
+
     def costs(self) -> GuestCosts:
         """Return what looking at the guest's memory costs."""
         scan_bytes_per_s = parse_rate(self.guest.zero_scan_rate)
@@ -149,7 +178,7 @@ class Scenario(_Model, frozen=True):
             rate_changes=tuple(
                 (parse_duration_ns(time), int(parse_rate(rate) * link.share)) for time, rate in link.rate_changes
             ),
-            loss_time_ns=parse_duration_ns(link.lost_at) if link.lost_at else None,
+            loss_time_ns=parse_duration_ns(link.lost_at) if link.lost_at is not None else None,
         )
 
     def migration_parameters(self, variant: str) -> MigrationParameters:
@@ -174,37 +203,88 @@ class Scenario(_Model, frozen=True):
 
     def check(self) -> None:
         """Raise UsageError that names what cannot be."""
-        if not 1 <= self.guest.vcpus <= 4096:
-            raise UsageError(f"guest.vcpus is {self.guest.vcpus}, 1 to 4096 are allowed")
-        if not 0 <= parse_size(self.guest.memory) <= MAX_MEMORY_BYTES:
-            raise UsageError(f"guest.memory is {self.guest.memory}, at most 16T are allowed")
-        if not self.guest.loads:
-            raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
+        self._check_guest()
         for number, load in enumerate(self.guest.loads):
-            if load.used_bytes() > parse_size(self.guest.memory):
-                memory = format_size(load.used_bytes()) if load.trace else load.memory
-                raise UsageError(f"guest.loads[{number}].memory is {memory}, the guest has {self.guest.memory}")
-            if load.trace and load != LoadScenario(
-                pattern="trace", duration=load.duration, journal=load.journal, trace=load.trace
-            ):
-                raise UsageError(
-                    f"guest.loads[{number}]: a trace writes as its journal tells; only duration can be set"
-                )
-            parse_rate(load.write_rate)
-            if parse_duration_ns(load.duration) <= 0:
-                raise UsageError(f"guest.loads[{number}].duration is {load.duration}, it must be longer than 0")
-        if not 0 <= self.link.jitter < 1:
-            raise UsageError(f"link.jitter is {self.link.jitter}, 0 up to but not 1 is allowed")
-        if not 0 < self.link.share <= 1 or parse_duration_ns(self.link.jitter_interval) <= 0:
-            raise UsageError("link.share must be above 0 and at most 1, link.jitter-interval longer than 0")
-        if not 1 <= self.seeds <= 10_000:
-            raise UsageError(f"seeds is {self.seeds}, 1 to 10000 are allowed")
-        parse_duration_ns(self.limits.max_time)
-        parse_duration_ns(self.guest.throttle_slice)
-        self.costs()
-        self.link_model()
+            self._check_load(load, f"guest.loads[{number}]")
+        self._check_link()
+        _require("limits.max-iterations", self.limits.max_iterations, 1, _MAX_ITERATIONS)
+        _duration_ns("limits.max-time", self.limits.max_time, _NS_PER_MS)
+        _require("seeds", self.seeds, 1, _MAX_SEEDS)
+        if not self.variants:
+            raise UsageError(f"variants is empty; there are: {', '.join(VARIANTS)}")
         for variant in self.variants:
             self.migration_parameters(variant)
+
+    def _check_guest(self) -> None:
+        guest = self.guest
+        _require("guest.vcpus", guest.vcpus, 1, _MAX_VCPUS)
+        memory_bytes = _size_bytes("guest.memory", guest.memory)
+        if memory_bytes > MAX_MEMORY_BYTES:
+            raise UsageError(f"guest.memory is {guest.memory}, at most {format_size(MAX_MEMORY_BYTES)} are allowed")
+        if _size_bytes("guest.used-memory", guest.used_memory) > memory_bytes:
+            raise UsageError(f"guest.used-memory is {guest.used_memory}, the guest has {guest.memory}")
+        _bytes_per_s("guest.zero-scan-rate", guest.zero_scan_rate)
+        if parse_duration_ns(guest.throttle_slice):
+            _duration_ns("guest.throttle-slice", guest.throttle_slice, _NS_PER_MS)
+        most_ns = _MAX_PAUSE_NS / max(1, self.page_count())
+        _require("guest.sync-ns-per-page", guest.sync_ns_per_page, 0.0, most_ns)
+        if not guest.loads:
+            raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
+
+    def _check_load(self, load: LoadScenario, where: str) -> None:
+        if (load.pattern == "trace") != bool(load.trace):
+            raise UsageError(f"{where}.pattern: a trace is what a journal tells; give both in a scenario's file")
+        if load.trace and load != LoadScenario(
+            pattern="trace", duration=load.duration, journal=load.journal, trace=load.trace
+        ):
+            raise UsageError(f"{where}: a trace writes as its journal tells; only duration can be set")
+        _size_bytes(f"{where}.memory", load.memory)
+        if load.used_bytes() > parse_size(self.guest.memory):
+            memory = format_size(load.used_bytes()) if load.trace else load.memory
+            raise UsageError(f"{where}.memory is {memory}, the guest has {self.guest.memory}")
+        _bytes_per_s(f"{where}.write-rate", load.write_rate)
+        _duration_ns(f"{where}.duration", load.duration, _NS_PER_MS)
+        _require(f"{where}.zipf-exponent", load.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
+
+    def _check_link(self) -> None:
+        link = self.link
+        _bytes_per_s("link.rate", link.rate, 1)
+        if not 0 < link.share <= 1:
+            raise UsageError(f"link.share is {link.share}, above 0 up to 1 is allowed")
+        if not 0 <= link.jitter < 1:
+            raise UsageError(f"link.jitter is {link.jitter}, 0 up to but not 1 is allowed")
+        _duration_ns("link.latency", link.latency, most_ns=_MAX_PAUSE_NS)
+        _duration_ns("link.jitter-interval", link.jitter_interval, _NS_PER_MS)
+        for time, rate in link.rate_changes:
+            _duration_ns("a time of link.rate-changes", time)
+            _bytes_per_s("a rate of link.rate-changes", rate)
+        if link.lost_at is not None:
+            _duration_ns("link.lost-at", link.lost_at)
+        if self.link_model().bytes_per_s < 1:
+            raise UsageError(f"link.share is {link.share}, that of {link.rate} is less than 1 byte per second")
+
+
+def _require(name: str, value: _N, least: _N, most: _N) -> None:
+    if not least <= value <= most:  # so is what is no number
+        raise UsageError(f"{name} is {value}, {least:.12g} to {most:.12g} is allowed")
+
+
+def _size_bytes(name: str, text: str) -> int:
+    size_bytes = parse_size(text)
+    if 0 < size_bytes < PAGE_SIZE_BYTES:
+        raise UsageError(f"{name} is {text}, less than a page of {PAGE_SIZE_BYTES} bytes")
+    return size_bytes
+
+
+def _bytes_per_s(name: str, text: str, least: int = 0) -> None:
+    if not least <= parse_rate(text) <= MAX_BYTES_PER_S:
+        raise UsageError(f"{name} is {text}, {least} B/s to {format_rate(MAX_BYTES_PER_S)} is allowed")
+
+
+def _duration_ns(name: str, text: str, least_ns: int = 0, most_ns: int = _MAX_TIME_NS) -> None:
+    if not least_ns <= parse_duration_ns(text) <= most_ns:
+        allowed = f"{format_duration(least_ns)} to {most_ns // _NS_PER_HOUR} h"
+        raise UsageError(f"{name} is {text}, {allowed} is allowed")
 
 
 def _targets(data: dict[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
@@ -226,13 +306,28 @@ def _plain_value(text: str) -> int | bool | str:
 
 def load_scenario(path: Path) -> Scenario:
     """Return the scenario in a TOML file. Raises UsageError that names the file and what is wrong with it."""
+    _require_file(path, "scenario")
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read the scenario {path}: {error.strerror}") from error
     if len(text) > MAX_FILE_BYTES:
         raise UsageError(f"{path}: not a scenario, it is larger than {MAX_FILE_BYTES} bytes")
     return parse_scenario(text, str(path), path.parent)
+
+
+def load_scenarios(paths: Iterable[Path]) -> list[Scenario]:
+    """Return the scenarios in TOML files, as `load_scenario` does.
+
+    Raises UsageError also where two that differ have one name: their results could not be told apart.
+    """
+    scenarios: dict[str, Scenario] = {}
+    for path in paths:
+        scenario = load_scenario(path)
+        if scenarios.setdefault(scenario.name, scenario) != scenario:
+            raise UsageError(f"{path}: another scenario has the same name; give each a name of its own")
+    return list(scenarios.values())
 
 
 def parse_scenario(text: bytes, where: str, directory: Path = Path()) -> Scenario:
@@ -245,9 +340,21 @@ def parse_scenario(text: bytes, where: str, directory: Path = Path()) -> Scenari
         loads = tuple(load.with_trace(directory) for load in scenario.guest.loads)
         scenario = msgspec.structs.replace(scenario, guest=msgspec.structs.replace(scenario.guest, loads=loads))
         scenario.check()
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError, UnicodeDecodeError, UsageError) as error:
+    except RecursionError as error:
+        raise UsageError(f"{where}: not a scenario, it is nested too deeply") from error
+    except (ValueError, msgspec.ValidationError, UsageError) as error:  # numbers too long to be read, too
         raise UsageError(f"{where}: {error}") from error
     return scenario
+
+
+def _require_file(path: Path, what: str) -> None:
+    """Raise UsageError for what is not there, and for a device or a pipe, which may never end."""
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
+    if not regular:
+        raise UsageError(f"cannot read the {what} {path}: not a regular file")
 
 
 def seed_scenarios() -> Iterator[Scenario]:
