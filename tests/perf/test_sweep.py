@@ -3,6 +3,7 @@
 import itertools
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from vmferry.errors import HostError, UsageError
 from vmferry.perf import sweep as sweep_module
 from vmferry.perf.executors import cluster, local_pool
 from vmferry.perf.sweep import Case, CaseResult, Sweep, make_cases, run_case
-from vmferry.simulation.scenario import parse_scenario
+from vmferry.simulation.scenario import Scenario, parse_scenario
 
 QUICK = parse_scenario(
     b"""
@@ -101,6 +102,29 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
     assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
 
 
+def test_a_case_is_the_same_whatever_others_its_scenario_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def keys(scenario: Scenario) -> set[str]:
+        return {case.key for case in make_cases([scenario], {}, ("original",), 2)}
+
+    before = keys(QUICK)
+    assert before == keys(msgspec.structs.replace(QUICK, seeds=7, variants=("original",)))
+    monkeypatch.setattr(sweep_module, "__version__", "another")
+    assert not before & keys(QUICK), "another version may have other models"
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (Path("/dev/null"), tmp_path / "pipe", tmp_path):
+        with pytest.raises(UsageError, match=f"cannot write {path}: not a regular file"):
+            Sweep([], path)
+
+
+def test_interrupts_never_reach_the_processes_of_the_pool() -> None:
+    with local_pool(1) as pool:
+        assert signal.SIGINT in pool.submit(signal.pthread_sigmask, signal.SIG_BLOCK, []).result()
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_another_file_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "notes").write_text("my notes\n")
     with pytest.raises(UsageError, match="notes:1"):
@@ -145,23 +169,33 @@ class Cluster:
 
 
 @pytest.fixture
-def dask(tmp_path: Path) -> Iterator[Cluster]:
-    """A scheduler with two workers."""
+def idle_dask() -> Iterator[Cluster]:
+    """A scheduler without workers."""
     words = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0"]
-    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with subprocess.Popen([*words, "--no-dashboard"], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         address = next(found[0] for line in process.stderr if (found := re.search(r"tcp://[\d.]+:\d+", line)))
-        options = ["--local-directory", str(tmp_path / "dask"), "--no-nanny"]
-        workers = [subprocess.Popen([*worker, address, *options], **quiet) for _ in range(2)]  # type: ignore[call-overload]
         try:
             yield Cluster(address, process)
         finally:
-            for started in (*workers, process):
-                started.kill()  # there is nothing to lose, and a polite end may wait for the others
-                started.wait()
+            process.kill()  # there is nothing to lose, and a polite end may wait for the others
+            process.wait()
             process.stderr.close()
+
+
+@pytest.fixture
+def dask(idle_dask: Cluster, tmp_path: Path) -> Iterator[Cluster]:
+    """A scheduler with two workers."""
+    worker = [sys.executable, "-m", "distributed.cli.dask_worker", "--nthreads", "1", "--no-dashboard"]
+    options = ["--local-directory", str(tmp_path / "dask"), "--no-nanny"]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    workers = [subprocess.Popen([*worker, idle_dask.address, *options], **quiet) for _ in range(2)]  # type: ignore[call-overload]
+    try:
+        yield idle_dask
+    finally:
+        for started in workers:
+            started.kill()
+            started.wait()
 
 
 def wait_for_workers(dask: Cluster) -> None:
@@ -169,6 +203,11 @@ def wait_for_workers(dask: Cluster) -> None:
 
     with Client(dask.address, set_as_default=False) as client:
         client.wait_for_workers(2, timeout=60)
+
+
+def test_a_cluster_without_workers_is_said_to_be_one(idle_dask: Cluster) -> None:
+    with pytest.raises(HostError, match=f"{idle_dask.address} has no workers; start some"), cluster(idle_dask.address):
+        pass
 
 
 def test_a_cluster_gives_the_same_results(dask: Cluster, tmp_path: Path) -> None:

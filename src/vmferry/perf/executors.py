@@ -22,19 +22,27 @@ _ADDRESS = re.compile(r"(tcp|tls)://[^/\s]+:\d{1,5}")
 
 def local_pool(processes: int | None = None) -> ProcessPoolExecutor:
     """Return a pool of fresh processes, as many as there are processors if not said otherwise."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _leave_interrupts_to_the_parent)
+    return _LocalPool(processes, multiprocessing.get_context("spawn"))
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C reaches all processes at a terminal; the pool's are told by the one that has them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _LocalPool(ProcessPoolExecutor):
+    """Ctrl-C reaches all processes at a terminal; the pool's, even while they start, leave it to their parent."""
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
+        """Submit a call; processes started for it inherit that the signal is blocked."""
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            return super().submit(function, *arguments, **keywords)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 @contextmanager
 def cluster(scheduler: str) -> Iterator[Executor]:
     """Connect to the dask scheduler at an address such as `tcp://host:8786`, whose workers have vmferry installed.
 
-    Raises UsageError if dask.distributed is not installed or the address is none, and HostError if nobody answers.
+    Raises UsageError if dask.distributed is not installed or the address is none, and HostError if nobody answers or
+    there is no worker, with which a sweep would wait in silence.
     """
     try:
         from distributed import Client
@@ -49,6 +57,8 @@ def cluster(scheduler: str) -> Iterator[Executor]:
     except OSError as error:
         raise HostError(f"no dask scheduler answers at {scheduler}") from error
     with client:
+        if not client.scheduler_info()["workers"]:
+            raise HostError(f"the dask scheduler at {scheduler} has no workers; start some: dask worker {scheduler}")
         yield _ClusterExecutor(client)
 
 

@@ -25,6 +25,8 @@ class RecordFile(Generic[_R]):
 
     def __init__(self, path: Path, kind: type[_R]) -> None:
         self.path = path
+        if path.exists() and not path.is_file():
+            raise UsageError(f"cannot write {path}: not a regular file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()

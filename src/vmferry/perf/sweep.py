@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from vmferry import __version__
 from vmferry.errors import VmferryError
 from vmferry.perf.record_file import RecordFile
 from vmferry.simulation.run import SimulationResult, simulate
@@ -29,8 +30,14 @@ class Case(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """A digest of all that the result depends on: the same case has the same key in every run."""
-        return hashlib.sha256(msgspec.json.encode((self.scenario, self.variant, self.seed))).hexdigest()[:32]
+        """A digest of all that the result depends on: the same case has the same key in every run.
+
+        It depends on the models too, so every version of vmferry has keys of its own, but not on which other cases
+        the scenario asks for.
+        """
+        scenario = msgspec.structs.replace(self.scenario, variants=(), seeds=1)
+        parts = (__version__, scenario, self.variant, self.seed)
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
