@@ -11,6 +11,8 @@ from vmferry.cli.replay import command
 
 REAL = Path(__file__).parents[1] / "data" / "busy-guest.jsonl.gz"
 
+LINES = gzip.decompress(REAL.read_bytes())
+
 
 def replay(*arguments: object) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
@@ -37,6 +39,9 @@ def test_scripts_get_the_figures_and_the_doubts() -> None:
     assert run["label"] == "original"
     assert run["write_rate_is_lower_bound"] in (True, False)
     assert run["total_time_ms"] > recorded["total_time_ms"]
+    for figures in (recorded, run):
+        assert figures["sent_per_memory"] == figures["sent_bytes"] / figures["memory_bytes"] > 0
+        assert figures["work_lost_vcpu_s"] > 0 < figures["work_lost_percent"]
 
 
 def test_what_lies_beyond_the_recording_is_named() -> None:
@@ -64,6 +69,7 @@ def test_a_journal_of_several_is_asked_which(tmp_path: Path) -> None:
         (b"", "no migration began"),
         (b"no journal\n", "not a journal entry"),
         (gzip.decompress(REAL.read_bytes()).splitlines()[0] + b"\n", "ended in its first pass"),
+        (LINES.replace(b'"total-time-ns":', b'"total-time-ns":-'), "/journal: recorded: no journal of a migration"),
     ],
 )
 def test_what_is_no_journal_is_one_line(tmp_path: Path, content: bytes, named: str) -> None:

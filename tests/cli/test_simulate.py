@@ -3,8 +3,16 @@
 import json
 from pathlib import Path
 
+import pytest
+from click.testing import CliRunner, Result
+
 from tests.cli.test_cli import run
+from vmferry.cli import simulate as simulate_module
+from vmferry.cli.simulate import command
+from vmferry.convergence.policy import VARIANTS
+from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal
+from vmferry.perf.seed_table import Cell, Run
 
 SCENARIO = """
 name = "small"
@@ -44,6 +52,67 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         answer = run("simulate", *words)
         assert answer.returncode == 2
         assert answer.stderr == f"vmferry: {complaint}\n"
+
+
+def simulate(*arguments: object) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def test_names_are_shown_as_they_are_written_but_for_control_characters(tmp_path: Path) -> None:
+    path = tmp_path / "odd.toml"
+    path.write_text(SCENARIO.replace('"small"', r'"[red]a[/] [/bold]\u001b\nb"'))
+    answer = simulate(path, "--seeds", 1)
+    assert answer.exit_code == 0, answer.output
+    assert "[red]a[/] [/bold]??b" in answer.stdout
+
+
+def test_why_a_run_failed_is_told_below_the_table(tmp_path: Path) -> None:
+    path = tmp_path / "lost.toml"
+    path.write_text(SCENARIO.replace('rate = "20MiB/s"', 'rate = "20MiB/s", lost-at = "1s"'))
+    lines = simulate(path, "--seeds", 1, "--variant", "original").stdout.splitlines()
+    assert lines[-1] == "! small original seed 0: the connection is lost"
+
+
+def test_the_figures_of_merit_are_in_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "small.toml"
+    path.write_text(SCENARIO)
+    result = json.loads(simulate(path, "--seeds", 1, "--variant", "original", "--json").stdout)
+    assert result["sent_per_memory"] == result["sent_bytes"] / result["memory_bytes"] > 0
+    assert result["work_lost_vcpu_s"] > 0 < result["work_lost_percent"]
+
+
+def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
+    for words in (["--variant", "original"], ["--journal", tmp_path / "journal"]):
+        assert "--variant and --journal go with scenario files" in str(simulate("--seed-table", *words).exception)
+
+
+def test_a_journal_that_cannot_be_is_refused_before_anything_is_simulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(simulate_module, "simulate", None)
+    path = tmp_path / "small.toml"
+    path.write_text(SCENARIO)
+    for journal, complaint in (
+        ("/nowhere/journal", "there is no directory '/nowhere'"),
+        ("/dev/null", "not a regular file"),
+        (tmp_path / "journal", "--journal records one run, but there are 8"),
+    ):
+        error = simulate(path, "--journal", journal).exception
+        assert isinstance(error, UsageError)
+        assert complaint in str(error)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["small.toml"]
+
+
+def test_the_seed_table_has_the_figures_of_merit_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(400_000, 600, 25, 99, 0.59, 2000.0, 41.4)
+    cells = [Cell("seed-3000MB", variant, (Run(400_000, 600, 25, 99),), (run,)) for variant in VARIANTS]
+    monkeypatch.setattr(simulate_module, "seed_cells", lambda seeds, progress: cells)
+    lines = simulate("--seed-table").stdout.splitlines()
+    assert lines[1].split()[-1] == "lost"
+    assert lines[3].split()[-1] == "41"
+    assert not any("…" in line for line in lines)
+    simulated = json.loads(simulate("--seed-table", "--json").stdout.splitlines()[0])["simulated"][0]
+    assert (simulated["sent_per_memory"], simulated["work_lost_percent"]) == (0.59, 41.4)
 
 
 def test_the_demo_can_be_simulated_where_there_is_no_kvm() -> None:

@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
 from vmferry.cli.sweep import command
+from vmferry.errors import UsageError
 from vmferry.perf.sweep import Sweep, make_cases
 from vmferry.simulation.scenario import load_scenario
 
@@ -76,3 +78,26 @@ def test_what_cannot_be_is_said_in_one_line(scenario: Path, tmp_path: Path, word
     text = str(sweep(scenario, "--output", tmp_path / "out.jsonl", *words).exception)
     assert named in text
     assert "\n" not in text
+
+
+def test_names_are_shown_as_they_are_written_but_for_control_characters(scenario: Path, tmp_path: Path) -> None:
+    scenario.write_text(SCENARIO.replace('"quick"', r'"[/bold]\u001b[2J"') + "\nlimits = { max-iterations = 1 }")
+    answer = sweep(scenario, "--output", tmp_path / "d[/x].jsonl")
+    assert answer.exit_code == 0, answer.output
+    assert "d[/x].jsonl already" in "".join(answer.stderr.split("\n"))
+    assert "[/bold]?[2J" in answer.stdout
+    assert [line.split() for line in answer.stdout.splitlines()][1][5] == "passes"
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e300", "-1"])
+def test_values_that_cannot_be_are_usage_errors(scenario: Path, tmp_path: Path, value: str) -> None:
+    error = sweep(scenario, "--output", tmp_path / "o", "--set", f"guest.sync-ns-per-page={value}").exception
+    assert isinstance(error, UsageError)
+    assert "guest.sync-ns-per-page is" in str(error)
+
+
+def test_the_figures_of_merit_are_in_every_line(scenario: Path, tmp_path: Path) -> None:
+    [line] = sweep(scenario, "--output", tmp_path / "out.jsonl", "--json").stdout.splitlines()
+    result = msgspec.json.decode(line)["result"]
+    assert result["sent_per_memory"] == result["sent_bytes"] / result["memory_bytes"] > 0
+    assert result["work_lost_vcpu_s"] > 0 < result["work_lost_percent"]

@@ -10,7 +10,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from vmferry.cli.simulate import result_table
+from vmferry.cli.simulate import print_results
 from vmferry.cli.tables import compact_table
 from vmferry.control.drive import Progress
 from vmferry.errors import HostError
@@ -21,8 +21,14 @@ from vmferry.units import format_rate, format_size
 
 
 @click.command("demo", short_help="See a busy VM migrate live, in three variants.")
-@click.option("--repeats", type=click.IntRange(1, 100), default=1, show_default=True, help="Runs of each variant.")
-@click.option("--simulated", is_flag=True, help="Migrate a modelled guest in virtual time instead of a real one.")
+@click.option(
+    "--repeats",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Live runs of each variant.",
+)
+@click.option("--simulated", is_flag=True, help="Migrate a modelled guest in virtual time instead, once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
 def command(repeats: int, simulated: bool, as_json: bool) -> None:
     """Migrate a real, busy KVM VM between two processes, once for each variant of auto-converge.
@@ -51,9 +57,9 @@ def _show_simulated(setting: DemoSetting, reason: str, as_json: bool) -> None:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
         return
-    console = Console()
+    console = Console(highlight=False)
     console.print(f"[bold]Simulated[/], not a live migration: {reason}.\n{_scale(setting)}")
-    console.print(result_table(results))
+    print_results(console, results)
 
 
 def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:

@@ -17,7 +17,7 @@ from vmferry.cli.types import RATE
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.migration.journal import read_migration
+from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.status import MigrationStatus
 from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.series import RunSeries
@@ -68,7 +68,7 @@ def command(
     link = {"rate": None if rate is None else str(rate), "latency": latency, "jitter": jitter}
     changed_link = {name: value for name, value in link.items() if value is not None}
     changed_parameters = given_parameters(parameters)
-    runs = [run_series(recorded.entries, "recorded")]
+    runs = [_recorded_series(recorded.entries, where)]
     replay = read_replay(recorded.entries, where, changed_parameters, changed_link)
     runs += [run_series(simulate(replay.scenario, variant).entries, variant) for variant in variants or VARIANTS]
     if picture:
@@ -79,8 +79,9 @@ def command(
             "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
         }
         for run in runs:
-            outlasts = {"outlasts_recording": run is not runs[0] and _outlasts(run, replay)}
-            click.echo(msgspec.json.encode(figures(run) | doubts | outlasts))
+            outlasts = run is not runs[0] and _outlasts(run, replay)
+            more = {"sent_per_memory": run.sent_per_memory, "outlasts_recording": outlasts}
+            click.echo(msgspec.json.encode(figures(run) | doubts | more))
         return
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
     unchanged = not changed_link and not changed_parameters
@@ -89,6 +90,13 @@ def command(
     Console(highlight=False).print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
         click.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _recorded_series(entries: Sequence[Entry], where: str) -> RunSeries:
+    try:
+        return run_series(entries, "recorded")
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def _table(runs: Sequence[RunSeries]) -> Table:

@@ -10,18 +10,27 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
-from vmferry.cli.pictures import check_picture, write_picture
+from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.cli.tables import compact_table
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
-from vmferry.migration.journal import FileJournal
-from vmferry.perf.journal_runs import run_series
+from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.seed_table import Cell, Run, seed_cells
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.simulation.scenario import Scenario, load_scenario
+from vmferry.simulation.scenario import Scenario, load_scenarios
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _check_journal(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse what no file can be written to, before anything is simulated."""
+    if path is not None and not path.parent.is_dir():
+        raise UsageError(f"cannot write '{path}': there is no directory '{path.parent}'")
+    if path is not None and path.exists() and not path.is_file():
+        raise UsageError(f"cannot write '{path}': not a regular file")
+    return path
 
 
 @click.command("simulate", short_help="Migrate modelled guests of any size in virtual time.")
@@ -33,7 +42,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
-@click.option("--journal", type=_FILE, help="Record one run in this file; needs one scenario, variant and seed.")
+@click.option(
+    "--journal",
+    type=_FILE,
+    callback=_check_journal,
+    help="Record one run in this file; needs one scenario, variant and seed.",
+)
 def command(
     files: tuple[Path, ...],
     seed_table: bool,
@@ -52,46 +66,50 @@ def command(
         raise UsageError("give either scenario files or --seed-table")
     if picture and len(files) != 1:
         raise UsageError("--picture shows the runs of one scenario; give one scenario file")
+    if seed_table and (variants or journal):
+        raise UsageError("--seed-table simulates all its runs; --variant and --journal go with scenario files")
     if seed_table:
         _show_seed_table(seeds or 3, as_json)
         return
-    scenarios = [load_scenario(path) for path in files]
-    results = list(_simulate_all(scenarios, variants, seeds))
+    runs = list(_runs(load_scenarios(files), variants, seeds))
+    if journal and len(runs) != 1:
+        raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
+    results = [simulate(*run) for run in runs]
     if journal:
-        _write_journal(journal, results)
+        write_whole(journal, "".join(f"{msgspec.json.encode(entry).decode()}\n" for entry in results[0].entries))
     if picture:
-        runs = [run_series(result.entries, result.variant) for result in results]
-        write_picture(picture, f"Simulated migrations: {scenarios[0].name}", runs)
+        title = f"Simulated migrations: {clean_text(results[0].scenario)}"
+        write_picture(picture, title, [run_series(result.entries, result.variant) for result in results])
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
     else:
-        Console().print(result_table(results))
+        print_results(Console(highlight=False), results)
 
 
-def _simulate_all(
+def _runs(
     scenarios: list[Scenario], variants: tuple[str, ...], seeds: int | None
-) -> Iterator[SimulationResult]:
+) -> Iterator[tuple[Scenario, str, int]]:
     for scenario in scenarios:
         for variant in variants or scenario.variants:
             for seed in range(seeds or scenario.seeds):
-                yield simulate(scenario, variant, seed)
+                yield scenario, variant, seed
 
 
-def _write_journal(path: Path, results: list[SimulationResult]) -> None:
-    if len(results) != 1:
-        raise UsageError(f"--journal records one run, but there are {len(results)}; add --variant and --seeds 1")
-    with FileJournal(path) as journal:
-        for entry in results[0].entries:
-            journal.record(entry.time_ns, entry.event)
+def print_results(console: Console, results: list[SimulationResult]) -> None:
+    """Print one line for each simulated run, by scenario, and below them why runs failed."""
+    console.print(_result_table(results))
+    for result in results:
+        if result.error:
+            run = f"{result.scenario} {result.variant} seed {result.seed}"
+            console.print(Text(f"! {clean_text(run)}: {clean_text(result.error)}"))
 
 
-def result_table(results: list[SimulationResult]) -> Table:
-    """Return one line for each simulated run, by scenario."""
+def _result_table(results: list[SimulationResult]) -> Table:
     table = compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for scenario, group in groupby(results, key=lambda result: result.scenario):
-        table.add_row(f"[bold]{scenario}[/]")
+        table.add_row(Text(clean_text(scenario), style="bold"))
         for result in group:
             table.add_row(
                 result.variant,
@@ -114,7 +132,8 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
             click.echo(msgspec.json.encode(cell))
         return
     title = "Medians: measured in the patch series|simulated"
-    table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max")
+    table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max", "lost")
+    table.caption = "max: throttle in %. lost: guest work in %, simulated; nobody measured it."
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
         table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
         for cell in group:
@@ -130,6 +149,7 @@ def _seed_row(cell: Cell) -> tuple[str, ...]:
         _medians(cell, lambda run: run.downtime_ms),
         _medians(cell, lambda run: run.dirty_sync_count),
         _medians(cell, lambda run: run.max_throttle_percent),
+        f"{statistics.median(run.work_lost_percent or 0.0 for run in cell.simulated):.0f}",
     )
 
 

@@ -10,14 +10,16 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
+from rich.text import Text
 
 from vmferry.cli.tables import compact_table
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.perf.executors import cluster, local_pool
+from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.sweep import CaseResult, Sweep, make_cases
 from vmferry.simulation.run import SimulationResult
-from vmferry.simulation.scenario import load_scenario
+from vmferry.simulation.scenario import load_scenarios
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -54,9 +56,9 @@ def command(
     """
     if jobs and scheduler:
         raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
-    cases = make_cases([load_scenario(path) for path in files], _grid(settings), variants, seeds)
+    cases = make_cases(load_scenarios(files), _grid(settings), variants, seeds)
     sweep = Sweep(cases, output)
-    log = Console(stderr=True, quiet=as_json, highlight=False)
+    log = Console(stderr=True, quiet=as_json, highlight=False, markup=False)
     log.print(
         f"{len(sweep.missing)} cases to simulate, {len(sweep.cases) - len(sweep.missing)} are in {output} already"
     )
@@ -88,17 +90,17 @@ def _show(results: list[CaseResult], as_json: bool) -> None:
         for result in results:
             click.echo(msgspec.json.encode(result))
         return
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     for (scenario, settings), cases in groupby(sorted(results, key=_order), key=lambda case: case.group[:2]):
-        title = f"[bold]{scenario}[/] {settings}".strip()
-        table = compact_table(title, "medians", "done", "total s", "down", "iter", "max", "sent", "lost")
+        table = compact_table("", "medians", "done", "total s", "down", "passes", "max", "sent", "lost")
+        table.title = Text.assemble((clean_text(scenario), "bold"), f" {clean_text(settings)}" if settings else "")
         for variant, repeats in groupby(cases, key=lambda case: case.variant):
             table.add_row(variant, *_medians(list(repeats)))
         console.print(table)
-    console.print("down: ms. iter: iterations. max: throttle in %. sent: x memory size. lost: guest work in %.")
+    console.print("down: ms. max: throttle in %. sent: x memory size. lost: guest work in %.")
     for result in results:
         if result.error:
-            console.print(f"! {' '.join(result.group)} seed {result.seed}: {result.error}")
+            console.print(f"! {clean_text(' '.join(result.group))} seed {result.seed}: {clean_text(result.error)}")
 
 
 def _order(case: CaseResult) -> tuple[str, str, int, int]:
