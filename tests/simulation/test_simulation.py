@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from vmferry.convergence.policy import VARIANTS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.capabilities import MigrationCapabilities
-from vmferry.migration.events import Decided
+from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.perf.seed_table import measured_runs, seed_cells
+from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.run import Simulation, simulate
 from vmferry.simulation.scenario import Scenario, parse_scenario, seed_scenarios
@@ -53,6 +54,7 @@ class Contents:
         self.here[written.runs().indices()] += 1
 
     def before_delivery(self, message: Message) -> None:
+        assert self.simulation.running_guests <= 1
         if isinstance(message, Pages):
             self.simulation.source_guest.catch_up()
             for pages in (message.data, message.zero):
@@ -66,7 +68,20 @@ def followed(scenario: Scenario, variant: str, seed: int, **more: object) -> tup
         scenario, variant, seed, on_write=contents.on_write, before_delivery=contents.before_delivery, **more
     )
     contents.simulation = simulation
+    for guest in (simulation.source_guest, simulation.destination_guest):
+        watch_resume(simulation, guest)
     return simulation, contents
+
+
+def watch_resume(simulation: Simulation, guest: SimulatedGuest) -> None:
+    """Assert that no other copy runs whenever one is let run."""
+    resume = guest.resume
+
+    def watched() -> None:
+        resume()
+        assert simulation.running_guests == 1
+
+    guest.resume = watched  # type: ignore[method-assign]
 
 
 def assert_promises_kept(simulation: Simulation, contents: Contents) -> None:
@@ -88,14 +103,23 @@ def assert_promises_kept(simulation: Simulation, contents: Contents) -> None:
         assert not guest.running
 
 
-loads = st.fixed_dictionaries(
+patterns = st.fixed_dictionaries(
     {
         "pattern": st.sampled_from(["sweep", "uniform", "hot-cold", "idle"]),
         "memory": st.sampled_from(["0", "4K", "1M", "3M"]),
-        "write-rate": st.sampled_from(["0", "1MiB/s", "30MiB/s", "1GiB/s"]),
-        "duration": st.sampled_from(["100ms", "3s"]),
+        "write-rate": st.sampled_from(["0", "1MiB/s", "30MiB/s", "1GiB/s", "100GiB/s"]),
+        "duration": st.sampled_from(["1ms", "100ms", "3s"]),
     }
 )
+traces = st.fixed_dictionaries(
+    {
+        "used_pages": st.sampled_from([512, 768]),
+        "sweeps": st.lists(st.tuples(st.integers(1, 256), st.sampled_from([S // 100, 3 * S])), max_size=2),
+        "steps": st.lists(st.tuples(st.sampled_from([S // 100, S]), st.sampled_from([0.0, 0.5, 1.0])), min_size=1),
+        "shortest_ns": st.just(S),
+    }
+).map(lambda trace: {"pattern": "trace", "journal": "x", "trace": trace})
+loads = patterns | traces
 scenarios = st.fixed_dictionaries(
     {
         "name": st.just("random"),
@@ -103,6 +127,8 @@ scenarios = st.fixed_dictionaries(
             {
                 "memory": st.sampled_from(["4M", "3M"]),
                 "vcpus": st.sampled_from([1, 3]),
+                "used-memory": st.sampled_from(["0", "2M", "3M"]),
+                "throttle-slice": st.sampled_from(["0ms", "10ms"]),
                 "loads": st.lists(loads, min_size=1, max_size=2),
                 "sync-ns-per-page": st.sampled_from([0.0, 1000.0]),
                 "zero-scan-rate": st.sampled_from(["0", "100MiB/s"]),
@@ -116,6 +142,7 @@ scenarios = st.fixed_dictionaries(
                 "rate-changes": st.sampled_from(
                     [[], [["2s", "0"], ["9s", "1MiB/s"]], [["1s", "0"]], [["1s", "50MiB/s"]]]
                 ),
+                "lost-at": st.sampled_from([None, None, "0ms", "1s", "7s"]),
             }
         ),
         "parameters": st.fixed_dictionaries(
@@ -131,11 +158,16 @@ scenarios = st.fixed_dictionaries(
 )
 
 
-@given(scenarios, st.sampled_from(list(VARIANTS)), st.integers(0, 3))
+@given(scenarios, st.sampled_from(list(VARIANTS)), st.integers(0, 3), st.none() | st.integers(0, 60))
 @settings(max_examples=60, deadline=None)
-def test_any_scenario_ends_and_keeps_every_promise(data: dict[str, object], variant: str, seed: int) -> None:
+def test_any_scenario_ends_and_keeps_every_promise(
+    data: dict[str, object], variant: str, seed: int, loss_message: int | None
+) -> None:
     scenario = msgspec.convert(data, Scenario)
-    simulation, contents = followed(scenario, variant, seed)
+    scenario.check()
+    link = replace(scenario.link_model(), loss_message=loss_message)
+    simulation, contents = followed(scenario, variant, seed, link=link)
+    simulation.channel.max_batch_pages = 100
     simulation.run()
     assert_promises_kept(simulation, contents)
 
@@ -150,28 +182,76 @@ def test_a_busy_guest_converges_and_loses_no_page(variant: str) -> None:
     assert_promises_kept(simulation, contents)
 
 
+BUSY_LINK = BUSY.link_model()
+SMALL = parse_scenario(
+    b"""
+    name = "small"
+    guest = { memory = "4M", vcpus = 2, loads = [{ pattern = "sweep", memory = "3M", write-rate = "10MiB/s" }] }
+    link = { rate = "1MiB/s" }
+    parameters = { downtime-limit = 500 }
+    """,
+    "small",
+)
+BATCH_PAGES = 100
+"""A pass over SMALL takes several messages."""
+
+
+def small(link: LinkModel | None = None) -> tuple[Simulation, Contents]:
+    simulation, contents = followed(SMALL, "background-sync", 0, link=link)
+    simulation.channel.max_batch_pages = BATCH_PAGES
+    return simulation, contents
+
+
+def small_message_times() -> list[int]:
+    """Return when each message of the source is sent, in ns, if nothing goes wrong."""
+    simulation, _ = small()
+    times = []
+
+    def note(message: Message) -> None:
+        times.append(simulation.clock.now_ns())
+
+    simulation.channel._before_delivery = note
+    assert simulation.run().status == "completed"
+    return times
+
+
 def test_losing_the_connection_at_any_message_never_leaves_two_guests_or_none() -> None:
-    simulation, _ = followed(BUSY, "original", 0)
-    total = 0
-
-    def count(message: Message) -> None:
-        nonlocal total
-        total += 1
-
-    simulation.channel._before_delivery = count
-    simulation.run()
     answers = 3
+    total = len(small_message_times()) + answers
+    assert total > 50
     in_doubt = 0
-    for number in [0, 1, 2, 3, 10, *range(total + answers - 8, total + answers)]:
-        lossy = replace(BUSY_LINK, loss_message=number)
-        simulation, contents = followed(BUSY, "original", 0, link=lossy)
+    for number in range(total):
+        simulation, contents = small(replace(SMALL.link_model(), loss_message=number))
         assert simulation.run().status == "failed"
         assert_promises_kept(simulation, contents)
         in_doubt += simulation.owner is Owner.IN_DOUBT
     assert in_doubt == 2  # Commit itself, and the answer to it
+    simulation, _ = small(replace(SMALL.link_model(), loss_message=total))
+    assert simulation.run().status == "completed", "there is no such message"
 
 
-BUSY_LINK = BUSY.link_model()
+def stalled(time_ns: int, duration_ns: int) -> tuple[Simulation, Contents]:
+    """A migration of SMALL whose link stands still from a time on."""
+    stall = ((time_ns, 0), (time_ns + duration_ns, 1 << 20))
+    return small(replace(SMALL.link_model(), rate_changes=stall))
+
+
+def test_a_link_that_stalls_at_any_message_and_goes_on_is_survived() -> None:
+    for time_ns in small_message_times():
+        simulation, contents = stalled(time_ns, 10 * S)  # the greeting must be answered within 15 s
+        result = simulation.run()
+        assert result.status == "completed"
+        assert result.total_time_ms > 10_000
+        assert_promises_kept(simulation, contents)
+
+
+def test_a_link_that_stalls_for_longer_than_the_guest_may_stand_still() -> None:
+    *times, commit_ns = small_message_times()
+    for time_ns in (*times[-8:], commit_ns):
+        simulation, contents = stalled(time_ns, 60 * S)
+        simulation.run()
+        assert_promises_kept(simulation, contents)
+        assert (simulation.owner is Owner.IN_DOUBT) == (time_ns == commit_ns)
 
 
 def waiting(link: LinkModel = BUSY_LINK) -> tuple[Simulation, Contents]:
@@ -231,12 +311,73 @@ def test_an_outage_without_end_is_cancelled_by_the_limit() -> None:
 
 
 def test_clock_steps_of_hours_do_no_harm() -> None:
-    simulation, contents = followed(BUSY, "background-sync+responsive-throttle", 0)
-    for step_s in (3, 5, 8):
-        simulation.clock.schedule(step_s * S, lambda: simulation.clock.sleep_ns(5 * 3600 * S))
-    simulation.scenario = changed(BUSY, limits={"max_time": "100h"})
-    simulation.run()
+    scenario = changed(BUSY, limits={"max_time": "100h"})
+    simulation, contents = followed(scenario, "background-sync+responsive-throttle", 0)
+    clock, stepped = simulation.clock, []
+
+    def step() -> None:
+        clock.sleep_ns(5 * 3600 * S)
+        stepped.append(clock.now_ns())
+        if len(stepped) < 3:
+            clock.schedule(clock.now_ns() + 2 * S, step)
+
+    clock.schedule(3 * S, step)
+    result = simulation.run()
+    assert len(stepped) == 3
+    assert result.status == "completed"
+    assert result.total_time_ms > 15 * 3600 * 1000
     assert_promises_kept(simulation, contents)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_guest_that_always_writes_all_is_given_up_unharmed(variant: str) -> None:
+    load = {"pattern": "sweep", "memory": "64M", "write-rate": "100GiB/s"}
+    scenario = changed(BUSY, guest={"loads": [load]}, limits={"max_time": "300s"})
+    simulation, contents = followed(scenario, variant, 0)
+    result = simulation.run()
+    assert (result.status, result.max_throttle_percent) == ("cancelled", 99)
+    assert_promises_kept(simulation, contents)
+
+
+def test_the_iteration_limit_calls_the_migration_off() -> None:
+    simulation, contents = followed(changed(BUSY, limits={"max_iterations": 5}), "original", 0)
+    result = simulation.run()
+    assert (result.status, result.iteration_count) == ("cancelled", 6)
+    assert_promises_kept(simulation, contents)
+
+
+IDLE = BUSY.with_settings({"load.pattern": "idle", "load.memory": "0", "link.jitter": "0"})
+
+
+def test_latency_is_waited_for_there_and_back() -> None:
+    near, far = (simulate(IDLE.with_settings({"link.latency": latency}), "original") for latency in ("0ms", "1s"))
+    assert far.downtime_ms - near.downtime_ms >= 2000
+    assert (far.total_time_ms - near.total_time_ms) % 2000 in (0, 1, 1999)
+
+
+def test_each_sync_costs_time_by_the_page() -> None:
+    free, costly = (
+        simulate(IDLE.with_settings({"guest.sync-ns-per-page": cost}), "original") for cost in ("0", "61035.15625")
+    )
+    assert free.dirty_sync_count == costly.dirty_sync_count
+    assert costly.total_time_ms - free.total_time_ms == pytest.approx(1000 * costly.dirty_sync_count, abs=1000)
+    assert costly.total_time_ms - free.total_time_ms >= 1000
+
+
+def test_finding_pages_zero_costs_time() -> None:
+    free, costly = (simulate(IDLE.with_settings({"guest.zero-scan-rate": rate}), "original") for rate in ("0", "32M"))
+    assert costly.total_time_ms - free.total_time_ms == pytest.approx(2000, abs=50)
+    used = IDLE.with_settings({"guest.zero-scan-rate": "32M", "guest.used-memory": "64M"})
+    assert simulate(used, "original").total_time_ms == pytest.approx(64 / 20 * 1000, rel=0.02), "sending is enough"
+
+
+@pytest.mark.parametrize("jitter", ["0", "0.3"])
+def test_the_rate_scatters_as_the_jitter_says(jitter: str) -> None:
+    steady = {"link.jitter": jitter, "link.jitter-interval": "1s", "guest.used-memory": "64M", "link.rate": "1MiB/s"}
+    result = simulate(IDLE.with_settings(steady), "original")
+    windows = [entry.event for entry in result.entries if isinstance(entry.event, BandwidthWindow)]
+    rates = [window.sent_bytes / window.duration_ns for window in windows]
+    assert statistics.pstdev(rates) / statistics.fmean(rates) == pytest.approx(float(jitter), rel=0.4, abs=0.05)
 
 
 @pytest.mark.parametrize("memory", ["0", "4K"])

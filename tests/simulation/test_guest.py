@@ -1,0 +1,59 @@
+"""The modelled guest does what every guest does, as far as one without content can."""
+
+from functools import partial
+
+import numpy as np
+
+from tests.contracts.guest import GuestContract
+from vmferry.memory.bitmap import Bitmap
+from vmferry.simulation.clock import VirtualClock
+from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.patterns import Sweep
+
+PAGES = 1000
+S = 1_000_000_000
+
+
+class TestContract(GuestContract):
+    """The content of a page is how often it was written."""
+
+    def make(self, *, empty: bool = False) -> SimulatedGuest:
+        clock, writes = VirtualClock(), np.zeros(PAGES, np.int64)
+        pattern = None if empty else Sweep(0, PAGES // 2, pages_per_s=70)
+        guest = SimulatedGuest(clock, PAGES, 1, pattern, running=False, on_write=partial(_count, writes))
+        self._parts = {**getattr(self, "_parts", {}), id(guest): (guest, clock, writes)}
+        return guest
+
+    def content(self, guest: SimulatedGuest) -> np.ndarray:  # type: ignore[override]
+        guest.catch_up()
+        return self._parts[id(guest)][2].copy()
+
+    def let_work(self, guest: SimulatedGuest) -> None:  # type: ignore[override]
+        self._parts[id(guest)][1].sleep_ns(S)
+
+    test_clearing_pages = None  # type: ignore[assignment]  # nothing holds content
+    test_a_guest_goes_on_elsewhere_with_its_memory_and_state = None  # type: ignore[assignment]  # nor can it be copied
+
+
+def _count(writes: np.ndarray, written: Bitmap) -> None:
+    writes[written.runs().indices()] += 1
+
+
+def test_the_throttle_leaves_its_share_of_the_time() -> None:
+    for slice_ns in (0, S // 100):
+        clock = VirtualClock()
+        guest = SimulatedGuest(clock, PAGES, 1, Sweep(0, PAGES, 100), throttle_slice_ns=slice_ns)
+        guest.set_throttle(80)
+        clock.sleep_ns(10 * S)
+        guest.catch_up()
+        assert guest.lost_ns == 8 * S
+
+
+def test_the_log_begins_when_it_is_started() -> None:
+    clock, log = VirtualClock(), Bitmap(PAGES)
+    guest = SimulatedGuest(clock, PAGES, 1, Sweep(0, PAGES, 100))
+    clock.sleep_ns(S)
+    guest.start_dirty_log()
+    clock.sleep_ns(S)
+    guest.collect_dirty(log)
+    assert log.runs().indices().tolist() == list(range(100, 200))
