@@ -104,6 +104,17 @@ def test_a_file_without_end_is_not_read_whole(tmp_path: Path) -> None:
         load_scenario(tmp_path / "large")
 
 
+def test_what_comes_along_is_found_by_name_unless_there_is_such_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_scenario(Path("seed-3000")).name == "seed-3000MB"
+    Path("seed-3000").write_text(GOOD)
+    assert load_scenario(Path("seed-3000")).name == "x"
+    with pytest.raises(UsageError, match="No such file"):
+        load_scenario(tmp_path / "seed-5000")
+
+
 def test_different_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / name for name in ("a", "same", "other")]
     for path, text in zip(paths, (GOOD, GOOD, GOOD.replace("1Gbit/s", "2Gbit/s")), strict=True):

@@ -8,6 +8,7 @@ import stat
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -305,7 +306,12 @@ def _plain_value(text: str) -> int | bool | str:
 
 
 def load_scenario(path: Path) -> Scenario:
-    """Return the scenario in a TOML file. Raises UsageError that names the file and what is wrong with it."""
+    """Return the scenario in a TOML file, or where there is none, the one of that name that comes along.
+
+    Raises UsageError that names the file and what is wrong with it.
+    """
+    if str(path) in (seeds := _seed_files()) and not path.exists():
+        return parse_scenario(seeds[str(path)].read_bytes(), str(path))
     _require_file(path, "scenario")
     try:
         with path.open("rb") as file:
@@ -359,7 +365,15 @@ def _require_file(path: Path, what: str) -> None:
 
 def seed_scenarios() -> Iterator[Scenario]:
     """Yield the scenarios of the patch series' experiment, which come along."""
-    directory = files("vmferry.simulation") / "scenarios"
-    for entry in sorted(directory.iterdir(), key=lambda entry: entry.name):
-        if entry.name.endswith(".toml"):
-            yield parse_scenario(entry.read_bytes(), entry.name)
+    for name, file in _seed_files().items():
+        yield parse_scenario(file.read_bytes(), name)
+
+
+def _seed_files() -> dict[str, Traversable]:
+    """Return the scenarios that come along by their files' names without suffix, in order."""
+    entries = (files("vmferry.simulation") / "scenarios").iterdir()
+    return {
+        entry.name.removesuffix(".toml"): entry
+        for entry in sorted(entries, key=lambda entry: entry.name)
+        if entry.name.endswith(".toml")
+    }
