@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
+from vmferry.migration.events import Synced
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.simulation.replay import read_replay
 from vmferry.simulation.run import simulate
@@ -147,3 +148,18 @@ def test_what_cannot_be_is_named(parameters: dict[str, object], link: dict[str, 
     with pytest.raises(UsageError, match=f"^here: .*{named}"):
         scenario = read_replay(ENTRIES, "here", parameters, link).scenario
         scenario.migration_parameters("original")
+
+
+def test_syncs_that_took_centuries_are_refused_and_long_ones_replayed() -> None:
+    def replay(duration_ns: int) -> Scenario:
+        entries = [
+            Entry(entry.time_ns, msgspec.structs.replace(entry.event, duration_ns=duration_ns))
+            if isinstance(entry.event, Synced)
+            else entry
+            for entry in ENTRIES
+        ]
+        return read_replay(entries, "here", {}, {}).scenario
+
+    with pytest.raises(UsageError, match=r"^here: guest.sync-ns-per-page is"):
+        replay(2**62)
+    assert simulate(replay(3599 * 10**9), "original").status == "cancelled"

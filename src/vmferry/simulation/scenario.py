@@ -349,7 +349,8 @@ def parse_scenario(text: bytes, where: str, directory: Path = Path()) -> Scenari
     except RecursionError as error:
         raise UsageError(f"{where}: not a scenario, it is nested too deeply") from error
     except (ValueError, msgspec.ValidationError, UsageError) as error:  # numbers too long to be read, too
-        raise UsageError(f"{where}: {error}") from error
+        reason = "".join(c if c.isprintable() else "?" for c in str(error))  # it may quote the file
+        raise UsageError(f"{where}: {reason}") from error
     return scenario
 
 
