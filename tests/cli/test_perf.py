@@ -3,9 +3,13 @@
 import fcntl
 import os
 import pty
+import signal
 import subprocess
 import sys
 import termios
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
@@ -169,6 +173,36 @@ def test_a_batch_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     assert "2 runs to measure, 1 are in" in answer.stderr
     assert answer.exit_code == 0, answer.stdout
     assert [run.status for run in ResultSet(tmp_path).runs] == ["completed"] * 3
+
+
+@pytest.mark.kvm
+@pytest.mark.xdist_group("kvm-timing")
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_no_vm_outlives_what_measures_it(tmp_path: Path, ending: signal.Signals) -> None:
+    words = [sys.executable, "-m", "vmferry", "perf", "run", "--stress-mem", "16M", "--mem", "64M", "--output", "kept"]
+    # The VMs' sockets are in the temporary directory, which is in their command lines.
+    with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}) as measuring:
+        _wait_until(lambda: len(_processes_of(tmp_path)) == 2)
+        measuring.send_signal(ending)
+    assert measuring.returncode == (130 if ending != signal.SIGKILL else -signal.SIGKILL)
+    _wait_until(lambda: not _processes_of(tmp_path))
+
+
+def _processes_of(directory: Path) -> list[Path]:
+    """Return the processes that have a file of the directory in their command lines."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            if os.fsencode(directory) in path.read_bytes():
+                found.append(path)
+    return found
+
+
+def _wait_until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def _own_terminal() -> None:

@@ -1,5 +1,6 @@
 """VM processes for experiments: started, watched through their monitors, and gone at the end."""
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,15 @@ _STOP_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
 
 
+def _ending_with_us() -> tuple[str, ...]:
+    """Return what begins a command whose process gets SIGTERM when ours has ended, even by SIGKILL.
+
+    It is nothing where util-linux is missing.
+    """
+    setpriv = shutil.which("setpriv")
+    return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()
+
+
 class VmProcess:
     """A VM in a process of its own, with a monitor; ours or QEMU's.
 
@@ -37,7 +47,7 @@ class VmProcess:
         self._errors = directory / f"{name}.err"
         with self._errors.open("wb") as errors:
             self.process = subprocess.Popen(
-                [word.replace(MONITOR_SOCKET, str(self._socket)) for word in command],
+                [*_ending_with_us(), *(word.replace(MONITOR_SOCKET, str(self._socket)) for word in command)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
