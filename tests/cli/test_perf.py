@@ -128,14 +128,21 @@ def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path
     assert "odd" in answer.stdout
 
 
-def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_run_that_did_not_complete_is_exit_code_1(tmp_path: Path) -> None:
     pattern = "seed/original_2cpu_45M*"
     [(_, scenario)] = find_scenarios(pattern)
     kept = ResultSet(tmp_path)
-    kept.add(PerfRun(job=Job("seed", scenario, 0), status="failed", error="the link broke"))
+    kept.add(PerfRun(job=Job("seed", scenario, 0), status="cancelled", error="it took too long"))
     answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
     assert answer.exit_code == 1
-    assert "the link broke" in answer.stdout
+    assert "it took too long" in answer.stdout
+
+
+def test_what_is_not_known_of_a_run_is_no_figure(tmp_path: Path) -> None:
+    job = Job("run", PerfScenario(variant="original"), 0)
+    ResultSet(tmp_path).add(PerfRun(job=job, status="error", error="the VM did not start"))
+    [line] = [line for line in perf("report", tmp_path).stdout.splitlines() if line.startswith("original")]
+    assert line.split() == ["original", "error", "-", "-", "-", "-", "-", "!"]
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def test_a_guest_that_does_not_converge_is_called_off(tmp_path: Path) -> None:
     )  # fmt: skip
     run = measure(Job("run", scenario, 0), tmp_path / "journal")
     assert (run.status, run.error) == ("cancelled", "more than 3 iterations")
+    assert run.iteration_count > 3
+    assert min(run.total_time_ms, run.dirty_sync_count, run.sent_bytes) > 0
     assert run.pages_per_s_after > 0
 
 
@@ -55,3 +57,4 @@ def test_a_run_that_cannot_be_is_an_error_and_the_next_begins(tmp_path: Path) ->
     runs = run_jobs([Job("run", impossible, 0), Job("run", QUICK, 0)], ResultSet(tmp_path), lambda job: None)
     assert [run.status for run in runs] == ["error", "completed"]
     assert "did not" in runs[0].error
+    assert [run.began for run in runs] == [False, True]

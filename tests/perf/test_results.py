@@ -50,15 +50,29 @@ def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     results = ResultSet(tmp_path)
     results.add(run_of(0))
     results.add(run_of(1, status="error"))
-    results.add(run_of(2, status="failed"))
+    results.add(run_of(2, status="cancelled"))
+    results.add(run_of(3, status="failed"))
     other = PerfScenario(variant="background-sync")
-    jobs = missing_jobs([("run", SCENARIO), ("run", other)], 3, results)
+    jobs = missing_jobs([("run", SCENARIO), ("run", other)], 4, results)
     assert [(job.scenario.variant, job.number) for job in jobs] == [
         ("background-sync", 0),
         ("original", 1),
         ("background-sync", 1),
         ("background-sync", 2),
+        ("original", 3),
+        ("background-sync", 3),
     ]
+
+
+def test_other_limits_are_measured_anew_and_replace_what_was(tmp_path: Path) -> None:
+    results = ResultSet(tmp_path)
+    results.add(run_of(0, status="cancelled"))
+    patient = msgspec.structs.replace(SCENARIO, max_iterations=1000, max_time_s=1000)
+    assert missing_jobs([("run", SCENARIO)], 1, results) == []
+    assert missing_jobs([("run", patient)], 1, results) == [Job("run", patient, 0)]
+    results.add(run_of(0, scenario=patient))
+    assert missing_jobs([("run", patient)], 1, results) == []
+    assert [run.status for run in results.runs] == ["completed"]
 
 
 def test_a_repeat_measured_again_counts_once(tmp_path: Path) -> None:
@@ -89,7 +103,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_a_guest_unlike_the_others_is_named() -> None:
-    runs = [run_of(0), run_of(1), run_of(2, speed=500)]
+    runs = [run_of(0), run_of(1), run_of(2, speed=500), run_of(3, status="error", speed=0)]
     assert uneven_loads(runs) == [f"{runs[2].job.label}: the guest ran at 50% of the usual speed before"]
 
 

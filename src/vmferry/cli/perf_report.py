@@ -22,6 +22,7 @@ from vmferry.perf.results import read_runs, run_entries
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import verdict
 
+_UNKNOWN = "-"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
@@ -122,13 +123,12 @@ def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
 
 
 def _row(run: PerfRun) -> tuple[str, ...]:
+    figures = (str(run.downtime_ms), str(run.iteration_count), str(run.max_throttle_percent))
     return (
         _variant(run),
         f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
-        str(run.downtime_ms),
-        str(run.iteration_count),
-        str(run.max_throttle_percent),
-        f"{run.work_lost_percent:.0f}",
-        f"{run.pages_per_s_before / 1000:.0f}",
+        *(figures if run.began else (_UNKNOWN,) * len(figures)),
+        f"{run.work_lost_percent:.0f}" if run.began and run.pages_per_s_before else _UNKNOWN,
+        f"{run.pages_per_s_before / 1000:.0f}" if run.pages_per_s_before else _UNKNOWN,
         "!" if run.flags or run.error else "",
     )

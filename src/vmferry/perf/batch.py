@@ -38,12 +38,12 @@ def run_jobs(jobs: Sequence[Job], results: ResultSet, tell: Callable[[Job], None
 def uneven_loads(runs: Sequence[PerfRun]) -> list[str]:
     """Say which guests were, before they were migrated, unlike those of the other runs with the same load."""
     speeds: dict[str, list[float]] = defaultdict(list)
-    for run in runs:
+    measured = [run for run in runs if run.pages_per_s_before]
+    for run in measured:
         speeds[run.job.scenario.load_text].append(run.pages_per_s_before)
     warnings = []
-    for run in runs:
-        usual = statistics.median(speeds[run.job.scenario.load_text])
-        share = run.pages_per_s_before / usual if usual else 1.0
+    for run in measured:
+        share = run.pages_per_s_before / statistics.median(speeds[run.job.scenario.load_text])
         if abs(share - 1) > _UNEVEN_LOAD:
             warnings.append(f"{run.job.label}: the guest ran at {share:.0%} of the usual speed before")
     return warnings

@@ -14,12 +14,15 @@ import msgspec
 
 from vmferry import __version__
 from vmferry.control.drive import Progress, Result, drive, set_up
-from vmferry.errors import VmferryError
+from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
+from vmferry.migration.journal import read_journal, split_migrations
+from vmferry.perf.journal_runs import run_series
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
 
 SAMPLE_INTERVAL_S = 0.5
+_NS_PER_MS = 1_000_000
 _MEASURE_S = 2.0
 """The undisturbed guest is watched so long, before and after."""
 _SLOWEST_VCPU_SHARE = 0.5
@@ -48,7 +51,10 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One measured migration; the figures are 0 where it did not come so far."""
+    """One measured migration; the figures are 0 where it did not come so far.
+
+    Those of the migration are its journal's: the monitor forgets them when it is cancelled or fails.
+    """
 
     job: Job
     status: str
@@ -72,22 +78,29 @@ class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     started_at_s: float = 0.0
     host: dict[str, str] = {}
 
+    @property
+    def began(self) -> bool:
+        """False if there was no migration, so that its figures mean nothing."""
+        return self.total_time_ms > 0
+
 
 def measure(job: Job, journal: Path) -> PerfRun:
     """Run one migration and write its journal. Whatever goes wrong is told in the result, not raised."""
     measurement = _Measurement(job.scenario)
     started_at_s = time.time()
+    journal.unlink(missing_ok=True)  # of a run that was interrupted
     try:
-        figures = measurement.run(journal)
+        measurement.run(journal)
     except VmferryError as error:
-        figures = {"status": "error", "error": str(error)}
+        measurement.figures |= {"status": "error", "error": str(error)}
     return PerfRun(
         job=job,
         flags=measurement.flags,
         samples=measurement.samples,
         started_at_s=started_at_s,
         host={"cpus": str(os.cpu_count()), "kernel": platform.release(), "vmferry": __version__},
-        **figures,
+        **measurement.figures,
+        **_recorded_figures(journal),
     )
 
 
@@ -97,12 +110,14 @@ class _Measurement:
     def __init__(self, scenario: PerfScenario) -> None:
         self.flags: list[str] = []
         self.samples: list[GuestSample] = []
+        self.figures: dict[str, Any] = {}
+        """What is known of the guest and of how the migration ended."""
         self._scenario = scenario
         self._start_s = 0.0
         self._limit_hit = ""
 
-    def run(self, journal: Path) -> dict[str, Any]:
-        """Return the figures. Raises VmferryError if no migration came about, or the guest is broken after it."""
+    def run(self, journal: Path) -> None:
+        """Collect the figures. Raises VmferryError if no migration came about, or the guest is broken after it."""
         scenario = self._scenario
         with Lab() as lab:
             source, destination, uri = lab.start_pair(
@@ -113,21 +128,18 @@ class _Measurement:
             ran_and_waited_ns = _ran_and_waited_ns(source)
             before = self._checked_speed(source)
             waiting_share = _waiting_share(ran_and_waited_ns, _ran_and_waited_ns(source))
+            self.figures |= {"pages_per_s_before": before, "waiting_percent": 100 * waiting_share}
             set_up(source.monitor, scenario.parameters(), auto_converge=scenario.variant is not None)
             result, work_lost = self._migrate(source, destination, uri, before)
+            self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
+            self.figures |= {"work_lost_percent": 100 * work_lost}
             owner = destination if result.completed else source
             owner.check_memory()
-            after = owner.pages_per_s(_MEASURE_S)
+            after = self.figures["pages_per_s_after"] = owner.pages_per_s(_MEASURE_S)
         if waiting_share > _WAITING_SHARE_MAX:
             self.flags.append(f"the vCPUs waited {waiting_share:.0%} of their time for a processor of the host")
         if after < _REGAINED_SHARE_MIN * before:
             self.flags.append(f"after it the guest runs at {after / before:.0%} of its speed before")
-        return _figures(result, self._limit_hit) | {
-            "pages_per_s_before": before,
-            "pages_per_s_after": after,
-            "work_lost_percent": 100 * work_lost,
-            "waiting_percent": 100 * waiting_share,
-        }
 
     def _checked_speed(self, source: VmProcess) -> float:
         """Measure the undisturbed guest, and flag a load that is not the one that was asked for."""
@@ -189,15 +201,20 @@ def _waiting_share(start: tuple[int, int], end: tuple[int, int]) -> float:
     return waited / (ran + waited) if ran + waited else 0.0
 
 
-def _figures(result: Result, limit_hit: str) -> dict[str, Any]:
-    last = result.last
+def _recorded_figures(journal: Path) -> dict[str, Any]:
+    """Return what a journal says of how its migration ended, or how far it came; nothing if none began."""
+    try:
+        migration = next(split_migrations(read_journal(journal)), None)
+    except UsageError:  # there is none, or it broke off within a line
+        migration = None
+    if migration is None:
+        return {}
+    ended = run_series(migration, "").ended
     return {
-        "status": last.status,
-        "error": limit_hit or last.error or "",
-        "total_time_ms": last.elapsed_ms,
-        "downtime_ms": last.downtime_ms or 0,
-        "iteration_count": last.iteration_count,
-        "dirty_sync_count": last.dirty_sync_count,
-        "max_throttle_percent": result.max_throttle_percent,
-        "sent_bytes": last.sent_bytes,
+        "total_time_ms": ended.total_time_ns // _NS_PER_MS,
+        "downtime_ms": ended.downtime_ns // _NS_PER_MS,
+        "iteration_count": ended.iteration_count,
+        "dirty_sync_count": ended.dirty_sync_count,
+        "max_throttle_percent": ended.max_throttle_percent,
+        "sent_bytes": ended.sent_bytes,
     }

@@ -14,6 +14,8 @@ from vmferry.perf.measure import Job, PerfRun
 from vmferry.perf.record_file import RecordFile, read_records
 
 RUNS_FILE = "runs.jsonl"
+_AGAIN = ("error", "failed")
+"""What ended so is measured again. Cancelled runs stay: they came to the limits of their scenario."""
 _LABEL = re.compile(r"[\w.+-]{1,200}")
 
 
@@ -34,8 +36,8 @@ class ResultSet:
         return self.directory / f"{job.label}.jsonl"
 
     def has(self, job: Job) -> bool:
-        """Tell whether a job was measured; one that ended in an error was not."""
-        return any(run.job.label == job.label and run.status != "error" for run in self.runs)
+        """Tell whether a job was measured, with all its limits; one that failed or could not be run was not."""
+        return any(run.job == job and run.status not in _AGAIN for run in self.runs)
 
     def add(self, run: PerfRun) -> None:
         """Append a run and pack its journal."""
