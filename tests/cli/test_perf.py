@@ -110,10 +110,44 @@ def test_medians_are_shown_as_shares_of_the_first_variant(tmp_path: Path) -> Non
     assert lines[3].split() == ["background-sync", "250.0", "0.50", "200.0", "300.0", "7", "0"]
 
 
-def test_results_without_journals_have_no_page(tmp_path: Path) -> None:
-    answer = perf("report", results(tmp_path / "results", 1), "--html", tmp_path / "page.html")
-    assert "no journals to draw" in str(answer.exception)
-    assert not (tmp_path / "page.html").exists()
+def test_the_page_has_flagged_and_failed_runs_with_their_reasons(tmp_path: Path) -> None:
+    kept = ResultSet(tmp_path / "results")
+    flagged = Job("run", PerfScenario(variant="original"), 0)
+    with FileJournal(kept.journal_path(flagged)) as record:
+        for entry in simulate(SIMULATED, "original").entries:
+            record.record(entry.time_ns, entry.event)
+    host = {"cpus": "2", "kernel": "6.1", "vmferry": "9.9"}
+    kept.add(PerfRun(job=flagged, status="completed", flags=["a vCPU <slept>"], work_lost_percent=41.6,
+                     total_time_ms=2000, host=host))  # fmt: skip
+    failed = Job("run", PerfScenario(variant="background-sync"), 1)
+    kept.add(PerfRun(job=failed, status="failed", error="the link broke", total_time_ms=7, host=host))
+    assert perf("report", kept.directory, "--html", tmp_path / "page.html").exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "<p>Measured on 2 CPUs, Linux 6.1, vmferry 9.9.</p>" in text
+    assert "1 of 2 migrations completed; not: background-sync." in text
+    assert text.count("<strong>!</strong>") == 2
+    assert "<li>original, run 0: a vCPU &lt;slept&gt;</li>" in text
+    assert "<li>background-sync, run 1: the link broke</li>" in text
+    assert '<td data-name="guest work lost, measured">42 %</td>' in text
+    assert '<td data-name="guest work lost, measured">-</td>' in text
+    assert '<td data-name="status">failed</td>' in text
+
+
+def test_a_page_of_runs_that_all_failed_has_their_reasons(tmp_path: Path) -> None:
+    directory = results(tmp_path / "results", 0, status="error")
+    assert perf("report", directory, "--html", tmp_path / "page.html").exit_code == 0
+    text = (tmp_path / "page.html").read_text()
+    assert "0 of 1 migrations completed; not: original." in text
+    assert 'class="plot"' not in text
+
+
+def test_a_guest_unlike_the_others_is_marked_in_its_row(tmp_path: Path) -> None:
+    kept = ResultSet(tmp_path)
+    for number, speed in enumerate((1000, 1000, 500)):
+        job = Job("run", PerfScenario(variant="original"), number)
+        kept.add(PerfRun(job=job, status="completed", total_time_ms=1000, pages_per_s_before=speed))
+    rows = [line for line in perf("report", tmp_path).stdout.splitlines() if line.startswith("original")]
+    assert [row.endswith("!") for row in rows[:3]] == [False, False, True]
 
 
 def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path) -> None:
@@ -128,7 +162,7 @@ def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path
     assert "odd" in answer.stdout
 
 
-def test_a_run_that_did_not_complete_is_exit_code_1(tmp_path: Path) -> None:
+def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
     pattern = "seed/original_2cpu_45M*"
     [(_, scenario)] = find_scenarios(pattern)
     kept = ResultSet(tmp_path)

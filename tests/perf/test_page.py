@@ -20,7 +20,7 @@ from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.status import MigrationStatus as Status
 from vmferry.perf.figure import make_figure
 from vmferry.perf.journal_runs import run_series
-from vmferry.perf.page import MAX_PAGE_BYTES, Section, page
+from vmferry.perf.page import MAX_PAGE_BYTES, Row, Section, page
 from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import RESULT_COLUMNS, configuration, verdict
@@ -29,6 +29,7 @@ from vmferry.perf.text_report import text_report
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
 
+DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = "</script><script>document.title='taken'</script><img src=http://a.b/><b a='\">"
 SAMPLES = [(time / 2, [100 * time, 150 * time]) for time in range(40)]
 
@@ -46,6 +47,11 @@ def simulated_runs() -> list[RunSeries]:
 def hostile_run() -> RunSeries:
     events = [(0, started(**{HOSTILE: HOSTILE})), (1, decided(0, 20, HOSTILE)), (2, ended(2))]
     return run_series(journal(*events), HOSTILE, SAMPLES)
+
+
+def hostile_rows() -> list[Row]:
+    figures = {"status": "completed", HOSTILE: HOSTILE}
+    return [Row(HOSTILE, HOSTILE, figures), Row("a failed one", "no line", figures, [HOSTILE, "the link broke"])]
 
 
 def make_page(runs: list[RunSeries]) -> str:
@@ -91,12 +97,15 @@ def test_a_page_has_every_run_in_its_table_and_every_panel_in_its_figure() -> No
 def test_a_page_of_many_runs_is_not_larger_than_allowed() -> None:
     many = [replace(run, label=f"run {number}") for number, run in enumerate(simulated_runs() * 5)]
     assert len(make_page(many).encode()) <= MAX_PAGE_BYTES
+    shipped = DOCS / "results" / "seed" / "report.html"
+    assert shipped.stat().st_size < MAX_PAGE_BYTES - (128 << 10)  # plotly.js grows
     with pytest.raises(UsageError, match="1600 migrations are too many for one page of 5 MiB"):
         make_page(simulated_runs() * 200)
 
 
 def test_what_a_journal_says_cannot_become_part_of_the_page() -> None:
-    parsed = Parsed(make_page([hostile_run(), *simulated_runs()[:1]]))
+    runs = [hostile_run(), *simulated_runs()[:1]]
+    parsed = Parsed(page(HOSTILE, [Section(HOSTILE, HOSTILE, runs, hostile_rows())], HOSTILE))
     assert parsed.elements.count("script") == 3
     assert not {"img", "b"} & set(parsed.elements)
     root = ET.fromstring(picture(HOSTILE, HOSTILE, [hostile_run()]))
@@ -211,14 +220,18 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_path: Path, width: int) -> None:
     path = tmp_path / "page.html"
-    sections = [[hostile_run(), *simulated_runs()], simulated_runs()[:2]]
-    path.write_text(page("A title", [Section(HOSTILE, verdict(runs), runs) for runs in sections]))
+    drawn = [[hostile_run(), *simulated_runs()], simulated_runs()[:2]]
+    sections = [Section(HOSTILE, verdict(runs), runs, hostile_rows()) for runs in drawn]
+    path.write_text(page("A title", [*sections, Section("none drawn", "none", [], hostile_rows())], HOSTILE))
     browser.requests.clear()
     browser.open(path, width, dark=width < 600)
     browser.evaluate("drawn.then(() => true)")
     assert browser.evaluate("document.title") == "A title"
     assert browser.evaluate("document.querySelectorAll('.scatterlayer .trace path.js-line').length") > 6 * 8
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
+    table = "[...document.querySelectorAll('.results')].every(t => t.scrollWidth <= t.closest('.box').clientWidth)"
+    assert width > 600 or browser.evaluate(table)
+    assert browser.evaluate("document.querySelectorAll('section').length") == 3
     assert browser.evaluate("document.querySelector('.plot svg').getBoundingClientRect().width") <= width
     browser.evaluate("document.querySelector('.legend button').click()")
     hidden = "document.querySelector('.plot').data.filter(trace => trace.visible === false).length"

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from vmferry.errors import UsageError
-from vmferry.perf.batch import missing_jobs, uneven_loads
+from vmferry.perf.batch import missing_jobs, troubles
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
 from vmferry.perf.scenarios import PerfScenario, comparisons, find_scenarios
@@ -104,7 +104,7 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 def test_a_guest_unlike_the_others_is_named() -> None:
     runs = [run_of(0), run_of(1), run_of(2, speed=500), run_of(3, status="error", speed=0)]
-    assert uneven_loads(runs) == [f"{runs[2].job.label}: the guest ran at 50% of the usual speed before"]
+    assert troubles(runs) == {runs[2].job.label: ["the guest ran at 50% of the usual speed before"]}
 
 
 def test_every_named_scenario_can_be_run_and_has_a_label_of_its_own() -> None:

@@ -13,15 +13,16 @@ from rich.table import Table
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import compact_table
 from vmferry.convergence.policy import VARIANTS
-from vmferry.errors import UsageError
-from vmferry.perf.batch import uneven_loads
+from vmferry.perf.batch import troubles
 from vmferry.perf.journal_runs import run_series
 from vmferry.perf.measure import PerfRun
-from vmferry.perf.page import Section, page
+from vmferry.perf.page import Row, Section, page
 from vmferry.perf.results import read_runs, run_entries
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import verdict
+from vmferry.units import format_duration
 
+_NS_PER_MS = 1_000_000
 _UNKNOWN = "-"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -34,20 +35,52 @@ def command(directory: Path, html: Path | None, as_json: bool) -> None:
     """Show the results in DIRECTORY, and write the page of them."""
     runs = read_runs(directory)
     if html:
-        write_whole(html, page("Measured migrations", _sections(directory, runs)))
+        write_whole(html, page("Measured migrations", _sections(directory, runs), _circumstances(runs)))
     show_runs(runs, as_json)
 
 
 def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
-    """Return a section for each load, with the runs that have a journal."""
+    """Return a section for each load. Runs without a journal are in its table only."""
+    told = troubles(runs)
     sections = []
     for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
-        courses = [course for run in group if (course := _course(directory, run))]
-        if courses:
-            sections.append(Section(load, verdict(courses), courses))
-    if not sections:
-        raise UsageError(f"{directory} has no journals to draw")
+        shown = list(group)
+        courses = [course for run in shown if (course := _course(directory, run))]
+        rows = [_page_row(run, told.get(run.job.label, [])) for run in shown]
+        sections.append(Section(load, _verdict(shown, courses), courses, rows))
     return sections
+
+
+def _verdict(runs: Sequence[PerfRun], courses: Sequence[RunSeries]) -> str:
+    completed = sum(run.status == "completed" for run in runs)
+    if completed == len(runs) == len(courses):
+        return verdict(courses)
+    labels = ", ".join(dict.fromkeys(_variant(run) for run in runs if run.status != "completed"))
+    return f"{completed} of {len(runs)} migrations completed" + (f"; not: {labels}." if labels else ".")
+
+
+def _page_row(run: PerfRun, told: Sequence[str]) -> Row:
+    sent_share = run.sent_bytes / run.job.scenario.memory_bytes
+    figures = {
+        "total time": format_duration(run.total_time_ms * _NS_PER_MS),
+        "downtime": format_duration(run.downtime_ms * _NS_PER_MS),
+        "iterations": str(run.iteration_count),
+        "max throttle": f"{run.max_throttle_percent} %",
+        "sent / memory": f"{sent_share:.2f}",
+    }
+    figures = {"status": run.status} | {name: text if run.began else _UNKNOWN for name, text in figures.items()}
+    figures["guest work lost, measured"] = f"{run.work_lost_percent:.0f} %" if _work_is_known(run) else _UNKNOWN
+    return Row(f"{_variant(run)}, run {run.job.number}", _variant(run), figures, told)
+
+
+def _circumstances(runs: Iterable[PerfRun]) -> str:
+    """Say on which hosts, and with which version, the runs were measured."""
+    hosts = dict.fromkeys(
+        f"{host.get('cpus', '?')} CPUs, Linux {host.get('kernel', '?')}, vmferry {host.get('vmferry', '?')}"
+        for host in (run.host for run in runs)
+        if host
+    )
+    return f"Measured on {'; and on '.join(hosts)}." if hosts else ""
 
 
 def _course(directory: Path, run: PerfRun) -> RunSeries | None:
@@ -63,20 +96,19 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
             click.echo(msgspec.json.encode(run))
         return
     console = Console(highlight=False)
+    told = troubles(runs)
     for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
         table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
         shown = list(group)
         for run in shown:
-            table.add_row(*_row(run))
+            table.add_row(*_row(run), "!" if run.job.label in told else "")
         console.print(table)
         if len(shown) > 1:
             console.print(_median_table(shown))
     console.print("down: ms. max: throttle in %. lost: guest work in %. before: 1000 pages/s written. !: see below.")
-    for run in runs:
-        for trouble in [*run.flags, *([run.error] if run.error else [])]:
-            console.print(f"! {run.job.label}: {trouble}")
-    for warning in uneven_loads(runs):
-        console.print(f"! {warning}")
+    for label, reasons in told.items():
+        for reason in reasons:
+            console.print(f"! {label}: {reason}", markup=False)
 
 
 def _median_table(runs: Sequence[PerfRun]) -> Table:
@@ -128,7 +160,11 @@ def _row(run: PerfRun) -> tuple[str, ...]:
         _variant(run),
         f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
         *(figures if run.began else (_UNKNOWN,) * len(figures)),
-        f"{run.work_lost_percent:.0f}" if run.began and run.pages_per_s_before else _UNKNOWN,
+        f"{run.work_lost_percent:.0f}" if _work_is_known(run) else _UNKNOWN,
         f"{run.pages_per_s_before / 1000:.0f}" if run.pages_per_s_before else _UNKNOWN,
-        "!" if run.flags or run.error else "",
     )
+
+
+def _work_is_known(run: PerfRun) -> bool:
+    """Tell whether the guest was watched up to the end of the migration; a measured share is never exactly 0."""
+    return run.began and run.work_lost_percent != 0

@@ -35,15 +35,25 @@ def run_jobs(jobs: Sequence[Job], results: ResultSet, tell: Callable[[Job], None
     return runs
 
 
-def uneven_loads(runs: Sequence[PerfRun]) -> list[str]:
-    """Say which guests were, before they were migrated, unlike those of the other runs with the same load."""
-    speeds: dict[str, list[float]] = defaultdict(list)
+def troubles(runs: Sequence[PerfRun]) -> dict[str, list[str]]:
+    """Return what went wrong with runs or makes them doubtful, by their jobs' labels; the others are left out.
+
+    That are their flags, their errors, and guests that were, before they were migrated, unlike those of the other
+    runs with the same load.
+    """
+    uneven = _uneven_loads(runs)
+    told = {run.job.label: [*run.flags, *uneven.get(run.job.label, ()), *filter(None, [run.error])] for run in runs}
+    return {label: reasons for label, reasons in told.items() if reasons}
+
+
+def _uneven_loads(runs: Sequence[PerfRun]) -> dict[str, list[str]]:
     measured = [run for run in runs if run.pages_per_s_before]
+    speeds: dict[str, list[float]] = defaultdict(list)
     for run in measured:
         speeds[run.job.scenario.load_text].append(run.pages_per_s_before)
-    warnings = []
+    uneven: dict[str, list[str]] = {}
     for run in measured:
         share = run.pages_per_s_before / statistics.median(speeds[run.job.scenario.load_text])
         if abs(share - 1) > _UNEVEN_LOAD:
-            warnings.append(f"{run.job.label}: the guest ran at {share:.0%} of the usual speed before")
-    return warnings
+            uneven[run.job.label] = [f"the guest ran at {share:.0%} of the usual speed before"]
+    return uneven

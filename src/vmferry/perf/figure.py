@@ -23,8 +23,8 @@ from vmferry.perf.series import RunSeries, Series
 
 PANELS = (MEASURED_SPEED, SPEED, THROTTLE, REMAINING, DIRTY_RATE, BANDWIDTH, ITERATIONS)
 MAX_POINTS_PER_LINE = 1500
-MAX_POINTS = 18_000
-"""Of all lines of a page, so that they take at most about 300 KiB."""
+MAX_POINTS = 12_000
+"""Of all lines of a page, so that they take at most about 200 KiB."""
 _TITLE_SHARE = 0.24
 """Of a panel's height."""
 _REPEAT_OPACITY = 0.3

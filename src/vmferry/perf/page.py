@@ -4,7 +4,7 @@ Labels, reasons and parameters come from journals, which may come from anyone. T
 markup that plotly.js understands, and the page itself forbids the browser any request (Content-Security-Policy).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
@@ -27,21 +27,39 @@ _PANEL_REM = 9
 
 
 @dataclass(frozen=True)
+class Row:
+    """What a table says of one migration."""
+
+    name: str
+    label: str
+    """That of its lines, if it has any."""
+    figures: Mapping[str, str]
+    """By the headings of their columns."""
+    troubles: Sequence[str] = ()
+    """What went wrong or makes it doubtful. It is marked, and they are told below the table."""
+
+
+@dataclass(frozen=True)
 class Section:
     """Migrations that belong on one time axis, and what came out of them."""
 
     heading: str
     verdict: str
     runs: Sequence[RunSeries]
+    """What is drawn; may be empty."""
+    rows: Sequence[Row] = ()
+    """The table; left out, it has the figures of the runs."""
 
 
-def page(title: str, sections: Sequence[Section]) -> str:
-    """Return the page. Of the runs of one label the median one is drawn strongly, the others faintly.
+def page(title: str, sections: Sequence[Section], note: str = "") -> str:
+    """Return the page, with a note below its title.
 
+    Of the runs of one label the median one is drawn strongly, the others faintly.
     Raises UsageError if the page would become larger than MAX_PAGE_BYTES.
     """
     text = _template("page").substitute(
         title=escape(clean_text(title)),
+        note=f"<p>{escape(note)}</p>" if note else "",
         sections="".join(_section(section, MAX_POINTS // len(sections)) for section in sections),
         plotly=get_plotlyjs(),
         version=__version__,
@@ -53,12 +71,24 @@ def page(title: str, sections: Sequence[Section]) -> str:
 
 
 def _section(section: Section, max_points: int) -> str:
-    runs = section.runs
-    repeated = len(by_label(runs)) < len(runs)
+    rows = section.rows or [_row_of(run) for run in section.runs]
     return _template("section").substitute(
         heading=f"<h2>{escape(clean_text(section.heading))}</h2>" if section.heading else "",
         verdict=escape(section.verdict).replace(" %", "&nbsp;%"),
-        results=_results(runs),
+        results=_results(rows, colour_of_labels(section.runs)),
+        troubles=_troubles(rows),
+        course=_course(section.runs, max_points) if section.runs else "",
+    )
+
+
+def _row_of(run: RunSeries) -> Row:
+    figures = {heading: text(run) for heading, text in RESULT_COLUMNS.items()}
+    return Row(run.label, run.label, figures, [run.ended.error] if run.ended.error else [])
+
+
+def _course(runs: Sequence[RunSeries], max_points: int) -> str:
+    repeated = len(by_label(runs)) < len(runs)
+    return _template("course").substitute(
         settings=_settings(runs),
         legend=_legend(runs),
         height=f"{_PANEL_REM * len(panels_of(runs)) + 3}rem",
@@ -76,28 +106,35 @@ def _json(figure: dict[str, Any]) -> str:
     return msgspec.json.encode(figure).decode().replace("<", "\\u003c")
 
 
-def _results(runs: Sequence[RunSeries]) -> str:
-    colours = colour_of_labels(runs)
-    head = _row("th", map(escape, ("migration", *RESULT_COLUMNS)))
-    rows = (
-        _row(
-            "td",
-            (
-                _swatch(colours[run.label]) + escape(run.label),
-                *(escape(text(run)) for text in RESULT_COLUMNS.values()),
-            ),
-        )
-        for run in runs
+def _results(rows: Sequence[Row], colours: Mapping[str, str]) -> str:
+    """Return the table. Cells know their columns' headings, with which a narrow screen shows them."""
+    head = _line("th", map(escape, ("migration", *rows[0].figures)))
+    lines = (
+        f"<tr><td>{_name(row, colours)}</td>"
+        + "".join(f'<td data-name="{escape(name)}">{escape(text)}</td>' for name, text in row.figures.items())
+        + "</tr>"
+        for row in rows
     )
-    return f"<table>{head}{''.join(rows)}</table>"
+    return f'<table class="results">{head}{"".join(lines)}</table>'
+
+
+def _name(row: Row, colours: Mapping[str, str]) -> str:
+    swatch = _swatch(colours[row.label]) if row.label in colours else ""
+    return swatch + escape(clean_text(row.name)) + (" <strong>!</strong>" if row.troubles else "")
+
+
+def _troubles(rows: Sequence[Row]) -> str:
+    items = (f"<li>{escape(clean_text(f'{row.name}: {text}'))}</li>" for row in rows for text in row.troubles)
+    listed = "".join(items)
+    return f'<ul class="troubles">{listed}</ul>' if listed else ""
 
 
 def _settings(runs: Sequence[RunSeries]) -> str:
-    rows = (_row("td", (escape(name), escape(value))) for name, value in configuration(runs).items())
+    rows = (_line("td", (escape(name), escape(value))) for name, value in configuration(runs).items())
     return f'<table class="settings">{"".join(rows)}</table>'
 
 
-def _row(cell: str, contents: Iterable[str]) -> str:
+def _line(cell: str, contents: Iterable[str]) -> str:
     return f"<tr>{''.join(f'<{cell}>{content}</{cell}>' for content in contents)}</tr>"
 
 
