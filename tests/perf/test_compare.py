@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.perf.compare import compare
+from vmferry.perf.compare import compare, runs_needed
 
 values = st.lists(st.integers(0, 20).map(float), min_size=1, max_size=4)
 
@@ -41,6 +41,12 @@ def test_three_runs_each_cannot_be_sure() -> None:
     assert outcome.p == outcome.p_min == pytest.approx(0.1)
     assert outcome.cliffs_delta == -1
     assert outcome.verdict == "less (too few runs)"
+
+
+def test_the_least_number_that_can_be_sure_is_told() -> None:
+    assert runs_needed() == 4
+    assert compare([5, 6, 7, 8], [1, 2, 3, 4]).verdict == "less"
+    assert [compare(range(n), range(9, 9 + n)).too_few for n in (1, 2, 3, 4)] == [True, True, True, False]
 
 
 def test_five_runs_each_can() -> None:

@@ -1,6 +1,6 @@
 """`vmferry perf compare`: two sets of results, scenario by scenario."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.console import Console
 
 from vmferry.cli.tables import compact_table
 from vmferry.errors import UsageError
-from vmferry.perf.compare import Comparison, compare
+from vmferry.perf.compare import Comparison, compare, runs_needed
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.results import read_runs
 
@@ -35,19 +35,31 @@ def command(first: Path, second: Path, as_json: bool) -> None:
     Only completed runs count. p is the probability of such a difference if there were none (permutation test); delta is
     Cliff's: -1 when every value of SECOND is below every one of FIRST, 1 when above.
     """
-    rows = list(_compare_sets(_completed(first), _completed(second)))
+    sets = _completed(first), _completed(second)
+    rows = list(_compare_sets(*sets))
     if not rows:
         raise UsageError(f"{first} and {second} have no scenario in common with completed runs in both")
     if as_json:
         for scenario, figure, outcome in rows:
-            facts = {"scenario": scenario, "figure": figure, "ratio": outcome.ratio, "verdict": outcome.verdict}
+            facts = {
+                "scenario": scenario,
+                "figure": figure,
+                "ratio": outcome.ratio,
+                "verdict": outcome.verdict,
+                "runs": [len(runs[scenario]) for runs in sets],
+                "flagged_runs": [_flagged_count(runs[scenario]) for runs in sets],
+            }
             click.echo(msgspec.json.encode(msgspec.to_builtins(outcome) | facts))
         return
+    console = Console(highlight=False)
     for scenario, group in groupby(rows, key=lambda row: row[0]):
         table = compact_table(f"[bold]{scenario}[/]", "figure", "first", "second", "ratio", "p", "delta", "second is")
         for _, figure, outcome in group:
             table.add_row(figure, *_comparison_cells(outcome))
-        Console(highlight=False).print(table)
+        console.print(table)
+        console.print(f"runs: {' and '.join(_count_text(runs[scenario]) for runs in sets)}")
+    if any(outcome.too_few for *_, outcome in rows):
+        console.print(f"Too few runs to tell every difference; {runs_needed()} of each are enough.")
 
 
 def _completed(directory: Path) -> dict[str, list[PerfRun]]:
@@ -56,6 +68,15 @@ def _completed(directory: Path) -> dict[str, list[PerfRun]]:
         if run.status == "completed":
             runs.setdefault(f"{run.job.comparison}/{run.job.scenario.label}", []).append(run)
     return runs
+
+
+def _flagged_count(runs: Sequence[PerfRun]) -> int:
+    return sum(bool(run.flags) for run in runs)
+
+
+def _count_text(runs: Sequence[PerfRun]) -> str:
+    flagged = _flagged_count(runs)
+    return f"{len(runs)}" + (f" ({flagged} of {len(runs)} flagged)" if flagged else "")
 
 
 def _compare_sets(

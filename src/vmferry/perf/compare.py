@@ -9,7 +9,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, count
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,11 @@ class Comparison:
     """-1: every second value is below every first; 0: no tendency; 1: above."""
 
     @property
+    def too_few(self) -> bool:
+        """True if groups of these sizes cannot show a difference, however far apart they are."""
+        return self.p_min > SIGNIFICANT_P
+
+    @property
     def ratio(self) -> float:
         """Second median over the first; infinite if that is 0."""
         if self.first_median == 0:
@@ -45,9 +50,14 @@ class Comparison:
         direction = "less" if self.cliffs_delta < 0 else "more"
         if self.p <= SIGNIFICANT_P:
             return direction
-        if abs(self.cliffs_delta) == 1 and self.p_min > SIGNIFICANT_P:
+        if abs(self.cliffs_delta) == 1 and self.too_few:
             return f"{direction} (too few runs)"
         return "no difference shown"
+
+
+def runs_needed() -> int:
+    """Return the least size of two groups of one size that can show a difference."""
+    return next(size for size in count(1) if _p_min(size, size) <= SIGNIFICANT_P)
 
 
 def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
@@ -58,27 +68,31 @@ def compare(first: Sequence[float], second: Sequence[float]) -> Comparison:
     # Equal up to rounding: the same values added in another order.
     p = float(np.mean(differences >= observed - 1e-9 * max(1.0, observed)))
     above = sum(int(b > a) - int(b < a) for a in first for b in second)
-    splits = math.comb(len(values), len(first))
     return Comparison(
         first_median=statistics.median(first),
         second_median=statistics.median(second),
         p=p,
-        p_min=(2 if len(first) == len(second) else 1) / splits,
+        p_min=_p_min(len(first), len(second)),
         cliffs_delta=above / (len(first) * len(second)),
     )
 
 
+def _p_min(first_count: int, second_count: int) -> float:
+    mirrored = 2 if first_count == second_count else 1
+    return min(1.0, mirrored / math.comb(first_count + second_count, first_count))
+
+
 def _splits(first_count: int, second_count: int) -> Iterator[NDArray[np.intp]]:
     """Yield which values go into the first group: every possible split if they are few, else random ones."""
-    count = first_count + second_count
-    if math.comb(count, first_count) <= _MAX_EXACT_SPLITS:
-        for split in combinations(range(count), first_count):
+    total = first_count + second_count
+    if math.comb(total, first_count) <= _MAX_EXACT_SPLITS:
+        for split in combinations(range(total), first_count):
             yield np.array(split)
         return
     random = np.random.default_rng(0)
     yield np.arange(first_count)
     for _ in range(_RANDOM_SPLITS):
-        yield random.permutation(count)[:first_count]
+        yield random.permutation(total)[:first_count]
 
 
 def _difference(values: NDArray[np.float64], first: NDArray[np.intp]) -> float:
