@@ -17,8 +17,10 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from vmferry.cli.perf import command
+from vmferry.cli.perf import batch, command
+from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.migration.journal import FileJournal
+from vmferry.perf.compare import runs_needed
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario, find_scenarios
@@ -61,6 +63,24 @@ def test_two_sets_are_compared(tmp_path: Path) -> None:
     [line] = [line for line in answer.output.splitlines() if line.startswith("total time ms")]
     assert line.split() == ["total", "time", "ms", "101.5", "51.5", "0.51", "0.03", "-1.00", "less"]
     assert all(len(line) <= 80 for line in answer.output.splitlines())
+    assert answer.output.endswith("runs: 4 and 4\n")
+
+
+def test_a_comparison_says_how_many_runs_there_are_and_how_many_it_needs(tmp_path: Path) -> None:
+    before, after = results(tmp_path / "before", 100, 101, 102), results(tmp_path / "after", 50, 51)
+    kept = ResultSet(after)
+    kept.add(PerfRun(job=Job("seed", PerfScenario(variant="original"), 2), status="completed", flags=["odd"]))
+    lines = perf("compare", before, after).output.splitlines()
+    assert lines[-2:] == [
+        "runs: 3 and 3 (1 of 3 flagged)",
+        "Too few runs to tell every difference; 4 of each are enough.",
+    ]
+    first = msgspec.json.decode(perf("compare", "--json", before, after).output.splitlines()[0])
+    assert (first["runs"], first["flagged_runs"]) == ([3, 3], [0, 1])
+
+
+def test_a_batch_measures_often_enough_for_a_comparison() -> None:
+    assert next(option for option in batch.params if option.name == "repeats").default >= runs_needed()
 
 
 def test_comparisons_are_for_scripts_too(tmp_path: Path) -> None:
@@ -192,6 +212,20 @@ def test_what_cannot_be_is_said_in_one_line(arguments: list[str], named: str) ->
     text = str(perf(*arguments).exception)
     assert named in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("option", "number", "remedy"),
+    [("--bandwidth", "500", "500MiB/s"), ("--mem", "1", "1G"), ("--stress-mem", "1.5", "1G")],
+)
+def test_numbers_that_guestperf_reads_in_another_unit_are_refused(option: str, number: str, remedy: str) -> None:
+    answer = perf("run", option, number, "--output", "x")
+    assert answer.exit_code == 2
+    assert f"'{number}' has no unit; write for example {remedy}" in answer.output
+
+
+def test_no_bandwidth_needs_no_unit() -> None:
+    assert RATE_WITH_UNIT.convert("0", None, None) == 0
 
 
 @pytest.mark.kvm

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.perf_report import show_runs
-from vmferry.cli.types import DURATION_MS, RATE, SIZE
+from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs
@@ -25,7 +25,7 @@ def command() -> None:
 
     \b
     One scenario:      vmferry perf run --stress-mem 512M --bandwidth 60MiB/s --variant original --output results/
-    Named scenarios:   vmferry perf batch 'seed-quick/*' --repeats 3 --output results/
+    Named scenarios:   vmferry perf batch 'seed-quick/*' --repeats 5 --output results/
     What came out:     vmferry perf report results/ --html results.html
     Two sets of runs:  vmferry perf compare before/ after/
 
@@ -36,9 +36,11 @@ def command() -> None:
 
 @command.command("run")
 @click.option("--cpus", type=click.IntRange(1, 255), default=2, show_default=True, help="Number of vCPUs.")
-@click.option("--mem", type=SIZE, default="1G", show_default=True, help="Guest memory.")
-@click.option("--stress-mem", type=SIZE, default="512M", show_default=True, help="Of it, rewritten for ever.")
-@click.option("--bandwidth", type=RATE, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit.")
+@click.option("--mem", type=SIZE_WITH_UNIT, default="1G", show_default=True, help="Guest memory.")
+@click.option("--stress-mem", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="Of it, rewritten for ever.")
+@click.option(
+    "--bandwidth", type=RATE_WITH_UNIT, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit."
+)
 @click.option("--downtime", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit.")
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Auto-converge of this kind; off if left out.")
 @click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
@@ -90,7 +92,7 @@ def run(
 @command.command("batch")
 @click.argument("pattern", default="*")
 @click.option("--list", "only_list", is_flag=True, help="Show the scenarios that fit and end.")
-@click.option("--repeats", type=_REPEATS, default=3, show_default=True, help="Runs of each scenario.")
+@click.option("--repeats", type=_REPEATS, default=5, show_default=True, help="Runs of each scenario.")
 @click.option("--output", type=_DIRECTORY, help="Directory for results and journals.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
 @click.pass_context

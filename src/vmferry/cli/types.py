@@ -1,5 +1,6 @@
 """Option types: sizes, rates and durations as people write them."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,11 +51,25 @@ class _GuestLossType(click.ParamType[GuestLoss]):
 GUEST_LOSS = _GuestLossType()
 """A share of the guest's work, written like 30%, or vCPU time, written like 90s."""
 
+
+def _with_unit(text: str, example: str) -> str:
+    """Return the text of a quantity. Raises UsageError if it is a plain number other than 0."""
+    if re.fullmatch(r"[\d.]*[1-9][\d.]*", text.strip()):
+        raise UsageError(f"'{text}' has no unit; write for example {example}")
+    return text
+
+
 SIZE = _Parsed("size", parse_size)
 """Bytes, written like 2G or 512MiB."""
 
 RATE = _Parsed("rate", parse_rate)
 """Bytes per second, written like 200MiB/s or 1.59Gbit/s."""
+
+SIZE_WITH_UNIT = _Parsed("size", lambda text: parse_size(_with_unit(text, "1G")))
+"""Bytes, where other programs mean something else by a plain number."""
+
+RATE_WITH_UNIT = _Parsed("rate", lambda text: parse_rate(_with_unit(text, "500MiB/s")))
+"""Bytes per second, where other programs mean something else by a plain number."""
 
 DURATION_MS = _Parsed("duration", lambda text: parse_duration_ns(text) // 1_000_000)
 """Milliseconds, written like 500ms or 2s."""
