@@ -34,6 +34,10 @@ def unsupported(name: str, value: str, expected: str) -> tuple[str, str]:
     return f"migrate_set_parameter {name} {value}", f"Error: Parameter '{name}' expects {expected}\n"
 
 
+NO_SIZE = (
+    "a non-negative number below 2^64\n"
+    "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
+)
 PERCENT = "an integer in the range of 1 to 99"
 
 AS_IN_QEMU: list[tuple[str, str]] = [
@@ -76,6 +80,10 @@ AS_IN_QEMU: list[tuple[str, str]] = [
     ("migrate_set_parameter max-bandwidth 1e3", "Error: Invalid size 1e3\n"),
     ("migrate_set_parameter max-bandwidth 99999999999999999", "Error: Invalid size 99999999999999999\n"),
     ('migrate_set_parameter max-bandwidth ""', "Error: Invalid size \n"),
+    ("migrate_set_parameter max-bandwidth 1KiB", "Error: Invalid size 1KiB\n"),
+    ("migrate_set_parameter max-bandwidth 1.5B", "Error: Invalid size 1.5B\n"),
+    *(unsupported("downtime-limit", text, NO_SIZE) for text in ("1.5", "abc", "-1", "1e3", "1KiB", "1x", "1.5b")),
+    unsupported("cpu-throttle-initial", "08", "uint64"),
     unsupported("cpu-throttle-initial", "abc", "uint64"),
     unsupported("cpu-throttle-initial", "1.5", "uint64"),
     unsupported("cpu-throttle-initial", "99999999999999999999", "uint64"),
@@ -142,13 +150,29 @@ def test_the_human_monitor_answers_as_qemus(hmp: Callable[[str], str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size_bytes"), [("10", 10 * MIB), ("1.5", 3 * MIB // 2), ("10k", 10 << 10), ("2G", 2 << 30), ("0", 0)]
-)
+    ("text", "size_bytes"),
+    [
+        ("10", 10 * MIB), ("1.5", 3 * MIB // 2), ("10k", 10 << 10), ("2G", 2 << 30), ("0", 0), ("0x10", 16 * MIB),
+        ("010", 10 * MIB), ("+5", 5 * MIB), ("1.", MIB), ("1.2k", 1229), ("7b", 7),
+    ],
+)  # fmt: skip
 def test_bandwidths_are_mebibytes_unless_they_say_otherwise(
     hmp: Callable[[str], str], text: str, size_bytes: int
 ) -> None:
     assert hmp(f"migrate_set_parameter max-bandwidth {text}") == ""
     assert f"max-bandwidth: {size_bytes} bytes/second\n" in hmp("info migrate_parameters")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("downtime-limit", "0x10", 16), ("downtime-limit", "010", 10), ("downtime-limit", "1.5k", 1536),
+        ("downtime-limit", "1.0", 1), ("cpu-throttle-initial", "010", 8), ("cpu-throttle-initial", "+5", 5),
+    ],
+)  # fmt: skip
+def test_numbers_are_read_as_qemu_reads_them(hmp: Callable[[str], str], name: str, text: str, value: int) -> None:
+    assert hmp(f"migrate_set_parameter {name} {text}") == ""
+    assert f"{name}: {value}" in hmp("info migrate_parameters").replace(" ms", "").splitlines()
 
 
 def test_parameters_and_capabilities_are_printed_as_qemu_prints_them(hmp: Callable[[str], str]) -> None:
@@ -266,6 +290,7 @@ DONE = MigrationInfo(
 
 TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
     "info-migrate-none": (MigrationInfo(status=MigrationStatus.NONE), "info migrate"),
+    "info-migrate-none-all": (MigrationInfo(status=MigrationStatus.NONE), "info migrate -a"),
     "info-migrate-setup-incoming": (
         MigrationInfo(status=MigrationStatus.SETUP, socket_address="tcp:[::1]:4444"),
         "info migrate -a",

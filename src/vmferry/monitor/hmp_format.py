@@ -44,6 +44,17 @@ _PARAMETERS_IN_QEMUS_ORDER = (
     "direct-io",
 )
 
+_GLOBALS = """\
+Globals:
+  store-global-state: on
+  only-migratable: off
+  send-configuration: on
+  send-section-footer: on
+  send-switchover-start: on
+  clear-bitmap-shift: 18
+"""
+"""Properties of QEMU's migration code, as QEMU has them by default; nobody can set them here."""
+
 
 def format_status(state: RunState) -> str:
     """Return `info status`."""
@@ -81,9 +92,7 @@ def _parameter(spec: ParameterSpec, value: object) -> str:
 
 def format_migration(info: MigrationInfo, *, everything: bool) -> str:
     """Return `info migrate`, or `info migrate -a`."""
-    if info.status is MigrationStatus.NONE:
-        return ""
-    text = _status(info) + _times(info)
+    text = _status(info) + _times(info) if info.status is not MigrationStatus.NONE else ""
     if info.socket_address:
         text += f"Sockets: [\n\t{info.socket_address}\n]\n"
     if info.ram:
@@ -148,7 +157,7 @@ def _ram(ram: RamInfo) -> str:
 
 
 def _more(info: MigrationInfo) -> str:
-    text = ""
+    text = _GLOBALS
     if info.cpu_throttle_percentage is not None:
         text += f"CPU Throttle (%): {info.cpu_throttle_percentage}\n"
     if info.downtime_parts_ms:

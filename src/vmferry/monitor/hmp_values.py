@@ -1,18 +1,23 @@
 """Parameter values as people type them in HMP (QEMU `hmp_migrate_set_parameter`)."""
 
 import re
+from fractions import Fraction
 
 from vmferry.errors import UsageError
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.qapi_types import UINT64_MAX
 from vmferry.monitor.hmp import BadLineError
-from vmferry.units import parse_size
 
 _MAX_CHARACTERS = 40
 """No number that means something is longer; turning digits into numbers takes quadratic time."""
 
-_INTEGER = re.compile(r"-?(?:0[xX][0-9a-fA-F]+|[0-9]+)")
-_PLAIN_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[0-7]*|[1-9][0-9]*)")
+_SIZE = re.compile(
+    r"\+?(?:0[xX](?P<hexadecimal>[0-9a-fA-F]+)|(?P<whole>[0-9]+)(?P<fraction>\.[0-9]*)?(?P<suffix>[BKMGTPE]?))",
+    re.IGNORECASE,
+)
+_UNITS = {suffix: 1024**power for power, suffix in enumerate("BKMGTPE")}
+_SUFFIX_HINT = "Optional suffix k, M, G, T, P or E means kilo-, mega-, giga-, tera-, peta-\nand exabytes, respectively."
 _TRUTH = {"on": True, "yes": True, "true": True, "y": True, "off": False, "no": False, "false": False, "n": False}
 _IN_MEBIBYTES = frozenset({"max-bandwidth", "avail-switchover-bandwidth"})
 """A plain number means MiB here, and bytes for all other sizes."""
@@ -56,28 +61,37 @@ def _integer(name: str, text: str) -> int:
 
 
 def _int(text: str) -> int:
-    return int(text, 16 if "x" in text.lower() else 10)
+    """Return an integer as C reads it: hexadecimal after 0x, octal after 0."""
+    digits = text.lstrip("+-")
+    base = 16 if digits[:2].lower() == "0x" else 8 if digits.startswith("0") else 10
+    return int(text, base)
 
 
 def _size(name: str, text: str) -> int:
-    size = _bytes(text)
+    size = _bytes(text, 1)
     if size is None:
-        raise UsageError(f"Parameter '{name}' expects a non-negative number below 2^64")
+        raise UsageError(f"Parameter '{name}' expects a non-negative number below 2^64\n{_SUFFIX_HINT}")
     if size > UINT64_MAX:
         raise UsageError(f"Value '{text}' is out of range for parameter '{name}'")
     return size
 
 
 def _bandwidth(text: str) -> int:
-    size = _bytes(f"{text}M" if _PLAIN_NUMBER.fullmatch(text) else text)
+    size = _bytes(text, _UNITS["M"])
     if size is None or size > UINT64_MAX:
         raise UsageError(f"Invalid size {text}")
     return size
 
 
-def _bytes(text: str) -> int | None:
-    """Return a size in bytes, or None if the text is none."""
-    try:
-        return parse_size(text) if len(text) <= _MAX_CHARACTERS else None
-    except UsageError:
+def _bytes(text: str, plain_unit: int) -> int | None:
+    """Return a size in bytes, or None if the text is none; there are no fractions of a byte."""
+    match = _SIZE.fullmatch(text) if len(text) <= _MAX_CHARACTERS else None
+    if not match:
         return None
+    if match["hexadecimal"]:
+        return int(match["hexadecimal"], 16) * plain_unit
+    unit = _UNITS[match["suffix"].upper()] if match["suffix"] else plain_unit
+    fraction = Fraction(f"0{match['fraction'] or ''}")
+    if fraction and unit == 1:
+        return None
+    return int(match["whole"]) * unit + round(fraction * unit)
