@@ -5,6 +5,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -14,10 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
 from tests.support.qemu import qemu_without_guest
+from vmferry.cli.monitor import command
 
 COMMAND = [sys.executable, "-m", "vmferry", "monitor"]
 TIMEOUT_S = 20.0
@@ -141,7 +144,8 @@ def test_bytes_that_are_no_text_do_no_harm(vm: MemoryVm, path: Path) -> None:
     answer = subprocess.run([*COMMAND, path], input=b"\xff\xfe\n", capture_output=True, timeout=60)
     assert (answer.returncode, answer.stderr) == (1, b"")
     answer = subprocess.run([*COMMAND, path, b"x\xff"], capture_output=True, timeout=60)
-    assert (answer.returncode, answer.stderr) == (1, b"")
+    assert answer.returncode == 2
+    assert b"is not UTF-8" in answer.stderr
 
 
 def test_nobody_there_is_one_line(path: Path) -> None:
@@ -149,6 +153,17 @@ def test_nobody_there_is_one_line(path: Path) -> None:
     assert (answer.returncode, answer.stdout) == (1, "")
     assert answer.stderr.startswith("vmferry: cannot reach the monitor at unix:")
     assert answer.stderr.count("\n") == 1
+
+
+def test_a_monitor_that_serves_another_client_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmferry.cli.monitor._GREETING_TIMEOUT_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as busy:
+        busy.bind(str(path))
+        busy.listen()
+        start_s = time.monotonic()
+        answer = CliRunner().invoke(command, [str(path), "info status"])
+    assert time.monotonic() - start_s < TIMEOUT_S
+    assert "another client may be connected" in str(answer.exception)
 
 
 def test_a_session_at_a_terminal(any_vm: None, path: Path, tmp_path: Path) -> None:

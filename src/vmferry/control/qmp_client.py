@@ -42,7 +42,9 @@ class Event:
 class QmpClient:
     """A connection to a monitor, past the negotiation. A context manager that closes it."""
 
-    def __init__(self, connection: socket.socket, where: str, timeout_s: float) -> None:
+    def __init__(
+        self, connection: socket.socket, where: str, timeout_s: float, greeting_timeout_s: float | None = None
+    ) -> None:
         """Greet and negotiate over `connection`, which is from now on ours. Raises MonitorError."""
         self._connection = connection
         self.where = where
@@ -53,7 +55,7 @@ class QmpClient:
         self._events: deque[Event] = deque(maxlen=MAX_KEPT_EVENTS)
         self._last_id = 0
         try:
-            self.greeting = self._greeting()
+            self.greeting = self._greeting(greeting_timeout_s or timeout_s)
             """What the monitor said of itself: its `version` and `capabilities`."""
             self.execute("qmp_capabilities")
         except BaseException:
@@ -61,18 +63,20 @@ class QmpClient:
             raise
 
     @classmethod
-    def connect(cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Self:
+    def connect(
+        cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S, greeting_timeout_s: float | None = None
+    ) -> Self:
         """Return a client of the monitor at `unix:PATH`, `tcp:HOST:PORT` or PATH.
 
-        No answer may take longer than `timeout_s`. Raises UsageError for what is no address, and
-        MonitorError if nothing that speaks QMP is there.
+        No answer may take longer than `timeout_s`, and the greeting not longer than `greeting_timeout_s` if given.
+        Raises UsageError for what is no address, and MonitorError if nothing that speaks QMP is there.
         """
         parsed = parse_uri(f"unix:{address}" if address.startswith(("/", ".")) else address)
         try:
             connection = _open(parsed, timeout_s)
         except OSError as error:
             raise MonitorError(f"cannot reach the monitor at {parsed}: {_reason(error)}; does the VM run?") from error
-        return cls(connection, str(parsed), timeout_s)
+        return cls(connection, str(parsed), timeout_s, greeting_timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -132,8 +136,10 @@ class QmpClient:
         self._events.clear()
         return events
 
-    def _greeting(self) -> dict[str, Any]:
-        deadline = _Deadline(self._timeout_s, f"nothing at {self.where} greets as a monitor does")
+    def _greeting(self, timeout_s: float) -> dict[str, Any]:
+        deadline = _Deadline(
+            timeout_s, f"nothing at {self.where} greets as a monitor does; another client may be connected"
+        )
         greeting = self._take(self._read_line(deadline))
         if not greeting or not isinstance(greeting.get("QMP"), dict):
             raise self._babble()
