@@ -317,9 +317,10 @@ def test_tcp_works_on_an_explicit_address() -> None:
     run(test)
 
 
-def test_tcp_on_every_address_is_refused() -> None:
+@pytest.mark.parametrize("address", ["tcp::0", "tcp:*:0"])
+def test_tcp_on_every_address_is_refused(address: str) -> None:
     with pytest.raises(UsageError, match="every network"):
-        MonitorServer(MemoryVm(), "tcp::0")
+        MonitorServer(MemoryVm(), address)
 
 
 def test_an_address_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:

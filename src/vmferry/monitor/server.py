@@ -26,6 +26,8 @@ _READ_BYTES = 4096
 """Little at a time: other clients get their turn between two reads."""
 _CLOSE_TIMEOUT_S = 1.0
 _CALL_TIMEOUT_S = 10.0
+_EVERYWHERE = ("", "*")
+"""Hosts that stand for every address without saying so."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ class MonitorServer(Monitor):
             self._listener = address
             return
         parsed = parse_uri(address)
-        if isinstance(parsed, TcpAddress) and not parsed.host:
+        if isinstance(parsed, TcpAddress) and parsed.host in _EVERYWHERE:
             raise UsageError(f"'{address}' would open the monitor to every network; name the host to listen at")
         self._listener = listen(parsed)
         self._path = parsed.path if isinstance(parsed, UnixAddress) else None
