@@ -34,6 +34,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"], 2, "in the range of 1 to 99"),
         (["vm", "--memory", "lots"], 2, "'lots' is not a size; write for example 2G"),
         (["vm", "--memory", "1M"], 2, "give it a multiple of 1 MiB"),
+        (["vm", "--uuid", "foo"], 2, "'foo' is not a UUID; write 32 hexadecimal digits"),
         (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
         (["vm", "--cpus", "0"], 2, "1<=x<=255"),
         (["vm", "--incoming", "defer", "--append", "x"], 2, "leave out --kernel and --append"),

@@ -96,7 +96,7 @@ def test_what_options_ask_for(words: str, field: str, value: object) -> None:
         ("-display gtk", "-display can only have type=none here, not 'gtk'"),
         ("-device virtio-net-pci", "-device 'virtio-net-pci': the VM has an isa-serial and no other device"),
         ("-initrd x", "-initrd 'x': the guests that can be booted here take none"),
-        ("-uuid x", "-uuid 'x' is not a UUID"),
+        ("-uuid x", "'x' is not a UUID"),
         ("-serial mon:stdio", "-serial 'mon:stdio' is not to be had here"),
         ("-serial null -serial stdio", "the VM has one serial port"),
         ("-serial chardev:c", "there is no -chardev with id=c"),

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from textwrap import fill
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from vmferry import __version__
 from vmferry.cli.qemu_lines import Lines
 from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes
+from vmferry.cli.types import parse_uuid
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.monitor.vm_commands import SPOKEN_QEMU_VERSION
@@ -138,10 +139,7 @@ def _name(request: _Request, value: str) -> None:
 
 
 def _uuid(request: _Request, value: str) -> None:
-    try:
-        request.uuid = str(UUID(value))
-    except ValueError:
-        raise UsageError(f"-uuid '{value}' is not a UUID; write 32 hexadecimal digits") from None
+    request.uuid = parse_uuid(value)
 
 
 def _pause(request: _Request, value: str) -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import UUID
 
 import click
 
@@ -22,6 +23,14 @@ class _Parsed(click.ParamType[int]):
             return self._parse(str(value))
         except UsageError as error:
             self.fail(str(error), param, ctx)
+
+
+def parse_uuid(text: str) -> str:
+    """Return a UUID as it is usually written. Raises UsageError."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise UsageError(f"'{text}' is not a UUID; write 32 hexadecimal digits") from None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import click
 
-from vmferry.cli.types import SIZE
+from vmferry.cli.types import SIZE, parse_uuid
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.migration.trace import TRACE_EVENTS, matching_events
@@ -79,7 +79,7 @@ def command(
         journal=journal,
         trace=_traced(patterns),
         name=name,
-        uuid=uuid or str(uuid4()),
+        uuid=parse_uuid(uuid) if uuid else str(uuid4()),
         start_paused=paused,
     )
     context.exit(run_vm(config))
