@@ -4,8 +4,8 @@ import json
 
 Answers = list[dict[str, object]]
 
-UNPARSABLE = "JSON parse error"
-"""Stands for any text that begins so: the details are the parser's own."""
+STRAY = "JSON parse error, stray"
+"""Stands for any text that begins so: what a stray byte is shown with is the lexer's own."""
 
 
 def error(text: str, error_class: str = "GenericError", **extra: object) -> dict[str, object]:
@@ -46,7 +46,7 @@ def capabilities(*items: object) -> str:
 
 
 OK: dict[str, object] = {"return": {}}
-BAD_JSON = error(UNPARSABLE)
+STRAY_BYTE = error(STRAY)
 NOT_AN_OBJECT = error("QMP input must be a JSON object")
 EXTRA = "QMP input member 'extra' is unexpected"
 NEGOTIATE_FIRST = "Expecting capabilities negotiation with 'qmp_capabilities'"
@@ -75,17 +75,36 @@ REQUESTS: list[tuple[str, Answers]] = [
     ('{"execute":"cont","arguments":null}', [error("QMP input member 'arguments' must be an object")]),
 ]
 
+
+def bad_json(text: str) -> dict[str, object]:
+    return error(f"JSON parse error, {text}")
+
+
 MALFORMED: list[tuple[str, Answers]] = [
-    ("{bad}", [BAD_JSON]),
-    ("]", [BAD_JSON]),
-    ('{"execute":"cont"]', [BAD_JSON]),
-    ('{"a":1,}', [BAD_JSON]),
-    ('{"a":"\\ud800"}', [BAD_JSON]),
-    ('{"a": @\n', [BAD_JSON]),
-    ('{"a": "half of a line\n', [BAD_JSON]),
-    ("\x00", [BAD_JSON]),
-    ('{"a": NaN}', [BAD_JSON, BAD_JSON]),
-    ('{"id":1\n,"x":@, "y"}\n{"execute":"cont"}', [BAD_JSON, BAD_JSON, NOT_AN_OBJECT, BAD_JSON, OK]),
+    ("{bad}", [bad_json("invalid keyword 'bad'")]),
+    ('{"execute":nul}', [bad_json("invalid keyword 'nul'")]),
+    ("]", [bad_json("expecting value")]),
+    ('{"execute":"cont"]', [bad_json("expected separator in dict")]),
+    ('{"execute":"cont" foo}', [bad_json("expected separator in dict")]),
+    ("[1 2]", [bad_json("expected separator in list")]),
+    ("[1,]", [bad_json("expecting value")]),
+    ('{"a":1,}', [bad_json("expecting value")]),
+    ('{"a":}', [bad_json("expecting value")]),
+    ('{"a" "b"}', [bad_json("missing : in object pair")]),
+    ("{1:2}", [bad_json("key is not a string in object")]),
+    ('{"execute":"cont","execute":"stop"}', [bad_json("duplicate key")]),
+    ('{"execute":"cont","arguments":{"a":[{"b":1,"b":1}]}}', [bad_json("duplicate key")]),
+    ('{"a":"\\ud800"}', [bad_json("\\ud800 is not a valid Unicode character")]),
+    ('{"a":"\\u12"}', [bad_json('\\u12" is not a valid Unicode character')]),
+    ('{"a":"\\q"}', [bad_json("invalid escape sequence in string")]),
+    ('{"a": @\n', [STRAY_BYTE]),
+    ('{"a": "half of a line\n', [STRAY_BYTE]),
+    ("\x00", [STRAY_BYTE]),
+    ('{"a": NaN}', [STRAY_BYTE, bad_json("expecting value")]),
+    (
+        '{"id":1\n,"x":@, "y"}\n{"execute":"cont"}',
+        [STRAY_BYTE, bad_json("expecting value"), NOT_AN_OBJECT, bad_json("expecting value"), OK],
+    ),
 ]
 
 MIGRATION: list[tuple[str, Answers]] = [

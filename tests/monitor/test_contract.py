@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.monitor.dialogue import (
     AFTER_NEGOTIATION,
     BEFORE_NEGOTIATION,
-    UNPARSABLE,
+    STRAY,
     Answers,
     capabilities,
     command,
@@ -22,7 +22,7 @@ from tests.monitor.dialogue import (
 from tests.support.memory_vm import MemoryVm
 from vmferry.monitor.session import Session
 
-LAST = '{"execute":"query-name","id":"last"}'
+LAST = b'{"execute":"query-name","id":"last"}'
 """Sent after a text; when the answer to it comes, all answers to the text have come."""
 
 
@@ -31,6 +31,10 @@ class Monitor:
 
     def exchange(self, text: str) -> Any:
         """Return the answers to `text`."""
+        return [json.loads(line) for line in self.lines(text.encode())]
+
+    def lines(self, text: bytes) -> list[bytes]:
+        """Return the answers to `text` as they are spelled."""
         raise NotImplementedError
 
     def negotiate(self) -> None:
@@ -42,9 +46,9 @@ class OurMonitor(Monitor):
         self._session = Session(MemoryVm())
         self.greeting = json.loads(self._session.greeting())
 
-    def exchange(self, text: str) -> Any:
-        *answers, last = [json.loads(answer) for answer in self._session.feed((text + LAST).encode())]
-        assert last["id"] == "last"
+    def lines(self, text: bytes) -> list[bytes]:
+        *answers, last = self._session.feed(text + LAST)
+        assert json.loads(last)["id"] == "last"
         return answers
 
 
@@ -56,12 +60,12 @@ class QemuMonitor(Monitor):
         self._file = self._connection.makefile("rb")
         self.greeting = json.loads(self._file.readline())
 
-    def exchange(self, text: str) -> Any:
-        self._connection.sendall((text + LAST).encode())
+    def lines(self, text: bytes) -> list[bytes]:
+        self._connection.sendall(text + LAST)
         answers = []
-        while (answer := json.loads(self._file.readline())).get("id") != "last":
+        while (answer := json.loads(line := self._file.readline())).get("id") != "last":
             if "event" not in answer:
-                answers.append(answer)
+                answers.append(line)
         return answers
 
     def close(self) -> None:
@@ -80,10 +84,9 @@ def talker(request: pytest.FixtureRequest) -> Iterator[Monitor]:
 
 
 def comparable(answers: Answers) -> Answers:
-    """Blank out how a parser words what it does not like."""
+    """Blank out what a lexer shows a stray byte with."""
     return [
-        {"error": {"class": "GenericError", "desc": UNPARSABLE}} if UNPARSABLE in str(answer) else answer
-        for answer in answers
+        {"error": {"class": "GenericError", "desc": STRAY}} if STRAY in str(answer) else answer for answer in answers
     ]
 
 
@@ -93,6 +96,22 @@ def test_the_answers_are_those_of_qemu(talker: Monitor) -> None:
     talker.negotiate()
     for text, expected in AFTER_NEGOTIATION:
         assert comparable(talker.exchange(text)) == expected, text
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (b'{"execute":"stop"}', b'{"return": {}}'),
+        (b'{"execute":"stop","id":[1,{"a":null}]}', b'{"return": {}, "id": [1, {"a": null}]}'),
+        ('{"execute":"stop","id":"\u00e9😀\x7f/\\u0001"}'.encode(),
+         b'{"return": {}, "id": "\\u00E9\\uD83D\\uDE00\\u007F/\\u0001"}'),
+        (b'{"execute":"\xc3("}', b'{"error": {"class": "GenericError", "desc": '
+         b'"JSON parse error, invalid UTF-8 sequence in string"}}'),
+    ],
+)  # fmt: skip
+def test_answers_are_spelled_as_qemu_spells_them(talker: Monitor, text: bytes, answer: bytes) -> None:
+    talker.negotiate()
+    assert talker.lines(text) == [answer + b"\r\n"]
 
 
 def test_the_greeting_has_the_shape_of_qemus(talker: Monitor) -> None:

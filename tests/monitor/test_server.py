@@ -150,7 +150,7 @@ def test_an_event_caused_by_a_command_comes_before_its_answer(path: Path) -> Non
             writer.write(NEGOTIATE + b'{"execute":"stop"}')
             lines = [await reader.readline() for _ in range(4)]
             assert b"STOP" in lines[2]
-            assert lines[3] == b'{"return":{}}\r\n'
+            assert lines[3] == b'{"return": {}}\r\n'
             writer.close()
 
     run(test)
@@ -163,7 +163,7 @@ def test_no_events_before_the_negotiation(path: Path) -> None:
             await reader.readline()
             await client.execute("stop")
             writer.write(NEGOTIATE)
-            assert await reader.readline() == b'{"return":{}}\r\n'
+            assert await reader.readline() == b'{"return": {}}\r\n'
             writer.close()
 
     run(test)
@@ -179,7 +179,7 @@ def test_quit_is_answered_before_the_monitor_goes(path: Path) -> None:
             await server.close()
             *_, event, answer = (await reader.read()).splitlines()
             assert b"host-qmp-quit" in event
-            assert answer == b'{"return":{}}'
+            assert answer == b'{"return": {}}'
             writer.close()
 
     run(test)

@@ -24,7 +24,7 @@ RAM = RamInfo(
 
 def negotiated(vm: MemoryVm) -> Session:
     session = Session(vm)
-    assert list(session.feed(NEGOTIATE)) == [b'{"return":{}}\r\n']
+    assert list(session.feed(NEGOTIATE)) == [b'{"return": {}}\r\n']
     return session
 
 

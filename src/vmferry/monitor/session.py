@@ -7,11 +7,10 @@ and no events are sent. Every command gets one answer, in order, with the client
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from vmferry.errors import UsageError, VmferryError
 from vmferry.monitor.commands import CommandNotFoundError, find_command
 from vmferry.monitor.framing import BadInput, Framer
+from vmferry.monitor.json_text import format_json, parse_json
 from vmferry.monitor.vm_commands import query_version
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
 
@@ -46,7 +45,7 @@ class Session:
     def _answer(self, text: bytes) -> dict[str, object]:
         request: object = None
         try:
-            request = _parse(text)
+            request = parse_json(text)
             answer = self._return(request)
         except CommandNotFoundError as error:
             answer = _error("CommandNotFound", str(error))
@@ -77,14 +76,6 @@ def encode_event(event: VmEvent) -> bytes:
     return _encode(line | {"data": event.data} if event.data else line)
 
 
-def _parse(text: bytes) -> object:
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        reason = str(error).removeprefix("JSON is malformed: ")
-        raise UsageError(f"JSON parse error, {reason}") from error
-
-
 def _check_request(request: object) -> tuple[str, dict[str, Any]]:
     """Return the name and the arguments of a command. Raises UsageError with QEMU's text."""
     if not isinstance(request, dict):
@@ -107,4 +98,4 @@ def _error(error_class: str, text: str) -> dict[str, object]:
 
 
 def _encode(message: dict[str, object]) -> bytes:
-    return msgspec.json.encode(message) + b"\r\n"
+    return format_json(message) + b"\r\n"
