@@ -98,3 +98,25 @@ def test_many_may_watch_while_one_migrates_and_cancels(lab: Lab) -> None:
     assert len(seen) == 4
     for statuses in seen:
         assert statuses == [name for name in order if name in statuses], "each sees the states in their order"
+
+
+def test_a_destination_tells_what_happens_in_qemus_order(lab: Lab) -> None:
+    source, destination, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=4"])
+    for vm in (source, destination):
+        vm.monitor.execute("migrate-set-capabilities", capability("events"))
+    source.monitor.execute("migrate-set-capabilities", capability("pause-before-switchover"))
+    source.monitor.execute("migrate", {"uri": uri})
+    wait_until(lambda: status(source.monitor) == "pre-switchover", 30)
+    assert "Migration is not finalized yet" in refusal(source, "cont")
+    source.monitor.execute("migrate-continue", {"state": "pre-switchover"})
+    told: list[str] = []
+
+    def completed() -> bool:
+        answer = destination.monitor.execute("query-migrate")
+        told.extend(event.data.get("status", event.name) for event in destination.monitor.take_events())
+        return answer["status"] == "completed" and told[-1:] == ["completed"]
+
+    wait_until(completed, 30)
+    assert told == ["active", "RESUME", "completed"]
+    assert destination.monitor.execute("query-migrate") == {"status": "completed"}
+    assert "has already been started" in refusal(destination, "migrate-incoming", uri="tcp:127.0.0.1:0")

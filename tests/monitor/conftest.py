@@ -7,9 +7,9 @@ from tests.support.qemu import qemu_without_guest
 from vmferry.control.qmp_client import QmpClient
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def qemu_socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The monitor of a QEMU without a guest."""
+    """The monitor of a QEMU without a guest; it remembers what a module's tests have had it do."""
     path = tmp_path_factory.mktemp("qemu") / "qmp"
     with qemu_without_guest(path):
         yield path

@@ -122,6 +122,9 @@ MIGRATION: list[tuple[str, Answers]] = [
     (command("migrate-continue", state="foo"), [error("Parameter 'state' does not accept value 'foo'")]),
     (command("migrate-continue", state="pre-switchover"), [error("Migration not in expected state: none")]),
     (command("migrate-continue", state="none"), [OK]),
+    # Last, for QEMU counts these as migrations that failed.
+    (command("migrate", uri="foo"), [expects("uri", "a valid migration protocol")]),
+    (command("migrate", uri="foo:bar:1"), [expects("uri", "a valid migration protocol")]),
 ]
 
 PARAMETERS: list[tuple[str, Answers]] = [

@@ -130,6 +130,7 @@ AS_IN_QEMU: list[tuple[str, str]] = [
     ("migrate_set_capability foo on", "Error: invalid parameter value: foo\n"),
     ("migrate_set_capability events on x", too_much("migrate_set_capability", "migrate_set_capability")),
     ("migrate_set_capability events off", ""),
+    ("migrate -d foo:bar", "Error: Parameter 'uri' expects a valid migration protocol\n"),
 ]
 
 

@@ -17,7 +17,7 @@ from vmferry.monitor.hmp_format import (
     format_trace_events,
 )
 from vmferry.monitor.hmp_values import parse_expression, parse_value
-from vmferry.monitor.migration_commands import migrate_pause
+from vmferry.monitor.migration_commands import check_protocol, migrate_pause
 from vmferry.monitor.trace_commands import find_events, switch_events
 from vmferry.monitor.vm_port import MonitoredVm
 
@@ -47,6 +47,7 @@ def _info_help() -> str:
 
 
 def _migrate(vm: MonitoredVm, given: Given) -> str:
+    check_protocol(given.words[0])
     vm.migrate(given.words[0])
     # Waiting would keep the monitor from serving anybody else, so it never waits, as in QEMU over QMP.
     return "" if "d" in given.flags else "terminal does not allow synchronous migration, continuing detached\n"

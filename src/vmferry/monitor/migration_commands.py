@@ -91,7 +91,14 @@ def migrate(vm: MonitoredVm, arguments: Migrate) -> None:
     """Begin to migrate the guest; the command does not wait for the end."""
     if arguments.resume:
         raise UsageError("Cannot resume if there is no paused migration")
+    check_protocol(arguments.uri)
     vm.migrate(arguments.uri)
+
+
+def check_protocol(uri: str) -> None:
+    """Raise UsageError, with QEMU's text, for a uri of no protocol that there is."""
+    if not uri.startswith(("tcp:", "unix:")):
+        raise UsageError("Parameter 'uri' expects a valid migration protocol")
 
 
 def migrate_incoming(vm: MonitoredVm, arguments: MigrateIncoming) -> None:

@@ -180,10 +180,10 @@ class Vm:
 
     def migrate_incoming(self, uri: str) -> None:
         """Listen at `uri` for the guest. Raises UsageError or ChannelError if that cannot be."""
-        if not self._awaits_migration:
-            raise UsageError("'-incoming' was not specified on the command line")
         if self._incoming:
             raise UsageError("The incoming migration has already been started")
+        if not self._awaits_migration:
+            raise UsageError("'-incoming' was not specified on the command line")
         listener = listen(parse_uri(uri))
         self._incoming_uri = str(local_address(listener))
         self._incoming = IncomingMigration(
@@ -214,7 +214,9 @@ class Vm:
         if self._source:
             return self._source.info()
         if self._incoming:
-            return MigrationInfo(status=self._incoming.status, socket_address=self._incoming_uri)
+            status = self._incoming.status
+            listens = status is not MigrationStatus.COMPLETED
+            return MigrationInfo(status=status, socket_address=self._incoming_uri if listens else None)
         return MigrationInfo(status=MigrationStatus.NONE)
 
     def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
@@ -267,6 +269,7 @@ class Vm:
                 elif self._runs_on_arrival is False:  # said a moment too late for `may_run`
                     self._guest.pause()
             self._tell_run_state()
+            self._emit_status(MigrationStatus.COMPLETED)
 
     def _check_quit(self) -> None:
         if self._quitting:
@@ -286,7 +289,8 @@ class Vm:
                 if not status.is_running:
                     self._set_handing_over(False)
                 self._tell_run_state()
-                self._emit_if_asked("MIGRATION", {"status": status.value})
+                if not (self._awaits_migration and status is MigrationStatus.COMPLETED):
+                    self._emit_status(status)  # a destination's follows RESUME, as in QEMU
             case Synced(kind="iteration", iteration_count=count):
                 self._emit_if_asked("MIGRATION_PASS", {"pass": count})
 
@@ -300,6 +304,9 @@ class Vm:
                 self._told_running = not self._told_running
                 self._emit("RESUME" if self._told_running else "STOP", {})
 
+    def _emit_status(self, status: MigrationStatus) -> None:
+        self._emit_if_asked("MIGRATION", {"status": status.value})
+
     def _emit_if_asked(self, name: str, data: dict[str, object]) -> None:
         if self.capabilities.events:
             self._emit(name, data)
@@ -311,7 +318,7 @@ class Vm:
 
 
 _REFUSALS_TO_RUN = {
-    RunState.FINISH_MIGRATE: "the guest is being handed over; cancel the migration first",
+    RunState.FINISH_MIGRATE: "Migration is not finalized yet",
     RunState.POSTMIGRATE: "the guest was handed over and belongs to the destination now",
     RunState.INTERNAL_ERROR: "the guest has crashed and cannot run on",
 }
