@@ -329,6 +329,18 @@ def test_an_address_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     assert not os.listdir(tmp_path)
 
 
+def test_an_endpoint_can_speak_to_people(path: Path) -> None:
+    async def test() -> None:
+        monitor = open_monitor(MemoryVm(), MonitorEndpoint(f"unix:{path}", pretty=True))
+        await monitor.start()
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        assert [await reader.readline() for _ in range(2)] == [b"{\r\n", b'    "QMP": {\r\n']
+        writer.close()
+        await monitor.close()
+
+    run(test)
+
+
 def test_a_client_that_waits_is_called(path: Path) -> None:
     async def test() -> None:
         vm, client = MemoryVm(), QMPClient()

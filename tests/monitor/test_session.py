@@ -11,7 +11,7 @@ from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.commands import COMMANDS
 from vmferry.monitor.framing import MAX_NESTING
-from vmferry.monitor.session import Session, encode_event
+from vmferry.monitor.session import Session
 from vmferry.monitor.vm_port import VmEvent
 
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
@@ -219,12 +219,19 @@ def test_nothing_can_be_enabled_in_the_negotiation() -> None:
 
 def test_an_event_carries_the_time_in_seconds_and_microseconds() -> None:
     event = VmEvent("MIGRATION", {"status": "active"}, 1_700_000_000_123_456_789)
-    assert json.loads(encode_event(event)) == {
+    assert json.loads(Session(MemoryVm()).event(event)) == {
         "timestamp": {"seconds": 1_700_000_000, "microseconds": 123456},
         "event": "MIGRATION",
         "data": {"status": "active"},
     }
-    assert b"data" not in encode_event(VmEvent("STOP", {}, 0))
+    assert b"data" not in Session(MemoryVm()).event(VmEvent("STOP", {}, 0))
+
+
+def test_answers_and_events_can_be_spread_over_lines() -> None:
+    session = Session(MemoryVm(), pretty=True)
+    assert list(session.feed(NEGOTIATE)) == [b'{\r\n    "return": {}\r\n}\r\n']
+    event = session.event(VmEvent("MIGRATION", {"status": "active"}, 0))
+    assert b'    "data": {\r\n        "status": "active"\r\n    }\r\n' in event
 
 
 def test_after_limits_are_broken_the_conversation_is_over() -> None:

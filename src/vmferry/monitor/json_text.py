@@ -22,6 +22,7 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _ESCAPE = re.compile(rb"\\(?:u(?P<unit>[0-9a-fA-F]{4})(?P<low>\\u[dD][c-fC-F][0-9a-fA-F]{2})?|(?P<other>.))", re.DOTALL)
+_PRETTY_INDENT = 4
 _NOT_PRINTABLE = re.compile(r"[^\x00-\x7e]")
 _HIGH_SURROGATES = range(0xD800, 0xDC00)
 _LOW_SURROGATES = range(0xDC00, 0xE000)
@@ -39,9 +40,9 @@ def parse_json(text: bytes) -> object:
     return value
 
 
-def format_json(message: object) -> bytes:
-    """Return a JSON text in one line, spaced as QEMU's and of printable ASCII."""
-    text = msgspec.json.format(msgspec.json.encode(message), indent=0)
+def format_json(message: object, *, pretty: bool = False) -> bytes:
+    """Return a JSON text of printable ASCII, in one line spaced as QEMU's, or pretty with a line for each member."""
+    text = msgspec.json.format(msgspec.json.encode(message), indent=_PRETTY_INDENT if pretty else 0)
     return text if text.isascii() else _NOT_PRINTABLE.sub(_escaped, text.decode()).encode()
 
 

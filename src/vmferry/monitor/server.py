@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 
 from vmferry.errors import ChannelError, UsageError
-from vmferry.monitor.session import Session, encode_event
+from vmferry.monitor.session import Session
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
 from vmferry.transport.sockets import connect, listen
 from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
@@ -38,13 +38,15 @@ class MonitorEndpoint:
     """`unix:PATH` or `tcp:HOST:PORT`, or the number of a file descriptor that this process was started with."""
     listens: bool = True
     """Whether clients come to this place, or the only client waits there."""
+    pretty: bool = False
+    """Whether people read what is said."""
 
 
 class _Client:
     """A connected client."""
 
-    def __init__(self, vm: MonitoredVm, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._session = Session(vm)
+    def __init__(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._session = session
         self._reader = reader
         self._writer = writer
 
@@ -59,7 +61,7 @@ class _Client:
     def tell(self, event: VmEvent) -> None:
         """Send an event, if the client has come so far as to get events."""
         if self._session.negotiated and not self._writer.is_closing():
-            self._writer.write(encode_event(event))
+            self._writer.write(self._session.event(event))
             if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
                 self._writer.transport.abort()
 
@@ -76,8 +78,9 @@ class _Client:
 class Monitor:
     """The clients of a VM's monitor; what makes connections is in the subclasses."""
 
-    def __init__(self, vm: MonitoredVm) -> None:
+    def __init__(self, vm: MonitoredVm, *, pretty: bool) -> None:
         self._vm = vm
+        self._pretty = pretty
         self._clients: dict[_Client, asyncio.Task[None]] = {}
 
     async def start(self) -> None:
@@ -93,7 +96,7 @@ class Monitor:
         await asyncio.gather(*tasks)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        client = _Client(self._vm, reader, writer)
+        client = _Client(Session(self._vm, pretty=self._pretty), reader, writer)
         if len(self._clients) < MAX_CLIENTS:
             task = asyncio.current_task()
             assert task
@@ -129,8 +132,8 @@ class MonitorServer(Monitor):
     Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
     """
 
-    def __init__(self, vm: MonitoredVm, address: str | socket.socket) -> None:
-        super().__init__(vm)
+    def __init__(self, vm: MonitoredVm, address: str | socket.socket, *, pretty: bool = False) -> None:
+        super().__init__(vm, pretty=pretty)
         self._path = None
         if isinstance(address, socket.socket):
             self._listener = address
@@ -164,8 +167,8 @@ class MonitorServer(Monitor):
 class MonitorConnection(Monitor):
     """The monitor of `vm` for the one client at the other end of `connection`. Serves after `start`."""
 
-    def __init__(self, vm: MonitoredVm, connection: socket.socket) -> None:
-        super().__init__(vm)
+    def __init__(self, vm: MonitoredVm, connection: socket.socket, *, pretty: bool = False) -> None:
+        super().__init__(vm, pretty=pretty)
         self._connection = connection
 
     async def start(self) -> None:
@@ -179,8 +182,10 @@ def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> Monitor:
     """Return the monitor of `vm` at an endpoint. Raises UsageError or ChannelError if that cannot be."""
     place = endpoint.place
     if endpoint.listens:
-        return MonitorServer(vm, place if isinstance(place, str) else _inherited(place, listens=True))
-    return MonitorConnection(vm, _call(place) if isinstance(place, str) else _inherited(place, listens=False))
+        address = place if isinstance(place, str) else _inherited(place, listens=True)
+        return MonitorServer(vm, address, pretty=endpoint.pretty)
+    connection = _call(place) if isinstance(place, str) else _inherited(place, listens=False)
+    return MonitorConnection(vm, connection, pretty=endpoint.pretty)
 
 
 def _call(address: str) -> socket.socket:

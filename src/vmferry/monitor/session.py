@@ -19,28 +19,38 @@ _NS_PER_S = 1_000_000_000
 
 
 class Session:
-    """The conversation with one client about `vm`."""
+    """The conversation with one client about `vm`; `pretty` says that people read it, a line for each member."""
 
-    def __init__(self, vm: MonitoredVm) -> None:
+    def __init__(self, vm: MonitoredVm, *, pretty: bool = False) -> None:
         self.negotiated = False
         """True once the client has ended the negotiation; only then it gets events."""
         self.broken = False
         """True after input that nothing can be made of; the connection should be closed."""
         self._vm = vm
+        self._pretty = pretty
         self._framer = Framer()
 
     def greeting(self) -> bytes:
         """Return what the client hears first."""
-        return _encode({"QMP": {"version": query_version(self._vm), "capabilities": []}})
+        return self._encode({"QMP": {"version": query_version(self._vm), "capabilities": []}})
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Take what the client sent, carry it out and yield the answers."""
         for frame in self._framer.feed(data):
             if isinstance(frame, BadInput):
                 self.broken = frame.fatal
-                yield _encode(_error("GenericError", frame.reason))
+                yield self._encode(_error("GenericError", frame.reason))
             else:
-                yield _encode(self._answer(frame))
+                yield self._encode(self._answer(frame))
+
+    def event(self, event: VmEvent) -> bytes:
+        """Return what tells the client of an event."""
+        seconds, rest_ns = divmod(event.time_ns, _NS_PER_S)
+        message: dict[str, object] = {
+            "timestamp": {"seconds": seconds, "microseconds": rest_ns // 1000},
+            "event": event.name,
+        }
+        return self._encode(message | {"data": event.data} if event.data else message)
 
     def _answer(self, text: bytes) -> dict[str, object]:
         request: object = None
@@ -65,15 +75,8 @@ class Session:
         self.negotiated = True
         return {"return": {} if result is None else result}
 
-
-def encode_event(event: VmEvent) -> bytes:
-    """Return the line that tells a client of an event."""
-    seconds, rest_ns = divmod(event.time_ns, _NS_PER_S)
-    line: dict[str, object] = {
-        "timestamp": {"seconds": seconds, "microseconds": rest_ns // 1000},
-        "event": event.name,
-    }
-    return _encode(line | {"data": event.data} if event.data else line)
+    def _encode(self, message: dict[str, object]) -> bytes:
+        return format_json(message, pretty=self._pretty).replace(b"\n", b"\r\n") + b"\r\n"
 
 
 def _check_request(request: object) -> tuple[str, dict[str, Any]]:
@@ -95,7 +98,3 @@ def _check_request(request: object) -> tuple[str, dict[str, Any]]:
 
 def _error(error_class: str, text: str) -> dict[str, object]:
     return {"error": {"class": error_class, "desc": text}}
-
-
-def _encode(message: dict[str, object]) -> bytes:
-    return format_json(message) + b"\r\n"
