@@ -1,5 +1,7 @@
 """QEMU's options: what they ask for, and that nothing else is let through."""
 
+import re
+import sys
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -11,6 +13,7 @@ from vmferry.cli.qemu_options import parse_qemu_options
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.monitor.server import MonitorEndpoint
+from vmferry.perf.lab import MONITOR_SOCKET, Lab
 from vmferry.vm.process import VmConfig
 
 WRAPPER = Path(__file__).parents[2] / "contrib" / "guestperf" / "qemu-vmferry"
@@ -71,6 +74,23 @@ def config_of(*words: str) -> VmConfig:
             (MonitorEndpoint("tcp:[::1]:9001", listens=False),),
         ),
         ("-machine q35,accel=kvm,usb=off -M pc -accel kvm -cpu host -enable-kvm -nodefaults", "serial", "null"),
+        ("-machine pc-q35-7.2,dump-guest-core=off", "dumps_core", False),
+        ("-M pc-i440fx-10.1,dump-guest-core=on", "dumps_core", True),
+        ("-rtc base=utc,driftfix=slew", "dumps_core", True),
+        ("-nographic", "serial", "stdio"),
+        ("-nographic -serial null", "serial", "null"),
+        ("-nographic -nodefaults", "serial", "null"),
+        ("-trace migrate_st* -trace enable=migrate_end", "trace", ("migrate_start", "migrate_end")),
+        (
+            "-mon m,mode=control,pretty=on -chardev socket,id=m,path=/a",
+            "monitors",
+            (MonitorEndpoint("unix:/a", listens=False, pretty=True),),
+        ),
+        (
+            "-mon m,mode=control,pretty=off -chardev socket,id=m,path=/a",
+            "monitors",
+            (MonitorEndpoint("unix:/a", listens=False),),
+        ),
         ("-no-user-config -no-reboot -msg timestamp=on -monitor none -net none -boot strict=on", "serial", "null"),
     ],
 )
@@ -91,6 +111,13 @@ def test_what_options_ask_for(words: str, field: str, value: object) -> None:
         ("-smp 256", "-smp cpus is a number from 1 to 255, not '256'"),
         ("-accel tcg", "-accel can only have accel=kvm here, not 'tcg'"),
         ("-accel kvm,dirty-ring-size=4096", "dirty-ring-size=0 here, not '4096'"),
+        ("-machine pc-q35-new", "type=pc or q35 or microvm here, not 'pc-q35-new'"),
+        ("-machine q35,dump-guest-core=maybe", "-machine dump-guest-core is on or off, not 'maybe'"),
+        ("-mon c,mode=control,pretty=very", "-mon pretty is on or off, not 'very'"),
+        ("-rtc base=localtime", "-rtc can only have base=utc here, not 'localtime'"),
+        ("-trace nosuch*", "no trace event is called 'nosuch*'"),
+        ("-trace migrate_end,file=/x", "-trace does not know 'file' here"),
+        ("-global a.b=c", "'-global' is not understood"),
         ("-machine virt", "type=pc or q35 or microvm here, not 'virt'"),
         ("-cpu qemu64", "model=host or max here, not 'qemu64'"),
         ("-display gtk", "-display can only have type=none here, not 'gtk'"),
@@ -126,6 +153,21 @@ def test_the_version_is_where_scripts_look_for_it(word: str) -> None:
     answer = parse_qemu_options(["-m", "1G", word, "-frob"])
     assert isinstance(answer, str)
     assert answer.startswith("QEMU emulator version 10.1.0 (vmferry ")
+
+
+def test_trace_events_are_listed() -> None:
+    answer = parse_qemu_options(["-trace", "help"])
+    assert isinstance(answer, str)
+    assert "\nmigrate_end " in answer
+
+
+@pytest.mark.kvm
+def test_without_guest_cores_there_are_none_at_all() -> None:
+    words = ["qemu", "-m", "64", "-M", "q35,dump-guest-core=off", "-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"]
+    with Lab() as lab:
+        vm = lab.start([sys.executable, "-m", "vmferry", *words], "vm")
+        limits = Path(f"/proc/{vm.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
 
 
 def test_help_fits_a_terminal_and_names_every_option() -> None:

@@ -1,6 +1,7 @@
 """The monitors and the serial port of a QEMU command line, and the character devices between."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_switch
 from vmferry.errors import UsageError
@@ -34,8 +35,8 @@ class Lines:
 
     def __init__(self) -> None:
         self._chardevs: dict[str, dict[str, str]] = {}
-        self._monitors: list[MonitorEndpoint | str] = []
-        """Endpoints, or ids of chardevs, which may follow later."""
+        self._monitors: list[MonitorEndpoint | tuple[str, bool]] = []
+        """Endpoints, or ids of chardevs, which may follow later, and whether the monitor there is pretty."""
         self._serials: list[str] = []
         """`null`, `stdio`, `file:PATH` or `chardev:ID`."""
 
@@ -53,16 +54,17 @@ class Lines:
     def mon(self, value: str) -> None:
         """`-mon`: a monitor at a chardev."""
         keys = parse_keys(value, "chardev")
-        check_keys("-mon", keys, {"chardev": _ANY, "id": _ANY, "mode": ("control",), "pretty": ("off",)})
+        check_keys("-mon", keys, {"chardev": _ANY, "id": _ANY, "mode": ("control",), "pretty": _ANY})
         if "chardev" not in keys or "mode" not in keys:
             raise UsageError(f"-mon {value}: write chardev=ID,mode=control, for QMP is all that is spoken here")
-        self._monitors.append(keys["chardev"])
+        pretty = parse_switch("-mon pretty", keys.get("pretty", "off"))
+        self._monitors.append((keys["chardev"], pretty))
 
     def qmp(self, value: str) -> None:
         """`-qmp`: a monitor, and its chardev in the old spelling."""
         kind, _, rest = value.partition(":")
         if kind == "chardev":
-            self._monitors.append(rest)
+            self._monitors.append((rest, False))
             return
         if kind not in ("unix", "tcp"):
             raise UsageError(f"-qmp '{value}' is not to be had here; write unix:PATH, tcp:HOST:PORT or chardev:ID")
@@ -87,23 +89,27 @@ class Lines:
         check_keys("-device isa-serial", keys, {"driver": _ANY, "chardev": _ANY, "id": _ANY, "index": ("0",)})
         self._serials.append(f"chardev:{keys['chardev']}" if "chardev" in keys else "null")
 
-    def resolve(self) -> tuple[tuple[MonitorEndpoint, ...], str]:
-        """Return the monitors and where serial output goes. Raises UsageError if they do not fit together."""
+    def resolve(self, default_serial: str) -> tuple[tuple[MonitorEndpoint, ...], str]:
+        """Return the monitors and where serial output goes, if nothing was said to `default_serial`.
+
+        Raises UsageError if they do not fit together.
+        """
         monitors = tuple(self._monitor(monitor) for monitor in self._monitors)
-        serials = [self._serial(serial) for serial in self._serials] or ["null"]
+        serials = [self._serial(serial) for serial in self._serials] or [default_serial]
         if any(serial != "null" for serial in serials[1:]):
             raise UsageError("the VM has one serial port; those after the first can only be null")
         for identifier in self._chardevs:
             raise UsageError(f"-chardev '{identifier}' is used by no monitor and no serial port")
         return monitors, serials[0]
 
-    def _monitor(self, monitor: MonitorEndpoint | str) -> MonitorEndpoint:
+    def _monitor(self, monitor: MonitorEndpoint | tuple[str, bool]) -> MonitorEndpoint:
         if isinstance(monitor, MonitorEndpoint):
             return monitor
-        keys = self._take(monitor)
+        identifier, pretty = monitor
+        keys = self._take(identifier)
         if keys["backend"] != "socket":
-            raise UsageError(f"a monitor needs a chardev of the kind socket; '{monitor}' is {keys['backend']}")
-        return _endpoint("-chardev socket", keys)
+            raise UsageError(f"a monitor needs a chardev of the kind socket; '{identifier}' is {keys['backend']}")
+        return replace(_endpoint("-chardev socket", keys), pretty=pretty)
 
     def _serial(self, serial: str) -> str:
         identifier = serial.removeprefix("chardev:")

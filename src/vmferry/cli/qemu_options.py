@@ -4,6 +4,7 @@ One table says what is understood. Options that make no difference here are take
 nothing more than there is; all else is refused by name. Meanings and defaults are those of QEMU's manual page.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -13,8 +14,9 @@ from uuid import uuid4
 
 from vmferry import __version__
 from vmferry.cli.qemu_lines import Lines
-from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes
+from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes, parse_switch
 from vmferry.cli.types import parse_uuid
+from vmferry.cli.vm import trace_help, traced_events
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.monitor.vm_commands import SPOKEN_QEMU_VERSION
@@ -36,6 +38,10 @@ class _Request:
     name: str = ""
     uuid: str = ""
     start_paused: bool = False
+    traced: tuple[str, ...] = ()
+    dumps_core: bool = True
+    nographic: bool = False
+    nodefaults: bool = False
     lines: Lines = field(default_factory=Lines)
     answer: str = ""
     """What to print instead of running a VM."""
@@ -70,7 +76,7 @@ def parse_qemu_options(words: Sequence[str]) -> VmConfig | str:
 
 
 def _config(request: _Request) -> VmConfig:
-    monitors, serial = request.lines.resolve()
+    monitors, serial = request.lines.resolve("stdio" if request.nographic and not request.nodefaults else "null")
     boots = request.incoming is None
     stress = request.kernel == STRESS_ELF
     return VmConfig(
@@ -82,10 +88,11 @@ def _config(request: _Request) -> VmConfig:
         serial=serial,
         incoming=request.incoming,
         journal=None,
-        trace=(),
+        trace=request.traced,
         name=request.name,
         uuid=request.uuid or str(uuid4()),
         start_paused=request.start_paused,
+        dumps_core=request.dumps_core,
     )
 
 
@@ -146,11 +153,37 @@ def _pause(request: _Request, value: str) -> None:
     request.start_paused = True
 
 
+def _nographic(request: _Request, value: str) -> None:
+    request.nographic = True
+
+
+def _nodefaults(request: _Request, value: str) -> None:
+    request.nodefaults = True
+
+
+def _machine(request: _Request, value: str) -> None:
+    keys = parse_keys(value, "type")
+    if "type" in keys:  # no guest here can tell the machine of one release from that of another
+        keys["type"] = _VERSIONED_MACHINE.sub(lambda match: _MACHINE_ALIASES[match[1]], keys["type"])
+    check_keys("-machine", keys, _MACHINE_KEYS)
+    if "dump-guest-core" in keys:
+        request.dumps_core = parse_switch("-machine dump-guest-core", keys["dump-guest-core"])
+
+
 def _lines(take: Callable[[Lines, str], None]) -> Callable[[_Request, str], None]:
     return lambda request, value: take(request.lines, value)
 
 
 # Information
+
+
+def _trace(request: _Request, value: str) -> None:
+    keys = parse_keys(value, "enable")
+    check_keys("-trace", keys, {"enable": ()})
+    if keys.get("enable") in ("help", "?"):
+        request.answer = trace_help()
+    else:
+        request.traced += traced_events([keys.get("enable", "")])
 
 
 def _version(request: _Request, value: str) -> None:
@@ -181,9 +214,15 @@ def _granted(request: _Request, value: str) -> None:
     pass
 
 
-_MACHINE = _harmless(
-    "-machine", "type", type=("pc", "q35", "microvm"), accel=("kvm", "kvm:tcg"), kernel_irqchip=("on",),
-    usb=("off",), graphics=("off",), vmport=("off",), smm=("off",), hpet=("off",),
+_VERSIONED_MACHINE = re.compile(r"pc-(q35|i440fx)-[0-9]+\.[0-9]+")
+_MACHINE_ALIASES = {"q35": "q35", "i440fx": "pc"}
+_MACHINE_KEYS: dict[str, tuple[str, ...]] = {
+    "type": ("pc", "q35", "microvm"), "accel": ("kvm", "kvm:tcg"), "kernel-irqchip": ("on",), "usb": ("off",),
+    "graphics": ("off",), "vmport": ("off",), "smm": ("off",), "hpet": ("off",), "dump-guest-core": (),
+}  # fmt: skip
+_MACHINE = _Option(
+    _machine, "pc|q35|microvm",
+    "also pc-q35-X.Y and pc-i440fx-X.Y; changes nothing but with dump-guest-core=off, when there are no core files",
 )  # fmt: skip
 
 _OPTIONS: dict[str, _Option] = {
@@ -197,7 +236,7 @@ _OPTIONS: dict[str, _Option] = {
     "name": _Option(_name, "[guest=]NAME", "name of the VM"),
     "uuid": _Option(_uuid, "UUID", "UUID of the VM (default: random)"),
     "chardev": _Option(_lines(Lines.chardev), "BACKEND,id=ID[,...]", "socket, stdio, file or null"),
-    "mon": _Option(_lines(Lines.mon), "[chardev=]ID,mode=control", "speak QMP at a chardev"),
+    "mon": _Option(_lines(Lines.mon), "[chardev=]ID,mode=control[,pretty=on]", "speak QMP at a chardev"),
     "qmp": _Option(
         _lines(Lines.qmp),
         "unix:PATH|tcp:HOST:PORT[,server=on,wait=off]",
@@ -207,6 +246,7 @@ _OPTIONS: dict[str, _Option] = {
         _lines(Lines.serial), "stdio|null|file:PATH|chardev:ID", "where serial output goes; default null"
     ),
     "device": _Option(_lines(Lines.device), "isa-serial,chardev=ID", "the serial port, by its other name"),
+    "nographic": _Option(_nographic, "", "-display none, and -serial stdio unless said otherwise"),
     "machine": _MACHINE,
     "M": _Option(_MACHINE.take, _MACHINE.argument, "as -machine"),
     "accel": _harmless("-accel", "accel", accel=("kvm",), kernel_irqchip=("on",), dirty_ring_size=("0",)),
@@ -222,9 +262,11 @@ _OPTIONS: dict[str, _Option] = {
     "overcommit": _harmless("-overcommit", "mem-lock", mem_lock=("off",), cpu_pm=("off",)),
     "sandbox": _harmless("-sandbox", "enable", enable=("off",)),
     "msg": _harmless("-msg", "timestamp", timestamp=("on", "off")),
-    "nodefaults": _Option(_granted, "", "changes nothing"),
+    "rtc": _harmless("-rtc", "base", base=("utc",), clock=("host",), driftfix=("none", "slew")),
+    "nodefaults": _Option(_nodefaults, "", "changes nothing but -nographic"),
     "no-user-config": _Option(_granted, "", "changes nothing"),
     "no-reboot": _Option(_granted, "", "changes nothing"),
+    "trace": _Option(_trace, "[enable=]PATTERN", "print these trace events to stderr; 'help' lists them"),
     "version": _Option(_version, "", "print which QEMU this is like"),
     "help": _Option(_help, "", "print this"),
     "h": _Option(_help, "", "print this"),

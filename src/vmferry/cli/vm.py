@@ -1,5 +1,6 @@
 """`vmferry vm`: run a virtual machine on KVM."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -61,8 +62,7 @@ def command(
     that fails.
     """
     if "help" in patterns:
-        for event in TRACE_EVENTS:
-            click.echo(f"{event.name:41}{event.help}")
+        click.echo(trace_help())
         return
     if incoming and (kernel or append):
         raise UsageError("--incoming brings a running guest along; leave out --kernel and --append")
@@ -77,7 +77,7 @@ def command(
         serial=serial,
         incoming=incoming,
         journal=journal,
-        trace=_traced(patterns),
+        trace=traced_events(patterns),
         name=name,
         uuid=parse_uuid(uuid) if uuid else str(uuid4()),
         start_paused=paused,
@@ -85,8 +85,13 @@ def command(
     context.exit(run_vm(config))
 
 
-def _traced(patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the trace events that match. Raises UsageError for a pattern that matches none."""
+def trace_help() -> str:
+    """Return a line for each trace event."""
+    return "\n".join(f"{event.name:41}{event.help}" for event in TRACE_EVENTS)
+
+
+def traced_events(patterns: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the trace events that match. Raises UsageError for a pattern that matches none."""
     for pattern in patterns:
         if not matching_events(pattern):
             raise UsageError(f"no trace event is called '{pattern}'; --trace help lists them")

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import sys
 import time
@@ -46,11 +47,15 @@ class VmConfig:
     name: str
     uuid: str
     start_paused: bool
+    dumps_core: bool = True
+    """Whether a crash of this process may leave a core file, which has the guest's memory in it."""
 
 
 def run_vm(config: VmConfig) -> int:
     """Run a VM until it is told to end, and return the exit code. Raises VmferryError if it cannot start."""
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    if not config.dumps_core:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as resources:
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
