@@ -241,6 +241,14 @@ def test_after_limits_are_broken_the_conversation_is_over() -> None:
     assert session.broken
 
 
+@pytest.mark.parametrize(("count", "explained"), [(10, True), (400_000, False)])
+def test_long_garbage_is_not_read_again_to_explain_it(count: int, explained: bool) -> None:
+    (answer,) = negotiated(MemoryVm()).feed(b"[" + b"1," * count + b"]")
+    text = json.loads(answer)["error"]["desc"]
+    assert text.startswith("JSON parse error, ")
+    assert ("expecting value" in text) is explained
+
+
 SNIPPETS = st.sampled_from(
     [b'"execute"', b'"arguments"', b'"id"', b":", b",", b"{", b"}", b"[", b"]", b"1e400", b"-0", b'"\\ud800"', b"'\\''"]
     + [b'{"execute":"', b'","arguments":{', b"}}", b'"uri":', b'"capabilities":[{', b'"max-bandwidth":', b"9" * 5000]
