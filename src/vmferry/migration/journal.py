@@ -4,9 +4,7 @@ A journal may come from anywhere, so reading one is strict: long lines and unkno
 ends in `.gz` is unpacked while it is read.
 """
 
-import errno
 import gzip
-import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -61,10 +59,11 @@ class FileJournal:
         """Append one event."""
         line = self._encoder.encode(Entry(time_ns, event)) + b"\n"
         try:
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            written = self._file.write(line)
         except OSError as error:
             raise HostError(f"cannot write the journal '{self._path}': {error.strerror}", error.errno) from error
+        if written != len(line):
+            raise HostError(f"cannot write the journal '{self._path}': the disk is full")
 
     def __enter__(self) -> Self:
         return self

@@ -1,7 +1,8 @@
 """Finds the four numbers of the patch series' machines that nobody wrote down: `python -m vmferry.perf.calibrate`.
 
 Starting from a guess, one number after the other is moved by a step, kept if the nine cells' median total times and
-counts of dirty syncs come closer to the measured ones, until nothing helps. The loss is the mean of
+counts of dirty syncs come closer to the measured ones, until nothing helps. Counts that differ between the measured
+runs of a cell by more than a factor of two are left out: there, chance decides. The loss is the mean of
 |log(simulated / measured)|, which an outlier cannot dominate; every number is the same for all cells.
 """
 
@@ -30,8 +31,15 @@ def loss_of(values: dict[str, float], seeds: int) -> float:
     """Return how far the simulated medians are from the measured ones."""
     settings = {key: STEPS[key][0].format(value) for key, value in values.items()}
     cells = simulate_cells([scenario.with_settings(settings) for scenario in seed_scenarios()], seeds)
-    ratios = [ratio for cell in cells for ratio in (cell.total_time_ratio, cell.dirty_sync_ratio)]
+    ratios = [cell.total_time_ratio for cell in cells]
+    ratios += [
+        cell.dirty_sync_ratio for cell in cells if _is_repeatable([run.dirty_sync_count for run in cell.measured])
+    ]
     return sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios)
+
+
+def _is_repeatable(counts: list[int]) -> bool:
+    return max(counts) <= 2 * min(counts)
 
 
 @click.command()
