@@ -76,7 +76,7 @@ def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None],
             recorder.poll(seen, stopped=any(event.name == "STOP" for event in monitor.take_events()))
             watch(seen)
             keeper.observe(seen.throttle_percent)
-            return steered.observe(seen) if steered else seen
+            return steered.observe(progress) if steered else seen
 
         def interrupted() -> None:
             if not cancel(monitor):

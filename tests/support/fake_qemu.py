@@ -1,0 +1,110 @@
+"""A monitor that answers as QEMU's does during one migration, whose course the test writes down."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from vmferry.control.qmp_client import Event
+from vmferry.errors import CommandError
+
+Answer = dict[str, Any]
+
+
+class FakeQemu:
+    """`course` are the answers to `query-migrate` once it migrates; an answer that is an exception is raised.
+
+    Before that it says `none`, and after the last it repeats it. Somebody else measures its dirty rate for ever.
+    """
+
+    where = "unix:/nowhere"
+    peer_pid = None
+
+    def __init__(self, course: Iterable[Answer | BaseException], **parameters: object) -> None:
+        self.told: list[tuple[str, Mapping[str, object]]] = []
+        """Commands that are no questions."""
+        self.parameters: dict[str, object] = {
+            "downtime-limit": 300,
+            "max-bandwidth": 128 << 20,
+            "cpu-throttle-initial": 20,
+            "cpu-throttle-increment": 10,
+            "max-cpu-throttle": 99,
+            "cpu-throttle-tailslow": False,
+        } | {name.replace("_", "-"): value for name, value in parameters.items()}
+        self.capabilities = {"auto-converge": False}
+        self.during: Callable[[str], None] = lambda command: None
+        """Called with every command before it is carried out."""
+        self._course: Iterator[Answer | BaseException] = iter(course)
+        self._status: Answer | BaseException = {"status": "none"}
+        self._migrating = False
+
+    def begin(self) -> None:
+        """Let a migration run that somebody else has begun."""
+        self._migrating = True
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        self.during(command)
+        if command == "query-migrate":
+            return self._query_migrate()
+        if command.startswith("query-"):
+            return self._query(command)
+        self.told.append((command, dict(arguments or {})))
+        match command:
+            case "calc-dirty-rate":
+                raise CommandError("Can't start a measurement while one is under way", "GenericError")
+            case "migrate":
+                self._migrating = True
+            case "migrate_cancel":
+                self._course, self._status = iter(()), {"status": "cancelled"}
+            case "migrate-set-parameters":
+                self.parameters |= arguments or {}
+            case "migrate-set-capabilities":
+                assert arguments
+                entries: Any = arguments["capabilities"]
+                self.capabilities |= {entry["capability"]: entry["state"] for entry in entries}
+        return {}
+
+    def take_events(self) -> list[Event]:
+        return []
+
+    def hurry(self) -> None:
+        self.told.append(("hurry", {}))
+
+    def __enter__(self) -> "FakeQemu":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def _query_migrate(self) -> Answer:
+        if self._migrating:
+            self._status = next(self._course, self._status)
+        if isinstance(self._status, BaseException):
+            error, self._status = self._status, {"status": "active"}
+            raise error
+        return self._status
+
+    def _query(self, command: str) -> Any:
+        match command:
+            case "query-qmp-schema":
+                arguments = {"name": "1", "meta-type": "object", "members": [{"name": "calc-time", "type": "int"}]}
+                return [{"name": "calc-dirty-rate", "meta-type": "command", "arg-type": "1"}, arguments]
+            case "query-version":
+                return {"qemu": {"major": 7, "minor": 2, "micro": 0}}
+            case "query-migrate-parameters":
+                return dict(self.parameters)
+            case "query-migrate-capabilities":
+                return [{"capability": name, "state": state} for name, state in self.capabilities.items()]
+            case "query-cpus-fast":
+                return [{"cpu-index": 0, "thread-id": 4194999}]
+            case "query-dirty-rate":
+                return {"status": "measuring"}
+            case "query-status":
+                return {"status": "running", "running": True}
+            case "query-memory-size-summary":
+                return {"base-memory": 1 << 30}
+        raise CommandError(f"The command {command} has not been found", "CommandNotFound")
+
+
+def answer(status: str = "active", at_s: float = 0, **ram: object) -> Answer:
+    """An answer to `query-migrate`; names of `ram` are QMP's with underscores."""
+    figures = {name.replace("_", "-"): value for name, value in ram.items()}
+    return {"status": status, "total-time": round(at_s * 1000), "ram": {"page-size": 4096} | figures}
