@@ -97,6 +97,16 @@ def test_commands_are_sent_once_the_driver_is_dead(path: Path, vm: MemoryVm) -> 
             assert vm.parameters.downtime_limit == (300 if sent else 77)
 
 
+def test_what_was_sent_is_no_reason_to_forget_what_was_promised_later(path: Path, vm: MemoryVm) -> None:
+    """A means that is refused says so, and the next one makes promises of its own."""
+    with monitor_thread(vm, f"unix:{path}"), Guard() as guard:
+        guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 66, "max-bandwidth": 1 << 20})
+        guard.sent()
+        guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 77})
+        guard.close()
+        assert (vm.parameters.downtime_limit, vm.parameters.max_bandwidth) == (77, 128 << 20)
+
+
 def test_the_controller_is_taken_back_unless_others_use_it(tmp_path: Path) -> None:
     for name in ("used", "free"):
         (tmp_path / name).mkdir()

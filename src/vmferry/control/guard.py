@@ -55,11 +55,11 @@ class Guard:
         self._tell("take-cpu-back", str(group))
 
     def will_send(self, address: str, command: str, arguments: dict[str, object]) -> None:
-        """Have a QMP command sent to the monitor at `address` at the end, unless the driver has said `sent`."""
+        """Have a QMP command sent to the monitor at `address` at the end, unless the driver says `sent` after this."""
         self._tell("send", address, command, arguments)
 
     def sent(self) -> None:
-        """Take note that the driver has sent all these commands itself, over the connection that it has."""
+        """Take note that the driver has sent the commands promised so far itself, or needs them no more."""
         self._tell("sent")
 
     def close(self) -> None:
@@ -89,6 +89,7 @@ class Guard:
 
 def undo(steps: list[list[Any]]) -> None:
     """Carry the steps out, the last first. What cannot be undone, such as for a thread that has ended, is left."""
+    sent = False
     for step in reversed(steps):
         with contextlib.suppress(OSError, VmferryError):
             match step:
@@ -98,7 +99,9 @@ def undo(steps: list[list[Any]]) -> None:
                     _remove(Path(path))
                 case ["take-cpu-back", path] if not any(entry.is_dir() for entry in Path(path).iterdir()):
                     (Path(path) / "cgroup.subtree_control").write_text("-cpu")
-                case ["send", address, command, arguments] if ["sent"] not in steps:
+                case ["sent"]:
+                    sent = True
+                case ["send", address, command, arguments] if not sent:
                     _send(address, command, arguments)
 
 
