@@ -5,7 +5,7 @@ import pytest
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control import drive, order
 from vmferry.control.drive import Progress, Result
-from vmferry.control.order import Order, carry_out
+from vmferry.control.order import Order, _Steered, carry_out
 from vmferry.convergence.policy import find_variant
 
 S = 1_000_000_000
@@ -53,3 +53,37 @@ def test_every_iteration_that_tells_qemu_a_new_dirty_rate_is_a_sample(clock: lis
     steps = [values["max-cpu-throttle"] for name, values in qemu.told if name == "migrate-set-parameters"]
     assert steps == [1, 50, 90, 99, 99]
     assert sum("end of iteration" in line for line in told) >= 3
+
+
+class Quota:
+    """A throttle that does nothing."""
+
+    name, description, told_by_qemu, delays_stop = "cgroup", "", False, True
+    released = 0
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None: ...
+
+    def release(self) -> None:
+        self.released += 1
+
+
+class Steering90:
+    throttle_percent = 90
+    dirty_bytes_per_s = 0.0
+
+
+def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
+    """It is asked several times between two polls, and what it was asked first is not the end."""
+    qemu, quota = FakeQemu([]), Quota()
+    asked: list[str] = []
+
+    def during(command: str) -> None:
+        asked.append(command)
+        qemu.run_state = "finish-migrate" if len(asked) == 3 else "running"
+
+    qemu.during = during
+    steered = _Steered(qemu, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
+    assert steered.complete(Progress.from_qmp({})).throttle_percent == 90
+    steered.pause()
+    assert (asked, quota.released) == (["query-status"] * 3, 1)
+    assert steered.complete(Progress.from_qmp({})).throttle_percent == 0

@@ -115,6 +115,8 @@ def test_a_busy_guest_converges_by_our_decisions(lab: Lab) -> None:
     result = pair.driven(order(pair.uri, max_bandwidth=128 * MIB), told)
     assert result.completed, result
     assert result.max_throttle_percent >= 50
+    assert result.last.downtime_ms is not None
+    assert result.last.downtime_ms <= FAST["downtime-limit"]
     assert any("50 -> 90 %" in line for line in told)
     assert pair.destination.check_memory().written_pages > before
     assert "QEMU" in told[0]

@@ -30,6 +30,7 @@ class FakeQemu:
             "cpu-throttle-tailslow": False,
         } | {name.replace("_", "-"): value for name, value in parameters.items()}
         self.capabilities = {"auto-converge": False}
+        self.run_state = "running"
         self.during: Callable[[str], None] = lambda command: None
         """Called with every command before it is carried out."""
         self._course: Iterator[Answer | BaseException] = iter(course)
@@ -98,7 +99,7 @@ class FakeQemu:
             case "query-dirty-rate":
                 return {"status": "measuring"}
             case "query-status":
-                return {"status": "running", "running": True}
+                return {"status": self.run_state, "running": self.run_state == "running"}
             case "query-memory-size-summary":
                 return {"base-memory": 1 << 30}
         raise CommandError(f"The command {command} has not been found", "CommandNotFound")

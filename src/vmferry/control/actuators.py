@@ -39,6 +39,8 @@ class Throttle(Protocol):
     """What it does, for people."""
     told_by_qemu: bool
     """True if `query-migrate` tells the throttle in force."""
+    delays_stop: bool
+    """True if a guest that is slowed takes long to stop, and `release` makes it stop at once."""
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
@@ -58,6 +60,7 @@ class CgroupThrottle:
 
     name = "cgroup"
     told_by_qemu = False
+    delays_stop = True
 
     def __init__(self, vm: Vm) -> None:
         """Make the cgroups. Raises HostError if it is not possible or not permitted."""
@@ -78,6 +81,7 @@ class DirtyLimitThrottle:
 
     name = "dirty-limit"
     told_by_qemu = False
+    delays_stop = False
 
     def __init__(self, vm: Vm) -> None:
         """Find out whether the VM can. Raises HostError if not."""
@@ -115,6 +119,7 @@ class AutoConvergeThrottle:
 
     name = "auto-converge"
     told_by_qemu = True
+    delays_stop = False
     description = "QEMU's own auto-converge, told how far to go; it obeys at its own dirty syncs only"
 
     def __init__(self, vm: Vm) -> None:

@@ -57,6 +57,11 @@ class Hierarchy:
         for file, us in (period, quota) if period_us >= int(_content(period[0])) else (quota, period):
             file.write_text(str(us))
 
+    def remove_quota(self, group: Path) -> None:
+        """Let a group run all the time again. Raises OSError."""
+        file, text = ("cpu.max", "max") if self.version == 2 else ("cpu.cfs_quota_us", "-1")
+        (group / file).write_text(text)
+
 
 def find_hierarchy(proc: Path = _PROC) -> Hierarchy:
     """Return the hierarchy with the cpu controller. Raises HostError if there is none."""
@@ -113,7 +118,13 @@ class CpuQuota:
                     (group / self._hierarchy.threads_file).write_text(str(thread_id))
 
     def release(self) -> None:
-        """Let the threads run again, in the groups that they came from. Raises OSError."""
+        """Let the threads run again, in the groups that they came from. Raises OSError.
+
+        The quotas go first, because moving a thread may have to wait for the kernel.
+        """
+        for group in self._groups.values():
+            with suppress(OSError):  # moving the thread does it as well
+                self._hierarchy.remove_quota(group)
         for thread_id, group in self._groups.items():
             with suppress(ProcessLookupError):
                 (group.parent / self._hierarchy.threads_file).write_text(str(thread_id))

@@ -126,10 +126,20 @@ def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Re
     return follow(monitor, observe, lambda: cancel(monitor))
 
 
+def pause() -> None:
+    """Wait until the next poll."""
+    time.sleep(POLL_INTERVAL_S)
+
+
 def follow(
-    monitor: Monitor, observe: Callable[[Progress], Progress], interrupted: Callable[[], object] | None
+    monitor: Monitor,
+    observe: Callable[[Progress], Progress],
+    interrupted: Callable[[], object] | None,
+    pause: Callable[[], None] = pause,
 ) -> Result:
     """Follow a running migration to its end. `observe` is called with every poll and may complete what it says.
+
+    `pause` waits between two polls.
 
     KeyboardInterrupt calls `interrupted` and following goes on; without it, it is raised. If whoever manages the VM
     ends it before it has told that it has migrated, the last figures are from before.
@@ -138,7 +148,7 @@ def follow(
     progress = ask(monitor)
     while True:
         try:
-            for progress in polls(monitor):
+            for progress in polls(monitor, pause):
                 if progress.ended:
                     return Result(progress, max_throttle_percent)
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
@@ -150,11 +160,11 @@ def follow(
             interrupted()
 
 
-def polls(monitor: Monitor) -> Iterator[Progress]:
-    """Yield how far the migration is, ten times per second, up to and with the last state."""
+def polls(monitor: Monitor, pause: Callable[[], None] = pause) -> Iterator[Progress]:
+    """Yield how far the migration is, after each `pause`, up to and with the last state."""
     while not (progress := ask(monitor)).ended:
         yield progress
-        time.sleep(POLL_INTERVAL_S)
+        pause()
     yield _with_figures(monitor, progress)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from vmferry.control.actuators import Throttle, Vm, choose_throttle
 from vmferry.control.behind import Behind
-from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow
+from vmferry.control.drive import IN_POSTCOPY, POLL_INTERVAL_S, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.guard import Guard
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
 from vmferry.control.monitor import Monitor
@@ -23,6 +23,9 @@ from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
+
+_STOP_POLL_S = 0.005
+"""How often to look whether the guest is being stopped; the downtime may be that much longer."""
 
 STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
     "background-sync",
@@ -82,7 +85,9 @@ def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None],
             if not cancel(monitor):
                 tell(IN_POSTCOPY)
 
-        result = follow(monitor, observe, interrupted if order.uri is not None else None)
+        result = follow(
+            monitor, observe, interrupted if order.uri is not None else None, steered.pause if steered else pause
+        )
         recorder.end(result)
         if not result.completed and not behind.converges_responsively:
             tell("QEMU's destination serves one migration: start it anew before the next one")
@@ -148,25 +153,32 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
 
     steering = Steering(sensor, choice.throttle, parameters, evaluated, time.monotonic_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
-    return _Steered(steering, choice.throttle, obeyed, tell)
+    return _Steered(vm.monitor, steering, choice.throttle, obeyed, tell)
 
 
 class _Steered:
     """Steers as long as it can, and then lets the migration go on. A context manager that ends the throttle."""
 
     def __init__(
-        self, steering: Steering, throttle: Throttle, parameters: dict[str, object], tell: Callable[[str], None]
+        self,
+        monitor: Monitor,
+        steering: Steering,
+        throttle: Throttle,
+        parameters: dict[str, object],
+        tell: Callable[[str], None],
     ) -> None:
         self.parameters = parameters
         """Those that our decisions obey."""
+        self._monitor = monitor
         self._steering = steering
         self._throttle = throttle
         self._tell = tell
-        self._failed = False
+        self._over = False
+        """True once nothing is steered any more."""
 
     def complete(self, progress: Progress) -> Progress:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
-        ours = 0 if self._failed or self._throttle.told_by_qemu else self._steering.throttle_percent
+        ours = 0 if self._over or self._throttle.told_by_qemu else self._steering.throttle_percent
         return replace(
             progress,
             throttle_percent=max(progress.throttle_percent, ours),
@@ -175,17 +187,32 @@ class _Steered:
 
     def observe(self, progress: Progress) -> Progress:
         """Steer, and return the progress with the throttle that is in force from now on."""
-        if not self._failed:
+        if not self._over:
             try:
                 self._steering.observe(progress, time.monotonic_ns())
             except (HostError, CommandError) as error:
-                self._failed = True
-                self._release()
+                self.stop()
                 self._tell(f"the migration goes on without being steered: {error}")
         return self.complete(progress)
 
-    def _release(self) -> None:
-        with suppress(MonitorError, OSError):  # the guard does what cannot be done here
+    def pause(self) -> None:
+        """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
+
+        QEMU waits for each vCPU to notice that it is to stop, and one that is out of quota notices nothing.
+        """
+        end_s = time.monotonic() + POLL_INTERVAL_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            if self._over or not self._steering.throttle_percent or not self._throttle.delays_stop:
+                time.sleep(left_s)
+            elif self._monitor.execute("query-status")["status"] == "finish-migrate":
+                self.stop()
+            else:
+                time.sleep(min(left_s, _STOP_POLL_S))
+
+    def stop(self) -> None:
+        """End the throttle, and steer no more."""
+        self._over = True
+        with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
             self._throttle.release()
 
     def __enter__(self) -> Self:
@@ -194,4 +221,4 @@ class _Steered:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
+        self.stop()
