@@ -107,3 +107,49 @@ def test_no_permission_is_one_line_that_names_the_place(tmp_path: Path, monkeypa
     monkeypatch.setattr("vmferry.control.cgroup.group_of", lambda thread_id, hierarchy: tmp_path / "nowhere")
     with Guard() as guard, pytest.raises(HostError, match=r"threads of .*nowhere may not be moved"):
         CpuQuota([1], guard, Hierarchy(1, tmp_path, "/"))
+
+
+def test_a_second_driver_leaves_the_first_ones_groups_alone(busy: int) -> None:
+    hierarchy = find_hierarchy()
+    with Guard() as guard:
+        quota = CpuQuota([busy], guard)
+        with Guard() as second, pytest.raises(HostError, match=rf"vmferry-{busy} exists already"):
+            CpuQuota([busy], second)
+        quota.set(50)
+        assert group_of(busy, hierarchy).name == f"vmferry-{busy}"
+
+
+def test_groups_that_somebody_removed_are_one_line(busy: int) -> None:
+    with Guard() as guard:
+        quota = CpuQuota([busy], guard)
+        (group_of(busy, find_hierarchy()) / f"vmferry-{busy}").rmdir()
+        with pytest.raises(HostError, match=r"cannot set the quota of .*: No such file or directory"):
+            quota.set(50)
+
+
+def test_nothing_is_left_if_the_guard_was_killed(busy: int) -> None:
+    hierarchy = find_hierarchy()
+    home = group_of(busy, hierarchy)
+    guard = Guard()
+    quota = CpuQuota([busy], guard)
+    quota.set(50)
+    guard._process.kill()
+    quota.release()
+    guard.close()
+    assert group_of(busy, hierarchy) == home
+    assert not (home / f"vmferry-{busy}").exists()
+
+
+def test_a_quota_is_shared_by_the_threads_below_it_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """libvirt gives each vCPU a group with a quota, and all of them may have one above."""
+    for group, cpu_max in (("", "max 100000"), ("vm", "300000 100000"), ("vm/0", "50000 100000"), ("vm/1", "max 1000")):
+        (tmp_path / group).mkdir(exist_ok=True)
+        (tmp_path / group / "cpu.max").write_text(cpu_max)
+        (tmp_path / group / "cgroup.threads").touch()
+        (tmp_path / group / "cgroup.controllers").write_text("cpu")
+        (tmp_path / group / "cgroup.subtree_control").write_text("cpu")
+    homes = {7: tmp_path / "vm/0", 8: tmp_path / "vm/1", 9: tmp_path / "vm", 10: tmp_path / "vm"}
+    monkeypatch.setattr("vmferry.control.cgroup.group_of", lambda thread_id, hierarchy: homes[thread_id])
+    with Guard() as guard:
+        quota = CpuQuota(list(homes), guard, Hierarchy(2, tmp_path, "/"))
+        assert quota._shares == {7: 0.5, 8: 0.75, 9: 0.75, 10: 0.75}

@@ -54,7 +54,7 @@ class Hierarchy:
             return
         quota, period = (group / "cpu.cfs_quota_us", quota_us), (group / "cpu.cfs_period_us", period_us)
         # Never more in between than in the end, which a limited group above would refuse.
-        for file, us in (period, quota) if period_us >= int(_content(period[0])) else (quota, period):
+        for file, us in (period, quota) if period_us >= int(period[0].read_text()) else (quota, period):
             file.write_text(str(us))
 
     def remove_quota(self, group: Path) -> None:
@@ -101,7 +101,8 @@ class CpuQuota:
     def __init__(self, thread_ids: Sequence[int], guard: Guard, hierarchy: Hierarchy | None = None) -> None:
         self._hierarchy = hierarchy or find_hierarchy()
         self._guard = guard
-        self._shares = {thread_id: self._share(thread_id, len(thread_ids)) for thread_id in thread_ids}
+        homes = [group_of(thread_id, self._hierarchy) for thread_id in thread_ids]
+        self._shares = dict(zip(thread_ids, (self._share(home, homes) for home in homes), strict=True))
         self._groups = {thread_id: self._make_group(thread_id) for thread_id in thread_ids}
 
     def __str__(self) -> str:
@@ -118,7 +119,7 @@ class CpuQuota:
                     (group / self._hierarchy.threads_file).write_text(str(thread_id))
 
     def release(self) -> None:
-        """Let the threads run again, in the groups that they came from. Raises OSError.
+        """Let the threads run again, in the groups that they came from, and remove ours. Raises OSError.
 
         The quotas go first, because moving a thread may have to wait for the kernel.
         """
@@ -128,13 +129,17 @@ class CpuQuota:
         for thread_id, group in self._groups.items():
             with suppress(ProcessLookupError):
                 (group.parent / self._hierarchy.threads_file).write_text(str(thread_id))
+            with suppress(OSError):  # threads that the vCPU thread has started meanwhile, which the guard moves
+                group.rmdir()
 
-    def _share(self, thread_id: int, thread_count: int) -> float:
-        """Return what part of a CPU a thread may use at most, by the quotas there are."""
-        group = group_of(thread_id, self._hierarchy)
-        groups = [group, *(parent for parent in group.parents if parent.is_relative_to(self._hierarchy.mount))]
-        quotas = [quota for group in groups if (quota := self._hierarchy.quota_cpus(group)) is not None]
-        return min([1.0, *(quota / thread_count for quota in quotas)])
+    def _share(self, home: Path, homes: Sequence[Path]) -> float:
+        """Return what part of a CPU a thread may use at most, by the quotas there are, which all below it share."""
+        share = 1.0
+        for group in [home, *(parent for parent in home.parents if parent.is_relative_to(self._hierarchy.mount))]:
+            quota_cpus = self._hierarchy.quota_cpus(group)
+            if quota_cpus is not None:
+                share = min(share, quota_cpus / sum(other.is_relative_to(group) for other in homes))
+        return share
 
     def _make_group(self, thread_id: int) -> Path:
         """Make a new group for a thread below its own."""
@@ -146,11 +151,13 @@ class CpuQuota:
                 f"threads of {home} may not be moved; run as root, or as the user that the group is given to"
             )
         group = home / f"{PREFIX}{thread_id}"
+        if group.exists():
+            raise HostError(f"{group} exists already; end the driver that made it, or else rmdir it")
         with _explained("cannot make a control group in", home):
             if self._hierarchy.version == 2:
                 self._delegate_cpu(home)
             self._guard.will_remove(group)
-            group.mkdir(exist_ok=True)
+            group.mkdir()
             if self._hierarchy.version == 2:
                 (group / "cgroup.type").write_text("threaded")
             self._guard.will_write(home / self._hierarchy.threads_file, str(thread_id))
