@@ -6,6 +6,7 @@ and deaf to the terminal's signals, so what hits the driver does not hit it: `py
 """
 
 import contextlib
+import errno
 import json
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from vmferry.errors import HostError, MonitorError, VmferryError
 
 _END_TIMEOUT_S = 10.0
 _CONNECT_TRIES = 50
+_REMOVE_TRIES = 500
 
 
 class Guard:
@@ -106,12 +108,28 @@ def undo(steps: list[list[Any]]) -> None:
 
 
 def _remove(group: Path) -> None:
-    """Remove a control group; threads that a vCPU thread has started meanwhile go where it has gone."""
+    """Remove a control group; threads that a vCPU thread has started meanwhile go where it has gone.
+
+    Those of a QEMU that was killed are in it, and cannot be moved, until its memory is gone.
+    """
+    for _ in range(_REMOVE_TRIES):
+        with contextlib.suppress(ProcessLookupError):
+            _move_threads(group)
+        try:
+            group.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            time.sleep(0.02)
+        else:
+            break
+
+
+def _move_threads(group: Path) -> None:
     for name in ("tasks", "cgroup.threads"):
         if (group / name).exists():
             for thread_id in (group / name).read_text().split():
                 (group.parent / name).write_text(thread_id)
-    group.rmdir()
 
 
 def _send(address: str, command: str, arguments: dict[str, object]) -> None:
