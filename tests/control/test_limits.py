@@ -3,8 +3,10 @@
 import pytest
 
 from vmferry.control import limits as module
+from vmferry.control.behind import Behind, Schema
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import LimitKeeper, Limits, OnLimit
+from vmferry.control.settings import Settings
 
 S = 1_000_000_000
 CURRENT = {"max-cpu-throttle": 99, "cpu-throttle-initial": 50, "downtime-limit": 300}
@@ -30,7 +32,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def keeper(monitor: Monitor, told: list[str], **limits: object) -> LimitKeeper:
-    return LimitKeeper(Limits(**limits), monitor, 4, told.append)  # type: ignore[arg-type]
+    settings = Settings(monitor, Behind("", Schema([]), dict(CURRENT), {}, kvm=False))  # type: ignore[arg-type]
+    return LimitKeeper(Limits(**limits), monitor, settings, 4, told.append)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,13 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control import drive, order
+from vmferry.control.actuators import Choice
 from vmferry.control.drive import Progress, Result
-from vmferry.control.order import Order, _Steered, carry_out
+from vmferry.control.limits import Limits, OnLimit
+from vmferry.control.order import Order, carry_out
+from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
+from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError
 
 S = 1_000_000_000
 MIB_PAGES = 256
@@ -55,6 +59,177 @@ def test_every_iteration_that_tells_qemu_a_new_dirty_rate_is_a_sample(clock: lis
     assert sum("end of iteration" in line for line in told) >= 3
 
 
+COURSE = [
+    answer(dirty_sync_count=n, transferred=n * 100 << 20, dirty_pages_rate=(300 + n) * MIB_PAGES) for n in range(2, 6)
+]
+"""The guest is slowed when two of these were seen."""
+LIMITED = "set-vcpu-dirty-limit"
+RELEASED = "cancel-vcpu-dirty-limit"
+
+
+def names(qemu: FakeQemu) -> list[str]:
+    """What QEMU was told since it had been told to migrate."""
+    told = [name for name, _ in qemu.told]
+    return told[told.index("migrate") + 1 :] if "migrate" in told else told
+
+
+def refuse(command: str) -> None:
+    """Accept no parameters."""
+    if command == "migrate-set-parameters":
+        raise CommandError("no", "GenericError")
+
+
+def interrupt_at(qemu: FakeQemu, number: int, command: str, error: BaseException | None = None) -> None:
+    """Have a command interrupted when it comes for the n-th time after the beginning."""
+    seen: list[str] = []
+
+    def during(name: str) -> None:
+        if name == "migrate" or seen:
+            seen.append(name)
+        if name == command and seen.count(command) == number:
+            raise error or KeyboardInterrupt
+
+    qemu.during = during
+
+
+@pytest.mark.parametrize(("command", "number"), [("migrate", 1), ("query-migrate", 1), ("query-migrate", 3)])
+def test_an_interruption_cancels_from_the_very_beginning(clock: list[int], command: str, number: int) -> None:
+    qemu = FakeQemu(COURSE)
+    before = dict(qemu.parameters)
+    interrupt_at(qemu, number, command)
+    assert steered(qemu, clock, parameters={"downtime-limit": 1}).last.status == "cancelled"
+    assert "migrate_cancel" in names(qemu) or command == "migrate"
+    assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), ZeroDivisionError()])
+def test_what_nobody_looks_after_any_more_is_cancelled(clock: list[int], error: BaseException) -> None:
+    qemu = FakeQemu(COURSE)
+    before = dict(qemu.parameters)
+    interrupt_at(qemu, 3, "query-migrate", error)
+    with pytest.raises(type(error)):
+        steered(qemu, clock)
+    assert "migrate_cancel" in names(qemu)
+    assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
+
+
+def test_a_cancelled_migration_that_does_not_end_is_left(clock: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "CANCEL_TIMEOUT_S", 0)
+    qemu = FakeQemu([*COURSE, *[answer("cancelling")] * 3])
+    interrupt_at(qemu, 3, "query-migrate")
+    monkeypatch.setattr(order, "cancel", lambda monitor: True)
+    with pytest.raises(MigrationError, match="cancelled, but is still"):
+        steered(qemu, clock)
+
+
+def test_a_monitor_that_hangs_keeps_no_guest_slowed(clock: list[int]) -> None:
+    """The throttle goes first, and of one that does not answer nothing more is asked."""
+    qemu = FakeQemu([*COURSE, KeyboardInterrupt(), MonitorError("no answer")])
+    with pytest.raises(MonitorError, match="no answer"):
+        steered(qemu, clock, throttle_by="dirty-limit", parameters={"downtime-limit": 1})
+    told = names(qemu)
+    assert told[told.index(LIMITED) :][-2:] == ["hurry", RELEASED]
+
+
+def test_in_post_copy_nothing_is_slowed_nor_counted_and_an_interruption_lets_go(clock: list[int]) -> None:
+    told: list[str] = []
+    course = [*COURSE[:3], *[answer("postcopy-active")] * 100, KeyboardInterrupt()]
+    qemu = FakeQemu([*course, *[answer("postcopy-active")] * 2])
+    limits = Limits(max_guest_loss_ns=20 * S)
+    with pytest.raises(MigrationError, match="post-copy"):
+        steered(qemu, clock, told, throttle_by="dirty-limit", limits=limits)
+    assert names(qemu)[-3:] == [LIMITED, RELEASED, "hurry"]
+    assert not any("max guest loss" in line for line in told)
+
+
+def test_that_somebody_is_waited_for_is_said_once(clock: list[int]) -> None:
+    told: list[str] = []
+    steered(FakeQemu([*COURSE, *[answer("pre-switchover")] * 30, DONE]), clock, told)
+    assert len([line for line in told if "migrate-continue" in line]) == 1
+
+
+def test_downtime_that_was_allowed_to_move_the_guest_is_taken_back(clock: list[int]) -> None:
+    qemu = FakeQemu([*COURSE, DONE])
+    limits = Limits(deadline_ns=2 * S, on_limit=OnLimit.SWITCHOVER)
+    steered(qemu, clock, limits=limits)
+    assert ("migrate-set-parameters", {"downtime-limit": 2_000_000}) in qemu.told
+    assert qemu.parameters["downtime-limit"] == 300
+
+
+def attached(*course: dict[str, object]) -> FakeQemu:
+    """A migration with auto-converge that somebody else began."""
+    qemu = FakeQemu([answer(), *course, DONE])
+    qemu.capabilities["auto-converge"] = True
+    qemu.begin()
+    return qemu
+
+
+def test_the_auto_converge_of_a_migration_that_runs_is_held_down(clock: list[int]) -> None:
+    qemu = attached(*COURSE)
+    before = dict(qemu.parameters)
+    held: list[object] = []
+    qemu.during = lambda command: held.append(qemu.parameters["max-cpu-throttle"]) if command == LIMITED else None
+    told: list[str] = []
+    steered(qemu, clock, told, uri=None, throttle_by="dirty-limit")
+    assert held[-1] == 1
+    assert qemu.parameters == before
+    assert any("is held at 1 %" in line for line in told)
+
+
+def test_the_deadline_of_a_migration_that_runs_counts_from_its_beginning(clock: list[int]) -> None:
+    qemu = FakeQemu([answer(at_s=100)] * 3 + [DONE])
+    qemu.begin()
+    told: list[str] = []
+    steered(qemu, clock, told, uri=None, limits=Limits(deadline_ns=60 * S, on_limit=OnLimit.CONTINUE))
+    assert any(line.startswith("deadline: 1 min 42 s of 60 s") for line in told), told
+
+
+@pytest.mark.parametrize(("course", "used"), [([answer("setup")], False), (COURSE, True)])
+def test_a_destination_that_never_had_the_migration_serves_the_next(
+    clock: list[int], course: list[dict[str, object]], used: bool
+) -> None:
+    told: list[str] = []
+    steered(FakeQemu([*course, answer("failed")]), clock, told)
+    assert any("start it anew" in line for line in told) is used
+
+
+def test_the_means_and_the_reasons_are_part_of_the_result(clock: list[int]) -> None:
+    result = steered(FakeQemu([*COURSE, DONE]), clock, throttle_by=None)
+    assert result.throttle_by == "dirty-limit"
+    assert [reason.partition(":")[0] for reason in result.throttle_reasons] == ["not by cgroup"]
+
+
+@pytest.mark.parametrize(
+    ("others", "complaint"),
+    [
+        ({"uri": "tcp:\udcff:22"}, "is not an address: it is not UTF-8"),
+        ({"window_ms": 49}, "a measurement lasts 50 ms to 60 s, not 49 ms"),
+        ({"window_ms": 60_001}, "a measurement lasts 50 ms to 60 s"),
+        ({"window_ms": 1000, "throttle_by": None, "variant": find_variant("original")}, "steered from outside"),
+        ({"variant": None}, "steered from outside"),
+        ({"parameters": {"multifd-channels": 0}}, "the VM refuses a parameter: no"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_it_migrates(
+    clock: list[int], others: dict[str, object], complaint: str
+) -> None:
+    qemu = FakeQemu(COURSE)
+    if "parameters" in others:
+        qemu.during = refuse
+    before = dict(qemu.parameters)
+    with pytest.raises(UsageError, match=complaint):
+        steered(qemu, clock, **others)
+    assert "migrate" not in [name for name, _ in qemu.told]
+    assert qemu.parameters == before
+
+
+def test_our_own_vms_know_two_kinds_of_addresses(clock: list[int]) -> None:
+    ours = FakeQemu(COURSE, cpu_responsive_throttle=True)
+    with pytest.raises(UsageError, match="'rdma:x:1' is not an address"):
+        steered(ours, clock, throttle_by=None, uri="rdma:x:1")
+    assert ours.told == []
+
+
 class Quota:
     """A throttle that does nothing."""
 
@@ -82,7 +257,7 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
         qemu.run_state = "finish-migrate" if len(asked) == 3 else "running"
 
     qemu.during = during
-    steered = _Steered(qemu, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
+    steered = Steered(qemu, Steering90(), Choice(quota, ()), {}, lambda line: None)  # type: ignore[arg-type]
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 90
     steered.pause()
     assert (asked, quota.released) == (["query-status"] * 3, 1)

@@ -123,6 +123,35 @@ def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene,
     assert status == ("cancelled" if number is signal.SIGINT else "active")
 
 
+def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
+    """As from a terminal that is closed while somebody presses Ctrl-C again and again."""
+    driver = scene.migrate(*ENDLESS)
+    wait_until(scene.throttled, 60)
+    for number in (signal.SIGINT, signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
+        driver.send_signal(number)
+        time.sleep(0.01)
+    out, errors = driver.communicate()
+    assert driver.returncode == 1
+    assert json.loads(out)["status"] == "cancelled", errors
+    assert scene.at_home()
+    source = scene.reconnect()
+    assert source.monitor.execute("query-migrate")["status"] == "cancelled"
+    assert source.monitor.execute("query-migrate-parameters")["downtime-limit"] == 300
+
+
+def test_a_monitor_that_hangs_keeps_no_thread_slowed(scene: Scene) -> None:
+    driver = scene.migrate(*ENDLESS)
+    wait_until(scene.throttled, 60)
+    scene.source.process.send_signal(signal.SIGSTOP)
+    driver.send_signal(signal.SIGINT)
+    start_s = time.monotonic()
+    wait_until(scene.at_home, 2)
+    driver.communicate()
+    assert time.monotonic() - start_s < 6
+    assert driver.returncode == 1
+    scene.source.process.send_signal(signal.SIGCONT)
+
+
 def test_qemu_that_dies_leaves_no_groups(scene: Scene) -> None:
     driver = scene.migrate(*ENDLESS)
     wait_until(scene.throttled, 60)

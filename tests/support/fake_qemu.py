@@ -87,7 +87,9 @@ class FakeQemu:
         match command:
             case "query-qmp-schema":
                 arguments = {"name": "1", "meta-type": "object", "members": [{"name": "calc-time", "type": "int"}]}
-                return [{"name": "calc-dirty-rate", "meta-type": "command", "arg-type": "1"}, arguments]
+                command = {"meta-type": "command", "arg-type": "1"}
+                names = ("calc-dirty-rate", "set-vcpu-dirty-limit")
+                return [arguments, *({"name": name} | command for name in names)]
             case "query-version":
                 return {"qemu": {"major": 7, "minor": 2, "micro": 0}}
             case "query-migrate-parameters":

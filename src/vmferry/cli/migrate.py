@@ -1,6 +1,5 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
-import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,15 +7,15 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
-from vmferry.cli.progress import screen, summary
+from vmferry.cli.progress import screen, show_result
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
 from vmferry.control.drive import Result
+from vmferry.control.interrupts import interrupted_once
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import Order, carry_out
@@ -39,8 +38,8 @@ _NS_PER_MS = 1_000_000
 @click.option("--max-downtime", type=DURATION_MS, help="Longest downtime to allow, also for 'switchover'.")
 @click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
               show_default=True, help="What to do when deadline or guest loss are over their limit.")  # fmt: skip
-@click.option("--interval", type=DURATION_MS, default=f"{WINDOW_MS}ms", show_default=True,
-              help="Of QEMU's VMs: how long the dirty rate is measured before each decision.")  # fmt: skip
+@click.option("--interval", type=DURATION_MS,
+              help=f"Of QEMU's VMs: how long each measurement lasts. [default: {WINDOW_MS}ms]")  # fmt: skip
 @click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
 @journal_option
@@ -59,7 +58,7 @@ def command(
     max_throttle: int | None,
     max_downtime: int | None,
     on_limit: str,
-    interval: int,
+    interval: int | None,
     attach: bool,
     throttle_by: str | None,
     journal: Path | None,
@@ -78,9 +77,8 @@ def command(
     if bool(uri) == attach:
         raise UsageError("give the URI to migrate to, or --attach to steer a migration that runs already")
     given = given_parameters(parameters)
-    # Whoever ends us politely gets what Ctrl-C does: a VM that is left as it was found.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
+        interrupted_once(),  # by whatever signal: the VM is left as it was found
         open_monitor(address) as monitor,
         open_journal(journal) as record,
         screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
@@ -105,17 +103,17 @@ def command(
         )
         result = carry_out(monitor, order, watch, tell)
     _report(result, as_json)
-    context.exit(0 if result.completed else 1)
+    context.exit(0 if result.completed else 1)  # of JSON; else it has failed already
 
 
 @contextmanager
 def _letting_go(attached: bool) -> Iterator[None]:
-    """Ctrl-C ends the steering of a migration that somebody else began, and not the migration."""
+    """Say what became of a migration that was not for us to cancel: somebody else's, or one that had not begun."""
     try:
         yield
     except KeyboardInterrupt:
         if not attached:
-            raise
+            raise MigrationError("interrupted before the migration began") from None
         raise MigrationError("let go of the migration, which goes on by itself") from None
 
 
@@ -129,8 +127,10 @@ def _report(result: Result, as_json: bool) -> None:
     if as_json:
         answer = asdict(result.last) | {
             "max_throttle_percent": result.max_throttle_percent,
+            "throttle_by": result.throttle_by,
+            "throttle_reasons": result.throttle_reasons,
             "limits": [asdict(verdict) for verdict in result.verdicts],
         }
         click.echo(msgspec.json.encode(answer))
     else:
-        Console().print(summary(result))
+        show_result(result)

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from vmferry.control.drive import Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
+from vmferry.errors import MigrationError
 from vmferry.units import format_duration, format_rate, format_size
 
 _NS_PER_MS = 1_000_000
@@ -59,12 +60,18 @@ def _time_left(outlook: Outlook) -> str:
     return f"{least} to {format_duration(round(outlook.most_s * _NS_PER_S))} left"
 
 
-def summary(result: Result) -> Table | str:
-    """Return how it ended: the figures of a completed migration, the reason of any other."""
+def show_result(result: Result) -> None:
+    """Print the figures of a completed migration. Raises MigrationError with the reason of any other."""
+    if result.completed:
+        Console().print(_figures(result))
+        return
     last = result.last
-    if not result.completed:
-        lines = [f"Migration {last.status}" + (f": {last.error}" if last.error else "")]
-        return "\n".join([*lines, *(f"{verdict.limit}: {_kept(verdict)}" for verdict in result.verdicts)])
+    what = f"migration {last.status}" + (f": {' '.join(last.error.split())}" if last.error else "")
+    raise MigrationError("; ".join([what, *(f"{verdict.limit}: {_kept(verdict)}" for verdict in result.verdicts)]))
+
+
+def _figures(result: Result) -> Table:
+    last = result.last
     table = Table(title="Migration completed", show_header=False, title_justify="left")
     table.add_row("total time", format_duration(last.elapsed_ms * _NS_PER_MS))
     if last.downtime_ms is not None:

@@ -4,11 +4,10 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
-from vmferry.cli.progress import screen, summary
+from vmferry.cli.progress import screen, show_result
 from vmferry.control.drive import POLL_INTERVAL_S, Progress, ask, follow
 from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import start_recording
@@ -20,8 +19,7 @@ from vmferry.errors import MigrationError, UsageError
 @monitor_options
 @click.option("--wait", is_flag=True, help="Wait until a migration begins.")
 @journal_option
-@click.pass_context
-def command(context: click.Context, /, address: str, wait: bool, journal: Path | None) -> None:
+def command(address: str, wait: bool, journal: Path | None) -> None:
     """Show how the migration of a VM goes, ours or QEMU's, until it ends.
 
     The monitor is only asked. Exit code 1 if the migration does not complete; Ctrl-C ends watching.
@@ -42,8 +40,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
             except KeyboardInterrupt:
                 raise MigrationError("stopped watching; the migration goes on") from None
         recorder.end(result)
-    Console().print(summary(result))
-    context.exit(0 if result.completed else 1)
+    show_result(result)
 
 
 def _require_migration(monitor: Monitor, wait: bool) -> None:

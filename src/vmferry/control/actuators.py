@@ -151,6 +151,12 @@ class AutoConvergeThrottle:
 _INITIAL, _MAXIMUM = "cpu-throttle-initial", "max-cpu-throttle"
 _SHAPE: dict[str, object] = {_INITIAL: 1, "cpu-throttle-increment": 99, _MAXIMUM: 1, "cpu-throttle-tailslow": False}
 
+
+def hold_auto_converge(vm: Vm) -> None:
+    """Keep the auto-converge of a migration that runs, where it cannot be switched off, from slowing the guest."""
+    vm.settings.set_parameters({_INITIAL: 1, _MAXIMUM: 1}, vm.guard)
+
+
 _CLASSES: dict[str, type[CgroupThrottle] | type[DirtyLimitThrottle] | type[AutoConvergeThrottle]] = {
     "cgroup": CgroupThrottle,
     "dirty-limit": DirtyLimitThrottle,

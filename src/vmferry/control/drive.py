@@ -13,6 +13,8 @@ from vmferry.errors import MigrationError, VmLeftError
 
 POLL_INTERVAL_S = 0.1
 IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the guest, so it goes on"
+CANCEL_TIMEOUT_S = 10.0
+"""A migration that has not ended so long after it was cancelled is not waited for."""
 _FIGURES_POLLS = 10
 _END_STATES = frozenset({"completed", "failed", "cancelled"})
 
@@ -91,6 +93,10 @@ class Result:
     last: Progress
     max_throttle_percent: int
     verdicts: tuple[Verdict, ...] = ()
+    throttle_by: str | None = None
+    """The means by which the guest was to be slowed from outside; None if that was not for us."""
+    throttle_reasons: tuple[str, ...] = ()
+    """Why not by a means that comes before it."""
 
     @property
     def completed(self) -> bool:
@@ -122,8 +128,7 @@ def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Re
         watch(progress)
         return progress
 
-    monitor.execute("migrate", {"uri": uri})
-    return follow(monitor, observe, lambda: cancel(monitor))
+    return follow(monitor, observe, lambda: cancel(monitor), begin=lambda: monitor.execute("migrate", {"uri": uri}))
 
 
 def pause() -> None:
@@ -134,30 +139,43 @@ def pause() -> None:
 def follow(
     monitor: Monitor,
     observe: Callable[[Progress], Progress],
-    interrupted: Callable[[], object] | None,
+    interrupted: Callable[[], bool] | None,
     pause: Callable[[], None] = pause,
+    begin: Callable[[], object] = lambda: None,
+    *,
+    cancelled: bool = False,
 ) -> Result:
-    """Follow a running migration to its end. `observe` is called with every poll and may complete what it says.
+    """Follow a migration to its end. `observe` is called with every poll and may complete what it says.
 
-    `pause` waits between two polls.
-
-    KeyboardInterrupt calls `interrupted` and following goes on; without it, it is raised. If whoever manages the VM
-    ends it before it has told that it has migrated, the last figures are from before.
+    `begin` is called once, before the first poll, and `pause` waits between two. KeyboardInterrupt calls `interrupted`,
+    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `cancelled` if
+    that is so already. If whoever manages the VM ends it before it has told that it has migrated, the last figures are
+    from before. Raises MigrationError if it does not end although it was cancelled.
     """
     max_throttle_percent = 0
-    progress = ask(monitor)
+    progress = Progress.from_qmp({})
+    begun = False
+    end_s = time.monotonic() + CANCEL_TIMEOUT_S if cancelled else None
     while True:
         try:
+            if not begun:
+                begun = True
+                begin()
             for progress in polls(monitor, pause):
+                if end_s and progress.status == "none":
+                    progress = replace(progress, status="cancelled")  # before it had begun
                 if progress.ended:
                     return Result(progress, max_throttle_percent)
+                if end_s and time.monotonic() > end_s:
+                    raise MigrationError(f"the migration was cancelled, but is still '{progress.status}'")
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except VmLeftError:
             return Result(replace(progress, status="completed"), max_throttle_percent)
         except KeyboardInterrupt:
             if interrupted is None:
                 raise
-            interrupted()
+            if interrupted():
+                end_s = time.monotonic() + CANCEL_TIMEOUT_S
 
 
 def polls(monitor: Monitor, pause: Callable[[], None] = pause) -> Iterator[Progress]:

@@ -90,6 +90,9 @@ class LibvirtMonitor:
         """Return the events so far, and forget them."""
         return [self._events.popleft() for _ in range(len(self._events))]
 
+    def hurry(self) -> None:
+        """Change nothing: libvirt knows no limit of time."""
+
     def _listen(self) -> list[tuple[Any, int]]:
         """Have events kept. Returns what is to be called, with what, to end that."""
         monitor = libvirt_qemu.qemuMonitorEventRegister(

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from vmferry.control.drive import IN_POSTCOPY, Result, Verdict, cancel
 from vmferry.control.monitor import Monitor
+from vmferry.control.settings import Settings
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
@@ -65,12 +66,23 @@ NO_LIMITS = Limits()
 class LimitKeeper:
     """Watches one migration and acts, once, when a limit is hit; `tell` is told."""
 
-    def __init__(self, limits: Limits, monitor: Monitor, vcpu_count: int, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        monitor: Monitor,
+        settings: Settings,
+        vcpu_count: int,
+        tell: Callable[[str], None],
+        elapsed_ms: int = 0,
+    ) -> None:
+        """`elapsed_ms` is how long it has been migrating, unslowed for all we know."""
         self._limits = limits
         self._monitor = monitor
+        self._settings = settings
         self._vcpu_count = vcpu_count
         self._tell = tell
-        self._start_ns = self._last_ns = time.monotonic_ns()
+        self._last_ns = time.monotonic_ns()
+        self._start_ns = self._last_ns - elapsed_ms * _NS_PER_MS
         self._throttled_ns = 0
         """The integral of the throttle over time, of one vCPU."""
         self._hit = False
@@ -124,7 +136,7 @@ class LimitKeeper:
                 self._tell(IN_POSTCOPY)
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
             allowed_ms = self._limits.max_downtime_ms or _MS_MAX
-            self._monitor.execute("migrate-set-parameters", {"downtime-limit": allowed_ms})
+            self._settings.set_parameters({"downtime-limit": allowed_ms})
 
 
 def _verdict(limit: str, value: float, bound: float, text: Callable[[float], str]) -> Verdict:

@@ -34,6 +34,10 @@ class Monitor(Protocol):
         """Return the events so far, and forget them."""
         ...
 
+    def hurry(self) -> None:
+        """Wait only briefly for answers from now on, as somebody wants to end."""
+        ...
+
     def __enter__(self) -> Self:
         """Return the monitor."""
         ...

@@ -4,28 +4,30 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
-from vmferry.control.actuators import Throttle, Vm, choose_throttle
+from vmferry.control.actuators import Vm, choose_throttle, hold_auto_converge
 from vmferry.control.behind import Behind
-from vmferry.control.drive import IN_POSTCOPY, POLL_INTERVAL_S, Progress, Result, ask, cancel, follow, pause
+from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.guard import Guard
+from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
 from vmferry.control.monitor import Monitor
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.settings import Settings
 from vmferry.control.steer import STEERED, Evaluation, Steering
+from vmferry.control.steered import Steered
 from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.policy import Variant
-from vmferry.errors import CommandError, HostError, MonitorError, UsageError
+from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
+from vmferry.transport.uri import parse_uri
 
-_STOP_POLL_S = 0.005
-"""How often to look whether the guest is being stopped; the downtime may be that much longer."""
+_TOLD_POLLS = 10
+"""After so many polls, a second, it is said that somebody is waited for."""
 
 STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
     "background-sync",
@@ -46,8 +48,8 @@ class Order:
     """By QMP name; those that are not given keep their values."""
     throttle_by: str | None = None
     """One of `actuators.MEANS`; None is the first that is possible."""
-    window_ms: int = WINDOW_MS
-    """How long a measurement of the dirty rate lasts."""
+    window_ms: int | None = None
+    """How long a measurement of the dirty rate lasts; None is WINDOW_MS."""
     limits: Limits = NO_LIMITS
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
 
@@ -55,51 +57,144 @@ class Order:
 def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None], tell: Callable[[str], None]) -> Result:
     """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
 
-    However it ends, what was changed on the VM is undone. KeyboardInterrupt cancels a migration that we started, and
-    lets go of one that we took over. Raises UsageError, HostError, MonitorError.
+    However it ends, what was changed on the VM is undone. KeyboardInterrupt cancels a migration that we started, and is
+    raised if we took it over. Raises UsageError, HostError, MonitorError, and MigrationError if it was interrupted and
+    goes on.
     """
     behind = Behind.ask(monitor)
-    _require_state(monitor, order)
+    _check(monitor, behind, order)
     with ExitStack() as stack:
         recorder = Recorder(order.journal, time.monotonic_ns)
+        guard = stack.enter_context(Guard()) if _is_steered(behind, order) else None
+        settings = stack.enter_context(Settings(monitor, behind))
         steered = None
-        if _is_steered(behind, order):
-            guard = stack.enter_context(Guard())
-            vm = Vm(monitor, behind, guard, stack.enter_context(Settings(monitor, behind)))
-            steered = stack.enter_context(_steer(vm, order, recorder, tell))
+        if guard:
+            steered = stack.enter_context(_steer(Vm(monitor, behind, guard, settings), order, recorder, tell))
         else:
-            _set_own(behind, order, stack.enter_context(Settings(monitor, behind)))
+            _set_own(behind, order, settings)
+        stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
-        keeper = LimitKeeper(order.limits, monitor, len(monitor.execute("query-cpus-fast")), tell)
-        if order.uri is not None:
-            monitor.execute("migrate", {"uri": order.uri})
-
-        def observe(progress: Progress) -> Progress:
-            seen = steered.complete(progress) if steered else progress
-            recorder.poll(seen, stopped=any(event.name == "STOP" for event in monitor.take_events()))
-            watch(seen)
-            keeper.observe(seen.throttle_percent)
-            return steered.observe(progress) if steered else seen
-
-        def interrupted() -> None:
-            if not cancel(monitor):
-                tell(IN_POSTCOPY)
-
-        result = follow(
-            monitor, observe, interrupted if order.uri is not None else None, steered.pause if steered else pause
-        )
+        course = _Course(monitor, order, settings, steered, recorder, watch, tell)
+        result = course.run()
         recorder.end(result)
-        if not result.completed and not behind.converges_responsively:
+        if course.used_destination and not result.completed and not behind.converges_responsively:
             tell("QEMU's destination serves one migration: start it anew before the next one")
-        return replace(result, verdicts=tuple(keeper.verdicts(result)))
+        return replace(
+            result,
+            verdicts=tuple(course.keeper.verdicts(result)),
+            throttle_by=steered.choice.throttle.name if steered else None,
+            throttle_reasons=steered.choice.reasons if steered else (),
+        )
 
 
-def _require_state(monitor: Monitor, order: Order) -> None:
+class _Course:
+    """The time from the beginning of a migration to its end."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        order: Order,
+        settings: Settings,
+        steered: Steered | None,
+        recorder: Recorder,
+        watch: Callable[[Progress], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        vcpu_count = len(monitor.execute("query-cpus-fast"))
+        elapsed_ms = 0 if order.uri else ask(monitor).elapsed_ms
+        self.keeper = LimitKeeper(order.limits, monitor, settings, vcpu_count, tell, elapsed_ms)
+        self.used_destination = False
+        """True once the destination has accepted the migration."""
+        self._monitor = monitor
+        self._uri = order.uri
+        self._steered = steered
+        self._recorder = recorder
+        self._watch = watch
+        self._tell = tell
+        self._ours = False
+        """True if it is for us to cancel."""
+        self._polls_waiting = 0
+
+    def run(self) -> Result:
+        """Begin the migration, or take the one that runs, and follow it."""
+        try:
+            return follow(
+                self._monitor,
+                self._observe,
+                self._interrupted,
+                self._steered.pause if self._steered else pause,
+                self._begin,
+            )
+        except BaseException as error:
+            nobody_to_ask = isinstance(error, MonitorError) and not isinstance(error, CommandError)
+            if self._ours and not nobody_to_ask and not isinstance(error, MigrationError):
+                self._call_off()
+            raise
+
+    def _begin(self) -> None:
+        if self._uri is not None:
+            self._ours = True  # also if an interruption comes before the answer
+            try:
+                self._monitor.execute("migrate", {"uri": self._uri})
+            except CommandError:
+                self._ours = False
+                raise
+
+    def _observe(self, progress: Progress) -> Progress:
+        self.used_destination = self.used_destination or progress.status == "active"
+        if self._steered and progress.in_postcopy:
+            self._steered.stop()
+        self._polls_waiting = self._polls_waiting + 1 if progress.status == "pre-switchover" else 0
+        if self._polls_waiting == _TOLD_POLLS:
+            self._tell("the guest is stopped and waits for migrate-continue, from who set pause-before-switchover")
+        seen = self._steered.complete(progress) if self._steered else progress
+        self._recorder.poll(seen, stopped=any(event.name == "STOP" for event in self._monitor.take_events()))
+        self._watch(seen)
+        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent)
+        return self._steered.observe(progress) if self._steered else seen
+
+    def _interrupted(self) -> bool:
+        """Let the guest run before all else, and cancel. Raises MigrationError in post-copy."""
+        if not self._ours:
+            raise KeyboardInterrupt
+        self._monitor.hurry()
+        if self._steered:
+            self._steered.stop()
+        if not cancel(self._monitor):
+            raise MigrationError(IN_POSTCOPY)
+        return True
+
+    def _call_off(self) -> None:
+        """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
+        with suppress(VmferryError):
+            if self._interrupted():
+                follow(self._monitor, lambda progress: progress, lambda: True, cancelled=True)
+
+
+def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
+    """Raise UsageError for what cannot be, before anything is done."""
+    if order.uri is not None:
+        _check_uri(behind, order.uri)
+    if not _is_steered(behind, order) and (order.throttle_by or order.window_ms is not None):
+        raise UsageError(
+            "the way to slow the guest and the interval are those of a QEMU that is steered from outside, "
+            "which needs a variant that has background sync"
+        )
     status = ask(monitor)
     if order.uri is None and not status.running:
         raise UsageError("no migration is running that could be steered; give the URI to begin one")
     if order.uri is not None and status.running:
         raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
+
+
+def _check_uri(behind: Behind, uri: str) -> None:
+    """QEMU knows more kinds of addresses than we do."""
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{uri!r} is not an address: it is not UTF-8") from None
+    if behind.converges_responsively:
+        parse_uri(uri)
 
 
 def _is_steered(behind: Behind, order: Order) -> bool:
@@ -111,9 +206,16 @@ def _is_steered(behind: Behind, order: Order) -> bool:
 def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
     """Let the VM converge by its own means."""
     variant = order.variant.settings if order.variant and behind.converges_responsively else {}
-    settings.set_parameters(order.limits.applied_to({**variant, **order.parameters}, behind.parameters))
+    _set_parameters(settings, order.limits.applied_to({**variant, **order.parameters}, behind.parameters))
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
+
+
+def _set_parameters(settings: Settings, values: Mapping[str, object]) -> None:
+    try:
+        settings.set_parameters(values)
+    except CommandError as error:
+        raise UsageError(f"the VM refuses a parameter: {error}") from error
 
 
 def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
@@ -129,18 +231,22 @@ def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, o
     return parameters
 
 
-def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]) -> "_Steered":
+def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]) -> Steered:
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
     wanted = order.limits.applied_to(order.parameters, current)
     ours = {name: value for name, value in wanted.items() if name in STEERING_PARAMETERS}
     parameters = STEERED.changed({**order.variant.settings, **ours})
-    vm.settings.set_parameters({name: value for name, value in wanted.items() if name not in ours})
-    sensor = DirtyRateSensor(vm.monitor, vm.behind, order.window_ms)
+    _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
+    sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
     choice = choose_throttle(vm, order.throttle_by)
-    if choice.throttle.name != "auto-converge" and order.uri is not None:
-        vm.settings.set_capability("auto-converge", False)
+    if choice.throttle.name != "auto-converge":
+        if order.uri is not None:
+            vm.settings.set_capability("auto-converge", False)
+        elif vm.behind.capabilities.get("auto-converge"):
+            hold_auto_converge(vm)
+            tell("QEMU's own auto-converge cannot be switched off while it migrates; it is held at 1 %")
     tell(f"{vm.behind.name} is driven from outside: {choice.throttle.description}")
     for reason in choice.reasons:
         tell(reason)
@@ -153,72 +259,4 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
 
     steering = Steering(sensor, choice.throttle, parameters, evaluated, time.monotonic_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
-    return _Steered(vm.monitor, steering, choice.throttle, obeyed, tell)
-
-
-class _Steered:
-    """Steers as long as it can, and then lets the migration go on. A context manager that ends the throttle."""
-
-    def __init__(
-        self,
-        monitor: Monitor,
-        steering: Steering,
-        throttle: Throttle,
-        parameters: dict[str, object],
-        tell: Callable[[str], None],
-    ) -> None:
-        self.parameters = parameters
-        """Those that our decisions obey."""
-        self._monitor = monitor
-        self._steering = steering
-        self._throttle = throttle
-        self._tell = tell
-        self._over = False
-        """True once nothing is steered any more."""
-
-    def complete(self, progress: Progress) -> Progress:
-        """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
-        ours = 0 if self._over or self._throttle.told_by_qemu else self._steering.throttle_percent
-        return replace(
-            progress,
-            throttle_percent=max(progress.throttle_percent, ours),
-            dirty_bytes_per_s=self._steering.dirty_bytes_per_s or progress.dirty_bytes_per_s,
-        )
-
-    def observe(self, progress: Progress) -> Progress:
-        """Steer, and return the progress with the throttle that is in force from now on."""
-        if not self._over:
-            try:
-                self._steering.observe(progress, time.monotonic_ns())
-            except (HostError, CommandError) as error:
-                self.stop()
-                self._tell(f"the migration goes on without being steered: {error}")
-        return self.complete(progress)
-
-    def pause(self) -> None:
-        """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
-
-        QEMU waits for each vCPU to notice that it is to stop, and one that is out of quota notices nothing.
-        """
-        end_s = time.monotonic() + POLL_INTERVAL_S
-        while (left_s := end_s - time.monotonic()) > 0:
-            if self._over or not self._steering.throttle_percent or not self._throttle.delays_stop:
-                time.sleep(left_s)
-            elif self._monitor.execute("query-status")["status"] == "finish-migrate":
-                self.stop()
-            else:
-                time.sleep(min(left_s, _STOP_POLL_S))
-
-    def stop(self) -> None:
-        """End the throttle, and steer no more."""
-        self._over = True
-        with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
-            self._throttle.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop()
+    return Steered(vm.monitor, steering, choice, obeyed, tell)

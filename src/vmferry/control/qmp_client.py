@@ -25,6 +25,7 @@ MAX_KEPT_EVENTS = 1000
 """Older events that nobody waited for are forgotten."""
 
 DEFAULT_TIMEOUT_S = 30.0
+HURRIED_TIMEOUT_S = 2.0
 _READ_BYTES = 65536
 _CREDENTIALS = struct.Struct("3i")
 """The kernel's `struct ucred`: pid, uid, gid."""
@@ -135,6 +136,10 @@ class QmpClient:
         events = list(self._events)
         self._events.clear()
         return events
+
+    def hurry(self) -> None:
+        """Wait only briefly for answers from now on."""
+        self._timeout_s = min(self._timeout_s, HURRIED_TIMEOUT_S)
 
     def _greeting(self, timeout_s: float) -> dict[str, Any]:
         deadline = _Deadline(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vmferry.control.behind import Behind
 from vmferry.control.monitor import Monitor
-from vmferry.errors import CommandError, HostError
+from vmferry.errors import CommandError, HostError, UsageError
 
 WINDOW_MS = 1000
 """How long a measurement lasts by default.
@@ -21,6 +21,9 @@ WINDOW_MS = 1000
 A shorter one makes a small set of hot pages look like a guest that does not converge: of what is written
 again and again, a window sees each page once.
 """
+
+MIN_WINDOW_MS, MAX_WINDOW_MS = 50, 60_000
+"""What QEMU accepts."""
 
 MODES = ("dirty-ring", "dirty-bitmap", "page-sampling")
 """In order of preference."""
@@ -45,7 +48,10 @@ class DirtyRateSensor:
     """Starts measurements and fetches what they found. One at a time, as QEMU allows."""
 
     def __init__(self, monitor: Monitor, behind: Behind, window_ms: int = WINDOW_MS) -> None:
-        """Find the modes there are. QEMU before 8.2 measures whole seconds. Raises HostError if the VM cannot."""
+        """Find the modes there are. QEMU before 8.2 measures whole seconds.
+
+        Raises HostError if the VM cannot measure, and UsageError if not for that long.
+        """
         self._monitor = monitor
         types = behind.schema.argument_types("calc-dirty-rate")
         if not types:
@@ -58,6 +64,8 @@ class DirtyRateSensor:
             self._time: dict[str, object] = {"calc-time": window_ms, "calc-time-unit": "millisecond"}
         else:
             self._time = {"calc-time": max(1, round(window_ms / 1000))}
+        if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
+            raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
         self._measuring = False
         self._correction = 1.0
         self._last_bytes_per_s = 0

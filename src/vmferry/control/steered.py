@@ -1,0 +1,87 @@
+"""A migration that is steered from outside, as long as that is possible."""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from vmferry.control.actuators import Choice
+from vmferry.control.drive import POLL_INTERVAL_S, Progress
+from vmferry.control.monitor import Monitor
+from vmferry.control.steer import Steering
+from vmferry.errors import CommandError, HostError, MonitorError
+
+_STOP_POLL_S = 0.005
+"""How often to look whether the guest is being stopped; the downtime may be that much longer."""
+
+
+class Steered:
+    """Steers as long as it can, and then lets the migration go on. A context manager that ends the throttle."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        steering: Steering,
+        choice: Choice,
+        parameters: Mapping[str, object],
+        tell: Callable[[str], None],
+    ) -> None:
+        self.choice = choice
+        self.parameters = parameters
+        """Those that our decisions obey."""
+        self._monitor = monitor
+        self._steering = steering
+        self._throttle = choice.throttle
+        self._tell = tell
+        self._over = False
+        """True once nothing is steered any more."""
+
+    def complete(self, progress: Progress) -> Progress:
+        """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
+        ours = 0 if self._over or self._throttle.told_by_qemu else self._steering.throttle_percent
+        return replace(
+            progress,
+            throttle_percent=max(progress.throttle_percent, ours),
+            dirty_bytes_per_s=self._steering.dirty_bytes_per_s or progress.dirty_bytes_per_s,
+        )
+
+    def observe(self, progress: Progress) -> Progress:
+        """Steer, and return the progress with the throttle that is in force from now on."""
+        if not self._over:
+            try:
+                self._steering.observe(progress, time.monotonic_ns())
+            except (HostError, CommandError) as error:
+                self.stop()
+                self._tell(f"the migration goes on without being steered: {error}")
+        return self.complete(progress)
+
+    def pause(self) -> None:
+        """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
+
+        QEMU waits for each vCPU to notice that it is to stop, and one that is out of quota notices nothing.
+        """
+        end_s = time.monotonic() + POLL_INTERVAL_S
+        while (left_s := end_s - time.monotonic()) > 0:
+            if self._over or not self._steering.throttle_percent or not self._throttle.delays_stop:
+                time.sleep(left_s)
+            elif self._monitor.execute("query-status")["status"] == "finish-migrate":
+                self.stop()
+            else:
+                time.sleep(min(left_s, _STOP_POLL_S))
+
+    def stop(self) -> None:
+        """End the throttle, and steer no more. Harmless if it is so."""
+        if not self._over:
+            self._over = True
+            with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
+                self._throttle.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
