@@ -11,6 +11,8 @@ from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError
+from vmferry.migration.journal import MemoryJournal
+from vmferry.perf.journal_runs import run_series
 
 S = 1_000_000_000
 MIB_PAGES = 256
@@ -197,6 +199,23 @@ def test_the_means_and_the_reasons_are_part_of_the_result(clock: list[int]) -> N
     result = steered(FakeQemu([*COURSE, DONE]), clock, throttle_by=None)
     assert result.throttle_by == "dirty-limit"
     assert [reason.partition(":")[0] for reason in result.throttle_reasons] == ["not by cgroup"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "recorded"),
+    [
+        ("original", (9, 1, 0), "original"),
+        ("original", (10, 0, 8), "periodic-sync"),
+        ("background-sync", (10, 0, 8), "background-sync"),
+    ],
+)
+def test_a_journal_names_the_variant_that_was_at_work(
+    clock: list[int], wanted: str, version: tuple[int, int, int], recorded: str
+) -> None:
+    qemu, journal = FakeQemu([*COURSE, DONE]), MemoryJournal()
+    qemu.version = version
+    steered(qemu, clock, variant=find_variant(wanted), throttle_by=None, journal=journal)
+    assert run_series(journal.entries, "").variant == recorded
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ class FakeQemu:
             "cpu-throttle-tailslow": False,
         } | {name.replace("_", "-"): value for name, value in parameters.items()}
         self.capabilities = {"auto-converge": False}
+        self.version = (7, 2, 0)
         self.run_state = "running"
         self.during: Callable[[str], None] = lambda command: None
         """Called with every command before it is carried out."""
@@ -91,7 +92,7 @@ class FakeQemu:
                 names = ("calc-dirty-rate", "set-vcpu-dirty-limit")
                 return [arguments, *({"name": name} | command for name in names)]
             case "query-version":
-                return {"qemu": {"major": 7, "minor": 2, "micro": 0}}
+                return {"qemu": dict(zip(("major", "minor", "micro"), self.version, strict=True))}
             case "query-migrate-parameters":
                 return dict(self.parameters)
             case "query-migrate-capabilities":

@@ -30,8 +30,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 def command(journals: tuple[Path, ...], picture: Path | None, html: Path | None, as_json: bool) -> None:
     """Tell of each migration in the JOURNALs what came out, what it cost the guest, and why it was slowed.
 
-    `vmferry vm --journal` and `vmferry simulate --journal` write them; a file may hold several migrations. Ended by
-    .gz, it is unpacked.
+    The option --journal of `vmferry vm`, `migrate`, `watch` and `simulate` writes them. A file may hold several
+    migrations; ended by .gz, it is unpacked.
     """
     runs = list(_read_all(journals))
     title = "Migrations" if len(runs) > 1 else f"Migration {runs[0].label}"

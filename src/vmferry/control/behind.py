@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmferry.control.monitor import Monitor
+from vmferry.convergence.policy import Variant, find_variant
 from vmferry.errors import MonitorError
 
 
@@ -60,6 +61,15 @@ class Schema:
     def words(self, enum_type: str | None) -> tuple[str, ...]:
         """Return the words of an enum type; none if it is not one."""
         return tuple(self._entries.get(enum_type, {}).get("values", ()))
+
+
+def own_variant(version: Mapping[str, Any] | None) -> Variant:
+    """Return how a QEMU converges by itself, by its answer to `query-version`: since 9.2 it syncs within iterations."""
+    match version:
+        case {"qemu": {"major": int(major), "minor": int(minor)}} if (major, minor) >= (9, 2):
+            return find_variant("periodic-sync")
+        case _:
+            return find_variant("original")
 
 
 def _name(version: Mapping[str, Any] | None) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmferry.control.actuators import Vm, choose_throttle, hold_auto_converge
-from vmferry.control.behind import Behind
+from vmferry.control.behind import Behind, own_variant
 from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.guard import Guard
 from vmferry.control.interrupts import ignore_interrupts
@@ -222,11 +222,12 @@ def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, o
     """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")
+    effective = {**own_variant(monitor.execute("query-version")).settings, **parameters, **obeyed}
     recorder.start(
         total_bytes=int(monitor.execute("query-memory-size-summary").get("base-memory", 0)),
         vcpu_count=len(monitor.execute("query-cpus-fast")),
         auto_converge=bool(obeyed) or {"capability": "auto-converge", "state": True} in capabilities,
-        parameters={name: value for name, value in {**parameters, **obeyed}.items() if name in PARAMETERS},
+        parameters={name: value for name, value in effective.items() if name in PARAMETERS},
     )
     return parameters
 
