@@ -221,7 +221,6 @@ def test_a_journal_names_the_variant_that_was_at_work(
 @pytest.mark.parametrize(
     ("others", "complaint"),
     [
-        ({"uri": "tcp:\udcff:22"}, "is not an address: it is not UTF-8"),
         ({"window_ms": 49}, "a measurement lasts 50 ms to 60 s, not 49 ms"),
         ({"window_ms": 60_001}, "a measurement lasts 50 ms to 60 s"),
         ({"window_ms": 1000, "throttle_by": None, "variant": find_variant("original")}, "steered from outside"),

@@ -1,0 +1,57 @@
+"""`vmferry migrate`: what is refused, and how failures are told. It moves VMs in tests/end_to_end."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.qemu import qemu_without_guest
+
+pytestmark = pytest.mark.qemu
+AWKWARD = "unix:/nowhere/[/x] [fe80::1] [bold]" + "a" * 50
+STEERED = ("--variant", "background-sync+responsive-throttle")
+
+
+@pytest.fixture
+def monitor(tmp_path: Path) -> Iterator[Path]:
+    path = tmp_path / "qmp"
+    with qemu_without_guest(path):
+        yield path
+
+
+def migrate(monitor: Path, *words: str | bytes) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", str(monitor), *words]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return answer.returncode, answer.stdout, answer.stderr
+
+
+def test_the_reason_of_a_failure_is_one_line_as_it_is(monitor: Path) -> None:
+    code, out, errors = migrate(monitor, AWKWARD, "--deadline", "10min")
+    assert (code, out, errors.count("\n")) == (1, "", 1)
+    assert errors.startswith("vmferry: migration failed: ")
+    assert AWKWARD.removeprefix("unix:") in errors
+    assert "deadline: kept" in errors
+
+
+def test_a_journal_that_cannot_be_written_is_told_once(monitor: Path) -> None:
+    code, _, errors = migrate(monitor, AWKWARD, "--journal", "/dev/full")
+    assert (code, errors.count("/dev/full"), errors.count("Traceback")) == (1, 1, 0)
+    assert "migration failed" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ([b"tcp:\xff:22"], "is not UTF-8"),
+        (["unix:/x", "--throttle-by", "cgroup"], "a variant that has background sync"),
+        (["unix:/x", "--interval", "1s"], "a variant that has background sync"),
+        (["unix:/x", *STEERED, "--interval", "1h"], "a measurement lasts 50 ms to 60 s"),
+        (["unix:/x", "--verify"], "the VM refuses a parameter: Parameter 'verify' is unexpected"),
+    ],
+)
+def test_what_cannot_be_is_a_usage_error(monitor: Path, words: list[str | bytes], complaint: str) -> None:
+    code, out, errors = migrate(monitor, *words)
+    assert (code, out, errors.count("\n")) == (2, "", 1)
+    assert complaint in errors
