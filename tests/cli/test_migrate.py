@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.qemu import qemu_without_guest
+from vmferry.cli.progress import screen
 
 pytestmark = pytest.mark.qemu
 AWKWARD = "unix:/nowhere/[/x] [fe80::1] [bold]" + "a" * 50
@@ -33,6 +34,13 @@ def test_the_reason_of_a_failure_is_one_line_as_it_is(monitor: Path) -> None:
     assert errors.startswith("vmferry: migration failed: ")
     assert AWKWARD.removeprefix("unix:") in errors
     assert "deadline: kept" in errors
+
+
+def test_lines_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "[/x] " + "word " * 40
+    with screen(300, quiet=False) as (_, tell):
+        tell(line)
+    assert capsys.readouterr().err.strip() == line.strip()
 
 
 def test_a_journal_that_cannot_be_written_is_told_once(monitor: Path) -> None:

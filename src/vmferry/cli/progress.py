@@ -27,7 +27,7 @@ def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield (
             lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
-            lambda text: console.print(text, markup=False),
+            lambda text: console.print(text, markup=False, soft_wrap=True),
         )
 
 
