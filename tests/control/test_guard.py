@@ -76,6 +76,28 @@ def test_a_driver_that_is_killed_is_undone(tmp_path: Path, number: signal.Signal
     driver.stdout.close()
 
 
+def test_one_that_is_interrupted_while_it_starts_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Interrupted(subprocess.Popen[bytes]):
+        def __init__(self, *words: object, **options: object) -> None:
+            super().__init__(*words, **options)  # type: ignore[call-overload]
+            started.append(self)
+            self.stdout = InterruptedPipe(self.stdout)  # type: ignore[assignment]
+
+    class InterruptedPipe:
+        def __init__(self, pipe: object) -> None:
+            self.close = pipe.close  # type: ignore[attr-defined]
+
+        def readline(self) -> bytes:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess, "Popen", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Guard()
+    assert started[0].returncode == -signal.SIGKILL
+
+
 def test_nothing_more_is_changed_without_a_guard(tmp_path: Path) -> None:
     guard = Guard()
     guard._process.kill()

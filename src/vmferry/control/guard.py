@@ -39,10 +39,15 @@ class Guard:
         assert self._process.stdin
         assert self._process.stdout
         self._pipe = self._process.stdin
-        if self._process.stdout.readline() != b"ready\n":
+        try:
+            if self._process.stdout.readline() != b"ready\n":
+                raise HostError("the process that undoes the throttle if this one dies did not start")
+        except BaseException:
             self._process.kill()
             self._process.wait()
-            raise HostError("the process that undoes the throttle if this one dies did not start")
+            self._pipe.close()
+            self._process.stdout.close()
+            raise
 
     def will_write(self, path: Path, text: str) -> None:
         """Have `text` written to a file at the end."""
