@@ -56,7 +56,8 @@ def main() -> None:
     """Run the command line; errors are one line on stderr, exit code 2 for usage and 1 for failures."""
     # Whoever ends us politely, or closes our terminal, gets what Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGHUP, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
     try:
         _require_text(sys.argv[1:])
         vmferry()

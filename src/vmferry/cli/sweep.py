@@ -92,12 +92,12 @@ def _show(results: list[CaseResult], as_json: bool) -> None:
         return
     console = Console(highlight=False, markup=False)
     for (scenario, settings), cases in groupby(sorted(results, key=_order), key=lambda case: case.group[:2]):
-        table = compact_table("", "medians", "done", "total s", "down", "passes", "max", "sent", "lost")
+        table = compact_table("", "medians", "ok", "total s", "down", "passes", "max", "sent", "lost")
         table.title = Text.assemble((clean_text(scenario), "bold"), f" {clean_text(settings)}" if settings else "")
         for variant, repeats in groupby(cases, key=lambda case: case.variant):
             table.add_row(variant, *_medians(list(repeats)))
         console.print(table)
-    console.print("down: ms. max: throttle in %. sent: x memory size. lost: guest work in %.")
+    console.print("ok: completed, of all. down: ms. max: throttle in %. sent: x memory size. lost: guest work in %.")
     for result in results:
         if result.error:
             console.print(f"! {clean_text(' '.join(result.group))} seed {result.seed}: {clean_text(result.error)}")

@@ -13,7 +13,7 @@ from vmferry.control.monitor import Monitor
 from vmferry.control.steer import Steering
 from vmferry.errors import CommandError, HostError, MonitorError
 
-_STOP_POLL_S = 0.005
+_STOP_POLL_S = 0.01
 """How often to look whether the guest is being stopped; the downtime may be that much longer."""
 
 
