@@ -158,7 +158,7 @@ def begin_and_wait_before_switchover(source: VmProcess, uri: str, settings: Mapp
     while source.monitor.wait_event("MIGRATION", 60).data != {"status": "pre-switchover"}:
         pass
     assert source.monitor.execute("query-status") == {"running": False, "status": "finish-migrate"}
-    with pytest.raises(CommandError, match="being handed over"):
+    with pytest.raises(CommandError, match="Migration is not finalized yet"):
         source.monitor.execute("cont")
     written = source.progress()
     assert source.progress() == written

@@ -316,7 +316,7 @@ def test_another_guest_at_the_destination_is_refused() -> None:
     for there, reason in (
         (
             MemoryGuest(255, running=False),
-            "memory size differs: the source has 1048576, the destination has 1044480",
+            "memory size differs: the source has 1 MiB (1048576 bytes), the destination has 0.996 MiB (1044480 bytes)",
         ),
         (MemoryGuest(256, vcpu_count=2, running=False), "number of vCPUs differs"),
     ):
