@@ -129,7 +129,8 @@ def _scale(setting: DemoSetting) -> str:
 
 def _seed_table(runs: list[DemoRun]) -> Table:
     title = "\nThe patch series' table, on this machine"
-    table = compact_table(title, "variant", "total ms", "downtime ms", "iterations", "throttle")
+    table = compact_table(title, "variant", "total ms", "down ms", "passes", "max", "sent", "lost")
+    table.caption = "max: throttle in %. sent: x memory size. lost: guest work in %."
     for name in SEED_VARIANTS:
         for run in runs:
             if run.variant == name:
@@ -139,7 +140,9 @@ def _seed_table(runs: list[DemoRun]) -> Table:
                     str(last.elapsed_ms),
                     str(last.downtime_ms),
                     str(last.iteration_count),
-                    f"{run.result.max_throttle_percent} %",
+                    str(run.result.max_throttle_percent),
+                    f"{run.sent_per_memory:.2f}",
+                    f"{run.work_lost_percent:.0f}",
                 )
     return table
 

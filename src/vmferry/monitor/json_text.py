@@ -31,7 +31,7 @@ _LOW_SURROGATES = range(0xDC00, 0xE000)
 
 
 def parse_json(text: bytes) -> object:
-    """Return the value of a JSON text. Raises UsageError with QEMU's text."""
+    """Return the value of a JSON text that is not nested deeply. Raises UsageError with QEMU's text."""
     try:
         value = msgspec.json.decode(text)
         json.loads(text, object_pairs_hook=_distinct, parse_int=str, parse_float=str)

@@ -6,18 +6,22 @@ algorithm are divided by TIME_SCALE, and so is the pass: what is compared is the
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import msgspec
 
 from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import GuestError
+from vmferry.migration.journal import read_migration
+from vmferry.perf.journal_runs import run_series
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
 
 TIME_SCALE = 10
+_JOURNAL = "demo.journal"
 
 LOOPBACK_RATE = "1GB/s"
 """Only the last pages, for which the rate limit is lifted, go so fast."""
@@ -72,6 +76,11 @@ class DemoRun:
     """Pages whose content was checked at the destination."""
     speed_before_pages_per_s: float
     speed_after_pages_per_s: float
+    sent_per_memory: float
+    """Bytes sent as a multiple of the guest's memory."""
+    work_lost_vcpu_s: float
+    """Integral of the throttle over time and vCPUs."""
+    work_lost_percent: float
 
     @property
     def speed_ratio(self) -> float:
@@ -91,11 +100,11 @@ def run_demo(
             tell(name, "booting two VM processes")
             source, destination, uri = lab.start_pair(
                 ["--memory", f"{setting.memory_mib}M", "--cpus", str(setting.vcpu_count)],
-                ["--append", f"ramsize={setting.stress_mib}"],
+                ["--append", f"ramsize={setting.stress_mib}", "--journal", str(lab.directory / _JOURNAL)],
             )
             tell(name, "the guest writes all its memory for the first time")
             source.wait_for_passes(2)
-            yield _migrate(name, setting, source, destination, uri, watch, tell)
+            yield _migrate(name, setting, source, destination, uri, lab.directory / _JOURNAL, watch, tell)
 
 
 def _migrate(
@@ -104,6 +113,7 @@ def _migrate(
     source: VmProcess,
     destination: VmProcess,
     uri: str,
+    journal: Path,
     watch: Callable[[str, Progress], None],
     tell: Callable[[str, str], None],
 ) -> DemoRun:
@@ -116,7 +126,17 @@ def _migrate(
     progress = destination.check_memory()
     if progress.written_pages <= written_before:
         raise GuestError("the guest's counters did not go on from where they stood")
-    return DemoRun(name, result, progress.page_count, speed_before, destination.pages_per_s())
+    course = run_series(read_migration(journal).entries, name)
+    return DemoRun(
+        name,
+        result,
+        checked_pages=progress.page_count,
+        speed_before_pages_per_s=speed_before,
+        speed_after_pages_per_s=destination.pages_per_s(),
+        sent_per_memory=course.sent_per_memory,
+        work_lost_vcpu_s=course.work_lost_vcpu_s,
+        work_lost_percent=course.work_lost_percent,
+    )
 
 
 def simulate_demo(setting: DemoSetting, write_bytes_per_s: int = TYPICAL_WRITE_BYTES_PER_S) -> list[SimulationResult]:
