@@ -89,9 +89,11 @@ class VmProcess:
         return progress
 
     def wait_for_passes(self, passes: int, timeout_s: float = 60.0) -> None:
-        """Wait until every vCPU has walked its share that often. Raises GuestError when it takes too long."""
+        """Wait until every vCPU has walked its share that often. Raises GuestError if it crashes or takes too long."""
         deadline = time.monotonic() + timeout_s
         while self._passes() < passes:
+            if self.monitor.execute("query-status")["status"] == "internal-error":
+                raise GuestError(f"the guest of '{self.name}' crashed: {self.errors()}")
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest of '{self.name}' did not finish {passes} passes in {timeout_s} s")
             time.sleep(_POLL_INTERVAL_S)
