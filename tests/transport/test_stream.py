@@ -173,6 +173,18 @@ def test_a_unix_socket_is_for_its_user_only_and_replaces_a_dead_one(tmp_path: Pa
     listen(address).close()
 
 
+def test_a_host_that_vanishes_is_noticed_at_both_ends(tmp_path: Path) -> None:
+    for end in connected("tcp", tmp_path):
+        with end:
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            idle, interval, count = (
+                end.getsockopt(socket.IPPROTO_TCP, option)
+                for option in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
+            )
+            assert idle + interval * count <= 40
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 40_000
+
+
 def test_what_is_not_a_socket_is_not_replaced(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("data")
