@@ -130,7 +130,7 @@ def test_commit_is_the_last_frame(whole: Migration) -> None:
     assert len(Encoder().encode(Commit(run=True))) == COMMIT_FRAME_BYTES
 
 
-@pytest.mark.parametrize("cut", [0, 1, 15, 16, 30, 70, 71, 4000, 20_000, -200, -60, -34, -33])
+@pytest.mark.parametrize("cut", [0, 1, 15, 16, 30, 70, 71, 4000, 20_000, -200, -60, -34, -33, -18])
 def test_a_cut_on_the_way_there_before_commit_costs_nothing(whole: Migration, cut: int) -> None:
     migration = Migration(cut_forth=cut if cut >= 0 else whole.sent_bytes + cut)
     assert_one_owner(migration)
