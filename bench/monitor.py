@@ -22,6 +22,7 @@ POLLS_PER_S = 20
 _PAUSE_S = 0.01
 """Between two questions, so that they do not make up the load themselves."""
 _EVENT_TIMEOUT_S = 300.0
+_BYTES_PER_S = 512 << 20
 
 
 @click.command()
@@ -37,10 +38,13 @@ def main(output: Path | None, runs: int, questions: int, memory: int) -> None:
 
 
 def round_trips(samples: Samples, questions: int, memory: int) -> None:
-    """Time questions during an unlimited migration of a guest that rewrites half its memory for ever."""
+    """Time questions during a migration of a guest that rewrites half its memory for ever.
+
+    Without a rate limit it may take all the processor's time, and end in a moment in which the guest has none.
+    """
     with Lab() as lab:
         source, _, uri = ours("original").start_pair(lab, Load(memory + 64, 2, memory // 2))
-        set_up(source.monitor, {"max-bandwidth": 0, "downtime-limit": 0}, auto_converge=False)
+        set_up(source.monitor, {"max-bandwidth": _BYTES_PER_S, "downtime-limit": 0}, auto_converge=False)
         source.monitor.execute("migrate", {"uri": uri})
         while source.monitor.execute("query-migrate")["status"] != "active":
             time.sleep(_PAUSE_S)
