@@ -261,8 +261,7 @@ def test_a_source_that_dies_ends_the_destination(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
     source.monitor.execute("migrate", {"uri": uri})
-    while source.monitor.execute("query-migrate")["status"] != "active":
-        pass
+    wait_until(lambda: destination.monitor.execute("query-migrate").get("status") == "active")
     source.process.kill()
     assert destination.process.wait(10) == 1
     assert "incoming migration failed: " in destination.errors()
