@@ -1,33 +1,38 @@
 """The monitor while a migration is busy: how long it takes to answer, and what being asked costs the migration.
 
-python -m bench.monitor [--questions 1000] [--runs 10]
+python -m bench.monitor [--questions 1000] [--runs 100]
 """
 
+import math
+import socket
 import statistics
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import click
 
-from bench.peers import Load, cool_down, ours, warm_memory
+from bench.peers import Load, ours
 from bench.samples import Samples, recording
 from vmferry.control.drive import set_up
 from vmferry.control.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.wire.encoder import Encoder
+from vmferry.wire.messages import Accepted
 
 POLLS_PER_S = 20
 _PAUSE_S = 0.01
 """Between two questions, so that they do not make up the load themselves."""
-_EVENT_TIMEOUT_S = 300.0
+_SILENCE_S = 0.3
+_BUFFER_BYTES = 4 << 20
 _BYTES_PER_S = 512 << 20
 
 
 @click.command()
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
-@click.option("--runs", default=10, show_default=True, help="Pairs of migrations with and without a poller.")
+@click.option("--runs", default=100, show_default=True, help="Pairs of migrations with and without a poller.")
 @click.option("--questions", default=1000, show_default=True, help="Number of query-migrate to time.")
 @click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
 def main(output: Path | None, runs: int, questions: int, memory: int) -> None:
@@ -76,57 +81,74 @@ def _ask(monitor: QmpClient) -> float:
     return time_ms
 
 
-def poller_cost(samples: Samples, runs: int, memory: int) -> None:
-    """Migrate a paused guest with and without somebody who polls, in pairs whose order alternates."""
+def poller_cost(samples: Samples, pairs: int, memory: int) -> None:
+    """Migrate a paused guest with and without somebody who polls, in pairs whose order alternates.
+
+    The pages go to somebody who throws them away: taking them in is slower and varies more, and would hide the sender.
+    """
     costs = []
-    for number in range(runs):
-        order = (False, True) if number % 2 else (True, False)
-        gb_per_s = {polled: _throughput(memory, polled=polled) for polled in order}
-        for polled, value in gb_per_s.items():
-            samples.add("throughput", value, "GB/s", polled=polled, memory_mib=memory)
-        costs.append(1 - gb_per_s[True] / gb_per_s[False])
-    click.echo(f"cost of {POLLS_PER_S} polls a second: median {100 * statistics.median(costs):.1f} %", err=True)
-
-
-def _throughput(memory: int, *, polled: bool) -> float:
-    """Return the GB/s of one unlimited migration of a paused guest, which ends without being asked."""
-    cool_down()
     with Lab() as lab:
-        source, _, uri = ours("original").start_pair(lab, Load(memory + 64, 2, memory))
+        source = lab.start(
+            [*ours("original").command(Load(memory + 64, 2, memory)), "--append", f"ramsize={memory}"], "source"
+        )
+        source.wait_for_passes(1)
         source.monitor.execute("stop")
-        warm_memory(memory + 64)
         set_up(source.monitor, {"max-bandwidth": 0}, auto_converge=False)
-        events_on = [{"capability": "events", "state": True}]
-        source.monitor.execute("migrate-set-capabilities", {"capabilities": events_on})
-        with _poller(lab, source) if polled else nullcontext():
-            source.monitor.execute("migrate", {"uri": uri})
-            while (status := _next_status(source)) != "completed":
-                assert status in ("setup", "active", "device"), status
-        answer = source.monitor.execute("query-migrate")
-    return float(answer["ram"]["transferred"] / (answer["total-time"] - answer["setup-time"]) / 1e6)
+        for number in range(pairs):
+            order = (False, True) if number % 2 else (True, False)
+            gb_per_s = {polled: _throughput(lab, source, polled=polled) for polled in order}
+            for polled, value in gb_per_s.items():
+                samples.add("throughput", value, "GB/s", polled=polled, memory_mib=memory)
+            costs.append(1 - gb_per_s[True] / gb_per_s[False])
+    low, high = _confidence(costs)
+    click.echo(
+        f"cost of {POLLS_PER_S} polls a second: {100 * statistics.median(costs):.2f} % in the median of {pairs} pairs "
+        f"(95 % confidence: {100 * low:.2f} to {100 * high:.2f})",
+        err=True,
+    )
 
 
-def _next_status(vm: VmProcess) -> str:
-    return str(vm.monitor.wait_event("MIGRATION", _EVENT_TIMEOUT_S).data["status"])
+def _throughput(lab: Lab, source: VmProcess, *, polled: bool) -> float:
+    """Return the GB/s of a migration that is cancelled when all pages are sent."""
+    path = lab.directory / "sink"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(path))
+        listener.listen()
+        gb_per_s = pool.submit(_throw_away, listener)
+        source.monitor.execute("migrate", {"uri": f"unix:{path}"})
+        while not gb_per_s.done():
+            if polled:
+                source.monitor.execute("query-migrate")
+            time.sleep(1 / POLLS_PER_S)
+    path.unlink()
+    source.monitor.execute("migrate_cancel")
+    while source.monitor.execute("query-migrate")["status"] not in ("cancelled", "failed"):
+        time.sleep(_PAUSE_S)
+    return gb_per_s.result()
 
 
-@contextmanager
-def _poller(lab: Lab, vm: VmProcess) -> Iterator[None]:
-    """Ask query-migrate POLLS_PER_S times a second, on a connection of its own."""
-    ended = threading.Event()
+def _throw_away(listener: socket.socket) -> float:
+    """Accept a guest; return the GB/s at which its pages came, when none has come for a while."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.settimeout(_SILENCE_S)
+        buffer = bytearray(_BUFFER_BYTES)
+        connection.recv_into(buffer)
+        connection.sendall(Encoder().encode(Accepted()))
+        size = 0
+        start_ns = last_ns = time.monotonic_ns()
+        with suppress(TimeoutError):
+            while received := connection.recv_into(buffer):
+                size += received
+                last_ns = time.monotonic_ns()
+    return size / (last_ns - start_ns)
 
-    def poll() -> None:
-        with QmpClient.connect(f"unix:{lab.directory / vm.name}.qmp") as monitor:
-            while not ended.wait(1 / POLLS_PER_S):
-                monitor.execute("query-migrate")
 
-    thread = threading.Thread(target=poll)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
+def _confidence(values: Sequence[float]) -> tuple[float, float]:
+    """Return the bounds of the median by the sign test, at 95 %."""
+    skipped = max(0, int(len(values) / 2 - 0.98 * math.sqrt(len(values))))
+    ordered = sorted(values)
+    return ordered[skipped], ordered[-1 - skipped]
 
 
 if __name__ == "__main__":
