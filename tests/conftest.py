@@ -3,9 +3,14 @@
 import importlib.util
 import os
 import shutil
+import signal
 import stat
 
 import pytest
+
+# Under nohup, or in the background of a script, these are ignored, and what the tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def _missing(item: pytest.Item) -> str | None:

@@ -79,12 +79,14 @@ class _ClusterExecutor(Executor):
 
 
 def _settle(ours: Future[T], theirs: Any) -> None:
-    """Give one of our futures what became of dask's; dask cancels those of a connection that is lost."""
+    """Give one of our futures what became of dask's; dask cancels those of a connection that is lost, or tells it."""
+    from distributed.comm.core import CommClosedError
+
     if not ours.set_running_or_notify_cancel():
         return
     try:
         ours.set_result(theirs.result(timeout=_FETCH_TIMEOUT_S))
-    except (CancelledError, TimeoutError):
+    except (CancelledError, TimeoutError, CommClosedError):
         ours.set_exception(BrokenExecutor(_LOST))
     except Exception as error:
         ours.set_exception(error)
