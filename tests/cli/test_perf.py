@@ -52,7 +52,7 @@ def results(directory: Path, *total_times_ms: int, status: str = "completed") ->
 def test_the_scenarios_of_a_glob_are_listed() -> None:
     lines = perf("batch", "seed/*", "--list").output.splitlines()
     assert len(lines) == 9
-    assert lines[0] == "seed/original_2cpu_45M-of-2048M_60Mps_500ms"
+    assert lines[0] == "seed/original_2cpu_45MiB-of-2048MiB_60MiBps_500ms"
 
 
 def test_two_sets_are_compared(tmp_path: Path) -> None:
@@ -232,7 +232,7 @@ def test_no_bandwidth_needs_no_unit() -> None:
 @pytest.mark.xdist_group("kvm-timing")
 def test_a_batch_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     """Ctrl-C at a terminal reaches every process in its foreground, not only ours."""
-    pattern = "seed-quick/*_4M-*"
+    pattern = "seed-quick/*_4MiB-*"
     words = [sys.executable, "-m", "vmferry", "perf", "batch", pattern, "--repeats", "1", "--output", str(tmp_path)]
     ours, theirs = pty.openpty()
     with open(ours, "rb", buffering=0) as terminal:

@@ -158,4 +158,4 @@ def _busy(*, bandwidth_bytes_per_s: int = 125 * MIB, **settings: object) -> Perf
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes >> 20}M" if size_bytes % (1 << 20) == 0 else str(size_bytes)
+    return f"{size_bytes >> 20}MiB" if size_bytes % (1 << 20) == 0 else f"{size_bytes}B"
