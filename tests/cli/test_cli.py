@@ -37,6 +37,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["vm", "--uuid", "foo"], 2, "'foo' is not a UUID; write 32 hexadecimal digits"),
         (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
         (["vm", "--cpus", "0"], 2, "1<=x<=255"),
+        (["report", "/no\x1b[31m\nwhere"], 2, "cannot read the journal /no [31m where: No such file or directory\n"),
         (["vm", "--incoming", "defer", "--append", "x"], 2, "leave out --kernel and --append"),
     ],
 )
@@ -45,6 +46,7 @@ def test_what_cannot_be_is_one_clear_line(words: list[str], exit_code: int, comp
     assert answer.returncode == exit_code
     assert complaint in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert all(line.isprintable() for line in answer.stderr.splitlines())
     assert answer.stdout == ""
 
 

@@ -1,11 +1,13 @@
 """`vmferry perf` as its user sees it."""
 
 import fcntl
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from collections.abc import Callable
@@ -16,13 +18,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
 
+from tests.support.hostile import tampered
 from vmferry.cli.perf import batch, command
 from vmferry.cli.types import RATE_WITH_UNIT
+from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
 from vmferry.perf.compare import runs_needed
 from vmferry.perf.measure import GuestSample, Job, PerfRun
-from vmferry.perf.results import ResultSet
+from vmferry.perf.results import RUNS_FILE, ResultSet
 from vmferry.perf.scenarios import PerfScenario, find_scenarios
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
@@ -190,6 +195,32 @@ def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
     answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
     assert answer.exit_code == 1
     assert "it took too long" in answer.stdout
+
+
+RUN = msgspec.to_builtins(
+    PerfRun(
+        job=Job("run", PerfScenario(variant="original"), 0),
+        status="completed",
+        error="an error",
+        flags=["odd"],
+        total_time_ms=2000,
+        pages_per_s_before=1000.0,
+        samples=[GuestSample(0.0, [0, 0]), GuestSample(1.0, [100, 200])],
+        host={"cpus": "2"},
+    )
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(tampered(RUN))
+def test_any_record_is_shown_or_refused(record: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        (directory / RUNS_FILE).write_text("".join(f"{json.dumps(line)}\n" for line in (RUN, record)))
+        for words in (["report", name], ["report", name, "--html", directory / "page.html"], ["compare", name, name]):
+            answer = perf(*words)
+            assert answer.exception is None or isinstance(answer.exception, UsageError), answer.exception
+            assert all(line.isprintable() for line in answer.output.splitlines())
 
 
 def test_what_is_not_known_of_a_run_is_no_figure(tmp_path: Path) -> None:

@@ -2,12 +2,20 @@
 
 import gzip
 import json
+import tempfile
 from pathlib import Path
 
+import msgspec
 import pytest
+from click.testing import CliRunner
+from hypothesis import given, settings
 
 from tests.cli.test_cli import run
 from tests.perf.test_series import COURSE, journal
+from tests.support.hostile import tampered
+from vmferry.cli.replay import command as replay
+from vmferry.cli.report import command
+from vmferry.errors import VmferryError
 from vmferry.migration.journal import Entry, FileJournal
 
 
@@ -80,3 +88,23 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         assert answer.returncode == 2
         assert answer.stderr.startswith(f"vmferry: {complaint}")
         assert answer.stderr.count("\n") == 1
+
+
+LINES = {"lines": msgspec.to_builtins(journal(*COURSE))}
+
+
+@settings(max_examples=150, deadline=None)
+@given(tampered(LINES))
+def test_any_journal_is_told_or_refused(document: dict[str, object]) -> None:
+    lines = document["lines"]
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, "a.journal")
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in (lines if isinstance(lines, list) else ())))
+        for told, words in (
+            (command, ()),
+            (command, ("--html", f"{name}/page.html")),
+            (replay, ("--variant", "original")),
+        ):
+            answer = CliRunner().invoke(told, [str(path), *words])
+            assert answer.exception is None or isinstance(answer.exception, VmferryError), answer.exception
+            assert all(line.isprintable() for line in answer.output.splitlines())

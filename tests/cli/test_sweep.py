@@ -1,18 +1,22 @@
 """`vmferry sweep` as its user sees it."""
 
+import json
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import given, settings
 
+from tests.support.hostile import tampered
 from vmferry.cli.sweep import command
 from vmferry.errors import UsageError
-from vmferry.perf.sweep import Sweep, make_cases
-from vmferry.simulation.scenario import load_scenario
+from vmferry.perf.sweep import Sweep, make_cases, run_case
+from vmferry.simulation.scenario import load_scenario, parse_scenario
 
 SCENARIO = """
 name = "quick"
@@ -63,6 +67,21 @@ def test_an_interrupted_sweep_says_how_to_go_on(scenario: Path, tmp_path: Path) 
     done = len(output.read_text().splitlines())
     assert 0 < done < 3000
     assert len(Sweep(make_cases([load_scenario(scenario)], {}, (), 3000), output).missing) == 3000 - done
+
+
+RECORD = msgspec.to_builtins(run_case(make_cases([parse_scenario(SCENARIO.encode(), "quick")], {}, (), 1)[0]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(tampered(RECORD))
+def test_any_record_is_taken_or_refused(record: dict[str, object]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        scenario, output = Path(name, "quick.toml"), Path(name, "out.jsonl")
+        scenario.write_text(SCENARIO)
+        output.write_text(json.dumps(record) + "\n")
+        answer = sweep(scenario, "--output", output, "--jobs", 1)
+        assert answer.exit_code == 0 or isinstance(answer.exception, UsageError), answer.exception
+        assert all(line.isprintable() for line in answer.stdout.splitlines())
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,10 @@ def test_a_file_that_is_none_of_ours_is_refused_and_kept(tmp_path: Path, content
 
 
 def test_no_file_elsewhere_is_taken_for_a_journal(tmp_path: Path) -> None:
-    run = run_of(0, scenario=PerfScenario(variant="../../etc/passwd"))
-    with pytest.raises(UsageError, match="no label"):
-        run_entries(tmp_path, run)
+    line = msgspec.json.encode(run_of(0)).replace(b'"run"', b'"../../etc/passwd"')
+    (tmp_path / RUNS_FILE).write_bytes(line + b"\n")
+    with pytest.raises(UsageError, match=r"runs\.jsonl:1.*no label"):
+        read_runs(tmp_path)
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:

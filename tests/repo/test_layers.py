@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
 
 FLOORS = [
-    {"units", "errors"},
+    {"units", "errors", "bounds"},
     {"convergence", "memory", "wire"},
     {"migration"},
     {"guests", "transport", "simulation", "monitor"},

@@ -8,10 +8,9 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
-from rich.text import Text
 
 from vmferry.cli.simulate import print_results
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.control.drive import Progress
 from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
@@ -57,14 +56,14 @@ def _show_simulated(setting: DemoSetting, reason: str, as_json: bool) -> None:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
         return
-    console = Console(highlight=False)
-    console.print(f"[bold]Simulated[/], not a live migration: {reason}.\n{_scale(setting)}")
+    console = terminal()
+    console.print(bold("Simulated"), f", not a live migration: {reason}.\n{_scale(setting)}", sep="")
     print_results(console, results)
 
 
 def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:
-    screen = _Screen(Console(quiet=as_json))
-    screen.console.print(f"[bold]Live migration of a KVM guest[/]: {_scale(setting)}")
+    screen = _Screen(terminal(quiet=as_json))
+    screen.console.print(bold("Live migration of a KVM guest"), f": {_scale(setting)}", sep="")
     runs = []
     with screen.live:
         for _ in range(repeats):
@@ -116,7 +115,7 @@ class _Screen:
 def _lines(variant: str, *cells: str | ProgressBar) -> Group:
     figures = Table.grid(padding=(0, 2))
     figures.add_row("", *cells)
-    return Group(Text(variant, style="bold"), figures)
+    return Group(bold(variant), figures)
 
 
 def _scale(setting: DemoSetting) -> str:

@@ -74,5 +74,7 @@ def _require_text(words: list[str]) -> None:
 
 
 def _fail(error: VmferryError, exit_code: int) -> None:
-    click.echo(f"vmferry: {error}", err=True)
+    # A peer or a file may have worded it: no line may begin, and nothing be told to the terminal.
+    line = "".join(character if character.isprintable() else " " for character in str(error))
+    click.echo(f"vmferry: {line}", err=True)
     sys.exit(exit_code)

@@ -1,12 +1,13 @@
 """`vmferry perf`: measure migrations of real, busy guests, many of them, and compare them."""
 
+from functools import partial
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.perf_report import show_runs
+from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
@@ -120,16 +121,16 @@ def _measure_all(scenarios: list[tuple[str, PerfScenario]], repeats: int, output
         scenario.check()
     results = ResultSet(output)
     jobs = missing_jobs(scenarios, repeats, results)
-    log = Console(stderr=True, quiet=as_json, highlight=False)
-    log.print(f"{len(jobs)} runs to measure, {len(scenarios) * repeats - len(jobs)} are in {output} already")
+    log = partial(terminal(stderr=True, quiet=as_json).print, soft_wrap=True)
+    log(f"{len(jobs)} runs to measure, {len(scenarios) * repeats - len(jobs)} are in {output} already")
 
     def tell(job: Job) -> None:
-        log.print(f"{jobs.index(job) + 1}/{len(jobs)} {job.label}")
+        log(f"{jobs.index(job) + 1}/{len(jobs)} {job.label}")
 
     try:
         run_jobs(jobs, results, tell)
     except KeyboardInterrupt:
-        log.print(f"interrupted; the same command goes on, the {len(results.runs)} runs so far are in {output}")
+        log(f"interrupted; the same command goes on, the {len(results.runs)} runs so far are in {output}")
         return 130
     wanted = {(comparison, scenario.label) for comparison, scenario in scenarios}
     runs = [run for run in results.runs if (run.job.comparison, run.job.scenario.label) in wanted]

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.perf.compare import Comparison, compare, runs_needed
 from vmferry.perf.measure import PerfRun
@@ -51,9 +50,9 @@ def command(first: Path, second: Path, as_json: bool) -> None:
             }
             click.echo(msgspec.json.encode(msgspec.to_builtins(outcome) | facts))
         return
-    console = Console(highlight=False)
+    console = terminal()
     for scenario, group in groupby(rows, key=lambda row: row[0]):
-        table = compact_table(f"[bold]{scenario}[/]", "figure", "first", "second", "ratio", "p", "delta", "second is")
+        table = compact_table(bold(scenario), "figure", "first", "second", "ratio", "p", "delta", "second is")
         for _, figure, outcome in group:
             table.add_row(figure, *_comparison_cells(outcome))
         console.print(table)

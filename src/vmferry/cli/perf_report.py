@@ -7,14 +7,13 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from vmferry.cli.pictures import write_whole
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.perf.batch import troubles
-from vmferry.perf.journal_runs import run_series
+from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.page import Row, Section, page
 from vmferry.perf.results import read_runs, run_entries
@@ -76,7 +75,7 @@ def _page_row(run: PerfRun, told: Sequence[str]) -> Row:
 def _circumstances(runs: Iterable[PerfRun]) -> str:
     """Say on which hosts, and with which version, the runs were measured."""
     hosts = dict.fromkeys(
-        f"{host.get('cpus', '?')} CPUs, Linux {host.get('kernel', '?')}, vmferry {host.get('vmferry', '?')}"
+        clean_text(f"{host.get('cpus', '?')} CPUs, Linux {host.get('kernel', '?')}, vmferry {host.get('vmferry', '?')}")
         for host in (run.host for run in runs)
         if host
     )
@@ -95,10 +94,10 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
         for run in runs:
             click.echo(msgspec.json.encode(run))
         return
-    console = Console(highlight=False)
+    console = terminal()
     told = troubles(runs)
     for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
-        table = compact_table(f"[bold]{load}[/]", "variant", "total s", "down", "passes", "max", "lost", "before", "")
+        table = compact_table(bold(load), "variant", "total s", "down", "passes", "max", "lost", "before", "")
         shown = list(group)
         for run in shown:
             table.add_row(*_row(run), "!" if run.job.label in told else "")
@@ -108,7 +107,7 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
     console.print("down: ms. max: throttle in %. lost: guest work in %. before: 1000 pages/s written. !: see below.")
     for label, reasons in told.items():
         for reason in reasons:
-            console.print(f"! {label}: {reason}", markup=False)
+            console.print(f"! {label}: {reason}", soft_wrap=True)
 
 
 def _median_table(runs: Sequence[PerfRun]) -> Table:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from vmferry.cli.tables import bold, terminal
 from vmferry.control.drive import Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import MigrationError
@@ -22,12 +23,12 @@ Tell = Callable[[str], None]
 @contextmanager
 def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
     """Yield functions that show progress and that print a line above it."""
-    console = Console(stderr=True, quiet=quiet, highlight=False)
+    console = terminal(stderr=True, quiet=quiet)
     forecast = Forecast(downtime_limit_ms)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield (
             lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
-            lambda text: console.print(text, markup=False, soft_wrap=True),
+            lambda text: console.print(text, soft_wrap=True),
         )
 
 
@@ -35,7 +36,7 @@ def progress_view(progress: Progress, outlook: Outlook) -> Group:
     """Return the live view: how far it is, the figures, and a bar for the throttle."""
     first, second = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     first.add_row(
-        f"[bold]{progress.status}[/]",
+        bold(progress.status),
         f"{progress.elapsed_ms / 1000:.1f} s",
         f"{outlook.percent} %",
         _time_left(outlook),
@@ -63,7 +64,7 @@ def _time_left(outlook: Outlook) -> str:
 def show_result(result: Result) -> None:
     """Print the figures of a completed migration. Raises MigrationError with the reason of any other."""
     if result.completed:
-        Console().print(_figures(result))
+        terminal().print(_figures(result))
         return
     last = result.last
     what = f"migration {last.status}" + (f": {' '.join(last.error.split())}" if last.error else "")

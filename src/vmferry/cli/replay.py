@@ -7,12 +7,11 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.types import RATE
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
@@ -87,7 +86,7 @@ def command(
     unchanged = not changed_link and not changed_parameters
     remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(*runs) if unchanged else ())]
     click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
-    Console(highlight=False).print(_table(runs))
+    terminal().print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
         click.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
 

@@ -10,10 +10,9 @@ import msgspec
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
 from vmferry.cli.pictures import check_picture, write_picture, write_whole
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.perf.journal_runs import clean_text, run_series
@@ -85,7 +84,7 @@ def command(
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
     else:
-        print_results(Console(highlight=False), results)
+        print_results(terminal(), results)
 
 
 def _runs(
@@ -103,14 +102,14 @@ def print_results(console: Console, results: list[SimulationResult]) -> None:
     for result in results:
         if result.error:
             run = f"{result.scenario} {result.variant} seed {result.seed}"
-            console.print(Text(f"! {clean_text(run)}: {clean_text(result.error)}"))
+            console.print(f"! {clean_text(run)}: {clean_text(result.error)}", soft_wrap=True)
 
 
 def _result_table(results: list[SimulationResult]) -> Table:
     table = compact_table("", "variant", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for scenario, group in groupby(results, key=lambda result: result.scenario):
-        table.add_row(Text(clean_text(scenario), style="bold"))
+        table.add_row(bold(clean_text(scenario)))
         for result in group:
             table.add_row(
                 result.variant,
@@ -125,7 +124,7 @@ def _result_table(results: list[SimulationResult]) -> Table:
 
 
 def _show_seed_table(seeds: int, as_json: bool) -> None:
-    with Progress(console=Console(stderr=True), transient=True, disable=as_json) as bar:
+    with Progress(console=terminal(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("simulating", total=9 * seeds)
         cells = seed_cells(seeds, lambda: bar.advance(task))
     if as_json:
@@ -136,10 +135,10 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
     table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max", "lost")
     table.caption = "max: throttle in %. lost: guest work in %, simulated; nobody measured it."
     for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        table.add_row(f"[bold]ramsize {scenario.removeprefix('seed-')}[/]")
+        table.add_row(bold(f"ramsize {scenario.removeprefix('seed-')}"))
         for cell in group:
             table.add_row(*_seed_row(cell))
-    Console().print(table)
+    terminal().print(table)
 
 
 def _seed_row(cell: Cell) -> tuple[str, ...]:

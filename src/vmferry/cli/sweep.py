@@ -8,11 +8,10 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
-from vmferry.cli.tables import compact_table
+from vmferry.cli.tables import compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.perf.executors import cluster, local_pool
@@ -58,17 +57,17 @@ def command(
         raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
     cases = make_cases(load_scenarios(files), _grid(settings), variants, seeds)
     sweep = Sweep(cases, output)
-    log = Console(stderr=True, quiet=as_json, highlight=False, markup=False)
-    log.print(
-        f"{len(sweep.missing)} cases to simulate, {len(sweep.cases) - len(sweep.missing)} are in {output} already"
-    )
+    log = terminal(stderr=True, quiet=as_json)
+    there = len(sweep.cases) - len(sweep.missing)
+    log.print(f"{len(sweep.missing)} cases to simulate, {there} are in {output} already", soft_wrap=True)
     try:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=log, transient=True) as bar:
             task = bar.add_task("simulating", total=len(sweep.missing))
             executor = partial(cluster, scheduler) if scheduler else partial(local_pool, jobs)
             sweep.run(executor, lambda: bar.advance(task))
     except KeyboardInterrupt:
-        log.print(f"interrupted; the same command goes on, {len(sweep.results)} results so far are in {output}")
+        said = f"interrupted; the same command goes on, {len(sweep.results)} results so far are in {output}"
+        log.print(said, soft_wrap=True)
         context.exit(130)
     _show(sweep.results, as_json)
     context.exit(0 if all(result.result for result in sweep.results) else 1)
@@ -90,7 +89,7 @@ def _show(results: list[CaseResult], as_json: bool) -> None:
         for result in results:
             click.echo(msgspec.json.encode(result))
         return
-    console = Console(highlight=False, markup=False)
+    console = terminal()
     for (scenario, settings), cases in groupby(sorted(results, key=_order), key=lambda case: case.group[:2]):
         table = compact_table("", "medians", "ok", "total s", "down", "passes", "max", "sent", "lost")
         table.title = Text.assemble((clean_text(scenario), "bold"), f" {clean_text(settings)}" if settings else "")
@@ -100,7 +99,8 @@ def _show(results: list[CaseResult], as_json: bool) -> None:
     console.print("ok: completed, of all. down: ms. max: throttle in %. sent: x memory size. lost: guest work in %.")
     for result in results:
         if result.error:
-            console.print(f"! {clean_text(' '.join(result.group))} seed {result.seed}: {clean_text(result.error)}")
+            run = f"{' '.join(result.group)} seed {result.seed}"
+            console.print(f"! {clean_text(run)}: {clean_text(result.error)}", soft_wrap=True)
 
 
 def _order(case: CaseResult) -> tuple[str, str, int, int]:

@@ -1,9 +1,21 @@
-"""How tables of figures look in a terminal."""
+"""How figures look in a terminal."""
 
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 
-def compact_table(title: str, first: str, *others: str) -> Table:
+def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
+    """Return what prints; texts come out as they are, for they may come from anyone and have brackets in them."""
+    return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def bold(text: str) -> Text:
+    """Return a text that stands out."""
+    return Text(text, style="bold")
+
+
+def compact_table(title: str | Text, first: str, *others: str) -> Table:
     """Return an empty table that fits 80 columns: names on the left, figures on the right."""
     table = Table(title=title, title_justify="left", caption_justify="left", box=None, padding=(0, 1), pad_edge=False)
     table.add_column(first, no_wrap=True)

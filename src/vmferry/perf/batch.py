@@ -4,6 +4,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.measure import Job, PerfRun, measure
 from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario
@@ -43,7 +44,7 @@ def troubles(runs: Sequence[PerfRun]) -> dict[str, list[str]]:
     """
     uneven = _uneven_loads(runs)
     told = {run.job.label: [*run.flags, *uneven.get(run.job.label, ()), *filter(None, [run.error])] for run in runs}
-    return {label: reasons for label, reasons in told.items() if reasons}
+    return {label: [clean_text(reason) for reason in reasons] for label, reasons in told.items() if reasons}
 
 
 def _uneven_loads(runs: Sequence[PerfRun]) -> dict[str, list[str]]:

@@ -162,7 +162,7 @@ def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
 
 def _speeds(samples: Sequence[tuple[float, Sequence[int]]]) -> tuple[Series, ...]:
     steps = [(a, b) for a, b in pairwise(samples) if b[0] > a[0]]
-    vcpu_count = len(samples[0][1]) if samples else 0
+    vcpu_count = min((len(pages) for _, pages in samples), default=0)
     return tuple(
         _periods((a[0], b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps)
         for vcpu in range(vcpu_count)

@@ -6,13 +6,15 @@ word. A run whose load was not what it should have been says so in `flags`.
 
 import os
 import platform
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from vmferry import __version__
+from vmferry.bounds import Natural, Number
 from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
@@ -28,21 +30,26 @@ _MEASURE_S = 2.0
 _SLOWEST_VCPU_SHARE = 0.5
 _WAITING_SHARE_MAX = 0.25
 _REGAINED_SHARE_MIN = 0.7
+_LABEL = re.compile(r"[\w.+-]{1,200}", re.ASCII)
 
 
 class GuestSample(msgspec.Struct, frozen=True, array_like=True):
     """Pages that each vCPU has written up to a moment, in seconds since the migration began."""
 
-    time_s: float
-    written_pages: list[int]
+    time_s: Number
+    written_pages: list[Natural]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One repeat, counted from 0, of one scenario of a comparison."""
+    """One repeat, counted from 0, of one scenario of a comparison. Raises UsageError if it cannot name a file."""
 
     comparison: str
     scenario: PerfScenario
-    number: int
+    number: Natural
+
+    def __post_init__(self) -> None:
+        if not _LABEL.fullmatch(self.label):
+            raise UsageError(f"{self.label[:60]!r} is no label of a run")
 
     @property
     def label(self) -> str:
@@ -57,25 +64,25 @@ class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """
 
     job: Job
-    status: str
-    """`completed`, `cancelled`, `failed`, or `error` if it could not even be run."""
+    status: Annotated[str, msgspec.Meta(pattern="^(completed|cancelled|failed|error)$")]
+    """`error` if it could not even be run."""
     error: str = ""
     flags: list[str] = []
     """What was not as it should have been."""
-    total_time_ms: int = 0
-    downtime_ms: int = 0
-    iteration_count: int = 0
-    dirty_sync_count: int = 0
-    max_throttle_percent: int = 0
-    sent_bytes: int = 0
-    pages_per_s_before: float = 0.0
-    pages_per_s_after: float = 0.0
-    work_lost_percent: float = 0.0
+    total_time_ms: Natural = 0
+    downtime_ms: Natural = 0
+    iteration_count: Natural = 0
+    dirty_sync_count: Natural = 0
+    max_throttle_percent: Natural = 0
+    sent_bytes: Natural = 0
+    pages_per_s_before: Number = 0.0
+    pages_per_s_after: Number = 0.0
+    work_lost_percent: Number = 0.0
     """What the guest did during the migration is so much less than at its speed before."""
-    waiting_percent: float = 0.0
+    waiting_percent: Number = 0.0
     """Of the time that its vCPUs could have run before, so much they waited for a processor of the host."""
     samples: list[GuestSample] = []
-    started_at_s: float = 0.0
+    started_at_s: Number = 0.0
     host: dict[str, str] = {}
 
     @property

@@ -10,6 +10,7 @@ from itertools import product
 
 import msgspec
 
+from vmferry.bounds import Natural, Positive
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import UsageError
 from vmferry.migration.parameters import MigrationParameters
@@ -22,21 +23,25 @@ _HEADROOM_BYTES = 16 * MIB
 
 
 class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One guest and how it is migrated. Without a variant, auto-converge is off."""
+    """One guest and how it is migrated, by a variant that is known; without one, auto-converge is off."""
 
-    vcpu_count: int = 2
-    memory_bytes: int = 1024 * MIB
-    stress_bytes: int = 512 * MIB
+    vcpu_count: Positive = 2
+    memory_bytes: Positive = 1024 * MIB
+    stress_bytes: Natural = 512 * MIB
     """Rewritten for ever, by all vCPUs together."""
-    bandwidth_bytes_per_s: int = 0
+    bandwidth_bytes_per_s: Natural = 0
     """0 is no limit."""
-    downtime_limit_ms: int = 500
+    downtime_limit_ms: Natural = 500
     variant: str | None = None
-    throttle_step_percent: int = 10
-    time_scale: int = 1
+    throttle_step_percent: Natural = 10
+    time_scale: Natural = 1
     """The algorithm's constants of time are divided by this."""
-    max_iterations: int = 30
-    max_time_s: int = 300
+    max_iterations: Natural = 30
+    max_time_s: Natural = 300
+
+    def __post_init__(self) -> None:
+        if self.variant is not None:
+            find_variant(self.variant)
 
     @property
     def label(self) -> str:

@@ -99,8 +99,8 @@ class Sweep:
     def results(self) -> list[CaseResult]:
         """The results of these cases so far; of those that were tried again, the last."""
         latest = {record.key: record for record in self._file.records if record.key in self.cases}
-        # Another sweep may have come to the same case by other settings.
-        return [msgspec.structs.replace(latest[key], settings=self.cases[key].settings) for key in latest]
+        # Another sweep may have come to the same case by other settings, or anyone have written something else.
+        return [_done(self.cases[key], result=record.result, error=record.error) for key, record in latest.items()]
 
     def run(self, executor: Callable[[], AbstractContextManager[Executor]], tell: Callable[[], None]) -> None:
         """Simulate what is missing; `tell` is called after each. A case whose process died is recorded as failed."""

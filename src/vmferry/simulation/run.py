@@ -5,6 +5,7 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from vmferry.bounds import Natural, Number
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
@@ -32,18 +33,18 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     status: str
     error: str
-    total_time_ms: int
-    downtime_ms: int
-    iteration_count: int
-    dirty_sync_count: int
-    max_throttle_percent: int
-    sent_bytes: int
-    memory_bytes: int
-    sent_per_memory: float = 0.0
+    total_time_ms: Natural
+    downtime_ms: Natural
+    iteration_count: Natural
+    dirty_sync_count: Natural
+    max_throttle_percent: Natural
+    sent_bytes: Natural
+    memory_bytes: Natural
+    sent_per_memory: Number = 0.0
     """Bytes sent as a multiple of the guest's memory."""
-    work_lost_vcpu_s: float
+    work_lost_vcpu_s: Number
     """Integral of the throttle over time and vCPUs: what the guest was kept from doing."""
-    work_lost_percent: float
+    work_lost_percent: Number
     """The same as a share of what it would have done."""
     entries: list[Entry]
     """The journal."""
