@@ -1,9 +1,15 @@
-"""Types of the numbers in records, which may come from anyone: what is decoded is small enough to be reckoned with."""
+"""Bounds of what may come from anyone: numbers that can be reckoned with, text that can be shown."""
 
 from typing import Annotated
 
 import msgspec
 
+Integer = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
 Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+
+
+def one_line(text: str) -> str:
+    """Return text as it may be shown: on one line, and without what moves a terminal's cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)

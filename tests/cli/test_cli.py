@@ -37,7 +37,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["vm", "--uuid", "foo"], 2, "'foo' is not a UUID; write 32 hexadecimal digits"),
         (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
         (["vm", "--cpus", "0"], 2, "1<=x<=255"),
-        (["report", "/no\x1b[31m\nwhere"], 2, "cannot read the journal /no [31m where: No such file or directory\n"),
+        (["report", "/no\x1b[31m\nwhere"], 2, "cannot read the journal /no?[31m?where: No such file or directory\n"),
         (["vm", "--incoming", "defer", "--append", "x"], 2, "leave out --kernel and --append"),
     ],
 )

@@ -1,16 +1,21 @@
 """What is made of an order, in situations that a real QEMU cannot be brought into at will."""
 
+from contextlib import suppress
+
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.support.fake_qemu import FakeQemu, answer
-from vmferry.control import drive, order
+from tests.support.hostile import tampered
+from vmferry.control import actuators, drive, order
 from vmferry.control.actuators import Choice
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
-from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError
+from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import MemoryJournal
 from vmferry.perf.journal_runs import run_series
 
@@ -30,6 +35,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     now = [0]
     monkeypatch.setattr(order.time, "monotonic_ns", lambda: now[0])
     monkeypatch.setattr(drive, "POLL_INTERVAL_S", 0)
+    monkeypatch.setattr("vmferry.control.steered.POLL_INTERVAL_S", 0)
     return now
 
 
@@ -280,3 +286,28 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
     steered.pause()
     assert (asked, quota.released) == (["query-status"] * 3, 1)
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 0
+
+
+QUESTIONS = {
+    "query-migrate": answer(dirty_sync_count=2, transferred=1, remaining=1, total=1, mbps=1.0, dirty_pages_rate=1)
+    | {"cpu-throttle-percentage": 20, "downtime": 5, "downtime-parts": {"ram": 1.0}, "error-desc": "x"},
+    "query-dirty-rate": {"status": "measured", "dirty-rate": 1, "vcpu-dirty-rate": [{"id": 0, "dirty-rate": 1}]},
+    "query-kvm": {"enabled": True, "present": True},
+} | {
+    question: FakeQemu([]).execute(question)
+    for question in (
+        *("query-qmp-schema", "query-version", "query-migrate-parameters", "query-migrate-capabilities"),
+        *("query-cpus-fast", "query-status", "query-memory-size-summary"),
+    )
+}
+MEANS = st.sampled_from([*actuators.MEANS, None])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(tampered(QUESTIONS), MEANS)
+def test_any_monitor_is_understood_or_refused(clock: list[int], answers: dict[str, object], means: str | None) -> None:
+    qemu = FakeQemu([*COURSE, answers.pop("query-migrate", None), *COURSE, DONE])
+    qemu.instead = answers
+    limits = Limits(max_guest_loss_percent=90, max_throttle_percent=90, max_downtime_ms=100)
+    with suppress(VmferryError):
+        steered(qemu, clock, throttle_by=means, limits=limits, journal=MemoryJournal())

@@ -98,9 +98,9 @@ def test_tcp_works_too(vm: MemoryVm) -> None:
 def test_a_late_answer_is_not_taken_for_the_next_one(path: Path) -> None:
     late = b'{"return":"late","id":2}\n{"return":"in time","id":3}\n'
     with impostor(path, GREETING, NEGOTIATED, b"", late, hang_up=False), QmpClient.connect(str(path), 0.1) as client:
-        with pytest.raises(MonitorError, match="does not answer query-status"):
-            client.execute("query-status")
-        assert client.execute("query-status") == "in time"
+        with pytest.raises(MonitorError, match="does not answer query-name"):
+            client.execute("query-name")
+        assert client.execute("query-name") == "in time"
 
 
 def test_nobody_there(path: Path) -> None:
@@ -143,6 +143,13 @@ def test_what_greets_otherwise_is_no_monitor(path: Path, greeting: bytes) -> Non
 def test_answers_that_make_no_sense_are_an_error(path: Path, answer: bytes) -> None:
     with impostor(path, GREETING, answer), pytest.raises(MonitorError, match="no QMP monitor"):
         QmpClient.connect(str(path), 10)
+
+
+def test_an_answer_of_another_kind_is_an_error(path: Path) -> None:
+    with impostor(path, GREETING, NEGOTIATED, b'{"return":[{"thread-id":"x"}],"id":2}\n'):
+        client = QmpClient.connect(str(path), 10)
+        with client, pytest.raises(MonitorError, match=r"query-cpus-fast: Expected `int`, got `str`.*thread-id"):
+            client.execute("query-cpus-fast")
 
 
 def test_an_endless_line_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from vmferry.control.qmp_client import Event
-from vmferry.errors import CommandError
+from vmferry.control.qmp_client import Event, result_of
+from vmferry.errors import CommandError, MonitorError
 
 Answer = dict[str, Any]
 
@@ -18,7 +18,7 @@ class FakeQemu:
     where = "unix:/nowhere"
     peer_pid = None
 
-    def __init__(self, course: Iterable[Answer | BaseException], **parameters: object) -> None:
+    def __init__(self, course: Iterable[Any], **parameters: object) -> None:
         self.told: list[tuple[str, Mapping[str, object]]] = []
         """Commands that are no questions."""
         self.parameters: dict[str, object] = {
@@ -34,6 +34,8 @@ class FakeQemu:
         self.run_state = "running"
         self.during: Callable[[str], None] = lambda command: None
         """Called with every command before it is carried out."""
+        self.instead: dict[str, Any] = {}
+        """Answers to questions that are not those of a QEMU."""
         self._course: Iterator[Answer | BaseException] = iter(course)
         self._status: Answer | BaseException = {"status": "none"}
         self._migrating = False
@@ -44,10 +46,12 @@ class FakeQemu:
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         self.during(command)
+        if command in self.instead:
+            return checked(command, self.instead[command])
         if command == "query-migrate":
-            return self._query_migrate()
+            return checked(command, self._query_migrate())
         if command.startswith("query-"):
-            return self._query(command)
+            return checked(command, self._query(command))
         self.told.append((command, dict(arguments or {})))
         match command:
             case "calc-dirty-rate":
@@ -106,6 +110,14 @@ class FakeQemu:
             case "query-memory-size-summary":
                 return {"base-memory": 1 << 30}
         raise CommandError(f"The command {command} has not been found", "CommandNotFound")
+
+
+def checked(command: str, answer: Any) -> Any:
+    """Return an answer that could be one, as a real monitor's client does."""
+    try:
+        return result_of(command, {"return": answer})
+    except ValueError as error:
+        raise MonitorError(str(error)) from error
 
 
 def answer(status: str = "active", at_s: float = 0, **ram: object) -> Answer:

@@ -7,6 +7,7 @@ from importlib import import_module
 import click
 
 from vmferry import __version__
+from vmferry.bounds import one_line
 from vmferry.errors import UsageError, VmferryError
 
 _COMMANDS = {
@@ -74,7 +75,5 @@ def _require_text(words: list[str]) -> None:
 
 
 def _fail(error: VmferryError, exit_code: int) -> None:
-    # A peer or a file may have worded it: no line may begin, and nothing be told to the terminal.
-    line = "".join(character if character.isprintable() else " " for character in str(error))
-    click.echo(f"vmferry: {line}", err=True)
+    click.echo(f"vmferry: {one_line(str(error))}", err=True)  # a peer or a file may have worded it
     sys.exit(exit_code)

@@ -8,6 +8,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from vmferry.bounds import one_line
 from vmferry.cli.tables import bold, terminal
 from vmferry.control.drive import Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
@@ -28,7 +29,7 @@ def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell
     with Live(console=console, auto_refresh=False, transient=True) as live:
         yield (
             lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
-            lambda text: console.print(text, soft_wrap=True),
+            lambda text: console.print(one_line(text), soft_wrap=True),
         )
 
 
@@ -36,7 +37,7 @@ def progress_view(progress: Progress, outlook: Outlook) -> Group:
     """Return the live view: how far it is, the figures, and a bar for the throttle."""
     first, second = Table.grid(padding=(0, 2)), Table.grid(padding=(0, 2))
     first.add_row(
-        bold(progress.status),
+        bold(one_line(progress.status)),
         f"{progress.elapsed_ms / 1000:.1f} s",
         f"{outlook.percent} %",
         _time_left(outlook),

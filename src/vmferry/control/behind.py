@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
+from vmferry.control.answers import SchemaEntry
 from vmferry.control.monitor import Monitor
 from vmferry.convergence.policy import Variant, find_variant
 from vmferry.errors import MonitorError
@@ -43,24 +46,30 @@ class Behind:
         return "cpu-responsive-throttle" in self.parameters
 
 
+_NOTHING = SchemaEntry(name="", meta_type="")
+
+
 class Schema:
     """The answer to `query-qmp-schema`: which commands there are, with which arguments and words."""
 
-    def __init__(self, entries: list[dict[str, Any]]) -> None:
-        self._entries = {entry["name"]: entry for entry in entries}
+    def __init__(self, answer: object) -> None:
+        self._entries = {entry.name: entry for entry in msgspec.convert(answer, list[SchemaEntry])}
 
     def has_command(self, name: str) -> bool:
         """True if there is such a command."""
-        return self._entries.get(name, {}).get("meta-type") == "command"
+        return self._entry(name).meta_type == "command"
 
     def argument_types(self, command: str) -> dict[str, str]:
         """Return the names of a command's arguments and the names of their types; empty if there is no such command."""
-        arguments = self._entries.get(self._entries.get(command, {}).get("arg-type"), {})
-        return {member["name"]: member["type"] for member in arguments.get("members", [])}
+        arguments = self._entry(self._entry(command).arg_type)
+        return {member.name: member.type for member in arguments.members}
 
-    def words(self, enum_type: str | None) -> tuple[str, ...]:
+    def words(self, enum_type: str) -> tuple[str, ...]:
         """Return the words of an enum type; none if it is not one."""
-        return tuple(self._entries.get(enum_type, {}).get("values", ()))
+        return tuple(self._entry(enum_type).values)
+
+    def _entry(self, name: str) -> SchemaEntry:
+        return self._entries.get(name, _NOTHING)
 
 
 def own_variant(version: Mapping[str, Any] | None) -> Variant:

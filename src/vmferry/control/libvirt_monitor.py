@@ -82,9 +82,9 @@ class LibvirtMonitor:
         except libvirt.libvirtError as error:
             raise self._why_gone(command, error) from error
         try:
-            return result_of(msgspec.json.decode(answer, type=dict[str, Any]))
+            return result_of(command, msgspec.json.decode(answer, type=dict[str, Any]))
         except (msgspec.DecodeError, ValueError) as error:
-            raise MonitorError(f"what {self.where} answers is no QMP") from error
+            raise MonitorError(f"what {self.where} answers to {command} is no QMP: {error}") from error
 
     def take_events(self) -> list[Event]:
         """Return the events so far, and forget them."""

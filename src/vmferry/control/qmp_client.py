@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 
 import msgspec
 
+from vmferry.control.answers import check_answer
 from vmferry.errors import CommandError, MonitorError
 from vmferry.transport.uri import Address, UnixAddress, parse_uri
 
@@ -114,9 +115,9 @@ class QmpClient:
             # The answer to an earlier command comes late if waiting for it was interrupted.
             if message.get("id", self._last_id) == self._last_id:
                 try:
-                    return result_of(message)
-                except ValueError:
-                    raise self._babble() from None
+                    return result_of(command, message)
+                except ValueError as error:
+                    raise self._babble(f": its answer to {command}: {error}") from error
 
     def wait_event(self, name: str, timeout_s: float) -> Event:
         """Return the oldest event of that name not yet returned, and forget those before it.
@@ -169,8 +170,8 @@ class QmpClient:
         self._events.append(Event(event.event, event.data, event.timestamp.as_seconds()))
         return None
 
-    def _babble(self) -> MonitorError:
-        return MonitorError(f"what answers at {self.where} is no QMP monitor")
+    def _babble(self, reason: str = "") -> MonitorError:
+        return MonitorError(f"what answers at {self.where} is no QMP monitor{reason}")
 
     def _send(self, data: bytes, deadline: "_Deadline") -> None:
         with self._translated(deadline):
@@ -203,11 +204,12 @@ class QmpClient:
             raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
 
 
-def result_of(answer: Mapping[str, Any]) -> Any:
+def result_of(command: str, message: Mapping[str, Any]) -> Any:
     """Return what a command has returned. Raises CommandError if it was refused, and ValueError if it is no answer."""
-    if "return" in answer:
-        return answer["return"]
-    match answer.get("error"):
+    if "return" in message:
+        check_answer(command, message["return"])
+        return message["return"]
+    match message.get("error"):
         case {"class": str(error_class), "desc": str(text)}:
             raise CommandError(text, error_class)
         case _:

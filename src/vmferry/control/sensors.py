@@ -56,7 +56,7 @@ class DirtyRateSensor:
         types = behind.schema.argument_types("calc-dirty-rate")
         if not types:
             raise HostError(f"{behind.name} cannot measure its dirty rate; QEMU 5.2 and later can")
-        words = behind.schema.words(types.get("mode"))
+        words = behind.schema.words(types.get("mode", ""))
         usable = MODES if behind.kvm else MODES_WITHOUT_KVM
         self._modes = [mode for mode in usable if mode in words]
         """Those that have not been refused; none if there is no choice, and pages are sampled."""

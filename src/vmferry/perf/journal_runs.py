@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from vmferry.bounds import one_line
 from vmferry.errors import UsageError
 from vmferry.migration.events import (
     BandwidthWindow,
@@ -70,8 +71,8 @@ def run_series(
 
 
 def clean_text(text: str) -> str:
-    """Return text that may come from anyone as it may be shown: printable, on one line, and not too long."""
-    return "".join(c if c.isprintable() else "?" for c in text[:MAX_TEXT_CHARACTERS])
+    """Return text that may come from anyone as it may be shown in a table: on one line, and not too long."""
+    return one_line(text[:MAX_TEXT_CHARACTERS])
 
 
 class _Journal:

@@ -1,0 +1,112 @@
+"""What the answers of a monitor look like, as far as we read them.
+
+A monitor may be anybody's, also that of a QEMU whose guest has taken it over; what is read of it later needs no
+further check. Source: QEMU `qapi/migration.json`, `qapi/machine-target.json`, `qapi/introspect.json`.
+"""
+
+from typing import Annotated, Any
+
+import msgspec
+
+from vmferry.bounds import Integer, Number
+
+
+class _Answer(msgspec.Struct, rename="kebab"):
+    pass
+
+
+class _Ram(_Answer):
+    iteration_count: Integer = 0
+    dirty_sync_count: Integer = 0
+    remaining: Integer = 0
+    total: Integer = 0
+    transferred: Integer = 0
+    mbps: Number = 0.0
+    dirty_pages_rate: Integer = 0
+    page_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 4096
+
+
+class _MigrationInfo(_Answer):
+    status: str = "none"
+    total_time: Integer = 0
+    ram: _Ram = msgspec.field(default_factory=_Ram)
+    cpu_throttle_percentage: Integer = 0
+    downtime: Integer | None = None
+    downtime_parts: dict[str, Number] | None = None
+    error_desc: str | None = None
+
+
+class _Parameters(_Answer):
+    downtime_limit: Integer
+
+
+class _Capability(_Answer):
+    capability: str
+    state: bool
+
+
+class _Cpu(_Answer):
+    thread_id: Integer
+
+
+class _VcpuDirtyRate(_Answer):
+    id: Integer
+    dirty_rate: Integer
+
+
+class _DirtyRate(_Answer):
+    status: str
+    dirty_rate: Integer = 0
+    vcpu_dirty_rate: list[_VcpuDirtyRate] = []
+
+
+class _Kvm(_Answer):
+    enabled: bool
+
+
+class _Status(_Answer):
+    status: str
+
+
+class _Memory(_Answer):
+    base_memory: Integer
+
+
+class SchemaMember(_Answer):
+    """An argument of a command; other kinds of members lack one or the other."""
+
+    name: str = ""
+    type: str = ""
+
+
+class SchemaEntry(_Answer):
+    """A command, an event or a type; those of one kind lack what those of another have."""
+
+    name: str
+    meta_type: str
+    arg_type: str = ""
+    members: list[SchemaMember] = []
+    values: list[str] = []
+
+
+_ANSWERS: dict[str, Any] = {
+    "human-monitor-command": str,
+    "query-cpus-fast": Annotated[list[_Cpu], msgspec.Meta(min_length=1)],
+    "query-dirty-rate": _DirtyRate,
+    "query-kvm": _Kvm,
+    "query-memory-size-summary": _Memory,
+    "query-migrate": _MigrationInfo,
+    "query-migrate-capabilities": list[_Capability],
+    "query-migrate-parameters": _Parameters,
+    "query-qmp-schema": list[SchemaEntry],
+    "query-status": _Status,
+}
+
+
+def check_answer(command: str, answer: object) -> None:
+    """Raise ValueError if this cannot be the answer to the command, as far as we know it."""
+    if command in _ANSWERS:
+        try:
+            msgspec.convert(answer, _ANSWERS[command])
+        except msgspec.ValidationError as error:
+            raise ValueError(str(error)) from error
