@@ -6,8 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.support.wait import wait_until
 from vmferry.errors import HostError, UsageError
 from vmferry.perf import sweep as sweep_module
 from vmferry.perf.executors import cluster, local_pool
@@ -143,6 +145,14 @@ def test_a_failing_case_does_not_cost_the_others(tmp_path: Path, monkeypatch: py
     results = [run_case(case) for case in make_cases([QUICK], {}, (), None)]
     assert [result.error for result in results] == ["", "internal error: RuntimeError('a defect')"] * 2
     assert [result.result is None for result in results] == [False, True] * 2
+
+
+def test_an_interruption_does_not_wait_for_what_runs() -> None:
+    with suppress(KeyboardInterrupt), local_pool(1) as pool:
+        waiting = pool.submit(time.sleep, 1000)
+        wait_until(waiting.running)
+        raise KeyboardInterrupt
+    assert waiting.exception() is not None
 
 
 def test_a_process_that_dies_does_not_end_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from types import TracebackType
 from typing import Any, TypeVar
 
 from vmferry.errors import HostError, UsageError
@@ -26,7 +27,10 @@ def local_pool(processes: int | None = None) -> ProcessPoolExecutor:
 
 
 class _LocalPool(ProcessPoolExecutor):
-    """Ctrl-C reaches all processes at a terminal; the pool's, even while they start, leave it to their parent."""
+    """Ctrl-C reaches all processes at a terminal; the pool's, even while they start, leave it to their parent.
+
+    The parent ends them, whatever they are at.
+    """
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **keywords: Any) -> Future[T]:
         """Submit a call; processes started for it inherit that the signal is blocked."""
@@ -35,6 +39,18 @@ class _LocalPool(ProcessPoolExecutor):
             return super().submit(function, *arguments, **keywords)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what runs, but not after an error or an interruption.
+
+        Futures that were cancelled before trip over that (CPython's `_ExecutorManagerThread.terminate_broken`).
+        """
+        if error is not None:
+            for process in list(self._processes.values()):
+                process.terminate()
+        super().__exit__(kind, error, trace)
 
 
 @contextmanager

@@ -67,8 +67,8 @@ def simulate_cells(
     jobs = [(scenario, variant, seed) for scenario, variant in cells for seed in range(seeds)]
     runs = []
     with local_pool() as pool:
-        for run in pool.map(_simulate, *zip(*jobs, strict=True)):
-            runs.append(run)
+        for future in [pool.submit(_simulate, *job) for job in jobs]:
+            runs.append(future.result())
             progress()
     return [
         Cell(

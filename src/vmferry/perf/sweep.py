@@ -3,9 +3,9 @@
 import hashlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import msgspec
@@ -106,31 +106,27 @@ class Sweep:
         """Simulate what is missing; `tell` is called after each. A case whose process died is recorded as failed."""
         pending = deque(self.missing)
         while pending:
-            with executor() as pool, closing(_results(pool, pending)) as results:
-                for result in results:
+            with executor() as pool:
+                for result in _results(pool, pending):
                     self._file.add(result)
                     tell()
 
 
-def _results(pool: Executor, pending: deque[Case]) -> Generator[CaseResult, None, None]:
+def _results(pool: Executor, pending: deque[Case]) -> Iterator[CaseResult]:
     """Yield results as they come, until nothing is pending or the pool is broken by a process that died."""
     running: dict[Future[CaseResult], Case] = {}
-    try:
-        while True:
-            _submit(pool, pending, running)
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                case = running.pop(future)
-                try:
-                    yield future.result()
-                except BrokenExecutor as error:
-                    yield _failed(case, f"what simulated it is gone: {error}")
-                except Exception as error:  # such as that of a cluster whose workers have no vmferry
-                    yield _failed(case, f"it could not be simulated there: {error!r}")
-    finally:
-        for future in running:
-            future.cancel()
+    while True:
+        _submit(pool, pending, running)
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            case = running.pop(future)
+            try:
+                yield future.result()
+            except BrokenExecutor as error:
+                yield _failed(case, f"what simulated it is gone: {error}")
+            except Exception as error:  # such as that of a cluster whose workers have no vmferry
+                yield _failed(case, f"it could not be simulated there: {error!r}")
 
 
 def _submit(pool: Executor, pending: deque[Case], running: dict[Future[CaseResult], Case]) -> None:
