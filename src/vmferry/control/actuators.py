@@ -89,6 +89,8 @@ class DirtyLimitThrottle:
             raise HostError(f"{vm.behind.name} has no set-vcpu-dirty-limit; QEMU 7.1 and later have")
         self._vm = vm
         self._vcpu_count = len(vm.monitor.execute("query-cpus-fast"))
+        if not self._vcpu_count:
+            raise HostError("the VM has no vCPUs")
         vm.guard.will_send(vm.monitor.where, "cancel-vcpu-dirty-limit", {})
         try:
             # Far above what any guest does: a try that changes nothing.

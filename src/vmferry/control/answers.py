@@ -91,7 +91,7 @@ class SchemaEntry(_Answer):
 
 _ANSWERS: dict[str, Any] = {
     "human-monitor-command": str,
-    "query-cpus-fast": Annotated[list[_Cpu], msgspec.Meta(min_length=1)],
+    "query-cpus-fast": list[_Cpu],
     "query-dirty-rate": _DirtyRate,
     "query-kvm": _Kvm,
     "query-memory-size-summary": _Memory,

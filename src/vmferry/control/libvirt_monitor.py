@@ -60,7 +60,8 @@ class LibvirtMonitor:
     @property
     def peer_pid(self) -> int | None:
         """The domain's QEMU, if it is on this host; of another host's there is no process with its UUID here."""
-        thread_id = self.execute("query-cpus-fast")[0]["thread-id"]
+        cpus = self.execute("query-cpus-fast")
+        thread_id = cpus[0]["thread-id"] if cpus else 0
         try:
             words = (_PROC / str(thread_id) / "cmdline").read_bytes().split(b"\0")
         except OSError:

@@ -127,10 +127,13 @@ class _Journal:
         return None if start_s is None else (start_s, start_s + self.ended.downtime_ns / _NS_PER_S)
 
     def _check(self, entry: Entry) -> None:
-        numbers = {"time-ns": entry.time_ns} | msgspec.structs.asdict(entry.event)
-        if isinstance(entry.event, Ended):
-            numbers |= entry.event.downtime_parts_ns
-        for name, number in numbers.items():
+        event = entry.event
+        numbers: list[tuple[str, object]] = [("time-ns", entry.time_ns), *msgspec.structs.asdict(event).items()]
+        if isinstance(event, Ended):
+            numbers += event.downtime_parts_ns.items()
+        if isinstance(event, Started):
+            numbers += event.parameters.items()
+        for name, number in numbers:
             maximum = 100 if name.endswith("throttle_percent") else _MAX_NUMBER
             if isinstance(number, int) and not 0 <= number <= maximum:
                 where = f"{self.label}: no journal of a migration"
