@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
 
 FLOORS = [
-    {"units", "errors", "bounds"},
+    {"units", "errors", "bounds", "output"},
     {"convergence", "memory", "wire"},
     {"migration"},
     {"guests", "transport", "simulation", "monitor"},
