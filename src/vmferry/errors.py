@@ -4,6 +4,7 @@
     ├── UsageError          the user asked for something that cannot be (exit code 2)
     ├── HostError           this machine cannot do it: a device, a capability, an errno
     ├── GuestError          the guest image or the guest itself is at fault
+    ├── InterruptionError   somebody pressed Ctrl-C, or a signal asked to end (exit code 128 + its number)
     ├── MonitorError        the monitor of a VM cannot be reached, or does not speak QMP
     │   ├── CommandError    it refused a command
     │   └── VmLeftError     it is gone because the VM has migrated
@@ -38,6 +39,17 @@ class HostError(VmferryError):
 
 class GuestError(VmferryError):
     """The guest image cannot be booted, or the guest did something it must not."""
+
+
+class InterruptionError(VmferryError):
+    """Somebody interrupted a command; the text says what is true now.
+
+    `signal_number` is that of the signal that did it; SIGINT is Ctrl-C.
+    """
+
+    def __init__(self, text: str, signal_number: int) -> None:
+        super().__init__(text)
+        self.signal_number = signal_number
 
 
 class MonitorError(VmferryError):

@@ -87,7 +87,7 @@ def test_ctrl_c_cancels_and_the_vm_runs_on() -> None:
                 assert time.monotonic() < deadline
             driver.send_signal(signal.SIGINT)
             output, errors = driver.communicate(timeout=20)
-        assert driver.returncode == 1
+        assert driver.returncode == 130
         assert (output, errors) == ("", "vmferry: migration cancelled\n")
         assert source.monitor.execute("query-status")["running"]
 
@@ -97,5 +97,5 @@ def test_a_terminated_vm_ends_well() -> None:
     with Lab() as lab:
         vm = lab.start([*VM_COMMAND, "--memory", "64M"], "vm")
         vm.process.terminate()
-        assert vm.process.wait(10) == 0
-        assert vm.errors() == ""
+        assert vm.process.wait(10) == 128 + signal.SIGTERM
+        assert vm.errors() == "vmferry: the VM was ended by SIGTERM"

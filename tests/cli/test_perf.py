@@ -290,7 +290,7 @@ def test_no_vm_outlives_what_measures_it(tmp_path: Path, ending: signal.Signals)
     with subprocess.Popen(words, cwd=tmp_path, env=os.environ | {"TMPDIR": str(tmp_path)}) as measuring:
         _wait_until(lambda: len(_processes_of(tmp_path)) == 2)
         measuring.send_signal(ending)
-    assert measuring.returncode == (130 if ending != signal.SIGKILL else -signal.SIGKILL)
+    assert measuring.returncode == (128 + ending if ending != signal.SIGKILL else -signal.SIGKILL)
     _wait_until(lambda: not _processes_of(tmp_path))
 
 

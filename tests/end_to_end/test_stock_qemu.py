@@ -131,7 +131,7 @@ def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
         driver.send_signal(number)
         time.sleep(0.01)
     out, errors = driver.communicate()
-    assert driver.returncode == 1
+    assert driver.returncode == 130
     assert json.loads(out)["status"] == "cancelled", errors
     assert scene.at_home()
     source = scene.reconnect()

@@ -1,14 +1,16 @@
 """The `vmferry` command: each subcommand lives in a module of its own and is imported when called."""
 
-import signal
 import sys
 from importlib import import_module
+from typing import Any
 
 import click
 
 from vmferry import __version__
 from vmferry.bounds import one_line
-from vmferry.errors import UsageError, VmferryError
+from vmferry.cli.exit_codes import ExitCode, interrupted_by
+from vmferry.control.interrupts import raise_interruptions, signal_number_of
+from vmferry.errors import InterruptionError, UsageError, VmferryError
 
 _COMMANDS = {
     "demo": "vmferry.cli.demo",
@@ -38,6 +40,12 @@ class _LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:  # before click makes exit code 1 of it
+            raise InterruptionError("interrupted", signal_number_of(error)) from error
+
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vmferry")
@@ -54,18 +62,17 @@ def vmferry() -> None:
 
 
 def main() -> None:
-    """Run the command line; errors are one line on stderr, exit code 2 for usage and 1 for failures."""
-    # Whoever ends us politely, or closes our terminal, gets what Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as under nohup
-        signal.signal(signal.SIGHUP, signal.default_int_handler)
+    """Run the command line; errors are one line on stderr, and the exit code says of which kind (`ExitCode`)."""
+    raise_interruptions()
     try:
         _require_text(sys.argv[1:])
         vmferry()
     except UsageError as error:
-        _fail(error, 2)
+        _fail(error, ExitCode.USAGE)
+    except InterruptionError as error:
+        _fail(error, interrupted_by(error.signal_number))
     except VmferryError as error:
-        _fail(error, 1)
+        _fail(error, ExitCode.FAILED)
 
 
 def _require_text(words: list[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
@@ -15,13 +16,13 @@ from vmferry.cli.progress import screen, show_result
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
 from vmferry.control.drive import Result
-from vmferry.control.interrupts import interrupted_once
+from vmferry.control.interrupts import interrupted_once, signal_number_of
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
-from vmferry.errors import MigrationError, UsageError
+from vmferry.errors import InterruptionError, UsageError
 
 _NS_PER_MS = 1_000_000
 
@@ -103,7 +104,7 @@ def command(
         )
         result = carry_out(monitor, order, watch, tell)
     _report(result, as_json)
-    context.exit(0 if result.completed else 1)  # of JSON; else it has failed already
+    context.exit(_exit_code(result))
 
 
 @contextmanager
@@ -111,10 +112,15 @@ def _letting_go(attached: bool) -> Iterator[None]:
     """Say what became of a migration that was not for us to cancel: somebody else's, or one that had not begun."""
     try:
         yield
-    except KeyboardInterrupt:
-        if not attached:
-            raise MigrationError("interrupted before the migration began") from None
-        raise MigrationError("let go of the migration, which goes on by itself") from None
+    except KeyboardInterrupt as error:
+        what = "let go of the migration, which goes on by itself" if attached else "interrupted before it migrated"
+        raise InterruptionError(what, signal_number_of(error)) from None
+
+
+def _exit_code(result: Result) -> int:
+    if result.completed:
+        return ExitCode.DONE if all(verdict.kept for verdict in result.verdicts) else ExitCode.LIMIT_NOT_KEPT
+    return ExitCode.FAILED if result.interrupted_by is None else interrupted_by(result.interrupted_by)
 
 
 def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:

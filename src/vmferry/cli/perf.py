@@ -9,8 +9,9 @@ from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
+from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.policy import VARIANTS
-from vmferry.errors import UsageError
+from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.measure import Job
 from vmferry.perf.results import ResultSet
@@ -129,9 +130,9 @@ def _measure_all(scenarios: list[tuple[str, PerfScenario]], repeats: int, output
 
     try:
         run_jobs(jobs, results, tell)
-    except KeyboardInterrupt:
-        log(f"interrupted; the same command goes on, the {len(results.runs)} runs so far are in {output}")
-        return 130
+    except KeyboardInterrupt as error:
+        so_far = f"the {len(results.runs)} runs so far are in {output}"
+        raise InterruptionError(f"interrupted; the same command goes on, {so_far}", signal_number_of(error)) from error
     wanted = {(comparison, scenario.label) for comparison, scenario in scenarios}
     runs = [run for run in results.runs if (run.job.comparison, run.job.scenario.label) in wanted]
     show_runs(runs, as_json)

@@ -12,7 +12,7 @@ from vmferry.bounds import one_line
 from vmferry.cli.tables import bold, terminal
 from vmferry.control.drive import Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
-from vmferry.errors import MigrationError
+from vmferry.errors import InterruptionError, MigrationError
 from vmferry.units import format_duration, format_rate, format_size
 
 _NS_PER_MS = 1_000_000
@@ -63,13 +63,17 @@ def _time_left(outlook: Outlook) -> str:
 
 
 def show_result(result: Result) -> None:
-    """Print the figures of a completed migration. Raises MigrationError with the reason of any other."""
+    """Print the figures of a completed migration.
+
+    Raises MigrationError with the reason of any other, and InterruptionError if a signal cancelled it.
+    """
     if result.completed:
         terminal().print(_figures(result))
         return
     last = result.last
     what = f"migration {last.status}" + (f": {' '.join(last.error.split())}" if last.error else "")
-    raise MigrationError("; ".join([what, *(f"{verdict.limit}: {_kept(verdict)}" for verdict in result.verdicts)]))
+    text = "; ".join([what, *(f"{verdict.limit}: {_kept(verdict)}" for verdict in result.verdicts)])
+    raise MigrationError(text) if result.interrupted_by is None else InterruptionError(text, result.interrupted_by)
 
 
 def _figures(result: Result) -> Table:

@@ -12,8 +12,9 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from vmferry.cli.tables import compact_table, terminal
+from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.policy import VARIANTS
-from vmferry.errors import UsageError
+from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.executors import cluster, local_pool
 from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.sweep import CaseResult, Sweep, make_cases
@@ -65,10 +66,9 @@ def command(
             task = bar.add_task("simulating", total=len(sweep.missing))
             executor = partial(cluster, scheduler) if scheduler else partial(local_pool, jobs)
             sweep.run(executor, lambda: bar.advance(task))
-    except KeyboardInterrupt:
-        said = f"interrupted; the same command goes on, {len(sweep.results)} results so far are in {output}"
-        log.print(said, soft_wrap=True)
-        context.exit(130)
+    except KeyboardInterrupt as error:
+        so_far = f"{len(sweep.results)} results so far are in {output}"
+        raise InterruptionError(f"interrupted; the same command goes on, {so_far}", signal_number_of(error)) from error
     _show(sweep.results, as_json)
     context.exit(0 if all(result.result for result in sweep.results) else 1)
 

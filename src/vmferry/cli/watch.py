@@ -9,10 +9,11 @@ from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.progress import screen, show_result
 from vmferry.control.drive import POLL_INTERVAL_S, Progress, ask, follow
+from vmferry.control.interrupts import signal_number_of
 from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import start_recording
 from vmferry.control.recorder import Recorder
-from vmferry.errors import MigrationError, UsageError
+from vmferry.errors import InterruptionError, UsageError
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -37,8 +38,8 @@ def command(address: str, wait: bool, journal: Path | None) -> None:
 
             try:
                 result = follow(monitor, observe, interrupted=None)
-            except KeyboardInterrupt:
-                raise MigrationError("stopped watching; the migration goes on") from None
+            except KeyboardInterrupt as error:
+                raise InterruptionError("stopped watching; the migration goes on", signal_number_of(error)) from None
         recorder.end(result)
     show_result(result)
 

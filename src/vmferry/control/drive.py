@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vmferry.control.interrupts import signal_number_of
 from vmferry.control.monitor import Monitor
 from vmferry.errors import MigrationError, VmLeftError
 
@@ -97,6 +98,8 @@ class Result:
     """The means by which the guest was to be slowed from outside; None if that was not for us."""
     throttle_reasons: tuple[str, ...] = ()
     """Why not by a means that comes before it."""
+    interrupted_by: int | None = None
+    """The number of the signal that cancelled it; None if none did."""
 
     @property
     def completed(self) -> bool:
@@ -153,6 +156,7 @@ def follow(
     from before. Raises MigrationError if it does not end although it was cancelled.
     """
     max_throttle_percent = 0
+    interrupted_by = None
     progress = Progress.from_qmp({})
     begun = False
     end_s = time.monotonic() + CANCEL_TIMEOUT_S if cancelled else None
@@ -165,15 +169,16 @@ def follow(
                 if end_s and progress.status == "none":
                     progress = replace(progress, status="cancelled")  # before it had begun
                 if progress.ended:
-                    return Result(progress, max_throttle_percent)
+                    return Result(progress, max_throttle_percent, interrupted_by=interrupted_by)
                 if end_s and time.monotonic() > end_s:
                     raise MigrationError(f"the migration was cancelled, but is still '{progress.status}'")
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except VmLeftError:
             return Result(replace(progress, status="completed"), max_throttle_percent)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as error:
             if interrupted is None:
                 raise
+            interrupted_by = signal_number_of(error)
             if interrupted():
                 end_s = time.monotonic() + CANCEL_TIMEOUT_S
 

@@ -7,6 +7,7 @@ word. A run whose load was not what it should have been says so in `flags`.
 import os
 import platform
 import re
+import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ import msgspec
 from vmferry import __version__
 from vmferry.bounds import Natural, Number
 from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.control.interrupts import Interruption
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
@@ -169,7 +171,7 @@ class _Measurement:
         result = drive(source.monitor, uri, lambda progress: self._watch(source, progress))
         self._sample(destination if result.completed else source)
         if result.last.status == "cancelled" and not self._limit_hit:
-            raise KeyboardInterrupt  # it was the user who cancelled, not we
+            raise Interruption(result.interrupted_by or signal.SIGINT)  # it was the user who cancelled, not we
         first, last = self.samples[0], self.samples[-1]
         possible = pages_per_s_before * (last.time_s - first.time_s)
         return result, 1 - (sum(last.written_pages) - sum(first.written_pages)) / possible

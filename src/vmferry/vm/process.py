@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from vmferry.errors import GuestError, UsageError
+from vmferry.errors import GuestError, InterruptionError, UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
 from vmferry.migration.ports import Journal
@@ -89,8 +89,9 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     if config.incoming and config.incoming != "defer":
         vm.migrate_incoming(config.incoming)
     monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]
+    signals: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, vm.quit)
+        loop.add_signal_handler(number, _note_and_quit, number, signals, vm)
     for monitor in monitors:
         await monitor.start()
     if config.kernel and not config.start_paused:
@@ -99,7 +100,14 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     vm.end_threads(_MIGRATION_END_TIMEOUT_S)
     for monitor in monitors:
         await monitor.close()
+    if signals:
+        raise InterruptionError(f"the VM was ended by {signals[0].name}", signals[0])
     return exit_code
+
+
+def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: Vm) -> None:
+    noted.append(number)
+    vm.quit()
 
 
 def log(text: str) -> None:

@@ -1,0 +1,57 @@
+"""Whatever is interrupted says so in one line, and by the exit code that shells have for the signal."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from tests.support.qemu import qemu_without_guest
+from tests.support.wait import wait_until
+from vmferry.cli import main
+from vmferry.control.interrupts import Interruption
+
+VMFERRY = (sys.executable, "-m", "vmferry")
+SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("name", list(main._COMMANDS))
+def test_every_command_tells_an_interruption(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, number: int
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt if number == signal.SIGINT else Interruption(number)
+
+    monkeypatch.setattr(main._LazyGroup, "get_command", lambda *_: click.Command(name, callback=interrupted))
+    monkeypatch.setattr(main, "raise_interruptions", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["vmferry", name])
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == "vmferry: interrupted\n"
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("words", [("watch", "--wait", "--qmp"), ("monitor",)])
+def test_what_waits_can_be_interrupted(tmp_path: Path, words: tuple[str, ...], number: int) -> None:
+    path = tmp_path / "qmp"
+    with (
+        qemu_without_guest(path),
+        subprocess.Popen(
+            [*VMFERRY, *words, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as command,
+    ):
+        wait_until(lambda: any(os.readlink(fd).startswith("socket:") for fd in descriptors(command.pid)))
+        command.send_signal(number)
+        assert command.stderr
+        errors = command.stderr.read()
+    assert (command.returncode, errors) == (128 + number, "vmferry: interrupted\n")
+
+
+def descriptors(pid: int) -> list[Path]:
+    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
