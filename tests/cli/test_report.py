@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+import stat
 import tempfile
 from pathlib import Path
 
@@ -72,6 +74,26 @@ def test_page_and_picture_instead_of_the_text(tmp_path: Path) -> None:
     assert len(report(path, "--picture", str(picture), "--html", str(page)).splitlines()) == 1
     assert picture.read_text().endswith("</svg>\n")
     assert "<h1>Migration a.journal: background-sync</h1>" in page.read_text()
+
+
+def test_a_journal_that_is_cut_off_in_its_last_line_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "torn"
+    write(path, journal(*COURSE))
+    path.write_bytes(path.read_bytes()[:-37])
+    answer = run("report", str(path))
+    assert answer.returncode == 0
+    assert answer.stderr == f"vmferry: {path}: its last line, number {len(COURSE)}, is cut off and left out\n"
+    assert "the journal ends before the migration does" in " ".join(answer.stdout.split())
+
+
+def test_pages_and_pictures_may_be_read_by_others_but_not_written(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.journal", journal(*COURSE))
+    umask = os.umask(0)
+    try:
+        report(path, "--picture", str(tmp_path / "a.svg"), "--html", str(tmp_path / "a.html"))
+    finally:
+        os.umask(umask)
+    assert {stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.svg", "a.html")} == {0o644}
 
 
 def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from vmferry.migration.status import MigrationStatus as Status
 from vmferry.perf.figure import make_figure
 from vmferry.perf.journal_runs import run_series
 from vmferry.perf.page import MAX_PAGE_BYTES, Row, Section, page
-from vmferry.perf.panels import COLOURS, linear_ticks, size_axis
+from vmferry.perf.panels import COLOURS, colour_of_labels, linear_ticks, size_axis
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import RESULT_COLUMNS, configuration, verdict
 from vmferry.perf.svg import picture
@@ -92,6 +92,18 @@ def test_a_page_has_every_run_in_its_table_and_every_panel_in_its_figure() -> No
         assert {line["line"]["color"] for line in lines if line["name"] == "original"} == {COLOURS[0]}
     for run in simulated_runs():
         assert all(column(run) in text for column in RESULT_COLUMNS.values())
+
+
+def test_a_variant_has_its_colour_on_every_page() -> None:
+    by_variant = {run.variant: run for run in simulated_runs()}
+    alone = {name: colour_of_labels([run])[run.label] for name, run in by_variant.items()}
+    assert len(set(alone.values())) == 4
+    recorded = replace(by_variant["background-sync"], label="recorded")
+    of_a_journal = replace(by_variant["original"], label="a.journal: original")
+    page_of_all = colour_of_labels([recorded, of_a_journal, *by_variant.values()])
+    assert {name: page_of_all[name] for name in by_variant} == alone
+    assert not {page_of_all["recorded"], page_of_all["a.journal: original"]} & set(alone.values())
+    assert colour_of_labels([of_a_journal]) == {"a.journal: original": alone["original"]}
 
 
 def test_a_page_of_many_runs_is_not_larger_than_allowed() -> None:

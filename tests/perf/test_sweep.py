@@ -1,8 +1,10 @@
 """Sweeps on real processes and a real cluster: all cases, whatever happens to some of them."""
 
+import importlib
 import itertools
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +18,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+import vmferry
 from tests.support.wait import wait_until
+from vmferry.convergence import policy as policy_module
 from vmferry.errors import HostError, UsageError
+from vmferry.perf import code as code_module
 from vmferry.perf import sweep as sweep_module
+from vmferry.perf.code import own_code
 from vmferry.perf.executors import cluster, local_pool
 from vmferry.perf.sweep import Case, CaseResult, Sweep, make_cases, run_case
 from vmferry.simulation.scenario import Scenario, parse_scenario
@@ -102,6 +108,43 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
     swept(tmp_path / "out.jsonl", cases=make_cases([QUICK], {}, (), None))
     changed = QUICK.with_settings({"guest.vcpus": "1"})
     assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
+
+
+POLICY = """
+from vmferry.convergence.policy import AutoConverge, register_policy
+
+class Edited(AutoConverge):
+    pass
+
+register_policy("{name}", Edited)
+"""
+
+
+def test_an_edited_policy_makes_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(policy_module, "_POLICIES", dict(policy_module._POLICIES))
+    keys = []
+    for name, more in (("before", ""), ("after", "    # edited\n")):
+        (tmp_path / f"policy_{name}.py").write_text(POLICY.format(name="edited") + more)
+        importlib.import_module(f"policy_{name}")
+        [case] = make_cases([QUICK], {"parameters.convergence-policy": ["edited"]}, ("original",), 1)
+        keys.append(case.key)
+        del policy_module._POLICIES["edited"]
+    assert keys[0] != keys[1]
+
+
+def test_edited_code_of_the_engine_makes_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [case] = make_cases([QUICK], {}, ("original",), 1)
+    before = case.key
+    shutil.copytree(Path(vmferry.__file__).parent, tmp_path / "copy")
+    monkeypatch.setattr(code_module, "files", lambda package: tmp_path / "copy")
+    own_code.cache_clear()
+    assert case.key == before
+    with (tmp_path / "copy" / "convergence" / "criteria.py").open("a") as file:
+        file.write("# edited\n")
+    own_code.cache_clear()
+    assert case.key != before
+    own_code.cache_clear()
 
 
 def test_a_case_is_the_same_whatever_others_its_scenario_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:

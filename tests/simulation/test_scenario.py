@@ -77,6 +77,37 @@ def test_what_is_wrong_is_named(old: str, new: str, complaint: str) -> None:
         parse_scenario(GOOD.replace(old, new).encode(), "here")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "allowed"),
+    [
+        ('"sweep"', '"dance"', "there are: hot-cold, idle, sweep, trace, uniform$"),
+        (
+            '"sweep"',
+            '"sweep", colour = "red"',
+            "there are: pattern, memory, write-rate, .*, journal$",
+        ),
+        ('rate = "1Gbit/s"', 'rate = "1Gbit/s", speed = 1', "there are: rate, share, latency, jitter, "),
+        ('name = "x"', 'name = "x"\nseed = 1', "there are: name, guest, link, parameters, limits, variants, seeds$"),
+        (
+            'name = "x"',
+            'name = "x"\nparameters.downtime = 1',
+            "there are: throttle-trigger-threshold, .*verify",
+        ),
+        ('name = "x"', 'name = "x"\nparameters.background-sync = "on"', "there are: off, preserve, merge$"),
+        ('name = "x"', 'name = "x"\nvariants = ["new"]', "there are: original, background-sync, "),
+    ],
+)
+def test_what_is_allowed_instead_is_listed(old: str, new: str, allowed: str) -> None:
+    with pytest.raises(UsageError, match=f"^here: .*{allowed}"):
+        parse_scenario(GOOD.replace(old, new, 1).encode(), "here")
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").write_text(GOOD)
+    assert load_scenario(str(tmp_path / "good.toml")) == load_scenario(tmp_path / "good.toml")
+    assert load_scenario("seed-3000").name == "seed-3000MB"
+
+
 def test_a_good_one_is_read(tmp_path: Path) -> None:
     (tmp_path / "good.toml").write_text(GOOD)
     assert load_scenario(tmp_path / "good.toml").page_count() == 1 << 18
@@ -132,6 +163,8 @@ def test_different_scenarios_of_one_name_are_refused(tmp_path: Path) -> None:
         ({"load.zipf-exponent": "inf"}, "zipf-exponent is inf"),
         ({"load.write-rate": "9" * 5000}, "is not a rate"),
         ({"limits.max-iterations": "0"}, "max-iterations is 0"),
+        ({"load.speed": "1"}, "of 'load' there are: pattern, memory, write-rate"),
+        ({"lnk.rate": "1"}, "sections: guest, load, link, parameters, limits"),
         ({"load.pattern": "trace"}, r"guest.loads\[0\].pattern"),
     ],
 )

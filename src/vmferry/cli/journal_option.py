@@ -6,21 +6,22 @@ from pathlib import Path
 
 import click
 
+from vmferry.cli.tables import warn
 from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
 from vmferry.migration.ports import Journal
 
 journal_option = click.option(
     "--journal",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Record the migration in this file, as it is seen from outside.",
+    help="Record the migration in this file; a journal that is there is continued.",
 )
 
 
 @contextmanager
 def open_journal(path: Path | None) -> Iterator[Journal]:
-    """Yield a journal that writes to a new file as long as it can, or to nowhere. Raises UsageError for no file."""
+    """Yield a journal that writes to a file as long as it can, or to nowhere. Raises UsageError for no file."""
     if path is None:
         yield TeeJournal([])
         return
     with FileJournal(path) as journal:
-        yield ForgivingJournal(journal, lambda text: click.echo(f"vmferry: {text}", err=True))
+        yield ForgivingJournal(journal, warn)

@@ -17,7 +17,7 @@ from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.page import Row, Section, page
 from vmferry.perf.results import read_runs, run_entries
-from vmferry.perf.series import RunSeries
+from vmferry.perf.series import NO_AUTO_CONVERGE, RunSeries
 from vmferry.perf.summary import verdict
 from vmferry.units import format_duration
 
@@ -137,7 +137,7 @@ def _completed(runs: Iterable[PerfRun]) -> Iterator[tuple[str, list[PerfRun]]]:
 
 
 def _variant(run: PerfRun) -> str:
-    return run.job.scenario.variant or "no auto-converge"
+    return run.job.scenario.variant or NO_AUTO_CONVERGE
 
 
 def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:

@@ -8,6 +8,7 @@ import click
 
 from vmferry.errors import UsageError
 from vmferry.perf.page import Section, page
+from vmferry.perf.record_file import open_public
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import verdict
 from vmferry.perf.svg import picture
@@ -32,11 +33,15 @@ def write_picture(path: Path, title: str, runs: Sequence[RunSeries]) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is there whole or not at all. Raises UsageError if it cannot be written."""
+    """Write a file that others may read, so that it is there whole or not at all.
+
+    Raises UsageError if it cannot be written.
+    """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         try:
-            part.write_text(text, encoding="utf-8")
+            with open(part, "w", encoding="utf-8", opener=open_public) as file:
+                file.write(text)
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)

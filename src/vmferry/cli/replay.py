@@ -11,7 +11,7 @@ from rich.table import Table
 
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
-from vmferry.cli.tables import compact_table, terminal
+from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.cli.types import RATE
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
@@ -62,7 +62,7 @@ def command(
     """
     if rate == 0:
         raise UsageError("--rate is 0; give a rate such as 10Gbit/s")
-    recorded = read_migration(journal, migration)
+    recorded = read_migration(journal, migration, warn)
     where = clean_text(str(journal))
     link = {"rate": None if rate is None else str(rate), "latency": latency, "jitter": jitter}
     changed_link = {name: value for name, value in link.items() if value is not None}

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from vmferry.cli.pictures import check_picture, write_picture, write_whole
+from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.perf.journal_runs import clean_text, run_series
@@ -59,7 +60,7 @@ def _read_all(journals: tuple[Path, ...]) -> Iterator[RunSeries]:
 
 
 def _read(path: Path) -> list[RunSeries]:
-    migrations = islice(split_migrations(read_journal(path)), MAX_MIGRATIONS + 1)
+    migrations = islice(split_migrations(read_journal(path, warn)), MAX_MIGRATIONS + 1)
     runs = [run_series(entries, str(path)) for entries in migrations]
     if not runs:
         raise UsageError(f"{path}: no migration began in it; give the journal of a source")

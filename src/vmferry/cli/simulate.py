@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vmferry.cli.pictures import check_picture, write_picture, write_whole
+from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
+from vmferry.migration.journal import FileJournal
 from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.seed_table import Cell, Run, seed_cells
 from vmferry.simulation.run import SimulationResult, simulate
@@ -45,7 +46,7 @@ def _check_journal(context: click.Context, parameter: click.Parameter, path: Pat
     "--journal",
     type=_FILE,
     callback=_check_journal,
-    help="Record one run in this file; needs one scenario, variant and seed.",
+    help="Record one run in this file, continued if it is there; needs one scenario, variant and seed.",
 )
 def command(
     files: tuple[Path, ...],
@@ -76,7 +77,9 @@ def command(
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
     results = [simulate(*run) for run in runs]
     if journal:
-        write_whole(journal, "".join(f"{msgspec.json.encode(entry).decode()}\n" for entry in results[0].entries))
+        with FileJournal(journal) as record:
+            for entry in results[0].entries:
+                record.record(entry.time_ns, entry.event)
     if picture:
         title = f"Simulated migrations: {clean_text(results[0].scenario)}"
         write_picture(picture, title, [run_series(result.entries, result.variant) for result in results])

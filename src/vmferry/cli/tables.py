@@ -4,10 +4,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from vmferry.bounds import one_line
+
 
 def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return what prints; texts come out as they are, for they may come from anyone and have brackets in them."""
     return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def warn(text: str) -> None:
+    """Tell on stderr what a reader of the result should know."""
+    terminal(stderr=True).print(f"vmferry: {one_line(text)}", soft_wrap=True)
 
 
 def bold(text: str) -> Text:

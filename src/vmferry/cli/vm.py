@@ -26,7 +26,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--qmp", "monitors", multiple=True, help="Serve QMP at unix:PATH or tcp:HOST:PORT; may be repeated.")
 @click.option("--serial", default="null", show_default=True, help="Where serial output goes: null, stdio or file:PATH.")
 @click.option("--incoming", help="Wait for a guest at tcp:HOST:PORT or unix:PATH; 'defer' to be told over QMP.")
-@click.option("--journal", type=_FILE, help="Record migrations in this file, one JSON object per line.")
+@click.option("--journal", type=_FILE, help="Record migrations in this file, which is continued if it is there.")
 @click.option(
     "--trace",
     "patterns",

@@ -1,12 +1,14 @@
 """The record of a migration: one JSON object per line, `{"time-ns": ..., "event": {...}}`.
 
-A journal may come from anywhere, so reading one is strict: long lines and unknown events are refused. One whose name
-ends in `.gz` is unpacked while it is read.
+A journal may come from anywhere, so reading one is strict: long lines and unknown events are refused. Only what a crash
+leaves is forgiven, a last line that is cut off. One whose name ends in `.gz` is unpacked while it is read.
 """
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,14 +44,18 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """Writes each entry to a new file as it happens, so that a crash loses nothing before it; a context manager.
+    """Writes each entry to a file as it happens, so that a crash loses nothing before it; a context manager.
 
+    A new file is for its owner's eyes only. A journal that is there already is continued, anything else is left alone.
     Raises UsageError if there can be no such file; `record` raises HostError if it cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
         try:
-            self._file = path.open("wb", buffering=0)
+            _cut_to_whole_lines(path)
+            with suppress(FileExistsError):
+                path.touch(0o600, exist_ok=False)
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise UsageError(f"cannot write '{path}': {error.strerror}") from error
         self._path = path
@@ -103,14 +109,45 @@ class TeeJournal:
             journal.record(time_ns, event)
 
 
-def read_journal(path: Path) -> Iterator[Entry]:
-    """Yield the entries of a journal file. Raises UsageError that names the file and the line."""
+def _cut_to_whole_lines(path: Path) -> None:
+    """Drop a last line that a crash cut off. Raises UsageError if there is a file that is no journal."""
+    if not path.is_file():  # not there yet, or a device or a pipe, which keep nothing
+        return
+    with path.open("rb+") as file:
+        first, size_bytes = file.readline(MAX_LINE_BYTES + 1), file.seek(0, io.SEEK_END)
+        if not size_bytes:
+            return
+        try:
+            _decode(msgspec.json.Decoder(Entry), first, str(path))
+        except UsageError as error:
+            raise UsageError(f"'{path}' is there and is no journal; give the journal a file of its own") from error
+        tail_bytes = min(size_bytes, MAX_LINE_BYTES)
+        file.seek(-tail_bytes, io.SEEK_END)
+        file.truncate(size_bytes - tail_bytes + file.read().rfind(b"\n") + 1)
+
+
+def read_journal(path: Path | str, tell: Callable[[str], None] = lambda text: None) -> Iterator[Entry]:
+    """Yield the entries of a journal file; `tell` is told of a last line that is cut off, which is left out.
+
+    Raises UsageError that names the file and the line.
+    """
+    path = Path(path)
     decoder = msgspec.json.Decoder(Entry)
+    number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
-                yield _decode(decoder, line, f"{path}:{number}")
-    except (OSError, EOFError, zlib.error) as error:
+                try:
+                    entry = _decode(decoder, line, f"{path}:{number}")
+                except UsageError:
+                    if number == 1 or len(line) > MAX_LINE_BYTES or line.endswith(b"\n"):
+                        raise
+                    tell(f"{path}: its last line, number {number}, is cut off and left out")
+                else:
+                    yield entry
+    except EOFError:
+        tell(f"{path}: it is cut off after line {number}; what comes after that is left out")
+    except (OSError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read the journal {path}: {reason}") from error
 
@@ -147,11 +184,16 @@ class Migration:
     """Of all in the file."""
 
 
-def read_migration(path: Path, number: int | None = None) -> Migration:
-    """Return the migration of that number in a journal file, by default the last. Raises UsageError."""
+def read_migration(
+    path: Path | str, number: int | None = None, tell: Callable[[str], None] = lambda text: None
+) -> Migration:
+    """Return the migration of that number in a journal file, by default the last. Raises UsageError.
+
+    `tell` is that of `read_journal`.
+    """
     chosen: list[Entry] = []
     count = 0
-    for count, entries in enumerate(split_migrations(read_journal(path)), 1):
+    for count, entries in enumerate(split_migrations(read_journal(path, tell)), 1):
         if number in (None, count):
             chosen = entries
     if not count:

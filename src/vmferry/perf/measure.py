@@ -214,7 +214,7 @@ def _recorded_figures(journal: Path) -> dict[str, Any]:
     """Return what a journal says of how its migration ended, or how far it came; nothing if none began."""
     try:
         migration = next(split_migrations(read_journal(journal)), None)
-    except UsageError:  # there is none, or it broke off within a line
+    except UsageError:  # there is none
         migration = None
     if migration is None:
         return {}

@@ -4,12 +4,19 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import cycle
 
 from vmferry.convergence.policy import VARIANTS
-from vmferry.perf.series import RunSeries, Series
+from vmferry.perf.series import NO_AUTO_CONVERGE, RunSeries, Series
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D")
-"""Told apart by colour-blind people too (Okabe and Ito); the variants have the first ones, in their order."""
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D"),
+    *("#332288", "#882255", "#999933", "#44AA99"),
+)
+"""Told apart by colour-blind people too (Okabe and Ito, Tol). The variants have the first ones, in their order;
+the last are for lines beside those: what was recorded, and further runs of one variant under other names."""
+_VARIANT_COLOURS = dict(zip((*VARIANTS, NO_AUTO_CONVERGE), COLOURS, strict=False))
+_OTHER_COLOURS = COLOURS[len(_VARIANT_COLOURS) :]
 
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _LOG_RANGE = 2**14
@@ -115,10 +122,17 @@ ITERATIONS = Panel("Iterations (x: background sync)", lambda run: (run.iteration
 
 
 def colour_of_labels(runs: Iterable[RunSeries]) -> dict[str, str]:
-    """Return a colour for each label, in the order of appearance; a variant always has the same."""
-    labels = list(dict.fromkeys(run.label for run in runs))
-    order = list(VARIANTS) if set(labels) <= set(VARIANTS) else labels
-    return {label: COLOURS[order.index(label) % len(COLOURS)] for label in labels}
+    """Return a colour for each label, in the order of appearance. A variant has the same colour on every page.
+
+    That is the colour of the label which is its name, or else of the first run with it.
+    """
+    variants = {run.label: run.variant for run in runs}
+    owners: dict[str, str] = {}
+    for label in sorted(variants, key=lambda label: label != variants[label]):
+        owners.setdefault(variants[label], label)
+    others = cycle(_OTHER_COLOURS)
+    own = {owners[variant]: _VARIANT_COLOURS[variant] for variant in owners.keys() & _VARIANT_COLOURS.keys()}
+    return {label: own.get(label) or next(others) for label in variants}
 
 
 def by_label(runs: Iterable[RunSeries]) -> dict[str, list[RunSeries]]:

@@ -29,7 +29,7 @@ class RecordFile(Generic[_R]):
             raise UsageError(f"cannot write {path}: not a regular file")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            open(path, "ab", opener=open_public).close()
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from error
         self.records = list(read_records(path, kind))
@@ -52,6 +52,16 @@ class RecordFile(Generic[_R]):
             for line in file:
                 whole_bytes += len(line) if line.endswith(b"\n") else 0
             file.truncate(whole_bytes)
+
+
+def open_public(path: str, flags: int) -> int:
+    """Open a file that others may read, but not write, if it is made here; an `opener`."""
+    return os.open(path, flags, 0o644)
+
+
+def open_private(path: str, flags: int) -> int:
+    """Open a file that only its owner may read if it is made here; an `opener`."""
+    return os.open(path, flags, 0o600)
 
 
 def read_records(path: Path, kind: type[_R]) -> Iterator[_R]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.migration.journal import Entry, read_journal
 from vmferry.perf.measure import Job, PerfRun
-from vmferry.perf.record_file import RecordFile, read_records
+from vmferry.perf.record_file import RecordFile, open_private, read_records
 
 RUNS_FILE = "runs.jsonl"
 _AGAIN = ("error", "failed")
@@ -41,7 +41,11 @@ class ResultSet:
         """Append a run and pack its journal."""
         journal = self.journal_path(run.job)
         if journal.exists():
-            with journal.open("rb") as plain, gzip.GzipFile(f"{journal}.gz", "wb", mtime=0) as packed:
+            with (
+                journal.open("rb") as plain,
+                open(f"{journal}.gz", "wb", opener=open_private) as file,
+                gzip.GzipFile("", "wb", mtime=0, fileobj=file) as packed,
+            ):
                 shutil.copyfileobj(plain, packed)
             journal.unlink()
         self._file.add(run)

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from vmferry.convergence.policy import VARIANTS
 from vmferry.migration.events import Ended, Started
 
+NO_AUTO_CONVERGE = "no auto-converge"
+"""What stands for a variant's name where the guest is not slowed."""
+
 
 @dataclass(frozen=True, eq=False)
 class Series:
@@ -122,7 +125,7 @@ class RunSeries:
     def variant(self) -> str:
         """The name of the variant of auto-converge that the parameters make."""
         if not self.started.auto_converge:
-            return "no auto-converge"
+            return NO_AUTO_CONVERGE
         parameters = self.started.parameters
         for variant in VARIANTS.values():
             if (

@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 
 from vmferry import __version__
+from vmferry.convergence.policy import make_policy
 from vmferry.errors import VmferryError
+from vmferry.perf.code import code_of, own_code
 from vmferry.perf.record_file import RecordFile
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
@@ -32,11 +34,12 @@ class Case(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """A digest of all that the result depends on: the same case has the same key in every run.
 
-        It depends on the models too, so every version of vmferry has keys of its own, but not on which other cases
-        the scenario asks for.
+        It depends on the code too: of the engine, the models and the policy, which may be anybody's. It does not on
+        which other cases the scenario asks for.
         """
         scenario = msgspec.structs.replace(self.scenario, variants=(), seeds=1)
-        parts = (__version__, scenario, self.variant, self.seed)
+        policy = make_policy(scenario.migration_parameters(self.variant).convergence_policy)
+        parts = (__version__, own_code(), code_of(type(policy)), scenario, self.variant, self.seed)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 

@@ -22,6 +22,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.journal import read_migration
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.simulation.costs import GuestCosts
+from vmferry.simulation.keys import allowed_parameter, keys_of, refusal
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Together, Uniform
 from vmferry.simulation.trace import DirtyTrace, Trace, read_trace
@@ -198,7 +199,7 @@ class Scenario(_Model, frozen=True):
         try:
             changed = msgspec.convert(data, Scenario, strict=False)
         except msgspec.ValidationError as error:
-            raise UsageError(f"{', '.join(settings)}: {error}") from error
+            raise UsageError(f"{', '.join(settings)}: {refusal(error, Scenario)}") from error
         changed.check()
         return changed
 
@@ -211,6 +212,8 @@ class Scenario(_Model, frozen=True):
         _require("limits.max-iterations", self.limits.max_iterations, 1, _MAX_ITERATIONS)
         _duration_ns("limits.max-time", self.limits.max_time, _NS_PER_MS)
         _require("seeds", self.seeds, 1, _MAX_SEEDS)
+        for name, value in self.parameters.items():
+            allowed_parameter(name, value)
         if not self.variants:
             raise UsageError(f"variants is empty; there are: {', '.join(VARIANTS)}")
         for variant in self.variants:
@@ -288,11 +291,26 @@ def _duration_ns(name: str, text: str, least_ns: int = 0, most_ns: int = _MAX_TI
         raise UsageError(f"{name} is {text}, {allowed} is allowed")
 
 
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "guest": keys_of(GuestScenario),
+    "load": keys_of(LoadScenario),
+    "link": keys_of(LinkScenario),
+    "parameters": (),
+    "limits": keys_of(Limits),
+}
+"""The keys of each section of a scenario; those of `parameters` are the migration parameters'."""
+
+
 def _targets(data: dict[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the sections that a key means, and the name in them."""
     section, _, name = key.partition(".")
-    if section not in ("guest", "load", "link", "parameters", "limits") or not name:
-        raise UsageError(f"'{key}' is no key of a scenario; write for example link.rate or load.write-rate")
+    names = _SECTIONS.get(section)
+    if names is None or not name:
+        raise UsageError(
+            f"'{key}' is no key of a scenario; write SECTION.KEY, such as link.rate; sections: {', '.join(_SECTIONS)}"
+        )
+    if names and name not in names:
+        raise UsageError(f"'{key}' is no key of a scenario; of '{section}' there are: {', '.join(names)}")
     for target in data["guest"]["loads"] if section == "load" else [data[section]]:
         yield target, name
 
@@ -305,13 +323,14 @@ def _plain_value(text: str) -> int | bool | str:
         return text
 
 
-def load_scenario(path: Path) -> Scenario:
+def load_scenario(path: Path | str) -> Scenario:
     """Return the scenario in a TOML file, or where there is none, the one of that name that comes along.
 
     Raises UsageError that names the file and what is wrong with it.
     """
-    if str(path) in (seeds := _seed_files()) and not path.exists():
+    if str(path) in (seeds := _seed_files()) and not Path(path).exists():
         return parse_scenario(seeds[str(path)].read_bytes(), str(path))
+    path = Path(path)
     _require_file(path, "scenario")
     try:
         with path.open("rb") as file:
@@ -323,7 +342,7 @@ def load_scenario(path: Path) -> Scenario:
     return parse_scenario(text, str(path), path.parent)
 
 
-def load_scenarios(paths: Iterable[Path]) -> list[Scenario]:
+def load_scenarios(paths: Iterable[Path | str]) -> list[Scenario]:
     """Return the scenarios in TOML files, as `load_scenario` does.
 
     Raises UsageError also where two that differ have one name: their results could not be told apart.
@@ -342,16 +361,23 @@ def parse_scenario(text: bytes, where: str, directory: Path = Path()) -> Scenari
     Raises UsageError that begins with `where`.
     """
     try:
-        scenario = msgspec.convert(tomllib.loads(text.decode()), Scenario)
+        scenario = _convert(tomllib.loads(text.decode()))
         loads = tuple(load.with_trace(directory) for load in scenario.guest.loads)
         scenario = msgspec.structs.replace(scenario, guest=msgspec.structs.replace(scenario.guest, loads=loads))
         scenario.check()
     except RecursionError as error:
         raise UsageError(f"{where}: not a scenario, it is nested too deeply") from error
-    except (ValueError, msgspec.ValidationError, UsageError) as error:  # numbers too long to be read, too
+    except (ValueError, UsageError) as error:  # numbers too long to be read, too
         reason = "".join(c if c.isprintable() else "?" for c in str(error))  # it may quote the file
         raise UsageError(f"{where}: {reason}") from error
     return scenario
+
+
+def _convert(data: dict[str, Any]) -> Scenario:
+    try:
+        return msgspec.convert(data, Scenario)
+    except msgspec.ValidationError as error:
+        raise UsageError(refusal(error, Scenario)) from error
 
 
 def _require_file(path: Path, what: str) -> None:
