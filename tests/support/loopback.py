@@ -1,6 +1,7 @@
 """A source and a destination in one thread, joined by a channel that can be cut at any message."""
 
 from collections.abc import Callable
+from typing import Any
 
 from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError, VmferryError
@@ -124,6 +125,7 @@ class Pair:
         auto_converge: bool = True,
         pause_before_switchover: bool = False,
         there: MemoryGuest | None = None,
+        make_channel: Callable[["Pair", int], Any] = LoopbackChannel,
         **parameters: object,
     ) -> None:
         self.clock = ManualClock()
@@ -133,7 +135,7 @@ class Pair:
         self.there = there or MemoryGuest(page_count, running=False)
         self.journal = MemoryJournal()
         self.destination = MigrationDestination(self.there, self.clock, MemoryJournal())
-        self.channel = LoopbackChannel(self, bytes_per_s)
+        self.channel = make_channel(self, bytes_per_s)
         changes = {name.replace("_", "-"): value for name, value in parameters.items()}
         self.parameters = MigrationParameters().changed({"max-bandwidth": 0} | changes)
         self.source = MigrationSource(
@@ -146,9 +148,10 @@ class Pair:
         )
 
     def open_channel(self, while_blocked: Callable[[], None]) -> Channel:
-        return self.channel
+        channel: Channel = self.channel
+        return channel
 
-    def events(self, kind: type) -> list:
+    def events(self, kind: type) -> list[Any]:
         return [entry.event for entry in self.journal.entries if isinstance(entry.event, kind)]
 
 

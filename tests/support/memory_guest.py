@@ -36,7 +36,7 @@ class MemoryGuest:
         return self._log.test(page)
 
     def view(self, first_page: int, page_count: int) -> memoryview:
-        return memoryview(self.ram[first_page : first_page + page_count]).cast("B")
+        return self.ram[first_page : first_page + page_count].data.cast("B")
 
     def pause(self) -> None:
         self.running = False
@@ -76,4 +76,4 @@ class MemoryGuest:
         self.state = blob
 
     def memory_digest(self) -> bytes:
-        return xxhash.xxh3_128_digest(self.ram)
+        return xxhash.xxh3_128_digest(self.ram.data)

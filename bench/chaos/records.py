@@ -1,0 +1,79 @@
+"""Raw records of runs, one JSON object per line, and the tables that are made of them."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from bench.chaos.check import Observation, Outcome, outcome, violations
+from vmferry.errors import UsageError
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One run. `body` says of what kind of VM; with `seed` and `number` it can be made again."""
+
+    body: str
+    seed: int
+    number: int
+    seconds: float
+    """On the wall's clock; of simulated runs, virtual time."""
+    settings: dict[str, object]
+    outcome: Outcome
+    violations: list[str]
+    observation: Observation
+
+
+def judged(body: str, seed: int, number: int, seconds: float, settings: dict[str, object], seen: Observation) -> Record:
+    """Return the record of what was seen, with the judgement on it."""
+    return Record(
+        body=body,
+        seed=seed,
+        number=number,
+        seconds=round(seconds, 3),
+        settings=settings,
+        outcome=outcome(seen),
+        violations=violations(seen),
+        observation=seen,
+    )
+
+
+def read_records(paths: Iterable[Path]) -> Iterator[Record]:
+    """Yield the records of these files. Raises UsageError for what is none."""
+    decoder = msgspec.json.Decoder(Record)
+    for path in paths:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield decoder.decode(line)
+                except msgspec.DecodeError as error:
+                    raise UsageError(f"line {number} of '{path}' is no record of a run: {error}") from error
+
+
+def table(records: Iterable[Record]) -> str:
+    """Return a Markdown table for each body: a row for each kind of fault, a column for each outcome that there was."""
+    bodies: dict[str, Counter[tuple[str, str]]] = {}
+    for record in records:
+        bodies.setdefault(record.body, Counter()).update(_cells(record))
+    return "\n\n".join(f"{body}\n\n{_body_table(cells)}" for body, cells in bodies.items())
+
+
+_ALL = "all"
+_RUNS, _FIRED = "runs", "fault happened"
+
+
+def _cells(record: Record) -> Iterator[tuple[str, str]]:
+    """Yield the cells that a run is counted in."""
+    for row in (record.observation.fault.name, _ALL):
+        yield row, _RUNS
+        if record.observation.has_fired:
+            yield row, _FIRED
+        yield row, record.outcome
+
+
+def _body_table(cells: Counter[tuple[str, str]]) -> str:
+    columns = [_RUNS, _FIRED, *(outcome for outcome in Outcome if cells[_ALL, outcome] or outcome is Outcome.BROKEN)]
+    rows = [*sorted({row for row, _ in cells} - {_ALL}), _ALL]
+    lines = [["fault", *columns], ["---"] * (1 + len(columns))]
+    lines += [[row, *(str(cells[row, column]) for column in columns)] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,83 @@
+"""The engine keeps its promises under drawn faults, and an engine that does not is found out."""
+
+from pathlib import Path
+
+import pytest
+from bench.chaos.__main__ import chaos
+from bench.chaos.records import read_records
+from bench.chaos.simulated import FAULTS, run_one
+from click.testing import CliRunner
+
+from tests.support.memory_guest import MemoryGuest
+from vmferry.memory.bitmap import Bitmap
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.source import MigrationSource
+from vmferry.migration.switchover import Owner, Switchover
+
+SEED = 20260101
+RUNS = 300
+
+
+def found_violations() -> dict[str, list[str]]:
+    """Of drawn runs, by the name of the fault."""
+    found: dict[str, list[str]] = {}
+    for record in (run_one(SEED, number) for number in range(RUNS)):
+        found.setdefault(record.observation.fault.name, []).extend(record.violations)
+    return found
+
+
+def test_nothing_is_lost_and_nobody_runs_twice() -> None:
+    found = found_violations()
+    assert set(found) == set(FAULTS)
+    assert not [violation for violations in found.values() for violation in violations]
+
+
+def test_a_run_can_be_repeated_by_its_number(tmp_path: Path) -> None:
+    output = tmp_path / "records"
+    words = ["--seed", "7", "--output", str(output), "simulated", "--processes", "1"]
+    assert CliRunner().invoke(chaos, [*words, "--runs", "4"]).exit_code == 0
+    assert CliRunner().invoke(chaos, ["--only", "2", *words]).exit_code == 0
+    records = list(read_records([output]))
+    assert [record.number for record in records] == [0, 1, 2, 3, 2]
+    assert records[2] == records[4]
+
+
+def complaints() -> str:
+    return "; ".join(violation for violations in found_violations().values() for violation in violations)
+
+
+def test_a_source_that_runs_on_in_doubt_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Switchover, "resume_if_ours", lambda self: self.owner is Owner.DESTINATION or self._guest.resume()
+    )
+    assert "two running copies" in complaints()
+
+
+def test_a_destination_that_begins_too_early_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    finish = MigrationDestination._finish
+
+    def eager(self: MigrationDestination, message: object) -> object:
+        answer = finish(self, message)  # type: ignore[arg-type]
+        self._guest.resume()
+        return answer
+
+    monkeypatch.setattr(MigrationDestination, "_finish", eager)
+    assert "two running copies" in complaints()
+
+
+def test_a_lost_write_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    collect = MemoryGuest.collect_dirty
+
+    def forgetful(self: MemoryGuest, bitmap: Bitmap) -> None:
+        collect(self, bitmap)
+        bitmap.clear_range(0, 1)
+
+    monkeypatch.setattr(MemoryGuest, "collect_dirty", forgetful)
+    assert "memory: page 0" in complaints()
+
+
+def test_a_throttle_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        MigrationSource, "_release_guest", lambda self: self._switchover and self._switchover.resume_if_ours()
+    )
+    assert "not put back: the dirty log is on" in complaints()
