@@ -71,12 +71,12 @@ def test_a_migration_of_our_own_leaves_the_domain_as_it_was(source: Daemon, doma
 def test_refusals_and_absences_are_told(source: Daemon, domain: Domain) -> None:
     with pytest.raises(CommandError, match="The command no-such-command has not been found"):
         domain.monitor.execute("no-such-command")
-    with pytest.raises(MonitorError, match="libvirt cannot give access to domain 'idle'"):
+    with pytest.raises(MonitorError, match=r"libvirt at .* cannot give access to domain 'idle'"):
         open_monitor(f"libvirt:{source.uri}#idle")
     with pytest.raises(MonitorError, match="cannot reach libvirt at 'qemu\\+unix:///session\\?socket=/no/where'"):
         open_monitor("libvirt:qemu+unix:///session?socket=/no/where#busy")
     subprocess.run(source.virsh("destroy", DOMAIN), check=True, stdout=subprocess.DEVNULL)
-    with pytest.raises(MonitorError, match="does not answer query-status"):
+    with pytest.raises(MonitorError, match=r"the domain at .* was destroyed"):
         domain.monitor.execute("query-status")
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from vmferry.control.manager import Manager
 from vmferry.control.qmp_client import Event, result_of
 from vmferry.errors import CommandError, MonitorError
 
@@ -17,6 +18,7 @@ class FakeQemu:
 
     where = "unix:/nowhere"
     peer_pid = None
+    manager: Manager | None = None
 
     def __init__(self, course: Iterable[Any], **parameters: object) -> None:
         self.told: list[tuple[str, Mapping[str, object]]] = []

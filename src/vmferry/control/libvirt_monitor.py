@@ -1,14 +1,8 @@
-"""The monitor of a libvirt domain: QMP passed through by libvirt, beside what libvirt itself says to the domain.
+"""The monitor of a libvirt domain: QMP passed through by libvirt, beside what libvirt itself says of the domain."""
 
-libvirt has no limit of time for a command, but waits 30 s at most for others that work on the domain. It ends a
-domain's QEMU as soon as it has migrated, so the last states of a migration may never be seen in it; why the domain
-has ended is seen in the events of the domain, which come in a thread.
-"""
-
-import functools
-import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -17,37 +11,36 @@ import libvirt
 import libvirt_qemu
 import msgspec
 
-from vmferry.control.qmp_client import MAX_KEPT_EVENTS, Event, result_of
+from vmferry.control.libvirt_connection import LibvirtConnection
+from vmferry.control.libvirt_domain import MIGRATED, LibvirtDomain
+from vmferry.control.qmp_client import DEFAULT_TIMEOUT_S, MAX_KEPT_EVENTS, Event, result_of
 from vmferry.errors import MonitorError, VmLeftError
 
-_END_WAIT_S = 2.0
 _PROC = Path("/proc")
 
 
 class LibvirtMonitor:
     """Passes QMP commands through libvirt. A context manager that closes the connection to libvirt."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         """Find the domain of `libvirt:URI#DOMAIN`, by its name or UUID. Without URI it is libvirt's default.
 
-        Raises MonitorError if libvirt cannot be reached or has no such domain.
+        No answer may take longer than `timeout_s`. Raises MonitorError if libvirt cannot be reached, has no such
+        domain or gives no access to it.
         """
         self.where = address
-        uri, _, domain = address.partition(":")[2].partition("#")
+        uri, _, name = address.partition(":")[2].partition("#")
         self._events: deque[Event] = deque(maxlen=MAX_KEPT_EVENTS)
-        self._ended = threading.Event()
-        self._end_detail: int | None = None
-        _prepare_libvirt()
+        self._connection = LibvirtConnection(uri, timeout_s)
         try:
-            self._connection = libvirt.open(uri or None)
-        except libvirt.libvirtError as error:
-            raise MonitorError(f"cannot reach libvirt at '{uri or 'its default URI'}': {error}") from error
-        try:
-            self._domain = _find(self._connection, domain)
-            self._callbacks = self._listen()
+            self.manager = LibvirtDomain(self._connection, name)
+            self._listening = self._connection.call("events of QEMU", self._listen)
         except libvirt.libvirtError as error:
             self._connection.close()
-            raise MonitorError(f"libvirt cannot give access to domain '{domain}': {error}") from error
+            raise MonitorError(_refusal(self._connection.where, name, error)) from error
+        except BaseException:
+            self._connection.close()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -66,20 +59,23 @@ class LibvirtMonitor:
             words = (_PROC / str(thread_id) / "cmdline").read_bytes().split(b"\0")
         except OSError:
             return None
-        return int(thread_id) if self._domain.UUIDString().encode() in words else None
+        return int(thread_id) if self.manager.uuid.encode() in words else None
 
     def close(self) -> None:
-        """Close the connection to libvirt."""
-        for deregister, number in self._callbacks:
-            deregister(number)
-        self._callbacks = []
+        """Close the connection to libvirt, without waiting long for a libvirtd that hangs."""
+        self._connection.hurry()
+        with suppress(libvirt.libvirtError, MonitorError):
+            self._connection.call("the end of events", self._ignore)
+        self.manager.close()
         self._connection.close()
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Carry out a command and return its answer. Raises CommandError, VmLeftError, MonitorError."""
         request = msgspec.json.encode({"execute": command, "arguments": arguments or {}}).decode()
         try:
-            answer = libvirt_qemu.qemuMonitorCommand(self._domain, request, 0)
+            answer = self._connection.call(
+                command, lambda: libvirt_qemu.qemuMonitorCommand(self.manager.raw, request, 0)
+            )
         except libvirt.libvirtError as error:
             raise self._why_gone(command, error) from error
         try:
@@ -92,63 +88,34 @@ class LibvirtMonitor:
         return [self._events.popleft() for _ in range(len(self._events))]
 
     def hurry(self) -> None:
-        """Change nothing: libvirt knows no limit of time."""
+        """Wait only briefly for answers from now on."""
+        self._connection.hurry()
 
-    def _listen(self) -> list[tuple[Any, int]]:
-        """Have events kept. Returns what is to be called, with what, to end that."""
-        monitor = libvirt_qemu.qemuMonitorEventRegister(
-            self._connection, self._domain, None, lambda *event: self._keep(*event[2:6]), None, 0
+    def _listen(self) -> Any:
+        """Return the number by which this is ended."""
+        return libvirt_qemu.qemuMonitorEventRegister(
+            self._connection.raw, self.manager.raw, None, lambda *event: self._keep(*event[2:6]), None, 0
         )
-        lifecycle = self._connection.domainEventRegisterAny(
-            self._domain, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, lambda *event: self._note_end(*event[2:4]), None
-        )
-        return [
-            (functools.partial(libvirt_qemu.qemuMonitorEventDeregister, self._connection), monitor),
-            (self._connection.domainEventDeregisterAny, lifecycle),
-        ]
+
+    def _ignore(self) -> None:
+        libvirt_qemu.qemuMonitorEventDeregister(self._connection.raw, self._listening)
 
     def _keep(self, name: str, seconds: int, microseconds: int, details: str | None) -> None:
         self._events.append(Event(name, msgspec.json.decode(details or "{}"), seconds + microseconds / 1e6))
 
-    def _note_end(self, event: int, detail: int) -> None:
-        if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
-            self._end_detail = detail
-            self._ended.set()
-
     def _why_gone(self, command: str, error: libvirt.libvirtError) -> MonitorError:
-        """Tell a domain that has migrated from a command that failed otherwise."""
-        if not self._runs():
-            self._ended.wait(_END_WAIT_S)
-        if self._end_detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED:
-            return VmLeftError(f"the domain at {self.where} has migrated")
-        return MonitorError(f"the monitor at {self.where} does not answer {command}: {error}")
-
-    def _runs(self) -> bool:
-        try:
-            return bool(self._domain.isActive())
-        except libvirt.libvirtError:
-            return False
+        """Tell a libvirtd that is gone, and a domain that has migrated or ended, from a command that failed."""
+        if not self._connection.alive:
+            return MonitorError(f"{self._connection.where} is gone: {error}")
+        match self.manager.how_it_ended():
+            case None:
+                return MonitorError(f"the monitor at {self.where} does not answer {command}: {error}")
+            case end:
+                kind = VmLeftError if end == MIGRATED else MonitorError
+                return kind(f"the domain at {self.where} {end}")
 
 
-@functools.cache
-def _prepare_libvirt() -> None:
-    """Keep libvirt from printing errors, which are exceptions as well, and take care of events and keep-alives."""
-    libvirt.registerErrorHandler(lambda *_: None, None)
-    libvirt.virEventRegisterDefaultImpl()
-    threading.Thread(target=_dispatch_events, name="libvirt events", daemon=True).start()
-
-
-def _dispatch_events() -> None:
-    while True:
-        libvirt.virEventRunDefaultImpl()
-
-
-def _find(connection: libvirt.virConnect, domain: str) -> libvirt.virDomain:
-    try:
-        return connection.lookupByName(domain)
-    except libvirt.libvirtError:
-        try:
-            return connection.lookupByUUIDString(domain)
-        except libvirt.libvirtError:
-            pass
-        raise
+def _refusal(where: str, name: str, error: libvirt.libvirtError) -> str:
+    if error.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
+        return f"{where} is open for reading only, and QEMU's monitor needs a connection that may write: {error}"
+    return f"{where} cannot give access to domain '{name}': {error}"

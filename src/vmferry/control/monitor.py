@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from vmferry.control.manager import Manager
 from vmferry.control.qmp_client import DEFAULT_TIMEOUT_S, Event, QmpClient
 from vmferry.errors import UsageError
 
@@ -16,6 +17,11 @@ class Monitor(Protocol):
 
     where: str
     """The address; `open_monitor` opens it once more."""
+
+    @property
+    def manager(self) -> Manager | None:
+        """Who looks after the VM besides its monitor's clients; None is nobody, as far as the monitor tells."""
+        ...
 
     @property
     def peer_pid(self) -> int | None:
@@ -62,4 +68,4 @@ def open_monitor(address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Monitor:
         raise UsageError(
             "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
         ) from error
-    return LibvirtMonitor(address)
+    return LibvirtMonitor(address, timeout_s)

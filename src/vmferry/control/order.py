@@ -155,9 +155,9 @@ class _Course:
 
     def _interrupted(self) -> bool:
         """Let the guest run before all else, and cancel. Raises MigrationError in post-copy."""
+        self._monitor.hurry()
         if not self._ours:
             raise KeyboardInterrupt
-        self._monitor.hurry()
         if self._steered:
             self._steered.stop()
         if not cancel(self._monitor):

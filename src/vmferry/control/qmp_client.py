@@ -44,6 +44,9 @@ class Event:
 class QmpClient:
     """A connection to a monitor, past the negotiation. A context manager that closes it."""
 
+    manager = None
+    """A monitor's own socket does not tell who looks after the VM."""
+
     def __init__(
         self, connection: socket.socket, where: str, timeout_s: float, greeting_timeout_s: float | None = None
     ) -> None:
