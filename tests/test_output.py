@@ -1,5 +1,6 @@
 """Real pipes, FIFOs and devices: what matters is what the kernel does to whoever writes."""
 
+import io
 import os
 import select
 import threading
@@ -17,11 +18,15 @@ from vmferry.output import MAX_WAITING_BYTES, Output, TextOutput
 LINE = b"x" * 999 + b"\n"
 
 
+def opened(descriptor: int) -> io.FileIO:
+    return io.FileIO(descriptor, "wb")
+
+
 @contextmanager
 def piped(told: list[str]) -> Iterator[tuple[Output, int]]:
     """An output into a pipe, and the end to read from."""
     reader, writer = os.pipe()
-    with Output(writer, "the pipe", told.append) as output:
+    with Output(opened(writer), "the pipe", told.append) as output:
         yield output, reader
         os.close(reader)
 
@@ -38,7 +43,7 @@ def read_until(reader: int, end: bytes) -> bytes:
 @given(pieces=st.lists(st.binary(max_size=2000), max_size=20))
 def test_what_is_written_arrives_in_order(pieces: list[bytes]) -> None:
     reader, writer = os.pipe()
-    with Output(writer, "the pipe", print) as output:
+    with Output(opened(writer), "the pipe", print) as output:
         assert all(output.write(piece) for piece in pieces)
         output.close()
         assert os.read(reader, 100_000) == b"".join(pieces)
@@ -83,7 +88,7 @@ def test_a_file_that_refuses_is_told_once_and_tried_again(tmp_path: Path) -> Non
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with Output(os.open(path, os.O_WRONLY), "the fifo", told.append) as output:
+    with Output(io.FileIO(path, "wb"), "the fifo", told.append) as output:
         os.close(reader)
         output.write(b"one\n")
         wait_until(lambda: told)
@@ -101,7 +106,7 @@ def test_a_file_that_refuses_is_told_once_and_tried_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("write", [True, False])
 def test_a_full_device_keeps_nobody(write: bool) -> None:
     told: list[str] = []
-    with Output(os.open("/dev/full", os.O_WRONLY), "the journal", told.append) as output:
+    with Output(io.FileIO("/dev/full", "wb"), "the journal", told.append) as output:
         if write:
             output.write(LINE)
         assert output.sync(10) is not write
@@ -112,7 +117,7 @@ def test_a_full_device_keeps_nobody(write: bool) -> None:
 def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
     told: list[str] = []
     with piped(told) as (output, reader):
-        os.set_blocking(output._descriptor, False)
+        os.set_blocking(output._file.fileno(), False)
         for _ in range(200):
             assert output.write(LINE)
         assert not output.flush(0.01)
@@ -122,7 +127,7 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
 
 def test_what_is_synced_is_on_the_disk(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with Output(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "the journal", print) as output:
+    with Output(io.FileIO(path, "wb"), "the journal", print) as output:
         output.write(b"committed\n")
         assert output.sync(10)
         assert path.read_bytes() == b"committed\n"
@@ -139,7 +144,7 @@ def test_it_may_tell_itself(tmp_path: Path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with Output(os.open(path, os.O_WRONLY), "stderr", lambda text: output.write(f"{text}\n".encode())) as output:
+    with Output(io.FileIO(path, "wb"), "stderr", lambda text: output.write(f"{text}\n".encode())) as output:
         os.close(reader)
         output.write(b"first\n")
         assert not output.flush(10)
@@ -157,7 +162,7 @@ def test_text_of_any_kind_can_be_written() -> None:
 
 def test_an_end_does_not_wait_for_a_pipe_that_nobody_reads() -> None:
     reader, writer = os.pipe()
-    output = Output(writer, "the pipe", print)
+    output = Output(opened(writer), "the pipe", print)
     for _ in range(200):
         output.write(LINE)
     output.close()

@@ -10,6 +10,7 @@ import io
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -26,14 +27,14 @@ _NOT_SYNCED = (errno.EINVAL, errno.EROFS)
 
 
 class Output:
-    """Gives what is written to the open file `descriptor`, which it closes in the end; a context manager.
+    """Gives what is written to `file`, which is unbuffered and which it closes in the end; a context manager.
 
     Texts call it `name`. `tell` gets a line, in the output's thread, when the file begins to refuse and when something
     is missing; it may write to this very output.
     """
 
-    def __init__(self, descriptor: int, name: str, tell: Callable[[str], object]) -> None:
-        self._descriptor = descriptor
+    def __init__(self, file: io.FileIO, name: str, tell: Callable[[str], object]) -> None:
+        self._file = file
         self._name = name
         self._tell = tell
         self._changed = threading.Condition()
@@ -101,7 +102,8 @@ class Output:
         while (data := self._next()) is not None:
             if self._give(data) and self._sync_wanted:
                 self._sync()
-        os.close(self._descriptor)
+        with suppress(OSError):  # what a full disk says once more
+            self._file.close()
 
     def _next(self) -> bytes | None:
         """Wait for something to do, and return what is to be written; None at the end."""
@@ -131,7 +133,7 @@ class Output:
         rest = memoryview(data)
         while rest:
             try:
-                rest = rest[os.write(self._descriptor, rest) :]
+                rest = rest[os.write(self._file.fileno(), rest) :]
                 self._refuses = False
             except OSError as error:
                 self._note_refusal(error)
@@ -154,7 +156,7 @@ class Output:
     def _sync(self) -> None:
         self._sync_wanted = False
         try:
-            os.fsync(self._descriptor)
+            os.fsync(self._file.fileno())
         except OSError as error:
             if error.errno not in _NOT_SYNCED:
                 self._tell(f"cannot put {self._name} on the disk: {error.strerror}")

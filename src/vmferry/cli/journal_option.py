@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from vmferry.cli.tables import warn
-from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
+from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 
 journal_option = click.option(
@@ -23,5 +23,5 @@ def open_journal(path: Path | None) -> Iterator[Journal]:
     if path is None:
         yield TeeJournal([])
         return
-    with FileJournal(path) as journal:
-        yield ForgivingJournal(journal, warn)
+    with FileJournal(path, warn) as journal:
+        yield journal

@@ -16,9 +16,10 @@ from typing import Self
 
 import msgspec
 
-from vmferry.errors import HostError, UsageError
+from vmferry.errors import UsageError
 from vmferry.migration.events import Ended, Event, Started
 from vmferry.migration.ports import Journal
+from vmferry.output import Output
 
 MAX_LINE_BYTES = 64 * 1024
 MAX_ENTRIES = 1_000_000
@@ -44,32 +45,32 @@ class MemoryJournal:
 
 
 class FileJournal:
-    """Writes each entry to a file as it happens, so that a crash loses nothing before it; a context manager.
+    """Has each entry written to a file as it happens, without waiting for that; a context manager.
 
     A new file is for its owner's eyes only. A journal that is there already is continued, anything else is left alone.
-    Raises UsageError if there can be no such file; `record` raises HostError if it cannot be written.
+    If the file does not take entries for so long that one must be dropped, the journal ends before it. `tell` is told
+    of that. Raises UsageError if there can be no such file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tell: Callable[[str], object] = lambda text: None) -> None:
         try:
             _cut_to_whole_lines(path)
             with suppress(FileExistsError):
                 path.touch(0o600, exist_ok=False)
-            self._file = path.open("ab", buffering=0)
+            file = path.open("ab", buffering=0)
         except OSError as error:
             raise UsageError(f"cannot write '{path}': {error.strerror}") from error
-        self._path = path
+        self._output = Output(file, f"the journal '{path}'", tell)
         self._encoder = msgspec.json.Encoder()
+        self._complete = True
 
     def record(self, time_ns: int, event: Event) -> None:
-        """Append one event."""
-        line = self._encoder.encode(Entry(time_ns, event)) + b"\n"
-        try:
-            written = self._file.write(line)
-        except OSError as error:
-            raise HostError(f"cannot write the journal '{self._path}': {error.strerror}", error.errno) from error
-        if written != len(line):
-            raise HostError(f"cannot write the journal '{self._path}': the disk is full")
+        """Append one event, if all before it could be."""
+        self._complete = self._complete and self._output.write(self._encoder.encode(Entry(time_ns, event)) + b"\n")
+
+    def sync(self, timeout_s: float) -> bool:
+        """Wait until what was recorded is on the disk; False if it is not after that time, or cannot be."""
+        return self._output.sync(timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -77,24 +78,7 @@ class FileJournal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-
-
-class ForgivingJournal:
-    """Passes events on until that fails, which it tells once: no migration ends for want of its record."""
-
-    def __init__(self, journal: Journal, tell: Callable[[str], None]) -> None:
-        self._journal: Journal | None = journal
-        self._tell = tell
-
-    def record(self, time_ns: int, event: Event) -> None:
-        """Append one event, if all before it could be."""
-        if self._journal:
-            try:
-                self._journal.record(time_ns, event)
-            except HostError as error:
-                self._journal = None
-                self._tell(f"{error}; the migration goes on without being recorded")
+        self._output.close()
 
 
 class TeeJournal:

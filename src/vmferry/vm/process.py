@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import resource
 import signal
@@ -11,14 +12,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from vmferry.errors import GuestError, InterruptionError, UsageError
 from vmferry.guests.kvm.guest import KvmGuest
-from vmferry.migration.journal import FileJournal, ForgivingJournal, TeeJournal
+from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
+from vmferry.output import Output, TextOutput
 from vmferry.vm.machine import Vm
 
 _SWITCH_INTERVAL_S = 0.001
@@ -57,6 +58,8 @@ def run_vm(config: VmConfig) -> int:
     if not config.dumps_core:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as resources:
+        error_output = resources.enter_context(Output(_open_again(2), "standard error", log))
+        resources.enter_context(contextlib.redirect_stderr(TextOutput(error_output)))
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
 
@@ -112,14 +115,13 @@ def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: Vm) 
 
 def log(text: str) -> None:
     """Tell the operator, on stderr."""
-    print(f"vmferry: {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"vmferry: {text}\n")
 
 
 def _write_trace(text: str) -> None:
     """Print a trace event as QEMU's log does, with the process and the time in front."""
     seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
-    with contextlib.suppress(OSError):  # nobody reads it; the migration goes on
-        print(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}\n")
 
 
 def _log_crash(reason: str) -> None:
@@ -136,32 +138,27 @@ def _read_kernel(path: Path) -> bytes:
 def _open_serial(serial: str, resources: ExitStack) -> Callable[[bytes], object]:
     if serial == "null":
         return lambda data: None
-    if serial == "stdio":
-        return _writer(sys.stdout.buffer)
     kind, _, path = serial.partition(":")
-    if kind != "file" or not path:
+    if serial != "stdio" and (kind != "file" or not path):
         raise UsageError(f"'{serial}' is no place for serial output; write null, stdio or file:PATH")
-    return _writer(_open(Path(path), resources))
+    file = _open(path) if path else _open_again(1)
+    return resources.enter_context(Output(file, "the serial output", log)).write
 
 
 def _open_journal(path: Path | None, resources: ExitStack) -> Journal:
-    return ForgivingJournal(resources.enter_context(FileJournal(path)), log) if path else TeeJournal([])
+    return resources.enter_context(FileJournal(path, log)) if path else TeeJournal([])
 
 
-def _open(path: Path, resources: ExitStack) -> BinaryIO:
+def _open(path: str) -> io.FileIO:
     try:
-        return resources.enter_context(path.open("wb"))
+        return io.FileIO(path, "w")
     except OSError as error:
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error
 
 
-def _writer(file: BinaryIO) -> Callable[[bytes], object]:
-    """Return a function that writes whole lines through; a full disk must not crash the guest."""
-
-    def write(data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            file.write(data)
-            if b"\n" in data:
-                file.flush()
-
-    return write
+def _open_again(descriptor: int) -> io.FileIO:
+    """Return what a descriptor that this process was started with leads to; nowhere if it was closed."""
+    try:
+        return io.FileIO(os.dup(descriptor), "w")
+    except OSError:
+        return io.FileIO(os.devnull, "w")
