@@ -1,12 +1,15 @@
 """A migration as a whole, in one thread and in no time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from tests.support.loopback import MIB, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError, UsageError
-from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, Synced
+from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, SwitchoverFailed, Synced
+from vmferry.migration.ports import Channel
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner, Patience
 from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
@@ -26,12 +29,16 @@ def assert_handed_over(pair: Pair, running: bool = True) -> None:
 
 
 def assert_still_here(pair: Pair, status: MigrationStatus) -> None:
+    assert_still_running(pair, status)
+    assert not pair.destination.in_charge
+    assert_released(pair)
+
+
+def assert_still_running(pair: Pair, status: MigrationStatus) -> None:
     assert pair.source.status is status
     assert pair.source.owner is Owner.SOURCE
     assert pair.here.running
     assert not pair.there.running
-    assert not pair.destination.in_charge
-    assert_released(pair)
 
 
 def assert_released(pair: Pair) -> None:
@@ -252,14 +259,106 @@ def test_a_guest_that_is_stopped_while_it_waits_stays_stopped(cancelled: bool) -
     ("kind", "verify", "patience_s"), [(Hello, False, 15), (State, False, 30), (Finish, False, 30), (Finish, True, 30)]
 )
 def test_a_destination_that_stands_still_is_given_up(kind: type[Message], verify: bool, patience_s: int) -> None:
-    pair = Pair(verify=verify)
+    pair = Pair(verify=verify, switchover_timeout=60_000)
     pair.channel.silent_from = kind
     pair.source.run()
     assert_still_here(pair, S.FAILED)
     assert pair.source.error
     assert "did not answer" in pair.source.error or "stood still for 30 s" in pair.source.error
     (ended,) = pair.events(Ended)
-    assert patience_s * 10**9 < ended.total_time_ns < (patience_s + 3) * 10**9
+    assert patience_s * 10**9 < ended.total_time_ns < (patience_s + 2) * 10**9
+
+
+@pytest.mark.parametrize("kind", [Pages, State, Digest, Finish])
+@pytest.mark.parametrize(
+    ("parameters", "timeout_s"),
+    [({}, 10), ({"downtime_limit": 1500}, 15), ({"switchover_timeout": 20_000, "downtime_limit": 9000}, 20)],
+)
+def test_a_link_that_drips_does_not_keep_the_guest_stopped(
+    kind: type[Message], parameters: dict[str, int], timeout_s: int
+) -> None:
+    pair = Pair(verify=True, **parameters)
+    pair.channel.drips = lambda message: isinstance(message, kind) and not pair.here.running
+    pair.channel.before_send = lambda message: pair.here.write(0, 7) if pair.here.running else None
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert pair.source.error == f"the guest was stopped for {timeout_s}.0 s and not handed over (switchover-timeout)"
+    (failed,) = pair.events(SwitchoverFailed)
+    assert timeout_s * 10**9 < failed.stopped_ns <= (timeout_s + 8) * 10**9  # the drip takes 7 s
+
+
+def test_a_link_that_drips_from_the_greeting_on_is_given_up() -> None:
+    pair = Pair()
+    pair.channel.drips = lambda message: True
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert pair.source.error == "the destination did not answer in 15 s"
+    assert pair.clock.now_ns() < 30 * 10**9
+
+
+def test_a_link_that_drips_commit_leaves_the_hand_over_in_doubt() -> None:
+    pair = Pair()
+    pair.channel.drips = lambda message: isinstance(message, Commit)
+    pair.source.run()
+    assert pair.source.owner is Owner.IN_DOUBT
+    assert not pair.here.running
+    assert "the destination did not confirm in 30 s" in (pair.source.error or "")
+    (ended,) = pair.events(Ended)
+    assert ended.total_time_ns < 40 * 10**9
+
+
+class PairThatNeverMeets(Pair):
+    def open_channel(self, while_blocked: Callable[[], None]) -> Channel:
+        while True:
+            self.clock.time_ns += 50_000_000
+            while_blocked()
+
+
+def test_a_host_that_never_accepts_the_connection_is_given_up() -> None:
+    pair = PairThatNeverMeets()
+    pair.source.run()
+    assert_still_running(pair, S.FAILED)
+    assert pair.source.error == "no connection in 60 s"
+
+
+def last_words_after(pair: Pair, guest_says: Callable[[], None]) -> None:
+    """Break the link at State; while the source waits for last words, which never come, call `guest_says`."""
+
+    lost = False
+
+    def lose(message: Message) -> None:
+        nonlocal lost
+        if isinstance(message, State):
+            lost = True
+            raise ChannelError("lost")
+
+    def receive(while_blocked: Callable[[], None]) -> Message:
+        if not lost:
+            return answer(while_blocked)
+        guest_says()
+        while True:
+            pair.clock.time_ns += 100_000_000
+            while_blocked()
+
+    answer = pair.channel.receive
+    pair.channel.before_send = lose
+    pair.channel.receive = receive  # type: ignore[method-assign]
+    pair.source.run()
+    assert pair.source.error == "lost"
+
+
+def test_the_guest_runs_again_before_the_destination_is_asked_why_it_left() -> None:
+    pair = Pair()
+    seen = []
+    last_words_after(pair, lambda: seen.append((pair.here.running, pair.here.throttle_percent)))
+    assert seen == [(True, 0)]
+    assert_still_here(pair, S.FAILED)
+
+
+def test_a_guest_that_is_stopped_while_the_reason_is_awaited_stays_stopped() -> None:
+    pair = Pair()
+    last_words_after(pair, pair.source.keep_paused)
+    assert not pair.here.running
 
 
 def test_a_destination_that_is_slow_is_waited_for() -> None:

@@ -37,7 +37,8 @@ class LoopbackChannel:
 
     `cut_at` is the number of the message (in both directions, from 0) at which the connection breaks;
     with `delivered` the receiver still gets that message, only the sender is told otherwise. From the first message of
-    the kind `silent_from` on, the destination stands still: it gets nothing and answers nothing.
+    the kind `silent_from` on, the destination stands still: it gets nothing and answers nothing. Once `drips` is true
+    of a message, the link carries a byte every 7 s, and so never an answer.
     """
 
     max_batch_pages = 16
@@ -49,7 +50,8 @@ class LoopbackChannel:
         self.delivered = False
         self.silent_from: type[Message] | None = None
         self.open = True
-        self._silent = False
+        self.drips: Callable[[Message], bool] = lambda message: False
+        self._silent = self._dripping = False
         self.before_send: Callable[[Message], None] = lambda message: None
         self._pair = pair
         self._bytes_per_s = bytes_per_s
@@ -59,6 +61,11 @@ class LoopbackChannel:
         self._check_open()
         self.before_send(message)
         size_bytes = 64 + (message.data.page_count * 4096 if isinstance(message, Pages) else 0)
+        self._dripping = self._dripping or self.drips(message)
+        for _ in range(size_bytes if self._dripping else 0):
+            self._pair.clock.time_ns += 7 * 10**9
+            self.sent_bytes += 1
+            while_blocked()
         self._pair.clock.time_ns += size_bytes * 10**9 // self._bytes_per_s
         self.sent_bytes += size_bytes
         cut = self._is_cut(message)
@@ -72,7 +79,7 @@ class LoopbackChannel:
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         while not self._answers:
             self._check_open()
-            assert self._silent, "the source waits for an answer that nobody will send"
+            assert self._silent or self._dripping, "the source waits for an answer that nobody will send"
             self._pair.clock.time_ns += 100_000_000
             while_blocked()
         answer = self._answers.pop(0)

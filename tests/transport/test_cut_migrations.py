@@ -1,8 +1,9 @@
-"""Whole migrations over real sockets through a relay that cuts the connection after any number of bytes."""
+"""Whole migrations over real sockets through a relay that cuts the connection after any number of bytes, or drips."""
 
 import contextlib
 import socket
 import threading
+import time
 
 import pytest
 
@@ -23,13 +24,15 @@ from vmferry.wire.messages import Commit, Pages
 PAGES = 40
 
 
-def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None) -> None:
-    """Pass bytes on; after `limit_bytes` of them, close both ends."""
+def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None, drips: bool) -> None:
+    """Pass bytes on; after `limit_bytes` of them, close both ends or pass one on every 50 ms."""
     passed = 0
     with contextlib.suppress(OSError):
-        while data := source.recv(65536 if limit_bytes is None else min(65536, limit_bytes - passed) or 1):
+        while data := source.recv(65536 if limit_bytes is None else max(1, min(65536, limit_bytes - passed))):
             if limit_bytes is not None and passed >= limit_bytes:
-                break
+                if not drips:
+                    break
+                time.sleep(0.05)
             target.sendall(data)
             passed += len(data)
     for end in (source, target):
@@ -44,7 +47,7 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class Migration:
     """Source and destination in threads of their own, with the relay between them."""
 
-    def __init__(self, cut_forth: int | None = None, cut_back: int | None = None) -> None:
+    def __init__(self, cut_forth: int | None = None, cut_back: int | None = None, *, drips: bool = False) -> None:
         clock = MonotonicClock()
         self.here, self.there = MemoryGuest(PAGES), MemoryGuest(PAGES, running=False)
         for page in range(0, PAGES, 3):
@@ -60,12 +63,12 @@ class Migration:
             lambda _: StreamChannel(source_end, self.here),
             clock,
             MemoryJournal(),
-            MigrationParameters,
+            lambda: MigrationParameters(switchover_timeout=300 if drips else 10_000),
             MigrationCapabilities(),
         )
         threads = [
-            threading.Thread(target=relay, args=(relay_here, relay_there, cut_forth)),
-            threading.Thread(target=relay, args=(relay_there, relay_here, cut_back)),
+            threading.Thread(target=relay, args=(relay_here, relay_there, cut_forth, drips)),
+            threading.Thread(target=relay, args=(relay_there, relay_here, cut_back, drips)),
             threading.Thread(target=self._receive),
         ]
         for thread in threads:
@@ -157,3 +160,11 @@ def test_a_cut_within_the_answer_to_commit_leaves_one_running_guest(whole: Migra
     assert_one_owner(migration)
     if migration.source.owner is Owner.IN_DOUBT:
         assert "hand-over in doubt" in (migration.source.error or "")
+
+
+@pytest.mark.parametrize(("forth", "back"), [(-33, None), (-60, None), (None, 16), (None, 17)])
+def test_a_link_that_drips_before_commit_costs_nothing(whole: Migration, forth: int | None, back: int | None) -> None:
+    migration = Migration(cut_forth=forth and whole.sent_bytes + forth, cut_back=back, drips=True)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE
+    assert migration.source.error == "the guest was stopped for 0.3 s and not handed over (switchover-timeout)"

@@ -66,6 +66,13 @@ class SwitchoverBegan(_Event, tag="switchover", frozen=True):
     threshold_bytes: int
 
 
+class SwitchoverFailed(_Event, tag="switchover-failed", frozen=True):
+    """The guest stays here, as it was before: running, or paused."""
+
+    stopped_ns: int
+    """How long it was stopped for nothing."""
+
+
 class Decided(_Event, tag="decision", frozen=True):
     """A sync was evaluated."""
 
@@ -109,4 +116,4 @@ class Ended(_Event, tag="ended", frozen=True):
     error: str = ""
 
 
-Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | SwitchoverBegan | Ended
+Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | SwitchoverBegan | SwitchoverFailed | Ended

@@ -18,6 +18,8 @@ from vmferry.migration.parameter_spec import ParameterSpec, range_error
 from vmferry.migration.qapi_types import UINT64_MAX
 
 _NS_PER_MS = 1_000_000
+_DOWNTIMES_UNTIL_TIMEOUT = 10
+_MIN_SWITCHOVER_TIMEOUT_MS = 10_000
 
 
 def _integer(
@@ -70,6 +72,11 @@ class MigrationParameters:
     downtime_limit: int = _integer(
         300, "uint64", "the guest may be stopped this long", 0, 2_000_000,
         phrase="an integer in the range of 0 to (2000 * 1000) ms", unit="ms",
+    )  # fmt: skip
+    switchover_timeout: int = _integer(
+        0, "uint64", "a guest that was stopped this long and is not handed over runs on where it was; "
+        "0 for ten times downtime-limit, but at least 10 s (not in QEMU)",
+        0, 2_000_000, unit="ms",
     )  # fmt: skip
     background_sync: BackgroundSync = _other(
         BackgroundSync.PRESERVE,
@@ -126,6 +133,12 @@ class MigrationParameters:
             tailslow=self.cpu_throttle_tailslow,
             responsive=self.cpu_responsive_throttle,
         )
+
+    @property
+    def switchover_timeout_ns(self) -> int:
+        """How long a stopped guest waits to be handed over."""
+        derived_ms = max(_DOWNTIMES_UNTIL_TIMEOUT * self.downtime_limit, _MIN_SWITCHOVER_TIMEOUT_MS)
+        return (self.switchover_timeout or derived_ms) * _NS_PER_MS
 
     def watch_times(self) -> WatchTimes:
         """Return the constants of time of the background-sync watcher."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
 from vmferry.migration.capabilities import MigrationCapabilities
-from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan
+from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
@@ -20,6 +20,7 @@ from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
 from vmferry.wire.messages import Accepted, Failed, Hello
 
 _NS_PER_MS = 1_000_000
+_CONNECT_TIMEOUT_NS = 60_000_000_000
 _HELLO_TIMEOUT_NS = 15_000_000_000
 _LAST_WORDS_TIMEOUT_NS = 1_000_000_000
 
@@ -87,17 +88,18 @@ class MigrationSource:
             self._set_status(MigrationStatus.CANCELLING)
             self._finish(MigrationStatus.CANCELLED)
         except VmferryError as error:
-            self._finish(MigrationStatus.FAILED, self._reason(error))
+            self._finish(MigrationStatus.FAILED, error)
         except BaseException as error:
             # Even a defect of ours must not leave the guest slowed down or stopped.
-            self._finish(MigrationStatus.FAILED, f"internal error: {error!r}")
+            self._finish(MigrationStatus.FAILED, error)
             raise
         else:
             self._finish(MigrationStatus.COMPLETED)
         return self.status
 
     def _migrate(self) -> None:
-        self._channel = self._open_channel(self._check_cancel)
+        in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._check_cancel)
+        self._channel = self._open_channel(in_time)
         self._greet(self._channel)
         self._guest.start_dirty_log()
         self._setup_ns = self._clock.now_ns() - self._start_ns
@@ -124,24 +126,26 @@ class MigrationSource:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             switchover.wait_until(lambda: self._continue_requested)
         self._set_status(MigrationStatus.DEVICE)
-        switchover.run(precopy, verify=self._parameters().verify)
+        parameters = self._parameters()
+        switchover.run(precopy, verify=parameters.verify, timeout_ns=parameters.switchover_timeout_ns)
 
     def _greet(self, channel: Channel) -> None:
-        no_answer = Deadline(self._clock, _HELLO_TIMEOUT_NS, "the destination did not answer in 15 s")
-
-        def check() -> None:
-            self._check_cancel()
-            no_answer()
-
-        channel.send(Hello(self._guest.layout), check)
-        expect(Accepted, channel.receive(check))
+        text = "the destination did not answer in 15 s"
+        in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._check_cancel)
+        channel.send(Hello(self._guest.layout), in_time)
+        expect(Accepted, channel.receive(in_time))
 
     def _check_cancel(self) -> None:
         if self._cancel_requested:
             raise CancelledError("the migration was cancelled")
 
-    def _reason(self, error: VmferryError) -> str:
-        """When the connection broke, the destination may have said why before it went away."""
+    def _reason(self, error: BaseException) -> str:
+        """When the connection broke, the destination may have said why before it went away.
+
+        It is asked when the guest runs again: nobody needs to wait for it.
+        """
+        if not isinstance(error, VmferryError):
+            return f"internal error: {error!r}"
         if isinstance(error, ChannelError) and self._channel and self.owner is Owner.SOURCE:
             try:
                 last_words = self._channel.receive(Deadline(self._clock, _LAST_WORDS_TIMEOUT_NS, "silence"))
@@ -151,25 +155,30 @@ class MigrationSource:
                 return f"the destination failed: {last_words.reason}"
         return str(error)
 
-    def _finish(self, status: MigrationStatus, error: str | None = None) -> None:
+    def _finish(self, status: MigrationStatus, error: BaseException | None = None) -> None:
         try:
             self._release_guest()
         except VmferryError as trouble:
-            error = error or str(trouble)
+            error = error or trouble
         self._end_ns = self._clock.now_ns()
-        self.error = error
+        self.error = self._reason(error) if error else None
+        if self._channel:
+            self._channel.close()
         self._set_status(status)
         self._record_end()
 
     def _release_guest(self) -> None:
-        """Undo all that was done to the guest; each step is made even if another fails."""
+        """Undo all that was done to the guest, which runs again first of all; each step is made even if one fails."""
         with ExitStack() as steps:  # last in, first out
-            if self._channel:
-                steps.callback(self._channel.close)
-            if self._switchover:
-                steps.callback(self._switchover.resume_if_ours)
             steps.callback(self._guest.stop_dirty_log)
             steps.callback(self._guest.set_throttle, 0)
+            if self._switchover:
+                steps.callback(self._release_stopped_guest, self._switchover)
+
+    def _release_stopped_guest(self, switchover: Switchover) -> None:
+        switchover.resume_if_ours()
+        if switchover.owner is Owner.SOURCE:
+            self._journal.record(self._clock.now_ns(), SwitchoverFailed(stopped_ns=switchover.downtime.total_ns))
 
     def _set_status(self, status: MigrationStatus) -> None:
         assert status in SOURCE_TRANSITIONS[self.status], f"{self.status} -> {status}"

@@ -3,6 +3,9 @@
 The source owns the guest until it has sent Commit after the destination said Ready; from then on the
 destination does. If the connection breaks while Commit may or may not have arrived, the source
 keeps the guest stopped: two running copies would destroy its disks, so a person decides.
+
+However little or slowly the destination takes, the guest is not stopped for longer than the limit that `run` is given:
+if Commit is not sent by then, it runs on here.
 """
 
 import itertools
@@ -41,18 +44,23 @@ class Switchover:
     `check_cancel` is called while waiting before Commit and raises to call the hand-over off.
     """
 
+    released = False
+    """True once what was to be done to the guest after a failure is done."""
+
     def __init__(self, guest: Guest, channel: Channel, clock: Clock, check_cancel: Callable[[], None]) -> None:
         self.owner = Owner.SOURCE
         self.downtime = Downtime(clock)
         self._guest = guest
         self._channel = channel
         self._clock = clock
-        self._check_cancel = check_cancel
+        self._check = check_cancel
         self._runs_after = guest.running
 
     def keep_paused(self) -> None:
         """Do not let the guest run afterwards, wherever it is then. From any thread; too late once Commit is sent."""
         self._runs_after = False
+        if self.released:
+            self._guest.pause()
 
     def stop(self) -> None:
         """Stop the guest; the downtime begins."""
@@ -63,15 +71,19 @@ class Switchover:
         """Wait with the stopped guest, and find out within about a second if the destination has gone."""
         with self.downtime.part("pause"):
             for look in itertools.count(1):
-                self._check_cancel()
+                self._check()
                 if condition():
                     return
                 if look % _LOOKS_PER_SIGN_OF_LIFE == 0:
                     self._send(Pages(EMPTY, EMPTY))
                 self._clock.sleep_ns(_LOOK_NS)
 
-    def run(self, precopy: Precopy, *, verify: bool) -> None:
-        """Hand the stopped guest over. Raises MigrationError; `owner` then tells who may run it."""
+    def run(self, precopy: Precopy, *, verify: bool, timeout_ns: int) -> None:
+        """Hand the stopped guest over. Raises MigrationError; `owner` then tells who may run it.
+
+        Commit is sent within `timeout_ns` or never; working out a digest may take longer.
+        """
+        self._limit(timeout_ns + (self._digest_ns() if verify else 0))
         with self.downtime.part("last-sync"):
             precopy.sync.last()
         with self.downtime.part("ram"):
@@ -85,24 +97,33 @@ class Switchover:
         """After a failure: let the guest run on here, if it is to run and is still ours alone."""
         if self.owner is Owner.SOURCE and self._runs_after:
             self._guest.resume()
+        self.released = True
+        if not self._runs_after:  # as `keep_paused` may have said a moment ago
+            self._guest.pause()
 
     def _send_state(self, verify: bool) -> None:
         self._send(State(self._guest.save_state()))
-        digest_ns = 0
         if verify:
             self._send(Digest(self._guest.memory_digest()))
-            digest_ns = self._guest.layout.size_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
         self._send(Finish())
-        expect(Ready, self._channel.receive(self._patience(digest_ns)))
+        expect(Ready, self._channel.receive(self._patience(self._digest_ns() if verify else 0)))
 
     def _send(self, message: Message) -> None:
         self._channel.send(message, self._patience())
 
+    def _digest_ns(self) -> int:
+        return self._guest.layout.size_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
+
+    def _limit(self, timeout_ns: int) -> None:
+        """From now on, everything up to Commit ends in time."""
+        text = f"the guest was stopped for {timeout_ns / _NS_PER_S:.1f} s and not handed over (switchover-timeout)"
+        self._check = Deadline(self._clock, timeout_ns, text, self._check)
+
     def _patience(self, more_ns: int = 0) -> "Patience":
-        return Patience(self._channel, self._clock, _PATIENCE_NS + more_ns, self._check_cancel)
+        return Patience(self._channel, self._clock, _PATIENCE_NS + more_ns, self._check)
 
     def _commit(self) -> None:
-        self._check_cancel()
+        self._check()
         self.owner = Owner.IN_DOUBT
         give_up = Deadline(self._clock, _TAKE_OVER_TIMEOUT_NS, "the destination did not confirm in 30 s")
         try:
@@ -117,33 +138,35 @@ class Switchover:
 
 
 class Deadline:
-    """Raises ChannelError with `text` when called after `timeout_ns` have passed."""
+    """Calls `check`, and raises ChannelError with `text` when called after `timeout_ns` have passed."""
 
-    def __init__(self, clock: Clock, timeout_ns: int, text: str) -> None:
+    def __init__(self, clock: Clock, timeout_ns: int, text: str, check: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
         self._end_ns = clock.now_ns() + timeout_ns
         self._text = text
+        self._check = check
 
     def __call__(self) -> None:
-        """Check the time."""
+        """Check both."""
+        self._check()
         if self._clock.now_ns() > self._end_ns:
             raise ChannelError(self._text)
 
 
 class Patience:
-    """Calls `check_cancel`, and raises ChannelError when called after nothing was sent for `timeout_ns`."""
+    """Calls `check`, and raises ChannelError when called after nothing was sent for `timeout_ns`."""
 
-    def __init__(self, channel: Channel, clock: Clock, timeout_ns: int, check_cancel: Callable[[], None]) -> None:
+    def __init__(self, channel: Channel, clock: Clock, timeout_ns: int, check: Callable[[], None]) -> None:
         self._channel = channel
         self._clock = clock
         self._timeout_ns = timeout_ns
-        self._check_cancel = check_cancel
+        self._check = check
         self._sent_bytes = channel.sent_bytes
         self._since_ns = clock.now_ns()
 
     def __call__(self) -> None:
         """Check both."""
-        self._check_cancel()
+        self._check()
         now_ns, sent_bytes = self._clock.now_ns(), self._channel.sent_bytes
         if sent_bytes != self._sent_bytes:
             self._sent_bytes, self._since_ns = sent_bytes, now_ns

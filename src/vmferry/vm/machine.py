@@ -13,7 +13,7 @@ from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
-from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, Synced
+from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import MigrationParameters
@@ -285,6 +285,9 @@ class Vm:
         match event:
             case SwitchoverBegan():
                 self._set_handing_over(True)
+            case SwitchoverFailed():
+                self._set_handing_over(False)
+                self._tell_run_state()
             case StatusChanged(new=status):
                 if not status.is_running:
                     self._set_handing_over(False)
