@@ -55,7 +55,7 @@ def test_a_migration_that_virsh_began_is_steered_to_its_end(source: Daemon, doma
 
 
 def test_a_migration_of_our_own_leaves_the_domain_as_it_was(source: Daemon, domain: Domain) -> None:
-    threads = vcpu_threads(domain.monitor)
+    threads = [thread.id for thread in vcpu_threads(domain.monitor)]
     homes = [group_of(thread, find_hierarchy()) for thread in threads]
     before = domain.monitor.execute("query-migrate-parameters")
     with _sink() as uri:

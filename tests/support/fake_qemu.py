@@ -5,7 +5,7 @@ from typing import Any
 
 from vmferry.control.manager import Manager
 from vmferry.control.qmp_client import Event, result_of
-from vmferry.errors import CommandError, MonitorError
+from vmferry.errors import CommandError, HostError, MonitorError
 
 Answer = dict[str, Any]
 
@@ -17,7 +17,6 @@ class FakeQemu:
     """
 
     where = "unix:/nowhere"
-    peer_pid = None
     manager: Manager | None = None
 
     def __init__(self, course: Iterable[Any], **parameters: object) -> None:
@@ -69,6 +68,10 @@ class FakeQemu:
                 entries: Any = arguments["capabilities"]
                 self.capabilities |= {entry["capability"]: entry["state"] for entry in entries}
         return {}
+
+    @property
+    def peer_pid(self) -> int:
+        raise HostError("the monitor does not show that the VM runs on this host")
 
     def take_events(self) -> list[Event]:
         return []

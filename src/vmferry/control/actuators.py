@@ -64,7 +64,7 @@ class CgroupThrottle:
 
     def __init__(self, vm: Vm) -> None:
         """Make the cgroups. Raises HostError if it is not possible or not permitted."""
-        self._quota = CpuQuota(vcpu_threads(vm.monitor), vm.guard)
+        self._quota = CpuQuota([thread.id for thread in vcpu_threads(vm.monitor)], vm.guard)
         self.description = str(self._quota)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:

@@ -3,7 +3,6 @@
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,9 +13,8 @@ import msgspec
 from vmferry.control.libvirt_connection import LibvirtConnection
 from vmferry.control.libvirt_domain import MIGRATED, LibvirtDomain
 from vmferry.control.qmp_client import DEFAULT_TIMEOUT_S, MAX_KEPT_EVENTS, Event, result_of
+from vmferry.control.vm_process import process_of_domain
 from vmferry.errors import MonitorError, VmLeftError
-
-_PROC = Path("/proc")
 
 
 class LibvirtMonitor:
@@ -51,15 +49,10 @@ class LibvirtMonitor:
         self.close()
 
     @property
-    def peer_pid(self) -> int | None:
-        """The domain's QEMU, if it is on this host; of another host's there is no process with its UUID here."""
+    def peer_pid(self) -> int:
+        """The domain's QEMU. Raises HostError if it does not run on this host."""
         cpus = self.execute("query-cpus-fast")
-        thread_id = cpus[0]["thread-id"] if cpus else 0
-        try:
-            words = (_PROC / str(thread_id) / "cmdline").read_bytes().split(b"\0")
-        except OSError:
-            return None
-        return int(thread_id) if self.manager.uuid.encode() in words else None
+        return process_of_domain(cpus[0]["thread-id"] if cpus else 0, self.manager.uuid)
 
     def close(self) -> None:
         """Close the connection to libvirt, without waiting long for a libvirtd that hangs."""

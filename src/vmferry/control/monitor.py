@@ -24,8 +24,8 @@ class Monitor(Protocol):
         ...
 
     @property
-    def peer_pid(self) -> int | None:
-        """A process on this host that holds the monitor; None if the VM may be elsewhere."""
+    def peer_pid(self) -> int:
+        """The VM's process on this host. Raises HostError if that cannot be told for sure."""
         ...
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:

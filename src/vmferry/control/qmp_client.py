@@ -4,7 +4,6 @@ The monitor may be anybody's: lines are capped and everything that is no QMP is 
 """
 
 import socket
-import struct
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from vmferry.control.answers import check_answer
+from vmferry.control.vm_process import process_behind
 from vmferry.errors import CommandError, MonitorError
 from vmferry.transport.uri import Address, UnixAddress, parse_uri
 
@@ -28,8 +28,6 @@ MAX_KEPT_EVENTS = 1000
 DEFAULT_TIMEOUT_S = 30.0
 HURRIED_TIMEOUT_S = 2.0
 _READ_BYTES = 65536
-_CREDENTIALS = struct.Struct("3i")
-"""The kernel's `struct ucred`: pid, uid, gid."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +90,9 @@ class QmpClient:
         self.close()
 
     @property
-    def peer_pid(self) -> int | None:
-        """The process on this host that listens at a unix socket; None if the VM may be elsewhere."""
-        if self._connection.family != socket.AF_UNIX:
-            return None
-        credentials = self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-        pid: int = _CREDENTIALS.unpack(credentials)[0]
-        return pid
+    def peer_pid(self) -> int:
+        """The process on this host that serves the monitor. Raises HostError if that cannot be told for sure."""
+        return process_behind(self._connection)
 
     def close(self) -> None:
         """Close the connection; harmless if it is closed."""

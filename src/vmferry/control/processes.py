@@ -1,0 +1,42 @@
+"""What this host's /proc tells of processes and their threads (proc(5))."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROC = Path("/proc")
+
+_AFTER_NAME = 3
+"""Number of the first field of `stat` behind the name, which may hold anything."""
+_START = 22
+
+
+@dataclass(frozen=True)
+class Thread:
+    """A thread; its number alone may be another's by now."""
+
+    id: int
+    start_ticks: int
+    """When it started, in clock ticks since the host did."""
+
+    @classmethod
+    def of(cls, thread_id: int) -> "Thread | None":
+        """Return the thread that has this number now, None if there is none."""
+        try:
+            fields = (PROC / str(thread_id) / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return cls(thread_id, int(fields[_START - _AFTER_NAME]))
+
+    @property
+    def alive(self) -> bool:
+        """True if the number is still this thread's."""
+        return Thread.of(self.id) == self
+
+
+def status_field(task: Path, field: str) -> str:
+    """Return a field of a task's `status`, nothing if the task has ended."""
+    try:
+        lines = (task / "status").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:")), "")
