@@ -47,7 +47,7 @@ class OurMonitor(Monitor):
         self.greeting = json.loads(self._session.greeting())
 
     def lines(self, text: bytes) -> list[bytes]:
-        *answers, last = self._session.feed(text + LAST)
+        *answers, last = [said if isinstance(said, bytes) else said() for said in self._session.feed(text + LAST)]
         assert json.loads(last)["id"] == "last"
         return answers
 
@@ -155,6 +155,8 @@ WORDS = ["12 ", "true ", "nul ", "-1.5 "]
 @given(noise=st.lists(st.sampled_from(PIECES + WORDS), max_size=12).map("".join))
 def test_noise_is_answered_as_qemu_answers_it(qemu_socket: Path, noise: str) -> None:
     ours, qemu = OurMonitor(), QemuMonitor(qemu_socket)
+    ours.negotiate()  # before that, nobody who talks so is listened to here
+    qemu.negotiate()
     # Control characters between the noise and what comes after it bring both back to their senses.
     answers, expected = ours.exchange(noise + "\x01\x01"), qemu.exchange(noise + "\x01\x01")
     qemu.close()

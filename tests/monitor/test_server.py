@@ -232,6 +232,65 @@ async def send_until_stuck(connection: socket.socket, data: bytes) -> int:
     return sent_bytes
 
 
+class SlowVm(MemoryVm):
+    """Its disk does not answer before it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.disk = threading.Event()
+        self.writers = 0
+
+    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        self.writers += 1
+        self.disk.wait()
+
+
+PMEMSAVE = b'{"execute":"pmemsave","arguments":{"val":0,"size":1,"filename":"x"},"id":"slow"}'
+
+
+def test_a_command_that_waits_holds_up_nobody_else(path: Path) -> None:
+    async def test() -> None:
+        vm = SlowVm()
+        async with served(vm, f"unix:{path}"), connected(path) as other:
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(NEGOTIATE + PMEMSAVE + b'{"execute":"query-name","id":"after"}')
+            await until(lambda: vm.writers > 0)
+            assert await other.execute("query-name") == {"name": vm.name}
+            await other.execute("stop")
+            vm.disk.set()
+            lines = [json.loads(await reader.readline()) for _ in range(5)]
+            assert [line.get("id", line.get("event")) for line in lines] == [None, None, "STOP", "slow", "after"]
+            writer.close()
+
+    run(test)
+
+
+def test_a_command_that_waits_holds_up_no_end(path: Path) -> None:
+    async def test() -> None:
+        vm = SlowVm()
+        async with served(vm, f"unix:{path}"):
+            _, writer = await asyncio.open_unix_connection(path)
+            writer.write(NEGOTIATE + PMEMSAVE)
+            await until(lambda: vm.writers > 0)
+        writer.close()
+        vm.disk.set()
+
+    run(test)
+
+
+def test_a_web_page_cannot_use_the_browser_to_command(path: Path) -> None:
+    async def test() -> None:
+        vm = MemoryVm()
+        async with served(vm, "tcp:127.0.0.1:0") as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" + NEGOTIATE + b'{"execute":"quit"}')
+            assert b"parse error" in (await reader.read()).splitlines()[-1]
+            writer.close()
+        assert not vm.has_quit
+
+    run(test)
+
+
 def test_broken_limits_end_the_connection_with_a_reason(path: Path) -> None:
     async def test() -> None:
         async with served(MemoryVm(), f"unix:{path}"):

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Callable
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,8 +12,8 @@ from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.commands import COMMANDS
 from vmferry.monitor.framing import MAX_NESTING
-from vmferry.monitor.session import Session
-from vmferry.monitor.vm_port import VmEvent
+from vmferry.monitor.session import Answer, Session
+from vmferry.monitor.vm_port import RunState, VmEvent
 
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 RAM = RamInfo(
@@ -20,6 +21,11 @@ RAM = RamInfo(
     mbps=800.25, dirty_sync_count=5, iteration_count=2, page_size=4096, pages_per_second=11, precopy_bytes=900,
     downtime_bytes=100,
 )  # fmt: skip
+
+
+def said(answer: Answer) -> bytes:
+    """Return what the client gets in the end."""
+    return answer if isinstance(answer, bytes) else answer()
 
 
 def negotiated(vm: MemoryVm) -> Session:
@@ -31,7 +37,7 @@ def negotiated(vm: MemoryVm) -> Session:
 def execute(vm: MemoryVm, name: str, /, **arguments: object) -> dict[str, object]:
     request = json.dumps({"execute": name, "arguments": arguments})
     (answer,) = negotiated(vm).feed(request.encode())
-    decoded = json.loads(answer)
+    decoded = json.loads(said(answer))
     assert isinstance(decoded, dict)
     return decoded
 
@@ -213,7 +219,7 @@ def test_the_seeds_parameters_can_be_set() -> None:
 def test_nothing_can_be_enabled_in_the_negotiation() -> None:
     session = Session(MemoryVm())
     (answer,) = session.feed(b'{"execute":"qmp_capabilities","arguments":{"enable":["oob"]}}')
-    assert b"Capability oob not available" in answer
+    assert b"Capability oob not available" in said(answer)
     assert not session.negotiated
 
 
@@ -237,14 +243,14 @@ def test_answers_and_events_can_be_spread_over_lines() -> None:
 def test_after_limits_are_broken_the_conversation_is_over() -> None:
     session = negotiated(MemoryVm())
     (answer,) = session.feed(b"[" * (MAX_NESTING + 1) + NEGOTIATE)
-    assert b"nesting depth limit" in answer
+    assert b"nesting depth limit" in said(answer)
     assert session.broken
 
 
 @pytest.mark.parametrize(("count", "explained"), [(10, True), (400_000, False)])
 def test_long_garbage_is_not_read_again_to_explain_it(count: int, explained: bool) -> None:
     (answer,) = negotiated(MemoryVm()).feed(b"[" + b"1," * count + b"]")
-    text = json.loads(answer)["error"]["desc"]
+    text = json.loads(said(answer))["error"]["desc"]
     assert text.startswith("JSON parse error, ")
     assert ("expecting value" in text) is explained
 
@@ -261,7 +267,7 @@ SNIPPETS = st.sampled_from(
 def test_whatever_is_fed_every_answer_is_an_answer(pieces: list[bytes]) -> None:
     session = negotiated(MemoryVm())
     for piece in pieces:
-        for line in session.feed(piece):
+        for line in map(said, session.feed(piece)):
             answer = json.loads(line)
             assert line.endswith(b"\r\n")
             assert ("return" in answer) != ("error" in answer)
@@ -275,7 +281,90 @@ def mutate(text: bytes, position: int, change: bytes) -> bytes:
 @given(st.sampled_from(sorted(COMMANDS)), st.integers(0, 200), st.binary(max_size=2))
 def test_a_damaged_command_is_answered_too(name: str, position: int, change: bytes) -> None:
     request = json.dumps({"execute": name, "arguments": {"uri": "tcp:h:1"}, "id": {"a": [name]}}).encode()
-    feed: Callable[[bytes], list[bytes]] = lambda data: list(session.feed(data))  # noqa: E731
     session = negotiated(MemoryVm())
-    feed(mutate(request, position, change))
-    assert json.loads(feed(b'\xff{"execute":"query-status","id":0}')[-1])["id"] == 0
+    list(map(said, session.feed(mutate(request, position, change))))
+    *_, last = session.feed(b'\xff{"execute":"query-status","id":0}')
+    assert json.loads(said(last))["id"] == 0
+
+
+STOP = NEGOTIATE + b'{"execute":"stop"}'
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        b"POST / HTTP/1.1\r\nHost: 127.0.0.1:4444\r\nContent-Length: 50\r\n\r\n",
+        b"post /[1] HTTP/1.1\r\n\r\n",
+        b"GET /%7B%22execute HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\xa5\x01\x00",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"hello\n",
+    ],
+)
+@pytest.mark.parametrize("step", [1, 1000])
+def test_who_begins_with_no_json_is_hung_up_on_unheard(beginning: bytes, step: int) -> None:
+    vm = MemoryVm()
+    session = Session(vm)
+    text = beginning + STOP
+    answers: list[bytes] = []
+    for start in range(0, len(text), step):
+        if not session.broken:
+            answers += map(said, session.feed(text[start : start + step]))
+    assert session.broken
+    assert vm.run_state() is RunState.RUNNING
+    assert [json.loads(answer)["error"]["class"] for answer in answers] == ["GenericError"]
+
+
+def test_a_client_that_has_negotiated_may_blunder() -> None:
+    vm = MemoryVm()
+    session = negotiated(vm)
+    answers = [said(answer) for answer in session.feed(b'POST\n\xff{"execute":"stop"}')]
+    assert not session.broken
+    assert json.loads(answers[-1]) == {"return": {}}
+    assert vm.run_state() is RunState.PAUSED
+
+
+class BrokenVm(MemoryVm):
+    def stop(self) -> None:
+        raise ZeroDivisionError("a defect of ours\n")
+
+    def vcpu_thread_ids(self) -> list[int]:
+        return ["\ud800"]  # type: ignore[list-item]
+
+
+def test_a_defect_is_an_error_and_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    vm = BrokenVm()
+    session = negotiated(vm)
+    for number in range(3):
+        (answer,) = session.feed(b'{"execute":"stop","id":%d}' % number)
+        assert json.loads(said(answer)) == {
+            "error": {
+                "class": "GenericError",
+                "desc": "vmferry has a defect here: ZeroDivisionError('a defect of ours\\n')",
+            },
+            "id": number,
+        }
+    assert "error" in execute(vm, "query-cpus-fast")
+    assert "error" in execute(vm, "human-monitor-command", **{"command-line": "stop"})
+    assert capsys.readouterr().err.count("in stop\n    raise ZeroDivisionError") == 1
+    assert execute(vm, "query-status")["return"]
+
+
+def test_what_takes_long_is_left_to_others_to_carry_out(tmp_path: Path) -> None:
+    session = negotiated(MemoryVm())
+    request = {"execute": "pmemsave", "arguments": {"val": 0, "size": 16, "filename": str(tmp_path / "memory")}}
+    (answer,) = session.feed(json.dumps(request).encode())
+    assert not isinstance(answer, bytes)
+    assert not (tmp_path / "memory").exists()
+    assert json.loads(answer()) == {"return": {}}
+    assert (tmp_path / "memory").read_bytes() == bytes(16)
+    (answer,) = session.feed(b'{"execute":"human-monitor-command","arguments":{"command-line":" migrate_incoming x"}}')
+    assert not isinstance(answer, bytes)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "", ".", "x" * 300, "no/such/directory"])
+def test_names_that_cannot_be_are_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = execute(MemoryVm(), "pmemsave", val=0, size=16, filename=name)
+    assert "defect" not in str(answer["error"])
+    assert not os.listdir(tmp_path)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from vmferry.errors import UsageError
 from vmferry.migration.capabilities import MigrationCapabilities
@@ -13,6 +12,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RunState, VmEvent
 from vmferry.transport.uri import parse_uri
+from vmferry.vm.memory_files import MemoryFiles
 
 
 class MemoryVm:
@@ -29,6 +29,7 @@ class MemoryVm:
         self.uris: list[str] = []
         self.has_quit = False
         self.dirty_rate = DirtyRateInfo()
+        self._memory_files = MemoryFiles(lambda: None)
         self._running = True
         self._subscribers: list[Callable[[VmEvent], None]] = []
 
@@ -58,7 +59,7 @@ class MemoryVm:
     def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
         if not 0 <= gpa <= gpa + size_bytes <= self.memory_bytes:
             raise UsageError("there is no such memory")
-        Path(path).write_bytes(bytes(size_bytes))
+        self._memory_files.write(memoryview(bytes(size_bytes)), path)
 
     def migrate(self, uri: str) -> None:
         self._check_idle()

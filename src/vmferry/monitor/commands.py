@@ -12,6 +12,7 @@ from vmferry.monitor import migration_commands as migration
 from vmferry.monitor import trace_commands as trace
 from vmferry.monitor import vm_commands as vm
 from vmferry.monitor.events import EVENTS
+from vmferry.monitor.hmp_commands import hmp_takes_long
 from vmferry.monitor.introspection import AnySchemaInfo, describe
 from vmferry.monitor.migration_info import MigrationInfo
 from vmferry.monitor.qapi import Empty, QapiStruct, parse_arguments
@@ -45,6 +46,8 @@ class Command:
     function: Callable[..., Any]
     arguments: type[QapiStruct] = Empty
     returns: Any = Empty
+    takes_long: bool = False
+    """Whether it may have to wait, for a disk or a name server; it is carried out in a thread of its own then."""
 
     def __call__(self, target: MonitoredVm, arguments: dict[str, Any]) -> object:
         """Check the arguments and carry the command out. Raises VmferryError."""
@@ -88,10 +91,10 @@ COMMANDS: dict[str, Command] = {
     "system_powerdown": Command(vm.system_powerdown),
     "quit": Command(vm.quit_vm),
     "human-monitor-command": Command(vm.human_monitor_command, vm.HumanMonitorCommand, str),
-    "pmemsave": Command(memory.pmemsave, memory.Pmemsave),
+    "pmemsave": Command(memory.pmemsave, memory.Pmemsave, takes_long=True),
     "query-memory-size-summary": Command(memory.query_memory_size_summary, returns=memory.MemoryInfo),
     "migrate": Command(migration.migrate, migration.Migrate),
-    "migrate-incoming": Command(migration.migrate_incoming, migration.MigrateIncoming),
+    "migrate-incoming": Command(migration.migrate_incoming, migration.MigrateIncoming, takes_long=True),
     "migrate_cancel": Command(migration.migrate_cancel),
     "migrate-continue": Command(migration.migrate_continue, migration.MigrateContinue),
     "migrate-pause": Command(migration.migrate_pause),
@@ -119,3 +122,13 @@ def find_command(name: str) -> Command:
     if name not in COMMANDS:
         raise CommandNotFoundError(f"The command {name} has not been found")
     return COMMANDS[name]
+
+
+def takes_long(request: object) -> bool:
+    """Tell whether a request is for a command that may have to wait."""
+    match request:
+        case {"execute": "human-monitor-command", "arguments": {"command-line": str(line)}}:
+            return hmp_takes_long(line)
+        case {"execute": str(name)} if name in COMMANDS:
+            return COMMANDS[name].takes_long
+    return False

@@ -43,6 +43,8 @@ class HmpCommand:
     """How many words it must get."""
     more_words: int = 0
     """How many it may get beyond these."""
+    takes_long: bool = False
+    """Whether it may have to wait; it is carried out in a thread of its own then."""
 
     @property
     def title(self) -> str:

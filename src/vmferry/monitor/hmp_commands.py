@@ -6,7 +6,7 @@ from vmferry.migration.dirty_rate import DirtyRateMode, DirtyRateRequest
 from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.parameters import PARAMETERS, find_parameter
 from vmferry.migration.status import MigrationStatus
-from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter, find_hmp_command
+from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter, find_hmp_command, split_name
 from vmferry.monitor.hmp_format import (
     format_capabilities,
     format_cpus,
@@ -25,6 +25,12 @@ from vmferry.monitor.vm_port import MonitoredVm
 def run_hmp(vm: MonitoredVm, line: str) -> str:
     """Carry a line out and return what there is to say."""
     return HmpInterpreter(vm, HMP_COMMANDS, INFO_COMMANDS).execute(line)
+
+
+def hmp_takes_long(line: str) -> bool:
+    """Tell whether a line is a command that may have to wait."""
+    command = find_hmp_command(HMP_COMMANDS, split_name(line)[0])
+    return command is not None and command.takes_long
 
 
 def _help(_vm: MonitoredVm, given: Given) -> str:
@@ -137,6 +143,7 @@ HMP_COMMANDS = (
         "begin to wait at a uri for a guest",
         "uri",
         words=1,
+        takes_long=True,
     ),
     HmpCommand("migrate_pause", lambda vm, _: migrate_pause(vm), "interrupt a post-copy migration (none here)"),
     HmpCommand(

@@ -6,10 +6,13 @@ with events is disconnected, so no client can make this process grow.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import os
 import socket
+import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmferry.errors import ChannelError, UsageError
@@ -55,7 +58,7 @@ class _Client:
         self._writer.write(self._session.greeting())
         while not self._session.broken and (data := await self._reader.read(_READ_BYTES)):
             for answer in self._session.feed(data):
-                self._writer.write(answer)
+                self._writer.write(answer if isinstance(answer, bytes) else await _in_thread(answer))
                 await self._writer.drain()
 
     def tell(self, event: VmEvent) -> None:
@@ -91,20 +94,25 @@ class Monitor:
     async def close(self) -> None:
         """Let clients read what they were sent, and hang up on all of them."""
         tasks = list(self._clients.values())
-        for client in list(self._clients):
-            await client.close()
-        await asyncio.gather(*tasks)
+        await asyncio.gather(*(client.close() for client in self._clients))
+        if tasks:
+            _, waiting = await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S)
+            for task in waiting:  # for a command that takes long
+                task.cancel()
+            await asyncio.gather(*waiting)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         client = _Client(Session(self._vm, pretty=self._pretty), reader, writer)
-        if len(self._clients) < MAX_CLIENTS:
-            task = asyncio.current_task()
-            assert task
-            self._clients[client] = task
-            with contextlib.suppress(OSError):  # the client is gone
-                await client.serve()
-        await client.close()
-        self._clients.pop(client, None)
+        try:
+            if len(self._clients) < MAX_CLIENTS:
+                task = asyncio.current_task()
+                assert task
+                self._clients[client] = task
+                with contextlib.suppress(OSError, asyncio.CancelledError):  # the client is gone, or to be
+                    await client.serve()
+        finally:
+            await client.close()
+            self._clients.pop(client, None)
 
     def _on_event(self, event: VmEvent) -> None:
         """Pass an event on; what a command causes at once is told before its answer, as in QEMU."""
@@ -176,6 +184,24 @@ class MonitorConnection(Monitor):
         await super().start()
         reader, writer = await asyncio.open_connection(sock=self._connection)
         self._task = asyncio.create_task(self._serve(reader, writer))
+
+
+async def _in_thread(work: Callable[[], bytes]) -> bytes:
+    """Await the result of work in a thread of its own; unlike an executor's, it does not keep this process from ending.
+
+    There are at most as many as there are clients.
+    """
+    result: concurrent.futures.Future[bytes] = concurrent.futures.Future()
+
+    def run() -> None:
+        result.set_running_or_notify_cancel()
+        try:
+            result.set_result(work())
+        except Exception as error:
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="command", daemon=True).start()
+    return await asyncio.wrap_future(result)
 
 
 def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> Monitor:

@@ -2,20 +2,29 @@
 
 It begins with a greeting; until the client has sent `qmp_capabilities`, other commands are refused
 and no events are sent. Every command gets one answer, in order, with the client's `id` in it.
+
+Who begins with what is no JSON is no QMP client: a web page, for example, that makes a browser post commands to a
+TCP monitor. Nothing of what it sends after that is looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from vmferry.errors import UsageError, VmferryError
-from vmferry.monitor.commands import CommandNotFoundError, find_command
-from vmferry.monitor.framing import BadInput, Framer
+from vmferry.monitor.commands import CommandNotFoundError, find_command, takes_long
+from vmferry.monitor.defects import tell_defect
+from vmferry.monitor.framing import BadInput, Frame, Framer
 from vmferry.monitor.json_text import format_json, parse_json
 from vmferry.monitor.vm_commands import query_version
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
 
 _NEGOTIATION = "qmp_capabilities"
 _NS_PER_S = 1_000_000_000
+
+
+Answer = bytes | Callable[[], bytes]
+"""What the client gets, or what returns that after a while, and may be called in any thread."""
 
 
 class Session:
@@ -34,14 +43,19 @@ class Session:
         """Return what the client hears first."""
         return self._encode({"QMP": {"version": query_version(self._vm), "capabilities": []}})
 
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Take what the client sent, carry it out and yield the answers."""
+    def feed(self, data: bytes) -> Iterator[Answer]:
+        """Take what the client sent, carry it out and yield the answers, until the conversation is broken."""
         for frame in self._framer.feed(data):
-            if isinstance(frame, BadInput):
-                self.broken = frame.fatal
-                yield self._encode(_error("GenericError", frame.reason))
+            request = _parse(frame)
+            if isinstance(request, BadInput):
+                self.broken = request.fatal or not self.negotiated
+                yield self._encode(_error("GenericError", request.reason))
+            elif takes_long(request):
+                yield partial(self._answer, request)
             else:
-                yield self._encode(self._answer(frame))
+                yield self._answer(request)
+            if self.broken:
+                break
 
     def event(self, event: VmEvent) -> bytes:
         """Return what tells the client of an event."""
@@ -52,18 +66,19 @@ class Session:
         }
         return self._encode(message | {"data": event.data} if event.data else message)
 
-    def _answer(self, text: bytes) -> dict[str, object]:
-        request: object = None
+    def _answer(self, request: object) -> bytes:
+        """Carry a request out and return the answer, whatever happens."""
+        identity = {"id": request["id"]} if isinstance(request, dict) and "id" in request else {}
         try:
-            request = parse_json(text)
-            answer = self._return(request)
+            return self._encode(self._return(request) | identity)
         except CommandNotFoundError as error:
             answer = _error("CommandNotFound", str(error))
         except VmferryError as error:
             answer = _error("GenericError", str(error))
-        if isinstance(request, dict) and "id" in request:
-            answer["id"] = request["id"]
-        return answer
+        except Exception as error:
+            tell_defect(error)
+            answer = _error("GenericError", f"vmferry has a defect here: {error!a}")
+        return self._encode(answer | identity)
 
     def _return(self, request: object) -> dict[str, object]:
         name, arguments = _check_request(request)
@@ -77,6 +92,16 @@ class Session:
 
     def _encode(self, message: dict[str, object]) -> bytes:
         return format_json(message, pretty=self._pretty).replace(b"\n", b"\r\n") + b"\r\n"
+
+
+def _parse(frame: Frame) -> object:
+    """Return the JSON value, or what is wrong with it."""
+    if isinstance(frame, BadInput):
+        return frame
+    try:
+        return parse_json(frame)
+    except UsageError as error:
+        return BadInput(str(error))
 
 
 def _check_request(request: object) -> tuple[str, dict[str, Any]]:

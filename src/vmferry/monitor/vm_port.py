@@ -38,8 +38,9 @@ class VmEvent:
 class MonitoredVm(Protocol):
     """A VM under control.
 
-    All methods are called in the monitor's thread and return at once. Any of them may raise
-    VmferryError; its text is what the client reads.
+    All methods are called in the monitor's thread and return at once, but `save_memory` and `migrate_incoming`, which
+    may take long, are called in threads of their own. Any method may raise VmferryError; its text is what the client
+    reads.
     """
 
     @property
@@ -97,7 +98,7 @@ class MonitoredVm(Protocol):
         ...
 
     def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
-        """Write a piece of guest physical memory to a file."""
+        """Write a piece of guest physical memory to a file; in any thread."""
         ...
 
     def migrate(self, uri: str) -> None:
@@ -105,7 +106,7 @@ class MonitoredVm(Protocol):
         ...
 
     def migrate_incoming(self, uri: str) -> None:
-        """Begin to wait at `uri` for a guest."""
+        """Begin to wait at `uri` for a guest; in any thread."""
         ...
 
     def migrate_cancel(self) -> None:

@@ -1,6 +1,6 @@
 """Making connections.
 
-No call waits longer than 100 ms without calling `while_blocked`, which may raise; only the resolver does as it likes.
+No call waits longer than 100 ms without calling `while_blocked`, which may raise.
 """
 
 import errno
@@ -8,8 +8,10 @@ import os
 import select
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -38,7 +40,7 @@ def wait_briefly(connection: socket.socket, events: int) -> bool:
 def connect(address: Address, while_blocked: Callable[[], None]) -> socket.socket:
     """Return a non-blocking connection. Raises ChannelError that says what may be wrong."""
     reason = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    for family, target in _resolve(address):
+    for family, target in _resolve(address, while_blocked):
         try:
             return _connected(family, target, while_blocked)
         except OSError as error:
@@ -46,9 +48,9 @@ def connect(address: Address, while_blocked: Callable[[], None]) -> socket.socke
     raise ChannelError(f"cannot connect to {address}: {reason.strerror}; is it listening there?") from reason
 
 
-def listen(address: Address) -> socket.socket:
+def listen(address: Address, while_blocked: Callable[[], None] = lambda: None) -> socket.socket:
     """Return a listening socket. Raises ChannelError if the address cannot be used."""
-    family, target = _resolve(address)[0]
+    family, target = _resolve(address, while_blocked)[0]
     try:
         with ExitStack() as on_failure:
             listener = on_failure.enter_context(socket.socket(family, socket.SOCK_STREAM))
@@ -124,17 +126,30 @@ def _remove_stale(path: str) -> None:
     os.unlink(path)
 
 
-def _resolve(address: Address) -> list[tuple[socket.AddressFamily, _Target]]:
+def _resolve(address: Address, while_blocked: Callable[[], None]) -> list[tuple[socket.AddressFamily, _Target]]:
     """Return all that an address may mean, best first. A name server that does not answer makes this slow."""
     if isinstance(address, UnixAddress):
         return [(socket.AF_UNIX, address.path)]
+    resolution: Future[list[Any]] = Future()
+    threading.Thread(target=_look_up, args=(address, resolution), name="resolver", daemon=True).start()
+    while not wait([resolution], _WAIT_MS / 1000).done:
+        while_blocked()
     try:
-        found = socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return [(family, target) for family, _, _, _, target in resolution.result()]
     except OSError as error:
         raise ChannelError(f"cannot resolve the host of {address}: {error.strerror}") from error
     except UnicodeError as error:
         raise ChannelError(f"cannot resolve the host of {address}: not a host name") from error
-    return [(family, target) for family, _, _, _, target in found]
+
+
+def _look_up(address: TcpAddress, resolution: "Future[list[Any]]") -> None:
+    """Ask the resolver, which waits for name servers as long as it likes."""
+    try:
+        resolution.set_result(
+            socket.getaddrinfo(address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        )
+    except Exception as error:
+        resolution.set_exception(error)
 
 
 def _connected(family: socket.AddressFamily, target: _Target, while_blocked: Callable[[], None]) -> socket.socket:

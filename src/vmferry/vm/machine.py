@@ -28,6 +28,9 @@ from vmferry.transport.uri import parse_uri
 from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.incoming import IncomingMigration
+from vmferry.vm.memory_files import MemoryFiles
+
+_MEMORY_FILES_END_TIMEOUT_S = 1.0
 
 
 class Vm:
@@ -62,9 +65,11 @@ class Vm:
         self._awaits_migration = awaits_migration
         self._clock = MonotonicClock()
         self._dirty_rate = DirtyRateMeter(guest, self._clock, log)
+        self._memory_files = MemoryFiles(self._check_quit)
         self._source: MigrationSource | None = None
         self._incoming: IncomingMigration | None = None
         self._incoming_uri: str | None = None
+        self._incoming_lock = threading.Lock()
         self._migration_thread: threading.Thread | None = None
         self._subscribers: list[Callable[[VmEvent], None]] = []
         self._run_lock = threading.Lock()
@@ -136,12 +141,7 @@ class Vm:
 
     def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
         """Write a piece of guest physical memory to a file. Raises UsageError if either is not to be had."""
-        memory = self._guest.physical_memory(gpa, size_bytes)
-        try:
-            with open(path, "wb") as file:
-                file.write(memory)
-        except OSError as error:
-            raise UsageError(f"cannot write '{path}': {error.strerror}") from error
+        self._memory_files.write(self._guest.physical_memory(gpa, size_bytes), path)
 
     # Migration
 
@@ -180,22 +180,23 @@ class Vm:
 
     def migrate_incoming(self, uri: str) -> None:
         """Listen at `uri` for the guest. Raises UsageError or ChannelError if that cannot be."""
-        if self._incoming:
-            raise UsageError("The incoming migration has already been started")
-        if not self._awaits_migration:
-            raise UsageError("'-incoming' was not specified on the command line")
-        listener = listen(parse_uri(uri))
-        self._incoming_uri = str(local_address(listener))
-        self._incoming = IncomingMigration(
-            self._guest,
-            listener,
-            self._clock,
-            self._journal,
-            lambda: self._runs_on_arrival is not False,
-            self._check_quit,
-            self._log,
-        )
-        self._start_thread("incoming", self._run_incoming, self._incoming)
+        with self._incoming_lock:
+            if self._incoming:
+                raise UsageError("The incoming migration has already been started")
+            if not self._awaits_migration:
+                raise UsageError("'-incoming' was not specified on the command line")
+            listener = listen(parse_uri(uri), self._check_quit)
+            self._incoming_uri = str(local_address(listener))
+            self._incoming = IncomingMigration(
+                self._guest,
+                listener,
+                self._clock,
+                self._journal,
+                lambda: self._runs_on_arrival is not False,
+                self._check_quit,
+                self._log,
+            )
+            self._start_thread("incoming", self._run_incoming, self._incoming)
 
     def migrate_cancel(self) -> None:
         """Cancel the outgoing migration, if one runs."""
@@ -232,8 +233,9 @@ class Vm:
         return self._dirty_rate.info
 
     def end_threads(self, timeout_s: float) -> None:
-        """End a measurement, and give a migration time to end."""
+        """End a measurement and what is written to files, and give a migration time to end."""
         self._dirty_rate.stop()
+        self._memory_files.end(_MEMORY_FILES_END_TIMEOUT_S)
         if self._migration_thread:
             self._migration_thread.join(timeout_s)
 
