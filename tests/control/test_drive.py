@@ -12,6 +12,8 @@ from vmferry.control.drive import drive
 class Answers:
     """A monitor that answers `query-migrate` with these in turn; real QEMU cannot be made to hit the gap."""
 
+    manager = None
+
     def __init__(self, *answers: dict[str, Any]) -> None:
         self._answers: Iterator[dict[str, Any]] = iter(answers)
 

@@ -21,7 +21,7 @@ class Monitor:
 
     def execute(self, command: str, arguments: object = None) -> dict[str, object]:
         self.told.append(f"{command} {arguments}" if arguments else command)
-        return {"status": self._status}
+        return dict(CURRENT) if command == "query-migrate-parameters" else {"status": self._status}
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ _NS_PER_MS = 1_000_000
 @click.option("--interval", type=DURATION_MS,
               help=f"Of QEMU's VMs: how long each measurement lasts. [default: {WINDOW_MS}ms]")  # fmt: skip
 @click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
+@click.option("--wait", is_flag=True, help="With --attach: wait until a migration begins.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
 @journal_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
@@ -61,6 +62,7 @@ def command(
     on_limit: str,
     interval: int | None,
     attach: bool,
+    wait: bool,
     throttle_by: str | None,
     journal: Path | None,
     as_json: bool,
@@ -77,6 +79,8 @@ def command(
     """
     if bool(uri) == attach:
         raise UsageError("give the URI to migrate to, or --attach to steer a migration that runs already")
+    if wait and not attach:
+        raise UsageError("--wait waits for a migration that somebody else begins; give --attach as well")
     given = given_parameters(parameters)
     with (
         interrupted_once(),  # by whatever signal: the VM is left as it was found
@@ -87,6 +91,7 @@ def command(
     ):
         order = Order(
             uri=uri,
+            wait=wait,
             variant=find_variant(variant) if variant else None,
             auto_converge=auto_converge,
             parameters=given,
@@ -119,7 +124,8 @@ def _letting_go(attached: bool) -> Iterator[None]:
 
 def _exit_code(result: Result) -> int:
     if result.completed:
-        return ExitCode.DONE if all(verdict.kept for verdict in result.verdicts) else ExitCode.LIMIT_NOT_KEPT
+        broken = any(verdict.kept is False for verdict in result.verdicts)
+        return ExitCode.LIMIT_NOT_KEPT if broken else ExitCode.DONE
     return ExitCode.FAILED if result.interrupted_by is None else interrupted_by(result.interrupted_by)
 
 

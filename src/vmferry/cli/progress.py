@@ -17,6 +17,7 @@ from vmferry.units import format_duration, format_rate, format_size
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
+_KEPT = {True: "kept", False: "NOT kept", None: "unknown whether kept"}
 Watch = Callable[[Progress], None]
 Tell = Callable[[str], None]
 
@@ -94,4 +95,4 @@ def _figures(result: Result) -> Table:
 
 
 def _kept(verdict: Verdict) -> str:
-    return f"{'kept' if verdict.kept else 'NOT kept'}, {verdict.text}"
+    return f"{_KEPT[verdict.kept]}, {verdict.text}"

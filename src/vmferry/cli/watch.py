@@ -8,12 +8,14 @@ import click
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.progress import screen, show_result
-from vmferry.control.drive import POLL_INTERVAL_S, Progress, ask, follow
+from vmferry.control.awaiting import await_migration
+from vmferry.control.drive import Progress, follow
 from vmferry.control.interrupts import signal_number_of
-from vmferry.control.monitor import Monitor, open_monitor
+from vmferry.control.monitor import open_monitor
 from vmferry.control.order import start_recording
+from vmferry.control.phases import Phases
 from vmferry.control.recorder import Recorder
-from vmferry.errors import InterruptionError, UsageError
+from vmferry.errors import InterruptionError
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -26,12 +28,14 @@ def command(address: str, wait: bool, journal: Path | None) -> None:
     The monitor is only asked. Exit code 1 if the migration does not complete; Ctrl-C ends watching.
     """
     with open_monitor(address) as monitor, open_journal(journal) as record:
-        _require_migration(monitor, wait)
+        await_migration(monitor, wait=wait)
         recorder = Recorder(record, time.monotonic_ns)
         parameters = start_recording(recorder, monitor, {})
-        with screen(parameters["downtime-limit"], quiet=False) as (watch, _):
+        with screen(parameters["downtime-limit"], quiet=False) as (watch, tell):
+            phases = Phases(tell)
 
             def observe(progress: Progress) -> Progress:
+                phases.observe(progress)
                 recorder.poll(progress)
                 watch(progress)
                 return progress
@@ -42,10 +46,3 @@ def command(address: str, wait: bool, journal: Path | None) -> None:
                 raise InterruptionError("stopped watching; the migration goes on", signal_number_of(error)) from None
         recorder.end(result)
     show_result(result)
-
-
-def _require_migration(monitor: Monitor, wait: bool) -> None:
-    while not (progress := ask(monitor)).running:
-        if not wait:
-            raise UsageError(f"no migration is running (the last is '{progress.status}'); --wait waits for one")
-        time.sleep(POLL_INTERVAL_S)

@@ -79,10 +79,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one limit was kept."""
+    """Whether one limit was kept; None is not known."""
 
     limit: str
-    kept: bool
+    kept: bool | None
     text: str
     """What there was, and what was allowed."""
 
@@ -169,12 +169,13 @@ def follow(
                 if end_s and progress.status == "none":
                     progress = replace(progress, status="cancelled")  # before it had begun
                 if progress.ended:
-                    return Result(progress, max_throttle_percent, interrupted_by=interrupted_by)
+                    return Result(_as_managed(monitor, progress), max_throttle_percent, interrupted_by=interrupted_by)
                 if end_s and time.monotonic() > end_s:
                     raise MigrationError(f"the migration was cancelled, but is still '{progress.status}'")
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except VmLeftError:
-            return Result(replace(progress, status="completed"), max_throttle_percent)
+            left = replace(progress, status="completed")
+            return Result(_as_managed(monitor, left), max_throttle_percent, interrupted_by=interrupted_by)
         except KeyboardInterrupt as error:
             if interrupted is None:
                 raise
@@ -210,6 +211,17 @@ def _with_figures(monitor: Monitor, progress: Progress) -> Progress:
         time.sleep(POLL_INTERVAL_S)
         progress = ask(monitor)
     return progress
+
+
+def _as_managed(monitor: Monitor, progress: Progress) -> Progress:
+    """Put in what the VM's manager says of its own migration; QEMU does not know since when the guest was suspended."""
+    manager = monitor.manager
+    if progress.status != "completed" or not (manager and manager.migrates):
+        return progress
+    said = manager.completion()
+    if said.arrived is False:
+        return replace(progress, status="failed", error=f"{manager.name} lets the VM run on at the source")
+    return replace(progress, downtime_ms=said.downtime_ms, downtime_parts_ms=None)
 
 
 def require_completed(result: Result) -> Result:

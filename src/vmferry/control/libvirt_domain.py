@@ -91,7 +91,7 @@ class LibvirtDomain:
             raise MonitorError(f"{self._connection.where} does not tell the domain's job: {error}") from error
         operation = statistics.get(libvirt.VIR_DOMAIN_JOB_OPERATION, libvirt.VIR_DOMAIN_JOB_OPERATION_UNKNOWN)
         job = _JOBS.get(operation, "of some other kind") if statistics["type"] else None
-        self.migrates = job == MIGRATION
+        self.migrates = self.migrates or job == MIGRATION
         return job
 
     def completion(self) -> Completion:
@@ -103,7 +103,6 @@ class LibvirtDomain:
         left = bool(figures) or self._end == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
         return Completion(
             arrived=left or (False if self._stays else None),
-            elapsed_ms=figures.get(libvirt.VIR_DOMAIN_JOB_TIME_ELAPSED),
             downtime_ms=figures.get(libvirt.VIR_DOMAIN_JOB_DOWNTIME),
         )
 

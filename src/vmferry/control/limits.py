@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vmferry.control.downtime_limit import DowntimeLimitWatch
 from vmferry.control.drive import IN_POSTCOPY, Result, Verdict, cancel
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
@@ -86,12 +87,16 @@ class LimitKeeper:
         self._throttled_ns = 0
         """The integral of the throttle over time, of one vCPU."""
         self._hit = False
+        allowed_ms = limits.max_downtime_ms
+        self._downtime_limit = None if allowed_ms is None else DowntimeLimitWatch(monitor, allowed_ms, tell)
 
     def observe(self, throttle_percent: int) -> None:
         """Account for the time since the last call, in which that throttle was in force."""
         now_ns = time.monotonic_ns()
         self._throttled_ns += (now_ns - self._last_ns) * throttle_percent // 100
         self._last_ns = now_ns
+        if self._downtime_limit:
+            self._downtime_limit.look()
         # In its first second a share of the work done says nothing.
         broken = [] if self._hit or self._elapsed_ns < _NS_PER_S else [v for v in self._while_running() if not v.kept]
         if broken:
@@ -105,13 +110,8 @@ class LimitKeeper:
         if limits.max_throttle_percent is not None:
             throttle = result.max_throttle_percent
             yield _verdict("max throttle", throttle, limits.max_throttle_percent, lambda percent: f"{percent:g} %")
-        if limits.max_downtime_ms is not None and result.last.downtime_ms is not None:
-            yield _verdict(
-                "max downtime",
-                result.last.downtime_ms,
-                limits.max_downtime_ms,
-                lambda ms: format_duration(round(ms * _NS_PER_MS)),
-            )
+        if limits.max_downtime_ms is not None and result.completed:
+            yield self._downtime_verdict(result.last.downtime_ms, limits.max_downtime_ms)
 
     @property
     def _elapsed_ns(self) -> int:
@@ -128,6 +128,14 @@ class LimitKeeper:
         if limits.max_guest_loss_ns is not None:
             loss_ns = self._throttled_ns * self._vcpu_count
             yield _verdict("max guest loss", loss_ns, limits.max_guest_loss_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+
+    def _downtime_verdict(self, downtime_ms: int | None, allowed_ms: int) -> Verdict:
+        remark = self._downtime_limit.remark() if self._downtime_limit else ""
+        allowed = _duration(allowed_ms * _NS_PER_MS)
+        if downtime_ms is None:
+            return Verdict("max downtime", None, f"not told, {allowed} allowed{remark}")
+        text = f"{_duration(downtime_ms * _NS_PER_MS)} of {allowed}{remark}"
+        return Verdict("max downtime", downtime_ms <= allowed_ms, text)
 
     def _act(self, reason: str) -> None:
         self._tell(f"{reason}: {self._limits.on_limit}")

@@ -13,7 +13,6 @@ class Completion:
 
     arrived: bool | None = None
     """Whether the VM runs at the destination; if False, it runs on here."""
-    elapsed_ms: int | None = None
     downtime_ms: int | None = None
     """How long the guest stood still, also if somebody suspended it before."""
 
@@ -25,7 +24,7 @@ class Manager(Protocol):
     restores: frozenset[str]
     """QEMU's parameters that it puts back by itself at the end of a migration of its own."""
     migrates: bool
-    """True if the job was MIGRATION when it was last asked for: what migrates, or has just migrated, is its own."""
+    """True once its job was found to be MIGRATION: what migrates, or has migrated since, is its own."""
 
     def job(self) -> str | None:
         """Return what it does with the whole VM now: MIGRATION, `save`, `dump` ...; None is nothing.

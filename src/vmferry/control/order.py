@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmferry.control.actuators import Vm, choose_throttle, hold_auto_converge
+from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind, own_variant
 from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.guard import Guard
 from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
 from vmferry.control.monitor import Monitor
+from vmferry.control.phases import Phases
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.settings import Settings
@@ -25,9 +27,6 @@ from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
 from vmferry.transport.uri import parse_uri
-
-_TOLD_POLLS = 10
-"""After so many polls, a second, it is said that somebody is waited for."""
 
 STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
     "background-sync",
@@ -42,6 +41,8 @@ class Order:
 
     uri: str | None
     """Where to; None is to take over the migration that is running."""
+    wait: bool = False
+    """To take over: wait until one runs."""
     variant: Variant | None = None
     auto_converge: bool = True
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -61,8 +62,10 @@ def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None],
     raised if we took it over. Raises UsageError, HostError, MonitorError, and MigrationError if it was interrupted and
     goes on.
     """
-    behind = Behind.ask(monitor)
-    _check(monitor, behind, order)
+    _check(monitor, Behind.ask(monitor), order)
+    if order.uri is None:
+        await_migration(monitor, wait=order.wait)
+    behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     with ExitStack() as stack:
         recorder = Recorder(order.journal, time.monotonic_ns)
         guard = stack.enter_context(Guard()) if _is_steered(behind, order) else None
@@ -77,7 +80,8 @@ def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None],
         course = _Course(monitor, order, settings, steered, recorder, watch, tell)
         result = course.run()
         recorder.end(result)
-        if course.used_destination and not result.completed and not behind.converges_responsively:
+        restarts_itself = behind.converges_responsively or (monitor.manager and monitor.manager.migrates)
+        if course.used_destination and not result.completed and not restarts_itself:
             tell("QEMU's destination serves one migration: start it anew before the next one")
         return replace(
             result,
@@ -113,7 +117,7 @@ class _Course:
         self._tell = tell
         self._ours = False
         """True if it is for us to cancel."""
-        self._polls_waiting = 0
+        self._phases = Phases(tell)
 
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""
@@ -144,9 +148,7 @@ class _Course:
         self.used_destination = self.used_destination or progress.status == "active"
         if self._steered and progress.in_postcopy:
             self._steered.stop()
-        self._polls_waiting = self._polls_waiting + 1 if progress.status == "pre-switchover" else 0
-        if self._polls_waiting == _TOLD_POLLS:
-            self._tell("the guest is stopped and waits for migrate-continue, from who set pause-before-switchover")
+        self._phases.observe(progress)
         seen = self._steered.complete(progress) if self._steered else progress
         self._recorder.poll(seen, stopped=any(event.name == "STOP" for event in self._monitor.take_events()))
         self._watch(seen)
@@ -180,11 +182,11 @@ def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
             "the way to slow the guest and the interval are those of a QEMU that is steered from outside, "
             "which needs a variant that has background sync"
         )
-    status = ask(monitor)
-    if order.uri is None and not status.running:
-        raise UsageError("no migration is running that could be steered; give the URI to begin one")
-    if order.uri is not None and status.running:
-        raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
+    if order.uri is not None:
+        if (status := ask(monitor)).running:
+            raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
+        if job := monitor.manager and monitor.manager.job():
+            raise UsageError(f"the manager's job of the VM is '{job}' now; migrate when that is over")
 
 
 def _is_steered(behind: Behind, order: Order) -> bool:

@@ -1,0 +1,166 @@
+"""What is told of migrations that a manager such as libvirt makes, in situations that a real one is seldom in."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from tests.support.fake_qemu import FakeQemu, answer
+from vmferry.control import awaiting, drive
+from vmferry.control.drive import Result
+from vmferry.control.limits import Limits
+from vmferry.control.manager import MIGRATION, Completion
+from vmferry.control.order import Order, carry_out
+from vmferry.errors import InterruptionError, UsageError, VmLeftError
+
+RUNNING = answer(transferred=1 << 20)
+DONE = answer("completed", 9) | {"downtime": 27}
+
+
+class Libvirt:
+    """Says of its jobs what a test has written down, and repeats the last."""
+
+    name = "libvirt"
+    restores = frozenset({"max-bandwidth", "cpu-throttle-initial"})
+
+    def __init__(self, jobs: Iterable[str | None] = (MIGRATION,), completion: Completion | None = None) -> None:
+        self.migrates = False
+        self._jobs = list(jobs)
+        self._completion = completion or Completion()
+
+    def job(self) -> str | None:
+        job = self._jobs.pop(0) if len(self._jobs) > 1 else self._jobs[0]
+        self.migrates = self.migrates or job == MIGRATION
+        return job
+
+    def completion(self) -> Completion:
+        return self._completion
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drive, "POLL_INTERVAL_S", 0)
+    monkeypatch.setattr(awaiting, "POLL_INTERVAL_S", 0)
+
+
+def managed(libvirt: Libvirt, *course: object) -> FakeQemu:
+    """A migration that libvirt has begun."""
+    qemu = FakeQemu([RUNNING, *course])
+    qemu.manager = libvirt
+    qemu.begin()
+    return qemu
+
+
+def attach(qemu: FakeQemu, told: list[str] | None = None, **others: object) -> Result:
+    wanted = Order(**{"uri": None} | others)  # type: ignore[arg-type]
+    return carry_out(qemu, wanted, lambda progress: None, (told if told is not None else []).append)
+
+
+@pytest.mark.parametrize("end", [DONE, VmLeftError("the domain has migrated")])
+@pytest.mark.parametrize(
+    ("said", "kept", "text"),
+    [(2257, False, "2.26 s of 500 ms"), (27, True, "27 ms of 500 ms"), (None, None, "not told, 500 ms allowed")],
+)
+def test_the_downtime_is_what_the_manager_says(end: object, said: int | None, kept: bool | None, text: str) -> None:
+    """QEMU does not count how long the guest had been suspended before, and is gone when it would say."""
+    qemu = managed(Libvirt(completion=Completion(arrived=True, downtime_ms=said)), RUNNING, RUNNING, end)
+    result = attach(qemu, limits=Limits(max_downtime_ms=500))
+    assert result.completed
+    assert result.last.downtime_ms == said
+    assert [(verdict.kept, verdict.text) for verdict in result.verdicts] == [(kept, text)]
+
+
+def test_a_domain_that_runs_on_after_qemus_part_has_not_migrated() -> None:
+    result = attach(managed(Libvirt(completion=Completion(arrived=False)), RUNNING, RUNNING, DONE))
+    assert (result.completed, result.last.error) == (False, "libvirt lets the VM run on at the source")
+
+
+@pytest.mark.parametrize("job", ["save", "dump", "snapshot"])
+def test_other_jobs_are_no_migrations(job: str) -> None:
+    qemu = managed(Libvirt([job]), RUNNING)
+    with pytest.raises(UsageError, match=f"no migration is running .the manager's job is '{job}'."):
+        attach(qemu)
+    assert qemu.told == []
+
+
+def test_waiting_passes_over_other_jobs() -> None:
+    libvirt = Libvirt(["save", "save", None, MIGRATION])
+    assert attach(managed(libvirt, *[RUNNING] * 5, DONE), wait=True).completed
+
+
+def test_a_migration_that_the_manager_prepares_is_waited_for() -> None:
+    qemu = FakeQemu([*[answer("none")] * 5, *[RUNNING] * 5, DONE])
+    qemu.manager = Libvirt()
+    qemu.begin()
+    assert attach(qemu).completed
+
+
+def test_without_a_manager_a_migration_is_waited_for_as_well() -> None:
+    qemu = FakeQemu([*[RUNNING] * 5, DONE])
+    asked: list[str] = []
+
+    def during(command: str) -> None:
+        asked.append(command)
+        if asked.count("query-migrate") == 5:
+            qemu.begin()
+
+    qemu.during = during
+    assert attach(qemu, wait=True).completed
+
+
+def test_who_ends_waiting_has_changed_nothing() -> None:
+    qemu = FakeQemu([])
+    qemu.during = interrupt_at("query-migrate", 3)
+    with pytest.raises(InterruptionError, match="interrupted"):
+        attach(qemu, wait=True)
+    assert qemu.told == []
+
+
+def interrupt_at(command: str, number: int) -> Callable[[str], None]:
+    left = [number]
+
+    def during(name: str) -> None:
+        left[0] -= name == command
+        if not left[0]:
+            raise KeyboardInterrupt
+
+    return during
+
+
+@pytest.mark.parametrize(("manager", "told_so"), [(Libvirt(), False), (None, True)])
+def test_destinations_that_are_started_anew_by_libvirt_are_nobody_elses_concern(
+    manager: Libvirt | None, told_so: bool
+) -> None:
+    qemu, told = managed(Libvirt(), RUNNING, RUNNING, answer("failed")), list[str]()
+    qemu.manager = manager
+    attach(qemu, told)
+    assert any("start it anew" in line for line in told) is told_so
+
+
+def test_a_migration_of_our_own_is_not_begun_during_a_job() -> None:
+    qemu = FakeQemu([])
+    qemu.manager = Libvirt(["backup"])
+    with pytest.raises(UsageError, match="job of the VM is 'backup'"):
+        attach(qemu, uri="unix:/x")
+
+
+def test_that_post_copy_has_begun_is_told_once() -> None:
+    told: list[str] = []
+    attach(managed(Libvirt(), RUNNING, *[answer("postcopy-active")] * 3, DONE), told)
+    assert sum("post-copy has begun" in line for line in told) == 1
+
+
+def test_a_downtime_limit_that_others_raise_is_told_at_once_and_in_the_verdict() -> None:
+    """As OpenStack's nova does, in steps."""
+    told: list[str] = []
+    qemu = managed(Libvirt(completion=Completion(downtime_ms=180)), *[RUNNING] * 20, DONE)
+    steps = iter([200, 200, 400, 400, 1500, 1500, 1500])
+
+    def during(command: str) -> None:
+        if command == "query-migrate" and qemu.told:
+            qemu.parameters["downtime-limit"] = next(steps, 300)
+
+    qemu.during = during
+    result = attach(qemu, told, limits=Limits(max_downtime_ms=200))
+    raised = [line for line in told if "above the 200 ms of --max-downtime" in line]
+    assert [line.split(",")[0].rpartition(" to ")[2] for line in raised] == ["400 ms", "1.5 s", "300 ms"]
+    assert [verdict.text for verdict in result.verdicts] == ["180 ms of 200 ms; somebody had raised its limit to 1.5 s"]
