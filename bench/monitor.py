@@ -20,7 +20,8 @@ from vmferry.control.drive import set_up
 from vmferry.control.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.wire.encoder import Encoder
-from vmferry.wire.messages import Accepted
+from vmferry.wire.format import NONCE_BYTES
+from vmferry.wire.messages import Accepted, Challenge
 
 POLLS_PER_S = 20
 _PAUSE_S = 0.01
@@ -134,7 +135,9 @@ def _throw_away(listener: socket.socket) -> float:
         connection.settimeout(_SILENCE_S)
         buffer = bytearray(_BUFFER_BYTES)
         connection.recv_into(buffer)
-        connection.sendall(Encoder().encode(Accepted()))
+        encoder = Encoder()
+        for answer in (Challenge(bytes(NONCE_BYTES)), Accepted()):
+            connection.sendall(encoder.encode(answer))
         size = 0
         start_ns = last_ns = time.monotonic_ns()
         with suppress(TimeoutError):

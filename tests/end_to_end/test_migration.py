@@ -257,14 +257,21 @@ def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
     other.check_memory()
 
 
-def test_a_source_that_dies_ends_the_destination(lab: Lab) -> None:
+def test_a_source_that_dies_leaves_the_destination_waiting_with_fresh_memory(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
     source.monitor.execute("migrate", {"uri": uri})
     wait_until(lambda: destination.monitor.execute("query-migrate").get("status") == "active")
     source.process.kill()
-    assert destination.process.wait(10) == 1
-    assert "incoming migration failed: " in destination.errors()
+    wait_until(lambda: "incoming migration failed: " in destination.errors())
+    assert destination.monitor.execute("query-migrate")["status"] == "setup"
+    dump = lab.directory / "memory"
+    destination.monitor.execute("pmemsave", {"val": 0, "size": 64 << 20, "filename": str(dump)})
+    assert dump.read_bytes() == bytes(64 << 20)
+    other = lab.start([*VM_COMMAND, *VM, *BOOT], "other")
+    other.wait_for_passes(1)
+    assert migrate(other, uri).completed
+    destination.check_memory()
     assert "Traceback" not in destination.errors()
 
 
@@ -288,7 +295,10 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
     assert result.last.status == "failed"
     assert other.process.poll() is None
     assert other.monitor.execute("query-status")["status"] == "inmigrate"
-    assert complaint in (result.last.error or "")
+    assert (
+        result.last.error == "the destination refused: this destination does not take this guest; its own log says why"
+    )
+    assert complaint in other.errors()
     assert Path(uri.removeprefix("unix:")).exists()
     other.close()
     assert not Path(uri.removeprefix("unix:")).exists()

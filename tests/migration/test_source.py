@@ -411,6 +411,10 @@ def test_raising_the_bandwidth_and_the_downtime_acts_at_once() -> None:
     assert pair.clock.now_ns() < 40 * 10**9
 
 
+TOKEN = b"a secret of both sides"
+NOTHING_IS_TOLD = "the destination refused: this destination does not take this guest; its own log says why"
+
+
 def test_another_guest_at_the_destination_is_refused() -> None:
     for there, reason in (
         (
@@ -419,11 +423,14 @@ def test_another_guest_at_the_destination_is_refused() -> None:
         ),
         (MemoryGuest(256, vcpu_count=2, running=False), "number of vCPUs differs"),
     ):
-        pair = Pair(256, there=there)
+        pair = Pair(256, there=there, tokens=(TOKEN, TOKEN))
         pair.source.run()
         assert_still_here(pair, S.FAILED)
         assert pair.source.error
         assert reason in pair.source.error
+        stranger = Pair(256, there=there)
+        stranger.source.run()
+        assert stranger.source.error == NOTHING_IS_TOLD
 
 
 def test_memory_that_arrives_damaged_is_noticed_by_verify() -> None:

@@ -23,7 +23,7 @@ PLACES = {
     "ctypes": ["guests"],
     "fcntl": ["guests"],
     "mmap": ["guests"],
-    "socket": ["transport", "monitor/server.py", "control", "vm/incoming.py"],
+    "socket": ["transport", "monitor/server.py", "control", "vm/incoming.py", "vm/reception.py"],
     "ssl": ["transport", "monitor/server.py", "control"],
     "asyncio": ["monitor", "vm/process.py"],
 }

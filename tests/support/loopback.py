@@ -7,12 +7,14 @@ from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
-from vmferry.wire.messages import Failed, Message, Pages
+from vmferry.wire.format import NONCE_BYTES
+from vmferry.wire.messages import Message, Pages
 
 MIB = 1 << 20
 
@@ -101,7 +103,7 @@ class LoopbackChannel:
         try:
             answer = self._pair.destination.handle(message)
         except VmferryError as error:
-            answer = Failed(str(error))
+            answer = self._pair.destination.refusal(str(error))
             if self._pair.destination.status is not MigrationStatus.SETUP:
                 self._pair.destination.fail(str(error))
             self.open = False
@@ -133,6 +135,7 @@ class Pair:
         pause_before_switchover: bool = False,
         there: MemoryGuest | None = None,
         make_channel: Callable[["Pair", int], Any] = LoopbackChannel,
+        tokens: tuple[bytes, bytes] = (b"", b""),
         **parameters: object,
     ) -> None:
         self.clock = ManualClock()
@@ -141,7 +144,10 @@ class Pair:
             self.here.write(page, page + 1)
         self.there = there or MemoryGuest(page_count, running=False)
         self.journal = MemoryJournal()
-        self.destination = MigrationDestination(self.there, self.clock, MemoryJournal())
+        here_credentials, there_credentials = (
+            Credentials(bytes([number] * NONCE_BYTES), token) for number, token in enumerate(tokens)
+        )
+        self.destination = MigrationDestination(self.there, self.clock, MemoryJournal(), there_credentials)
         self.channel = make_channel(self, bytes_per_s)
         changes = {name.replace("_", "-"): value for name, value in parameters.items()}
         self.parameters = MigrationParameters().changed({"max-bandwidth": 0} | changes)
@@ -152,6 +158,7 @@ class Pair:
             self.journal,
             lambda: self.parameters,
             MigrationCapabilities(auto_converge=auto_converge, pause_before_switchover=pause_before_switchover),
+            here_credentials,
         )
 
     def open_channel(self, while_blocked: Callable[[], None]) -> Channel:

@@ -13,6 +13,7 @@ from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
 from vmferry.wire.messages import (
     Accepted,
+    Challenge,
     Commit,
     Digest,
     Failed,
@@ -20,6 +21,7 @@ from vmferry.wire.messages import (
     Hello,
     Message,
     Pages,
+    Proof,
     Ready,
     State,
     TakenOver,
@@ -44,7 +46,9 @@ layouts = st.builds(
     st.sampled_from([4096, 65536]),
 )
 messages = st.one_of(
-    st.builds(Hello, layouts),
+    st.builds(Hello, layouts, st.binary(min_size=32, max_size=32)),
+    st.builds(Challenge, st.binary(min_size=32, max_size=32), st.sampled_from([b"", b"p" * 32])),
+    st.builds(Proof, st.binary(min_size=32, max_size=32)),
     page_messages(),
     st.builds(State, st.binary(max_size=300)),
     st.builds(Digest, st.binary(max_size=16)),
@@ -145,7 +149,8 @@ def run(first: int, count: int, zero: int = 0) -> bytes:
     return (first | count << 40 | zero << 63).to_bytes(8, "little")
 
 
-HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, 1, 0, 0, 4096, 1)
+HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, fmt.VERSION, 0, 0, 4096, 1, b"n" * fmt.NONCE_BYTES)
+HELLO_OF_VERSION_1 = HELLO[:8] + b"\1\0" + HELLO[10:24]
 
 
 @pytest.mark.parametrize(
@@ -171,9 +176,14 @@ HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, 1, 0, 0, 4096, 1)
         (frame_of(fmt.FrameType.FAILED, b"no\x1b[2Jmemory"), "control characters"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(1, 2) + b"a\n"), "control characters"),
         (frame_of(fmt.FrameType.HELLO, HELLO.replace(b"vmferry", b"QEVMxyz")), "wrong magic"),
-        (frame_of(fmt.FrameType.HELLO, HELLO[:8] + b"\2\0" + HELLO[10:]), "wire format 2, this side 1"),
+        (frame_of(fmt.FrameType.HELLO, HELLO_OF_VERSION_1), "wire format 1, this side 2; use equal versions"),
+        (frame_of(fmt.FrameType.HELLO, HELLO[:9]), "too short"),
+        (frame_of(fmt.FrameType.HELLO, HELLO[:-1]), "too short"),
+        (frame_of(fmt.FrameType.CHALLENGE, bytes(31)), "CHALLENGE frame of 31 bytes"),
+        (frame_of(fmt.FrameType.CHALLENGE, bytes(33)), "CHALLENGE frame of 33 bytes"),
+        (frame_of(fmt.FrameType.PROOF, bytes(31)), "PROOF frame of 31 bytes"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:12] + b"\1" + HELLO[13:]), "features 0x1"),
-        (frame_of(fmt.FrameType.HELLO, HELLO[:20] + bytes(4)), "0 vCPUs"),
+        (frame_of(fmt.FrameType.HELLO, HELLO[:20] + bytes(36)), "0 vCPUs"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(1, 5) + b"ram"), "within the name"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(2**63, 0)), "too much memory"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(1, 0) * 300), "too many RAM blocks"),
@@ -186,6 +196,18 @@ HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, 1, 0, 0, 4096, 1)
 def test_what_is_wrong_is_named(frame: bytes, complaint: str) -> None:
     with pytest.raises(PeerError, match=complaint.replace("?", r"\?")):
         decode(frame, 1 << 20)
+
+
+def test_frames_that_are_not_due_are_refused_by_their_header() -> None:
+    for kind in fmt.FrameType:
+        decoder = Decoder(PAGE_COUNT, fmt.GREETING_FRAMES)
+        header = fmt.HEADER.pack(kind, 0, 0, fmt.MAX_BODY_BYTES[kind], 0, 0)
+        if kind in fmt.GREETING_FRAMES:
+            assert decoder.feed(header) is None
+        else:
+            with pytest.raises(PeerError, match=f"a {kind.name} frame, which is not due"):
+                decoder.feed(header)
+        assert decoder.wanted_bytes <= 600_000
 
 
 def test_nothing_is_kept_of_a_frame_that_is_too_large() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vmferry.cli.types import DURATION_MS, RATE
+from vmferry.cli.types import DURATION_MS, FILE_OR_NONE, RATE
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.units import format_rate
@@ -35,7 +35,7 @@ def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
         case "enum":
             return click.Choice([str(choice) for choice in spec.choices])
         case "str":
-            return click.STRING
+            return FILE_OR_NONE if spec.name.endswith("-file") else click.STRING
         case _:
             return click.INT
 

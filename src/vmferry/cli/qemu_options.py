@@ -87,6 +87,7 @@ def _config(request: _Request) -> VmConfig:
         monitors=monitors,
         serial=serial,
         incoming=request.incoming,
+        token_file="",
         journal=None,
         trace=request.traced,
         name=request.name,

@@ -43,7 +43,7 @@ _MUCH_LONGER = 1.2
 @click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
-@parameter_options("background-sync", "cpu-responsive-throttle")
+@parameter_options("background-sync", "cpu-responsive-throttle", "token-file")
 def command(
     journal: Path,
     variants: tuple[str, ...],

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from uuid import UUID
 
 import click
@@ -57,6 +58,16 @@ class _GuestLossType(click.ParamType[GuestLoss]):
             self.fail(f"'{text}' is neither a share such as 30% nor vCPU time such as 90s", param, ctx)
 
 
+class _FileOrNone(click.ParamType[str]):
+    """The absolute path of a file, as another process is to open it; an empty text stays empty."""
+
+    name = "path"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return str(Path(str(value)).absolute()) if value else ""
+
+
+FILE_OR_NONE = _FileOrNone()
 GUEST_LOSS = _GuestLossType()
 """A share of the guest's work, written like 30%, or vCPU time, written like 90s."""
 

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import click
 
-from vmferry.cli.types import SIZE, parse_uuid
+from vmferry.cli.types import FILE_OR_NONE, SIZE, parse_uuid
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.migration.trace import TRACE_EVENTS, matching_events
@@ -26,6 +26,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--qmp", "monitors", multiple=True, help="Serve QMP at unix:PATH or tcp:HOST:PORT; may be repeated.")
 @click.option("--serial", default="null", show_default=True, help="Where serial output goes: null, stdio or file:PATH.")
 @click.option("--incoming", help="Wait for a guest at tcp:HOST:PORT or unix:PATH; 'defer' to be told over QMP.")
+@click.option(
+    "--token-file",
+    type=FILE_OR_NONE,
+    default="",
+    help="Take a guest only from a source that knows the secret in this file, and send it only to such a destination.",
+)
 @click.option("--journal", type=_FILE, help="Record migrations in this file, which is continued if it is there.")
 @click.option(
     "--trace",
@@ -47,6 +53,7 @@ def command(
     monitors: tuple[str, ...],
     serial: str,
     incoming: str | None,
+    token_file: str,
     journal: Path | None,
     patterns: tuple[str, ...],
     name: str,
@@ -58,8 +65,8 @@ def command(
     The stress payload rewrites memory for ever: --append 'ramsize=MIB mode=touch|xor'. The number of vCPUs is
     added for it.
 
-    With --incoming, the guest comes from another VM of the same memory size and number of vCPUs. Exit code 1 if
-    that fails.
+    With --incoming, the guest comes from another VM of the same memory size and number of vCPUs. A migration that
+    fails is told in one line, and the wait for a guest goes on.
     """
     if "help" in patterns:
         click.echo(trace_help())
@@ -76,6 +83,7 @@ def command(
         monitors=tuple(MonitorEndpoint(address) for address in monitors),
         serial=serial,
         incoming=incoming,
+        token_file=token_file,
         journal=journal,
         trace=traced_events(patterns),
         name=name,

@@ -9,18 +9,23 @@ from collections.abc import Callable
 from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
+from vmferry.memory.ranges import PageRuns
 from vmferry.migration.events import StatusChanged
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.ports import Clock, Guest, Journal
 from vmferry.migration.status import DESTINATION_TRANSITIONS, MigrationStatus
 from vmferry.units import format_size
 from vmferry.wire.messages import (
     Accepted,
+    Challenge,
     Commit,
     Digest,
+    Failed,
     Finish,
     Hello,
     Message,
     Pages,
+    Proof,
     Ready,
     State,
     TakenOver,
@@ -30,27 +35,38 @@ from vmferry.wire.messages import (
 class MigrationDestination:
     """One incoming migration into `guest`, whose memory is fresh: all zero.
 
-    It is active from the first message after the greeting: until then nothing here has changed, and another source
-    may come. When the guest belongs here, it runs if it ran at the source and `may_run` says so.
+    It is active from the first pages that a proven source sends: until then nothing here has changed, and another
+    source may come. When the guest belongs here, it runs if it ran at the source and `may_run` says so.
     """
 
     def __init__(
-        self, guest: Guest, clock: Clock, journal: Journal, may_run: Callable[[], bool] = lambda: True
+        self,
+        guest: Guest,
+        clock: Clock,
+        journal: Journal,
+        credentials: Credentials,
+        may_run: Callable[[], bool] = lambda: True,
     ) -> None:
         self.status = MigrationStatus.SETUP
+        self.accepted = False
+        """Whether the source has proven itself and its guest fits."""
         self._guest = guest
         self._clock = clock
         self._journal = journal
+        self._credentials = credentials
         self._may_run = may_run
-        self._filled = Bitmap(guest.layout.page_count)
+        self._filled = Bitmap(0)
         """Pages that may hold something else than zero bytes."""
-        self._greeted = False
+        self._hello: Hello | None = None
+        self._trusted = False
+        """Whether the source may be told why it is refused."""
         self._state: bytes | None = None
         self._digest: bytes | None = None
         self._ready = False
         self._handlers: dict[type[Message], Callable[..., Message | None]] = {
-            Hello: self._hello,
-            Pages: self._pages,
+            Hello: self._take_hello,
+            Proof: self._take_proof,
+            Pages: self._take_pages,
             State: self._take_state,
             Digest: self._take_digest,
             Finish: self._finish,
@@ -62,6 +78,16 @@ class MigrationDestination:
         """True once the guest belongs here."""
         return self.status is MigrationStatus.COMPLETED
 
+    @property
+    def memory_bytes(self) -> int:
+        """Size of the guest's memory."""
+        return self._guest.layout.size_bytes
+
+    @property
+    def awaits_digest(self) -> bool:
+        """True while the source may be working out a digest of all memory."""
+        return self._state is not None and self._digest is None and not self._ready
+
     def handle(self, message: Message) -> Message | None:
         """Take one message and return the answer, if it calls for one.
 
@@ -72,36 +98,56 @@ class MigrationDestination:
         if handler is None or not isinstance(message, expected):
             names = " or ".join(kind.__name__ for kind in expected)
             raise PeerError(f"the source sent {type(message).__name__} where {names} was due")
-        if self._greeted and self.status is MigrationStatus.SETUP:
-            self._set_status(MigrationStatus.ACTIVE)
         return handler(message)
 
+    def refusal(self, reason: str) -> Failed:
+        """Return what the source is told of its failure: a stranger learns nothing from it."""
+        return Failed(reason if self._trusted else "this destination does not take this guest; its own log says why")
+
     def fail(self, reason: str) -> None:
-        """Note that the migration will not complete. Must not be called once the guest belongs here."""
-        assert not self.in_charge
+        """Give an active migration up and make memory fresh again; never once the guest belongs here."""
         self._set_status(MigrationStatus.FAILED, reason)
+        self._guest.clear_pages(PageRuns.of([(0, self._guest.layout.page_count)]))
 
     def _expected(self) -> tuple[type[Message], ...]:
-        if not self._greeted:
-            return (Hello,)
+        if not self.accepted:
+            return (Proof,) if self._hello else (Hello,)
         if self.status not in (MigrationStatus.SETUP, MigrationStatus.ACTIVE):
             return ()
         if self._ready:
             return (Commit,)
         return (Pages, State) if self._state is None else (Digest, Finish)
 
-    def _hello(self, hello: Hello) -> Message:
-        _compare(hello.layout, self._guest.layout)
-        self._greeted = True
+    def _take_hello(self, hello: Hello) -> Challenge:
+        self._hello = hello
+        return self._credentials.challenge(hello.nonce)
+
+    def _take_proof(self, proof: Proof) -> Accepted:
+        assert self._hello
+        self._credentials.check(self._hello.nonce, proof)
+        self._trusted = bool(self._credentials.token)
+        _compare(self._hello.layout, self._guest.layout)
+        self.accepted = True
         return Accepted()
 
-    def _pages(self, pages: Pages) -> None:
+    def _take_pages(self, pages: Pages) -> None:
+        if self.status is MigrationStatus.SETUP:
+            if not len(pages.data) and not len(pages.zero):
+                return  # that is not a beginning
+            self._begin()
         self._filled.set_runs(pages.data)
         refilled = self._filled.test_runs(pages.zero)
         if refilled.any():
             self._guest.clear_pages(pages.zero.split(refilled)[1])
 
+    def _begin(self) -> None:
+        self._filled = Bitmap(self._guest.layout.page_count)
+        self._trusted = True
+        self._set_status(MigrationStatus.ACTIVE)
+
     def _take_state(self, state: State) -> None:
+        if self.status is MigrationStatus.SETUP:  # a guest without memory
+            self._begin()
         self._state = state.blob
 
     def _take_digest(self, digest: Digest) -> None:

@@ -90,6 +90,9 @@ class MigrationParameters:
     verify: bool = _other(
         False, "bool", "compare a digest of all memory on both sides before the hand-over (not in QEMU)"
     )
+    token_file: str = _other(
+        "", "str", "file with a secret that both sides must know; no secret if empty (not in QEMU)"
+    )
     x_evaluation_period: int = _integer(
         1000,
         "uint64",

@@ -11,13 +11,14 @@ from contextlib import ExitStack
 from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
 from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
-from vmferry.wire.messages import Accepted, Failed, Hello
+from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
 
 _NS_PER_MS = 1_000_000
 _CONNECT_TIMEOUT_NS = 60_000_000_000
@@ -41,6 +42,7 @@ class MigrationSource:
         journal: Journal,
         parameters: Callable[[], MigrationParameters],
         capabilities: MigrationCapabilities,
+        credentials: Credentials,
     ) -> None:
         self.status = MigrationStatus.NONE
         self.error: str | None = None
@@ -50,6 +52,7 @@ class MigrationSource:
         self._journal = journal
         self._parameters = parameters
         self._capabilities = capabilities
+        self._credentials = credentials
         self._cancel_requested = False
         self._continue_requested = False
         self._end_ns = self._setup_ns = 0
@@ -132,7 +135,9 @@ class MigrationSource:
     def _greet(self, channel: Channel) -> None:
         text = "the destination did not answer in 15 s"
         in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._check_cancel)
-        channel.send(Hello(self._guest.layout), in_time)
+        channel.send(Hello(self._guest.layout, self._credentials.nonce), in_time)
+        challenge = expect(Challenge, channel.receive(in_time))
+        channel.send(self._credentials.answer(challenge), in_time)
         expect(Accepted, channel.receive(in_time))
 
     def _check_cancel(self) -> None:

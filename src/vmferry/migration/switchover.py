@@ -11,6 +11,7 @@ if Commit is not sent by then, it runs on here.
 import itertools
 from collections.abc import Callable
 from enum import StrEnum
+from typing import TypeVar
 
 from vmferry.errors import ChannelError, MigrationError, PeerError
 from vmferry.memory.ranges import EMPTY
@@ -19,10 +20,12 @@ from vmferry.migration.precopy import Precopy
 from vmferry.migration.stats import Downtime
 from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
 
+_M = TypeVar("_M", bound=Message)
+
 _TAKE_OVER_TIMEOUT_NS = 30_000_000_000
 _PATIENCE_NS = 30_000_000_000
 """A destination that stands still for so long while the guest does is given up."""
-_DIGEST_BYTES_PER_S = 256 << 20
+DIGEST_BYTES_PER_S = 256 << 20
 """A destination that works out a digest slower than this is given up, too."""
 _LOOK_NS = 2_000_000
 """While the guest stands still, every moment until somebody looks is downtime."""
@@ -112,7 +115,7 @@ class Switchover:
         self._channel.send(message, self._patience())
 
     def _digest_ns(self) -> int:
-        return self._guest.layout.size_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
+        return self._guest.layout.size_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
 
     def _limit(self, timeout_ns: int) -> None:
         """From now on, everything up to Commit ends in time."""
@@ -174,9 +177,10 @@ class Patience:
             raise ChannelError(f"the destination stood still for {self._timeout_ns // _NS_PER_S} s")
 
 
-def expect(kind: type[Message], message: Message) -> None:
-    """Raise PeerError unless `message` is of this kind; with the peer's own reason if it failed."""
+def expect(kind: type[_M], message: Message) -> _M:
+    """Return `message` if it is of this kind. Raises PeerError, with the peer's own reason if it failed."""
     if isinstance(message, Failed):
         raise PeerError(f"the destination refused: {message.reason}")
     if not isinstance(message, kind):
         raise PeerError(f"the destination sent {type(message).__name__} where {kind.__name__} was due")
+    return message

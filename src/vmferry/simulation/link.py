@@ -14,7 +14,7 @@ from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.status import MigrationStatus
 from vmferry.simulation.clock import VirtualClock
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
-from vmferry.wire.messages import Failed, Message, Pages
+from vmferry.wire.messages import Message, Pages
 
 _NS_PER_S = 1_000_000_000
 
@@ -82,7 +82,7 @@ class SimulatedChannel:
         try:
             answer = self._destination.handle(message)
         except VmferryError as error:
-            answer = Failed(str(error))
+            answer = self._destination.refusal(str(error))
             self._end_destination(str(error))
             self.is_open = False
         if answer:

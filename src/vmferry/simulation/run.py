@@ -10,6 +10,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Ended, Event, Synced
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import Entry, MemoryJournal, TeeJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
@@ -19,10 +20,12 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.scenario import Scenario
 from vmferry.units import parse_duration_ns
+from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
 _NS_PER_MS = 1_000_000
 _AUTO_CONVERGE = MigrationCapabilities(auto_converge=True)
+_CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
 class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +86,7 @@ class Simulation:
             on_write=on_write,
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)
-        self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal())
+        self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal(), _CREDENTIALS)
         self.channel = SimulatedChannel(
             self.clock, link or scenario.link_model(), self.destination, link_random, before_delivery
         )
@@ -95,6 +98,7 @@ class Simulation:
             TeeJournal([self.journal, _IterationLimit(scenario.limits.max_iterations, self._cancel)]),
             lambda: self.parameters,
             capabilities,
+            _CREDENTIALS,
         )
         self.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)
 

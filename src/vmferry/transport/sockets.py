@@ -21,6 +21,8 @@ from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 _Target = tuple[Any, ...] | str
 _WAIT_MS = 50
 _UNIX_MODE = 0o600
+_BACKLOG = 128
+"""Connections that the kernel keeps for us until we accept them; strangers may be among them."""
 _TCP_OPTIONS = {
     socket.TCP_NODELAY: 1,
     socket.TCP_KEEPIDLE: 10,
@@ -59,7 +61,7 @@ def listen(address: Address, while_blocked: Callable[[], None] = lambda: None) -
             else:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 listener.bind(target)
-            listener.listen(1)
+            listener.listen(_BACKLOG)
             listener.setblocking(False)
             on_failure.pop_all()
     except OSError as error:
@@ -82,21 +84,17 @@ def stop_listening(listener: socket.socket) -> None:
             os.unlink(address.path)
 
 
-def accept(listener: socket.socket, while_blocked: Callable[[], None]) -> socket.socket:
-    """Return the next incoming connection, non-blocking. Raises ChannelError."""
-    while True:
-        if not wait_briefly(listener, select.POLLIN):
-            while_blocked()
-            continue
-        try:
-            connection, _ = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            continue  # it went away before we got to it
-        except OSError as error:
-            raise ChannelError(f"cannot accept a connection: {error.strerror}") from error
-        connection.setblocking(False)
-        _tune(connection)
-        return connection
+def accept(listener: socket.socket) -> socket.socket | None:
+    """Return an incoming connection, non-blocking, or None if none is there. Raises ChannelError."""
+    try:
+        connection, _ = listener.accept()
+    except (BlockingIOError, ConnectionAbortedError):  # none came, or it went away before we got to it
+        return None
+    except OSError as error:
+        raise ChannelError(f"cannot accept a connection: {error.strerror}") from error
+    connection.setblocking(False)
+    _tune(connection)
+    return connection
 
 
 def _bind_unix(listener: socket.socket, path: str) -> None:

@@ -7,7 +7,7 @@ guest memory (`recvmsg_into`).
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
 import xxhash
@@ -18,6 +18,7 @@ from vmferry.memory.ranges import PageRuns
 from vmferry.transport.sockets import wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
+from vmferry.wire.format import ALL_FRAMES, FrameType
 from vmferry.wire.messages import Message, Pages
 
 _T = TypeVar("_T")
@@ -46,18 +47,23 @@ class PageMemory(Protocol):
 
 
 class StreamChannel:
-    """Implements the `Channel` port on a connected, non-blocking stream socket, which it owns."""
+    """Implements the `Channel` port on a connected, non-blocking stream socket, which it owns.
+
+    Frames of other types than `allowed` are refused by their header.
+    """
 
     max_batch_pages = 1024
 
-    def __init__(self, connection: socket.socket, memory: PageMemory) -> None:
+    def __init__(
+        self, connection: socket.socket, memory: PageMemory, allowed: Collection[FrameType] = ALL_FRAMES
+    ) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
         self._called_back_ns = time.monotonic_ns()
         self._socket = connection
         self._memory = memory
         self._encoder = Encoder()
-        self._decoder = Decoder(memory.layout.page_count)
+        self._decoder = Decoder(memory.layout.page_count, allowed)
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message, with the pages it names as they are in guest memory during this call."""
@@ -70,9 +76,13 @@ class StreamChannel:
         """Wait for a message. If it is Pages, the bytes of those pages come next: see `receive_pages`."""
         message = None
         while message is None:
-            buffer = memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
-            message = self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
+            message = self.receive_piece(while_blocked)
         return message
+
+    def receive_piece(self, while_blocked: Callable[[], None]) -> Message | None:
+        """Wait for bytes. Return the message if they complete it, None if more have to come."""
+        buffer = memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
+        return self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
 
     def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
         """Let the peer write these pages of guest memory, which the message just received names.
@@ -86,11 +96,17 @@ class StreamChannel:
         if pages.final and _checksum(views) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
 
-    def discard(self, while_blocked: Callable[[], None]) -> None:
-        """Read what the peer goes on sending, for nothing, until it closes the connection or `while_blocked` raises."""
-        buffer = memoryview(bytearray(_READ_BYTES))
-        while True:
-            self._receive_some([buffer], while_blocked)
+    def discard_piece(self, while_blocked: Callable[[], None]) -> None:
+        """Wait for bytes, for nothing."""
+        self._receive_some([memoryview(bytearray(_READ_BYTES))], while_blocked)
+
+    def allow(self, allowed: Collection[FrameType]) -> None:
+        """Take frames of these types only, from the next one on."""
+        self._decoder.allowed = allowed
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor, for poll."""
+        return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket."""

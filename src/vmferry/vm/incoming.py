@@ -1,117 +1,92 @@
 """The receiving end of a migration: wait for a source, take the guest over.
 
-A connection that does not even greet properly (a port scanner, a source with another guest), or that greets and
-then sends nothing, is turned away and the wait goes on. Once a source has sent something, its failure is the end of
-this process.
+Nobody ends the wait but a guest that is here, or whoever runs this process: a migration that fails, at whatever
+point before Commit, leaves memory as it was, and the next source may come.
 """
 
+import secrets
 import socket
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 
-from vmferry.errors import ChannelError, VmferryError
+from vmferry.errors import CancelledError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.ports import Clock, Journal
+from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
-from vmferry.migration.switchover import Deadline
-from vmferry.transport.sockets import accept, stop_listening
 from vmferry.transport.stream import StreamChannel
-from vmferry.wire.messages import Failed, Hello, Message, Pages
-
-_HELLO_TIMEOUT_NS = 2_000_000_000
-"""Sources greet at once, and one may be waiting behind a connection that does not; it waits much longer."""
-_START_TIMEOUT_NS = 60_000_000_000
-"""Between the greeting and the first pages a source switches the dirty log on, which takes long for much memory."""
-_LINGER_NS = 1_000_000_000
+from vmferry.vm.reception import Caller, Reception
+from vmferry.vm.sparing_log import SparingLog
+from vmferry.wire.format import NONCE_BYTES
 
 
 class IncomingMigration:
-    """Takes one guest in through `listener`.
+    """Takes one guest in through `listener`, from a source that knows `token`, which is empty if there is none.
 
     The guest runs on if it ran and `may_run` says so. `check_stop` is called while waiting and raises to end the
-    wait; `log` is told, in one line each, of connections turned away.
+    wait; `log` is told, in one line each, of connections turned away and of migrations that failed.
     """
 
     def __init__(
         self,
         guest: KvmGuest,
         listener: socket.socket,
+        token: bytes,
         clock: Clock,
         journal: Journal,
         may_run: Callable[[], bool],
         check_stop: Callable[[], None],
         log: Callable[[str], None],
     ) -> None:
-        self._make_destination = partial(MigrationDestination, guest, clock, journal, may_run)
-        self.destination = self._make_destination()
         self._guest = guest
         self._listener = listener
+        self._token = token
         self._clock = clock
+        self._journal = journal
+        self._may_run = may_run
         self._check_stop = check_stop
         self._log = log
+        self._destination: MigrationDestination | None = None
 
     @property
     def status(self) -> MigrationStatus:
-        """The destination's status."""
-        return self.destination.status
+        """The status of the migration that has begun; `setup` while none has."""
+        return self._destination.status if self._destination else MigrationStatus.SETUP
 
     def run(self) -> None:
-        """Return when the guest belongs here. Raises VmferryError when the migration has failed."""
-        try:
-            while self.status is MigrationStatus.SETUP:
-                connection = accept(self._listener, self._check_stop)
-                self._serve(StreamChannel(connection, self._guest))
-        finally:
-            stop_listening(self._listener)
+        """Return when the guest belongs here. Raises VmferryError if `check_stop` does."""
+        strangers = SparingLog(self._clock, lambda text: self._log(f"turned a connection away: {text}"))
+        with closing(
+            Reception(self._listener, self._clock, self._open_channel, self._make_destination, strangers)
+        ) as reception:
+            while not (self._destination and self._destination.in_charge):
+                caller = reception.next_source(self._check_stop)
+                self._destination = caller.destination
+                self._receive(caller, reception)
 
-    def _serve(self, channel: StreamChannel) -> None:
-        self.destination = self._make_destination()
+    def _open_channel(self, connection: socket.socket) -> StreamChannel:
+        return StreamChannel(connection, self._guest)
+
+    def _make_destination(self) -> MigrationDestination:
+        credentials = Credentials(secrets.token_bytes(NONCE_BYTES), self._token)
+        return MigrationDestination(self._guest, self._clock, self._journal, credentials, self._may_run)
+
+    def _receive(self, caller: Caller, reception: Reception) -> None:
+        assert caller.first_pages
         try:
-            self._receive(channel)
+            with closing(self._guest.populator()) as populator:
+                receiver = Receiver(
+                    caller.channel, caller.destination, self._clock, self._check_stop, populator.filled_up_to
+                )
+                receiver.run(caller.first_pages)
         except VmferryError as error:
-            self._say_why(channel, str(error))
-            if self.status is not MigrationStatus.SETUP:
-                self.destination.fail(str(error))
+            reception.see_off(caller, str(error))
+            caller.destination.fail(str(error))
+            self._destination = None
+            if isinstance(error, CancelledError):
                 raise
-            self._log(f"turned a connection away: {error}")
-        finally:
-            channel.close()
-
-    def _receive(self, channel: StreamChannel) -> None:
-        silent = Deadline(self._clock, _HELLO_TIMEOUT_NS, "no greeting in 2 s")
-
-        def check() -> None:
-            self._check_stop()
-            if self.status is MigrationStatus.SETUP:
-                silent()
-
-        with closing(self._guest.populator()) as populator:
-            while not self.destination.in_charge:
-                message = channel.receive(check)
-                answer = self.destination.handle(message)
-                if isinstance(message, Pages) and len(message.data):
-                    populator.filled_up_to(message.data.last_page)
-                    channel.receive_pages(message, check)
-                if isinstance(message, Hello):
-                    silent = Deadline(self._clock, _START_TIMEOUT_NS, "no pages for 60 s after the greeting")
-                if answer:
-                    self._answer(channel, answer)
-
-    def _answer(self, channel: StreamChannel, answer: Message) -> None:
-        try:
-            channel.send(answer, self._check_stop)
-        except ChannelError:
-            # After Commit the guest is ours even if the source never learns it.
-            if not self.destination.in_charge:
-                raise
-
-    def _say_why(self, channel: StreamChannel, reason: str) -> None:
-        """Give the source the reason, and time to read it: closing with unread data would destroy it."""
-        linger = Deadline(self._clock, _LINGER_NS, "time is up")
-        try:
-            channel.send(Failed(reason), linger)
-            channel.discard(linger)
-        except VmferryError:
-            pass
+            self._log(f"incoming migration failed: {error}; waiting for the next source")
+        else:
+            caller.channel.close()

@@ -5,6 +5,7 @@ state is not stored but derived from the guest and the migration, so that they c
 """
 
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
 from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import MigrationParameters
@@ -29,6 +31,8 @@ from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.incoming import IncomingMigration
 from vmferry.vm.memory_files import MemoryFiles
+from vmferry.vm.token_file import read_token
+from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
 
 _MEMORY_FILES_END_TIMEOUT_S = 1.0
 
@@ -164,9 +168,10 @@ class Vm:
         if self._source and self._source.status is MigrationStatus.COMPLETED:
             raise UsageError("Can't migrate the vm that was paused due to previous migration")
         address = parse_uri(uri)
+        token = read_token(self.parameters.token_file)
 
         def open_channel(while_blocked: Callable[[], None]) -> Channel:
-            return StreamChannel(connect(address, while_blocked), self._guest)
+            return StreamChannel(connect(address, while_blocked), self._guest, DESTINATION_FRAMES)
 
         self._source = MigrationSource(
             self._guest,
@@ -175,6 +180,7 @@ class Vm:
             self._journal,
             lambda: self.parameters,
             self.capabilities,
+            Credentials(secrets.token_bytes(NONCE_BYTES), token),
         )
         self._start_thread("migration", self._run_source, self._source)
 
@@ -185,11 +191,13 @@ class Vm:
                 raise UsageError("The incoming migration has already been started")
             if not self._awaits_migration:
                 raise UsageError("'-incoming' was not specified on the command line")
+            token = read_token(self.parameters.token_file)
             listener = listen(parse_uri(uri), self._check_quit)
             self._incoming_uri = str(local_address(listener))
             self._incoming = IncomingMigration(
                 self._guest,
                 listener,
+                token,
                 self._clock,
                 self._journal,
                 lambda: self._runs_on_arrival is not False,

@@ -42,6 +42,8 @@ class VmConfig:
     """`null`, `stdio` or `file:PATH`."""
     incoming: str | None
     """Where to wait for the guest: an address, `defer` to be told later, or None to boot."""
+    token_file: str
+    """What the parameter `token-file` begins with; may be empty."""
     journal: Path | None
     trace: tuple[str, ...]
     """Names of the trace events to print to stderr, in QEMU's form."""
@@ -89,6 +91,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[int] = asyncio.Queue()
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
+    vm.set_parameters(vm.parameters.changed({"token-file": config.token_file}))
     if config.incoming and config.incoming != "defer":
         vm.migrate_incoming(config.incoming)
     monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]

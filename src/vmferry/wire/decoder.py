@@ -6,7 +6,7 @@ PeerError is raised and nothing else.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from vmferry.wire import format as fmt
 from vmferry.wire.format import FrameFlag, FrameType
 from vmferry.wire.messages import (
     Accepted,
+    Challenge,
     Commit,
     Digest,
     Failed,
@@ -25,6 +26,7 @@ from vmferry.wire.messages import (
     Hello,
     Message,
     Pages,
+    Proof,
     Ready,
     State,
     TakenOver,
@@ -36,14 +38,17 @@ _ALLOWED_FLAGS = {FrameType.PAGES: int(FrameFlag.FINAL)}
 class Decoder:
     """Decodes one direction of one stream for a guest of `page_count` pages.
 
+    Frames of other types than `allowed` are refused by their header.
+
     The caller reads at most `wanted_bytes` bytes, feeds them, and repeats. When `feed` returns a Pages
     message, the bytes of its data pages come next in the stream: the caller reads them itself,
     straight to where they belong, if pages are due, before it goes on. `payload_checksum` is what they must have if
     the message is final.
     """
 
-    def __init__(self, page_count: int) -> None:
+    def __init__(self, page_count: int, allowed: Collection[FrameType] = fmt.ALL_FRAMES) -> None:
         self.payload_checksum = 0
+        self.allowed = allowed
         self._page_count = page_count
         self._sequence = 0
         self._buffer = bytearray()
@@ -70,6 +75,8 @@ class Decoder:
             frame_type = FrameType(kind)
         except ValueError:
             raise PeerError(f"the peer sent a frame of unknown type {kind}: not a migration?") from None
+        if frame_type not in self.allowed:
+            raise PeerError(f"the peer sent a {frame_type.name} frame, which is not due")
         if reserved or flags & ~_ALLOWED_FLAGS.get(frame_type, 0):
             raise PeerError(f"the peer sent a {frame_type.name} frame with reserved bits set")
         if body_bytes > fmt.MAX_BODY_BYTES[frame_type]:
@@ -134,17 +141,23 @@ class Decoder:
 
 
 def _hello(body: bytes) -> Hello:
-    magic, version, reserved, features, page_size, vcpu_count = fmt.HELLO_FIXED.unpack_from(body)
-    if magic != fmt.MAGIC:
-        raise PeerError("the peer is not a vmferry source (wrong magic number)")
-    if version != fmt.VERSION:
-        raise PeerError(f"the peer speaks wire format {version}, this side {fmt.VERSION}; use equal versions")
+    _check_version(body)
+    _, _, reserved, features, page_size, vcpu_count, nonce = fmt.HELLO_FIXED.unpack_from(body)
     if reserved or features & ~fmt.KNOWN_FEATURES:
         raise PeerError(f"the peer needs features {features:#x} that this side does not know")
     if not 1 <= vcpu_count <= fmt.MAX_VCPUS:
         raise PeerError(f"the peer sent a guest of {vcpu_count} vCPUs, 1 to {fmt.MAX_VCPUS} are allowed")
     blocks = _blocks(body[fmt.HELLO_FIXED.size :])
-    return Hello(GuestLayout(blocks, vcpu_count, page_size), features)
+    return Hello(GuestLayout(blocks, vcpu_count, page_size), nonce, features)
+
+
+def _check_version(body: bytes) -> None:
+    """Magic and version are where they are in every version; what comes behind them is this version's."""
+    magic, version = fmt.IDENTITY.unpack_from(body)
+    if magic != fmt.MAGIC:
+        raise PeerError("the peer is not a vmferry source (wrong magic number)")
+    if version != fmt.VERSION:
+        raise PeerError(f"the peer speaks wire format {version}, this side {fmt.VERSION}; use equal versions")
 
 
 def _blocks(body: bytes) -> tuple[RamBlock, ...]:
@@ -171,6 +184,19 @@ def _text(data: bytes) -> str:
     return text
 
 
+def _challenge(body: bytes) -> Challenge:
+    nonce, proof = body[: fmt.NONCE_BYTES], body[fmt.NONCE_BYTES :]
+    if len(nonce) != fmt.NONCE_BYTES or len(proof) not in (0, fmt.PROOF_BYTES):
+        raise PeerError(f"the peer sent a CHALLENGE frame of {len(body)} bytes")
+    return Challenge(nonce, proof)
+
+
+def _proof(body: bytes) -> Proof:
+    if len(body) != fmt.PROOF_BYTES:
+        raise PeerError(f"the peer sent a PROOF frame of {len(body)} bytes")
+    return Proof(body)
+
+
 def _commit(body: bytes) -> Commit:
     (run,) = fmt.COMMIT_FIXED.unpack_from(body)
     if run > 1:
@@ -180,6 +206,8 @@ def _commit(body: bytes) -> Commit:
 
 _BODIES: dict[FrameType, Callable[[bytes], Message]] = {
     FrameType.HELLO: _hello,
+    FrameType.CHALLENGE: _challenge,
+    FrameType.PROOF: _proof,
     FrameType.STATE: State,
     FrameType.DIGEST: Digest,
     FrameType.COMMIT: _commit,

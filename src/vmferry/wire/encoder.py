@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.wire import format as fmt
 from vmferry.wire.format import FrameFlag, FrameType
 from vmferry.wire.messages import (
     Accepted,
+    Challenge,
     Commit,
     Digest,
     Failed,
@@ -15,6 +15,7 @@ from vmferry.wire.messages import (
     Hello,
     Message,
     Pages,
+    Proof,
     Ready,
     State,
     TakenOver,
@@ -48,8 +49,12 @@ def pages_frame_bytes(run_count: int) -> int:
 def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, FrameFlag, bytes]:
     no_flags = FrameFlag(0)
     match message:
-        case Hello(layout, features):
-            return FrameType.HELLO, no_flags, _hello(layout, features)
+        case Hello():
+            return FrameType.HELLO, no_flags, _hello(message)
+        case Challenge(nonce, proof):
+            return FrameType.CHALLENGE, no_flags, nonce + proof
+        case Proof(value):
+            return FrameType.PROOF, no_flags, value
         case Pages(data, zero, final):
             runs = _runs(data, zero=False) + _runs(zero, zero=True)
             flags = FrameFlag.FINAL if final else no_flags
@@ -72,8 +77,11 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
             return FrameType.TAKEN_OVER, no_flags, b""
 
 
-def _hello(layout: GuestLayout, features: int) -> bytes:
-    fixed = fmt.HELLO_FIXED.pack(fmt.MAGIC, fmt.VERSION, 0, features, layout.page_size, layout.vcpu_count)
+def _hello(hello: Hello) -> bytes:
+    layout = hello.layout
+    fixed = fmt.HELLO_FIXED.pack(
+        fmt.MAGIC, fmt.VERSION, 0, hello.features, layout.page_size, layout.vcpu_count, hello.nonce
+    )
     blocks = []
     for block in layout.ram_blocks:
         name = block.name.encode()

@@ -1,4 +1,4 @@
-"""What encoder and decoder agree on: numbers, layouts and caps of wire format version 1.
+"""What encoder and decoder agree on: numbers, layouts and caps of wire format version 2.
 
 All integers are little-endian. A frame is a header and a body; the pages of a Pages frame follow it raw.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import xxhash
 
 MAGIC = b"vmferry\x00"
-VERSION = 1
+VERSION = 2
 KNOWN_FEATURES = 0
 
 
@@ -28,6 +28,8 @@ class FrameType(IntEnum):
     COMMIT = 8
     TAKEN_OVER = 9
     FAILED = 10
+    CHALLENGE = 11
+    PROOF = 12
 
 
 class FrameFlag(IntFlag):
@@ -42,8 +44,14 @@ HEADER = struct.Struct("<BBHIII")
 
 CHECKSUMMED_HEADER_BYTES = HEADER.size - 4
 
-HELLO_FIXED = struct.Struct("<8sHHIII")
-"""magic, version, reserved (0), feature bits, page size, vCPU count; then the blocks to the end."""
+IDENTITY = struct.Struct("<8sH")
+"""magic, version: the beginning of HELLO in every version of the format."""
+
+NONCE_BYTES = 32
+PROOF_BYTES = 32
+
+HELLO_FIXED = struct.Struct(f"<8sHHIII{NONCE_BYTES}s")
+"""magic, version, reserved (0), feature bits, page size, vCPU count, nonce; then the blocks to the end."""
 
 BLOCK_FIXED = struct.Struct("<QB")
 """page count, length of the name, which follows in UTF-8."""
@@ -74,6 +82,8 @@ MAX_DIGEST_BYTES = 64
 
 MAX_BODY_BYTES = {
     FrameType.HELLO: HELLO_FIXED.size + MAX_BLOCKS * (BLOCK_FIXED.size + 255),
+    FrameType.CHALLENGE: NONCE_BYTES + PROOF_BYTES,
+    FrameType.PROOF: PROOF_BYTES,
     FrameType.ACCEPTED: 0,
     FrameType.PAGES: PAGES_FIXED.size + MAX_RUNS * RUN.itemsize,
     FrameType.STATE: MAX_STATE_BYTES,
@@ -84,6 +94,16 @@ MAX_BODY_BYTES = {
     FrameType.TAKEN_OVER: 0,
     FrameType.FAILED: MAX_REASON_BYTES,
 }
+
+ALL_FRAMES = frozenset(FrameType)
+
+GREETING_FRAMES = frozenset({FrameType.HELLO, FrameType.PROOF, FrameType.PAGES})
+"""What a destination reads of somebody whose migration has not begun."""
+
+DESTINATION_FRAMES = frozenset(
+    {FrameType.CHALLENGE, FrameType.ACCEPTED, FrameType.READY, FrameType.TAKEN_OVER, FrameType.FAILED}
+)
+SOURCE_FRAMES = ALL_FRAMES - DESTINATION_FRAMES
 
 
 def checksum(header: bytes, body: bytes) -> int:

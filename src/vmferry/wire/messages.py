@@ -1,14 +1,15 @@
 """The messages of a migration stream, as values; `docs/wire-format.md` shows them as bytes.
 
-The source sends Hello, Pages..., State, [Digest], Finish, then Commit.
-The destination answers Hello with Accepted or Failed, Finish with Ready or Failed, and Commit
-with TakenOver. It may send Failed at any time before Commit.
+The source sends Hello, Proof, Pages..., State, [Digest], Finish, then Commit.
+The destination answers Hello with Challenge, Proof with Accepted, Finish with Ready, and Commit with TakenOver.
+It may send Failed at any time before Commit.
 """
 
 from dataclasses import dataclass
 
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
+from vmferry.wire.format import NONCE_BYTES
 
 
 @dataclass(frozen=True)
@@ -16,12 +17,29 @@ class Hello:
     """Source: opens the stream and describes the guest to come."""
 
     layout: GuestLayout
+    nonce: bytes = bytes(NONCE_BYTES)
+    """Random bytes, fresh for each connection."""
     features: int = 0
 
 
 @dataclass(frozen=True)
+class Challenge:
+    """Destination: its own nonce, and the proof that it knows the token; no proof if it was given none."""
+
+    nonce: bytes
+    proof: bytes = b""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Source: knows both nonces, and the token if there is one."""
+
+    value: bytes
+
+
+@dataclass(frozen=True)
 class Accepted:
-    """Destination: the layout is mine too, send."""
+    """Destination: you are the source that I wait for, and the layout is mine too; send."""
 
 
 @dataclass(frozen=True)
@@ -81,4 +99,4 @@ class Failed:
     reason: str
 
 
-Message = Hello | Accepted | Pages | State | Digest | Finish | Ready | Commit | TakenOver | Failed
+Message = Hello | Challenge | Proof | Accepted | Pages | State | Digest | Finish | Ready | Commit | TakenOver | Failed

@@ -1,0 +1,105 @@
+"""Receives a migration that has begun: messages to the destination, page bytes to guest memory, answers back.
+
+Nothing is waited for without end. A source makes progress when a whole message has come, or a good piece of one;
+single bytes now and then are none.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from vmferry.errors import ChannelError
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.ports import Channel, Clock
+from vmferry.migration.switchover import DIGEST_BYTES_PER_S
+from vmferry.wire.messages import Message, Pages
+
+SILENCE_NS = 60_000_000_000
+"""A source sends all the time; one that waits before its switchover gives a sign of life each second."""
+PROGRESS_BYTES = 256 << 10
+_NS_PER_S = 1_000_000_000
+
+
+class PageChannel(Channel, Protocol):
+    """A channel whose messages are followed by page bytes."""
+
+    @property
+    def received_bytes(self) -> int:
+        """All bytes taken from the wire so far."""
+        ...
+
+    def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
+        """Let the peer write these pages of guest memory, which the message just received names."""
+        ...
+
+
+class Receiver:
+    """Takes what follows the first pages, until the guest belongs to `destination`.
+
+    `check_stop` is called while waiting and raises to end it; `filled_up_to` is told the last page of each message.
+    """
+
+    def __init__(
+        self,
+        channel: PageChannel,
+        destination: MigrationDestination,
+        clock: Clock,
+        check_stop: Callable[[], None],
+        filled_up_to: Callable[[int], None],
+    ) -> None:
+        self._channel = channel
+        self._destination = destination
+        self._clock = clock
+        self._check_stop = check_stop
+        self._filled_up_to = filled_up_to
+
+    def run(self, first: Pages) -> None:
+        """Receive, from the payload of `first` on. Raises VmferryError; the guest then does not belong here."""
+        self._fill(first)
+        while not self._destination.in_charge:
+            message = self._channel.receive(self._patience())
+            answer = self._destination.handle(message)
+            if isinstance(message, Pages):
+                self._fill(message)
+            if answer:
+                self._answer(answer)
+
+    def _fill(self, pages: Pages) -> None:
+        if len(pages.data):
+            self._filled_up_to(pages.data.last_page)
+            self._channel.receive_pages(pages, self._patience())
+
+    def _answer(self, answer: Message) -> None:
+        try:
+            self._channel.send(answer, self._patience())
+        except ChannelError:
+            # After Commit the guest is ours even if the source never learns it.
+            if not self._destination.in_charge:
+                raise
+
+    def _patience(self) -> "_Patience":
+        limit_ns = SILENCE_NS
+        if self._destination.awaits_digest:
+            limit_ns += self._destination.memory_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
+        return _Patience(self._channel, self._clock, limit_ns, self._check_stop)
+
+
+class _Patience:
+    """Calls `check_stop`, and raises ChannelError when less than PROGRESS_BYTES came in `limit_ns`."""
+
+    def __init__(self, channel: PageChannel, clock: Clock, limit_ns: int, check_stop: Callable[[], None]) -> None:
+        self._channel = channel
+        self._clock = clock
+        self._limit_ns = limit_ns
+        self._check_stop = check_stop
+        self._renew()
+
+    def __call__(self) -> None:
+        """Check both."""
+        self._check_stop()
+        if self._channel.received_bytes - self._received_bytes >= PROGRESS_BYTES:
+            self._renew()
+        elif self._clock.now_ns() - self._since_ns > self._limit_ns:
+            raise ChannelError(f"the source made no progress for {self._limit_ns // _NS_PER_S} s")
+
+    def _renew(self) -> None:
+        self._received_bytes, self._since_ns = self._channel.received_bytes, self._clock.now_ns()

@@ -1,0 +1,188 @@
+"""Greets everybody who connects, many at a time, until one of them begins to send a guest.
+
+Strangers may come in any number, say anything or nothing: each has a bounded time and bounded memory, none is waited
+for, and where there are too many, those who have shown least go first. A source that comes in between is served.
+"""
+
+import select
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vmferry.errors import ChannelError, VmferryError
+from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.ports import Clock
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Deadline
+from vmferry.transport.sockets import accept, stop_listening
+from vmferry.transport.stream import StreamChannel
+from vmferry.wire.format import GREETING_FRAMES, SOURCE_FRAMES
+from vmferry.wire.messages import Accepted, Message, Pages
+
+MAX_CALLERS = 128
+_WAIT_MS = 50
+_GREETING_NS = 10_000_000_000
+"""Sources greet at once and answer at once."""
+_START_NS = 60_000_000_000
+"""Between its acceptance and the first pages a source switches the dirty log on, which takes long for much memory."""
+_LINGER_NS = 1_000_000_000
+"""For a source to read why it is refused: closing with unread data could destroy that."""
+_AT_ONCE_NS = 100_000_000
+
+
+@dataclass(eq=False)
+class Caller:
+    """Somebody at the door. `first_pages` are what its migration began with, their bytes yet to be received."""
+
+    channel: StreamChannel
+    destination: MigrationDestination
+    deadline_ns: int
+    greeted: bool = False
+    leaving: bool = False
+    first_pages: Pages | None = None
+
+    @property
+    def rank(self) -> int:
+        """How much it has shown of being a source."""
+        return -1 if self.leaving else self.greeted + self.destination.accepted
+
+    def complaint(self, what: object) -> str:
+        """Return what was wrong, with how far it came."""
+        if self.destination.accepted:
+            return f"it was accepted, but sent no pages: {what}"
+        return f"it greeted, but was not accepted: {what}" if self.greeted else f"it did not greet: {what}"
+
+
+class Reception:
+    """The callers at `listener`, which is closed in the end. Used by one thread.
+
+    `open_channel` and `make_destination` make what a new caller is received with. `turned_away` is told in one line
+    each who was not let in.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        clock: Clock,
+        open_channel: Callable[[socket.socket], StreamChannel],
+        make_destination: Callable[[], MigrationDestination],
+        turned_away: Callable[[str], None],
+    ) -> None:
+        self._listener = listener
+        self._clock = clock
+        self._open_channel = open_channel
+        self._make_destination = make_destination
+        self._turned_away = turned_away
+        self._callers: list[Caller] = []
+
+    def next_source(self, check_stop: Callable[[], None]) -> Caller:
+        """Return the first caller whose migration has begun; the others are sent away. `check_stop` may raise."""
+        while True:
+            check_stop()
+            ready = self._wait()
+            for caller in self._callers.copy():
+                if caller.channel.fileno() in ready:
+                    self._attend(caller)
+                if caller.first_pages:
+                    return self._chosen(caller)
+            self._close_late()
+            self._make_room()
+            if self._listener.fileno() in ready:
+                self._let_in()
+
+    def see_off(self, caller: Caller, reason: str) -> None:
+        """Tell a caller as much of the reason as it may know, and give it a moment to read that."""
+        caller.leaving = True
+        caller.deadline_ns = self._clock.now_ns() + _LINGER_NS
+        if caller not in self._callers:
+            self._callers.append(caller)
+        try:
+            caller.channel.send(caller.destination.refusal(reason), self._at_once())
+        except VmferryError:
+            self._close(caller)
+
+    def close(self) -> None:
+        """Close all connections and stop listening."""
+        self._close_all()
+        stop_listening(self._listener)
+
+    def _wait(self) -> set[int]:
+        """Wait a little, and return the descriptors that have something to read."""
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        for caller in self._callers:
+            poll.register(caller.channel, select.POLLIN)
+        return {fd for fd, _ in poll.poll(_WAIT_MS)}
+
+    def _let_in(self) -> None:
+        try:
+            for _ in range(MAX_CALLERS):
+                connection = accept(self._listener)
+                if connection is None:
+                    return
+                channel = self._open_channel(connection)
+                channel.allow(GREETING_FRAMES)
+                deadline_ns = self._clock.now_ns() + _GREETING_NS
+                self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
+        except ChannelError as error:  # too many open files, for instance: somebody has to go first
+            self._turned_away(str(error))
+            self._clock.sleep_ns(_AT_ONCE_NS)
+
+    def _attend(self, caller: Caller) -> None:
+        """Take a piece of what a caller sends; the next one has to wait until everybody had a turn."""
+        try:
+            if caller.leaving:
+                caller.channel.discard_piece(self._at_once())
+            elif message := caller.channel.receive_piece(self._at_once()):
+                self._answer(caller, message)
+        except VmferryError as error:
+            if caller.leaving:
+                self._close(caller)
+            else:
+                self._turned_away(caller.complaint(error))
+                self.see_off(caller, str(error))
+
+    def _answer(self, caller: Caller, message: Message) -> None:
+        answer = caller.destination.handle(message)
+        caller.greeted = True
+        if answer:
+            caller.channel.send(answer, self._at_once())
+        if caller.destination.status is MigrationStatus.ACTIVE:
+            assert isinstance(message, Pages)
+            caller.first_pages = message
+        elif isinstance(answer, Accepted):
+            caller.deadline_ns = self._clock.now_ns() + _START_NS
+
+    def _chosen(self, caller: Caller) -> Caller:
+        self._callers.remove(caller)
+        self._close_all()
+        caller.channel.allow(SOURCE_FRAMES)
+        return caller
+
+    def _close_late(self) -> None:
+        now_ns = self._clock.now_ns()
+        for caller in self._callers.copy():
+            if now_ns > caller.deadline_ns:
+                if not caller.leaving:
+                    self._turned_away(caller.complaint("it took too long"))
+                self._close(caller)
+
+    def _make_room(self) -> None:
+        """Send away whom there is no room for: who has shown least of being a source, and of those who came first."""
+        excess = len(self._callers) - MAX_CALLERS
+        for caller in sorted(self._callers, key=lambda caller: caller.rank)[: max(0, excess)]:
+            if not caller.leaving:
+                self._turned_away(caller.complaint("too many others came"))
+            self._close(caller)
+
+    def _close_all(self) -> None:
+        for caller in self._callers.copy():
+            self._close(caller)
+
+    def _close(self, caller: Caller) -> None:
+        self._callers.remove(caller)
+        caller.channel.close()
+
+    def _at_once(self) -> Deadline:
+        """Return what ends a call that should not have to wait: there is something to read, or room for an answer."""
+        return Deadline(self._clock, _AT_ONCE_NS, "it does not take its answer")
