@@ -200,7 +200,7 @@ def test_a_destination_that_dies_before_the_switchover_is_noticed(lab: Lab) -> N
     begin_and_wait_before_switchover(source, uri, EASY)
     destination.process.kill()
     source.monitor.wait_event("RESUME", 10)
-    assert source.monitor.execute("query-migrate")["status"] == "failed"
+    wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "failed")
     assert_runs_on_unthrottled(source, speed)
 
 

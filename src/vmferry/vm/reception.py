@@ -81,9 +81,7 @@ class Reception:
             check_stop()
             ready = self._wait()
             for caller in self._callers.copy():
-                if caller.channel.fileno() in ready:
-                    self._attend(caller)
-                if caller.first_pages:
+                if caller.channel.fileno() in ready and self._attend(caller):
                     return self._chosen(caller)
             self._close_late()
             self._make_room()
@@ -128,30 +126,34 @@ class Reception:
             self._turned_away(str(error))
             self._clock.sleep_ns(_AT_ONCE_NS)
 
-    def _attend(self, caller: Caller) -> None:
-        """Take a piece of what a caller sends; the next one has to wait until everybody had a turn."""
+    def _attend(self, caller: Caller) -> bool:
+        """Take a piece of what a caller sends; the next one has to wait until everybody had a turn.
+
+        Return whether its migration has begun.
+        """
         try:
             if caller.leaving:
                 caller.channel.discard_piece(self._at_once())
             elif message := caller.channel.receive_piece(self._at_once()):
-                self._answer(caller, message)
+                return self._answer(caller, message)
         except VmferryError as error:
             if caller.leaving:
                 self._close(caller)
             else:
                 self._turned_away(caller.complaint(error))
                 self.see_off(caller, str(error))
+        return False
 
-    def _answer(self, caller: Caller, message: Message) -> None:
+    def _answer(self, caller: Caller, message: Message) -> bool:
         answer = caller.destination.handle(message)
         caller.greeted = True
         if answer:
             caller.channel.send(answer, self._at_once())
-        if caller.destination.status is MigrationStatus.ACTIVE:
-            assert isinstance(message, Pages)
-            caller.first_pages = message
-        elif isinstance(answer, Accepted):
+        if isinstance(answer, Accepted):
             caller.deadline_ns = self._clock.now_ns() + _START_NS
+        if isinstance(message, Pages):
+            caller.first_pages = message
+        return caller.destination.status is MigrationStatus.ACTIVE
 
     def _chosen(self, caller: Caller) -> Caller:
         self._callers.remove(caller)
