@@ -156,14 +156,15 @@ def test_nobody_there_is_one_line(path: Path) -> None:
 
 
 def test_a_monitor_that_serves_another_client_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmferry.cli.monitor._GREETING_TIMEOUT_S", 0.1)
-    with socket.socket(socket.AF_UNIX) as busy:
+    monkeypatch.setattr("vmferry.control.qmp_client.GREETING_TIMEOUT_S", 0.1)
+    with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as other:
         busy.bind(str(path))
         busy.listen()
+        other.connect(str(path))
         start_s = time.monotonic()
         answer = CliRunner().invoke(command, [str(path), "info status"])
     assert time.monotonic() - start_s < TIMEOUT_S
-    assert "another client may be connected" in str(answer.exception)
+    assert "another client is connected" in str(answer.exception)
 
 
 def test_a_session_at_a_terminal(any_vm: None, path: Path, tmp_path: Path) -> None:

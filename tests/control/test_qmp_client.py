@@ -1,13 +1,23 @@
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import cycle
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
+from tests.support.qemu import qemu_without_guest
+from tests.support.wait import wait_until
 from vmferry.control import qmp_client
 from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import CommandError, MonitorError, UsageError
@@ -152,8 +162,8 @@ def test_an_answer_of_another_kind_is_an_error(path: Path) -> None:
             client.execute("query-cpus-fast")
 
 
-def test_an_endless_line_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(qmp_client, "MAX_LINE_BYTES", 1000)
+def test_an_endless_message_is_cut_off(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qmp_client, "MAX_MESSAGE_BYTES", 1000)
     with impostor(path, b'{"QMP":"' + b"x" * 100_000, hang_up=False), pytest.raises(MonitorError, match="no QMP"):
         QmpClient.connect(str(path), 10)
 
@@ -167,8 +177,126 @@ def test_a_monitor_that_goes_away_is_an_error(path: Path) -> None:
 
 
 def test_a_monitor_that_says_nothing_is_an_error(path: Path) -> None:
-    with impostor(path, hang_up=False), pytest.raises(MonitorError, match=r"nothing at .* greets as a monitor"):
+    with impostor(path, hang_up=False), pytest.raises(MonitorError, match=r"does not greet, though its process runs"):
         QmpClient.connect(str(path), 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"tcp:127.0.0.1:{mute.getsockname()[1]}"
+        with pytest.raises(MonitorError, match=f"nothing at {address} greets .*; another client may be connected"):
+            QmpClient.connect(address, 0.05)
+
+
+def test_while_another_client_is_connected_nothing_is_sent(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(str(path))
+        listener.listen(1)
+        other.connect(str(path))
+        served, _ = listener.accept()
+        with served, pytest.raises(MonitorError, match="another client is connected to the monitor at unix:"):
+            QmpClient.connect(str(path), 0.05)
+        given_up, _ = listener.accept()
+        with given_up:
+            assert given_up.recv(100) == b"", "nothing happens later"
+
+
+def test_a_full_queue_is_not_waited_for_for_ever(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as waiting:
+        listener.bind(str(path))
+        listener.listen(1)
+        for _ in range(2):
+            waiting.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        with pytest.raises(MonitorError, match=r"another client is connected to the monitor.*and more wait"):
+            QmpClient.connect(str(path), 0.05)
+
+
+SERVE = f"""
+import os, signal, socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1] + ".new")
+listener.listen()
+os.rename(sys.argv[1] + ".new", sys.argv[1])
+if sys.argv[2:]:
+    connection, _ = listener.accept()
+    connection.sendall({GREETING})
+    connection.recv(1000)
+    connection.sendall({NEGOTIATED})
+    connection.recv(1000)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_stopped_process_is_named(path: Path, greets: bool) -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(path), *["greet"] * greets]) as server:
+        try:
+            wait_until(path.exists)
+            if not greets:
+                os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+            stopped = f"the VM's process {server.pid} is stopped; `kill -CONT {server.pid}`"
+            with (
+                pytest.raises(MonitorError, match=stopped),
+                QmpClient.connect(str(path), 2 if greets else 0.05) as client,
+            ):
+                client.execute("query-status")
+        finally:
+            server.kill()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    messages=st.lists(
+        st.dictionaries(st.text(), st.recursive(st.text() | st.integers(), st.lists), max_size=3), max_size=4
+    ),
+    indent=st.sampled_from([None, 0, 4]),
+    cuts=st.lists(st.integers(1, 50), min_size=1),
+)
+def test_messages_may_be_spread_over_lines_and_come_in_any_pieces(
+    messages: list[dict[str, object]], indent: int | None, cuts: list[int]
+) -> None:
+    ours, theirs = socket.socketpair()
+
+    def talk() -> None:
+        pieces = GREETING + NEGOTIATED
+        for message in messages:
+            pieces += json.dumps({"return": message}, indent=indent).encode() + b"\r\n"
+        for cut in cycle(cuts):
+            if not pieces:
+                break
+            theirs.sendall(pieces[:cut])
+            pieces = pieces[cut:]
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    with theirs, QmpClient(ours, "here", 10, 10) as client:
+        assert [client.execute("anything") for _ in messages] == messages
+        talker.join()
+
+
+def test_a_pretty_monitor_is_understood(path: Path) -> None:
+    with monitor_thread(MemoryVm(), f"unix:{path}", pretty=True), QmpClient.connect(str(path), 10) as client:
+        client.execute("stop")
+        assert client.execute("query-status") == {"running": False, "status": "paused"}
+        assert [event.name for event in client.take_events()] == ["STOP"]
+        assert len(client.execute("query-qmp-schema")) > 100
+
+
+@pytest.mark.qemu
+def test_a_pretty_monitor_of_qemu_is_understood(path: Path) -> None:
+    with qemu_without_guest(path, pretty=True), QmpClient.connect(str(path), 10) as client:
+        client.execute("stop")
+        assert client.wait_event("STOP", 10).data == {}
+        assert len(client.execute("query-qmp-schema")) > 100
+
+
+@pytest.mark.qemu
+def test_what_keeps_qemu_from_greeting_is_named(path: Path) -> None:
+    with qemu_without_guest(path) as qemu:
+        with QmpClient.connect(str(path), 10) as first:
+            with pytest.raises(MonitorError, match="another client is connected to the monitor"):
+                QmpClient.connect(str(path), 0.2)
+            assert first.execute("query-status")
+        qemu.send_signal(signal.SIGSTOP)
+        with pytest.raises(MonitorError, match=f"the VM's process {qemu.pid} is stopped"):
+            QmpClient.connect(str(path), 0.2)
 
 
 @pytest.mark.qemu

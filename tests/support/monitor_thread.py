@@ -10,10 +10,12 @@ from vmferry.monitor.server import MonitorServer
 
 
 @contextmanager
-def monitor_thread(vm: MemoryVm, address: str) -> Iterator[Callable[[Callable[[], None]], object]]:
+def monitor_thread(
+    vm: MemoryVm, address: str, *, pretty: bool = False
+) -> Iterator[Callable[[Callable[[], None]], object]]:
     """Serve the VM in a thread; yields the way to have things done there."""
     loop = asyncio.new_event_loop()
-    server = MonitorServer(vm, address)
+    server = MonitorServer(vm, address, pretty=pretty)
     loop.run_until_complete(server.start())
     thread = threading.Thread(target=loop.run_forever)
     thread.start()

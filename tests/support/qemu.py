@@ -12,10 +12,20 @@ from vmferry.perf.lab import MONITOR_SOCKET
 
 
 @contextmanager
-def qemu_without_guest(path: Path) -> Iterator[subprocess.Popen[bytes]]:
+def qemu_without_guest(path: Path, *, pretty: bool = False) -> Iterator[subprocess.Popen[bytes]]:
     """Run it with its QMP monitor at `path`."""
     qmp = f"unix:{path},server=on,wait=off"
-    options = ["-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none", "-qmp", qmp]
+    options = [
+        "-machine",
+        "none",
+        "-accel",
+        "tcg",
+        "-nodefaults",
+        "-display",
+        "none",
+        "-qmp-pretty" if pretty else "-qmp",
+        qmp,
+    ]
     with subprocess.Popen(["qemu-system-x86_64", *options], stderr=subprocess.DEVNULL) as qemu:
         try:
             wait_until(lambda: _listens(path))

@@ -12,8 +12,6 @@ from vmferry.control.human_monitor import HumanMonitor, is_refusal
 from vmferry.control.qmp_client import QmpClient
 
 _PROMPT = "(vmferry) "
-_GREETING_TIMEOUT_S = 3.0
-"""QEMU greets at once, or not before its other client has gone."""
 _UNPRINTABLE = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")
 """What answers may be anybody's, and must not control the terminal."""
 
@@ -32,7 +30,7 @@ def command(context: click.Context, /, address: str, words: tuple[str, ...]) -> 
 
     Exit code 1 if the monitor refused a line. A socket of QEMU serves one client at a time.
     """
-    with QmpClient.connect(address, greeting_timeout_s=_GREETING_TIMEOUT_S) as client:
+    with QmpClient.connect(address) as client:
         monitor = HumanMonitor(client)
         if words:
             context.exit(_run(monitor, [" ".join(words)]))

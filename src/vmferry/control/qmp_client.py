@@ -1,12 +1,14 @@
 """A blocking QMP client for programs that wait for answers one at a time, of our VMs and of QEMU.
 
-The monitor may be anybody's: lines are capped and everything that is no QMP is refused.
+The monitor may be anybody's: messages are capped and everything that is no QMP is refused. A message ends where its
+brackets close, for a monitor with `pretty=on` spreads it over lines. Nothing is sent before the monitor has greeted, so
+after a monitor was given up as busy nothing happens when its other client leaves.
 """
 
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,19 +17,30 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from vmferry.control.answers import check_answer
+from vmferry.control.silence import why_stopped, why_ungreeted
 from vmferry.control.vm_process import process_behind
-from vmferry.errors import CommandError, MonitorError
+from vmferry.errors import ChannelError, CommandError, MonitorError
+from vmferry.monitor.framing import BadInput, Frame, Framer
+from vmferry.transport.sockets import connect
 from vmferry.transport.uri import Address, UnixAddress, parse_uri
 
-MAX_LINE_BYTES = 16 << 20
-"""QEMU's longest answer, the schema, has about 200 KiB."""
+MAX_MESSAGE_BYTES = 16 << 20
+"""QEMU's longest answer, the schema, has about 200 KiB, and 560 KiB with `pretty=on`."""
+
+MAX_NESTING = 1024
+"""As deep as QEMU itself takes messages."""
 
 MAX_KEPT_EVENTS = 1000
 """Older events that nobody waited for are forgotten."""
 
 DEFAULT_TIMEOUT_S = 30.0
+GREETING_TIMEOUT_S = 3.0
+"""A monitor greets at once, or not before its other client has gone or its process goes on. A command that meets one
+of these is to have ended within 5 s."""
 HURRIED_TIMEOUT_S = 2.0
 _READ_BYTES = 65536
+_LEAST_WAIT_S = 0.001
+"""A timeout of 0 would mean not to wait at all."""
 
 
 @dataclass(frozen=True)
@@ -45,20 +58,19 @@ class QmpClient:
     manager = None
     """A monitor's own socket does not tell who looks after the VM."""
 
-    def __init__(
-        self, connection: socket.socket, where: str, timeout_s: float, greeting_timeout_s: float | None = None
-    ) -> None:
-        """Greet and negotiate over `connection`, which is from now on ours. Raises MonitorError."""
+    def __init__(self, connection: socket.socket, where: str, timeout_s: float, greeting_timeout_s: float) -> None:
+        """Be greeted and negotiate over `connection`, which is from now on ours. Raises MonitorError."""
         self._connection = connection
         self.where = where
         """The address of the monitor."""
         self._timeout_s = timeout_s
-        self._received = bytearray()
-        """Begins with the first line not yet looked at."""
+        self._framer = Framer(MAX_MESSAGE_BYTES, MAX_NESTING)
+        self._frames: deque[Frame] = deque()
+        """What has come and was not yet looked at."""
         self._events: deque[Event] = deque(maxlen=MAX_KEPT_EVENTS)
         self._last_id = 0
         try:
-            self.greeting = self._greeting(greeting_timeout_s or timeout_s)
+            self.greeting = self._greeting(greeting_timeout_s)
             """What the monitor said of itself: its `version` and `capabilities`."""
             self.execute("qmp_capabilities")
         except BaseException:
@@ -66,20 +78,16 @@ class QmpClient:
             raise
 
     @classmethod
-    def connect(
-        cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S, greeting_timeout_s: float | None = None
-    ) -> Self:
+    def connect(cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Self:
         """Return a client of the monitor at `unix:PATH`, `tcp:HOST:PORT` or PATH.
 
-        No answer may take longer than `timeout_s`, and the greeting not longer than `greeting_timeout_s` if given.
+        No answer may take longer than `timeout_s`, and until the greeting no longer than GREETING_TIMEOUT_S either.
         Raises UsageError for what is no address, and MonitorError if nothing that speaks QMP is there.
         """
         parsed = parse_uri(f"unix:{address}" if address.startswith(("/", ".")) else address)
-        try:
-            connection = _open(parsed, timeout_s)
-        except OSError as error:
-            raise MonitorError(f"cannot reach the monitor at {parsed}: {_reason(error)}; does the VM run?") from error
-        return cls(connection, str(parsed), timeout_s, greeting_timeout_s)
+        deadline = _Deadline(min(timeout_s, GREETING_TIMEOUT_S), lambda: _why_unconnected(parsed))
+        connection = _open(parsed, deadline)
+        return cls(connection, str(parsed), timeout_s, deadline.left_s)
 
     def __enter__(self) -> Self:
         return self
@@ -105,7 +113,7 @@ class QmpClient:
         """
         self._last_id += 1
         request = {"execute": command, "arguments": arguments or {}, "id": self._last_id}
-        deadline = _Deadline(self._timeout_s, f"the monitor at {self.where} does not answer {command}")
+        deadline = _Deadline(self._timeout_s, lambda: self._why_unanswered(command))
         self._send(msgspec.json.encode(request) + b"\n", deadline)
         while True:
             message = self._next_message(deadline)
@@ -121,13 +129,13 @@ class QmpClient:
 
         Raises MonitorError if none comes in time.
         """
-        deadline = _Deadline(timeout_s, f"the VM at {self.where} sent no {name} event in {timeout_s:g} s")
+        deadline = _Deadline(timeout_s, lambda: f"the VM at {self.where} sent no {name} event in {timeout_s:g} s")
         while True:
             while self._events:
                 event = self._events.popleft()
                 if event.name == name:
                     return event
-            self._take(self._read_line(deadline))
+            self._take(self._read_message(deadline))
 
     def take_events(self) -> list[Event]:
         """Return the events that came along with answers so far, and forget them."""
@@ -140,10 +148,8 @@ class QmpClient:
         self._timeout_s = min(self._timeout_s, HURRIED_TIMEOUT_S)
 
     def _greeting(self, timeout_s: float) -> dict[str, Any]:
-        deadline = _Deadline(
-            timeout_s, f"nothing at {self.where} greets as a monitor does; another client may be connected"
-        )
-        greeting = self._take(self._read_line(deadline))
+        deadline = _Deadline(timeout_s, lambda: why_ungreeted(self._connection, self.where))
+        greeting = self._take(self._read_message(deadline))
         if not greeting or not isinstance(greeting.get("QMP"), dict):
             raise self._babble()
         return dict(greeting["QMP"])
@@ -151,14 +157,14 @@ class QmpClient:
     def _next_message(self, deadline: "_Deadline") -> dict[str, Any]:
         """Return the next message that is no event."""
         while True:
-            message = self._take(self._read_line(deadline))
+            message = self._take(self._read_message(deadline))
             if message is not None:
                 return message
 
-    def _take(self, line: bytes) -> dict[str, Any] | None:
+    def _take(self, text: bytes) -> dict[str, Any] | None:
         """Return the message, or None if it was an event, which is kept."""
         try:
-            message = msgspec.json.decode(line, type=dict[str, Any])
+            message = msgspec.json.decode(text, type=dict[str, Any])
             if "event" not in message:
                 return message
             event = msgspec.convert(message, _EventMessage)
@@ -174,29 +180,31 @@ class QmpClient:
         with self._translated(deadline):
             self._connection.sendall(data)
 
-    def _read_line(self, deadline: "_Deadline") -> bytes:
-        looked_at = 0
-        while (end := self._received.find(b"\n", looked_at)) < 0:
-            looked_at = len(self._received)
-            if looked_at > MAX_LINE_BYTES:
-                raise self._babble()
+    def _read_message(self, deadline: "_Deadline") -> bytes:
+        """Return the text of the next message."""
+        while not self._frames:
             with self._translated(deadline):
                 data = self._connection.recv(_READ_BYTES)
             if not data:
                 raise MonitorError(f"the monitor at {self.where} closed the connection")
-            self._received += data
-        line = bytes(self._received[:end])
-        del self._received[: end + 1]
-        return line
+            self._frames.extend(self._framer.feed(data))
+        frame = self._frames.popleft()
+        if isinstance(frame, BadInput):
+            raise self._babble()
+        return frame
+
+    def _why_unanswered(self, command: str) -> str:
+        later = "" if command.startswith("query-") else "; it may still carry it out"
+        return f"the monitor at {self.where} does not answer {command}{later}"
 
     @contextmanager
     def _translated(self, deadline: "_Deadline") -> Iterator[None]:
         """Let one system call wait until the deadline, and turn its failure into a MonitorError."""
         try:
-            self._connection.settimeout(deadline.left_s())
+            self._connection.settimeout(max(deadline.left_s, _LEAST_WAIT_S))
             yield
         except TimeoutError as error:
-            raise MonitorError(deadline.text) from error
+            raise MonitorError(why_stopped(self._connection) or deadline.why()) from error
         except OSError as error:
             raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
 
@@ -214,18 +222,21 @@ def result_of(command: str, message: Mapping[str, Any]) -> Any:
 
 
 class _Deadline:
-    """A moment after which waiting ends with an error of this text."""
+    """A moment after which waiting ends; `why` tells then what was waited for."""
 
-    def __init__(self, timeout_s: float, text: str) -> None:
+    def __init__(self, timeout_s: float, why: Callable[[], str]) -> None:
         self._end_s = time.monotonic() + timeout_s
-        self.text = text
+        self.why = why
 
+    @property
     def left_s(self) -> float:
-        """Return the time that is left. Raises TimeoutError if there is none."""
-        left_s = self._end_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        return left_s
+        """The time that is left; none or less if it is over."""
+        return self._end_s - time.monotonic()
+
+    def check(self) -> None:
+        """Raise MonitorError if time is up."""
+        if self.left_s <= 0:
+            raise MonitorError(self.why())
 
 
 class _Timestamp(msgspec.Struct):
@@ -242,18 +253,22 @@ class _EventMessage(msgspec.Struct):
     data: dict[str, Any] = {}
 
 
-def _open(address: Address, timeout_s: float) -> socket.socket:
-    if not isinstance(address, UnixAddress):
-        return socket.create_connection((address.host or "localhost", address.port), timeout_s)
-    connection = socket.socket(socket.AF_UNIX)
+def _open(address: Address, deadline: _Deadline) -> socket.socket:
     try:
-        connection.settimeout(timeout_s)
-        connection.connect(address.path)
-    except OSError:
-        connection.close()
-        raise
-    return connection
+        return connect(address, deadline.check)
+    except ChannelError as error:
+        reason = getattr(error.__cause__, "strerror", None) or error
+        raise MonitorError(f"cannot reach the monitor at {address}: {reason}; does the VM run?") from error
+
+
+def _why_unconnected(address: Address) -> str:
+    if isinstance(address, UnixAddress):  # the kernel makes nobody wait but for a place in the queue
+        return (
+            f"another client is connected to the monitor at {address}, or the VM's process is stopped, and more wait; "
+            "end them, or give the VM one more monitor (-qmp)"
+        )
+    return f"cannot reach the monitor at {address}: no answer in time; does the VM run, or do other clients wait there?"
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error) or "no answer in time"
+    return error.strerror or str(error)

@@ -38,14 +38,20 @@ def process_behind(connection: socket.socket) -> int:
         raise HostError(
             "the monitor does not show that the VM runs on this host; give a unix socket, or a domain of libvirt here"
         )
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid: int = _CREDENTIALS.unpack(credentials)[0]
+    pid = listener_of(connection)
     if not pid:
         raise HostError("the monitor is served from another container, whose processes are not seen here")
     if not _holds(pid, _other_end(connection)):
         raise HostError(
             f"process {pid} began to listen at the monitor, but another one serves it; give QEMU a -qmp of its own"
         )
+    return pid
+
+
+def listener_of(connection: socket.socket) -> int:
+    """Return the process that began to listen where a unix socket is connected to; 0 if it is not seen here."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid: int = _CREDENTIALS.unpack(credentials)[0]
     return pid
 
 

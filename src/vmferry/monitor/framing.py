@@ -18,12 +18,16 @@ MAX_NESTING = 64
 
 _SPACE = re.compile(rb"[ \t\r\n]*+")
 _WORD = re.compile(rb"[a-z0-9+.E-]*+")
-_UNQUOTED = re.compile(rb"[ \t\r\na-z0-9+.E:,-]*+")
-"""Inside brackets: all that neither opens nor closes nor quotes."""
-_QUOTED = {
-    b'"': re.compile(rb'(?:[^"\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+'),
-    b"'": re.compile(rb"(?:[^'\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+"),
-}
+
+
+def _string(quote: bytes) -> bytes:
+    """Return the pattern of what may stand in a string."""
+    return rb"(?:[^%b\\\x00-\x1f\xfe\xff]++|\\[^\x00-\x1f\xfe\xff])*+" % quote
+
+
+_QUOTED = {quote: re.compile(_string(quote)) for quote in (b'"', b"'")}
+_FLAT = re.compile(rb"""(?:[ \t\r\na-z0-9+.E:,-]++|"%b"|'%b')*+""" % (_string(b'"'), _string(b"'")))
+"""Inside brackets: all that neither opens nor closes any, whole strings included."""
 _CONTROL = re.compile(rb"[\x00-\x1f\xfe\xff]")
 _DISCARDED = re.compile(rb"[^{}\[\]:,\x00-\x08\x0a-\x1f\xfe\xff]*+")
 _SYMBOLS = b"{}[]:,\"'"
@@ -44,9 +48,11 @@ Frame = bytes | BadInput
 
 
 class Framer:
-    """Takes the bytes of one client as they come."""
+    """Takes the bytes of one client, or of one monitor, as they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES, max_nesting: int = MAX_NESTING) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._max_nesting = max_nesting
         self._text = bytearray()
         """What has come of the current message."""
         self._braces = 0
@@ -83,7 +89,7 @@ class Framer:
         return end
 
     def _inside(self, data: bytes, position: int) -> int:
-        end = _end_of(_UNQUOTED, data, position)
+        end = _end_of(_FLAT, data, position)
         self._text += data[position:end]
         return self._symbol(data, end) if end < len(data) else end
 
@@ -148,9 +154,9 @@ class Framer:
         self._step = self._between
 
     def _check_limits(self) -> None:
-        if len(self._text) > MAX_MESSAGE_BYTES:
+        if len(self._text) > self._max_message_bytes:
             self._give_up("JSON token size limit exceeded")
-        elif self._braces + self._brackets > MAX_NESTING:
+        elif self._braces + self._brackets > self._max_nesting:
             self._give_up("JSON nesting depth limit exceeded")
 
     def _give_up(self, reason: str) -> None:
