@@ -2,13 +2,16 @@
 
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import click
 import msgspec
 
 from bench.chaos import simulated
+from bench.chaos.bodies import ours, qemus
+from bench.chaos.live import run_many
 from bench.chaos.records import Record, read_records, table
 
 _OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -31,8 +34,26 @@ def chaos(context: click.Context, /, seed: int, only: int | None, output: Path |
 def simulated_command(settings: tuple[int, int | None, Path | None], /, runs: int, processes: int) -> None:
     """Small guests in memory, in virtual time."""
     seed, only, output = settings
-    numbers = range(runs) if only is None else [only]
-    report(simulated.run_many(seed, numbers, processes), output)
+    report(simulated.run_many(seed, numbers(runs, only), processes), output)
+
+
+@chaos.command()
+@click.option("--runs", default=100, show_default=True, help="How many.")
+@click.pass_obj
+def live(settings: tuple[int, int | None, Path | None], /, runs: int) -> None:
+    """VMs of vmferry's own, in processes of their own, driven by `vmferry migrate`."""
+    seed, only, output = settings
+    report(run_many(ours(), seed, numbers(runs, only)), output)
+
+
+@chaos.command("qemu")
+@click.option("--runs", default=30, show_default=True, help="How many of each QEMU.")
+@click.option("--qemu10", help="Path of a QEMU 10, to be used as well; see bench/get-qemu10.sh.")
+@click.pass_obj
+def qemu_command(settings: tuple[int, int | None, Path | None], /, runs: int, qemu10: str | None) -> None:
+    """The VMs of stock QEMU, driven by `vmferry migrate` from outside."""
+    seed, only, output = settings
+    report(chain.from_iterable(run_many(body, seed, numbers(runs, only)) for body in qemus(qemu10)), output)
 
 
 @chaos.command("table")
@@ -40,6 +61,11 @@ def simulated_command(settings: tuple[int, int | None, Path | None], /, runs: in
 def table_command(files: tuple[Path, ...]) -> None:
     """Print the records of FILES as Markdown."""
     click.echo(table(read_records(files)))
+
+
+def numbers(runs: int, only: int | None) -> Sequence[int]:
+    """Return the numbers of the runs to make."""
+    return range(runs) if only is None else [only]
 
 
 def report(records: Iterable[Record], output: Path | None) -> None:

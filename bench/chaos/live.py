@@ -1,0 +1,66 @@
+"""Many live migrations one after another.
+
+The guest's owner is kept for the next run, whoever it is then, so what one run leaves behind would break a later one.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from bench.chaos.bodies import Body
+from bench.chaos.check import Outcome
+from bench.chaos.faults import CATALOGUE, draw_fault, generator
+from bench.chaos.live_run import LiveRun
+from bench.chaos.records import Record, judged
+from bench.chaos.vms import Vm
+from vmferry.perf.lab import Lab
+
+
+def run_many(body: Body, seed: int, numbers: Sequence[int]) -> Iterator[Record]:
+    """Yield the records of these runs, in order."""
+    with Lab() as lab:
+        campaign = Campaign(lab, body, seed)
+        for number in numbers:
+            yield campaign.run(number)
+
+
+class Campaign:
+    """Runs with the same kind of VM in one directory; the lab ends the VMs."""
+
+    def __init__(self, lab: Lab, body: Body, seed: int) -> None:
+        self._lab = lab
+        self._body = body
+        self._seed = seed
+        self._owner: Vm | None = None
+        self._started = 0
+
+    def run(self, number: int) -> Record:
+        """Make the run of this number: the same fault, place and settings at every time."""
+        draw = generator(self._seed, number)
+        settings = self._body.settings(draw)
+        fault = draw_fault(draw, list(CATALOGUE), self._body.place)
+        source, self._owner = self._owner or self._start(None), None
+        destination = self._start(self._uri(settings.transport, "in"))
+        run = LiveRun(source, destination, settings, fault)
+        start_s = time.monotonic()
+        seen = run.carry_out(self._uri(settings.transport, "proxy"), self._body.protects(settings, fault.place))
+        seconds = time.monotonic() - start_s
+        record = judged(self._body.name, self._seed, number, seconds, msgspec.to_builtins(settings), seen)
+        if record.outcome in (Outcome.MOVED, Outcome.STAYED):
+            self._owner = destination if record.outcome is Outcome.MOVED else source
+        for vm in (source, destination):
+            if vm is not self._owner:
+                vm.close()
+        return record
+
+    def _start(self, incoming: str | None) -> Vm:
+        self._started += 1
+        vm = Vm(self._lab, self._body.peer, self._body.load, f"vm{self._started}", incoming)
+        if incoming is None:
+            vm.process.wait_for_passes(1)
+        return vm
+
+    def _uri(self, transport: str, name: str) -> str:
+        path = self._lab.directory / f"{name}{self._started}.sock"
+        return "tcp:127.0.0.1:0" if transport == "tcp" else f"unix:{path}"
