@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-from bench.chaos.faults import AnyFault, Drip, Flip, Freeze, Kill, Nothing, Party, Stall
+from bench.chaos.faults import AnyFault, Flip, Kill, Party
 
-_PASSING = (Nothing, Stall, Drip, Freeze)
+_PASSING = {"nothing", "stall", "drip", "freeze source", "freeze destination", "freeze driver"}
 """Faults that are over before anybody loses patience."""
 
 
@@ -115,7 +115,7 @@ def _memory(seen: Observation) -> list[str]:
 def _words(seen: Observation) -> list[str]:
     """What the source and the driver say agrees with where the guest is."""
     found = []
-    if seen.ended is not Ended.COMPLETED and (isinstance(seen.fault, _PASSING) or not seen.has_fired):
+    if seen.ended is not Ended.COMPLETED and (seen.fault.name in _PASSING or not seen.has_fired):
         found.append(f"nothing broke for long, but the migration ended as {seen.ended}")
     gone = killed(seen) is Party.DESTINATION
     if seen.ended is Ended.COMPLETED and not (seen.destination.runs or gone):

@@ -12,6 +12,9 @@ import msgspec
 
 from vmferry.wire.format import FrameType
 
+PASSING_MS = (50, 300, 1000, 1500)
+"""Shorter than any time limit of a migration: it must go on then."""
+
 
 class Direction(StrEnum):
     """Which of the two streams of a connection."""
@@ -77,6 +80,11 @@ class Stall(Fault, frozen=True):
 
     duration_ms: int
 
+    @property
+    def name(self) -> str:
+        """Say whether it is over before anybody loses patience."""
+        return "stall" if self.duration_ms <= max(PASSING_MS) else "long stall"
+
 
 class Drip(Fault, frozen=True):
     """The next bytes pass one by one, with so much time between them."""
@@ -126,8 +134,6 @@ class Interrupt(Fault, frozen=True):
 
 AnyFault = Nothing | Cut | Reset | Stall | Drip | Flip | Replay | Kill | Freeze | Interrupt
 
-_PASSES_MS = (50, 300, 1000, 1500)
-"""Shorter than any time limit of a migration: it must go on then."""
 _SOURCE_FRAMES = (FrameType.HELLO, FrameType.PAGES, FrameType.STATE, FrameType.FINISH, FrameType.COMMIT)
 _DESTINATION_FRAMES = (FrameType.ACCEPTED, FrameType.READY, FrameType.TAKEN_OVER)
 
@@ -136,16 +142,17 @@ CATALOGUE: dict[str, Callable[[random.Random, Place], AnyFault]] = {
     "cut": lambda _, place: Cut(place, half=False),
     "half cut": lambda _, place: Cut(place, half=True),
     "reset": lambda _, place: Reset(place),
-    "stall": lambda draw, place: Stall(place, draw.choice(_PASSES_MS)),
+    "stall": lambda draw, place: Stall(place, draw.choice(PASSING_MS)),
+    "long stall": lambda _, place: Stall(place, 120_000),
     "drip": lambda draw, place: _drip(draw, place),
     "flip": lambda draw, place: Flip(place, draw.randrange(8)),
     "replay": lambda draw, place: Replay(place, draw.choice((1, 16, 17, 4096, 65536))),
     "kill source": lambda _, place: Kill(place, Party.SOURCE),
     "kill destination": lambda _, place: Kill(place, Party.DESTINATION),
     "kill driver": lambda _, place: Kill(place, Party.DRIVER),
-    "freeze source": lambda draw, place: Freeze(place, Party.SOURCE, draw.choice(_PASSES_MS)),
-    "freeze destination": lambda draw, place: Freeze(place, Party.DESTINATION, draw.choice(_PASSES_MS)),
-    "freeze driver": lambda draw, place: Freeze(place, Party.DRIVER, draw.choice(_PASSES_MS)),
+    "freeze source": lambda draw, place: Freeze(place, Party.SOURCE, draw.choice(PASSING_MS)),
+    "freeze destination": lambda draw, place: Freeze(place, Party.DESTINATION, draw.choice(PASSING_MS)),
+    "freeze driver": lambda draw, place: Freeze(place, Party.DRIVER, draw.choice(PASSING_MS)),
     "interrupt": lambda _, place: Interrupt(place),
 }
 """By name, how each fault at a place is drawn."""
@@ -190,4 +197,4 @@ def _up_to(draw: random.Random, most: int) -> int:
 
 def _drip(draw: random.Random, place: Place) -> Drip:
     gap_ms = draw.choice((1, 10, 100))
-    return Drip(place, draw.randint(1, max(_PASSES_MS) // gap_ms), gap_ms)
+    return Drip(place, draw.randint(1, max(PASSING_MS) // gap_ms), gap_ms)

@@ -16,6 +16,8 @@ from bench.chaos.records import Record, judged
 from bench.chaos.vms import Vm
 from vmferry.perf.lab import Lab
 
+_SPEED_S = 1.0
+
 
 def run_many(body: Body, seed: int, numbers: Sequence[int]) -> Iterator[Record]:
     """Yield the records of these runs, in order."""
@@ -34,6 +36,7 @@ class Campaign:
         self._seed = seed
         self._owner: Vm | None = None
         self._started = 0
+        self._pages_per_s = 0.0
 
     def run(self, number: int) -> Record:
         """Make the run of this number: the same fault, place and settings at every time."""
@@ -44,7 +47,8 @@ class Campaign:
         destination = self._start(self._uri(settings.transport, "in"))
         run = LiveRun(source, destination, settings, fault)
         start_s = time.monotonic()
-        seen = run.carry_out(self._uri(settings.transport, "proxy"), self._body.protects(settings, fault.place))
+        proxy_uri = self._uri(settings.transport, "proxy")
+        seen = run.carry_out(proxy_uri, self._pages_per_s, self._body.protects(settings, fault.place))
         seconds = time.monotonic() - start_s
         record = judged(self._body.name, self._seed, number, seconds, msgspec.to_builtins(settings), seen)
         if record.outcome in (Outcome.MOVED, Outcome.STAYED):
@@ -59,6 +63,7 @@ class Campaign:
         vm = Vm(self._lab, self._body.peer, self._body.load, f"vm{self._started}", incoming)
         if incoming is None:
             vm.process.wait_for_passes(1)
+            self._pages_per_s = vm.process.pages_per_s(_SPEED_S)
         return vm
 
     def _uri(self, transport: str, name: str) -> str:

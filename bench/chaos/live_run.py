@@ -19,7 +19,7 @@ from vmferry.transport.uri import Address, TcpAddress, UnixAddress, parse_uri
 
 _DRIVER_S = 75.0
 """The sum of the time limits of a migration, and some for a slow machine."""
-_PATIENCE_S = 20.0
+_PATIENCE_S = 10.0
 """Then somebody cancels a migration that nobody drives any more."""
 _END_S = 45.0
 _UNDO_S = 15.0
@@ -45,8 +45,11 @@ class LiveRun:
         self._both_ran = False
         self._overdue: list[str] = []
 
-    def carry_out(self, proxy_uri: str, is_protected: bool) -> Observation:
-        """Migrate, wait until nothing changes any more, and return what was to be seen."""
+    def carry_out(self, proxy_uri: str, pages_per_s: float, is_protected: bool) -> Observation:
+        """Migrate, wait until nothing changes any more, and return what was to be seen.
+
+        `pages_per_s` is the guest's own speed.
+        """
         before = self._source.state()
         written_pages = self._source.process.progress().written_pages
         incoming = self._incoming_address()
@@ -68,7 +71,7 @@ class LiveRun:
         return msgspec.structs.replace(
             seen,
             exit_code=None if driver_was_killed else exit_code,
-            damage=self._damage(seen, written_pages),
+            damage=self._damage(seen, written_pages, pages_per_s),
             left_behind=tuple(self._left_behind(before, driver_was_killed, incoming)),
             overdue=tuple(self._overdue),
         )
@@ -147,12 +150,12 @@ class LiveRun:
             return Ended.IN_DOUBT
         return _ENDED.get(migration.get("status", ""), Ended.UNKNOWN)
 
-    def _damage(self, seen: Observation, written_pages: int) -> str:
+    def _damage(self, seen: Observation, written_pages: int, pages_per_s: float) -> str:
         """Look at the guest where it is; one that is in doubt and not there goes on here, as a person would decide."""
         if seen.destination.runs:
-            return self._destination.damage(written_pages)
+            return self._destination.damage(written_pages, pages_per_s)
         if seen.source.runs or seen.ended is Ended.IN_DOUBT:
-            return self._source.damage(written_pages)
+            return self._source.damage(written_pages, pages_per_s)
         return ""
 
     def _left_behind(self, before: dict[str, object], driver_was_killed: bool, incoming: Address) -> Iterator[str]:

@@ -17,6 +17,9 @@ from vmferry.perf.lab import Lab
 
 _SETTLE_S = 10.0
 _POLL_S = 0.02
+_SPEED_S = 0.2
+_REGAINED = 0.15
+"""Of its speed, so much at least; whoever shares the machine may take the rest."""
 
 
 class Vm:
@@ -62,14 +65,14 @@ class Vm:
         """Send a signal, if the process is still there."""
         self.process.process.send_signal(number)
 
-    def damage(self, written_pages_before: int) -> str:
-        """Return what is wrong with the guest that is here, which must go on; empty if nothing is."""
+    def damage(self, written_pages_before: int, pages_per_s_before: float) -> str:
+        """Return what is wrong with the guest that is here, which must go on at its speed; empty if nothing is."""
         try:
             written_pages = self.process.check_memory().written_pages
             if written_pages < written_pages_before:
                 return f"the guest went back from {written_pages_before} written pages to {written_pages}"
-            if not holds(lambda: self.process.progress().written_pages > written_pages):
-                return "the guest does not go on"
+            if not holds(lambda: self.process.pages_per_s(_SPEED_S) > _REGAINED * pages_per_s_before):
+                return f"the guest does not go on at its speed of {pages_per_s_before:.0f} pages per second"
         except VmferryError as error:
             return str(error) or "the guest crashed"
         return ""

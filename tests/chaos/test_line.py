@@ -12,7 +12,7 @@ from bench.chaos.faults import (
     Direction,
     Drip,
     Flip,
-    Interrupt,
+    Freeze,
     Kill,
     Party,
     Place,
@@ -156,4 +156,4 @@ def test_a_seed_and_a_number_draw_the_same_fault_for_ever() -> None:
     assert drawn == [draw(1, number) for number in range(500)]
     assert drawn != [draw(2, number) for number in range(500)]
     assert {fault.name for fault in drawn} == set(CATALOGUE)
-    assert drawn[0] == Interrupt(Place(BACK, 0, "ACCEPTED")), "records of earlier runs cannot be repeated any more"
+    assert drawn[0] == Freeze(Place(BACK, 1), Party.SOURCE, 50), "records of earlier runs cannot be repeated any more"
