@@ -190,7 +190,7 @@ def test_a_waiting_migration_can_be_cancelled(lab: Lab) -> None:
     begin_and_wait_before_switchover(source, uri, EASY)
     source.monitor.execute("migrate_cancel")
     source.monitor.wait_event("RESUME", 10)
-    assert source.monitor.execute("query-migrate")["status"] == "cancelled"
+    assert [source.monitor.wait_event("MIGRATION", 10).data["status"] for _ in range(2)] == ["cancelling", "cancelled"]
     assert_runs_on_unthrottled(source, speed)
 
 

@@ -7,8 +7,18 @@ import pytest
 
 from tests.support.loopback import MIB, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
+from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import ChannelError, UsageError
-from vmferry.migration.events import BandwidthWindow, Decided, Ended, StatusChanged, SwitchoverFailed, Synced
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Decided,
+    Ended,
+    LinkStalled,
+    StatusChanged,
+    SwitchoverFailed,
+    Synced,
+)
 from vmferry.migration.ports import Channel
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner, Patience
@@ -294,6 +304,72 @@ def test_a_link_that_drips_from_the_greeting_on_is_given_up() -> None:
     assert_still_here(pair, S.FAILED)
     assert pair.source.error == "the destination did not answer in 15 s"
     assert pair.clock.now_ns() < 30 * 10**9
+
+
+def stalling_pair(variant: str, *, drips: bool, **parameters: object) -> Pair:
+    """A busy guest that is being throttled when its link stands still, for good, or drips."""
+    pair = Pair(8192, bytes_per_s=MIB, **VARIANTS[variant].settings, **parameters)  # type: ignore[arg-type]
+    Writer(pair, page_count=8000, pages_per_s=2000)
+    work = pair.channel.before_send
+
+    def stall(message: Message) -> None:
+        work(message)
+        if pair.here.throttle_percent and pair.source.info().ram.iteration_count > 1:  # type: ignore[union-attr]
+            pair.channel.stalls, pair.channel.drip_bytes = True, 64 if drips else 0
+
+    pair.channel.before_send = stall
+    return pair
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("drips", [False, True])
+def test_a_link_that_stands_still_slows_nobody_and_is_given_up(variant: str, drips: bool) -> None:
+    pair = stalling_pair(variant, drips=drips)
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert pair.source.error == "the link has stood still for 120 s (stall-timeout)"
+    (stalled,) = [entry for entry in pair.journal.entries if isinstance(entry.event, LinkStalled)]
+    later = [entry.event for entry in pair.journal.entries if entry.time_ns > stalled.time_ns]
+    decided = [event for event in later if isinstance(event, Decided)]
+    assert all(event.throttle_percent == event.old_throttle_percent for event in decided)
+    assert all("link stood still for" in event.reason for event in decided[1:])
+    if VARIANTS[variant].background_sync is not BackgroundSync.OFF:
+        assert decided
+
+
+def test_a_link_that_stands_still_for_a_while_is_told_and_waited_for() -> None:
+    pair = stalling_pair("background-sync", drips=False)
+    seen = []
+
+    def on_blocked() -> None:
+        seen.append(pair.source.info().stalled_time_ms)
+        if len(seen) == 600:
+            pair.channel.stalls = False
+            pair.channel.before_send = lambda message: None
+
+    pair.channel.on_stalled = on_blocked
+    pair.source.run()
+    assert_handed_over(pair)
+    assert seen[10] is None
+    assert seen[-1] == 59_900
+    begun, ended = pair.events(LinkStalled)
+    assert (begun.over, ended.over) == (False, True)
+    assert 59 * 10**9 < ended.duration_ns < 62 * 10**9
+
+
+def test_a_link_that_stands_still_is_waited_for_ever_if_asked() -> None:
+    pair = stalling_pair("background-sync", drips=False, stall_timeout=0)
+    seen = []
+
+    def on_blocked() -> None:
+        seen.append(pair.source.info().stalled_time_ms)
+        if len(seen) == 20_000:
+            pair.source.cancel()
+
+    pair.channel.on_stalled = on_blocked
+    pair.source.run()
+    assert_still_here(pair, S.CANCELLED)
+    assert seen[-1] > 1_900_000
 
 
 def test_a_link_that_drips_commit_leaves_the_hand_over_in_doubt() -> None:

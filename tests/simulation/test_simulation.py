@@ -238,10 +238,10 @@ def stalled(time_ns: int, duration_ns: int) -> tuple[Simulation, Contents]:
 
 def test_a_link_that_stalls_at_any_message_and_goes_on_is_survived() -> None:
     for time_ns in small_message_times():
-        simulation, contents = stalled(time_ns, 10 * S)  # the greeting must be answered within 15 s
+        simulation, contents = stalled(time_ns, 9 * S)  # the stopped guest waits for 10 s
         result = simulation.run()
         assert result.status == "completed"
-        assert result.total_time_ms > 10_000
+        assert result.total_time_ms > 9000
         assert_promises_kept(simulation, contents)
 
 

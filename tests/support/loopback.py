@@ -1,5 +1,6 @@
 """A source and a destination in one thread, joined by a channel that can be cut at any message."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,7 +41,8 @@ class LoopbackChannel:
     `cut_at` is the number of the message (in both directions, from 0) at which the connection breaks;
     with `delivered` the receiver still gets that message, only the sender is told otherwise. From the first message of
     the kind `silent_from` on, the destination stands still: it gets nothing and answers nothing. Once `drips` is true
-    of a message, the link carries a byte every 7 s, and so never an answer.
+    of a message, the link carries a byte every 7 s, and so never an answer. While `stalls` is set, it carries
+    `drip_bytes` per second.
     """
 
     max_batch_pages = 16
@@ -53,6 +55,9 @@ class LoopbackChannel:
         self.silent_from: type[Message] | None = None
         self.open = True
         self.drips: Callable[[Message], bool] = lambda message: False
+        self.stalls = False
+        self.drip_bytes = 0
+        self.on_stalled: Callable[[], None] = lambda: None
         self._silent = self._dripping = False
         self.before_send: Callable[[Message], None] = lambda message: None
         self._pair = pair
@@ -68,6 +73,7 @@ class LoopbackChannel:
             self._pair.clock.time_ns += 7 * 10**9
             self.sent_bytes += 1
             while_blocked()
+        self._stall(while_blocked)
         self._pair.clock.time_ns += size_bytes * 10**9 // self._bytes_per_s
         self.sent_bytes += size_bytes
         cut = self._is_cut(message)
@@ -78,10 +84,20 @@ class LoopbackChannel:
             self._break()
         while_blocked()
 
+    def _stall(self, while_blocked: Callable[[], None]) -> None:
+        for step in itertools.count(1):
+            if not self.stalls:
+                return
+            assert step < 50_000, "nobody gives up"
+            self._pair.clock.time_ns += 100_000_000
+            self.sent_bytes += 0 if step % 10 else self.drip_bytes
+            while_blocked()
+            self.on_stalled()
+
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         while not self._answers:
             self._check_open()
-            assert self._silent or self._dripping, "the source waits for an answer that nobody will send"
+            assert self._silent or self._dripping or self.stalls, "the source waits for an answer that nobody will send"
             self._pair.clock.time_ns += 100_000_000
             while_blocked()
         answer = self._answers.pop(0)

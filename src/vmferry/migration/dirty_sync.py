@@ -7,6 +7,7 @@ into the running period (QEMU `migration_bitmap_sync`).
 from collections.abc import Callable
 
 from vmferry.convergence.background_sync import BackgroundSync, IterationView, make_watcher
+from vmferry.convergence.link import LinkWatch, decide_without_silence
 from vmferry.convergence.policy import make_policy
 from vmferry.convergence.sample import SyncSample
 from vmferry.migration.events import Decided, Synced
@@ -28,6 +29,7 @@ class DirtySync:
         clock: Clock,
         journal: Journal,
         counters: Counters,
+        link: LinkWatch,
         parameters: Callable[[], MigrationParameters],
         *,
         auto_converge: bool,
@@ -38,13 +40,14 @@ class DirtySync:
         self._clock = clock
         self._journal = journal
         self._counters = counters
+        self._link = link
         self._parameters = parameters
         start = parameters()
         mode = start.background_sync if auto_converge else BackgroundSync.OFF
         self.ram = RamState(guest.layout.page_count, mode)
         self._policy = make_policy(start.convergence_policy) if auto_converge else None
         self._watcher = make_watcher(mode, start.watch_times(), clock.now_ns())
-        self._period = Period(clock.now_ns(), channel.sent_bytes)
+        self._period = Period(clock.now_ns(), channel.sent_bytes, link.total_still_ns)
         self.iteration()
 
     @property
@@ -83,6 +86,8 @@ class DirtySync:
     def _count(self, kind: str, sync: Callable[[Guest], int]) -> None:
         start_ns = self._clock.now_ns()
         newly_dirty_pages = sync(self._guest)
+        duration_ns = self._clock.now_ns() - start_ns
+        self._link.pass_over(duration_ns)
         self._period.dirty_pages += newly_dirty_pages
         self._counters.dirty_sync_count += 1
         self._counters.dirty_bytes_last_sync = self.remaining_bytes
@@ -92,7 +97,7 @@ class DirtySync:
             iteration_count=self._counters.iteration_count,
             newly_dirty_pages=newly_dirty_pages,
             remaining_pages=self.ram.remaining_pages,
-            duration_ns=self._clock.now_ns() - start_ns,
+            duration_ns=duration_ns,
             dirty_pages=self.ram.dirty_pages,
             zero_pages=self._counters.zero_pages,
         )
@@ -107,11 +112,12 @@ class DirtySync:
             throttle_percent=self.throttle_percent,
         )
         if self._policy is not None:
-            decision = self._policy.decide(sample, self._parameters().throttle_settings())
+            still_ns = self._link.total_still_ns - self._period.start_still_ns
+            decision = decide_without_silence(self._policy, sample, still_ns, self._parameters().throttle_settings())
             self._set_throttle(decision.throttle_percent)
             self._journal.record(now_ns, Decided.of(sample, decision))
         self._counters.dirty_pages_rate = self._period.dirty_pages_per_s(now_ns)
-        self._period = Period(now_ns, sent_bytes)
+        self._period = Period(now_ns, sent_bytes, self._link.total_still_ns)
 
     def _set_throttle(self, percent: int) -> None:
         if percent == self.throttle_percent:

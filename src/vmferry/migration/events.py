@@ -43,6 +43,13 @@ class BandwidthWindow(_Event, tag="window", frozen=True):
     threshold_bytes: int
 
 
+class LinkStalled(_Event, tag="link-stalled", frozen=True):
+    """The link has stood still for a while, which does not count for decisions; or if it is `over`, it moves again."""
+
+    duration_ns: int
+    over: bool
+
+
 class Synced(_Event, tag="sync", frozen=True):
     """A dirty sync was made: an iteration's, a background one, or the last one of the stopped guest."""
 
@@ -116,4 +123,14 @@ class Ended(_Event, tag="ended", frozen=True):
     error: str = ""
 
 
-Event = Started | StatusChanged | BandwidthWindow | Synced | Decided | SwitchoverBegan | SwitchoverFailed | Ended
+Event = (
+    Started
+    | StatusChanged
+    | BandwidthWindow
+    | LinkStalled
+    | Synced
+    | Decided
+    | SwitchoverBegan
+    | SwitchoverFailed
+    | Ended
+)

@@ -41,5 +41,7 @@ class MigrationInfo:
     """Not in QEMU: how long each part of the downtime took: stop, pause, last-sync, ram, state, hand-over."""
     ram: RamInfo | None = None
     cpu_throttle_percentage: int | None = None
+    stalled_time_ms: int | None = None
+    """Not in QEMU: for how long the link has stood still; None if it does not."""
     error_desc: str | None = None
     socket_address: str | None = None

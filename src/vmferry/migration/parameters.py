@@ -20,6 +20,8 @@ from vmferry.migration.qapi_types import UINT64_MAX
 _NS_PER_MS = 1_000_000
 _DOWNTIMES_UNTIL_TIMEOUT = 10
 _MIN_SWITCHOVER_TIMEOUT_MS = 10_000
+_MIN_LINK_PATIENCE_MS = 500
+_PERIODS_OF_LINK_PATIENCE = 2
 
 
 def _integer(
@@ -76,6 +78,11 @@ class MigrationParameters:
     switchover_timeout: int = _integer(
         0, "uint64", "a guest that was stopped this long and is not handed over runs on where it was; "
         "0 for ten times downtime-limit, but at least 10 s (not in QEMU)",
+        0, 2_000_000, unit="ms",
+    )  # fmt: skip
+    stall_timeout: int = _integer(
+        120_000, "uint64", "a migration whose link has stood still this long while the guest runs is given up; "
+        "0 for never (not in QEMU)",
         0, 2_000_000, unit="ms",
     )  # fmt: skip
     background_sync: BackgroundSync = _other(
@@ -142,6 +149,16 @@ class MigrationParameters:
         """How long a stopped guest waits to be handed over."""
         derived_ms = max(_DOWNTIMES_UNTIL_TIMEOUT * self.downtime_limit, _MIN_SWITCHOVER_TIMEOUT_MS)
         return (self.switchover_timeout or derived_ms) * _NS_PER_MS
+
+    @property
+    def stall_timeout_ns(self) -> int:
+        """How long a link that stands still is waited for; 0 for ever."""
+        return self.stall_timeout * _NS_PER_MS
+
+    @property
+    def link_patience_ns(self) -> int:
+        """How long nothing may be sent before the link counts as standing still."""
+        return max(_PERIODS_OF_LINK_PATIENCE * self.x_evaluation_period, _MIN_LINK_PATIENCE_MS) * _NS_PER_MS
 
     def watch_times(self) -> WatchTimes:
         """Return the constants of time of the background-sync watcher."""

@@ -6,8 +6,10 @@ background syncs.
 
 from collections.abc import Callable
 
+from vmferry.convergence.link import LinkWatch
+from vmferry.errors import ChannelError
 from vmferry.migration.dirty_sync import DirtySync
-from vmferry.migration.events import BandwidthWindow
+from vmferry.migration.events import BandwidthWindow, LinkStalled
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import MAX_WAIT_NS, Channel, Clock, Guest, Journal
 from vmferry.migration.stats import BandwidthMeter, Counters
@@ -15,6 +17,7 @@ from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000
 """QEMU's: a window with less says nothing about the bandwidth."""
+_NS_PER_S = 1_000_000_000
 
 
 class Precopy:
@@ -43,7 +46,12 @@ class Precopy:
         self._page_size = guest.layout.page_size
         self.counters = Counters()
         self.meter = BandwidthMeter(clock.now_ns(), channel.sent_bytes)
-        self.sync = DirtySync(guest, channel, clock, journal, self.counters, parameters, auto_converge=auto_converge)
+        patience_ns, remaining_bytes = parameters().link_patience_ns, guest.layout.size_bytes
+        self.link = LinkWatch(patience_ns, clock.now_ns(), channel.sent_bytes, remaining_bytes)
+        self._told_still_ns = 0
+        self.sync = DirtySync(
+            guest, channel, clock, journal, self.counters, self.link, parameters, auto_converge=auto_converge
+        )
         self.expected_downtime_ms = parameters().downtime_limit
 
     def run(self) -> None:
@@ -99,6 +107,7 @@ class Precopy:
         """All that must happen regularly while the guest runs, also while the channel is blocked."""
         self._check_cancel()
         self._update_bandwidth()
+        self._watch_link()
         self.sync.background_if_due()
 
     def _update_bandwidth(self) -> None:
@@ -118,6 +127,18 @@ class Precopy:
             threshold_bytes=self.threshold_bytes(),
         )
         self._journal.record(now_ns, event)
+
+    def _watch_link(self) -> None:
+        """Take down when the link begins and ends to stand still, and give it up in the end."""
+        now_ns, parameters = self._clock.now_ns(), self._parameters()
+        self.link.look(now_ns, self._channel.sent_bytes, self.sync.remaining_bytes, parameters.max_bandwidth)
+        still_ns = self.link.still_ns
+        if bool(still_ns) != bool(self._told_still_ns):
+            event = LinkStalled(duration_ns=still_ns or self._told_still_ns, over=not still_ns)
+            self._journal.record(now_ns, event)
+        self._told_still_ns = still_ns
+        if 0 < parameters.stall_timeout_ns <= still_ns:
+            raise ChannelError(f"the link has stood still for {still_ns / _NS_PER_S:.0f} s (stall-timeout)")
 
     def _switchover_bytes_per_s(self) -> float:
         return self._parameters().avail_switchover_bandwidth or self.meter.bytes_per_s

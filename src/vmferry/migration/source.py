@@ -211,6 +211,7 @@ class MigrationSource:
             downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in parts_ns.items()} or None,
             ram=self._ram_info(channel, precopy, completed),
             cpu_throttle_percentage=None if completed else precopy.sync.throttle_percent or None,
+            stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
             error_desc=self.error,
         )
 

@@ -51,11 +51,15 @@ class BandwidthMeter:
 
 
 class Period:
-    """The time since the last accepted evaluation of a sync, with its own counters."""
+    """The time since the last accepted evaluation of a sync, with its own counters.
 
-    def __init__(self, now_ns: int, sent_bytes: int) -> None:
+    `still_ns` is for how long the link had stood still before.
+    """
+
+    def __init__(self, now_ns: int, sent_bytes: int, still_ns: int) -> None:
         self.start_ns = now_ns
         self.start_bytes = sent_bytes
+        self.start_still_ns = still_ns
         self.dirty_pages = 0
 
     def dirty_pages_per_s(self, now_ns: int) -> int:

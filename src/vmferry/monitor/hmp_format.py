@@ -160,6 +160,8 @@ def _more(info: MigrationInfo) -> str:
     text = _GLOBALS
     if info.cpu_throttle_percentage is not None:
         text += f"CPU Throttle (%): {info.cpu_throttle_percentage}\n"
+    if info.stalled_time_ms is not None:
+        text += f"Link stands still (ms): {info.stalled_time_ms}\n"
     if info.downtime_parts_ms:
         parts = {name.replace("-", "_"): f"{part_ms:.1f}" for name, part_ms in info.downtime_parts_ms.items()}
         text += f"Downtime Parts (ms): {_pairs(parts)}\n"

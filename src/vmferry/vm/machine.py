@@ -14,7 +14,7 @@ from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
-from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
+from vmferry.migration.events import Event, LinkStalled, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
@@ -304,6 +304,9 @@ class Vm:
                 self._tell_run_state()
                 if not (self._awaits_migration and status is MigrationStatus.COMPLETED):
                     self._emit_status(status)  # a destination's follows RESUME, as in QEMU
+            case LinkStalled(duration_ns=duration_ns, over=over):
+                stood = "moves again after" if over else "has stood still for"
+                self._log(f"the migration's link {stood} {duration_ns / 1e9:.1f} s")
             case Synced(kind="iteration", iteration_count=count):
                 self._emit_if_asked("MIGRATION_PASS", {"pass": count})
 

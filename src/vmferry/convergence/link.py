@@ -1,0 +1,77 @@
+"""Does the link stand still? Slowing the guest cannot help a link that carries nothing.
+
+A period in which nothing was sent looks like one in which the guest dirtied too much. So the time for which the link
+stood still is cut out of what a policy is shown, in our engine and in driving from outside alike.
+"""
+
+from dataclasses import replace
+
+from vmferry.convergence.policy import Policy
+from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
+
+STILL_SHARE = 100
+"""The link stands still while it carries less than 1/100 of its average since the beginning, or of the rate limit."""
+
+_NS_PER_S = 1_000_000_000
+
+
+class LinkWatch:
+    """Follows what is sent; `look` is called often, by a body that wants to send all the time.
+
+    The link stands still once there was no progress for `patience_ns`. Progress is what was sent, or pages that needed
+    no sending, if it is enough for the time since the last progress: a trickle is none.
+    """
+
+    def __init__(self, patience_ns: int, now_ns: int, sent_bytes: int, remaining_bytes: int) -> None:
+        self._patience_ns = patience_ns
+        self._start_ns = self._progress_ns = self._now_ns = now_ns
+        self._start_bytes = self._sent_bytes = sent_bytes
+        self._remaining_bytes = remaining_bytes
+        self._past_still_ns = 0
+
+    @property
+    def still_ns(self) -> int:
+        """For how long the link has stood still; 0 if it does not."""
+        silent_ns = self._now_ns - self._progress_ns
+        return silent_ns if silent_ns >= self._patience_ns else 0
+
+    @property
+    def total_still_ns(self) -> int:
+        """For how long it has stood still since the beginning, all times together."""
+        return self._past_still_ns + self.still_ns
+
+    def look(self, now_ns: int, sent_bytes: int, remaining_bytes: int, limit_bytes_per_s: int = 0) -> None:
+        """Take notice of all that has been sent, what remains, which may grow, and the rate limit, 0 for none."""
+        self._now_ns = now_ns
+        self._remaining_bytes = max(self._remaining_bytes, remaining_bytes)
+        moved_bytes = max(sent_bytes - self._sent_bytes, self._remaining_bytes - remaining_bytes)
+        if moved_bytes and moved_bytes * STILL_SHARE >= self._usual_bytes(sent_bytes, limit_bytes_per_s):
+            self._past_still_ns += self.still_ns
+            self._progress_ns = now_ns
+            self._sent_bytes, self._remaining_bytes = sent_bytes, remaining_bytes
+
+    def pass_over(self, duration_ns: int) -> None:
+        """The body was busy with something else for so long, and did not want to send."""
+        self._now_ns += duration_ns
+        self._progress_ns += duration_ns
+        self._start_ns += duration_ns
+
+    def _usual_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
+        """What the link carries on average in as much time as has passed since the last progress."""
+        silent_ns = self._now_ns - self._progress_ns
+        usual_bytes = (sent_bytes - self._start_bytes) * silent_ns // max(1, self._now_ns - self._start_ns)
+        limit_bytes = limit_bytes_per_s * silent_ns // _NS_PER_S
+        return min(usual_bytes, limit_bytes) if limit_bytes_per_s else usual_bytes
+
+
+def decide_without_silence(policy: Policy, sample: SyncSample, still_ns: int, settings: ThrottleSettings) -> Decision:
+    """Let the policy decide on what a period was like without the time for which the link stood still in it.
+
+    A period that was more than half silence shows nothing: the throttle stays as it is.
+    """
+    moving_ns = sample.period_ns - still_ns
+    if moving_ns * 2 < sample.period_ns:
+        still = f"link stood still for {still_ns / _NS_PER_S:.1f} of {sample.period_ns / _NS_PER_S:.1f} s"
+        return Decision(sample.throttle_percent, f"{still}: throttle stays {sample.throttle_percent} %")
+    dirty_bytes = sample.dirty_bytes * moving_ns // sample.period_ns
+    return policy.decide(replace(sample, period_ns=moving_ns, dirty_bytes=dirty_bytes), settings)
