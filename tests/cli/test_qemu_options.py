@@ -91,6 +91,11 @@ def config_of(*words: str) -> VmConfig:
             "monitors",
             (MonitorEndpoint("unix:/a", listens=False),),
         ),
+        (
+            "-qmp-pretty unix:/a,server=on,wait=off -qmp-pretty chardev:m -chardev socket,id=m,path=/b",
+            "monitors",
+            (MonitorEndpoint("unix:/a", pretty=True), MonitorEndpoint("unix:/b", listens=False, pretty=True)),
+        ),
         ("-no-user-config -no-reboot -msg timestamp=on -monitor none -net none -boot strict=on", "serial", "null"),
     ],
 )
@@ -113,6 +118,7 @@ def test_what_options_ask_for(words: str, field: str, value: object) -> None:
         ("-accel kvm,dirty-ring-size=4096", "dirty-ring-size=0 here, not '4096'"),
         ("-machine pc-q35-new", "type=pc or q35 or microvm here, not 'pc-q35-new'"),
         ("-machine q35,dump-guest-core=maybe", "-machine dump-guest-core is on or off, not 'maybe'"),
+        ("-qmp-pretty stdio", "-qmp-pretty 'stdio' is not to be had here"),
         ("-mon c,mode=control,pretty=very", "-mon pretty is on or off, not 'very'"),
         ("-rtc base=localtime", "-rtc can only have base=utc here, not 'localtime'"),
         ("-trace nosuch*", "no trace event is called 'nosuch*'"),

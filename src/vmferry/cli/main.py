@@ -11,6 +11,7 @@ from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.control.interrupts import raise_interruptions, signal_number_of
 from vmferry.errors import InterruptionError, UsageError, VmferryError
+from vmferry.output import Output, open_again
 
 _COMMANDS = {
     "demo": "vmferry.cli.demo",
@@ -82,5 +83,6 @@ def _require_text(words: list[str]) -> None:
 
 
 def _fail(error: VmferryError, exit_code: int) -> None:
-    click.echo(f"vmferry: {one_line(str(error))}", err=True)  # a peer or a file may have worded it
+    with Output(open_again(2), "standard error", lambda text: None) as output:  # nobody may be reading it
+        output.write(f"vmferry: {one_line(str(error))}\n".encode())  # a peer or a file may have worded it
     sys.exit(exit_code)

@@ -60,19 +60,24 @@ class Lines:
         pretty = parse_switch("-mon pretty", keys.get("pretty", "off"))
         self._monitors.append((keys["chardev"], pretty))
 
-    def qmp(self, value: str) -> None:
+    def qmp(self, value: str, option: str = "-qmp") -> None:
         """`-qmp`: a monitor, and its chardev in the old spelling."""
+        pretty = option == "-qmp-pretty"
         kind, _, rest = value.partition(":")
         if kind == "chardev":
-            self._monitors.append((rest, False))
+            self._monitors.append((rest, pretty))
             return
         if kind not in ("unix", "tcp"):
-            raise UsageError(f"-qmp '{value}' is not to be had here; write unix:PATH, tcp:HOST:PORT or chardev:ID")
+            raise UsageError(f"{option} '{value}' is not to be had here; write unix:PATH, tcp:HOST:PORT or chardev:ID")
         keys = parse_keys(rest, "path")
         if kind == "tcp":
             keys["host"], _, keys["port"] = keys.pop("path", "").rpartition(":")
-        check_keys("-qmp", keys, _SOCKET)
-        self._monitors.append(_endpoint("-qmp", keys))
+        check_keys(option, keys, _SOCKET)
+        self._monitors.append(replace(_endpoint(option, keys), pretty=pretty))
+
+    def qmp_pretty(self, value: str) -> None:
+        """`-qmp-pretty`: the same, for people to read."""
+        self.qmp(value, "-qmp-pretty")
 
     def serial(self, value: str) -> None:
         """`-serial`: the serial port."""

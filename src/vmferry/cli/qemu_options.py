@@ -243,6 +243,9 @@ _OPTIONS: dict[str, _Option] = {
         "unix:PATH|tcp:HOST:PORT[,server=on,wait=off]",
         "speak QMP there; call if server=off",
     ),
+    "qmp-pretty": _Option(
+        _lines(Lines.qmp_pretty), "unix:PATH|tcp:HOST:PORT[,...]", "as -qmp, with a line for each member of an answer"
+    ),
     "serial": _Option(
         _lines(Lines.serial), "stdio|null|file:PATH|chardev:ID", "where serial output goes; default null"
     ),

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from vmferry.errors import ChannelError, UsageError
 from vmferry.monitor.session import Session
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
-from vmferry.transport.sockets import connect, listen
+from vmferry.transport.sockets import connect, describe_peer, listen, local_address
 from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
 
 MAX_CLIENTS = 64
@@ -85,6 +85,11 @@ class Monitor:
         self._vm = vm
         self._pretty = pretty
         self._clients: dict[_Client, asyncio.Task[None]] = {}
+
+    @property
+    def where(self) -> str:
+        """Where clients come to, or where the client is."""
+        raise NotImplementedError
 
     async def start(self) -> None:
         """Begin to serve in the running event loop."""
@@ -153,8 +158,13 @@ class MonitorServer(Monitor):
         self._path = parsed.path if isinstance(parsed, UnixAddress) else None
 
     @property
+    def where(self) -> str:
+        """The address, with the TCP port that the system chose if it was given as 0."""
+        return str(local_address(self._listener))
+
+    @property
     def port(self) -> int:
-        """The TCP port, which the system chose if the address said 0."""
+        """The TCP port."""
         port: int = self._listener.getsockname()[1]
         return port
 
@@ -178,6 +188,11 @@ class MonitorConnection(Monitor):
     def __init__(self, vm: MonitoredVm, connection: socket.socket, *, pretty: bool = False) -> None:
         super().__init__(vm, pretty=pretty)
         self._connection = connection
+
+    @property
+    def where(self) -> str:
+        """The address of the client."""
+        return describe_peer(self._connection)
 
     async def start(self) -> None:
         """Begin to serve in the running event loop."""

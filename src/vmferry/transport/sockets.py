@@ -75,6 +75,15 @@ def local_address(listener: socket.socket) -> Address:
     return UnixAddress(name) if listener.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
 
 
+def describe_peer(connection: socket.socket) -> str:
+    """Return the address at the other end; a process that has connected to a unix socket has none."""
+    try:
+        name = connection.getpeername()
+    except OSError:  # it is gone already
+        return "an unknown address"
+    return str(TcpAddress(name[0], name[1])) if connection.family != socket.AF_UNIX else name or "this host"
+
+
 def stop_listening(listener: socket.socket) -> None:
     """Close a listening socket; the path of a unix one goes with it."""
     address = local_address(listener)

@@ -15,7 +15,7 @@ import xxhash
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
-from vmferry.transport.sockets import wait_briefly
+from vmferry.transport.sockets import describe_peer, wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import ALL_FRAMES, FrameType
@@ -64,6 +64,11 @@ class StreamChannel:
         self._memory = memory
         self._encoder = Encoder()
         self._decoder = Decoder(memory.layout.page_count, allowed)
+
+    @property
+    def peer(self) -> str:
+        """The address of the other side, as far as it has one."""
+        return describe_peer(self._socket)
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message, with the pages it names as they are in guest memory during this call."""

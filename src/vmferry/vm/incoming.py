@@ -49,6 +49,10 @@ class IncomingMigration:
         self._check_stop = check_stop
         self._log = log
         self._destination: MigrationDestination | None = None
+        self.origin = ""
+        """Where the latest source is."""
+        self.duration_ns = 0
+        """How long its migration took."""
 
     @property
     def status(self) -> MigrationStatus:
@@ -64,7 +68,10 @@ class IncomingMigration:
             while not (self._destination and self._destination.in_charge):
                 caller = reception.next_source(self._check_stop)
                 self._destination = caller.destination
+                self.origin, start_ns = caller.channel.peer, self._clock.now_ns()
+                self._log(f"a guest begins to come from {self.origin}")
                 self._receive(caller, reception)
+                self.duration_ns = self._clock.now_ns() - start_ns
 
     def _open_channel(self, connection: socket.socket) -> StreamChannel:
         return StreamChannel(connection, self._guest)

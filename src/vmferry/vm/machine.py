@@ -31,6 +31,7 @@ from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.incoming import IncomingMigration
 from vmferry.vm.memory_files import MemoryFiles
+from vmferry.vm.telling import arrival, departure
 from vmferry.vm.token_file import read_token
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
 
@@ -182,7 +183,7 @@ class Vm:
             self.capabilities,
             Credentials(secrets.token_bytes(NONCE_BYTES), token),
         )
-        self._start_thread("migration", self._run_source, self._source)
+        self._start_thread("migration", self._run_source, self._source, uri)
 
     def migrate_incoming(self, uri: str) -> None:
         """Listen at `uri` for the guest. Raises UsageError or ChannelError if that cannot be."""
@@ -204,6 +205,7 @@ class Vm:
                 self._check_quit,
                 self._log,
             )
+            self._log(f"waits for a guest at {self._incoming_uri}")
             self._start_thread("incoming", self._run_incoming, self._incoming)
 
     def migrate_cancel(self) -> None:
@@ -251,14 +253,13 @@ class Vm:
         self._migration_thread = threading.Thread(target=run, args=arguments, name=name, daemon=True)
         self._migration_thread.start()
 
-    def _run_source(self, source: MigrationSource) -> None:
+    def _run_source(self, source: MigrationSource, uri: str) -> None:
         try:
             self._dirty_rate.free_dirty_log()
             source.run()
         finally:
             self._tell_run_state()
-            if source.error:
-                self._log(f"migration failed: {source.error}")
+            self._log(departure(uri, source.info()))
 
     def _run_incoming(self, incoming: IncomingMigration) -> None:
         try:
@@ -278,6 +279,7 @@ class Vm:
                     self._guest.resume()
                 elif self._runs_on_arrival is False:  # said a moment too late for `may_run`
                     self._guest.pause()
+            self._log(arrival(incoming.origin, incoming.duration_ns, running=self._guest.running))
             self._tell_run_state()
             self._emit_status(MigrationStatus.COMPLETED)
 

@@ -19,7 +19,7 @@ from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
-from vmferry.output import Output, TextOutput
+from vmferry.output import Output, TextOutput, open_again
 from vmferry.vm.machine import Vm
 
 _SWITCH_INTERVAL_S = 0.001
@@ -60,7 +60,7 @@ def run_vm(config: VmConfig) -> int:
     if not config.dumps_core:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as resources:
-        error_output = resources.enter_context(Output(_open_again(2), "standard error", log))
+        error_output = resources.enter_context(Output(open_again(2), "standard error", log))
         resources.enter_context(contextlib.redirect_stderr(TextOutput(error_output)))
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
@@ -94,12 +94,15 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     vm.set_parameters(vm.parameters.changed({"token-file": config.token_file}))
     if config.incoming and config.incoming != "defer":
         vm.migrate_incoming(config.incoming)
+    elif config.incoming:
+        log("waits to be told by migrate-incoming where a guest will come")
     monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]
     signals: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _note_and_quit, number, signals, vm)
     for monitor in monitors:
         await monitor.start()
+        log(f"serves QMP at {monitor.where}")
     if config.kernel and not config.start_paused:
         vm.cont()
     exit_code = await ended.get()
@@ -108,6 +111,8 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
         await monitor.close()
     if signals:
         raise InterruptionError(f"the VM was ended by {signals[0].name}", signals[0])
+    if exit_code == 0:
+        log("the VM was ended by its monitor")
     return exit_code
 
 
@@ -144,7 +149,7 @@ def _open_serial(serial: str, resources: ExitStack) -> Callable[[bytes], object]
     kind, _, path = serial.partition(":")
     if serial != "stdio" and (kind != "file" or not path):
         raise UsageError(f"'{serial}' is no place for serial output; write null, stdio or file:PATH")
-    file = _open(path) if path else _open_again(1)
+    file = _open(path) if path else open_again(1)
     return resources.enter_context(Output(file, "the serial output", log)).write
 
 
@@ -157,11 +162,3 @@ def _open(path: str) -> io.FileIO:
         return io.FileIO(path, "w")
     except OSError as error:
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error
-
-
-def _open_again(descriptor: int) -> io.FileIO:
-    """Return what a descriptor that this process was started with leads to; nowhere if it was closed."""
-    try:
-        return io.FileIO(os.dup(descriptor), "w")
-    except OSError:
-        return io.FileIO(os.devnull, "w")

@@ -1,0 +1,29 @@
+"""What an operator reads of a guest that leaves and of one that comes, in plain sentences."""
+
+from vmferry.migration.info import MigrationInfo
+from vmferry.migration.status import MigrationStatus
+from vmferry.units import format_duration
+
+_NS_PER_MS = 1_000_000
+
+
+def departure(uri: str, info: MigrationInfo) -> str:
+    """Tell how a migration to `uri` has ended."""
+    match info.status:
+        case MigrationStatus.COMPLETED:
+            downtime = "" if info.downtime_ms is None else f", stopped for {_milliseconds(info.downtime_ms)}"
+            return f"the guest has left for {uri} in {_milliseconds(info.total_time_ms or 0)}{downtime}"
+        case MigrationStatus.CANCELLED:
+            return f"the migration to {uri} was cancelled; the guest stays here"
+        case _:
+            return f"migration to {uri} failed: {info.error_desc}"
+
+
+def arrival(origin: str, duration_ns: int, *, running: bool) -> str:
+    """Tell that a guest has come; how long it stood still, only its source knows."""
+    state = "runs" if running else "is paused"
+    return f"the guest has come from {origin} in {format_duration(duration_ns)} and {state} here"
+
+
+def _milliseconds(duration_ms: int) -> str:
+    return format_duration(duration_ms * _NS_PER_MS)
