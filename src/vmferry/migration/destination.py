@@ -84,6 +84,16 @@ class MigrationDestination:
         return self._guest.layout.size_bytes
 
     @property
+    def stage(self) -> str:
+        """How far a source has come whose migration has not begun, in words for those who run the destination."""
+        if self.accepted:
+            return "before its first pages"
+        if not self._hello:
+            return "before its greeting"
+        knows_token = self._trusted or not self._credentials.token
+        return "before it was accepted" if knows_token else "before it proved to know the token"
+
+    @property
     def awaits_digest(self) -> bool:
         """True while the source may be working out a digest of all memory."""
         return self._state is not None and self._digest is None and not self._ready

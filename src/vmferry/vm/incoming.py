@@ -61,9 +61,9 @@ class IncomingMigration:
 
     def run(self) -> None:
         """Return when the guest belongs here. Raises VmferryError if `check_stop` does."""
-        strangers = SparingLog(self._clock, lambda text: self._log(f"turned a connection away: {text}"))
+        log = SparingLog(self._clock, self._log)
         with closing(
-            Reception(self._listener, self._clock, self._open_channel, self._make_destination, strangers)
+            Reception(self._listener, self._clock, self._open_channel, self._make_destination, log)
         ) as reception:
             while not (self._destination and self._destination.in_charge):
                 caller = reception.next_source(self._check_stop)
@@ -89,6 +89,8 @@ class IncomingMigration:
                 )
                 receiver.run(caller.first_pages)
         except VmferryError as error:
+            if caller.destination.in_charge:
+                raise
             reception.see_off(caller, str(error))
             caller.destination.fail(str(error))
             self._destination = None

@@ -46,18 +46,12 @@ class Caller:
         """How much it has shown of being a source."""
         return -1 if self.leaving else self.greeted + self.destination.accepted
 
-    def complaint(self, what: object) -> str:
-        """Return what was wrong, with how far it came."""
-        if self.destination.accepted:
-            return f"it was accepted, but sent no pages: {what}"
-        return f"it greeted, but was not accepted: {what}" if self.greeted else f"it did not greet: {what}"
-
 
 class Reception:
     """The callers at `listener`, which is closed in the end. Used by one thread.
 
-    `open_channel` and `make_destination` make what a new caller is received with. `turned_away` is told in one line
-    each who was not let in.
+    `open_channel` and `make_destination` make what a new caller is received with. `log` is told in one line each who
+    was turned away, and why.
     """
 
     def __init__(
@@ -66,13 +60,13 @@ class Reception:
         clock: Clock,
         open_channel: Callable[[socket.socket], StreamChannel],
         make_destination: Callable[[], MigrationDestination],
-        turned_away: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._listener = listener
         self._clock = clock
         self._open_channel = open_channel
         self._make_destination = make_destination
-        self._turned_away = turned_away
+        self._log = log
         self._callers: list[Caller] = []
 
     def next_source(self, check_stop: Callable[[], None]) -> Caller:
@@ -123,7 +117,7 @@ class Reception:
                 deadline_ns = self._clock.now_ns() + _GREETING_NS
                 self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
         except ChannelError as error:  # too many open files, for instance: somebody has to go first
-            self._turned_away(str(error))
+            self._log(str(error))
             self._clock.sleep_ns(_AT_ONCE_NS)
 
     def _attend(self, caller: Caller) -> bool:
@@ -140,7 +134,7 @@ class Reception:
             if caller.leaving:
                 self._close(caller)
             else:
-                self._turned_away(caller.complaint(error))
+                self._tell(caller, str(error))
                 self.see_off(caller, str(error))
         return False
 
@@ -165,17 +159,21 @@ class Reception:
         now_ns = self._clock.now_ns()
         for caller in self._callers.copy():
             if now_ns > caller.deadline_ns:
-                if not caller.leaving:
-                    self._turned_away(caller.complaint("it took too long"))
-                self._close(caller)
+                self._dismiss(caller, "it took too long")
 
     def _make_room(self) -> None:
         """Send away whom there is no room for: who has shown least of being a source, and of those who came first."""
         excess = len(self._callers) - MAX_CALLERS
         for caller in sorted(self._callers, key=lambda caller: caller.rank)[: max(0, excess)]:
-            if not caller.leaving:
-                self._turned_away(caller.complaint("too many others came"))
-            self._close(caller)
+            self._dismiss(caller, "too many others came")
+
+    def _dismiss(self, caller: Caller, why: str) -> None:
+        if not caller.leaving:
+            self._tell(caller, why)
+        self._close(caller)
+
+    def _tell(self, caller: Caller, why: str) -> None:
+        self._log(f"turned a connection away {caller.destination.stage}: {why}")
 
     def _close_all(self) -> None:
         for caller in self._callers.copy():
