@@ -160,10 +160,10 @@ class Pair:
             self.here.write(page, page + 1)
         self.there = there or MemoryGuest(page_count, running=False)
         self.journal = MemoryJournal()
-        here_credentials, there_credentials = (
+        here_credentials, self.there_credentials = (
             Credentials(bytes([number] * NONCE_BYTES), token) for number, token in enumerate(tokens)
         )
-        self.destination = MigrationDestination(self.there, self.clock, MemoryJournal(), there_credentials)
+        self.destination = MigrationDestination(self.there, self.clock, MemoryJournal(), self.there_credentials)
         self.channel = make_channel(self, bytes_per_s)
         changes = {name.replace("_", "-"): value for name, value in parameters.items()}
         self.parameters = MigrationParameters().changed({"max-bandwidth": 0} | changes)

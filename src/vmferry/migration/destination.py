@@ -126,7 +126,9 @@ class MigrationDestination:
             return ()
         if self._ready:
             return (Commit,)
-        return (Pages, State) if self._state is None else (Digest, Finish)
+        if self._state is None:
+            return (Pages, State)
+        return (Digest, Finish) if self._digest is None else (Finish,)
 
     def _take_hello(self, hello: Hello) -> Challenge:
         self._hello = hello

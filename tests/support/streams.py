@@ -1,0 +1,197 @@
+"""Recorded migration streams, kept for fuzzers in `tests/data/streams`: both directions of whole migrations.
+
+    python -m tests.support.streams
+
+makes them anew, always the same for one version of the wire format: guests, nonces and time are fixed.
+"""
+
+import gzip
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import xxhash
+
+from tests.support.loopback import Pair, Writer
+from tests.support.memory_guest import MemoryGuest
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.status import MigrationStatus
+from vmferry.wire import format as fmt
+from vmferry.wire.encoder import Encoder
+from vmferry.wire.format import FrameType
+from vmferry.wire.messages import Accepted, Challenge, Failed, Finish, Message, Pages, Ready, TakenOver
+
+PAGE_COUNT = 24
+TOKEN = b"kept for the fuzzers"
+ANSWERS = (Challenge, Accepted, Ready, TakenOver, Failed)
+KEPT = Path(__file__).parents[1] / "data" / "streams"
+
+
+def paired(token: bytes = b"", **options: object) -> Pair:
+    """Return a small migration that has not begun; both sides know the token."""
+    return Pair(PAGE_COUNT, tokens=(token, token), **options)  # type: ignore[arg-type]
+
+
+def _busy() -> Pair:
+    pair = paired(downtime_limit=0)
+    writer = Writer(pair, page_count=8, pages_per_s=2000)
+
+    def write_for_a_while(message: Message) -> None:
+        if pair.here.running and pair.clock.now_ns() < 1_100_000_000:
+            writer.work(message)
+            pair.here.ram[20:] = 0  # so that pages with content become zero again
+            pair.here.write(20, 0)
+
+    pair.channel.before_send = write_for_a_while
+    return pair
+
+
+def _paused() -> Pair:
+    pair = paired()
+    pair.here.pause()
+    return pair
+
+
+def _refused() -> Pair:
+    return paired(TOKEN, there=MemoryGuest(PAGE_COUNT, vcpu_count=2, running=False))
+
+
+def _failed() -> Pair:
+    pair = paired()
+    pair.here.state = b"of another kind"
+    return pair
+
+
+def _waited() -> Pair:
+    pair = paired(pause_before_switchover=True)
+    looks = iter(range(1200))
+
+    def look() -> None:
+        if next(looks, None) is None:
+            pair.source.continue_from(MigrationStatus.PRE_SWITCHOVER)
+
+    pair.clock.on_sleep = look
+    return pair
+
+
+def _cancelled_at(kind: type[Message]) -> Pair:
+    pair = paired()
+
+    def cancel(message: Message) -> None:
+        if isinstance(message, kind):
+            pair.source.cancel()
+
+    pair.channel.before_send = cancel
+    return pair
+
+
+MIGRATIONS: dict[str, Callable[[], Pair]] = {
+    "plain": paired,
+    "token": lambda: paired(TOKEN),
+    "verified": lambda: paired(verify=True),
+    "busy": _busy,
+    "paused": _paused,
+    "waited": _waited,
+    "refused": _refused,
+    "failed": _failed,
+    "cancelled-early": lambda: _cancelled_at(Pages),
+    "cancelled-late": lambda: _cancelled_at(Finish),
+}
+
+
+@dataclass(frozen=True)
+class Streams:
+    """What the two sides of one migration sent."""
+
+    there: bytes
+    back: bytes
+
+
+def record(pair: Pair) -> Streams:
+    """Run a migration and return its streams."""
+    there, back = Encoder(), Encoder()
+    sent: list[bytes] = []
+    act = pair.channel.before_send
+
+    def note(message: Message) -> None:
+        act(message)
+        content = pair.here.ram[message.data.indices()].tobytes() if isinstance(message, Pages) else b""
+        final = isinstance(message, Pages) and message.final
+        sent.append(there.encode(message, xxhash.xxh3_64_intdigest(content) if final else 0) + content)
+
+    pair.channel.before_send = note
+    pair.source.run()
+    answers = [message for message in pair.channel.messages if isinstance(message, ANSWERS)]
+    return Streams(b"".join(sent), b"".join(back.encode(answer) for answer in answers))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a stream and the payload behind it, taken apart by nothing but the tables of the format."""
+
+    kind: int
+    flags: int
+    body: bytes
+    payload: bytes
+    is_whole: bool
+    """Whether its header, checksum and length are right where it stands."""
+
+    def encoded(self, sequence: int) -> bytes:
+        """Return it with a right header."""
+        header = fmt.HEADER.pack(self.kind, self.flags, 0, len(self.body), sequence, 0)
+        checksum = fmt.checksum(header, self.body).to_bytes(4, "little")
+        return header[: fmt.CHECKSUMMED_HEADER_BYTES] + checksum + self.body + self.payload
+
+
+def frames(stream: bytes) -> Iterator[Frame]:
+    """Take a stream apart, up to where it is damaged."""
+    offset = sequence = 0
+    while offset + fmt.HEADER.size <= len(stream):
+        header = stream[offset : offset + fmt.HEADER.size]
+        kind, flags, reserved, body_bytes, number, checksum = fmt.HEADER.unpack(header)
+        offset += fmt.HEADER.size
+        body = stream[offset : offset + body_bytes]
+        offset += body_bytes
+        is_whole = len(body) == body_bytes and not reserved and number == sequence
+        is_whole = is_whole and checksum == fmt.checksum(header, body)
+        payload_bytes = _payload_bytes(body) if kind == FrameType.PAGES and is_whole else 0
+        payload = stream[offset : offset + payload_bytes]
+        offset += payload_bytes
+        yield Frame(kind, flags, body, payload, is_whole and len(payload) == payload_bytes)
+        if not is_whole:
+            return
+        sequence += 1
+
+
+def joined(parts: Sequence[Frame]) -> bytes:
+    """Return the stream of these frames, numbered and with checksums."""
+    return b"".join(frame.encoded(number) for number, frame in enumerate(parts))
+
+
+def _payload_bytes(body: bytes) -> int:
+    runs = np.frombuffer(body[fmt.PAGES_FIXED.size :][: (len(body) - fmt.PAGES_FIXED.size) // 8 * 8], fmt.RUN)
+    with_content = runs[runs >> np.uint64(fmt.RUN_ZERO_BIT) == 0] >> np.uint64(fmt.RUN_FIRST_BITS)
+    return int(with_content.sum()) * PAGE_SIZE_BYTES
+
+
+def kept() -> dict[str, Streams]:
+    """Return the recorded streams by the name of their migration."""
+    return {name: Streams(_read(f"{name}.there.gz"), _read(f"{name}.back.gz")) for name in MIGRATIONS}
+
+
+def _read(name: str) -> bytes:
+    return gzip.decompress((KEPT / name).read_bytes())
+
+
+def make() -> None:
+    """Record all migrations anew."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    for name, make_pair in MIGRATIONS.items():
+        streams = record(make_pair())
+        for direction, stream in (("there", streams.there), ("back", streams.back)):
+            (KEPT / f"{name}.{direction}.gz").write_bytes(gzip.compress(stream, mtime=0))
+
+
+if __name__ == "__main__":
+    make()
