@@ -14,15 +14,17 @@ RESPONSIVE = "background-sync+responsive-throttle"
 MIB = 1 << 20
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How a migration is ordered."""
 
     transport: str
     mib_per_s: int
     downtime_limit_ms: int
-    verify: bool | None
-    """None of a VM that has no such parameter."""
     variant: str | None
+    verify: bool | None = None
+    """None of a VM that has no such parameter."""
+    after_a_recording: bool = False
+    """The stream of an earlier migration is sent to the destination first, which must not take it."""
 
     def words(self) -> list[str]:
         """Return the options of `vmferry migrate`."""
@@ -48,9 +50,20 @@ class Body:
         """Draw how a migration is ordered."""
         transport = draw.choice(("tcp", "unix"))
         if self.is_ours:
-            return Settings(transport, draw.choice((16, 64, 256)), draw.choice((20, 100)), draw.random() < 0.5,
-                            draw.choice((None, *VARIANTS)))  # fmt: skip
-        return Settings(transport, draw.choice((32, 64)), draw.choice((50, 300)), None, draw.choice((None, RESPONSIVE)))
+            return Settings(
+                transport=transport,
+                mib_per_s=draw.choice((16, 64, 256)),
+                downtime_limit_ms=draw.choice((20, 100)),
+                verify=draw.random() < 0.5,
+                variant=draw.choice((None, *VARIANTS)),
+                after_a_recording=draw.random() < 0.1,
+            )
+        return Settings(
+            transport=transport,
+            mib_per_s=draw.choice((32, 64)),
+            downtime_limit_ms=draw.choice((50, 300)),
+            variant=draw.choice((None, RESPONSIVE)),
+        )
 
     def place(self, draw: random.Random) -> Place:
         """Draw where a fault happens."""

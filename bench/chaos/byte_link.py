@@ -20,7 +20,7 @@ from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.status import MigrationStatus
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
-from vmferry.wire.messages import Failed, Message, Pages
+from vmferry.wire.messages import Message, Pages
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
@@ -46,6 +46,8 @@ class ByteLink:
         self.before_send: Callable[[Message], None] = lambda message: None
         self.destination_is_alive = True
         self.both_ran = False
+        self.stopped_ns = 0
+        """For so long nobody ran the guest."""
         self._pair = pair
         self._clock = pair.clock
         self._bytes_per_s = bytes_per_s
@@ -70,12 +72,17 @@ class ByteLink:
         data = self._encoded(message)
         self._let_pass(len(data) * _NS_PER_S // self._bytes_per_s, while_blocked)
         self.sent_bytes += len(data)
-        for step in self._lines[Direction.THERE].steps(data):
+        steps = self._lines[Direction.THERE].steps(data)
+        for step in steps:
             match step:
                 case memoryview():
                     self._deliver(step)
                 case Pause(duration_ms=duration_ms):
-                    self._let_pass(duration_ms * _NS_PER_MS, while_blocked)
+                    try:
+                        self._let_pass(duration_ms * _NS_PER_MS, while_blocked)
+                    except VmferryError:  # the source gives up, but what it has sent arrives in the end
+                        self._deliver(*(late for late in steps if isinstance(late, memoryview)))
+                        raise
                 case _:
                     self._suffer(step, while_blocked)
         while_blocked()
@@ -111,10 +118,11 @@ class ByteLink:
             self._inbox.appendleft((time_ns, data[wanted_bytes:]))
         return self._decoder.feed(data[:wanted_bytes])
 
-    def _deliver(self, data: memoryview) -> None:
-        if self.open:
-            self._come_back(self._far_end.take(data))
-            self.both_ran |= self._pair.here.running and self._pair.there.running
+    def _deliver(self, *pieces: memoryview) -> None:
+        for data in pieces:
+            if self.open:
+                self._come_back(self._far_end.take(data))
+                self.both_ran |= self._pair.here.running and self._pair.there.running
 
     def _come_back(self, answer: bytes) -> None:
         self._back_ns = max(self._back_ns, self._clock.now_ns())
@@ -158,7 +166,9 @@ class ByteLink:
         if end_ns > _LONGEST_NS:
             raise OverdueError("the migration has not ended after 300 s")
         while (left_ns := end_ns - self._clock.now_ns()) > 0:
-            self._clock.time_ns += min(left_ns, MAX_WAIT_NS)
+            step_ns = min(left_ns, MAX_WAIT_NS)
+            self._clock.time_ns += step_ns
+            self.stopped_ns += 0 if self._pair.here.running or self._pair.there.running else step_ns
             if left_ns >= MAX_WAIT_NS:
                 while_blocked()
 
@@ -235,6 +245,7 @@ class FarEnd:
         self.has_closed = True
         if self._destination.in_charge:
             return b""
+        answer = self._encoder.encode(self._destination.refusal(reason))
         if self._destination.status is MigrationStatus.ACTIVE:
             self._destination.fail(reason)
-        return self._encoder.encode(Failed(reason))
+        return answer

@@ -10,8 +10,6 @@ from enum import StrEnum
 
 import msgspec
 
-from vmferry.wire.format import FrameType
-
 PASSING_MS = (50, 300, 1000, 1500)
 """Shorter than any time limit of a migration: it must go on then."""
 
@@ -134,8 +132,8 @@ class Interrupt(Fault, frozen=True):
 
 AnyFault = Nothing | Cut | Reset | Stall | Drip | Flip | Replay | Kill | Freeze | Interrupt
 
-_SOURCE_FRAMES = (FrameType.HELLO, FrameType.PAGES, FrameType.STATE, FrameType.FINISH, FrameType.COMMIT)
-_DESTINATION_FRAMES = (FrameType.ACCEPTED, FrameType.READY, FrameType.TAKEN_OVER)
+_SOURCE_FRAMES = ("HELLO", "PROOF", "PAGES", "STATE", "DIGEST", "FINISH", "COMMIT")
+_DESTINATION_FRAMES = ("CHALLENGE", "ACCEPTED", "READY", "TAKEN_OVER")
 
 CATALOGUE: dict[str, Callable[[random.Random, Place], AnyFault]] = {
     "nothing": lambda _, place: Nothing(place),
@@ -160,7 +158,7 @@ CATALOGUE: dict[str, Callable[[random.Random, Place], AnyFault]] = {
 
 def may_hit_pages(place: Place) -> bool:
     """Tell whether the content of pages may be at this place of a stream of ours."""
-    return place.direction is Direction.THERE and place.frame in ("", FrameType.PAGES.name)
+    return place.direction is Direction.THERE and place.frame in ("", "PAGES")
 
 
 def generator(seed: int, number: int) -> random.Random:
@@ -172,11 +170,11 @@ def frame_place(draw: random.Random, longest_bytes: int) -> Place:
     """Draw a place in a stream of ours: at, within or just after a frame, or anywhere in the first `longest_bytes`."""
     direction = draw.choice(list(Direction))
     if draw.random() < 0.4:
-        return Place(direction, _up_to(draw, longest_bytes if direction is Direction.THERE else 64))
+        return Place(direction, _up_to(draw, longest_bytes if direction is Direction.THERE else 150))
     frame = draw.choice(_SOURCE_FRAMES if direction is Direction.THERE else _DESTINATION_FRAMES)
     offset_bytes = draw.choice((0, 1, 15, 16, 17, draw.randrange(64), _up_to(draw, 1 << 16)))
-    occurrence = draw.choice((1, 1, 2, 3, 5, 8, 13)) if frame is FrameType.PAGES else 1
-    return Place(direction, offset_bytes, frame.name, occurrence)
+    occurrence = draw.choice((1, 1, 2, 3, 5, 8, 13)) if frame == "PAGES" else 1
+    return Place(direction, offset_bytes, frame, occurrence)
 
 
 def byte_place(draw: random.Random, longest_bytes: int) -> Place:

@@ -35,6 +35,10 @@ class Campaign:
         self._body = body
         self._seed = seed
         self._owner: Vm | None = None
+        self._waiting: dict[object, Vm] = {}
+        """By transport, destinations that a migration has failed into."""
+        self._recording = b""
+        """The stream of the latest migration that completed."""
         self._started = 0
         self._pages_per_s = 0.0
 
@@ -43,20 +47,30 @@ class Campaign:
         draw = generator(self._seed, number)
         settings = self._body.settings(draw)
         fault = draw_fault(draw, list(CATALOGUE), self._body.place)
-        source, self._owner = self._owner or self._start(None), None
-        destination = self._start(self._uri(settings.transport, "in"))
-        run = LiveRun(source, destination, settings, fault)
+        source = self._owner or self._start(None)
+        destination = self._waiting.pop(settings.transport, None) or self._start(self._uri(settings.transport, "in"))
+        self._owner = None
+        run = LiveRun(source, destination, settings, fault, self._recording if settings.after_a_recording else b"")
         start_s = time.monotonic()
         proxy_uri = self._uri(settings.transport, "proxy")
         seen = run.carry_out(proxy_uri, self._pages_per_s, self._body.protects(settings, fault.place))
         seconds = time.monotonic() - start_s
         record = judged(self._body.name, self._seed, number, seconds, msgspec.to_builtins(settings), seen)
-        if record.outcome in (Outcome.MOVED, Outcome.STAYED):
-            self._owner = destination if record.outcome is Outcome.MOVED else source
-        for vm in (source, destination):
-            if vm is not self._owner:
-                vm.close()
+        self._keep(source, destination, run, record)
         return record
+
+    def _keep(self, source: Vm, destination: Vm, run: LiveRun, record: Record) -> None:
+        """Keep who has the guest, and a destination that waits for the next source; end the others."""
+        if record.outcome is Outcome.MOVED:
+            self._owner = destination
+            self._recording = run.recording
+        elif record.outcome is Outcome.STAYED:
+            self._owner = source
+            if destination.run_state() == "inmigrate":
+                self._waiting[record.settings["transport"]] = destination
+        for vm in (source, destination):
+            if vm not in (self._owner, *self._waiting.values()):
+                vm.close()
 
     def _start(self, incoming: str | None) -> Vm:
         self._started += 1

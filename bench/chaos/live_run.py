@@ -13,7 +13,7 @@ import msgspec
 from bench.chaos.bodies import Settings
 from bench.chaos.check import Ended, Observation, Side, killed
 from bench.chaos.faults import AnyFault, Freeze, Kill, Party
-from bench.chaos.proxy import Incident, Proxy
+from bench.chaos.proxy import Incident, Proxy, play
 from bench.chaos.vms import Vm, freeze, holds, processes_with
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress, parse_uri
 
@@ -33,13 +33,16 @@ _ENDED = {"completed": Ended.COMPLETED, "cancelled": Ended.CANCELLED, "none": En
 
 
 class LiveRun:
-    """One migration with a fault."""
+    """One migration with a fault, after somebody has sent `played` to the destination."""
 
-    def __init__(self, source: Vm, destination: Vm, settings: Settings, fault: AnyFault) -> None:
+    def __init__(self, source: Vm, destination: Vm, settings: Settings, fault: AnyFault, played: bytes = b"") -> None:
+        self.recording = b""
+        """What the source has sent."""
         self._source = source
         self._destination = destination
         self._settings = settings
         self._fault = fault
+        self._played = played
         self._driver: subprocess.Popen[str] | None = None
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._both_ran = False
@@ -53,9 +56,13 @@ class LiveRun:
         before = self._source.state()
         written_pages = self._source.process.progress().written_pages
         incoming = self._incoming_address()
+        if self._played:
+            play(incoming, self._played)
+            self._look()
         with Proxy(parse_uri(proxy_uri), incoming, self._fault, self._act) as proxy:
             exit_code, last_words = self._drive(str(proxy.address))
             self._await("the migration does not end", self._has_ended, self._cancel)
+        self.recording = bytes(proxy.recording)
         self._await("the destination neither runs the guest nor gives up", self._has_arrived_or_not)
         seen = Observation(
             fault=self._fault,

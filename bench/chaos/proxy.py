@@ -22,7 +22,9 @@ from vmferry.transport.uri import Address
 
 Incident = Cut | Reset | Kill | Freeze | Interrupt
 _READ_BYTES = 65536
+_MAX_RECORDED_BYTES = 64 << 20
 _POLL_S = 0.02
+_PLAY_S = 10.0
 _CLOSE_AT_ONCE = struct.pack("ii", 1, 0)
 """Linger for no time: a TCP connection ends with a reset."""
 
@@ -40,6 +42,8 @@ class Proxy:
         self.address = local_address(self._listener)
         self.has_fired = False
         self.passed_bytes = dict.fromkeys(Direction, 0)
+        self.recording = bytearray()
+        """What the sources have sent, as long as it is not too much to keep."""
         self._target = target
         self._fault = fault
         self._act = act
@@ -83,6 +87,8 @@ class Proxy:
                         return
                 self.has_fired |= pipe.line.has_fired
                 self.passed_bytes[direction] = pipe.passed_bytes
+                if direction is Direction.THERE and len(self.recording) < _MAX_RECORDED_BYTES:
+                    self.recording += pipe.received
 
     def _survives(self, step: Incident, near: socket.socket, far: socket.socket) -> bool:
         """Let it happen and return whether the connection is still there."""
@@ -109,6 +115,8 @@ class _Pipe:
         self.line = line
         self.is_open = True
         self.passed_bytes = 0
+        self.received = b""
+        """At the last reading."""
         self._incoming, self._outgoing = incoming, outgoing
         self._steps: Iterator[Step] = iter(())
         self._unsent = memoryview(b"")
@@ -128,7 +136,7 @@ class _Pipe:
 
     def work(self) -> Iterator[Incident]:
         """Pass on what one reading brings, as far as that is possible without waiting; yield what befalls meanwhile."""
-        may_read = True
+        may_read, self.received = True, b""
         while self.is_open and self.pause_s <= 0:
             step = None if self._unsent else next(self._steps, None)
             if isinstance(step, memoryview):
@@ -153,6 +161,7 @@ class _Pipe:
         if not data:
             self.is_open = False
             _end(self._outgoing, socket.SHUT_WR)
+        self.received = data
         self._steps = self.line.steps(data)
         return True
 
@@ -187,3 +196,13 @@ def _reset(connection: socket.socket) -> None:
     if connection.family != socket.AF_UNIX:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _CLOSE_AT_ONCE)
     connection.close()
+
+
+def play(target: Address, recording: bytes) -> None:
+    """Send a recorded stream to a destination, as far as it takes it, and wait until it hangs up."""
+    with connect(target, lambda: None) as connection, suppress(OSError):
+        connection.settimeout(_PLAY_S)
+        connection.sendall(recording)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(_READ_BYTES):
+            pass

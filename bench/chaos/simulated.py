@@ -24,6 +24,9 @@ FAULTS = [name for name in CATALOGUE if not name.endswith("driver")]
 """Nobody drives the engine here; an interruption is a cancel."""
 _CALLED_OFF_NS = 120_000_000_000
 """Then somebody loses patience with a guest that does not converge."""
+_GRACE_NS = 1_000_000_000
+_TAKE_OVER_NS = 30_000_000_000
+"""So long may Commit, and the answer to it, be on their way."""
 _LOOKS_BEFORE_SWITCHOVER = 700
 _CHUNK = 250
 _ENDED = {MigrationStatus.COMPLETED: Ended.COMPLETED, MigrationStatus.CANCELLED: Ended.CANCELLED}
@@ -111,8 +114,8 @@ class SimulatedRun:
             both_ran=link.both_ran,
             is_protected=self._is_protected,
             damage=self._damage(),
-            left_behind=tuple(self._left_behind()) if self._source_is_alive else (),
-            overdue=self._overdue,
+            left_behind=tuple(self._left_behind()),
+            overdue=(*self._overdue, *self._stopped_too_long()),
         )
 
     def _run(self) -> None:
@@ -149,7 +152,19 @@ class SimulatedRun:
         wrong = np.flatnonzero((pair.here.ram != pair.there.ram).any(axis=1))
         return f"page {wrong[0]} and {len(wrong) - 1} others differ from what was sent"
 
+    def _stopped_too_long(self) -> Iterator[str]:
+        """Nobody knows how long a guest stays paused that is in doubt."""
+        limit_ns = self.pair.parameters.switchover_timeout_ns + _GRACE_NS
+        if self.pair.source.owner is Owner.DESTINATION:
+            limit_ns += _TAKE_OVER_NS
+        if self.pair.source.owner is not Owner.IN_DOUBT and self.pair.channel.stopped_ns > limit_ns:
+            yield f"the guest was stopped for {self.pair.channel.stopped_ns / 1e9:.1f} s"
+
     def _left_behind(self) -> Iterator[str]:
+        if self.pair.channel.destination_is_alive and not self.pair.destination.in_charge and self.pair.there.ram.any():
+            yield "pages in the memory of the destination, which waits for the next source"
+        if not self._source_is_alive:
+            return
         if self.pair.here.throttle_percent:
             yield f"a throttle of {self.pair.here.throttle_percent} %"
         if self.pair.here.logging:

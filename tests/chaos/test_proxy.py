@@ -72,6 +72,7 @@ def test_bytes_pass_in_both_directions(addresses: tuple[Address, Address]) -> No
         ends.far.close()
         assert everything(ends.near) == b"last words"
         assert not ends.proxy.has_fired
+        assert ends.proxy.recording == DATA
         assert ends.proxy.passed_bytes == {THERE: len(DATA), BACK: len(DATA) + 10}
 
 
