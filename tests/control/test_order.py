@@ -1,5 +1,6 @@
 """What is made of an order, in situations that a real QEMU cannot be brought into at will."""
 
+import signal
 from contextlib import suppress
 
 import pytest
@@ -15,7 +16,7 @@ from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
-from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmferryError
+from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import MemoryJournal
 from vmferry.perf.journal_runs import run_series
 
@@ -121,13 +122,20 @@ def test_what_nobody_looks_after_any_more_is_cancelled(clock: list[int], error: 
     assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
 
 
-def test_a_cancelled_migration_that_does_not_end_is_left(clock: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_a_cancelled_migration_that_does_not_end_is_left(
+    clock: list[int], monkeypatch: pytest.MonkeyPatch, limited: bool
+) -> None:
+    """Whoever has cancelled it, a person or a deadline."""
     monkeypatch.setattr(drive, "CANCEL_TIMEOUT_S", 0)
+    monkeypatch.setattr("vmferry.control.course.cancel", lambda monitor: True)
     qemu = FakeQemu([*COURSE, *[answer("cancelling")] * 3])
-    interrupt_at(qemu, 3, "query-migrate")
-    monkeypatch.setattr(order, "cancel", lambda monitor: True)
-    with pytest.raises(MigrationError, match="cancelled, but is still"):
-        steered(qemu, clock)
+    if not limited:
+        interrupt_at(qemu, 3, "query-migrate")
+    result = steered(qemu, clock, limits=Limits(deadline_ns=3 * S) if limited else Limits())
+    assert result.last.status == "cancelling"
+    assert "has not ended" in (result.last.error or "")
+    assert result.interrupted_by == (None if limited else signal.SIGINT)
 
 
 def test_a_monitor_that_hangs_keeps_no_guest_slowed(clock: list[int]) -> None:
@@ -144,10 +152,34 @@ def test_in_post_copy_nothing_is_slowed_nor_counted_and_an_interruption_lets_go(
     course = [*COURSE[:3], *[answer("postcopy-active")] * 100, KeyboardInterrupt()]
     qemu = FakeQemu([*course, *[answer("postcopy-active")] * 2])
     limits = Limits(max_guest_loss_ns=20 * S)
-    with pytest.raises(MigrationError, match="post-copy"):
+    with pytest.raises(InterruptionError, match="post-copy"):
         steered(qemu, clock, told, throttle_by="dirty-limit", limits=limits)
     assert names(qemu)[-3:] == [LIMITED, RELEASED, "hurry"]
     assert not any("max guest loss" in line for line in told)
+
+
+@pytest.mark.parametrize("status", ["postcopy-active", "postcopy-recover", "postcopy-device"])
+def test_a_limit_never_cancels_post_copy(clock: list[int], status: str) -> None:
+    told: list[str] = []
+    qemu = FakeQemu([*COURSE[:2], *[answer(status)] * 5, DONE])
+    assert steered(qemu, clock, told, limits=Limits(deadline_ns=5 * S)).completed
+    assert "migrate_cancel" not in names(qemu)
+    assert any("post-copy" in line for line in told)
+
+
+def test_post_copy_that_is_paused_is_told_with_what_recovers_it(clock: list[int]) -> None:
+    qemu = FakeQemu([*COURSE[:3], answer("postcopy-active"), answer("postcopy-paused")])
+    with pytest.raises(MigrationError, match=r"migrate-recover .* resume=true"):
+        steered(qemu, clock, throttle_by="dirty-limit")
+    assert names(qemu)[-1] == RELEASED
+    assert "migrate_cancel" not in names(qemu)
+
+
+def test_who_recovers_post_copy_is_waited_for_and_named_once(clock: list[int]) -> None:
+    told: list[str] = []
+    qemu = FakeQemu([*COURSE[:2], *[answer("postcopy-recover-setup")] * 2, answer("postcopy-recover"), DONE])
+    assert steered(qemu, clock, told).completed
+    assert len([line for line in told if "being recovered" in line]) == 1
 
 
 def test_that_somebody_is_waited_for_is_said_once(clock: list[int]) -> None:

@@ -1,20 +1,21 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 import msgspec
 
-from vmferry.cli.exit_codes import ExitCode, interrupted_by
+from vmferry.bounds import one_line
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
-from vmferry.cli.progress import screen, show_result
+from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
+from vmferry.control.destination import Destination
 from vmferry.control.drive import Result
 from vmferry.control.interrupts import interrupted_once, signal_number_of
 from vmferry.control.limits import Limits, OnLimit
@@ -41,6 +42,11 @@ _NS_PER_MS = 1_000_000
               show_default=True, help="What to do when deadline or guest loss are over their limit.")  # fmt: skip
 @click.option("--interval", type=DURATION_MS,
               help=f"Of QEMU's VMs: how long each measurement lasts. [default: {WINDOW_MS}ms]")  # fmt: skip
+@click.option("--destination-qmp", metavar="ADDRESS",
+              help="The destination's monitor, to see that it waits, and that the guest arrives.")  # fmt: skip
+@click.option("--hand-over-timeout", type=DURATION_MS,
+              help="Of QEMU's VMs: how long the other side may hold the stopped guest. "
+              "[default: 10s and 2 x downtime-limit]")  # fmt: skip
 @click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
 @click.option("--wait", is_flag=True, help="With --attach: wait until a migration begins.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
@@ -61,6 +67,8 @@ def command(
     max_downtime: int | None,
     on_limit: str,
     interval: int | None,
+    destination_qmp: str | None,
+    hand_over_timeout: int | None,
     attach: bool,
     wait: bool,
     throttle_by: str | None,
@@ -85,6 +93,7 @@ def command(
     with (
         interrupted_once(),  # by whatever signal: the VM is left as it was found
         open_monitor(address) as monitor,
+        open_monitor(destination_qmp) if destination_qmp else nullcontext() as other,
         open_journal(journal) as record,
         screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
         _letting_go(attach),
@@ -105,11 +114,13 @@ def command(
                 max_downtime_ms=max_downtime,
                 on_limit=OnLimit(on_limit),
             ),
+            hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
+            destination=Destination(other) if other else None,
             journal=record,
         )
-        result = carry_out(monitor, order, watch, tell)
+        result = carry_out(monitor, order, watch, tell, _warn)
     _report(result, as_json)
-    context.exit(_exit_code(result))
+    context.exit(exit_code_of(result))
 
 
 @contextmanager
@@ -122,11 +133,8 @@ def _letting_go(attached: bool) -> Iterator[None]:
         raise InterruptionError(what, signal_number_of(error)) from None
 
 
-def _exit_code(result: Result) -> int:
-    if result.completed:
-        broken = any(verdict.kept is False for verdict in result.verdicts)
-        return ExitCode.LIMIT_NOT_KEPT if broken else ExitCode.DONE
-    return ExitCode.FAILED if result.interrupted_by is None else interrupted_by(result.interrupted_by)
+def _warn(text: str) -> None:
+    click.echo(f"vmferry: {one_line(text)}", err=True)
 
 
 def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:
@@ -141,6 +149,11 @@ def _report(result: Result, as_json: bool) -> None:
             "max_throttle_percent": result.max_throttle_percent,
             "throttle_by": result.throttle_by,
             "throttle_reasons": result.throttle_reasons,
+            "arrival": result.arrival.state if result.arrival else None,
+            "arrival_by": result.arrival.by if result.arrival else None,
+            "work_lost_percent": result.work_lost_percent,
+            "work_lost_vcpu_ns": result.work_lost_vcpu_ns,
+            "not_put_back": result.not_put_back,
             "limits": [asdict(verdict) for verdict in result.verdicts],
         }
         click.echo(msgspec.json.encode(answer))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vmferry.cli.types import DURATION_MS, FILE_OR_NONE, RATE
+from vmferry.cli.types import DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
 from vmferry.migration.parameter_spec import ParameterSpec
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.units import format_rate
@@ -26,7 +26,7 @@ def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callabl
 
 def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
     if spec.unit == "bytes/second":
-        return RATE
+        return RATE_WITH_UNIT
     if spec.unit == "ms":
         return DURATION_MS
     match spec.qapi_type:

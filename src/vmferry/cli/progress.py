@@ -9,8 +9,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from vmferry.bounds import one_line
+from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.tables import bold, terminal
-from vmferry.control.drive import Progress, Result, Verdict
+from vmferry.control.drive import Arrival, ArrivalState, Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import InterruptionError, MigrationError
 from vmferry.units import format_duration, format_rate, format_size
@@ -89,10 +90,31 @@ def _figures(result: Result) -> Table:
     table.add_row("dirty syncs", str(last.dirty_sync_count))
     table.add_row("max throttle", f"{result.max_throttle_percent} %")
     table.add_row("sent", f"{format_size(last.sent_bytes)}, for {format_size(last.total_bytes)} of memory")
+    table.add_row("guest's work lost", _work_lost(result))
+    if result.arrival:
+        table.add_row("arrival", f"{result.arrival.state}: {result.arrival.text}")
     for verdict in result.verdicts:
         table.add_row(verdict.limit, _kept(verdict))
     return table
 
 
+def _work_lost(result: Result) -> str:
+    if result.work_lost_percent is None or result.work_lost_vcpu_ns is None:
+        return "unknown"
+    return f"{result.work_lost_percent:.1f} %, {format_duration(result.work_lost_vcpu_ns)} of vCPUs"
+
+
 def _kept(verdict: Verdict) -> str:
     return f"{_KEPT[verdict.kept]}, {verdict.text}"
+
+
+def exit_code_of(result: Result) -> int:
+    """Return the exit code of a command that has followed a migration to its end."""
+    if not result.completed:
+        return ExitCode.FAILED if result.interrupted_by is None else interrupted_by(result.interrupted_by)
+    match result.arrival:
+        case Arrival(state=ArrivalState.FAILED):
+            return ExitCode.FAILED
+        case Arrival(state=ArrivalState.UNVERIFIED):
+            return ExitCode.UNVERIFIED
+    return ExitCode.DONE if all(verdict.obeyed for verdict in result.verdicts) else ExitCode.LIMIT_NOT_KEPT

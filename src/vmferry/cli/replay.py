@@ -12,7 +12,7 @@ from rich.table import Table
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import compact_table, terminal, warn
-from vmferry.cli.types import RATE
+from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
@@ -38,7 +38,7 @@ _MUCH_LONGER = 1.2
 @click.argument("journal", type=_FILE)
 @click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
 @click.option("--migration", type=click.IntRange(1), help="Which of several in the journal; the last if left out.")
-@click.option("--rate", type=RATE, help="Another link, such as 10Gbit/s.")
+@click.option("--rate", type=RATE_WITH_UNIT, help="Another link, such as 10Gbit/s.")
 @click.option("--latency", help="Another time one way, such as 2ms.")
 @click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")

@@ -1,6 +1,5 @@
 """Option types: sizes, rates and durations as people write them."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from uuid import UUID
 import click
 
 from vmferry.errors import UsageError
-from vmferry.units import parse_duration_ns, parse_rate, parse_size
+from vmferry.units import parse_duration_ns, parse_rate, parse_size, require_unit
 
 
 class _Parsed(click.ParamType[int]):
@@ -72,24 +71,11 @@ GUEST_LOSS = _GuestLossType()
 """A share of the guest's work, written like 30%, or vCPU time, written like 90s."""
 
 
-def _with_unit(text: str, example: str) -> str:
-    """Return the text of a quantity. Raises UsageError if it is a plain number other than 0."""
-    if re.fullmatch(r"[\d.]*[1-9][\d.]*", text.strip()):
-        raise UsageError(f"'{text}' has no unit; write for example {example}")
-    return text
+SIZE_WITH_UNIT = _Parsed("size", lambda text: parse_size(require_unit(text, "1G")))
+"""Bytes, written like 2G or 512MiB. A plain number is refused, as other programs mean something else by it."""
 
-
-SIZE = _Parsed("size", parse_size)
-"""Bytes, written like 2G or 512MiB."""
-
-RATE = _Parsed("rate", parse_rate)
-"""Bytes per second, written like 200MiB/s or 1.59Gbit/s."""
-
-SIZE_WITH_UNIT = _Parsed("size", lambda text: parse_size(_with_unit(text, "1G")))
-"""Bytes, where other programs mean something else by a plain number."""
-
-RATE_WITH_UNIT = _Parsed("rate", lambda text: parse_rate(_with_unit(text, "500MiB/s")))
-"""Bytes per second, where other programs mean something else by a plain number."""
+RATE_WITH_UNIT = _Parsed("rate", lambda text: parse_rate(require_unit(text, "500MiB/s")))
+"""Bytes per second, written like 200MiB/s or 1.59Gbit/s. A plain number is refused, too."""
 
 DURATION_MS = _Parsed("duration", lambda text: parse_duration_ns(text) // 1_000_000)
 """Milliseconds, written like 500ms or 2s."""

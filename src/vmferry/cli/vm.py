@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import click
 
-from vmferry.cli.types import FILE_OR_NONE, SIZE, parse_uuid
+from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT, parse_uuid
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.migration.trace import TRACE_EVENTS, matching_events
@@ -17,7 +17,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("vm", short_help="Run a virtual machine on KVM.")
-@click.option("--memory", type=SIZE, default="512M", show_default=True, help="Guest memory, such as 1G.")
+@click.option("--memory", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="Guest memory, such as 1G.")
 @click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Number of vCPUs.")
 @click.option(
     "--kernel", type=_FILE, help="ELF image with a PVH entry to boot; the stress payload that comes along if left out."

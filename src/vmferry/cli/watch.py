@@ -1,14 +1,17 @@
 """`vmferry watch`: show a migration that someone else began, without touching it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
-from vmferry.cli.progress import screen, show_result
+from vmferry.cli.progress import exit_code_of, screen, show_result
+from vmferry.control.arrival import arrival_of
 from vmferry.control.awaiting import await_migration
+from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, follow
 from vmferry.control.interrupts import signal_number_of
 from vmferry.control.monitor import open_monitor
@@ -22,13 +25,16 @@ from vmferry.errors import InterruptionError
 @monitor_options
 @click.option("--wait", is_flag=True, help="Wait until a migration begins.")
 @journal_option
-def command(address: str, wait: bool, journal: Path | None) -> None:
+@click.pass_context
+def command(context: click.Context, /, address: str, wait: bool, journal: Path | None) -> None:
     """Show how the migration of a VM goes, ours or QEMU's, until it ends.
 
-    The monitor is only asked. Exit code 1 if the migration does not complete; Ctrl-C ends watching.
+    The monitor is only asked. Exit code 1 if the migration does not complete, 3 if nobody knows whether the guest has
+    arrived; Ctrl-C ends watching.
     """
     with open_monitor(address) as monitor, open_journal(journal) as record:
         await_migration(monitor, wait=wait)
+        behind = Behind.ask(monitor)
         recorder = Recorder(record, time.monotonic_ns)
         parameters = start_recording(recorder, monitor, {})
         with screen(parameters["downtime-limit"], quiet=False) as (watch, tell):
@@ -45,4 +51,6 @@ def command(address: str, wait: bool, journal: Path | None) -> None:
             except KeyboardInterrupt as error:
                 raise InterruptionError("stopped watching; the migration goes on", signal_number_of(error)) from None
         recorder.end(result)
+    result = replace(result, arrival=arrival_of(result, behind, behind.capabilities, monitor.manager, None))
     show_result(result)
+    context.exit(exit_code_of(result))

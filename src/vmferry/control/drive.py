@@ -6,6 +6,7 @@ It polls `query-migrate`, as any QMP client would, and knows nothing of the VM b
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from enum import StrEnum
 from typing import Any
 
 from vmferry.control.interrupts import signal_number_of
@@ -85,6 +86,27 @@ class Verdict:
     kept: bool | None
     text: str
     """What there was, and what was allowed."""
+    obeyed: bool = True
+    """True if what was to be done then was done: it was kept, or the guest was moved because it was not."""
+
+
+class ArrivalState(StrEnum):
+    """What is known of a guest's arrival."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    FAILED = "failed"
+    """The destination says that it has no guest, although the source has handed it over."""
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Whether the guest has arrived, and who says so."""
+
+    state: ArrivalState
+    by: str
+    """`protocol`, `return-path`, `libvirt`, `destination`, or `nobody`."""
+    text: str
 
 
 @dataclass(frozen=True)
@@ -100,6 +122,16 @@ class Result:
     """Why not by a means that comes before it."""
     interrupted_by: int | None = None
     """The number of the signal that cancelled it; None if none did."""
+    vm_left: bool = False
+    """True if the VM's manager says that it has migrated, and has ended it here."""
+    arrival: Arrival | None = None
+    """Whether the guest has arrived; None if the migration did not complete, or nobody asked."""
+    work_lost_percent: float | None = None
+    """The guest's work that the throttle took, of what it could have done; None is unknown."""
+    work_lost_vcpu_ns: int | None = None
+    """The same in vCPU time."""
+    not_put_back: tuple[str, ...] = ()
+    """QMP commands that put back what the VM refused to have put back."""
 
     @property
     def completed(self) -> bool:
@@ -139,49 +171,75 @@ def pause() -> None:
     time.sleep(POLL_INTERVAL_S)
 
 
+class Cancellation:
+    """Whether a migration was cancelled, and how long its end is still waited for."""
+
+    def __init__(self) -> None:
+        self.interrupted_by: int | None = None
+        """The number of the signal that did it; None if none did."""
+        self._end_s: float | None = None
+
+    def begin(self) -> None:
+        """Take note that the migration was cancelled just now. Harmless if it was."""
+        self._end_s = self._end_s or time.monotonic() + CANCEL_TIMEOUT_S
+
+    def seen(self, progress: Progress) -> Progress:
+        """Return what an answer means in the light of this."""
+        if self._end_s and progress.status == "none":
+            return replace(progress, status="cancelled")  # before it had begun
+        if self._end_s and not progress.ended and time.monotonic() > self._end_s:
+            waited = f"it was cancelled, but has not ended {CANCEL_TIMEOUT_S:g} s later"
+            return replace(progress, status="cancelling", error=waited)
+        return progress
+
+    def gives_up(self, progress: Progress) -> bool:
+        """Tell whether to wait no longer, as `seen` has found."""
+        return self._end_s is not None and time.monotonic() > self._end_s and progress.status == "cancelling"
+
+
 def follow(
     monitor: Monitor,
     observe: Callable[[Progress], Progress],
     interrupted: Callable[[], bool] | None,
     pause: Callable[[], None] = pause,
     begin: Callable[[], object] = lambda: None,
-    *,
-    cancelled: bool = False,
+    cancellation: Cancellation | None = None,
 ) -> Result:
     """Follow a migration to its end. `observe` is called with every poll and may complete what it says.
 
     `begin` is called once, before the first poll, and `pause` waits between two. KeyboardInterrupt calls `interrupted`,
-    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `cancelled` if
-    that is so already. If whoever manages the VM ends it before it has told that it has migrated, the last figures are
-    from before. Raises MigrationError if it does not end although it was cancelled.
+    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `cancellation`
+    is told by whoever else cancels; the end is then waited for only so long, and if it does not come the last state is
+    `cancelling`. If whoever manages the VM ends it before it has told that it has migrated, the last figures are from
+    before.
     """
     max_throttle_percent = 0
-    interrupted_by = None
     progress = Progress.from_qmp({})
+    cancellation = cancellation or Cancellation()
     begun = False
-    end_s = time.monotonic() + CANCEL_TIMEOUT_S if cancelled else None
+
+    def result(last: Progress, *, vm_left: bool = False) -> Result:
+        managed = _as_managed(monitor, last)
+        return Result(managed, max_throttle_percent, interrupted_by=cancellation.interrupted_by, vm_left=vm_left)
+
     while True:
         try:
             if not begun:
                 begun = True
                 begin()
-            for progress in polls(monitor, pause):
-                if end_s and progress.status == "none":
-                    progress = replace(progress, status="cancelled")  # before it had begun
-                if progress.ended:
-                    return Result(_as_managed(monitor, progress), max_throttle_percent, interrupted_by=interrupted_by)
-                if end_s and time.monotonic() > end_s:
-                    raise MigrationError(f"the migration was cancelled, but is still '{progress.status}'")
+            for answer in polls(monitor, pause):
+                progress = cancellation.seen(answer)
+                if progress.ended or cancellation.gives_up(progress):
+                    return result(progress)
                 max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
         except VmLeftError:
-            left = replace(progress, status="completed")
-            return Result(_as_managed(monitor, left), max_throttle_percent, interrupted_by=interrupted_by)
+            return result(replace(progress, status="completed"), vm_left=True)
         except KeyboardInterrupt as error:
             if interrupted is None:
                 raise
-            interrupted_by = signal_number_of(error)
+            cancellation.interrupted_by = signal_number_of(error)
             if interrupted():
-                end_s = time.monotonic() + CANCEL_TIMEOUT_S
+                cancellation.begin()
 
 
 def polls(monitor: Monitor, pause: Callable[[], None] = pause) -> Iterator[Progress]:

@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from vmferry.control.downtime_limit import DowntimeLimitWatch
-from vmferry.control.drive import IN_POSTCOPY, Result, Verdict, cancel
+from vmferry.control.drive import Result, Verdict
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
+from vmferry.errors import UsageError
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-_MS_MAX = 2_000_000
-"""The longest downtime limit that there is."""
+MAX_DOWNTIME_MS = 2_000_000
+"""The longest downtime limit that a VM accepts: QEMU's MAX_MIGRATE_DOWNTIME."""
 
 
 class OnLimit(StrEnum):
@@ -42,6 +43,11 @@ class Limits:
     max_downtime_ms: int | None = None
     """Neither the downtime limit nor what `SWITCHOVER` allows exceeds it."""
     on_limit: OnLimit = OnLimit.CANCEL
+
+    def check(self) -> None:
+        """Raise UsageError for what no migration can keep."""
+        if self.deadline_ns is not None and self.deadline_ns <= 0:
+            raise UsageError("a deadline of 0 leaves no time to migrate; give a longer one, such as 10min")
 
     def applied_to(self, parameters: Mapping[str, object], current: Mapping[str, object]) -> dict[str, object]:
         """Return migration parameters that keep throttle and downtime within these limits.
@@ -71,14 +77,15 @@ class LimitKeeper:
         self,
         limits: Limits,
         monitor: Monitor,
+        cancel: Callable[[], object],
         settings: Settings,
         vcpu_count: int,
         tell: Callable[[str], None],
         elapsed_ms: int = 0,
     ) -> None:
-        """`elapsed_ms` is how long it has been migrating, unslowed for all we know."""
+        """`cancel` calls the migration off. `elapsed_ms` is how long it has run, unslowed for all we know."""
         self._limits = limits
-        self._monitor = monitor
+        self._cancel = cancel
         self._settings = settings
         self._vcpu_count = vcpu_count
         self._tell = tell
@@ -105,13 +112,25 @@ class LimitKeeper:
 
     def verdicts(self, result: Result) -> Iterator[Verdict]:
         """Yield of every limit whether it was kept."""
-        yield from self._while_running()
+        moved = self._limits.on_limit is OnLimit.SWITCHOVER
+        for verdict in self._while_running():
+            yield verdict if verdict.kept or not moved else replace(verdict, obeyed=True)
         limits = self._limits
         if limits.max_throttle_percent is not None:
             throttle = result.max_throttle_percent
             yield _verdict("max throttle", throttle, limits.max_throttle_percent, lambda percent: f"{percent:g} %")
         if limits.max_downtime_ms is not None and result.completed:
             yield self._downtime_verdict(result.last.downtime_ms, limits.max_downtime_ms)
+
+    @property
+    def work_lost_percent(self) -> float:
+        """The share of the guest's work that the throttle has taken so far."""
+        return 100 * self._throttled_ns / max(1, self._elapsed_ns)
+
+    @property
+    def work_lost_vcpu_ns(self) -> int:
+        """The same in vCPU time."""
+        return self._throttled_ns * self._vcpu_count
 
     @property
     def _elapsed_ns(self) -> int:
@@ -123,11 +142,11 @@ class LimitKeeper:
         if limits.deadline_ns is not None:
             yield _verdict("deadline", self._elapsed_ns, limits.deadline_ns, _duration)
         if limits.max_guest_loss_percent is not None:
-            loss_percent = 100 * self._throttled_ns / max(1, self._elapsed_ns)
-            yield _verdict("max guest loss", loss_percent, limits.max_guest_loss_percent, lambda part: f"{part:.3g} %")
+            bound = limits.max_guest_loss_percent
+            yield _verdict("max guest loss", self.work_lost_percent, bound, lambda part: f"{part:.3g} %")
         if limits.max_guest_loss_ns is not None:
-            loss_ns = self._throttled_ns * self._vcpu_count
-            yield _verdict("max guest loss", loss_ns, limits.max_guest_loss_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+            bound_ns = limits.max_guest_loss_ns
+            yield _verdict("max guest loss", self.work_lost_vcpu_ns, bound_ns, lambda ns: f"{_duration(ns)} of vCPUs")
 
     def _downtime_verdict(self, downtime_ms: int | None, allowed_ms: int) -> Verdict:
         remark = self._downtime_limit.remark() if self._downtime_limit else ""
@@ -140,15 +159,16 @@ class LimitKeeper:
     def _act(self, reason: str) -> None:
         self._tell(f"{reason}: {self._limits.on_limit}")
         if self._limits.on_limit is OnLimit.CANCEL:
-            if not cancel(self._monitor):
-                self._tell(IN_POSTCOPY)
+            self._cancel()
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
-            allowed_ms = self._limits.max_downtime_ms or _MS_MAX
+            bound_ms = self._limits.max_downtime_ms
+            allowed_ms = MAX_DOWNTIME_MS if bound_ms is None else min(bound_ms, MAX_DOWNTIME_MS)
             self._settings.set_parameters({"downtime-limit": allowed_ms})
 
 
 def _verdict(limit: str, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
-    return Verdict(limit, value <= bound, f"{text(value)} of {text(bound)}")
+    kept = value <= bound
+    return Verdict(limit, kept, f"{text(value)} of {text(bound)}", obeyed=kept)
 
 
 def _duration(duration_ns: float) -> str:

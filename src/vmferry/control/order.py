@@ -2,19 +2,24 @@
 
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmferry.control.actuators import Vm, choose_throttle, hold_auto_converge
+from vmferry.control.arrival import arrival_of, ask_for_return_path
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind, own_variant
-from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel, follow, pause
+from vmferry.control.course import Course, Onlookers
+from vmferry.control.destination import Destination
+from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
+from vmferry.control.hand_over import HandOver
 from vmferry.control.interrupts import ignore_interrupts
-from vmferry.control.limits import NO_LIMITS, LimitKeeper, Limits
+from vmferry.control.leftovers import Leftovers
+from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.monitor import Monitor
-from vmferry.control.phases import Phases
+from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.settings import Settings
@@ -22,7 +27,7 @@ from vmferry.control.steer import STEERED, Evaluation, Steering
 from vmferry.control.steered import Steered
 from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.policy import Variant
-from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmferryError
+from vmferry.errors import CommandError, UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
@@ -52,125 +57,63 @@ class Order:
     window_ms: int | None = None
     """How long a measurement of the dirty rate lasts; None is WINDOW_MS."""
     limits: Limits = NO_LIMITS
+    hand_over_timeout_ns: int | None = None
+    """How long the other side may hold the stopped guest of a QEMU; None is what the downtime limit suggests."""
+    destination: Destination | None = None
+    """The other side, if it can be asked."""
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
 
 
-def carry_out(monitor: Monitor, order: Order, watch: Callable[[Progress], None], tell: Callable[[str], None]) -> Result:
+def carry_out(
+    monitor: Monitor,
+    order: Order,
+    watch: Callable[[Progress], None],
+    tell: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
+) -> Result:
     """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
 
-    However it ends, what was changed on the VM is undone. KeyboardInterrupt cancels a migration that we started, and is
-    raised if we took it over. Raises UsageError, HostError, MonitorError, and MigrationError if it was interrupted and
-    goes on.
+    However it ends, what was changed on the VM is undone, and `warn` (else `tell`) gets a line for each thing that
+    could not be. KeyboardInterrupt cancels a migration that we started, and is raised if we took it over. Raises
+    UsageError, HostError, MonitorError, MigrationError if nobody can follow it any more, and InterruptionError if it
+    was interrupted and goes on.
     """
     _check(monitor, Behind.ask(monitor), order)
     if order.uri is None:
         await_migration(monitor, wait=order.wait)
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
+    leftovers = Leftovers(monitor.where, warn or tell)
     with ExitStack() as stack:
         recorder = Recorder(order.journal, time.monotonic_ns)
         guard = stack.enter_context(Guard()) if _is_steered(behind, order) else None
-        settings = stack.enter_context(Settings(monitor, behind))
-        steered = None
+        settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
+        steered = prospect = None
         if guard:
             steered = stack.enter_context(_steer(Vm(monitor, behind, guard, settings), order, recorder, tell))
         else:
-            _set_own(behind, order, settings)
+            prospect = _set_own(behind, order, settings, tell)
+        if order.uri is not None:
+            ask_for_return_path(behind, settings, order.uri)
         stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
-        course = _Course(monitor, order, settings, steered, recorder, watch, tell)
+        hand_over = _bound_hand_over(monitor, behind, order)
+        onlookers = Onlookers(watch, tell, recorder)
+        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, onlookers)
         result = course.run()
         recorder.end(result)
         restarts_itself = behind.converges_responsively or (monitor.manager and monitor.manager.migrates)
         if course.used_destination and not result.completed and not restarts_itself:
             tell("QEMU's destination serves one migration: start it anew before the next one")
-        return replace(
+        result = replace(
             result,
+            arrival=arrival_of(result, behind, settings.capabilities, monitor.manager, order.destination),
             verdicts=tuple(course.keeper.verdicts(result)),
             throttle_by=steered.choice.throttle.name if steered else None,
             throttle_reasons=steered.choice.reasons if steered else (),
+            work_lost_percent=course.keeper.work_lost_percent,
+            work_lost_vcpu_ns=course.keeper.work_lost_vcpu_ns,
         )
-
-
-class _Course:
-    """The time from the beginning of a migration to its end."""
-
-    def __init__(
-        self,
-        monitor: Monitor,
-        order: Order,
-        settings: Settings,
-        steered: Steered | None,
-        recorder: Recorder,
-        watch: Callable[[Progress], None],
-        tell: Callable[[str], None],
-    ) -> None:
-        vcpu_count = len(monitor.execute("query-cpus-fast"))
-        elapsed_ms = 0 if order.uri else ask(monitor).elapsed_ms
-        self.keeper = LimitKeeper(order.limits, monitor, settings, vcpu_count, tell, elapsed_ms)
-        self.used_destination = False
-        """True once the destination has accepted the migration."""
-        self._monitor = monitor
-        self._uri = order.uri
-        self._steered = steered
-        self._recorder = recorder
-        self._watch = watch
-        self._tell = tell
-        self._ours = False
-        """True if it is for us to cancel."""
-        self._phases = Phases(tell)
-
-    def run(self) -> Result:
-        """Begin the migration, or take the one that runs, and follow it."""
-        try:
-            return follow(
-                self._monitor,
-                self._observe,
-                self._interrupted,
-                self._steered.pause if self._steered else pause,
-                self._begin,
-            )
-        except BaseException as error:
-            nobody_to_ask = isinstance(error, MonitorError) and not isinstance(error, CommandError)
-            if self._ours and not nobody_to_ask and not isinstance(error, MigrationError):
-                self._call_off()
-            raise
-
-    def _begin(self) -> None:
-        if self._uri is not None:
-            self._ours = True  # also if an interruption comes before the answer
-            try:
-                self._monitor.execute("migrate", {"uri": self._uri})
-            except CommandError:
-                self._ours = False
-                raise
-
-    def _observe(self, progress: Progress) -> Progress:
-        self.used_destination = self.used_destination or progress.status == "active"
-        if self._steered and progress.in_postcopy:
-            self._steered.stop()
-        self._phases.observe(progress)
-        seen = self._steered.complete(progress) if self._steered else progress
-        self._recorder.poll(seen, stopped=any(event.name == "STOP" for event in self._monitor.take_events()))
-        self._watch(seen)
-        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent)
-        return self._steered.observe(progress) if self._steered else seen
-
-    def _interrupted(self) -> bool:
-        """Let the guest run before all else, and cancel. Raises MigrationError in post-copy."""
-        self._monitor.hurry()
-        if not self._ours:
-            raise KeyboardInterrupt
-        if self._steered:
-            self._steered.stop()
-        if not cancel(self._monitor):
-            raise MigrationError(IN_POSTCOPY)
-        return True
-
-    def _call_off(self) -> None:
-        """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
-        with suppress(VmferryError):
-            if self._interrupted():
-                follow(self._monitor, lambda progress: progress, lambda: True, cancelled=True)
+    return replace(result, not_put_back=tuple(leftovers.commands))
 
 
 def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
@@ -182,11 +125,14 @@ def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
             "the way to slow the guest and the interval are those of a QEMU that is steered from outside, "
             "which needs a variant that has background sync"
         )
+    order.limits.check()
     if order.uri is not None:
         if (status := ask(monitor)).running:
             raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
         if job := monitor.manager and monitor.manager.job():
             raise UsageError(f"the manager's job of the VM is '{job}' now; migrate when that is over")
+        if order.destination:
+            order.destination.require_waiting()
 
 
 def _is_steered(behind: Behind, order: Order) -> bool:
@@ -195,12 +141,27 @@ def _is_steered(behind: Behind, order: Order) -> bool:
     return wants_more and order.auto_converge and not behind.converges_responsively
 
 
-def _set_own(behind: Behind, order: Order, settings: Settings) -> None:
-    """Let the VM converge by its own means."""
+def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver | None:
+    """Our own VMs bound it themselves, and who has begun a migration looks after it."""
+    if behind.converges_responsively or order.uri is None:
+        return None
+    return HandOver(monitor, order.uri, order.hand_over_timeout_ns, order.destination)
+
+
+def _set_own(behind: Behind, order: Order, settings: Settings, tell: Callable[[str], None]) -> Prospect | None:
+    """Let the VM converge by its own means, if it is to."""
     variant = order.variant.settings if order.variant and behind.converges_responsively else {}
-    _set_parameters(settings, order.limits.applied_to({**variant, **order.parameters}, behind.parameters))
+    changed = order.limits.applied_to({**variant, **order.parameters}, behind.parameters)
+    _set_parameters(settings, changed)
+    if not behind.converges_responsively:
+        tell(
+            f"{behind.name} is left to converge by itself; --variant background-sync+responsive-throttle steers it, "
+            "by slowing it as soon and as much as measurements call for"
+        )
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
+    highest = {**behind.parameters, **changed}.get("max-cpu-throttle")
+    return Prospect(highest, tell) if settings.capabilities.get("auto-converge") and isinstance(highest, int) else None
 
 
 def _set_parameters(settings: Settings, values: Mapping[str, object]) -> None:
@@ -244,9 +205,13 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
     for reason in choice.reasons:
         tell(reason)
 
+    prospect = Prospect(parameters.max_cpu_throttle, tell)
+
     def evaluated(evaluation: Evaluation) -> None:
         recorder.evaluated(evaluation)
-        if evaluation.decision.throttle_percent != evaluation.sample.throttle_percent:
+        sample = evaluation.sample
+        prospect.evaluated(sample.throttle_percent, sample.dirty_bytes, sample.sent_bytes)
+        if evaluation.decision.throttle_percent != sample.throttle_percent:
             source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
             tell(f"{evaluation.progress.elapsed_ms / 1000:.1f} s: {evaluation.decision.reason} ({source})")
 

@@ -8,6 +8,14 @@ _TOLD_POLLS = 10
 """After so many polls, a second, it is said that somebody is waited for."""
 
 
+RECOVERY = (
+    "post-copy is paused, as its connection is lost: the guest stands still where it needs memory that is still here. "
+    "Recover it: migrate-recover with a new uri at the destination, then migrate with that uri and resume=true here"
+)
+"""What to do about `postcopy-paused`, in which QEMU waits for ever."""
+_RECOVERIES = {"postcopy-paused": RECOVERY, "postcopy-recover": "post-copy is being recovered, by who resumed it"}
+
+
 class Phases:
     """Follows the states of one migration, and tells of each once."""
 
@@ -15,6 +23,7 @@ class Phases:
         self._tell = tell
         self._polls_waiting = 0
         self._in_postcopy = False
+        self._told: set[str] = set()
 
     def observe(self, progress: Progress) -> None:
         """Look at one answer to `query-migrate`."""
@@ -27,3 +36,6 @@ class Phases:
                 "post-copy has begun: the guest runs at the destination and fetches what it needs from here; "
                 "it is not slowed, and cancelling would lose it"
             )
+        if progress.status in _RECOVERIES and progress.status not in self._told:
+            self._told.add(progress.status)
+            self._tell(_RECOVERIES[progress.status])

@@ -1,24 +1,84 @@
-"""Capabilities and parameters of a VM: changed for one migration, put back after it."""
+"""Capabilities and parameters of a VM: changed for one migration, put back after it.
 
-from collections.abc import Mapping
-from contextlib import suppress
+Only what still holds our own value is put back, as somebody else may have changed it meanwhile. QEMU refuses changes of
+capabilities as long as a migration runs, and one that was cancelled while it connects may run on for minutes; what
+cannot be put back is named, with the command that does it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import msgspec
 
 from vmferry.control.behind import Behind
 from vmferry.control.guard import Guard
+from vmferry.control.manager import MIGRATION
 from vmferry.control.monitor import Monitor
 from vmferry.errors import CommandError, HostError, MonitorError
+
+_TRIES = 10
+_TRY_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class Change:
+    """One value that was changed."""
+
+    name: str
+    before: Any
+    ours: Any
+    is_capability: bool = False
+
+    def command(self) -> tuple[str, dict[str, object]]:
+        """Return the QMP command, and its arguments, that puts it back."""
+        if self.is_capability:
+            entry = {"capability": self.name, "state": self.before}
+            return "migrate-set-capabilities", {"capabilities": [entry]}
+        return "migrate-set-parameters", {self.name: self.before}
+
+    def as_text(self) -> str:
+        """Return that command as it is written."""
+        execute, arguments = self.command()
+        return msgspec.json.encode({"execute": execute, "arguments": arguments}).decode()
+
+
+def put_back(monitor: Monitor, changes: list[Change]) -> list[Change]:
+    """Put back what still holds our value. Return what the VM refused. Raises MonitorError if nobody answers."""
+    now = _values(monitor)
+    left = []
+    for change in changes:
+        if now.get((change.is_capability, change.name)) == change.ours:
+            try:
+                monitor.execute(*change.command())
+            except CommandError:
+                left.append(change)
+    return left
+
+
+def _values(monitor: Monitor) -> dict[tuple[bool, str], Any]:
+    parameters = monitor.execute("query-migrate-parameters")
+    capabilities = monitor.execute("query-migrate-capabilities")
+    return {(False, name): value for name, value in parameters.items()} | {
+        (True, entry["capability"]): entry["state"] for entry in capabilities
+    }
+
+
+Leave = Callable[[list[Change], bool], None]
+"""Takes what is left as we set it, and whether the VM answers but refuses, as QEMU does while it migrates."""
 
 
 class Settings:
     """Changes what it is told to and nothing else. A context manager that puts back what it has changed."""
 
-    def __init__(self, monitor: Monitor, behind: Behind) -> None:
+    def __init__(self, monitor: Monitor, behind: Behind, leave: Leave | None = None) -> None:
+        """`leave` gets what could not be put back in the end."""
         self._monitor = monitor
         self._behind = behind
-        self._parameters: dict[str, object] = {}
-        self._capabilities: dict[str, bool] = {}
+        self._leave = leave or (lambda changes, refused: None)
+        self._changes: dict[tuple[bool, str], Change] = {}
         self._promised: Guard | None = None
 
     def set_parameters(self, values: Mapping[str, object], guard: Guard | None = None) -> None:
@@ -27,36 +87,63 @@ class Settings:
         Raises CommandError if the VM refuses one; then none is set.
         """
         if values:
-            before = {name: self._behind.parameters[name] for name in values if name in self._behind.parameters}
+            changes = [
+                Change(name, self._behind.parameters[name], value)
+                for name, value in values.items()
+                if name in self._behind.parameters
+            ]
             if guard:
                 self._promised = guard
+                before = {change.name: change.before for change in changes}
                 guard.will_send(self._monitor.where, "migrate-set-parameters", before)
             self._monitor.execute("migrate-set-parameters", dict(values))
-            self._parameters = before | self._parameters
+            self._note(changes)
 
     def set_capability(self, name: str, state: bool) -> None:
         """Set a capability unless it is so already. Raises CommandError, for instance while a migration runs."""
         if self._behind.capabilities.get(name, False) != state:
-            self._send_capabilities({name: state})
-            self._capabilities[name] = not state
+            change = Change(name, not state, state, is_capability=True)
+            self._monitor.execute(*replace(change, before=state).command())
+            self._note([change])
+
+    @property
+    def capabilities(self) -> dict[str, bool]:
+        """The VM's capabilities, with what we have changed."""
+        changed = {change.name: change.ours for change in self._changes.values() if change.is_capability}
+        return self._behind.capabilities | changed
 
     def put_back(self) -> None:
-        """Set everything to what it was. A VM that is gone, or refuses, is left as it is."""
-        parameters, self._parameters = self._parameters, {}
-        capabilities, self._capabilities = self._capabilities, {}
-        with suppress(MonitorError, HostError):
-            with suppress(CommandError):
-                if parameters:
-                    self._monitor.execute("migrate-set-parameters", parameters)
-            with suppress(CommandError):
-                if capabilities:
-                    self._send_capabilities(capabilities)
+        """Put everything back that still holds our value, with some patience; what is left in the end is told."""
+        left, self._changes = list(self._changes.values()), {}
+        try:
+            restored = self._restored_by_manager()
+            left = [change for change in left if change.name not in restored]
+            for _ in range(_TRIES):
+                left = put_back(self._monitor, left)
+                if not left:
+                    break
+                time.sleep(_TRY_INTERVAL_S)
             if self._promised:
                 self._promised.sent()
+        except (MonitorError, HostError):
+            self._leave(left, False)
+        else:
+            if left:
+                self._leave(left, True)
 
-    def _send_capabilities(self, states: Mapping[str, bool]) -> None:
-        entries = [{"capability": name, "state": state} for name, state in states.items()]
-        self._monitor.execute("migrate-set-capabilities", {"capabilities": entries})
+    def _restored_by_manager(self) -> frozenset[str]:
+        """Return the parameters that the VM's manager puts back by itself, as it was its migration that has ended.
+
+        What we found during the migration are not the values of before.
+        """
+        manager = self._monitor.manager
+        over = manager and manager.migrates and manager.job() != MIGRATION
+        return manager.restores if manager and over else frozenset()
+
+    def _note(self, changes: list[Change]) -> None:
+        for change in changes:
+            key = (change.is_capability, change.name)
+            self._changes[key] = replace(self._changes.get(key, change), ours=change.ours)
 
     def __enter__(self) -> Self:
         return self
@@ -64,5 +151,7 @@ class Settings:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, MonitorError) or isinstance(error, CommandError):  # nobody answers
+        if not isinstance(error, MonitorError) or isinstance(error, CommandError):
             self.put_back()
+        elif self._changes:  # nobody answers
+            self._leave(list(self._changes.values()), False)

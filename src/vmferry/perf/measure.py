@@ -130,7 +130,7 @@ class _Measurement:
         scenario = self._scenario
         with Lab() as lab:
             source, destination, uri = lab.start_pair(
-                ["--memory", str(scenario.memory_bytes), "--cpus", str(scenario.vcpu_count)],
+                ["--memory", f"{scenario.memory_bytes}B", "--cpus", str(scenario.vcpu_count)],
                 ["--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)],
             )
             source.wait_for_passes(2)

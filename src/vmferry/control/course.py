@@ -1,0 +1,152 @@
+"""The time from the beginning of one migration to its end: it is followed, bounded, and called off."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
+from vmferry.control.hand_over import HandOver
+from vmferry.control.limits import LimitKeeper, Limits
+from vmferry.control.monitor import Monitor
+from vmferry.control.phases import RECOVERY, Phases
+from vmferry.control.prospect import Prospect
+from vmferry.control.recorder import Recorder
+from vmferry.control.settings import Settings
+from vmferry.control.steered import Steered
+from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError
+
+DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
+
+
+@dataclass(frozen=True)
+class Onlookers:
+    """Who is told what."""
+
+    watch: Callable[[Progress], None]
+    tell: Callable[[str], None]
+    recorder: Recorder
+
+
+class Course:
+    """One migration that was begun by us, or taken over."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        uri: str | None,
+        limits: Limits,
+        settings: Settings,
+        steered: Steered | None,
+        prospect: Prospect | None,
+        hand_over: HandOver | None,
+        onlookers: Onlookers,
+    ) -> None:
+        """`uri` is None to take the migration that runs.
+
+        `prospect` is None where nobody slows the guest but we, and `hand_over` where it needs no bound of ours.
+        """
+        vcpu_count = len(monitor.execute("query-cpus-fast"))
+        elapsed_ms = 0 if uri else ask(monitor).elapsed_ms
+        self.keeper = LimitKeeper(
+            limits, monitor, self._cancel_at_limit, settings, vcpu_count, onlookers.tell, elapsed_ms
+        )
+        self.used_destination = False
+        """True once the destination has accepted the migration."""
+        self._monitor = monitor
+        self._uri = uri
+        self._steered = steered
+        self._hand_over = hand_over
+        self._onlookers = onlookers
+        self._prospect = prospect
+        self._cancellation = Cancellation()
+        self._why_cancelled: str | None = None
+        self._ours = False
+        """True if it is for us to cancel."""
+        self._phases = Phases(onlookers.tell)
+
+    def run(self) -> Result:
+        """Begin the migration, or take the one that runs, and follow it."""
+        try:
+            result = follow(
+                self._monitor,
+                self._observe,
+                self._interrupted,
+                self._steered.pause if self._steered else pause,
+                self._begin,
+                self._cancellation,
+            )
+        except BaseException as error:
+            nobody_to_ask = isinstance(error, MonitorError) and not isinstance(error, CommandError)
+            known = isinstance(error, (MigrationError, InterruptionError))
+            if self._ours and not nobody_to_ask and not known:
+                self._call_off()
+            raise
+        return self._with_reason(result)
+
+    def _with_reason(self, result: Result) -> Result:
+        """Add what QEMU does not know of why it ended so."""
+        last = result.last
+        if self._why_cancelled and not result.completed:
+            return replace(result, last=replace(last, error=self._why_cancelled))
+        if last.status == "failed" and self.used_destination and self._ours:
+            error = f"{last.error}; {DESTINATION_KNOWS}" if last.error else DESTINATION_KNOWS
+            return replace(result, last=replace(last, error=error))
+        return result
+
+    def _begin(self) -> None:
+        if self._uri is not None:
+            self._ours = True  # also if an interruption comes before the answer
+            try:
+                self._monitor.execute("migrate", {"uri": self._uri})
+            except CommandError:
+                self._ours = False
+                raise
+
+    def _observe(self, progress: Progress) -> Progress:
+        self.used_destination = self.used_destination or progress.status == "active"
+        if self._steered and progress.in_postcopy:
+            self._steered.stop()
+        if progress.status == "postcopy-paused":
+            raise MigrationError(RECOVERY)
+        self._phases.observe(progress)
+        seen = self._steered.complete(progress) if self._steered else progress
+        stopped = any(event.name == "STOP" for event in self._monitor.take_events())
+        self._onlookers.recorder.poll(seen, stopped=stopped)
+        self._onlookers.watch(seen)
+        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent)
+        if self._prospect:
+            self._prospect.observe(seen)
+        if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
+            self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
+            self._cancel()
+        return self._steered.observe(progress) if self._steered else seen
+
+    def _cancel(self) -> bool:
+        """Let the guest run before all else, and cancel unless it is in post-copy. Returns whether it was cancelled."""
+        if self._steered:
+            self._steered.stop()
+        cancelled = cancel(self._monitor)
+        if cancelled:
+            self._cancellation.begin()
+        return cancelled
+
+    def _cancel_at_limit(self) -> None:
+        if not self._cancel():
+            self._onlookers.tell(IN_POSTCOPY)
+
+    def _interrupted(self) -> bool:
+        """Cancel what is ours. Raises InterruptionError in post-copy."""
+        self._monitor.hurry()
+        if not self._ours:
+            raise KeyboardInterrupt
+        if not self._cancel():
+            assert self._cancellation.interrupted_by is not None
+            raise InterruptionError(IN_POSTCOPY, self._cancellation.interrupted_by)
+        return True
+
+    def _call_off(self) -> None:
+        """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
+        with suppress(VmferryError):
+            self._monitor.hurry()
+            if self._cancel():
+                follow(self._monitor, lambda progress: progress, lambda: True, cancellation=self._cancellation)

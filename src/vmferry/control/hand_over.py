@@ -1,0 +1,66 @@
+"""Bounds how long the other side may hold a guest that QEMU has stopped to hand it over.
+
+A peer that takes everything and says nothing would hold it for ever. It is cancelled, and the guest runs on, only where
+the destination cannot have taken it over; else there might be two of them.
+"""
+
+import time
+
+from vmferry.control.destination import WAITING, Destination
+from vmferry.control.drive import Progress
+from vmferry.control.monitor import Monitor
+from vmferry.control.return_path import returned_bytes
+from vmferry.errors import MigrationError
+from vmferry.units import format_duration
+
+_NS_PER_MS = 1_000_000
+_LEAST_NS = 10_000_000_000
+_DOWNTIME_LIMITS = 2
+"""What a guest may be stopped by default: so many downtime limits more than _LEAST_NS."""
+_MOST_ON_THE_WAY_BYTES = 32 << 20
+"""More than buffers between the two hold: a peer that has taken so much has read the stream."""
+_HANDING_OVER = frozenset({"active", "device"})
+
+
+class HandOver:
+    """Looks at one migration of a QEMU with every poll."""
+
+    def __init__(self, monitor: Monitor, uri: str, limit_ns: int | None, destination: Destination | None) -> None:
+        self._monitor = monitor
+        self._uri = uri
+        self._limit_ns = limit_ns
+        self._destination = destination
+        self._since_ns: int | None = None
+        self._allowed_ns = 0
+
+    def observe(self, progress: Progress) -> str | None:
+        """Return why to cancel, or None. Raises MigrationError if nobody knows where the guest is."""
+        now_ns = time.monotonic_ns()
+        if progress.status not in _HANDING_OVER or self._run_state() != "finish-migrate":
+            self._since_ns = None
+        elif self._since_ns is None:
+            self._since_ns, self._allowed_ns = now_ns, self._allowed()
+        elif now_ns - self._since_ns > self._allowed_ns:
+            return self._why_not_there(progress, format_duration(now_ns - self._since_ns))
+        return None
+
+    def _run_state(self) -> str:
+        return str(self._monitor.execute("query-status")["status"])
+
+    def _allowed(self) -> int:
+        downtime_limit_ms = int(self._monitor.execute("query-migrate-parameters")["downtime-limit"])
+        default_ns = _LEAST_NS + _DOWNTIME_LIMITS * downtime_limit_ms * _NS_PER_MS
+        return default_ns if self._limit_ns is None else self._limit_ns
+
+    def _why_not_there(self, progress: Progress, stopped: str) -> str:
+        """Return why the destination cannot have the guest."""
+        if progress.remaining_bytes:
+            return f"the guest stood still for {stopped}, and not all of its memory was taken"
+        if self._destination and self._destination.status() == WAITING:
+            return f"the guest stood still for {stopped}, and the destination still waits for it"
+        if progress.sent_bytes > _MOST_ON_THE_WAY_BYTES and returned_bytes(self._monitor.peer_pid, self._uri) == 0:
+            return f"the guest stood still for {stopped}, and the other side, which never said a word, is no VM"
+        raise MigrationError(
+            f"the guest was sent whole {stopped} ago, and the destination does not say whether it runs there, so it "
+            "stays stopped here. Look there; if it does not run, end the destination, and migrate_cancel lets it run on"
+        )

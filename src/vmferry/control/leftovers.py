@@ -1,0 +1,27 @@
+"""What could not be put back on a VM: it is named, with the command that does it, and tried again if that can help."""
+
+from collections.abc import Callable
+
+from vmferry.control.put_back_later import PATIENCE_S, put_back_later
+from vmferry.control.settings import Change
+
+
+class Leftovers:
+    """Takes what `Settings` leaves of one VM."""
+
+    def __init__(self, address: str, warn: Callable[[str], None]) -> None:
+        self.commands: list[str] = []
+        """QMP commands that are left to do."""
+        self._address = address
+        self._warn = warn
+
+    def leave(self, changes: list[Change], refused: bool) -> None:
+        """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying."""
+        if refused:
+            pid = put_back_later(self._address, changes)
+            when = f"the VM refuses that now; process {pid} does it once it lets, within {PATIENCE_S // 60} min"
+        else:
+            when = "the VM does not answer"
+        for change in changes:
+            self.commands.append(change.as_text())
+            self._warn(f"{change.name} is not put back: {when}; by hand: {change.as_text()}")
