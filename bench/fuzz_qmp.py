@@ -1,38 +1,54 @@
 """Talks nonsense to a monitor, for long: does it answer everything, and stay as small as it was?
 
-    python -m bench.fuzz_qmp [--messages 100000] [--seed 1]
+    python -m bench.fuzz_qmp [--messages 100000] [--seed 1] [--kvm]
 
-A server with a VM in memory runs in a process of its own. Messages are made from the schema that the
-server itself describes; most are then damaged. Every line that comes back must be QMP, and the
-memory of the server must not grow once it is warm. Exit code 1 if one of this is not so.
+A server with a VM in memory, or a real VM with --kvm, runs in a process of its own, in a directory of its own.
+Messages are of every command in the schema that the server itself describes; most are then damaged. Every line that
+comes back must be QMP and tell of no defect, all else must be served at the end, and the memory of the server must not
+grow once it is warm. Exit code 1 if one of this is not so.
 """
 
 import argparse
 import asyncio
 import json
-import multiprocessing
+import os
 import random
 import socket
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 from tests.support.memory_vm import MemoryVm
 
 from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import MonitorError
 from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS
 from vmferry.monitor.server import MonitorServer
 
 MAX_GROWTH_KIB = 4096
 _BATCH_MESSAGES = 50
-_HARMFUL = ("pmemsave",)  # it would write files wherever chance leads it
+_ENDING = ("quit", "q")
+"""A real VM obeys."""
 _HMP_WORDS = [command.name for command in (*HMP_COMMANDS, *INFO_COMMANDS)] + ["on", "off", "1M", "-d", '"', "tcp:h:1"]
-_WORDS = ["", "tcp:127.0.0.1:1", "unix:/x", "é\u0000\U0001f600", "x" * 5000, "auto-converge", "events"]
-_NUMBERS = [0, 1, -1, 99, 100, 2**63, 2**64, 10**400, 0.5, 1e300]
+_WORDS = ["", "tcp:127.0.0.1:1", "unix:x", "é\u0000\U0001f600", "a\0b", "memory", "fifo", ".", "no/where", "x" * 5000]
+_WORDS += [
+    "tcp:a\0b:1",
+    "unix:a\0b",
+    "tcp:" + "x" * 300 + ":1",
+    "unix:" + "x" * 300,
+    "auto-converge",
+    "events",
+    "\ud800",
+]
+_NUMBERS = [0, 1, -1, 99, 100, 4096, 2**63, 2**64, 10**400, 0.5, 1e300]
 _DIRT = [b"{", b"}", b"[", b"]", b'"', b"'", b"\\", b",", b":", b"\xff", b"\x00", b"\n", b"[" * 20, b"1e999", b"NaN"]
+_DIRT += [b"\\ud800", b"\\u0000", b"9" * 5000, b'{"a":' * 70, b"null"]
+_START_TIMEOUT_S = 30
+_DEFECT = b"has a defect"
 
 Schema = dict[str, dict[str, Any]]
 
@@ -40,10 +56,13 @@ Schema = dict[str, dict[str, Any]]
 class Talk:
     """Makes messages by chance, always the same ones for a seed."""
 
-    def __init__(self, schema: Schema, seed: int) -> None:
+    def __init__(self, schema: Schema, seed: int, without: Collection[str]) -> None:
         self._schema = schema
         self._random = random.Random(seed)
-        self._commands = [name for name, entry in schema.items() if entry["meta-type"] == "command"]
+        self._commands = [
+            name for name, entry in schema.items() if entry["meta-type"] == "command" and name not in without
+        ]
+        self._lines = [word for word in _HMP_WORDS if word not in without]
 
     def message(self) -> bytes:
         """Return a message that is right, slightly damaged, or hopeless."""
@@ -55,10 +74,8 @@ class Talk:
     def _request(self) -> dict[str, Any]:
         name = self._random.choice(self._commands)
         arguments = self._value(self._schema[name]["arg-type"])
-        if name in _HARMFUL:
-            arguments = {}
         if name == "human-monitor-command":
-            arguments["command-line"] = " ".join(self._random.choices(_HMP_WORDS, k=self._random.randrange(5)))
+            arguments["command-line"] = " ".join(self._random.choices(self._lines, k=self._random.randrange(5)))
         return {"execute": name, "arguments": arguments, "id": self._random.choice((1, "x", None, [{}], 2**70))}
 
     def _value(self, type_name: str) -> Any:
@@ -71,10 +88,17 @@ class Talk:
             case "alternate":
                 return self._value(self._random.choice(entry["members"])["type"])
             case "object":
-                chosen = [member for member in entry["members"] if self._random.random() < 0.4]
+                chosen = [
+                    member for member in entry["members"] if "default" not in member or self._random.random() < 0.4
+                ]
+                chosen = self._random.choice((chosen, chosen, chosen, chosen[1:]))
                 return {member["name"]: self._value(member["type"]) for member in chosen}
             case _:
                 return self._scalar(entry["json-type"])
+
+    def _share(self, member: dict[str, Any]) -> float:
+        """Return how often a member is there: most of the time, unless it may be left out."""
+        return 0.4 if "default" in member else 0.9
 
     def _scalar(self, json_type: str) -> object:
         if self._random.random() < 0.1:
@@ -140,14 +164,28 @@ class Connection:
         answer = json.loads(line)
         if not isinstance(answer, dict) or not answer.keys() & {"QMP", "return", "error", "event"}:
             raise ValueError(f"not QMP: {line[:200]!r}")
+        if _DEFECT in line:
+            raise ValueError(f"a defect: {line[:200]!r}")
         return answer
 
 
-def fuzz(path: Path, messages: int, seed: int, rss_kib: Callable[[], int]) -> int:
+def connect(path: Path) -> QmpClient:
+    """Return a client of a monitor that is about to be served."""
+    end_s = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        try:
+            return QmpClient.connect(str(path))
+        except MonitorError:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.01)
+
+
+def fuzz(path: Path, messages: int, seed: int, without: Collection[str], rss_kib: Callable[[], int]) -> int:
     """Send that many messages and return by how many KiB the server has grown since a tenth of them."""
-    with QmpClient.connect(str(path)) as client:
+    with connect(path) as client:
         schema = {entry["name"]: entry for entry in client.execute("query-qmp-schema")}
-    talk, connection = Talk(schema, seed), Connection(path)
+    talk, connection = Talk(schema, seed, without), Connection(path)
     start_s, sent, warm_kib = time.monotonic(), 0, 0
     while sent < messages:
         connection.exchange(b"".join(talk.message() for _ in range(_BATCH_MESSAGES)))
@@ -164,7 +202,7 @@ def fuzz(path: Path, messages: int, seed: int, rss_kib: Callable[[], int]) -> in
     return growth_kib
 
 
-def serve(path: Path) -> None:
+def serve(path: str) -> None:
     """Serve a VM in memory, for ever."""
 
     async def run() -> None:
@@ -184,19 +222,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kvm", action="store_true")
     options = parser.parse_args()
+    in_memory = [sys.executable, "-c", "import sys; from bench.fuzz_qmp import serve; serve(sys.argv[1])"]
+    real = [sys.executable, "-m", "vmferry", "vm", "--memory", "16M", "--qmp"]
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "qmp"
-        server = multiprocessing.get_context("spawn").Process(target=serve, args=(path,), daemon=True)
-        server.start()
-        try:
-            while not path.exists():
-                time.sleep(0.01)
-            growth_kib = fuzz(path, options.messages, options.seed, lambda: read_rss_kib(server.pid or 0))
-            return 0 if server.is_alive() and growth_kib <= MAX_GROWTH_KIB else 1
-        finally:
-            server.terminate()
-            server.join()
+        command = [*real, f"unix:{path}"] if options.kvm else [*in_memory, str(path)]
+        os.mkfifo(Path(directory) / "fifo")
+        with subprocess.Popen(command, cwd=directory, env=os.environ | {"PYTHONPATH": os.getcwd()}) as server:
+            try:
+                without = _ENDING if options.kvm else ()
+                growth_kib = fuzz(path, options.messages, options.seed, without, lambda: read_rss_kib(server.pid))
+                return 0 if server.poll() is None and growth_kib <= MAX_GROWTH_KIB else 1
+            finally:
+                server.terminate()
 
 
 if __name__ == "__main__":
