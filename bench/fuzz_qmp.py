@@ -3,9 +3,10 @@
     python -m bench.fuzz_qmp [--messages 100000] [--seed 1] [--kvm]
 
 A server with a VM in memory, or a real VM with --kvm, runs in a process of its own, in a directory of its own.
-Messages are of every command in the schema that the server itself describes; most are then damaged. Every line that
-comes back must be QMP and tell of no defect, all else must be served at the end, and the memory of the server must not
-grow once it is warm. Exit code 1 if one of this is not so.
+First, every argument of every command in the schema that the server itself describes is given every hostile value,
+while the others are right; then messages are made by chance, most of them damaged. Every line that comes back must be
+QMP and tell of no defect, and the memory of the server must not grow once it is warm. Exit code 1 if one of this is
+not so.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ _WORDS += [
     "\ud800",
 ]
 _NUMBERS = [0, 1, -1, 99, 100, 4096, 2**63, 2**64, 10**400, 0.5, 1e300]
+_HOSTILE = [*_WORDS, *_NUMBERS, None, True, [], {}, [[[0]] * 3], {"a": {"b": [None]}}, [1] * 1000]
+_PLAUSIBLE = {"string": "memory", "int": 1, "number": 1, "boolean": True, "null": None, "value": 1}
 _DIRT = [b"{", b"}", b"[", b"]", b'"', b"'", b"\\", b",", b":", b"\xff", b"\x00", b"\n", b"[" * 20, b"1e999", b"NaN"]
 _DIRT += [b"\\ud800", b"\\u0000", b"9" * 5000, b'{"a":' * 70, b"null"]
 _START_TIMEOUT_S = 30
@@ -63,6 +66,32 @@ class Talk:
             name for name, entry in schema.items() if entry["meta-type"] == "command" and name not in without
         ]
         self._lines = [word for word in _HMP_WORDS if word not in without]
+
+    def hostile(self) -> Iterator[bytes]:
+        """Yield a message for each command, argument and hostile value."""
+        for name in self._commands:
+            argument_type = self._schema[name]["arg-type"]
+            plausible = self._plausible(argument_type)
+            for value in _HOSTILE:
+                yield _encode(name, value)
+                for member in self._schema[argument_type]["members"]:
+                    yield _encode(name, plausible | {member["name"]: value})
+
+    def _plausible(self, type_name: str) -> Any:
+        """Return a value of a type; an object without what may be left out."""
+        entry = self._schema[type_name]
+        match entry["meta-type"]:
+            case "enum":
+                return entry["values"][0]
+            case "array":
+                return [self._plausible(entry["element-type"])]
+            case "alternate":
+                return self._plausible(entry["members"][0]["type"])
+            case "object":
+                needed = [member for member in entry["members"] if "default" not in member]
+                return {member["name"]: self._plausible(member["type"]) for member in needed}
+            case _:
+                return _PLAUSIBLE[entry["json-type"]]
 
     def message(self) -> bytes:
         """Return a message that is right, slightly damaged, or hopeless."""
@@ -120,6 +149,10 @@ class Talk:
             (b"", self._random.choice(_DIRT), bytes([self._random.randrange(256)]), text[:start])
         )
         return text[:start] + dirt + text[end:]
+
+
+def _encode(name: str, arguments: object) -> bytes:
+    return json.dumps({"execute": name, "arguments": arguments}).encode()
 
 
 class Connection:
@@ -186,6 +219,9 @@ def fuzz(path: Path, messages: int, seed: int, without: Collection[str], rss_kib
     with connect(path) as client:
         schema = {entry["name"]: entry for entry in client.execute("query-qmp-schema")}
     talk, connection = Talk(schema, seed, without), Connection(path)
+    hostile = list(talk.hostile())
+    for start in range(0, len(hostile), _BATCH_MESSAGES):
+        connection.exchange(b"".join(hostile[start : start + _BATCH_MESSAGES]))
     start_s, sent, warm_kib = time.monotonic(), 0, 0
     while sent < messages:
         connection.exchange(b"".join(talk.message() for _ in range(_BATCH_MESSAGES)))
@@ -196,8 +232,8 @@ def fuzz(path: Path, messages: int, seed: int, without: Collection[str], rss_kib
     rate = sent / (time.monotonic() - start_s)
     growth_kib = rss_kib() - warm_kib
     print(
-        f"{sent} messages ({rate:.0f}/s, seed {seed}), {connection.answers} answers, "
-        f"{connection.connections} connections, {warm_kib} KiB when warm, {growth_kib:+} KiB at the end"
+        f"{len(hostile)} hostile messages and {sent} by chance ({rate:.0f}/s, seed {seed}), "
+        f"{connection.answers} answers, {connection.connections} connections, {warm_kib} KiB when warm, {growth_kib:+} KiB at the end"
     )
     return growth_kib
 

@@ -47,7 +47,10 @@ $ socat - UNIX-CONNECT:/tmp/a.qmp
 line if it is given one, and lines from a pipe, and works on the QMP sockets of QEMU as well.
 
 Unix sockets are made with mode 0600. TCP needs a host to listen at. Nothing is encrypted or authenticated, and whoever
-reaches the monitor controls the VM and writes files with the rights of its process (`pmemsave`).
+reaches the monitor controls the VM and writes files with the rights of its process (`pmemsave`): new ones or regular
+files, never through a symbolic link, with mode 0600, and whole or not at all.
+
+A command that has to wait, for a disk or a name server, holds up the client that gave it and nobody else.
 
 ## Where it differs from QEMU
 
@@ -55,8 +58,11 @@ reaches the monitor controls the VM and writes files with the rights of its proc
   gets an error and is disconnected (QEMU takes 64 MiB and 1024 levels, and goes on reading).
 - {MAX_CLIENTS} clients at a time; more are turned away. A client that does not read its answers is not read from,
   and one that leaves {format_size(MAX_UNSENT_BYTES)} of events unread is disconnected.
-- If an object has a member twice, the last one counts (in QEMU it is an error). What follows `JSON parse error`
-  is worded otherwise.
+- Who begins with what is no JSON, such as a browser that was made to post something to a TCP monitor, is hung up on
+  at once (QEMU goes on reading, and carries out the commands that follow). After the negotiation a client may blunder.
+- What a stray byte is shown with after `JSON parse error, stray` is our own, and so is what is said of errors in
+  messages of more than 64 KiB; other errors of JSON are worded as QEMU's.
+- `pmemsave` refuses what is no regular file (QEMU waits until a FIFO has a reader).
 - A negative number for an unsigned 64-bit one is refused (QEMU wraps it round).
 - No out-of-band commands, no file descriptors over the socket.
 - Parameters and capabilities of QEMU's that have no effect here are reported at their defaults. They can be set to
