@@ -233,7 +233,8 @@ def fuzz(path: Path, messages: int, seed: int, without: Collection[str], rss_kib
     growth_kib = rss_kib() - warm_kib
     print(
         f"{len(hostile)} hostile messages and {sent} by chance ({rate:.0f}/s, seed {seed}), "
-        f"{connection.answers} answers, {connection.connections} connections, {warm_kib} KiB when warm, {growth_kib:+} KiB at the end"
+        f"{connection.answers} answers, {connection.connections} connections, "
+        f"{warm_kib} KiB when warm, {growth_kib:+} KiB at the end"
     )
     return growth_kib
 
