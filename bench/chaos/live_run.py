@@ -29,7 +29,13 @@ _RAN = {"running", "internal-error", "shutdown"}
 """Where a guest was let run; it may have crashed then."""
 _SET_BY_THE_DRIVER = {"parameters", "capabilities"}
 """A driver that is killed cannot put these back."""
-_ENDED = {"completed": Ended.COMPLETED, "cancelled": Ended.CANCELLED, "none": Ended.CANCELLED, "failed": Ended.FAILED}
+_ENDED = {
+    "completed": Ended.COMPLETED,
+    "cancelled": Ended.CANCELLED,
+    "none": Ended.CANCELLED,
+    "failed": Ended.FAILED,
+    "in-doubt": Ended.IN_DOUBT,
+}
 
 
 class LiveRun:
@@ -152,15 +158,14 @@ class LiveRun:
         return self._destination.migration().get("status") != "active"
 
     def _ended(self) -> Ended:
-        migration = self._source.migration()
-        if "in doubt" in migration.get("error-desc", ""):
-            return Ended.IN_DOUBT
-        return _ENDED.get(migration.get("status", ""), Ended.UNKNOWN)
+        return _ENDED.get(self._source.migration().get("status", ""), Ended.UNKNOWN)
 
     def _damage(self, seen: Observation, written_pages: int, pages_per_s: float) -> str:
         """Look at the guest where it is; one that is in doubt and not there goes on here, as a person would decide."""
         if seen.destination.runs:
             return self._destination.damage(written_pages, pages_per_s)
+        if seen.ended is Ended.IN_DOUBT:
+            self._source.process.monitor.execute("cont", {"force": True})
         if seen.source.runs or seen.ended is Ended.IN_DOUBT:
             return self._source.damage(written_pages, pages_per_s)
         return ""

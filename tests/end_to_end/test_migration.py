@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from bench.chaos.faults import Cut, Direction, Place
+from bench.chaos.proxy import Proxy
 
 from tests.support.wait import wait_until
 from vmferry.control.drive import Progress, Result, drive, set_up
@@ -18,6 +20,7 @@ from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.transport.sockets import connect
 from vmferry.transport.uri import parse_uri
 from vmferry.wire.encoder import Encoder
+from vmferry.wire.format import FrameType
 from vmferry.wire.messages import Hello, Pages
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
@@ -190,7 +193,7 @@ def test_a_waiting_migration_can_be_cancelled(lab: Lab) -> None:
     begin_and_wait_before_switchover(source, uri, EASY)
     source.monitor.execute("migrate_cancel")
     source.monitor.wait_event("RESUME", 10)
-    assert [source.monitor.wait_event("MIGRATION", 10).data["status"] for _ in range(2)] == ["cancelling", "cancelled"]
+    wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "cancelled")
     assert_runs_on_unthrottled(source, speed)
 
 
@@ -377,3 +380,49 @@ def test_a_vm_that_cannot_start_says_why(lab: Lab) -> None:
             lab.start([*VM_COMMAND, *options], "broken")
         assert complaint in str(caught.value)
         assert "Traceback" not in str(caught.value)
+
+
+def doubted(lab: Lab) -> tuple[VmProcess, VmProcess]:
+    """Source and destination of a guest that has been taken over, which the source never learns."""
+    source, destination, uri = start_pair(lab)
+    lost = Cut(Place(Direction.BACK, 0, FrameType.TAKEN_OVER.name), half=False)
+    with Proxy(parse_uri("tcp:127.0.0.1:0"), parse_uri(uri), lost, lambda fault: None) as proxy:
+        assert migrate(source, str(proxy.address)).last.status == "in-doubt"
+    return source, destination
+
+
+def test_a_guest_in_doubt_runs_once_whoever_says_cont(lab: Lab) -> None:
+    source, destination = doubted(lab)
+    wait_until(lambda: destination.monitor.execute("query-status") == {"running": True, "status": "running"})
+    assert source.monitor.execute("query-status") == {"running": False, "status": "in-doubt"}
+    migration = source.monitor.execute("query-migrate")
+    assert migration["status"] == "in-doubt"
+    assert "look there with query-status" in migration["error-desc"]
+    for command, arguments in (("cont", {}), ("cont", {"force": False}), ("migrate", {"uri": "tcp:127.0.0.1:1"})):
+        with pytest.raises(CommandError, match="the hand-over is in doubt: the guest may run at the destination"):
+            source.monitor.execute(command, arguments)
+    said = source.monitor.execute("human-monitor-command", {"command-line": "cont"})
+    assert said.startswith("Error: the hand-over is in doubt")
+    source.monitor.execute("migrate_cancel")
+    source.monitor.execute("stop")
+    assert source.monitor.execute("query-status") == {"running": False, "status": "in-doubt"}
+
+
+@pytest.mark.parametrize("human", [False, True])
+def test_a_guest_in_doubt_is_taken_back_by_force(lab: Lab, human: bool) -> None:
+    source, destination = doubted(lab)
+    destination.process.kill()
+    if human:
+        assert source.monitor.execute("human-monitor-command", {"command-line": "cont -f"}) == ""
+    else:
+        source.monitor.execute("cont", {"force": True})
+    assert source.monitor.execute("query-status") == {"running": True, "status": "running"}
+    migration = source.monitor.execute("query-migrate")
+    assert migration["status"] == "failed"
+    assert migration["error-desc"].endswith("taken back by force")
+    source.monitor.execute("stop")
+    source.monitor.execute("cont")
+    there = lab.start([*VM_COMMAND, *VM, "--incoming", "tcp:127.0.0.1:0"], "there")
+    [address] = there.monitor.execute("query-migrate")["socket-address"]
+    assert migrate(source, f"tcp:{address['host']}:{address['port']}").completed
+    there.check_memory()

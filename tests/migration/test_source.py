@@ -557,17 +557,31 @@ def test_cutting_the_link_at_any_message_never_leaves_two_guests_or_none(deliver
         go_on_after(pair, looks=1200)
         pair.channel.cut_at, pair.channel.delivered = cut_at, delivered
         pair.source.run()
-        assert pair.source.status is S.FAILED
         assert_released(pair)
         assert not (pair.here.running and pair.there.running)
         if any(isinstance(message, Commit) for message in pair.channel.messages):
             commits += 1
+            assert pair.source.status is S.IN_DOUBT
             assert pair.source.owner is Owner.IN_DOUBT
             assert not pair.here.running
             assert "hand-over in doubt" in (pair.source.error or "")
         else:
             assert_still_here(pair, S.FAILED)
     assert commits == 2  # Commit itself, and the answer to it
+
+
+def test_a_guest_in_doubt_can_be_taken_back_once() -> None:
+    pair = Pair()
+    pair.channel.silent_from = Commit
+    with pytest.raises(UsageError, match="no hand-over is in doubt"):
+        pair.source.take_back()
+    pair.source.run()
+    assert pair.source.status is S.IN_DOUBT
+    pair.source.take_back()
+    assert (pair.source.status, pair.source.owner) == (S.FAILED, Owner.SOURCE)
+    assert (pair.source.error or "").endswith("; taken back by force")
+    with pytest.raises(UsageError, match="no hand-over is in doubt"):
+        pair.source.take_back()
 
 
 def test_a_defect_of_ours_leaves_the_guest_running_too() -> None:

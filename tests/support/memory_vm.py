@@ -41,7 +41,7 @@ class MemoryVm:
             self._running = False
             self.emit("STOP")
 
-    def cont(self) -> None:
+    def cont(self, *, force: bool = False) -> None:
         if not self._running:
             self._running = True
             self.emit("RESUME")

@@ -110,15 +110,16 @@ class Migration:
 
 def assert_one_owner(migration: Migration) -> None:
     here, there = migration.here, migration.there
-    assert migration.source.status is MigrationStatus.FAILED
     assert not (here.running and there.running)
     assert here.throttle_percent == 0
     assert not here.logging
     if migration.source.owner is Owner.SOURCE:
+        assert migration.source.status is MigrationStatus.FAILED
         assert here.running
         assert not migration.destination.in_charge
     else:
         assert migration.source.owner is Owner.IN_DOUBT
+        assert migration.source.status is MigrationStatus.IN_DOUBT
         assert not here.running
 
 

@@ -18,7 +18,7 @@ IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the gu
 CANCEL_TIMEOUT_S = 10.0
 """A migration that has not ended so long after it was cancelled is not waited for."""
 _FIGURES_POLLS = 10
-_END_STATES = frozenset({"completed", "failed", "cancelled"})
+_END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
 
 
 @dataclass(frozen=True)

@@ -83,18 +83,26 @@ class MigrationSource:
             raise UsageError(f"Migration not in expected state: {self.status}")
         self._continue_requested = state is MigrationStatus.PRE_SWITCHOVER
 
+    def take_back(self) -> None:
+        """A person has seen that the guest is not at the destination: it is ours. Raises UsageError if no doubt was."""
+        if self.status is not MigrationStatus.IN_DOUBT or not self._switchover:
+            raise UsageError("no hand-over is in doubt")
+        self._switchover.owner = Owner.SOURCE
+        self.error = f"{self.error}; taken back by force"
+        self._set_status(MigrationStatus.FAILED)
+
     def run(self) -> MigrationStatus:
-        """Migrate. Return completed, failed or cancelled; nothing is raised but our own defects."""
+        """Migrate. Return completed, failed, in-doubt or cancelled; nothing is raised but our own defects."""
         try:
             self._migrate()
         except CancelledError:
             self._set_status(MigrationStatus.CANCELLING)
             self._finish(MigrationStatus.CANCELLED)
         except VmferryError as error:
-            self._finish(MigrationStatus.FAILED, error)
+            self._fail(error)
         except BaseException as error:
             # Even a defect of ours must not leave the guest slowed down or stopped.
-            self._finish(MigrationStatus.FAILED, error)
+            self._fail(error)
             raise
         else:
             self._finish(MigrationStatus.COMPLETED)
@@ -159,6 +167,10 @@ class MigrationSource:
             if isinstance(last_words, Failed):
                 return f"the destination failed: {last_words.reason}"
         return str(error)
+
+    def _fail(self, error: BaseException) -> None:
+        in_doubt = self.owner is Owner.IN_DOUBT
+        self._finish(MigrationStatus.IN_DOUBT if in_doubt else MigrationStatus.FAILED, error)
 
     def _finish(self, status: MigrationStatus, error: BaseException | None = None) -> None:
         try:

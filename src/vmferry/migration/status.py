@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class MigrationStatus(StrEnum):
-    """QEMU's words; the states of post-copy and COLO have no meaning here."""
+    """QEMU's words, which has no `in-doubt`; the states of post-copy and COLO have no meaning here."""
 
     NONE = "none"
     SETUP = "setup"
@@ -15,6 +15,8 @@ class MigrationStatus(StrEnum):
     FAILED = "failed"
     PRE_SWITCHOVER = "pre-switchover"
     DEVICE = "device"
+    IN_DOUBT = "in-doubt"
+    """The guest was given away and nobody has confirmed it: it may run at the destination, and stays paused here."""
 
     @property
     def is_running(self) -> bool:
@@ -36,10 +38,11 @@ SOURCE_TRANSITIONS: dict[MigrationStatus, frozenset[MigrationStatus]] = {
     _S.SETUP: frozenset({_S.ACTIVE, _S.FAILED, _S.CANCELLING}),
     _S.ACTIVE: frozenset({_S.PRE_SWITCHOVER, _S.DEVICE, _S.FAILED, _S.CANCELLING}),
     _S.PRE_SWITCHOVER: frozenset({_S.DEVICE, _S.FAILED, _S.CANCELLING}),
-    _S.DEVICE: frozenset({_S.COMPLETED, _S.FAILED, _S.CANCELLING}),
+    _S.DEVICE: frozenset({_S.COMPLETED, _S.FAILED, _S.IN_DOUBT, _S.CANCELLING}),
     _S.CANCELLING: frozenset({_S.CANCELLED}),
     _S.COMPLETED: frozenset({_S.SETUP}),
     _S.FAILED: frozenset({_S.SETUP}),
+    _S.IN_DOUBT: frozenset({_S.FAILED}),
     _S.CANCELLED: frozenset({_S.SETUP}),
 }
 """Where a source may go from each state. A new migration begins at `setup`."""

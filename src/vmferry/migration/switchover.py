@@ -134,8 +134,8 @@ class Switchover:
             expect(TakenOver, self._channel.receive(give_up))
         except MigrationError as error:
             raise MigrationError(
-                f"hand-over in doubt ({error}): the guest stays paused here; look at the destination, "
-                "and resume here only if it does not run there"
+                f"hand-over in doubt ({error}): the guest may run at the destination and stays paused here; look there "
+                "with query-status, and only if it is neither running nor paused there, take it back: cont force=true"
             ) from error
         self.owner = Owner.DESTINATION
 

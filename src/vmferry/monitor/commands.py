@@ -87,7 +87,7 @@ COMMANDS: dict[str, Command] = {
     "query-status": Command(vm.query_status, returns=vm.StatusInfo),
     "query-cpus-fast": Command(vm.query_cpus_fast, returns=list[vm.CpuInfoFast]),
     "stop": Command(vm.stop),
-    "cont": Command(vm.cont),
+    "cont": Command(vm.cont, vm.Cont),
     "system_powerdown": Command(vm.system_powerdown),
     "quit": Command(vm.quit_vm),
     "human-monitor-command": Command(vm.human_monitor_command, vm.HumanMonitorCommand, str),

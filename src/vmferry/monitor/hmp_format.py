@@ -120,7 +120,8 @@ def format_trace_events(names: Iterable[str], enabled: Container[str]) -> str:
 
 
 def _status(info: MigrationInfo) -> str:
-    reason = f" ({info.error_desc})" if info.status is MigrationStatus.FAILED and info.error_desc else ""
+    unhappy = info.status in (MigrationStatus.FAILED, MigrationStatus.IN_DOUBT)
+    reason = f" ({info.error_desc})" if unhappy and info.error_desc else ""
     return f"Status: \t\t{info.status}{reason}\n"
 
 

@@ -75,6 +75,12 @@ class CpuInfoFast(QapiStruct, frozen=True):
     target: SysEmuTarget
 
 
+class Cont(QapiStruct, frozen=True):
+    """`force`, not in QEMU: also if the hand-over is in doubt, once somebody has seen that the destination lacks it."""
+
+    force: bool | UnsetType = UNSET
+
+
 class HumanMonitorCommand(QapiStruct, frozen=True):
     """A line for the human monitor; `cpu-index` must be that of a vCPU, and changes nothing here."""
 
@@ -130,9 +136,9 @@ def stop(vm: MonitoredVm) -> None:
     vm.stop()
 
 
-def cont(vm: MonitoredVm) -> None:
+def cont(vm: MonitoredVm, arguments: Cont) -> None:
     """Let the guest run."""
-    vm.cont()
+    vm.cont(force=arguments.force is True)
 
 
 def system_powerdown(vm: MonitoredVm) -> None:

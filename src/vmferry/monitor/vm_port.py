@@ -14,12 +14,13 @@ from vmferry.migration.trace import Tracer
 
 
 class RunState(StrEnum):
-    """QEMU's words (`qapi/run-state.json`) for the states that a VM of ours can be in."""
+    """QEMU's words (`qapi/run-state.json`) for the states that a VM of ours can be in, and one of ours: `in-doubt`."""
 
     RUNNING = "running"
     PAUSED = "paused"
     INMIGRATE = "inmigrate"
     POSTMIGRATE = "postmigrate"
+    IN_DOUBT = "in-doubt"
     FINISH_MIGRATE = "finish-migrate"
     INTERNAL_ERROR = "internal-error"
     SHUTDOWN = "shutdown"
@@ -76,8 +77,8 @@ class MonitoredVm(Protocol):
         """Pause the guest; harmless if it is paused."""
         ...
 
-    def cont(self) -> None:
-        """Let the guest run."""
+    def cont(self, *, force: bool = False) -> None:
+        """Let the guest run; with `force`, also one whose hand-over is in doubt."""
         ...
 
     def system_powerdown(self) -> None:

@@ -88,6 +88,10 @@ class Vm:
 
     # Run state
 
+    @property
+    def _in_doubt(self) -> bool:
+        return self._source is not None and self._source.status is MigrationStatus.IN_DOUBT
+
     def run_state(self) -> RunState:
         """Return the state in QEMU's words."""
         if self._guest.crash:
@@ -96,6 +100,8 @@ class Vm:
             return RunState.INMIGRATE
         if self._source and self._source.status is MigrationStatus.COMPLETED:
             return RunState.POSTMIGRATE
+        if self._in_doubt:
+            return RunState.IN_DOUBT
         if self._handing_over:
             return RunState.FINISH_MIGRATE
         return RunState.RUNNING if self._guest.running else RunState.PAUSED
@@ -110,8 +116,13 @@ class Vm:
                 self._guest.pause()
         self._tell_run_state()
 
-    def cont(self) -> None:
-        """Let the guest run, or if it is yet to come, when it is here. Raises UsageError if it is not ours to run."""
+    def cont(self, *, force: bool = False) -> None:
+        """Let the guest run, or if it is yet to come, when it is here. Raises UsageError if it is not ours to run.
+
+        With `force`, a guest whose hand-over is in doubt is ours from now on.
+        """
+        if force and self._source and self._in_doubt:
+            self._source.take_back()
         with self._run_lock:
             if self._awaits_migration:
                 self._runs_on_arrival = True
@@ -168,6 +179,8 @@ class Vm:
             raise UsageError("There's a migration process in progress")
         if self._source and self._source.status is MigrationStatus.COMPLETED:
             raise UsageError("Can't migrate the vm that was paused due to previous migration")
+        if self._in_doubt:
+            raise UsageError(_IN_DOUBT)
         address = parse_uri(uri)
         token = read_token(self.parameters.token_file)
 
@@ -335,7 +348,13 @@ class Vm:
             callback(event)
 
 
+_IN_DOUBT = (
+    "the hand-over is in doubt: the guest may run at the destination. Look there with query-status; only if it is "
+    "neither running nor paused there, take it back with cont force=true (HMP: cont -f)"
+)
+
 _REFUSALS_TO_RUN = {
+    RunState.IN_DOUBT: _IN_DOUBT,
     RunState.FINISH_MIGRATE: "Migration is not finalized yet",
     RunState.POSTMIGRATE: "the guest was handed over and belongs to the destination now",
     RunState.INTERNAL_ERROR: "the guest has crashed and cannot run on",
