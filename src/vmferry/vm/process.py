@@ -21,6 +21,7 @@ from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
 from vmferry.output import Output, TextOutput, open_again
 from vmferry.vm.machine import Vm
+from vmferry.vm.token_file import read_token
 
 _SWITCH_INTERVAL_S = 0.001
 """A vCPU's thread that comes out of the guest should not wait long for a busy migration thread."""
@@ -91,6 +92,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[int] = asyncio.Queue()
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
+    read_token(config.token_file)  # what is wrong with it is told now, not when the first migration fails
     vm.set_parameters(vm.parameters.changed({"token-file": config.token_file}))
     if config.incoming and config.incoming != "defer":
         vm.migrate_incoming(config.incoming)
