@@ -9,8 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from vmferry.control.cgroup import CpuQuota, find_hierarchy, group_of
+from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
+from vmferry.control.processes import Thread
 
 ROOT = Path("/sys/fs/cgroup")
 SCOPE = ROOT / "machine.slice" / "vm.scope"
@@ -65,9 +67,10 @@ def measure(layout: Callable[[int, list[int]], None]) -> None:
         homes = [group_of(thread, hierarchy) for thread in threads]
         before = state(homes)
         with Guard() as guard:
-            quota = CpuQuota(threads, guard)
+            slowed = [thread for number in threads if (thread := Thread.of(number))]
+            quota = CpuQuota(slowed, guard)
             for percent in (50, 90, 99):
-                quota.set(percent)
+                quota.set(slowed, percent)
                 tell(layout=layout.__name__, throttle_percent=percent, share=share(threads))
         restored = [group_of(thread, hierarchy) for thread in threads] == homes and state(homes) == before
         tell(layout=layout.__name__, restored=restored)

@@ -11,7 +11,8 @@ from typing import Any
 
 from bench.chaos.faults import Freeze
 from bench.peers import Load, Peer
-from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
+from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.own_group import PREFIX
 from vmferry.errors import MonitorError, VmferryError
 from vmferry.perf.lab import Lab
 

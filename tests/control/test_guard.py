@@ -2,78 +2,296 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.support.groups import busy_thread
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
+from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
+from vmferry.control import undo as undo_module
+from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.guard import Guard
-from vmferry.errors import HostError
+from vmferry.control.own_group import OwnGroup
+from vmferry.control.qmp_client import QmpClient
+from vmferry.control.undo import undo
+from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
+from vmferry.control.way_in import WayIn
+from vmferry.errors import CommandError, HostError
 
+BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))
 DRIVER = """
-import sys, time
-from pathlib import Path
+import os, sys, time
 from vmferry.control.guard import Guard
-path = Path(sys.argv[1])
-guard = Guard()
-guard.will_write(path, "before")
-path.write_text("changed")
+from vmferry.control.qmp_client import QmpClient
+monitor = QmpClient.connect(sys.argv[1])
+guard = Guard(monitor)
+guard.will_set_back({"downtime-limit": 300}, {"downtime-limit": 77})
+monitor.execute("migrate-set-parameters", {"downtime-limit": 77})
 print(guard._process.pid, flush=True)
+os.write(monitor.descriptor, sys.argv[2].encode())
 time.sleep(60)
 """
 
 
-def test_the_last_step_is_undone_first(tmp_path: Path) -> None:
-    directory, file = tmp_path / "group", tmp_path / "group" / "value"
-    with Guard() as guard:
-        guard.will_remove(directory)
-        directory.mkdir()
-        guard.will_write(tmp_path / "value", "second")
-        guard.will_write(tmp_path / "value", "first")
-        assert directory.exists()
-    assert not directory.exists()
-    assert (tmp_path / "value").read_text() == "second"
-    assert not file.exists()
+class Driver:
+    """A process that has changed a parameter, and maybe begun to say something more."""
+
+    def __init__(self, path: Path, last_words: str = "") -> None:
+        words = [sys.executable, "-c", DRIVER, str(path), last_words]
+        self._process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert self._process.stdout
+        self.guard_pid = int(self._process.stdout.readline())
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        self._process.send_signal(number)
+        self._process.communicate()
 
 
-def test_what_cannot_be_undone_does_not_keep_the_rest(tmp_path: Path) -> None:
-    with Guard() as guard:
-        guard.will_write(tmp_path / "value", "undone")
-        guard.will_write(tmp_path / "gone" / "value", "nobody there")
-        guard.will_remove(tmp_path / "gone")
-    assert (tmp_path / "value").read_text() == "undone"
+def downtime_limit(client: QmpClient) -> object:
+    return client.execute("query-migrate-parameters")["downtime-limit"]
 
 
-def test_an_exception_is_a_reason_to_undo(tmp_path: Path) -> None:
-    with pytest.raises(ZeroDivisionError), Guard() as guard:
-        guard.will_write(tmp_path / "value", "undone")
-        raise ZeroDivisionError
-    assert (tmp_path / "value").read_text() == "undone"
+def parameters_at(address: str) -> dict[str, Any]:
+    with QmpClient.connect(address) as client:
+        return dict(client.execute("query-migrate-parameters"))
+
+
+def ended(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.fixture
+def ours(path: Path, vm: MemoryVm) -> Iterator[QmpClient]:
+    """The monitor of a VM whose parameter is changed."""
+    vm.parameters = vm.parameters.changed(OURS)
+    with monitor_thread(vm, f"unix:{path}"), QmpClient.connect(str(path)) as client:
+        yield client
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_a_driver_that_is_killed_is_undone(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_driver_that_is_killed_is_undone(path: Path, vm: MemoryVm, number: signal.Signals) -> None:
     """The guard gets the signal too, as it would from a terminal or from `kill` with a group; SIGKILL it alone."""
-    path = tmp_path / "value"
-    driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
-    assert driver.stdout
-    guard_pid = int(driver.stdout.readline())
-    assert path.read_text() == "changed"
-    if number is not signal.SIGKILL:
-        os.kill(guard_pid, number)
-    driver.send_signal(number)
-    start_s = time.monotonic()
-    wait_until(lambda: path.read_text() == "before")
-    assert time.monotonic() - start_s < 2
-    driver.wait()
-    driver.stdout.close()
+    with monitor_thread(vm, f"unix:{path}"):
+        driver = Driver(path)
+        assert vm.parameters.downtime_limit == 77
+        if number is not signal.SIGKILL:
+            os.kill(driver.guard_pid, number)
+        driver.kill(number)
+        wait_until(lambda: vm.parameters.downtime_limit == 300)
+
+
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        "",
+        '{"execute": "migrate-set-parameters", "arguments": {"downtime-limit": 5',
+        '{"execute": "query-qmp-schema", "id": 1}\n' * 20,
+        '{"execute": "query-stat',
+    ],
+)
+@pytest.mark.parametrize("pretty", [False, True])
+def test_a_client_that_waits_for_the_monitor_keeps_nothing_from_being_undone(
+    path: Path, last_words: str, pretty: bool
+) -> None:
+    """The driver may have died with half a command said, or with answers unread."""
+    with qemu_without_guest(path, pretty=pretty):
+        driver = Driver(path, last_words)
+        with socket.socket(socket.AF_UNIX) as waiting:
+            waiting.connect(str(path))
+            driver.kill()
+            with QmpClient(waiting, str(path), 10, 10) as client:
+                assert downtime_limit(client) == 300
+
+
+@pytest.mark.qemu
+def test_it_goes_on_until_a_qemu_that_stands_still_answers(path: Path) -> None:
+    with qemu_without_guest(path) as qemu:
+        driver = Driver(path)
+        qemu.send_signal(signal.SIGSTOP)
+        driver.kill()
+        assert not ended(driver.guard_pid)
+        qemu.send_signal(signal.SIGCONT)
+        wait_until(lambda: ended(driver.guard_pid), 20)
+        with QmpClient.connect(str(path)) as client:
+            assert downtime_limit(client) == 300
+
+
+@pytest.mark.qemu
+def test_another_vm_at_the_same_place_is_left_alone(path: Path) -> None:
+    with qemu_without_guest(path) as first:
+        driver = Driver(path)
+        first.send_signal(signal.SIGSTOP)
+        driver.kill()
+        first.kill()
+        first.wait()
+    path.unlink()
+    with qemu_without_guest(path), QmpClient.connect(str(path)) as client:
+        client.execute("migrate-set-parameters", OURS)
+        wait_until(lambda: ended(driver.guard_pid))
+        assert downtime_limit(client) == 77
+
+
+def test_what_was_promised_last_is_done_first(ours: QmpClient) -> None:
+    with Guard(ours) as guard:
+        guard.will_send("migrate-set-parameters", {"downtime-limit": 1})
+        guard.will_send("migrate-set-parameters", {"downtime-limit": 2})
+    assert parameters_at(ours.where)["downtime-limit"] == 1
+
+
+def test_what_the_driver_has_done_itself_is_not_done_again(ours: QmpClient) -> None:
+    """A means that is refused says so, and the next one makes promises of its own."""
+    with Guard(ours) as guard:
+        first = guard.will_send("migrate-set-parameters", {"downtime-limit": 66, "max-bandwidth": 1 << 20})
+        guard.will_send("migrate-set-parameters", {"downtime-limit": 67})
+        guard.kept(first)
+    now = parameters_at(ours.where)
+    assert (now["downtime-limit"], now["max-bandwidth"]) == (67, 128 << 20)
+
+
+def test_what_somebody_else_has_set_is_left(ours: QmpClient) -> None:
+    with QmpClient.connect(ours.where) as another, Guard(ours) as guard:
+        guard.will_set_back(BEFORE | {"max-bandwidth": 128 << 20}, OURS | {"max-bandwidth": 1 << 20})
+        another.execute("migrate-set-parameters", THEIRS | {"max-bandwidth": 1 << 20})
+        guard.close()
+        now = another.execute("query-migrate-parameters")
+        assert (now["downtime-limit"], now["max-bandwidth"]) == (88, 128 << 20)
+
+
+def test_an_exception_is_a_reason_to_undo(ours: QmpClient) -> None:
+    with pytest.raises(ZeroDivisionError), Guard(ours) as guard:
+        guard.will_set_back(BEFORE, OURS)
+        raise ZeroDivisionError
+    assert parameters_at(ours.where)["downtime-limit"] == 300
+
+
+def test_what_cannot_be_undone_is_told_with_the_command_that_does_it(ours: QmpClient, capfd: Any) -> None:
+    with Guard(ours) as guard:
+        guard.will_set_back(BEFORE, OURS)
+        guard.will_send("no-such-command", {})
+    assert parameters_at(ours.where)["downtime-limit"] == 300
+    [line] = capfd.readouterr().err.splitlines()
+    assert line.startswith("vmferry: the VM refuses what undoes a change (The command no-such-command has not been")
+    assert line.endswith(f"""send '{{"execute": "no-such-command", "arguments": {{}}}}' to {ours.where}""")
+
+
+class Clock:
+    """Time that passes as it is slept away."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self.monotonic = lambda: self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(undo_module, "time", Clock())
+    monkeypatch.setattr(undo_module, "_tell", lines.append)
+    return lines
+
+
+class Step:
+    """Can be undone at the `n`th try."""
+
+    def __init__(self, n: float) -> None:
+        self._n = n
+        self.try_count = 0
+
+    def attempt(self) -> bool:
+        self.try_count += 1
+        return self.try_count >= self._n
+
+    def by_hand(self) -> str:
+        return "do it"
+
+
+class Vm:
+    def __init__(self, gone: Callable[[], bool], *, known: bool = True) -> None:
+        self._gone = gone
+        self.vm_is_known = known
+
+    @property
+    def vm_is_gone(self) -> bool:
+        return self._gone()
+
+
+def test_as_long_as_the_vm_is_there_it_is_tried_once_a_second(told: list[str]) -> None:
+    step = Step(10_000)
+    undo([step], Vm(lambda: False))  # type: ignore[arg-type]
+    assert step.try_count == 10_000
+    assert undo_module.time.monotonic() == pytest.approx(10_000, rel=0.01)
+    assert told == ["a change to a VM is not undone yet, which is tried on; by hand: do it"]
+
+
+@pytest.mark.parametrize(
+    ("gone", "known", "until_s"), [(lambda: True, True, 10), (lambda: False, False, 600), (lambda: False, None, 600)]
+)
+def test_what_is_given_up_is_told(
+    told: list[str], gone: Callable[[], bool], known: bool | None, until_s: float
+) -> None:
+    undo([Step(float("inf"))], None if known is None else Vm(gone, known=known))  # type: ignore[arg-type]
+    assert undo_module.time.monotonic() == pytest.approx(until_s, abs=1.1)
+    assert told[-1] == "a change to a VM was not undone; by hand: do it"
+
+
+def test_commands_to_a_vm_that_is_gone_are_nothing_to_do(tmp_path: Path) -> None:
+    with busy_thread() as thread:
+        way_in = WayIn(str(tmp_path / "nobody"), None, thread)
+        steps = [SendCommand(way_in, "stop", {}), SetBack(way_in, BEFORE, OURS)]
+        assert not any(step.attempt() for step in steps)
+        os.kill(thread.id, signal.SIGKILL)
+        wait_until(lambda: way_in.vm_is_gone)
+        assert all(step.attempt() for step in steps)
+
+
+def test_a_refusal_is_no_reason_to_try_again(ours: QmpClient) -> None:
+    way_in = WayIn(ours.where, None, None)
+    with pytest.raises(CommandError, match="downtime"):
+        SetBack(way_in, {"downtime-limit": -1}, OURS).attempt()
+
+
+def test_a_group_is_dissolved_before_a_monitor_is_waited_for(path: Path) -> None:
+    """A monitor that never answers keeps no thread slowed."""
+    hierarchy = find_hierarchy()
+    with busy_thread() as thread, socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as silent:
+        listener.bind(str(path))
+        listener.listen()
+        silent.connect(str(path))
+        home = group_of(thread.id, hierarchy)
+        own = OwnGroup.below(home, thread)
+        guard = Guard(Silent(silent, path))  # type: ignore[arg-type]
+        guard.will_dissolve(own)
+        own.path.mkdir()
+        (own.path / hierarchy.threads_file).write_text(str(thread.id))
+        guard.will_send("stop", {})
+        guard._pipe.close()
+        wait_until(lambda: not own.path.exists(), 2)
+        assert group_of(thread.id, hierarchy) == home
+        assert guard._process.poll() is None
+        guard._process.kill()
+        guard.close()
+
+
+class Silent:
+    """A monitor that accepts no command."""
+
+    def __init__(self, connection: socket.socket, path: Path) -> None:
+        self.descriptor = connection.fileno()
+        self.where = str(path)
+        self.peer_pid = os.getpid()
 
 
 def test_one_that_is_interrupted_while_it_starts_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,43 +316,24 @@ def test_one_that_is_interrupted_while_it_starts_is_gone(monkeypatch: pytest.Mon
     assert started[0].returncode == -signal.SIGKILL
 
 
-def test_nothing_more_is_changed_without_a_guard(tmp_path: Path) -> None:
+def test_nothing_more_is_changed_without_a_guard() -> None:
     guard = Guard()
     guard._process.kill()
     guard._process.wait()
     with pytest.raises(HostError, match="nothing more is changed"):
         for _ in range(2):
-            guard.will_write(tmp_path / "value", "x")
+            guard.will_send("stop", {})
     guard.close()
 
 
-def test_commands_are_sent_once_the_driver_is_dead(path: Path, vm: MemoryVm) -> None:
-    """As long as it lives it sends them itself, over the one connection that QEMU has for it."""
-    with monitor_thread(vm, f"unix:{path}"):
-        for sent in (True, False):
-            with Guard() as guard:
-                guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 77})
-                if sent:
-                    guard.sent()
-            assert vm.parameters.downtime_limit == (300 if sent else 77)
-
-
-def test_what_was_sent_is_no_reason_to_forget_what_was_promised_later(path: Path, vm: MemoryVm) -> None:
-    """A means that is refused says so, and the next one makes promises of its own."""
-    with monitor_thread(vm, f"unix:{path}"), Guard() as guard:
-        guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 66, "max-bandwidth": 1 << 20})
-        guard.sent()
-        guard.will_send(f"unix:{path}", "migrate-set-parameters", {"downtime-limit": 77})
-        guard.close()
-        assert (vm.parameters.downtime_limit, vm.parameters.max_bandwidth) == (77, 128 << 20)
-
-
 def test_the_controller_is_taken_back_unless_others_use_it(tmp_path: Path) -> None:
-    for name in ("used", "free"):
+    for name in ("used", "free", "new"):
         (tmp_path / name).mkdir()
     (tmp_path / "used" / "group").mkdir()
     with Guard() as guard:
-        guard.will_take_cpu_back(tmp_path / "used")
-        guard.will_take_cpu_back(tmp_path / "free")
+        for name in ("used", "free"):
+            guard.will_take_cpu_back(tmp_path / name)
+    assert TakeCpuBack(tmp_path / "new", 1).attempt()
     assert not (tmp_path / "used" / "cgroup.subtree_control").exists()
+    assert not (tmp_path / "new" / "cgroup.subtree_control").exists()
     assert (tmp_path / "free" / "cgroup.subtree_control").read_text() == "-cpu"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.hostile import tampered
 from vmferry.control import actuators, drive, order
-from vmferry.control.actuators import Choice
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
@@ -289,17 +288,18 @@ def test_our_own_vms_know_two_kinds_of_addresses(clock: list[int]) -> None:
 class Quota:
     """A throttle that does nothing."""
 
-    name, description, told_by_qemu, delays_stop = "cgroup", "", False, True
+    delays_stop, in_force_percent = True, 90
     released = 0
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None: ...
+    @property
+    def throttle(self) -> "Quota":
+        return self
 
     def release(self) -> None:
         self.released += 1
 
 
 class Steering90:
-    throttle_percent = 90
     dirty_bytes_per_s = 0.0
 
 
@@ -313,7 +313,7 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
         qemu.run_state = "finish-migrate" if len(asked) == 3 else "running"
 
     qemu.during = during
-    steered = Steered(qemu, Steering90(), Choice(quota, ()), {}, lambda line: None)  # type: ignore[arg-type]
+    steered = Steered(qemu, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 90
     steered.pause()
     assert (asked, quota.released) == (["query-status"] * 3, 1)

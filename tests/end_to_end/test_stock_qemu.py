@@ -1,7 +1,9 @@
 """Stock QEMU is made to converge from outside, and is left as it was, whatever happens to the driver."""
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 from bench.peers import Load, Peer
 
+from tests.support.groups import other_group
 from tests.support.wait import wait_until
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.qmp_client import QmpClient
@@ -32,11 +35,11 @@ class Scene:
         self.source, self.destination, self.uri = QEMU.start_pair(lab, Load(192, 2, 96))
         self.monitor_address = f"unix:{lab.directory / 'source.qmp'}"
         self.thread_ids = [vcpu["thread-id"] for vcpu in self.source.monitor.execute("query-cpus-fast")]
-        self.home = {group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids}
+        self.home = self.groups()
         self.source.monitor.close()  # QEMU serves one client
 
     def driver(self, *options: str) -> subprocess.Popen[str]:
-        words = ["--qmp", self.monitor_address, "--json", "--interval", "1s", *options]
+        words = ["--qmp", self.monitor_address, "--interval", "1s", *options]
         return subprocess.Popen(
             [sys.executable, "-m", "vmferry", "migrate", *words],
             stdout=subprocess.PIPE,
@@ -45,7 +48,15 @@ class Scene:
         )
 
     def migrate(self, *options: str) -> subprocess.Popen[str]:
-        return self.driver(self.uri, "--variant", VARIANT, "--downtime-limit", "100ms", *options)
+        return self.driver("--json", *self.orders, *options)
+
+    def migrate_aloud(self, *options: str) -> subprocess.Popen[str]:
+        """Have it say on stderr what it does."""
+        return self.driver(*self.orders, *options)
+
+    @property
+    def orders(self) -> list[str]:
+        return [self.uri, "--variant", VARIANT, "--downtime-limit", "100ms"]
 
     def throttled(self) -> bool:
         """Tell whether the vCPUs are away from home, with a quota."""
@@ -56,7 +67,10 @@ class Scene:
 
     def at_home(self) -> bool:
         left_over = [group for home in self.home for group in home.glob("vmferry-*") if self.owns(group)]
-        return {group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids} == self.home and not left_over
+        return self.groups() == self.home and not left_over
+
+    def groups(self) -> set[Path]:
+        return {group_of(thread_id, find_hierarchy()) for thread_id in self.thread_ids}
 
     def owns(self, group: Path) -> bool:
         return any(group.name.endswith(f"-{thread_id}") for thread_id in self.thread_ids)
@@ -78,6 +92,12 @@ class Scene:
 def _quota(group: Path) -> str:
     file = group / "cpu.cfs_quota_us"
     return file.read_text().strip() if file.exists() else (group / "cpu.max").read_text().split()[0]
+
+
+def wait_for_line(driver: subprocess.Popen[str], words: str) -> str:
+    """Return the first line for people that has these words."""
+    assert driver.stderr
+    return next(line for line in driver.stderr if words in line)
 
 
 @pytest.fixture
@@ -121,6 +141,51 @@ def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene,
     assert source.monitor.execute("query-status")["running"]
     status = source.monitor.execute("query-migrate")["status"]
     assert status == ("cancelled" if number is signal.SIGINT else "active")
+
+
+def test_a_client_that_takes_the_monitor_keeps_nothing_from_being_undone(scene: Scene) -> None:
+    """It waits for its turn while the driver runs, and then stays; QEMU's own throttle was told how far to go."""
+    with scene.reconnect().monitor as monitor:
+        before = monitor.execute("query-migrate-parameters")
+    driver = scene.migrate_aloud(*ENDLESS, "--throttle-by", "auto-converge")
+    wait_for_line(driver, "50 %")
+    with socket.socket(socket.AF_UNIX) as waiting:
+        waiting.connect(scene.monitor_address.removeprefix("unix:"))
+        driver.kill()
+        with QmpClient(waiting, scene.monitor_address, 10, 10) as monitor:
+            now = monitor.execute("query-migrate-parameters")
+            driver.communicate()
+            assert {name for name in before if before[name] != now[name]} == {"max-bandwidth", "downtime-limit"}
+
+
+def test_a_qemu_that_is_moved_meanwhile_is_slowed_where_it_is_and_stays_there(scene: Scene) -> None:
+    """As systemd or libvirt may do."""
+    with other_group("manager") as group:
+        driver = scene.migrate(*ENDLESS)
+        wait_until(scene.throttled, 60)
+        (group / "cgroup.procs").write_text(str(scene.source.process.pid))
+        assert all(home.parent != group for home in scene.groups())
+        wait_until(lambda: {home.parent for home in scene.groups()} == {group}, 20)
+        wait_until(scene.throttled)
+        driver.kill()
+        wait_until(lambda: scene.groups() == {group})
+        driver.communicate()
+        scene.source.process.kill()
+        assert not [path for path in group.iterdir() if path.is_dir()]
+
+
+def test_vcpus_that_become_real_time_ones_are_not_said_to_be_slowed_by_quotas(scene: Scene) -> None:
+    driver = scene.migrate_aloud(*ENDLESS)
+    wait_until(scene.throttled, 60)
+    for thread_id in scene.thread_ids:
+        # In a group without real-time budget the kernel refuses it, so out of ours first.
+        (next(iter(scene.home)) / find_hierarchy().threads_file).write_text(str(thread_id))
+        os.sched_setscheduler(thread_id, os.SCHED_RR, os.sched_param(1))
+    line = wait_for_line(driver, "no longer by cgroup")
+    assert "is a real-time one, which quotas do not slow" in line
+    driver.send_signal(signal.SIGINT)
+    driver.communicate()
+    assert scene.at_home()
 
 
 def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
@@ -172,7 +237,7 @@ def test_a_running_migration_is_steered_only_when_asked(scene: Scene) -> None:
     _, errors = refused.communicate()
     assert refused.returncode == 2
     assert "--attach steers that migration" in errors
-    attached = scene.driver("--attach", "--variant", VARIANT, "--cpu-throttle-initial", "95")
+    attached = scene.driver("--json", "--attach", "--variant", VARIANT, "--cpu-throttle-initial", "95")
     out, errors = attached.communicate()
     assert attached.returncode == 3, errors
     result = json.loads(out)

@@ -17,6 +17,7 @@ class FakeQemu:
     """
 
     where = "unix:/nowhere"
+    descriptor = None
     manager: Manager | None = None
 
     def __init__(self, course: Iterable[Any], **parameters: object) -> None:

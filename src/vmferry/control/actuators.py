@@ -1,4 +1,4 @@
-"""The means of slowing a guest from outside, and which of them to use.
+"""The means of slowing a guest from outside.
 
 Every means promises the guard how to undo what it does before it does it.
 """
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmferry.control.behind import Behind
-from vmferry.control.cgroup import CpuQuota
+from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
@@ -30,8 +30,20 @@ class Vm:
     settings: Settings
 
 
-class Throttle(Protocol):
+class Slower(Protocol):
     """Slows a guest down."""
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
+
+        `unthrottled_bytes_per_s` is how fast the guest dirtied memory when nothing slowed it. Raises HostError or
+        MonitorError.
+        """
+        ...
+
+
+class Throttle(Slower, Protocol):
+    """One of the means of slowing it."""
 
     name: str
     """One of MEANS."""
@@ -42,12 +54,11 @@ class Throttle(Protocol):
     delays_stop: bool
     """True if a guest that is slowed takes long to stop, and `release` makes it stop at once."""
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
+    in_force_percent: int
+    """What it takes away now, as far as it is for us to tell."""
 
-        `unthrottled_bytes_per_s` is how fast the guest dirtied memory when nothing slowed it. Raises HostError or
-        MonitorError.
-        """
+    def hold(self) -> None:
+        """See to it that what was applied is still in force. Raises HostError or MonitorError."""
         ...
 
     def release(self) -> None:
@@ -63,16 +74,26 @@ class CgroupThrottle:
     delays_stop = True
 
     def __init__(self, vm: Vm) -> None:
-        """Make the cgroups. Raises HostError if it is not possible or not permitted."""
-        self._quota = CpuQuota([thread.id for thread in vcpu_threads(vm.monitor)], vm.guard)
+        """Make the cgroups, and try them. Raises HostError if it is not possible or not permitted."""
+        self._monitor = vm.monitor
+        self._quota = CpuQuota(vcpu_threads(vm.monitor), vm.guard)
+        self._percent = self.in_force_percent = 0
         self.description = str(self._quota)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Set the quotas; threads that have ended are nobody's concern."""
-        self._quota.set(percent)
+        """Set the quotas of the vCPU threads that there are now, wherever they are now."""
+        self._percent = percent
+        self.in_force_percent = 0
+        self.in_force_percent = round(self._quota.set(vcpu_threads(self._monitor), percent))
+
+    def hold(self) -> None:
+        """Set the quotas again if somebody has moved the threads or changed the quotas."""
+        if self._percent and not self._quota.holds():
+            self.apply(self._percent, 0)
 
     def release(self) -> None:
-        """Let the threads run in their own cgroups again."""
+        """Let the threads run in the cgroups where they belong."""
+        self._percent = self.in_force_percent = 0
         self._quota.release()
 
 
@@ -91,25 +112,31 @@ class DirtyLimitThrottle:
         self._vcpu_count = len(vm.monitor.execute("query-cpus-fast"))
         if not self._vcpu_count:
             raise HostError("the VM has no vCPUs")
-        vm.guard.will_send(vm.monitor.where, "cancel-vcpu-dirty-limit", {})
+        self._promise = vm.guard.will_send("cancel-vcpu-dirty-limit", {})
         try:
             # Far above what any guest does: a try that changes nothing.
             vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": 1 << 30})
             vm.monitor.execute("cancel-vcpu-dirty-limit")
         except CommandError as error:
-            vm.guard.sent()
+            vm.guard.kept(self._promise)
             raise HostError(f"the VM cannot limit its dirty rate: {error}") from error
+        self.in_force_percent = 0
         self.description = f"dirty-rate limit of {self._vcpu_count} vCPUs by set-vcpu-dirty-limit"
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Set the same limit for every vCPU: its share of what is left of the unthrottled rate."""
         limit_bytes_per_s = unthrottled_bytes_per_s * (100 - percent) // 100 // self._vcpu_count
         self._vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, limit_bytes_per_s // _MIB)})
+        self.in_force_percent = percent
+
+    def hold(self) -> None:
+        """Leave it to QEMU."""
 
     def release(self) -> None:
         """Remove the limits."""
+        self.in_force_percent = 0
         self._vm.monitor.execute("cancel-vcpu-dirty-limit")
-        self._vm.guard.sent()
+        self._vm.guard.kept(self._promise)
 
 
 class AutoConvergeThrottle:
@@ -122,6 +149,7 @@ class AutoConvergeThrottle:
     name = "auto-converge"
     told_by_qemu = True
     delays_stop = False
+    in_force_percent = 0
     description = "QEMU's own auto-converge, told how far to go; it obeys at its own dirty syncs only"
 
     def __init__(self, vm: Vm) -> None:
@@ -134,7 +162,7 @@ class AutoConvergeThrottle:
         except CommandError as error:
             raise HostError(f"auto-converge cannot be switched on: {error}") from error
         self._vm = vm
-        vm.guard.will_send(vm.monitor.where, "migrate-set-parameters", self._before)
+        self._promises: list[int] = []
         self._shape(1)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
@@ -144,10 +172,16 @@ class AutoConvergeThrottle:
     def release(self) -> None:
         """Give the ladder back its own steps. A step that was made lasts until the migration ends."""
         self._vm.monitor.execute("migrate-set-parameters", self._before)
-        self._vm.guard.sent()
+        for promise in self._promises:
+            self._vm.guard.kept(promise)
+
+    def hold(self) -> None:
+        """Leave it to QEMU."""
 
     def _shape(self, percent: int) -> None:
-        self._vm.monitor.execute("migrate-set-parameters", _SHAPE | {_INITIAL: percent, _MAXIMUM: percent})
+        shape = _SHAPE | {_INITIAL: percent, _MAXIMUM: percent}
+        self._promises.append(self._vm.guard.will_set_back(self._before, shape))
+        self._vm.monitor.execute("migrate-set-parameters", shape)
 
 
 _INITIAL, _MAXIMUM = "cpu-throttle-initial", "max-cpu-throttle"
@@ -157,29 +191,3 @@ _SHAPE: dict[str, object] = {_INITIAL: 1, "cpu-throttle-increment": 99, _MAXIMUM
 def hold_auto_converge(vm: Vm) -> None:
     """Keep the auto-converge of a migration that runs, where it cannot be switched off, from slowing the guest."""
     vm.settings.set_parameters({_INITIAL: 1, _MAXIMUM: 1}, vm.guard)
-
-
-_CLASSES: dict[str, type[CgroupThrottle] | type[DirtyLimitThrottle] | type[AutoConvergeThrottle]] = {
-    "cgroup": CgroupThrottle,
-    "dirty-limit": DirtyLimitThrottle,
-    "auto-converge": AutoConvergeThrottle,
-}
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The means that was chosen, and why not those before it."""
-
-    throttle: Throttle
-    reasons: tuple[str, ...]
-
-
-def choose_throttle(vm: Vm, wanted: str | None) -> Choice:
-    """Return the first means that is possible, or the one that is wanted. Raises HostError with every reason."""
-    reasons: list[str] = []
-    for name in [wanted] if wanted else MEANS:
-        try:
-            return Choice(_CLASSES[name](vm), tuple(reasons))
-        except HostError as error:
-            reasons.append(f"not by {name}: {error}")
-    raise HostError(f"the VM cannot be slowed: {'; '.join(reasons)}")

@@ -49,6 +49,11 @@ class LibvirtMonitor:
         self.close()
 
     @property
+    def descriptor(self) -> None:
+        """None: the connection is libvirt's own affair."""
+        return None
+
+    @property
     def peer_pid(self) -> int:
         """The domain's QEMU. Raises HostError if it does not run on this host."""
         cpus = self.execute("query-cpus-fast")

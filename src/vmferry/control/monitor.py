@@ -24,6 +24,11 @@ class Monitor(Protocol):
         ...
 
     @property
+    def descriptor(self) -> int | None:
+        """The file descriptor of a connection that another process may go on with; None if there is none."""
+        ...
+
+    @property
     def peer_pid(self) -> int:
         """The VM's process on this host. Raises HostError if that cannot be told for sure."""
         ...

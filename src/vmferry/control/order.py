@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vmferry.control.actuators import Vm, choose_throttle, hold_auto_converge
+from vmferry.control.actuators import Vm, hold_auto_converge
 from vmferry.control.arrival import arrival_of, ask_for_return_path
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind, own_variant
@@ -18,6 +18,7 @@ from vmferry.control.hand_over import HandOver
 from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
+from vmferry.control.means import Means
 from vmferry.control.monitor import Monitor
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
@@ -85,7 +86,7 @@ def carry_out(
     leftovers = Leftovers(monitor.where, warn or tell)
     with ExitStack() as stack:
         recorder = Recorder(order.journal, time.monotonic_ns)
-        guard = stack.enter_context(Guard()) if _is_steered(behind, order) else None
+        guard = stack.enter_context(Guard(monitor, warn or tell)) if _is_steered(behind, order) else None
         settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
         steered = prospect = None
         if guard:
@@ -108,8 +109,8 @@ def carry_out(
             result,
             arrival=arrival_of(result, behind, settings.capabilities, monitor.manager, order.destination),
             verdicts=tuple(course.keeper.verdicts(result)),
-            throttle_by=steered.choice.throttle.name if steered else None,
-            throttle_reasons=steered.choice.reasons if steered else (),
+            throttle_by=steered.means.throttle.name if steered else None,
+            throttle_reasons=tuple(steered.means.reasons) if steered else (),
             work_lost_percent=course.keeper.work_lost_percent,
             work_lost_vcpu_ns=course.keeper.work_lost_vcpu_ns,
         )
@@ -194,15 +195,15 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
     parameters = STEERED.changed({**order.variant.settings, **ours})
     _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
-    choice = choose_throttle(vm, order.throttle_by)
-    if choice.throttle.name != "auto-converge":
+    means = Means(vm, order.throttle_by, tell)
+    if means.throttle.name != "auto-converge":
         if order.uri is not None:
             vm.settings.set_capability("auto-converge", False)
         elif vm.behind.capabilities.get("auto-converge"):
             hold_auto_converge(vm)
             tell("QEMU's own auto-converge cannot be switched off while it migrates; it is held at 1 %")
-    tell(f"{vm.behind.name} is driven from outside: {choice.throttle.description}")
-    for reason in choice.reasons:
+    tell(f"{vm.behind.name} is driven from outside: {means.throttle.description}")
+    for reason in means.reasons:
         tell(reason)
 
     prospect = Prospect(parameters.max_cpu_throttle, tell)
@@ -215,6 +216,6 @@ def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]
             source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
             tell(f"{evaluation.progress.elapsed_ms / 1000:.1f} s: {evaluation.decision.reason} ({source})")
 
-    steering = Steering(sensor, choice.throttle, parameters, evaluated, time.monotonic_ns())
+    steering = Steering(sensor, means, parameters, evaluated, time.monotonic_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
-    return Steered(vm.monitor, steering, choice, obeyed, tell)
+    return Steered(vm.monitor, steering, means, obeyed, tell)

@@ -8,6 +8,8 @@ PROC = Path("/proc")
 _AFTER_NAME = 3
 """Number of the first field of `stat` behind the name, which may hold anything."""
 _START = 22
+_ENDED = "ZX"
+"""States: nobody has asked yet how it ended, and dead."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,12 @@ class Thread:
 
     @classmethod
     def of(cls, thread_id: int) -> "Thread | None":
-        """Return the thread that has this number now, None if there is none."""
+        """Return the thread that has this number now, None if there is none that still runs."""
         try:
             fields = (PROC / str(thread_id) / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             return None
-        return cls(thread_id, int(fields[_START - _AFTER_NAME]))
+        return None if fields[0] in _ENDED else cls(thread_id, int(fields[_START - _AFTER_NAME]))
 
     @property
     def alive(self) -> bool:

@@ -98,6 +98,11 @@ class QmpClient:
         self.close()
 
     @property
+    def descriptor(self) -> int:
+        """The file descriptor of the connection."""
+        return self._connection.fileno()
+
+    @property
     def peer_pid(self) -> int:
         """The process on this host that serves the monitor. Raises HostError if that cannot be told for sure."""
         return process_behind(self._connection)

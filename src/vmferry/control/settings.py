@@ -79,7 +79,7 @@ class Settings:
         self._behind = behind
         self._leave = leave or (lambda changes, refused: None)
         self._changes: dict[tuple[bool, str], Change] = {}
-        self._promised: Guard | None = None
+        self._promises: list[tuple[Guard, int]] = []
 
     def set_parameters(self, values: Mapping[str, object], guard: Guard | None = None) -> None:
         """Set parameters; a guard puts them back if we cannot.
@@ -93,9 +93,9 @@ class Settings:
                 if name in self._behind.parameters
             ]
             if guard:
-                self._promised = guard
                 before = {change.name: change.before for change in changes}
-                guard.will_send(self._monitor.where, "migrate-set-parameters", before)
+                ours = {change.name: change.ours for change in changes}
+                self._promises.append((guard, guard.will_set_back(before, ours)))
             self._monitor.execute("migrate-set-parameters", dict(values))
             self._note(changes)
 
@@ -123,8 +123,8 @@ class Settings:
                 if not left:
                     break
                 time.sleep(_TRY_INTERVAL_S)
-            if self._promised:
-                self._promised.sent()
+            for guard, promise in self._promises:
+                guard.kept(promise)
         except (MonitorError, HostError):
             self._leave(left, False)
         else:

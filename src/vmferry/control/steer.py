@@ -8,7 +8,7 @@ the background sync.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmferry.control.actuators import Throttle
+from vmferry.control.actuators import Slower
 from vmferry.control.drive import Progress
 from vmferry.control.sensors import DirtyRateSensor
 from vmferry.convergence.background_sync import IterationView, make_watcher
@@ -46,7 +46,7 @@ class Steering:
     def __init__(
         self,
         sensor: DirtyRateSensor,
-        throttle: Throttle,
+        throttle: Slower,
         parameters: MigrationParameters,
         evaluated: Callable[[Evaluation], None],
         start_ns: int,

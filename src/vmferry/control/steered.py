@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from vmferry.control.actuators import Choice
 from vmferry.control.drive import POLL_INTERVAL_S, Progress
+from vmferry.control.means import Means
 from vmferry.control.monitor import Monitor
 from vmferry.control.steer import Steering
 from vmferry.errors import CommandError, HostError, MonitorError
@@ -24,26 +24,24 @@ class Steered:
         self,
         monitor: Monitor,
         steering: Steering,
-        choice: Choice,
+        means: Means,
         parameters: Mapping[str, object],
         tell: Callable[[str], None],
     ) -> None:
-        self.choice = choice
+        self.means = means
         self.parameters = parameters
         """Those that our decisions obey."""
         self._monitor = monitor
         self._steering = steering
-        self._throttle = choice.throttle
         self._tell = tell
         self._over = False
         """True once nothing is steered any more."""
 
     def complete(self, progress: Progress) -> Progress:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
-        ours = 0 if self._over or self._throttle.told_by_qemu else self._steering.throttle_percent
         return replace(
             progress,
-            throttle_percent=max(progress.throttle_percent, ours),
+            throttle_percent=max(progress.throttle_percent, 0 if self._over else self.means.in_force_percent),
             dirty_bytes_per_s=self._steering.dirty_bytes_per_s or progress.dirty_bytes_per_s,
         )
 
@@ -51,6 +49,7 @@ class Steered:
         """Steer, and return the progress with the throttle that is in force from now on."""
         if not self._over:
             try:
+                self.means.hold()
                 self._steering.observe(progress, time.monotonic_ns())
             except (HostError, CommandError) as error:
                 self.stop()
@@ -64,7 +63,7 @@ class Steered:
         """
         end_s = time.monotonic() + POLL_INTERVAL_S
         while (left_s := end_s - time.monotonic()) > 0:
-            if self._over or not self._steering.throttle_percent or not self._throttle.delays_stop:
+            if self._over or not self.means.in_force_percent or not self.means.throttle.delays_stop:
                 time.sleep(left_s)
             elif self._monitor.execute("query-status")["status"] == "finish-migrate":
                 self.stop()
@@ -76,7 +75,7 @@ class Steered:
         if not self._over:
             self._over = True
             with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
-                self._throttle.release()
+                self.means.release()
 
     def __enter__(self) -> Self:
         return self

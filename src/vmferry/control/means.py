@@ -1,0 +1,87 @@
+"""Which means slows the guest, and which one takes its place if it fails while it runs."""
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from vmferry.control.actuators import (
+    MEANS,
+    AutoConvergeThrottle,
+    CgroupThrottle,
+    DirtyLimitThrottle,
+    Throttle,
+    Vm,
+)
+from vmferry.errors import CommandError, HostError, MonitorError
+
+_CLASSES: dict[str, Callable[[Vm], Throttle]] = {
+    "cgroup": CgroupThrottle,
+    "dirty-limit": DirtyLimitThrottle,
+    "auto-converge": AutoConvergeThrottle,
+}
+
+
+class Means:
+    """The first means that is possible, or the one that is wanted; and then those that come after it.
+
+    Raises HostError with every reason if there is none.
+    """
+
+    def __init__(self, vm: Vm, wanted: str | None, tell: Callable[[str], object]) -> None:
+        """`tell` gets a line when another means takes over, and when one cannot do all that is asked of it."""
+        self._vm = vm
+        self._tell = tell
+        self._untried = [wanted] if wanted else list(MEANS)
+        self.reasons: list[str] = []
+        """Why not those that come before it, or no longer."""
+        self._asked = (0, 0)
+        self.throttle = self._next()
+
+    @property
+    def in_force_percent(self) -> int:
+        """What is taken away now, as far as QEMU does not tell itself."""
+        return self.throttle.in_force_percent
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Slow the guest, as `Throttle.apply`. Raises HostError if nothing is left that could."""
+        self._asked = (percent, unthrottled_bytes_per_s)
+        self._apply()
+
+    def hold(self) -> None:
+        """See to it that what was applied is still in force. Raises HostError if nothing is left that could."""
+        try:
+            self.throttle.hold()
+        except (HostError, CommandError) as error:
+            self._take_next(error)
+
+    def release(self) -> None:
+        """Stop slowing the guest. Raises MonitorError or OSError; then the guard does it."""
+        self.throttle.release()
+
+    def _apply(self) -> None:
+        try:
+            self.throttle.apply(*self._asked)
+        except (HostError, CommandError) as error:
+            self._take_next(error)
+        else:
+            taken, asked = self.throttle.in_force_percent, self._asked[0]
+            if taken < asked and not self.throttle.told_by_qemu:
+                self._tell(f"by {self.throttle.name} no more than {taken} % can be taken, not {asked} %")
+
+    def _take_next(self, error: HostError | CommandError) -> None:
+        """Let the next means do what was asked of the one that has failed."""
+        told_before = len(self.reasons)
+        self.reasons.append(f"no longer by {self.throttle.name}: {error}")
+        with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
+            self.throttle.release()
+        self.throttle = self._next()
+        self._tell(f"{'; '.join(self.reasons[told_before:])}; now by {self.throttle.description}")
+        self._apply()
+
+    def _next(self) -> Throttle:
+        while self._untried:
+            name = self._untried.pop(0)
+            try:
+                return _CLASSES[name](self._vm)
+            except HostError as error:
+                self.reasons.append(f"not by {name}: {error}")
+        raise HostError(f"the VM cannot be slowed: {'; '.join(self.reasons)}")

@@ -1,0 +1,49 @@
+"""How the guard reaches the monitor of a VM: over the connection that was the driver's, or by one of its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from vmferry.control.inherited_monitor import InheritedMonitor
+from vmferry.control.monitor import LIBVIRT, open_monitor
+from vmferry.control.processes import Thread
+from vmferry.errors import MonitorError
+
+_TIMEOUT_S = 5.0
+
+
+class WayIn:
+    """The way to the monitor of one VM."""
+
+    def __init__(self, address: str, descriptor: int | None, process: Thread | None) -> None:
+        """`descriptor` is the driver's connection, and `process` the VM on this host; None if it is not known."""
+        self._address = address
+        self._inherited = None if descriptor is None else InheritedMonitor(descriptor)
+        self._process = process
+
+    @property
+    def vm_is_gone(self) -> bool:
+        """True if the VM has certainly ended."""
+        return self._process is not None and not self._process.alive
+
+    @property
+    def vm_is_known(self) -> bool:
+        """True if it can be told whether the VM has ended."""
+        return self._process is not None
+
+    def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+        """Carry out a command. Raises CommandError if the VM refuses it, and MonitorError if it does not answer."""
+        if self._inherited and not self._inherited.gone:
+            return self._inherited.execute(command, dict(arguments), _TIMEOUT_S)
+        if self.vm_is_gone:
+            raise MonitorError("the VM is gone")
+        with open_monitor(self._address, _TIMEOUT_S) as monitor:
+            if self._process and monitor.peer_pid != self._process.id:
+                raise MonitorError(f"another VM answers at {self._address}")
+            return monitor.execute(command, arguments)
+
+    def as_shell(self, command: str) -> str:
+        """Return how a person sends a QMP command, which is quoted."""
+        if self._address.startswith(LIBVIRT):
+            uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")
+            return f"virsh {f'-c {uri} ' if uri else ''}qemu-monitor-command {domain} {command}"
+        return f"send {command} to {self._address}"

@@ -1,0 +1,92 @@
+"""A means that fails while it runs is followed by the next one."""
+
+import pytest
+
+from vmferry.control import means as module
+from vmferry.control.means import Means
+from vmferry.errors import CommandError, HostError
+
+
+class Slowing:
+    """A throttle that can take so much, once it is there, until it fails."""
+
+    told_by_qemu = False
+
+    def __init__(self, name: str, most_percent: int = 99) -> None:
+        self.name = self.description = name
+        self.in_force_percent = 0
+        self.most_percent = most_percent
+        self.failure: Exception | None = None
+        self.applied: list[int] = []
+        self.release_count = 0
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        self.hold()
+        self.applied.append(percent)
+        self.in_force_percent = min(percent, self.most_percent)
+
+    def hold(self) -> None:
+        if self.failure:
+            raise self.failure
+
+    def release(self) -> None:
+        self.in_force_percent = 0
+        self.release_count += 1
+
+
+@pytest.fixture
+def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
+    """What each means turns out to be; an error is raised."""
+    found: dict[str, Slowing | HostError] = {name: Slowing(name) for name in module.MEANS}
+
+    def take(name: str) -> Slowing:
+        result = found[name]
+        if isinstance(result, HostError):
+            raise result
+        return result
+
+    monkeypatch.setattr(module, "_CLASSES", {name: lambda vm, name=name: take(name) for name in module.MEANS})
+    return found
+
+
+def means(told: list[str], wanted: str | None = None) -> Means:
+    return Means(None, wanted, told.append)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("error", [HostError("gone"), CommandError("gone", "GenericError")])
+@pytest.mark.parametrize("when", ["apply", "hold"])
+def test_what_was_asked_of_one_that_fails_the_next_does(
+    slowing: dict[str, Slowing], error: Exception, when: str
+) -> None:
+    slowing["dirty-limit"] = HostError("no dirty ring")  # type: ignore[assignment]
+    told: list[str] = []
+    chosen = means(told)
+    chosen.apply(50, 1 << 30)
+    slowing["cgroup"].failure = error
+    if when == "apply":
+        chosen.apply(90, 1 << 30)
+    else:
+        chosen.hold()
+    assert slowing["auto-converge"].applied == [90 if when == "apply" else 50]
+    assert slowing["cgroup"].release_count == 1
+    assert told == ["no longer by cgroup: gone; not by dirty-limit: no dirty ring; now by auto-converge"]
+    assert chosen.reasons == ["no longer by cgroup: gone", "not by dirty-limit: no dirty ring"]
+
+
+def test_the_one_that_is_wanted_is_not_replaced(slowing: dict[str, Slowing]) -> None:
+    chosen = means([], "cgroup")
+    slowing["cgroup"].failure = HostError("gone")
+    with pytest.raises(HostError, match="the VM cannot be slowed: no longer by cgroup: gone"):
+        chosen.apply(50, 0)
+    assert chosen.in_force_percent == 0
+    assert slowing["cgroup"].release_count == 1
+
+
+def test_what_is_in_force_is_told_and_not_what_was_wished(slowing: dict[str, Slowing]) -> None:
+    slowing["cgroup"].most_percent = 98
+    told: list[str] = []
+    chosen = means(told)
+    chosen.apply(90, 0)
+    chosen.apply(99, 0)
+    assert chosen.in_force_percent == 98
+    assert told == ["by cgroup no more than 98 % can be taken, not 99 %"]
