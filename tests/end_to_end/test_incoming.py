@@ -1,6 +1,7 @@
 """Real destinations, and who knocks at their ports besides the real source."""
 
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -113,8 +114,12 @@ def test_a_stranger_who_was_accepted_and_is_silent_keeps_nobody_out(lab: Lab) ->
     destination.check_memory()
 
 
-def test_a_flood_of_connections_keeps_nobody_out(lab: Lab) -> None:
+@pytest.mark.parametrize("descriptors", [None, 20])
+def test_a_flood_of_connections_keeps_nobody_out(lab: Lab, descriptors: int | None) -> None:
     destination, uri = start_destination(lab)
+    if descriptors:
+        in_use = len(os.listdir(f"/proc/{destination.process.pid}/fd"))
+        resource.prlimit(destination.process.pid, resource.RLIMIT_NOFILE, (in_use + descriptors, 4096))
     source = start_source(lab)
     address = parse_uri(uri)
     assert isinstance(address, TcpAddress)
@@ -136,6 +141,7 @@ def test_a_flood_of_connections_keeps_nobody_out(lab: Lab) -> None:
         flooder.join()
         for connection in opened:
             connection.close()
+    resource.prlimit(destination.process.pid, resource.RLIMIT_NOFILE, (1024, 4096))
     destination.check_memory()
     lines = destination.errors().splitlines()
     assert len(lines) < 60, "strangers fill the log"
