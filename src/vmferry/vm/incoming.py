@@ -1,7 +1,7 @@
 """The receiving end of a migration: wait for a source, take the guest over.
 
 Nobody ends the wait but a guest that is here, or whoever runs this process: a migration that fails, at whatever
-point before Commit, leaves memory as it was, and the next source may come.
+point before Commit, leaves memory zero as it was, and the next source may come.
 """
 
 import secrets

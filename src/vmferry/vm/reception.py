@@ -118,6 +118,8 @@ class Reception:
                 self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
         except ChannelError as error:  # too many open files, for instance: somebody has to go
             self._log(str(error))
+            if not self._callers:
+                self._clock.sleep_ns(_AT_ONCE_NS)
             self._make_room(len(self._callers) // 2)
 
     def _attend(self, caller: Caller) -> bool:
