@@ -70,7 +70,7 @@ def demo(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress
         for run in run_demo(setting, lambda variant, progress: None, lambda variant, text: None):
             scenario = setting.scenario(round(run.speed_before_pages_per_s * PAGE_BYTES))
             simulated = simulate(scenario, run.variant)
-            samples.add("total_time", run.result.last.elapsed_ms / 1000, "s", variant=run.variant, kind="live")
+            samples.add("total_time", (run.result.last.elapsed_ms or 0) / 1000, "s", variant=run.variant, kind="live")
             samples.add("total_time", simulated.total_time_ms / 1000, "s", variant=run.variant, kind="simulated")
     for variant in SEED_VARIANTS:
         live, first = (samples.median("total_time", kind="live", variant=name) for name in (variant, SEED_VARIANTS[0]))
@@ -98,10 +98,10 @@ def converge(
             result = require_completed(peer.migrate(source, uri, parameters))
             destination.check_memory()
         settings = {"peer": peer.name, "stress_mib": stress, "rate_mib_per_s": rate}
-        samples.add("total_time", result.last.elapsed_ms / 1000, "s", **settings)
+        samples.add("total_time", (result.last.elapsed_ms or 0) / 1000, "s", **settings)
         samples.add("downtime", result.last.downtime_ms or 0, "ms", **settings)
-        samples.add("iterations", result.last.iteration_count, "", **settings)
-        samples.add("max_throttle", result.max_throttle_percent, "%", **settings)
+        samples.add("iterations", result.last.iteration_count or 0, "", **settings)
+        samples.add("max_throttle", result.max_throttle_percent or 0, "%", **settings)
     ratios(samples, "total_time", first.name, peers)
 
 
@@ -136,7 +136,7 @@ def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) 
             source.monitor.execute("stop")
             warm_memory(memory + 64)
             result = require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}, auto_converge=False))
-        gb_per_s = result.last.sent_bytes / result.last.elapsed_ms / 1e6
+        gb_per_s = (result.last.sent_bytes or 0) / (result.last.elapsed_ms or 1) / 1e6
         samples.add("throughput", gb_per_s, "GB/s", peer=peer.name, memory_mib=memory)
     ratios(samples, "throughput", first.name, peers)
 

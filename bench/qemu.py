@@ -96,8 +96,8 @@ def _measure(
         done = (source.progress().written_pages - written) / full
         destination.check_memory()
     what = what | {"by": by, "completed": result.completed}
-    samples.add("total_time", result.last.elapsed_ms / 1000 if result.completed else elapsed_s, "s", **what)
-    samples.add("max_throttle", result.max_throttle_percent, "%", **what)
+    samples.add("total_time", (result.last.elapsed_ms or 0) / 1000 if result.completed else elapsed_s, "s", **what)
+    samples.add("max_throttle", result.max_throttle_percent or 0, "%", **what)
     samples.add("driver_cpu", 100 * cpu_s / elapsed_s, "% of a core", **what)
     if result.completed:
         samples.add("downtime", result.last.downtime_ms or 0, "ms", **what)
@@ -109,7 +109,7 @@ def _until(max_time: int) -> Callable[[Progress], None]:
     """Return a watcher that cancels a migration that takes too long."""
 
     def watch(progress: Progress) -> None:
-        if progress.elapsed_ms > max_time * 1000 and progress.status == "active":
+        if (progress.elapsed_ms or 0) > max_time * 1000 and progress.status == "active":
             raise KeyboardInterrupt
 
     return watch

@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -47,16 +46,12 @@ def test_what_waits_can_be_interrupted(tmp_path: Path, words: tuple[str, ...], n
             [*VMFERRY, *words, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as command,
     ):
-        wait_until(lambda: has_socket(command.pid))
+        wait_until(lambda: any(os.readlink(fd).startswith("socket:") for fd in descriptors(command.pid)))
         command.send_signal(number)
         assert command.stderr
         errors = command.stderr.read()
     assert (command.returncode, errors) == (128 + number, "vmferry: interrupted\n")
 
 
-def has_socket(pid: int) -> bool:
-    for path in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # closed meanwhile
-            if os.readlink(path).startswith("socket:"):
-                return True
-    return False
+def descriptors(pid: int) -> list[Path]:
+    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]

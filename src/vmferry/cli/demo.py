@@ -1,7 +1,5 @@
 """`vmferry demo`: see a busy VM migrate live, and the patch series' table with this machine's figures."""
 
-import statistics
-
 import click
 import msgspec
 from rich.console import Console, Group
@@ -15,6 +13,7 @@ from vmferry.control.drive import Progress
 from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.perf.demo import TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
+from vmferry.perf.figures import count_text, median, percent_text, ratio_text, seconds_text, told
 from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.units import format_rate, format_size
 
@@ -91,11 +90,11 @@ class _Screen:
         """Show how far a migration is."""
         self._show(
             variant,
-            f"{progress.elapsed_ms / 1000:.1f} s",
+            f"{seconds_text(progress.elapsed_ms)} s",
             f"iteration {progress.iteration_count}",
-            f"remaining {format_size(progress.remaining_bytes)}",
-            f"throttle {progress.throttle_percent} %",
-            ProgressBar(total=100, completed=progress.throttle_percent, width=20),
+            f"remaining {told(progress.remaining_bytes, format_size)}",
+            f"throttle {percent_text(progress.throttle_percent)}",
+            ProgressBar(total=100, completed=progress.throttle_percent or 0, width=20),
         )
 
     def finish(self, run: DemoRun) -> None:
@@ -103,7 +102,7 @@ class _Screen:
         self.console.print(
             _lines(
                 run.variant,
-                f"{run.result.last.elapsed_ms / 1000:.1f} s",
+                f"{seconds_text(run.result.last.elapsed_ms)} s",
                 f"arrived intact: {run.checked_pages} pages checked, speed {run.speed_ratio:.0%} of before",
             )
         )
@@ -140,17 +139,16 @@ def _seed_table(runs: list[DemoRun]) -> Table:
                     str(last.downtime_ms),
                     str(last.iteration_count),
                     str(run.result.max_throttle_percent),
-                    f"{run.sent_per_memory:.2f}",
-                    f"{run.work_lost_percent:.0f}",
+                    ratio_text(run.sent_per_memory),
+                    count_text(run.work_lost_percent),
                 )
     return table
 
 
 def _verdict(runs: list[DemoRun]) -> str:
     medians = {
-        name: statistics.median(run.result.last.elapsed_ms for run in runs if run.variant == name)
-        for name in SEED_VARIANTS
+        name: median(run.result.last.elapsed_ms for run in runs if run.variant == name) for name in SEED_VARIANTS
     }
     first, *others = SEED_VARIANTS
-    ratios = (f"  {name} {medians[name] / medians[first]:.2f}" for name in others)
+    ratios = (f"  {name} {(medians[name] or 0) / (medians[first] or 1):.2f}" for name in others)
     return f"\nTotal time as a share of {first}'s:\n" + "\n".join(ratios)

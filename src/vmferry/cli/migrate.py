@@ -24,6 +24,9 @@ from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import InterruptionError, UsageError
+from vmferry.migration.journal import CourseJournal, TeeJournal
+from vmferry.perf.figures import Figures
+from vmferry.perf.journal_runs import run_series
 
 _NS_PER_MS = 1_000_000
 
@@ -90,6 +93,7 @@ def command(
     if wait and not attach:
         raise UsageError("--wait waits for a migration that somebody else begins; give --attach as well")
     given = given_parameters(parameters)
+    course = CourseJournal()
     with (
         interrupted_once(),  # by whatever signal: the VM is left as it was found
         open_monitor(address) as monitor,
@@ -116,10 +120,10 @@ def command(
             ),
             hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
             destination=Destination(other) if other else None,
-            journal=record,
+            journal=TeeJournal([record, course]),
         )
         result = carry_out(monitor, order, watch, tell, _warn)
-    _report(result, as_json)
+    _report(result, Figures.of(run_series(course.entries, "")), as_json)
     context.exit(exit_code_of(result))
 
 
@@ -143,19 +147,19 @@ def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downti
     return int({**current, **changed}["downtime-limit"])
 
 
-def _report(result: Result, as_json: bool) -> None:
+def _report(result: Result, figures: Figures, as_json: bool) -> None:
     if as_json:
         answer = asdict(result.last) | {
-            "max_throttle_percent": result.max_throttle_percent,
+            "max_throttle_percent": figures.max_throttle_percent,
             "throttle_by": result.throttle_by,
             "throttle_reasons": result.throttle_reasons,
             "arrival": result.arrival.state if result.arrival else None,
             "arrival_by": result.arrival.by if result.arrival else None,
-            "work_lost_percent": result.work_lost_percent,
-            "work_lost_vcpu_ns": result.work_lost_vcpu_ns,
+            "work_lost_percent": figures.work_lost_percent,
+            "work_lost_vcpu_s": figures.work_lost_vcpu_s,
             "not_put_back": result.not_put_back,
             "limits": [asdict(verdict) for verdict in result.verdicts],
         }
         click.echo(msgspec.json.encode(answer))
     else:
-        show_result(result)
+        show_result(result, figures)

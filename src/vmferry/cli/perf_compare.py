@@ -83,7 +83,7 @@ def _compare_sets(
 ) -> Iterator[tuple[str, str, Comparison]]:
     for scenario in first:
         for figure, attribute in FIGURES.items() if scenario in second else ():
-            values = ([float(getattr(run, attribute)) for run in runs[scenario]] for runs in (first, second))
+            values = ([float(getattr(run, attribute) or 0) for run in runs[scenario]] for runs in (first, second))
             yield scenario, figure, compare(*values)
 
 

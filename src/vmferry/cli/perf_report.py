@@ -1,6 +1,5 @@
 """`vmferry perf report`: what came out of measured migrations, as tables and as a page."""
 
-import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -13,15 +12,14 @@ from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.perf.batch import troubles
+from vmferry.perf.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
 from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.page import Row, Section, page
 from vmferry.perf.results import read_runs, run_entries
 from vmferry.perf.series import NO_AUTO_CONVERGE, RunSeries
 from vmferry.perf.summary import verdict
-from vmferry.units import format_duration
 
-_NS_PER_MS = 1_000_000
 _UNKNOWN = "-"
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -59,17 +57,22 @@ def _verdict(runs: Sequence[PerfRun], courses: Sequence[RunSeries]) -> str:
 
 
 def _page_row(run: PerfRun, told: Sequence[str]) -> Row:
-    sent_share = run.sent_bytes / run.job.scenario.memory_bytes
     figures = {
-        "total time": format_duration(run.total_time_ms * _NS_PER_MS),
-        "downtime": format_duration(run.downtime_ms * _NS_PER_MS),
-        "iterations": str(run.iteration_count),
-        "max throttle": f"{run.max_throttle_percent} %",
-        "sent / memory": f"{sent_share:.2f}",
+        "status": run.status,
+        "total time": time_text(run.total_time_ms),
+        "downtime": time_text(run.downtime_ms),
+        "iterations": count_text(run.iteration_count),
+        "max throttle": percent_text(run.max_throttle_percent),
+        "sent / memory": ratio_text(_sent_share(run)),
+        "guest work lost, measured": percent_text(_work_lost(run), _UNKNOWN),
     }
-    figures = {"status": run.status} | {name: text if run.began else _UNKNOWN for name, text in figures.items()}
-    figures["guest work lost, measured"] = f"{run.work_lost_percent:.0f} %" if _work_is_known(run) else _UNKNOWN
+    if not run.began:
+        figures = {name: run.status if name == "status" else _UNKNOWN for name in figures}
     return Row(f"{_variant(run)}, run {run.job.number}", _variant(run), figures, told)
+
+
+def _sent_share(run: PerfRun) -> float | None:
+    return None if run.sent_bytes is None else run.sent_bytes / run.job.scenario.memory_bytes
 
 
 def _circumstances(runs: Iterable[PerfRun]) -> str:
@@ -85,7 +88,7 @@ def _circumstances(runs: Iterable[PerfRun]) -> str:
 def _course(directory: Path, run: PerfRun) -> RunSeries | None:
     entries = run_entries(directory, run)
     samples = [(sample.time_s, sample.written_pages) for sample in run.samples]
-    return run_series(entries, _variant(run), samples) if entries else None
+    return run_series(entries, _variant(run), samples, _work_lost(run)) if entries else None
 
 
 def show_runs(runs: list[PerfRun], as_json: bool) -> None:
@@ -113,19 +116,19 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
 def _median_table(runs: Sequence[PerfRun]) -> Table:
     """Return what the completed runs of each variant come to, and its total time as a share of the first variant's."""
     table = compact_table("medians of completed runs", "variant", "total s", "of first", "from", "to", "down", "lost")
-    first_s: float | None = None
+    first_ms: float | None = None
     for variant, group in _completed(runs):
-        seconds = [run.total_time_ms / 1000 for run in group]
-        median_s = statistics.median(seconds)
-        first_s = median_s if first_s is None else first_s
+        times = [run.total_time_ms or 0 for run in group]
+        median_ms = median(times) or 0
+        first_ms = median_ms if first_ms is None else first_ms
         table.add_row(
             variant,
-            f"{median_s:.1f}",
-            f"{median_s / first_s:.2f}" if first_s else "",
-            f"{min(seconds):.1f}",
-            f"{max(seconds):.1f}",
-            f"{statistics.median(run.downtime_ms for run in group):.0f}",
-            f"{statistics.median(run.work_lost_percent for run in group):.0f}",
+            seconds_text(median_ms),
+            ratio_text(median_ms / first_ms if first_ms else None),
+            seconds_text(min(times)),
+            seconds_text(max(times)),
+            count_text(median(run.downtime_ms for run in group)),
+            count_text(median(_work_lost(run) for run in group)),
         )
     return table
 
@@ -154,16 +157,16 @@ def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
 
 
 def _row(run: PerfRun) -> tuple[str, ...]:
-    figures = (str(run.downtime_ms), str(run.iteration_count), str(run.max_throttle_percent))
+    figures = tuple(map(count_text, (run.downtime_ms, run.iteration_count, run.max_throttle_percent)))
     return (
         _variant(run),
-        f"{run.total_time_ms / 1000:.1f}" if run.status == "completed" else run.status,
+        seconds_text(run.total_time_ms) if run.status == "completed" else run.status,
         *(figures if run.began else (_UNKNOWN,) * len(figures)),
-        f"{run.work_lost_percent:.0f}" if _work_is_known(run) else _UNKNOWN,
+        count_text(_work_lost(run)),
         f"{run.pages_per_s_before / 1000:.0f}" if run.pages_per_s_before else _UNKNOWN,
     )
 
 
-def _work_is_known(run: PerfRun) -> bool:
-    """Tell whether the guest was watched up to the end of the migration; a measured share is never exactly 0."""
-    return run.began and run.work_lost_percent != 0
+def _work_lost(run: PerfRun) -> float | None:
+    """Return what of its work the guest lost, if it was watched up to the end; a measured share is never exactly 0."""
+    return run.work_lost_percent if run.began and run.work_lost_percent else None

@@ -16,20 +16,23 @@ from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.status import MigrationStatus
-from vmferry.perf.journal_runs import clean_text, run_series
+from vmferry.perf.figures import Figures, count_text, lost_text, ratio_text, seconds_text, time_text
+from vmferry.perf.journal_runs import clean_text, run_series, simulated_series
 from vmferry.perf.series import RunSeries
 from vmferry.perf.summary import figures
 from vmferry.simulation.replay import Replay, read_replay
-from vmferry.simulation.run import simulate
+from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.units import format_duration, format_rate, format_size
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _WIDTH = 80
 _NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 _SAME = 0.02
+_LIKE = 0.1
+_NO_ANSWER = "the journal tells too little of the guest to say what else would have been"
 _LIMITED = 0.95
 _MUCH_LONGER = 1.2
 
@@ -68,8 +71,13 @@ def command(
     changed_link = {name: value for name, value in link.items() if value is not None}
     changed_parameters = given_parameters(parameters)
     runs = [_recorded_series(recorded.entries, where)]
+    as_recorded = read_replay(recorded.entries, where, {}, {}).as_recorded()
+    _require_likeness(runs[0], as_recorded, where)
     replay = read_replay(recorded.entries, where, changed_parameters, changed_link)
-    runs += [run_series(simulate(replay.scenario, variant).entries, variant) for variant in variants or VARIANTS]
+    unchanged = not changed_link and not changed_parameters
+    for variant in variants or VARIANTS:
+        same = unchanged and variant == runs[0].variant
+        runs.append(simulated_series(as_recorded if same else simulate(replay.scenario, variant), variant))
     if picture:
         write_picture(picture, f"What if: {clean_text(journal.name)}", runs)
     if as_json:
@@ -79,11 +87,9 @@ def command(
         }
         for run in runs:
             outlasts = run is not runs[0] and _outlasts(run, replay)
-            more = {"sent_per_memory": run.sent_per_memory, "outlasts_recording": outlasts}
-            click.echo(msgspec.json.encode(figures(run) | doubts | more))
+            click.echo(msgspec.json.encode(figures(run) | doubts | {"outlasts_recording": outlasts}))
         return
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
-    unchanged = not changed_link and not changed_parameters
     remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(*runs) if unchanged else ())]
     click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
     terminal().print(_table(runs))
@@ -98,34 +104,61 @@ def _recorded_series(entries: Sequence[Entry], where: str) -> RunSeries:
         raise UsageError(f"{where}: {error}") from error
 
 
+def _require_likeness(recorded: RunSeries, replayed: SimulationResult, where: str) -> None:
+    """Raise UsageError if the replay of the recorded settings shows that the journal does not tell enough of the guest.
+
+    What the VM itself has recorded is replayed as well as it goes, for that is told beside it.
+    """
+    if recorded.gaps:
+        raise UsageError(f"{where}: part of the migration is not in the journal, so it cannot be replayed")
+    recorded_ms, replayed_ms = _total_ms(recorded), replayed.total_time_ms
+    if not _completed(recorded):
+        if replayed.status == MigrationStatus.COMPLETED and replayed_ms < recorded_ms * (1 - _LIKE):
+            said = (
+                f"it had not converged after {time_text(recorded_ms)}, but replayed it does in {time_text(replayed_ms)}"
+            )
+            raise UsageError(f"{where}: {said}; {_NO_ANSWER}")
+        return
+    unlike = replayed.status != MigrationStatus.COMPLETED or abs(replayed_ms - recorded_ms) > recorded_ms * _LIKE
+    if unlike and recorded.started.recorded_by is not RecordedBy.VM:
+        said = f"it took {time_text(recorded_ms)}, but replayed it is {replayed.status} after {time_text(replayed_ms)}"
+        raise UsageError(f"{where}: {said}; {_NO_ANSWER}")
+
+
 def _table(runs: Sequence[RunSeries]) -> Table:
     table = compact_table("", "", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for run in runs:
+        figures = Figures.of(run)
         table.add_row(
             run.label,
-            f"{run.total_s:.1f}" if _completed(run) else run.ended.status.value,
-            str(run.ended.downtime_ns // _NS_PER_MS),
-            str(run.ended.iteration_count),
-            str(run.ended.max_throttle_percent),
-            f"{run.sent_per_memory:.2f}",
-            f"{run.work_lost_percent:.0f}",
+            seconds_text(figures.total_time_ms) if figures.completed else figures.status,
+            count_text(figures.downtime_ms),
+            count_text(figures.iteration_count),
+            count_text(figures.max_throttle_percent),
+            ratio_text(figures.sent_per_memory),
+            count_text(figures.work_lost_percent),
         )
     return table
 
 
 def _sentence(recorded: RunSeries, run: RunSeries) -> str:
     """Answer the question for one variant."""
-    time = format_duration(round(run.total_s * _NS_PER_S))
-    lost = f"{run.work_lost_percent:.0f} % of the guest's work ({run.work_lost_vcpu_s:.1f} vCPU s)"
-    if run.ended.status is MigrationStatus.FAILED:
-        return f"{run.label} fails after {time}: {clean_text(run.ended.error)}."
-    if not _completed(run):
-        passes = f"{run.ended.iteration_count} passes"
-        return f"{run.label} does not converge: given up after {time} and {passes}; the throttle takes {lost}."
-    compared = f", {_compared(run.total_s / recorded.total_s)} recorded," if _completed(recorded) else ""
-    downtime = format_duration(run.ended.downtime_ns)
-    return f"{run.label} converges in {time}{compared} with {downtime} of downtime; the throttle takes {lost}."
+    figures = Figures.of(run)
+    time = time_text(figures.total_time_ms)
+    lost = f"the throttle takes {lost_text(figures, 1)} of the guest's work"
+    if figures.status == MigrationStatus.FAILED:
+        return f"{run.label} fails after {time}: {clean_text(figures.error)}."
+    if not figures.completed:
+        return f"{run.label} does not converge: given up after {time} and {figures.iteration_count} passes; {lost}."
+    compared = f", {_compared(_total_ms(run) / _total_ms(recorded))} recorded," if _completed(recorded) else ""
+    downtime = time_text(figures.downtime_ms)
+    return f"{run.label} converges in {time}{compared} with {downtime} of downtime; {lost}."
+
+
+def _total_ms(run: RunSeries) -> int:
+    """Return the total time of a migration that has ended, at least 1 ms."""
+    return max(1, Figures.of(run).total_time_ms or 0)
 
 
 def _compared(ratio: float) -> str:
@@ -171,15 +204,15 @@ def _outlasting(runs: Sequence[RunSeries], replay: Replay) -> Iterator[str]:
 
 
 def _outlasts(run: RunSeries, replay: Replay) -> bool:
-    cpu_s = run.total_s * (1 - run.work_lost_percent / 100)
-    return cpu_s * _NS_PER_S > _MUCH_LONGER * replay.trace.recorded_ns
+    cpu_ms = _total_ms(run) * (1 - (run.work_lost_percent or 0) / 100)
+    return cpu_ms * _NS_PER_MS > _MUCH_LONGER * replay.trace.recorded_ns
 
 
 def _how_close(recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:
     """Tell how far the replay of the recorded settings is from what was recorded."""
     for run in replayed:
         if run.label == recorded.variant and _completed(run) and _completed(recorded):
-            off = run.total_s / recorded.total_s - 1
+            off = _total_ms(run) / _total_ms(recorded) - 1
             yield f"How close this is: {run.label} was recorded, and its replay is off by {off:+.0%} in total time."
 
 

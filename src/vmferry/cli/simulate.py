@@ -16,7 +16,7 @@ from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
-from vmferry.perf.journal_runs import clean_text, run_series
+from vmferry.perf.journal_runs import clean_text, simulated_series
 from vmferry.perf.seed_table import Cell, Run, seed_cells
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario, load_scenarios
@@ -82,7 +82,7 @@ def command(
                 record.record(entry.time_ns, entry.event)
     if picture:
         title = f"Simulated migrations: {clean_text(results[0].scenario)}"
-        write_picture(picture, title, [run_series(result.entries, result.variant) for result in results])
+        write_picture(picture, title, [simulated_series(result, result.variant) for result in results])
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))

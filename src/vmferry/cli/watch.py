@@ -19,6 +19,9 @@ from vmferry.control.order import start_recording
 from vmferry.control.phases import Phases
 from vmferry.control.recorder import Recorder
 from vmferry.errors import InterruptionError
+from vmferry.migration.journal import CourseJournal, TeeJournal
+from vmferry.perf.figures import Figures
+from vmferry.perf.journal_runs import run_series
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -35,7 +38,8 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
     with open_monitor(address) as monitor, open_journal(journal) as record:
         await_migration(monitor, wait=wait)
         behind = Behind.ask(monitor)
-        recorder = Recorder(record, time.monotonic_ns)
+        course = CourseJournal()
+        recorder = Recorder(TeeJournal([record, course]), time.monotonic_ns)
         parameters = start_recording(recorder, monitor, {})
         with screen(parameters["downtime-limit"], quiet=False) as (watch, tell):
             phases = Phases(tell)
@@ -52,5 +56,5 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
                 raise InterruptionError("stopped watching; the migration goes on", signal_number_of(error)) from None
         recorder.end(result)
     result = replace(result, arrival=arrival_of(result, behind, behind.capabilities, monitor.manager, None))
-    show_result(result)
+    show_result(result, Figures.of(run_series(course.entries, "")))
     context.exit(exit_code_of(result))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from vmferry.bounds import Integer, Number
+from vmferry.bounds import Integer, Natural, Number
 
 
 class _Answer(msgspec.Struct, rename="kebab"):
@@ -21,6 +21,8 @@ class _Ram(_Answer):
     remaining: Integer = 0
     total: Integer = 0
     transferred: Integer = 0
+    normal: Integer = 0
+    duplicate: Integer = 0
     mbps: Number = 0.0
     dirty_pages_rate: Integer = 0
     page_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 4096
@@ -69,7 +71,8 @@ class _Status(_Answer):
 
 
 class _Memory(_Answer):
-    base_memory: Integer
+    base_memory: Natural
+    plugged_memory: Natural = 0
 
 
 class SchemaMember(_Answer):

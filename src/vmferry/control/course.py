@@ -1,6 +1,5 @@
 """The time from the beginning of one migration to its end: it is followed, bounded, and called off."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -8,7 +7,6 @@ from dataclasses import dataclass, replace
 from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.hand_over import HandOver
 from vmferry.control.limits import LimitKeeper, Limits
-from vmferry.control.link import LinkKeeper
 from vmferry.control.monitor import Monitor
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.prospect import Prospect
@@ -41,7 +39,6 @@ class Course:
         steered: Steered | None,
         prospect: Prospect | None,
         hand_over: HandOver | None,
-        link: LinkKeeper,
         onlookers: Onlookers,
     ) -> None:
         """`uri` is None to take the migration that runs.
@@ -49,7 +46,7 @@ class Course:
         `prospect` is None where nobody slows the guest but we, and `hand_over` where it needs no bound of ours.
         """
         vcpu_count = len(monitor.execute("query-cpus-fast"))
-        elapsed_ms = 0 if uri else ask(monitor).elapsed_ms
+        elapsed_ms = 0 if uri else ask(monitor).elapsed_ms or 0
         self.keeper = LimitKeeper(
             limits, monitor, self._cancel_at_limit, settings, vcpu_count, onlookers.tell, elapsed_ms
         )
@@ -59,7 +56,6 @@ class Course:
         self._uri = uri
         self._steered = steered
         self._hand_over = hand_over
-        self._link = link
         self._onlookers = onlookers
         self._prospect = prospect
         self._cancellation = Cancellation()
@@ -117,14 +113,11 @@ class Course:
         stopped = any(event.name == "STOP" for event in self._monitor.take_events())
         self._onlookers.recorder.poll(seen, stopped=stopped)
         self._onlookers.watch(seen)
-        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent)
+        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent or 0)
         if self._prospect:
             self._prospect.observe(seen)
         if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
             self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
-            self._cancel()
-        if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
-            self._why_cancelled = why
             self._cancel()
         return self._steered.observe(progress) if self._steered else seen
 

@@ -5,7 +5,7 @@ It polls `query-migrate`, as any QMP client would, and knows nothing of the VM b
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -26,15 +26,19 @@ class Progress:
     """One answer to `query-migrate`, reduced to what people watch."""
 
     status: str
-    elapsed_ms: int
-    iteration_count: int
-    dirty_sync_count: int
-    remaining_bytes: int
-    total_bytes: int
-    sent_bytes: int
-    bandwidth_bytes_per_s: float
-    dirty_bytes_per_s: float
-    throttle_percent: int
+    elapsed_ms: int | None
+    iteration_count: int | None
+    dirty_sync_count: int | None
+    remaining_bytes: int | None
+    total_bytes: int | None
+    sent_bytes: int | None
+    sent_pages: int | None
+    """Of all kinds. None also if some are sent as differences or compressed, which are counted otherwise."""
+    zero_pages: int | None
+    """Of those, the ones that were zero."""
+    bandwidth_bytes_per_s: float | None
+    dirty_bytes_per_s: float | None
+    throttle_percent: int | None
     page_size: int
     downtime_ms: int | None
     downtime_parts_ms: dict[str, float] | None
@@ -42,25 +46,34 @@ class Progress:
 
     @classmethod
     def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
-        """Reduce an answer of our own or of QEMU's monitor; what is missing is 0."""
+        """Reduce an answer of our own or of QEMU's monitor; what it does not tell is None."""
         ram = answer.get("ram", {})
-        dirty_sync_count = ram.get("dirty-sync-count", 0)
+        dirty_sync_count = ram.get("dirty-sync-count")
+        page_size = ram.get("page-size", 4096)
+        counted_otherwise = {"xbzrle-cache", "compression"} & answer.keys()
         return cls(
             status=answer.get("status", "none"),
-            elapsed_ms=answer.get("total-time", 0),
+            elapsed_ms=answer.get("total-time"),
             iteration_count=ram.get("iteration-count", dirty_sync_count),
             dirty_sync_count=dirty_sync_count,
-            remaining_bytes=ram.get("remaining", 0),
-            total_bytes=ram.get("total", 0),
-            sent_bytes=ram.get("transferred", 0),
-            bandwidth_bytes_per_s=ram.get("mbps", 0) * 1e6 / 8,
-            dirty_bytes_per_s=ram.get("dirty-pages-rate", 0) * ram.get("page-size", 4096),
-            throttle_percent=answer.get("cpu-throttle-percentage", 0),
-            page_size=ram.get("page-size", 4096),
+            remaining_bytes=ram.get("remaining"),
+            total_bytes=ram.get("total"),
+            sent_bytes=ram.get("transferred"),
+            sent_pages=None if counted_otherwise or "normal" not in ram else ram["normal"] + ram.get("duplicate", 0),
+            zero_pages=ram.get("duplicate"),
+            bandwidth_bytes_per_s=ram["mbps"] * 1e6 / 8 if "mbps" in ram else None,
+            dirty_bytes_per_s=ram["dirty-pages-rate"] * page_size if "dirty-pages-rate" in ram else None,
+            throttle_percent=answer.get("cpu-throttle-percentage", 0) if ram else None,  # left out where there is none
+            page_size=page_size,
             downtime_ms=answer.get("downtime"),
             downtime_parts_ms=answer.get("downtime-parts"),
             error=answer.get("error-desc"),
         )
+
+    def after(self, earlier: "Progress") -> "Progress":
+        """Return this with the figures that it does not tell, as of a cancelled migration, as they were seen last."""
+        seen = {field.name: getattr(earlier, field.name) for field in fields(self) if getattr(self, field.name) is None}
+        return replace(self, **seen)
 
     @property
     def ended(self) -> bool:
@@ -111,10 +124,11 @@ class Arrival:
 
 @dataclass(frozen=True)
 class Result:
-    """A migration that has ended, and the highest throttle that was seen on the way."""
+    """A migration that has ended, with the figures that were seen last, and the highest throttle on the way."""
 
     last: Progress
-    max_throttle_percent: int
+    max_throttle_percent: int | None
+    """None if no figures were ever seen."""
     verdicts: tuple[Verdict, ...] = ()
     throttle_by: str | None = None
     """The means by which the guest was to be slowed from outside; None if that was not for us."""
@@ -126,10 +140,6 @@ class Result:
     """True if the VM's manager says that it has migrated, and has ended it here."""
     arrival: Arrival | None = None
     """Whether the guest has arrived; None if the migration did not complete, or nobody asked."""
-    work_lost_percent: float | None = None
-    """The guest's work that the throttle took, of what it could have done; None is unknown."""
-    work_lost_vcpu_ns: int | None = None
-    """The same in vCPU time."""
     not_put_back: tuple[str, ...] = ()
     """QMP commands that put back what the VM refused to have put back."""
 
@@ -213,7 +223,7 @@ def follow(
     `cancelling`. If whoever manages the VM ends it before it has told that it has migrated, the last figures are from
     before.
     """
-    max_throttle_percent = 0
+    max_throttle_percent: int | None = None
     progress = Progress.from_qmp({})
     cancellation = cancellation or Cancellation()
     begun = False
@@ -228,10 +238,12 @@ def follow(
                 begun = True
                 begin()
             for answer in polls(monitor, pause):
-                progress = cancellation.seen(answer)
+                progress = cancellation.seen(answer.after(progress))
                 if progress.ended or cancellation.gives_up(progress):
                     return result(progress)
-                max_throttle_percent = max(max_throttle_percent, observe(progress).throttle_percent)
+                throttle_percent = observe(progress).throttle_percent
+                if throttle_percent is not None:
+                    max_throttle_percent = max(max_throttle_percent or 0, throttle_percent)
         except VmLeftError:
             return result(replace(progress, status="completed"), vm_left=True)
         except KeyboardInterrupt as error:

@@ -1,7 +1,8 @@
 """How far a migration is and how long it may take, with the pages that will have to be sent again.
 
-Memory that is left to send shrinks by the bandwidth and grows by the dirty rate, until the rest fits the downtime. At
-best nothing more is dirtied, at worst the guest goes on as it does; where that does not end, there is no upper bound.
+Memory that is left to send shrinks by the bandwidth and grows by the dirty rate, until the rest fits the downtime. What
+the monitor calls remaining is what the last sync has found; what was dirtied since then is added here. At best nothing
+more is dirtied, at worst the guest goes on as it does; where that does not end, the migration does not converge.
 """
 
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ _SMOOTHING = 0.2
 class Outlook:
     """What there is to expect."""
 
-    percent: int
-    """Of the way; never less than before, and 100 only at the end."""
+    percent: int | None
+    """Elapsed time as a share of all that is expected; 100 only at the end. None if there is no telling."""
+    converges: bool | None
+    """False if the guest dirties its memory as fast as it is sent, or faster; None before anybody knows."""
     least_s: float | None
     """Time still needed if the guest dirtied nothing more; None before anything was sent."""
     most_s: float | None
@@ -30,42 +33,44 @@ class Forecast:
     def __init__(self, downtime_limit_ms: int) -> None:
         self._downtime_limit_s = downtime_limit_ms / 1000
         self._bytes_per_s = 0.0
-        self._percent = 0
+        self._synced = (0, 0)
+        """The newest dirty-sync-count, and the elapsed time when it was seen first."""
 
     def update(self, progress: Progress) -> Outlook:
         """Take another answer of `query-migrate` into account."""
-        if progress.bandwidth_bytes_per_s > 0:
+        if progress.bandwidth_bytes_per_s:
             weight = _SMOOTHING if self._bytes_per_s else 1.0
             self._bytes_per_s += weight * (progress.bandwidth_bytes_per_s - self._bytes_per_s)
-        least_s, most_s = self._least_s(progress), self._most_s(progress)
+        elapsed_ms, sync_count = progress.elapsed_ms or 0, progress.dirty_sync_count or 0
+        if sync_count != self._synced[0]:
+            self._synced = (sync_count, elapsed_ms)
         if progress.status == "completed":
-            self._percent = 100
-        elif (left_s := self._expected_s(progress, least_s, most_s)) is not None:
-            elapsed_s = progress.elapsed_ms / 1000
-            self._percent = max(self._percent, min(99, int(100 * elapsed_s / max(1e-3, elapsed_s + left_s))))
-        return Outlook(self._percent, least_s, most_s)
-
-    def _expected_s(self, progress: Progress, least_s: float | None, most_s: float | None) -> float | None:
-        """Return what to count as still ahead; None if there is no telling, so that progress stands still."""
-        if least_s is not None and most_s is not None:
-            return (least_s + most_s) / 2
-        if least_s is not None and progress.dirty_sync_count < 2:
-            # As much again will be sent for what is dirtied meanwhile.
-            return least_s + progress.total_bytes / self._bytes_per_s
-        return None
-
-    def _least_s(self, progress: Progress) -> float | None:
+            return Outlook(100, converges=True, least_s=0.0, most_s=0.0)
         if not self._bytes_per_s or not progress.total_bytes:
-            return None
-        return self._excess_bytes(progress) / self._bytes_per_s
+            return Outlook(None, converges=None, least_s=None, most_s=None)
+        least_s = self._excess_bytes(progress.remaining_bytes or 0) / self._bytes_per_s
+        if sync_count < 2 and not progress.in_postcopy:
+            # The first pass tells nothing of the dirty rate. As much again will be sent for what is dirtied meanwhile.
+            expected_s = least_s + progress.total_bytes / self._bytes_per_s
+            return Outlook(_percent(elapsed_ms, expected_s), converges=None, least_s=least_s, most_s=None)
+        most_s = self._most_s(progress, (elapsed_ms - self._synced[1]) / 1000)
+        if most_s is None:
+            return Outlook(None, converges=False, least_s=least_s, most_s=None)
+        return Outlook(_percent(elapsed_ms, most_s), converges=True, least_s=least_s, most_s=most_s)
 
-    def _most_s(self, progress: Progress) -> float | None:
-        """The first iteration tells nothing of the dirty rate."""
-        shrinks_by = self._bytes_per_s - progress.dirty_bytes_per_s
-        if progress.dirty_sync_count < 2 or shrinks_by <= 0:
+    def _most_s(self, progress: Progress, since_sync_s: float) -> float | None:
+        dirty_bytes_per_s = 0.0 if progress.in_postcopy else progress.dirty_bytes_per_s or 0.0
+        shrinks_by = self._bytes_per_s - dirty_bytes_per_s
+        if shrinks_by <= 0:
             return None
-        return self._excess_bytes(progress) / shrinks_by
+        left_bytes = (progress.remaining_bytes or 0) + dirty_bytes_per_s * since_sync_s
+        return self._excess_bytes(min(left_bytes, progress.total_bytes or left_bytes)) / shrinks_by
 
-    def _excess_bytes(self, progress: Progress) -> float:
+    def _excess_bytes(self, left_bytes: float) -> float:
         """What is left beyond what may be sent while the guest stands still."""
-        return max(0.0, progress.remaining_bytes - self._bytes_per_s * self._downtime_limit_s)
+        return max(0.0, left_bytes - self._bytes_per_s * self._downtime_limit_s)
+
+
+def _percent(elapsed_ms: int, left_s: float) -> int:
+    elapsed_s = elapsed_ms / 1000
+    return min(99, int(100 * elapsed_s / max(1e-3, elapsed_s + left_s)))

@@ -116,8 +116,8 @@ class LimitKeeper:
         for verdict in self._while_running():
             yield verdict if verdict.kept or not moved else replace(verdict, obeyed=True)
         limits = self._limits
-        if limits.max_throttle_percent is not None:
-            throttle = result.max_throttle_percent
+        throttle = result.max_throttle_percent
+        if limits.max_throttle_percent is not None and throttle is not None:
             yield _verdict("max throttle", throttle, limits.max_throttle_percent, lambda percent: f"{percent:g} %")
         if limits.max_downtime_ms is not None and result.completed:
             yield self._downtime_verdict(result.last.downtime_ms, limits.max_downtime_ms)

@@ -1,22 +1,41 @@
-"""Makes a journal of a migration that is watched from outside, in the events of our own engine."""
+"""Makes a journal of a migration that is watched from outside, in the events of our own engine.
 
+What is dirtied is worked out from what QEMU counts: of the pages that are left to send, those that were left before and
+have not been sent meanwhile are not new.
+"""
+
+from collections import deque
 from collections.abc import Callable
+
+import msgspec
 
 from vmferry.control.drive import Progress, Result
 from vmferry.control.steer import Evaluation
-from vmferry.migration.events import BandwidthWindow, Decided, Ended, Started, StatusChanged, SwitchoverBegan, Synced
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Decided,
+    Ended,
+    Event,
+    Measured,
+    RecordedBy,
+    Started,
+    StatusChanged,
+    SwitchoverBegan,
+    Synced,
+    ThrottleSeen,
+)
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
 
 _NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_WINDOWS_PER_S = 10
+_SYNCS = 1000
 _KNOWN_STATES = frozenset(MigrationStatus)
 
 
 class Recorder:
-    """Turns one poll after the other into events; `now_ns` is the clock.
-
-    What is not seen from outside is 0: newly dirty pages of an iteration, how long a sync took, parts of the downtime.
-    """
+    """Turns one poll after the other into events; `now_ns` is the clock. What is not seen from outside is None."""
 
     def __init__(self, journal: Journal, now_ns: Callable[[], int], page_size: int = 4096) -> None:
         self._journal = journal
@@ -24,80 +43,166 @@ class Recorder:
         self._page_size = page_size
         self._last = Progress.from_qmp({})
         self._last_ns = now_ns()
-        self._downtime_limit_ms = 0
+        self._downtime_limit_ms = self._burst_bytes = 0
+        self._pending: list[tuple[int, Event]] = []
+        """What happened since the poll before the last one."""
+        self._throttle_percent = 0
+        self._syncs: deque[tuple[int, int]] = deque(maxlen=_SYNCS)
+        """When the syncs since the last measurement were seen, and how many at once."""
 
-    def start(self, total_bytes: int, vcpu_count: int, auto_converge: bool, parameters: dict[str, object]) -> None:
+    def start(
+        self,
+        total_bytes: int,
+        vcpu_count: int,
+        auto_converge: bool,
+        parameters: dict[str, object],
+        recorded_by: RecordedBy,
+    ) -> None:
         """Record that the migration was begun."""
-        limit = parameters.get("downtime-limit", 0)
-        self._downtime_limit_ms = limit if isinstance(limit, int) else 0
+        self._downtime_limit_ms = _number(parameters.get("downtime-limit"))
+        self._burst_bytes = _number(parameters.get("max-bandwidth")) // _WINDOWS_PER_S
         started = Started(
             page_size=self._page_size,
             page_count=total_bytes // self._page_size,
             vcpu_count=vcpu_count,
             auto_converge=auto_converge,
             parameters=parameters,
+            recorded_by=recorded_by,
         )
-        self._journal.record(self._now_ns(), started)
+        self._record(self._now_ns(), started)
 
     def poll(self, progress: Progress, *, stopped: bool = False) -> None:
         """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
-        if progress.status != last.status and {progress.status, last.status} <= _KNOWN_STATES:
-            changed = StatusChanged(
-                old=MigrationStatus(last.status), new=MigrationStatus(progress.status), reason=progress.error or ""
-            )
-            self._journal.record(now_ns, changed)
-        if progress.dirty_sync_count > last.dirty_sync_count:
-            self._synced("iteration", now_ns, 0)
-        sent_bytes = progress.sent_bytes - last.sent_bytes
-        threshold_bytes = int(progress.bandwidth_bytes_per_s * self._downtime_limit_ms / 1000)
-        if sent_bytes > 0:
+        self._flush(self._left_over_pages(last, progress))
+        self._note_status(last.status, progress, now_ns)
+        self._note_throttle(progress.throttle_percent, now_ns)
+        threshold_bytes = int((progress.bandwidth_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
+        if sync_count := _more(last.dirty_sync_count, progress.dirty_sync_count):
+            self._syncs.append((now_ns, sync_count))
+            self._note_sync("iteration" if progress.status == "active" else "last", last, threshold_bytes, now_ns)
+        remaining_bytes = progress.remaining_bytes or 0
+        if sent_bytes := _more(last.sent_bytes, progress.sent_bytes):
             window = BandwidthWindow(
                 duration_ns=max(1, now_ns - self._last_ns),
                 sent_bytes=sent_bytes,
-                remaining_bytes=progress.remaining_bytes,
-                throttle_percent=progress.throttle_percent,
+                remaining_bytes=remaining_bytes,
+                throttle_percent=self._throttle_percent,
                 threshold_bytes=threshold_bytes,
             )
-            self._journal.record(now_ns, window)
+            self._record(now_ns, window)
         if stopped:
-            began = SwitchoverBegan(remaining_bytes=progress.remaining_bytes, threshold_bytes=threshold_bytes)
-            self._journal.record(now_ns, began)
+            self._record(now_ns, SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes))
         self._last_ns = now_ns
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Record a measurement and what was made of it."""
-        now_ns, sample = self._now_ns(), evaluation.sample
-        if evaluation.kind == "background":  # those of iterations are seen by `poll`
-            self._synced("background", now_ns, sample.dirty_bytes // self._page_size)
-        self._journal.record(now_ns, Decided.of(sample, evaluation.decision))
+        """Record a measurement and what was made of it; the syncs that begin iterations are seen by `poll`."""
+        now_ns, found = self._now_ns(), evaluation.found
+        if found:
+            pages = round(found.dirty_bytes_per_s * found.window_ns / _NS_PER_S) // self._page_size
+            syncs = sum(count for ns, count in self._syncs if ns > now_ns - evaluation.sample.period_ns)
+            self._syncs.clear()
+            measured = Measured(window_ns=found.window_ns, dirty_pages=pages, sync_count=syncs, mode=found.mode)
+            self._record(now_ns, measured)
+        self._record(now_ns, Decided.of(evaluation.sample, evaluation.decision))
+        self._throttle_percent = evaluation.decision.throttle_percent
 
     def end(self, result: Result) -> None:
         """Record the last state and the figures of the whole course."""
-        progress = result.last
-        self.poll(progress)
-        status = progress.status if progress.status in _KNOWN_STATES else "failed"
-        ended = Ended(
-            status=MigrationStatus(status),
-            total_time_ns=progress.elapsed_ms * _NS_PER_MS,
-            downtime_ns=(progress.downtime_ms or 0) * _NS_PER_MS,
-            downtime_parts_ns={},
-            sent_bytes=progress.sent_bytes,
-            iteration_count=progress.iteration_count,
-            dirty_sync_count=progress.dirty_sync_count,
-            max_throttle_percent=result.max_throttle_percent,
-            error=progress.error or "",
-        )
-        self._journal.record(self._now_ns(), ended)
+        self.poll(result.last)
+        self._record(self._now_ns(), ended(result))
+        self._flush(0)
 
-    def _synced(self, kind: str, now_ns: int, newly_dirty_pages: int) -> None:
+    def _record(self, now_ns: int, event: Event) -> None:
+        self._pending.append((now_ns, event))
+
+    def _flush(self, left_over_pages: int) -> None:
+        """Write what happened up to the last poll. A sync that was going on then has found some more pages since."""
+        for ns, event in self._pending:
+            if isinstance(event, Synced) and event.newly_dirty_pages is not None:
+                event = msgspec.structs.replace(event, newly_dirty_pages=event.newly_dirty_pages + left_over_pages)
+            self._journal.record(ns, event)
+        self._pending.clear()
+
+    def _left_over_pages(self, last: Progress, progress: Progress) -> int:
+        """Return what a sync has found since the last poll saw it begin: QEMU counts it before it looks."""
+        if last.dirty_sync_count != progress.dirty_sync_count:
+            return 0
+        return self._newly_dirty_pages(last, progress) or 0
+
+    def _note_status(self, old: str, progress: Progress, now_ns: int) -> None:
+        new = progress.status
+        if new != old and {new, old} <= _KNOWN_STATES:
+            changed = StatusChanged(old=MigrationStatus(old), new=MigrationStatus(new), reason=progress.error or "")
+            self._record(now_ns, changed)
+
+    def _note_throttle(self, percent: int | None, now_ns: int) -> None:
+        if percent is not None and percent != self._throttle_percent:
+            self._throttle_percent = percent
+            self._record(now_ns, ThrottleSeen(throttle_percent=percent))
+
+    def _note_sync(self, kind: str, last: Progress, threshold_bytes: int, now_ns: int) -> None:
+        progress = self._last
         synced = Synced(
             kind=kind,
-            dirty_sync_count=self._last.dirty_sync_count,
-            iteration_count=self._last.iteration_count,
-            newly_dirty_pages=newly_dirty_pages,
-            remaining_pages=self._last.remaining_bytes // self._page_size,
-            duration_ns=0,
+            dirty_sync_count=progress.dirty_sync_count or 0,
+            iteration_count=progress.iteration_count or 0,
+            newly_dirty_pages=self._newly_dirty_pages(last, progress),
+            remaining_pages=(progress.remaining_bytes or 0) // self._page_size,
+            duration_ns=None,
+            zero_pages=progress.zero_pages,
+            waiting_pages=self._waiting_pages(last, progress, threshold_bytes),
         )
-        self._journal.record(now_ns, synced)
+        self._record(now_ns, synced)
+
+    def _newly_dirty_pages(self, last: Progress, progress: Progress) -> int | None:
+        """Return how many pages came to those left to send between two polls; None if the monitor tells too little."""
+        if last.remaining_bytes is None or last.sent_pages is None or not last.dirty_sync_count:
+            return None
+        if progress.remaining_bytes is None or progress.sent_pages is None or progress.in_postcopy:
+            return None
+        left_bytes = progress.remaining_bytes - last.remaining_bytes
+        return max(0, left_bytes // self._page_size + progress.sent_pages - last.sent_pages)
+
+    def _waiting_pages(self, last: Progress, progress: Progress, threshold_bytes: int) -> int | None:
+        """Return how many pages were left to send when a sync between two polls was made.
+
+        QEMU sends what `max-bandwidth` allows for 100 ms, and syncs when it finds the rest below the threshold
+        (`migration.c`: `migration_iteration_run`).
+        """
+        if last.remaining_bytes is None or last.sent_pages is None or progress.sent_pages is None:
+            return None
+        left_bytes, burst_bytes = last.remaining_bytes, max(1, self._burst_bytes)
+        sent_bytes = (progress.sent_pages - last.sent_pages) * self._page_size
+        bursts = max(0, -(-(left_bytes - threshold_bytes) // burst_bytes))
+        return max(0, left_bytes - min(sent_bytes, bursts * burst_bytes)) // self._page_size
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _more(last: int | None, now: int | None) -> int:
+    return max(0, (now or 0) - (last or 0))
+
+
+def ended(result: Result) -> Ended:
+    """Return the event that tells how a migration ended, as it was seen from outside."""
+    progress = result.last
+    status = progress.status if progress.status in _KNOWN_STATES else "failed"
+    return Ended(
+        status=MigrationStatus(status),
+        total_time_ns=_ns(progress.elapsed_ms),
+        downtime_ns=_ns(progress.downtime_ms),
+        downtime_parts_ns={name: round(ms * _NS_PER_MS) for name, ms in (progress.downtime_parts_ms or {}).items()},
+        sent_bytes=progress.sent_bytes,
+        iteration_count=progress.iteration_count,
+        dirty_sync_count=progress.dirty_sync_count,
+        max_throttle_percent=result.max_throttle_percent,
+        error=progress.error or "",
+    )
+
+
+def _ns(time_ms: int | None) -> int | None:
+    return None if time_ms is None else time_ms * _NS_PER_MS

@@ -15,6 +15,7 @@ from vmferry.control.behind import Behind
 from vmferry.control.monitor import Monitor
 from vmferry.errors import CommandError, HostError, UsageError
 
+_NS_PER_MS = 1_000_000
 WINDOW_MS = 1000
 """How long a measurement lasts by default.
 
@@ -42,6 +43,9 @@ class DirtyRate:
     dirty_bytes_per_s: int
     vcpu_bytes_per_s: dict[int, int]
     """By vCPU; empty if the mode cannot tell."""
+    window_ns: int = WINDOW_MS * _NS_PER_MS
+    """How long it lasted."""
+    mode: str = MODES[0]
 
 
 class DirtyRateSensor:
@@ -60,12 +64,14 @@ class DirtyRateSensor:
         usable = MODES if behind.kvm else MODES_WITHOUT_KVM
         self._modes = [mode for mode in usable if mode in words]
         """Those that have not been refused; none if there is no choice, and pages are sampled."""
+        if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
+            raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
         if "calc-time-unit" in types:
             self._time: dict[str, object] = {"calc-time": window_ms, "calc-time-unit": "millisecond"}
         else:
-            self._time = {"calc-time": max(1, round(window_ms / 1000))}
-        if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
-            raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
+            window_s = max(1, round(window_ms / 1000))
+            window_ms, self._time = window_s * 1000, {"calc-time": window_s}
+        self._window_ns = window_ms * _NS_PER_MS
         self._measuring = False
         self._correction = 1.0
         self._last_bytes_per_s = 0
@@ -107,6 +113,8 @@ class DirtyRateSensor:
         return DirtyRate(
             round(self._last_bytes_per_s * self._correction),
             {vcpu["id"]: vcpu["dirty-rate"] * _BYTES_PER_UNIT for vcpu in vcpus},
+            self._window_ns,
+            self.mode,
         )
 
     def calibrate(self, dirty_bytes_per_s: float) -> None:

@@ -41,7 +41,7 @@ class Steered:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
         return replace(
             progress,
-            throttle_percent=max(progress.throttle_percent, 0 if self._over else self.means.in_force_percent),
+            throttle_percent=max(progress.throttle_percent or 0, 0 if self._over else self.means.in_force_percent),
             dirty_bytes_per_s=self._steering.dirty_bytes_per_s or progress.dirty_bytes_per_s,
         )
 

@@ -3,6 +3,7 @@
 Times are nanoseconds of the migration's clock, sizes are bytes, pages are counts.
 """
 
+from enum import StrEnum
 from typing import Self
 
 import msgspec
@@ -15,14 +16,31 @@ class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", renam
     pass
 
 
+class RecordedBy(StrEnum):
+    """Who wrote a journal, which is how much there is in it."""
+
+    VM = "vm"
+    """The VM that migrated: everything, as it happened."""
+    DRIVER = "driver"
+    """Who decided from outside: the decisions, and of the VM what its monitor told ten times per second."""
+    OBSERVER = "observer"
+    """Who only looked on: what the monitor told. Whether and why the VM decided on a throttle is not known."""
+
+
 class Started(_Event, tag="started", frozen=True):
-    """A migration was accepted."""
+    """A migration was accepted, or was found running."""
 
     page_size: int
     page_count: int
     vcpu_count: int
     auto_converge: bool
     parameters: dict[str, object]
+    recorded_by: RecordedBy = RecordedBy.VM
+
+    @property
+    def decisions_known(self) -> bool:
+        """True if what was decided on the throttle, if anything was, is in the journal."""
+        return self.recorded_by is not RecordedBy.OBSERVER or not self.auto_converge
 
 
 class StatusChanged(_Event, tag="status", frozen=True):
@@ -56,14 +74,41 @@ class Synced(_Event, tag="sync", frozen=True):
     kind: str
     dirty_sync_count: int
     iteration_count: int
-    newly_dirty_pages: int
-    """Of the dirty pages, those that did not wait to be sent anyway."""
+    newly_dirty_pages: int | None
+    """Of the dirty pages, those that did not wait to be sent anyway; None if nobody told."""
     remaining_pages: int
-    duration_ns: int
+    duration_ns: int | None
+    """None where it is seen from outside."""
     dirty_pages: int | None = None
-    """All that were written since the sync before; None in journals of old."""
+    """All that were written since the sync before; None in journals of old and where it is seen from outside."""
     zero_pages: int | None = None
     """Sent as zero so far, the guest's unused memory in the main; None in journals of old."""
+    waiting_pages: int | None = None
+    """Those that waited to be sent anyway; told where it is seen from outside, with an error of what 0.1 s send."""
+
+
+class Measured(_Event, tag="measured", frozen=True):
+    """The dirty rate was measured from outside: that many pages were written in a window that has just ended."""
+
+    window_ns: int
+    dirty_pages: int
+    """Each once between two syncs, however often it was written."""
+    sync_count: int
+    """Syncs of the migration that the window held, each of which let QEMU count a page anew."""
+    mode: str
+    """QEMU's `calc-dirty-rate` mode; what `page-sampling` tells is an estimate."""
+
+
+class ThrottleSeen(_Event, tag="throttle", frozen=True):
+    """Another throttle was in force than before, though no decision in this journal says so."""
+
+    throttle_percent: int
+
+
+class Lost(_Event, tag="lost", frozen=True):
+    """So many events that happened up to now are not in this journal."""
+
+    count: int
 
 
 class SwitchoverBegan(_Event, tag="switchover", frozen=True):
@@ -110,16 +155,16 @@ class Decided(_Event, tag="decision", frozen=True):
 
 
 class Ended(_Event, tag="ended", frozen=True):
-    """The migration is over; the figures of its whole course."""
+    """The migration is over; the figures of its whole course. None is what was not seen."""
 
     status: MigrationStatus
-    total_time_ns: int
-    downtime_ns: int
+    total_time_ns: int | None
+    downtime_ns: int | None
     downtime_parts_ns: dict[str, int]
-    sent_bytes: int
-    iteration_count: int
-    dirty_sync_count: int
-    max_throttle_percent: int
+    sent_bytes: int | None
+    iteration_count: int | None
+    dirty_sync_count: int | None
+    max_throttle_percent: int | None
     error: str = ""
 
 
@@ -129,8 +174,11 @@ Event = (
     | BandwidthWindow
     | LinkStalled
     | Synced
+    | Measured
     | Decided
+    | ThrottleSeen
     | SwitchoverBegan
     | SwitchoverFailed
+    | Lost
     | Ended
 )

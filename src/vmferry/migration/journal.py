@@ -17,7 +17,7 @@ from typing import Self
 import msgspec
 
 from vmferry.errors import UsageError
-from vmferry.migration.events import Ended, Event, Started
+from vmferry.migration.events import BandwidthWindow, Ended, Event, Started
 from vmferry.migration.ports import Journal
 from vmferry.output import Output
 
@@ -42,6 +42,15 @@ class MemoryJournal:
     def record(self, time_ns: int, event: Event) -> None:
         """Append one event."""
         self.entries.append(Entry(time_ns, event))
+
+
+class CourseJournal(MemoryJournal):
+    """Keeps what the figures of a migration follow from: all but its bandwidth windows, which are many."""
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Append one event, if it is to be kept."""
+        if not isinstance(event, BandwidthWindow):
+            super().record(time_ns, event)
 
 
 class FileJournal:

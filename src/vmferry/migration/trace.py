@@ -54,8 +54,8 @@ def _transferred(window: BandwidthWindow) -> str:
 
 def _ended(end: Ended) -> str:
     return (
-        f"status {end.status} total_time {end.total_time_ns // _NS_PER_MS} ms downtime "
-        f"{end.downtime_ns // _NS_PER_MS} ms transferred {end.sent_bytes} {end.error}"
+        f"status {end.status} total_time {(end.total_time_ns or 0) // _NS_PER_MS} ms downtime "
+        f"{(end.downtime_ns or 0) // _NS_PER_MS} ms transferred {end.sent_bytes} {end.error}"
     ).rstrip()
 
 

@@ -76,11 +76,11 @@ class DemoRun:
     """Pages whose content was checked at the destination."""
     speed_before_pages_per_s: float
     speed_after_pages_per_s: float
-    sent_per_memory: float
+    sent_per_memory: float | None
     """Bytes sent as a multiple of the guest's memory."""
-    work_lost_vcpu_s: float
+    work_lost_vcpu_s: float | None
     """Integral of the throttle over time and vCPUs."""
-    work_lost_percent: float
+    work_lost_percent: float | None
 
     @property
     def speed_ratio(self) -> float:

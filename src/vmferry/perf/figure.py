@@ -106,7 +106,7 @@ def _points(series: Series, axis: Axis) -> dict[str, Any]:
 
 def _decisions(run: RunSeries) -> dict[str, Any]:
     """Mark where the throttle was changed."""
-    changes = [d for d in run.decisions if d.throttle_percent != d.old_throttle_percent]
+    changes = [d for d in run.decisions or () if d.throttle_percent != d.old_throttle_percent]
     return {
         "x": [round(decision.time_s, 3) for decision in changes],
         "y": [decision.throttle_percent for decision in changes],

@@ -17,14 +17,18 @@ from vmferry.migration.events import (
     Decided,
     Ended,
     Event,
+    Lost,
+    Measured,
     Started,
     StatusChanged,
     SwitchoverBegan,
     Synced,
+    ThrottleSeen,
 )
 from vmferry.migration.journal import Entry
 from vmferry.migration.status import MigrationStatus
 from vmferry.perf.series import Decision, RunSeries, Series
+from vmferry.simulation.run import SimulationResult
 
 MAX_TEXT_CHARACTERS = 200
 _MAX_NUMBER = 2**63
@@ -33,27 +37,29 @@ _E = TypeVar("_E", bound=Event)
 
 
 def run_series(
-    entries: Sequence[Entry], label: str, guest_samples: Sequence[tuple[float, Sequence[int]]] = ()
+    entries: Sequence[Entry],
+    label: str,
+    guest_samples: Sequence[tuple[float, Sequence[int]]] = (),
+    work_lost_percent: float | None = None,
 ) -> RunSeries:
     """Return the course of one migration, whose first entry is `started`.
 
-    `guest_samples` are times in seconds and the pages that each vCPU has written up to then, if somebody measured.
-    Raises UsageError for numbers that cannot be.
+    `guest_samples` are times in seconds and the pages that each vCPU has written up to then, if somebody measured, and
+    `work_lost_percent` is what of its work was lost, if somebody counted. Raises UsageError for numbers that cannot be.
     """
     journal = _Journal(entries, clean_text(label))
     started, ended = journal.started, journal.ended
-    total_s = max(ended.total_time_ns / _NS_PER_S, journal.last_s)
+    total_s = max((ended.total_time_ns or 0) / _NS_PER_S, journal.last_s)
     completed = ended.status is MigrationStatus.COMPLETED
     iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
     decided = list(journal.all(Decided))
-    throttle = [(0, 0), *((time, event.throttle_percent) for time, event in decided)]
     return RunSeries(
         label=journal.label,
         started=started,
         ended=ended,
         total_s=total_s,
         remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if completed else [])]),
-        throttle_percent=_until(total_s, throttle),
+        throttle_percent=_until(total_s, [(0, 0), *journal.throttle()]),
         bandwidth_bytes_per_s=Series.of(
             (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
             for time, event in journal.all(BandwidthWindow)
@@ -61,13 +67,18 @@ def run_series(
         ),
         dirty_bytes_per_s=_dirty_rates(decided),
         iterations=_until(total_s, iterations),
-        background_syncs=Series.of(
-            (time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "background"
-        ),
-        decisions=tuple(journal.decisions()),
+        background_syncs=Series.of(journal.background_syncs()),
+        decisions=tuple(journal.decisions()) if started.decisions_known else None,
         downtime_s=journal.downtime(),
+        gaps=any(journal.all(Lost)),
+        known_work_lost_percent=work_lost_percent,
         measured_pages_per_s=_speeds(guest_samples),
     )
+
+
+def simulated_series(result: SimulationResult, label: str) -> RunSeries:
+    """Return the course of a simulated migration; what work was lost is counted in its guest."""
+    return run_series(result.entries, label, work_lost_percent=result.work_lost_percent)
 
 
 def clean_text(text: str) -> str:
@@ -104,12 +115,29 @@ class _Journal:
             elif isinstance(event, Synced):
                 yield time, event.remaining_pages * self.started.page_size
 
+    def throttle(self) -> Iterator[tuple[float, int]]:
+        """Yield each throttle with the time since which it was in force."""
+        for time, event in self._timed:
+            if isinstance(event, Decided | ThrottleSeen):
+                yield time, event.throttle_percent
+
+    def background_syncs(self) -> Iterator[tuple[float, int]]:
+        """Yield time and iteration of what was looked at within iterations: background syncs, measurements."""
+        iteration_count = 0
+        for time, event in self._timed:
+            if isinstance(event, Synced):
+                iteration_count = event.iteration_count
+            if isinstance(event, Measured) or (isinstance(event, Synced) and event.kind == "background"):
+                yield time, iteration_count
+
     def decisions(self) -> Iterator[Decision]:
-        """Yield each decision with the sync that it followed."""
+        """Yield each decision with the sync or measurement that it followed."""
         kind, iteration_count = "", 0
         for time, event in self._timed:
             if isinstance(event, Synced):
                 kind, iteration_count = event.kind, event.iteration_count
+            elif isinstance(event, Measured):
+                kind = "background"
             elif isinstance(event, Decided):
                 yield Decision(
                     time_s=time,
@@ -124,7 +152,9 @@ class _Journal:
         """Return from when until when the guest stood still."""
         starts = (time for time, _ in self.all(SwitchoverBegan))
         start_s = next(starts, None)
-        return None if start_s is None else (start_s, start_s + self.ended.downtime_ns / _NS_PER_S)
+        if start_s is None or self.ended.downtime_ns is None:
+            return None
+        return start_s, start_s + self.ended.downtime_ns / _NS_PER_S
 
     def _check(self, entry: Entry) -> None:
         event = entry.event
@@ -146,12 +176,12 @@ class _Journal:
         return Ended(
             status=states[-1] if states else MigrationStatus.SETUP,
             total_time_ns=round(self.last_s * _NS_PER_S),
-            downtime_ns=0,
+            downtime_ns=None,
             downtime_parts_ns={},
             sent_bytes=sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
             iteration_count=syncs[-1].iteration_count if syncs else 0,
             dirty_sync_count=syncs[-1].dirty_sync_count if syncs else 0,
-            max_throttle_percent=max((event.throttle_percent for _, event in self.all(Decided)), default=0),
+            max_throttle_percent=max((percent for _, percent in self.throttle()), default=0),
             error="the journal ends before the migration does",
         )
 

@@ -21,6 +21,7 @@ from vmferry.control.interrupts import Interruption
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
+from vmferry.perf.figures import Figures
 from vmferry.perf.journal_runs import run_series
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
@@ -60,7 +61,7 @@ class Job(msgspec.Struct, frozen=True):
 
 
 class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One measured migration; the figures are 0 where it did not come so far.
+    """One measured migration; the figures are None where it did not come so far.
 
     Those of the migration are its journal's: the monitor forgets them when it is cancelled or fails.
     """
@@ -71,15 +72,15 @@ class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     error: str = ""
     flags: list[str] = []
     """What was not as it should have been."""
-    total_time_ms: Natural = 0
-    downtime_ms: Natural = 0
-    iteration_count: Natural = 0
-    dirty_sync_count: Natural = 0
-    max_throttle_percent: Natural = 0
-    sent_bytes: Natural = 0
+    total_time_ms: Natural | None = None
+    downtime_ms: Natural | None = None
+    iteration_count: Natural | None = None
+    dirty_sync_count: Natural | None = None
+    max_throttle_percent: Natural | None = None
+    sent_bytes: Natural | None = None
     pages_per_s_before: Number = 0.0
     pages_per_s_after: Number = 0.0
-    work_lost_percent: Number = 0.0
+    work_lost_percent: Number | None = None
     """What the guest did during the migration is so much less than at its speed before."""
     waiting_percent: Number = 0.0
     """Of the time that its vCPUs could have run before, so much they waited for a processor of the host."""
@@ -90,7 +91,7 @@ class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     @property
     def began(self) -> bool:
         """False if there was no migration, so that its figures mean nothing."""
-        return self.total_time_ms > 0
+        return bool(self.total_time_ms)  # 0 in records of old
 
 
 def measure(job: Job, journal: Path) -> PerfRun:
@@ -180,9 +181,9 @@ class _Measurement:
         """Sample the guest now and then, and call the migration off at its limits."""
         if time.monotonic() - self._start_s - self.samples[-1].time_s >= SAMPLE_INTERVAL_S:
             self._sample(source)
-        if progress.iteration_count > self._scenario.max_iterations:
+        if (progress.iteration_count or 0) > self._scenario.max_iterations:
             self._limit_hit = f"more than {self._scenario.max_iterations} iterations"
-        elif progress.elapsed_ms > self._scenario.max_time_s * 1000:
+        elif (progress.elapsed_ms or 0) > self._scenario.max_time_s * 1000:
             self._limit_hit = f"it took longer than {self._scenario.max_time_s} s"
         if self._limit_hit:
             raise KeyboardInterrupt  # cancels
@@ -218,12 +219,12 @@ def _recorded_figures(journal: Path) -> dict[str, Any]:
         migration = None
     if migration is None:
         return {}
-    ended = run_series(migration, "").ended
+    figures = Figures.of(run_series(migration, ""))
     return {
-        "total_time_ms": ended.total_time_ns // _NS_PER_MS,
-        "downtime_ms": ended.downtime_ns // _NS_PER_MS,
-        "iteration_count": ended.iteration_count,
-        "dirty_sync_count": ended.dirty_sync_count,
-        "max_throttle_percent": ended.max_throttle_percent,
-        "sent_bytes": ended.sent_bytes,
+        "total_time_ms": figures.total_time_ms,
+        "downtime_ms": figures.downtime_ms,
+        "iteration_count": figures.iteration_count,
+        "dirty_sync_count": figures.dirty_sync_count,
+        "max_throttle_percent": figures.max_throttle_percent,
+        "sent_bytes": figures.sent_bytes,
     }

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from vmferry.convergence.policy import VARIANTS
 from vmferry.migration.events import Ended, Started
 
+_NS_PER_S = 1_000_000_000
 NO_AUTO_CONVERGE = "no auto-converge"
 """What stands for a variant's name where the guest is not slowed."""
 
@@ -75,6 +76,7 @@ class RunSeries:
     ended: Ended
     """The figures; made up from what is there if the journal ends before the migration does."""
     total_s: float
+    """How long the course is."""
     remaining_bytes: Series
     throttle_percent: Series
     """Steps: each value holds until the next."""
@@ -86,9 +88,14 @@ class RunSeries:
     """Steps: the number of each iteration where it begins."""
     background_syncs: Series
     """The number of the iteration at each background sync."""
-    decisions: tuple[Decision, ...]
+    decisions: tuple[Decision, ...] | None
+    """None if the VM decided by itself and told nobody."""
     downtime_s: tuple[float, float] | None
-    """When the guest stood still."""
+    """When the guest stood still; None if it did not, or nobody knows how long."""
+    gaps: bool = False
+    """True if part of the course is missing, so that what follows from the whole of it is not known."""
+    known_work_lost_percent: float | None = None
+    """Of the guest's work, by who counted it in the guest; None if nobody did."""
     measured_pages_per_s: tuple[Series, ...] = ()
     """For each vCPU, of the period that ends at each point; empty if nobody measured it."""
 
@@ -98,19 +105,28 @@ class RunSeries:
         return self.started.page_count * self.started.page_size
 
     @property
-    def sent_per_memory(self) -> float:
+    def sent_per_memory(self) -> float | None:
         """Bytes sent as a multiple of the guest's memory."""
-        return self.ended.sent_bytes / self.memory_bytes if self.memory_bytes else 0.0
+        sent_bytes = self.ended.sent_bytes
+        return sent_bytes / self.memory_bytes if sent_bytes is not None and self.memory_bytes else None
 
     @property
-    def work_lost_vcpu_s(self) -> float:
-        """What the throttle kept the guest from doing, in seconds of a vCPU."""
-        return self.started.vcpu_count * self._throttled_s
+    def work_lost_percent(self) -> float | None:
+        """What the guest was kept from doing, as a share of what it would have done; None if nobody knows.
+
+        That is what was counted in the guest, or else what the throttle took.
+        """
+        if self.known_work_lost_percent is not None or self.gaps or self.ended.total_time_ns is None:
+            return self.known_work_lost_percent
+        throttled_ns = self.throttle_percent.step_integral(self._stop_s) / 100 * _NS_PER_S
+        return 100 * throttled_ns / self.ended.total_time_ns if self.ended.total_time_ns else 0.0
 
     @property
-    def work_lost_percent(self) -> float:
-        """The same as a share of what it would have done during the migration."""
-        return 100 * self._throttled_s / self.total_s if self.total_s else 0.0
+    def work_lost_vcpu_s(self) -> float | None:
+        """The same in seconds of a vCPU."""
+        if self.work_lost_percent is None or self.ended.total_time_ns is None:
+            return None
+        return self.started.vcpu_count * self.work_lost_percent / 100 * self.ended.total_time_ns / _NS_PER_S
 
     @property
     def guest_speed_percent(self) -> Series:
@@ -138,7 +154,3 @@ class RunSeries:
     @property
     def _stop_s(self) -> float:
         return self.downtime_s[0] if self.downtime_s else self.total_s
-
-    @property
-    def _throttled_s(self) -> float:
-        return self.throttle_percent.step_integral(self._stop_s) / 100

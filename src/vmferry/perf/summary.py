@@ -1,25 +1,24 @@
 """What pictures and reports say about migrations in words: verdict, configuration and table."""
 
-import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from vmferry.migration.status import MigrationStatus
+from vmferry.perf.figures import UNKNOWN, Figures, count_text, lost_text, median, percent_text, ratio_text, time_text
 from vmferry.perf.journal_runs import clean_text
-from vmferry.perf.panels import by_label, median_run
+from vmferry.perf.panels import by_label
 from vmferry.perf.series import RunSeries
-from vmferry.units import format_duration, format_size
-
-_NS_PER_MS = 1_000_000
+from vmferry.units import format_size
 
 RESULT_COLUMNS: dict[str, Callable[[RunSeries], str]] = {
-    "status": lambda run: run.ended.status.value,
-    "total time": lambda run: format_duration(run.ended.total_time_ns),
-    "downtime": lambda run: format_duration(run.ended.downtime_ns),
-    "iterations": lambda run: str(run.ended.iteration_count),
-    "max throttle": lambda run: f"{run.ended.max_throttle_percent} %",
-    "sent / memory": lambda run: f"{run.sent_per_memory:.2f}",
-    "lost to the throttle": lambda run: f"{run.work_lost_percent:.0f} % ({run.work_lost_vcpu_s:.0f} vCPU s)",
+    "status": lambda run: Figures.of(run).status,
+    "total time": lambda run: time_text(Figures.of(run).total_time_ms),
+    "downtime": lambda run: time_text(Figures.of(run).downtime_ms),
+    "iterations": lambda run: count_text(Figures.of(run).iteration_count, UNKNOWN),
+    "max throttle": lambda run: percent_text(Figures.of(run).max_throttle_percent),
+    "sent / memory": lambda run: ratio_text(Figures.of(run).sent_per_memory, UNKNOWN),
+    "guest work lost": lambda run: lost_text(Figures.of(run)),
 }
 """The figures of a run, by the heading of their column."""
 
@@ -39,52 +38,53 @@ def verdict(runs: Sequence[RunSeries]) -> str:
 
 
 def _single_verdict(runs: Sequence[RunSeries]) -> str:
-    run = median_run(runs)
+    figures = [Figures.of(run) for run in runs]
+    time = time_text(median(each.total_time_ms for each in figures))
+    if not figures[0].completed:
+        reason = clean_text(figures[0].error)
+        return f"The migration was {figures[0].status} after {time}{f': {reason}' if reason else ''}."
     what = "The migration" if len(runs) == 1 else f"The median of {len(runs)} migrations"
-    time = format_duration(run.ended.total_time_ns)
-    if run.ended.status is not MigrationStatus.COMPLETED:
-        reason = clean_text(run.ended.error)
-        return f"{what} was {run.ended.status} after {time}{f': {reason}' if reason else ''}."
-    return (
-        f"{what} completed in {time} with {format_duration(run.ended.downtime_ns)} of downtime; "
-        f"the throttle took {run.work_lost_percent:.0f} % of the guest's work."
-    )
+    downtime = time_text(median(each.downtime_ms for each in figures))
+    return f"{what} completed in {time} with {downtime} of downtime; {_lost(runs)}."
+
+
+def _lost(runs: Sequence[RunSeries]) -> str:
+    lost = median(run.work_lost_percent for run in runs)
+    if lost is None:
+        return "how much of its work the guest lost is unknown"
+    return f"{_taker(runs)} {lost:.0f} % of the guest's work"
+
+
+def _taker(runs: Sequence[RunSeries]) -> str:
+    """Where the guest was watched, all that it lost is known, and not only what the throttle took."""
+    return "the migration took" if all(run.measured_pages_per_s for run in runs) else "the throttle took"
 
 
 def _comparison(groups: dict[str, list[RunSeries]]) -> str:
-    times = {label: statistics.median(run.total_s for run in repeats) for label, repeats in groups.items()}
+    times = {
+        label: median(Figures.of(run).total_time_ms for run in repeats) or 0.0 for label, repeats in groups.items()
+    }
     fastest, slowest = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
     if times[fastest] > 0.99 * times[slowest]:
-        return f"All took about the same time, {_seconds(times[fastest])}."
-    lost = {label: statistics.median(run.work_lost_percent for run in groups[label]) for label in (fastest, slowest)}
+        return f"All took about the same time, {time_text(times[fastest])}."
+    lost = {label: median(run.work_lost_percent for run in groups[label]) for label in (fastest, slowest)}
     return (
-        f"{fastest} is the fastest with {_seconds(times[fastest])}, {slowest} takes {_seconds(times[slowest])}; "
-        f"the throttle takes {lost[fastest]:.0f} % of the guest's work with the former and "
-        f"{lost[slowest]:.0f} % with the latter."
+        f"{fastest} is the fastest with {time_text(times[fastest])}, {slowest} takes {time_text(times[slowest])}; "
+        f"{_taker([*groups[fastest], *groups[slowest]])} {percent_text(lost[fastest])} of the guest's work with the "
+        f"former and {percent_text(lost[slowest])} with the latter."
     )
 
 
 def figures(run: RunSeries) -> dict[str, Any]:
     """Return all figures of a run for scripts, named as those of a simulation, with its decisions."""
-    ended, started = run.ended, run.started
+    started = run.started
     return {
         "label": run.label,
         "variant": run.variant,
-        "status": ended.status,
-        "error": ended.error,
-        "total_time_ms": ended.total_time_ns // _NS_PER_MS,
-        "downtime_ms": ended.downtime_ns // _NS_PER_MS,
-        "downtime_parts_ms": {name: ns / _NS_PER_MS for name, ns in ended.downtime_parts_ns.items()},
-        "iteration_count": ended.iteration_count,
-        "dirty_sync_count": ended.dirty_sync_count,
-        "max_throttle_percent": ended.max_throttle_percent,
-        "sent_bytes": ended.sent_bytes,
-        "memory_bytes": run.memory_bytes,
-        "vcpu_count": started.vcpu_count,
-        "work_lost_vcpu_s": run.work_lost_vcpu_s,
-        "work_lost_percent": run.work_lost_percent,
+        **asdict(Figures.of(run)),
         "auto_converge": started.auto_converge,
         "parameters": started.parameters,
+        "recorded_by": started.recorded_by,
         "decisions": run.decisions,
     }
 
@@ -113,7 +113,3 @@ def _values(values: dict[str, list[str]]) -> str:
     if len(values) == 1:
         return next(iter(values))
     return "; ".join(f"{value} ({', '.join(labels)})" for value, labels in values.items())
-
-
-def _seconds(time_s: float) -> str:
-    return format_duration(round(time_s * 1e9))

@@ -3,13 +3,12 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from vmferry.perf.figures import UNKNOWN, Figures, count_text, percent_text, ratio_text, sent_text, time_text
 from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.series import Decision, RunSeries
 from vmferry.perf.summary import configuration, verdict
-from vmferry.units import format_duration, format_size
 
 WIDTH = 80
-_NS_PER_MS = 1_000_000
 _INDENT = "  "
 _REASON_COLUMN = 25
 _HEADINGS = ("", "total time", "downtime", "iterations", "throttle", "sent", "lost")
@@ -27,15 +26,16 @@ def text_report(runs: Sequence[RunSeries]) -> str:
 def _table(runs: Sequence[RunSeries]) -> Iterator[str]:
     yield _GRID.format(*_HEADINGS)
     for run in runs:
+        figures = Figures.of(run)
         yield from _wrap(run.label, "")
         yield _GRID.format(
-            run.ended.status,
-            format_duration(run.ended.total_time_ns),
-            format_duration(run.ended.downtime_ns),
-            run.ended.iteration_count,
-            f"{run.ended.max_throttle_percent} %",
-            f"{run.sent_per_memory:.2f}",
-            f"{run.work_lost_percent:.0f} %",
+            figures.status,
+            time_text(figures.total_time_ms),
+            time_text(figures.downtime_ms),
+            count_text(figures.iteration_count),
+            percent_text(figures.max_throttle_percent),
+            ratio_text(figures.sent_per_memory),
+            percent_text(figures.work_lost_percent),
         )
     yield "throttle: highest; sent: x the guest's memory; lost: of the guest's work"
 
@@ -56,18 +56,29 @@ def _report(run: RunSeries) -> str:
 
 
 def _figures(run: RunSeries) -> Iterator[str]:
-    ended = run.ended
-    parts = (f"{clean_text(name)} {ns / _NS_PER_MS:.1f} ms" for name, ns in ended.downtime_parts_ns.items())
-    yield from _wrap(f"downtime {format_duration(ended.downtime_ns)}: {', '.join(parts) or 'no parts'}", _INDENT)
-    yield f"{_INDENT}iterations {ended.iteration_count}, dirty syncs {ended.dirty_sync_count}"
-    yield f"{_INDENT}sent {format_size(ended.sent_bytes)}, {run.sent_per_memory:.2f} x the guest's memory"
-    yield (
-        f"{_INDENT}throttle up to {ended.max_throttle_percent} %: {run.work_lost_percent:.1f} % of the guest's work "
-        f"lost, {run.work_lost_vcpu_s:.1f} vCPU s"
-    )
+    figures = Figures.of(run)
+    parts = ", ".join(f"{clean_text(name)} {ms:.1f} ms" for name, ms in figures.downtime_parts_ms.items())
+    yield from _wrap(f"downtime {time_text(figures.downtime_ms)}{f': {parts}' if parts else ''}", _INDENT)
+    iterations, syncs = (count_text(n, UNKNOWN) for n in (figures.iteration_count, figures.dirty_sync_count))
+    yield f"{_INDENT}iterations {iterations}, dirty syncs {syncs}"
+    yield f"{_INDENT}sent {sent_text(figures)}"
+    yield from _wrap(f"throttle up to {percent_text(figures.max_throttle_percent)}: {_lost(figures)}", _INDENT)
+    if run.gaps:
+        yield from _wrap("part of the migration is not in the journal; figures of its whole are unknown", _INDENT)
+
+
+def _lost(figures: Figures) -> str:
+    if figures.work_lost_percent is None or figures.work_lost_vcpu_s is None:
+        return "how much of the guest's work was lost is unknown"
+    return f"{figures.work_lost_percent:.1f} % of the guest's work lost, {figures.work_lost_vcpu_s:.1f} vCPU s"
 
 
 def _timeline(run: RunSeries) -> Iterator[str]:
+    if run.decisions is None:
+        yield from _wrap("What was decided is unknown: the VM decided by itself. The throttle that was seen", "")
+        for time_s, percent in run.throttle_percent.points():
+            yield f"{time_s:9.1f} s  {percent:.0f} %"
+        return
     if not run.decisions:
         yield "Nothing was decided about the throttle."
         return

@@ -32,6 +32,8 @@ class LinkModel:
     jitter_interval_ns: int = _NS_PER_S
     rate_changes: tuple[tuple[int, int], ...] = ()
     """At these times, in ns, the rate becomes so many bytes per second; 0 is an outage."""
+    batch_pages: int = 1024
+    """So many pages at most are one message."""
     loss_time_ns: int | None = None
     loss_message: int | None = None
     """The connection is lost at this time, or with the message of this number, counted from 0 in both directions."""
@@ -43,8 +45,6 @@ class SimulatedChannel:
     `before_delivery` is called with each message at the moment in which its content is read.
     """
 
-    max_batch_pages = 1024
-
     def __init__(
         self,
         clock: VirtualClock,
@@ -55,6 +55,7 @@ class SimulatedChannel:
     ) -> None:
         self.sent_bytes = 0
         self.is_open = True
+        self.max_batch_pages = model.batch_pages
         self._clock = clock
         self._model = model
         self._destination = destination

@@ -6,8 +6,9 @@ memory that is zero in the main, the link waits for the scan; it is as fast as w
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -16,13 +17,35 @@ import msgspec
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.migration.events import BandwidthWindow, Ended, Started, Synced
+from vmferry.migration.capabilities import MigrationCapabilities
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Decided,
+    Ended,
+    Measured,
+    RecordedBy,
+    Started,
+    Synced,
+    ThrottleSeen,
+)
 from vmferry.migration.journal import Entry
-from vmferry.simulation.scenario import MAX_BYTES_PER_S, GuestScenario, Limits, LinkScenario, LoadScenario, Scenario
-from vmferry.simulation.trace import DirtyTrace, read_trace
-from vmferry.units import parse_duration_ns
+from vmferry.simulation.run import Simulation, SimulationResult
+from vmferry.simulation.scenario import (
+    MAX_BATCH_BYTES,
+    MAX_BYTES_PER_S,
+    GuestScenario,
+    Limits,
+    LinkScenario,
+    LoadScenario,
+    Scenario,
+)
+from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
+from vmferry.units import parse_duration_ns, parse_size
 
 _NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
+_Settings = dict[str, int | bool | str]
+_VARIANT_SETTINGS = frozenset(VARIANTS["original"].settings)
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16
 _MIN_LINK_BYTES = 1 << 20
@@ -31,8 +54,8 @@ _WAITING = 0.5
 """A window is one of waiting if it is slower than this share of the window that sent the median byte."""
 _AT_LIMIT = 0.8
 _MAX_JITTER = 0.9
-_THROTTLE_SLICE = "10ms"
-"""QEMU's and ours."""
+_WINDOW_S = 0.1
+_MAX_BATCH_S = 0.05
 _TIMES_RECORDED = 3
 _MAX_TIME_NS = 24 * 3600 * _NS_PER_S
 _MIN_LIMITS = Limits()
@@ -48,6 +71,37 @@ class Replay:
     """How its guest writes."""
     link_rate_is_lower_bound: bool
     """True if the link was never used to the full: `max-bandwidth` was in force or next to nothing was sent."""
+    own_settings: dict[str, int | bool | str]
+    """The recorded values of the parameters that make up a variant."""
+    auto_converge: bool
+    """Whether it was on when the migration was recorded."""
+    throttle: tuple[tuple[int, int], ...] | None
+    """Since when, in ns, the recorded guest was slowed by how many percent; None if the VM recorded its decisions."""
+
+    def as_recorded(self) -> SimulationResult:
+        """Simulate it with all the settings that it was recorded with; `read_replay` was given no others.
+
+        Where it was seen from outside, the guest is slowed when it was seen to be slowed: the rates by which others
+        decide are not those that the engine would decide by.
+        """
+        scenario = msgspec.structs.replace(self.scenario, parameters=self.scenario.parameters | self.own_settings)
+        capabilities = MigrationCapabilities(auto_converge=self.auto_converge and self.throttle is None)
+        simulation = Simulation(scenario, "original", 0, capabilities=capabilities)
+        for time_ns, percent in self.throttle or ():
+            simulation.clock.schedule(time_ns, partial(_slow, simulation, percent))
+        result = simulation.run()
+        if self.throttle is None:
+            return result
+        events = [entry.event for entry in result.entries]
+        highest = max((event.throttle_percent for event in events if isinstance(event, ThrottleSeen)), default=0)
+        ended = msgspec.structs.replace(events[-1], max_throttle_percent=highest)
+        entries = [*result.entries[:-1], Entry(result.entries[-1].time_ns, ended)]
+        return msgspec.structs.replace(result, max_throttle_percent=highest, entries=entries)
+
+
+def _slow(simulation: Simulation, percent: int) -> None:
+    simulation.source_guest.set_throttle(percent)
+    simulation.journal.record(simulation.clock.now_ns(), ThrottleSeen(throttle_percent=percent))
 
 
 def read_replay(
@@ -75,21 +129,24 @@ def read_replay(
                 loads=(LoadScenario(pattern="trace", trace=trace),),
                 zero_scan_rate=recorded.zero_scan_rate(started.page_count - trace.used_pages),
                 sync_ns_per_page=recorded.sync_ns() / started.page_count,
-                throttle_slice=_THROTTLE_SLICE,
+                throttle_slice=f"{slice_ns(started)}ns",
             ),
             link=msgspec.convert(recorded.link() | dict(link), LinkScenario),
-            parameters=msgspec.convert(_settings_but_variant(started) | dict(parameters), dict[str, int | bool | str]),
+            parameters=msgspec.convert(recorded.settings() | dict(parameters), _Settings),
             limits=recorded.limits(),
         )
         scenario.check()
+        variant = {name: value for name, value in started.parameters.items() if name in _VARIANT_SETTINGS}
+        return Replay(
+            scenario=scenario,
+            trace=trace,
+            link_rate_is_lower_bound=lower_bound,
+            own_settings=msgspec.convert(variant, _Settings),
+            auto_converge=started.auto_converge,
+            throttle=None if started.recorded_by is RecordedBy.VM else tuple(_throttle(entries)),
+        )
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
-    return Replay(scenario, trace, lower_bound)
-
-
-def _settings_but_variant(started: Started) -> dict[str, object]:
-    """Return the recorded parameters but for those that a variant sets."""
-    return {name: value for name, value in started.parameters.items() if name not in VARIANTS["original"].settings}
 
 
 class _Recorded:
@@ -98,6 +155,8 @@ class _Recorded:
     def __init__(self, entries: Sequence[Entry]) -> None:
         started = entries[0].event
         assert isinstance(started, Started)
+        self._started = started
+        self._cycles_ns = list(_measuring_cycles_ns(entries))
         limit = started.parameters.get("max-bandwidth")
         self._max_bandwidth = limit if isinstance(limit, int) else 0
         self._total_ns = entries[-1].time_ns - entries[0].time_ns
@@ -107,6 +166,18 @@ class _Recorded:
         self._busy = later if len(later) >= _MIN_WINDOWS else _without_waiting([*self._first_pass, *later])
         """Windows in which nothing but sending took time, if there are such."""
 
+    def settings(self) -> dict[str, object]:
+        """Return the parameters but for those that a variant sets.
+
+        Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
+        """
+        recorded = {name: value for name, value in self._started.parameters.items() if name not in _VARIANT_SETTINGS}
+        look_ms = recorded.get("x-watch-interval")
+        if self._cycles_ns and isinstance(look_ms, int):
+            cycle_ms = int(statistics.median(self._cycles_ns)) // _NS_PER_MS
+            recorded["x-background-sync-interval"] = max(1, cycle_ms - look_ms)
+        return recorded
+
     def link(self) -> dict[str, Any]:
         """Return latency and jitter."""
         parts_ns = self._ended.downtime_parts_ns if self._ended else {}
@@ -114,7 +185,19 @@ class _Recorded:
             "latency": f"{max(0, parts_ns.get('hand-over', 0)) // 2}ns",
             "jitter": 0.0 if self._limited() else min(_MAX_JITTER, _scatter(self._busy)),
             "jitter-interval": "100ms",
+            "batch": str(self._batch_bytes()),
         }
+
+    def _batch_bytes(self) -> int:
+        """Return how much is sent at once.
+
+        QEMU looks whether the rest fits the downtime when it has sent what `max-bandwidth` allows in 100 ms, or after
+        50 ms (`migration.c`: `migration_iteration_run`, `ram.c`: `ram_save_iterate`).
+        """
+        if self._started.recorded_by is RecordedBy.VM:
+            return parse_size(LinkScenario(rate="0").batch)
+        batch_bytes = int(self._max_bandwidth * _WINDOW_S if self._limited() else _rate(self._busy) * _MAX_BATCH_S)
+        return min(max(batch_bytes, PAGE_SIZE_BYTES), MAX_BATCH_BYTES)
 
     def link_rate(self) -> tuple[float, bool]:
         """Return bytes per second, and whether the link may be faster."""
@@ -134,7 +217,8 @@ class _Recorded:
 
     def sync_ns(self) -> float:
         """Return what a sync takes."""
-        return max(0, statistics.median(sync.duration_ns for sync in self._syncs))
+        durations_ns = [sync.duration_ns for sync in self._syncs if sync.duration_ns is not None]
+        return max(0, statistics.median(durations_ns)) if durations_ns else 0.0
 
     def limits(self) -> Limits:
         """Return when to give up: far beyond what was recorded."""
@@ -152,6 +236,31 @@ class _Recorded:
         last_bytes = self._syncs[-1].remaining_pages * PAGE_SIZE_BYTES if self._syncs[-1].kind == "last" else 0
         ram_ns = self._ended.downtime_parts_ns.get("ram", 0) if self._ended else 0
         return last_bytes * _NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
+
+
+def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """Yield since when the guest was slowed by how many percent, in the time of its VM.
+
+    That none is in force any more is left out: only at the end is the guest let run.
+    """
+    total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
+    start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or _MAX_TIME_NS))
+    for entry in entries:
+        if isinstance(entry.event, Decided | ThrottleSeen) and entry.event.throttle_percent:
+            yield max(0, entry.time_ns - start_ns), entry.event.throttle_percent
+
+
+def _measuring_cycles_ns(entries: Sequence[Entry]) -> Iterator[int]:
+    """Yield the time from each evaluation to the next one that rests on a measurement."""
+    evaluated_ns: int | None = None
+    measured = False
+    for entry in entries:
+        if isinstance(entry.event, Measured):
+            measured = True
+        elif isinstance(entry.event, Decided):
+            if measured and evaluated_ns is not None:
+                yield entry.time_ns - evaluated_ns
+            evaluated_ns, measured = entry.time_ns, False
 
 
 def _split_windows(entries: Sequence[Entry]) -> tuple[list[BandwidthWindow], list[BandwidthWindow]]:

@@ -33,6 +33,7 @@ MAX_MEMORY_BYTES = 16 << 40
 MAX_BYTES_PER_S = 1 << 50
 _MAX_VCPUS = 4096
 _MAX_SEEDS = 10_000
+MAX_BATCH_BYTES = 1 << 30
 _MAX_ITERATIONS = 10**9
 _MAX_ZIPF_EXPONENT = 10.0
 _NS_PER_MS = 1_000_000
@@ -124,6 +125,8 @@ class LinkScenario(_Model, frozen=True):
     latency: str = "0ms"
     jitter: float = 0.0
     jitter_interval: str = "1s"
+    batch: str = "4M"
+    """How much is sent before it is looked whether the rest fits the downtime."""
     rate_changes: tuple[tuple[str, str], ...] = ()
     lost_at: str | None = None
 
@@ -180,6 +183,7 @@ class Scenario(_Model, frozen=True):
             rate_changes=tuple(
                 (parse_duration_ns(time), int(parse_rate(rate) * link.share)) for time, rate in link.rate_changes
             ),
+            batch_pages=parse_size(link.batch) // PAGE_SIZE_BYTES,
             loss_time_ns=parse_duration_ns(link.lost_at) if link.lost_at is not None else None,
         )
 
@@ -262,6 +266,7 @@ class Scenario(_Model, frozen=True):
         for time, rate in link.rate_changes:
             _duration_ns("a time of link.rate-changes", time)
             _bytes_per_s("a rate of link.rate-changes", rate)
+        _require("link.batch", _size_bytes("link.batch", link.batch), PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
         if link.lost_at is not None:
             _duration_ns("link.lost-at", link.lost_at)
         if self.link_model().bytes_per_s < 1:

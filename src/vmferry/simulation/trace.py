@@ -11,8 +11,7 @@ Invariant: looked at after the same CPU times as the recorded guest, the pattern
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import msgspec
@@ -20,32 +19,27 @@ import msgspec
 from vmferry.errors import UsageError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.migration.events import BandwidthWindow, Decided, Started, Synced
+from vmferry.migration.events import BandwidthWindow, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
 from vmferry.simulation.patterns import mark_walk
+from vmferry.simulation.samples import DirtySample, dirty_samples, why_no_samples
 
-_MAX_NS = 2**62
 _MAX_PAGES = 1 << 32
 _MIN_SAMPLE_NS = 20_000_000
 """A sample that took less time is no point of the curve; it is as long as its syncs."""
 _MAX_STEPS = 200
 _MIN_STEP_NS = 10_000_000
-_MIN_THROTTLED_NS = 50_000_000
-"""Throttled samples of less CPU time, five slices, are one group: how many slices were in each is chance."""
+_SLICE_NS = 10_000_000
+"""How long a throttled guest runs at a time; QEMU's and ours."""
+_QUOTA_SLICE_NS = 1_000_000
+"""The same where who drives from outside gives it a quota of the CPU."""
+_MIN_SLICES = 5
+"""Throttled samples of fewer slices are one group: how many were in each is chance."""
 _GROUPS_PER_OCTAVE = 2
 _SHARES = 50
 """Shares are rounded to 2 %."""
 _SATURATED = 0.9
 _NS_PER_S = 1_000_000_000
-
-
-@dataclass(frozen=True)
-class DirtySample:
-    """What a sync found: `pages` were written in `cpu_ns` of CPU time, of `wall_ns` in all."""
-
-    wall_ns: int
-    cpu_ns: int
-    pages: int
 
 
 class DirtyTrace(msgspec.Struct, frozen=True):
@@ -155,10 +149,10 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
     if started.page_size != PAGE_SIZE_BYTES or not 1 <= started.page_count <= _MAX_PAGES:
         raise UsageError(f"{where}: a guest of {started.page_count} pages of {started.page_size} bytes, not of 4096")
     samples = list(dirty_samples(entries, started.page_count, where))
-    if not samples:
-        raise UsageError(f"{where}: the migration ended in its first pass over the memory; there is nothing to replay")
+    if all(sample.within for sample in samples):
+        raise UsageError(f"{where}: {why_no_samples(entries)}; there is nothing to replay")
     long = [sample for sample in samples if sample.wall_ns >= _MIN_SAMPLE_NS]
-    points = _means(long if any(sample.pages for sample in long) else samples)
+    points = _means(long if any(sample.pages for sample in long) else samples, _MIN_SLICES * slice_ns(started))
     corners = _corners(points)
     most_pages = max(sample.pages for sample in samples)
     fullest = most_pages / corners[-1][1] if most_pages else 1.0
@@ -166,34 +160,17 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
     return DirtyTrace(
         used_pages=max(_used_pages(entries, started), sum(pages for pages, _ in sweeps)),
         sweeps=sweeps,
-        steps=_steps(samples, sweeps),
+        steps=_steps([sample for sample in samples if not sample.within], sweeps),
         shortest_ns=min(cpu_ns for cpu_ns, _ in points),
     )
 
 
-def dirty_samples(entries: Iterable[Entry], page_count: int, where: str) -> Iterator[DirtySample]:
-    """Yield what each sync of a migration found, from the second on; the last, of the stopped guest, left out."""
-    throttle_percent = 0
-    last_ns: int | None = None
-    for entry in entries:
-        event = entry.event
-        if isinstance(event, Decided):
-            throttle_percent = event.throttle_percent
-        if not isinstance(event, Synced) or event.kind == "last":
-            continue
-        wall_ns = entry.time_ns - (entry.time_ns if last_ns is None else last_ns)
-        pages = event.newly_dirty_pages if event.dirty_pages is None else event.dirty_pages
-        if not (0 <= wall_ns <= _MAX_NS and 0 <= pages <= page_count and 0 <= throttle_percent <= 99):
-            raise UsageError(
-                f"{where}: {pages} dirty pages after {wall_ns} ns with throttle {throttle_percent} % cannot be"
-            )
-        cpu_ns = wall_ns * (100 - throttle_percent) // 100
-        if cpu_ns:
-            yield DirtySample(wall_ns, cpu_ns, pages)
-        last_ns = entry.time_ns
+def slice_ns(started: Started) -> int:
+    """Return how long the recorded guest ran at a time when it was throttled."""
+    return _QUOTA_SLICE_NS if started.recorded_by is RecordedBy.DRIVER else _SLICE_NS
 
 
-def _means(samples: Iterable[DirtySample]) -> list[tuple[int, int]]:
+def _means(samples: Iterable[DirtySample], min_throttled_ns: int) -> list[tuple[int, int]]:
     """Return the mean CPU time and pages of samples of about equal CPU time, rising.
 
     A guest that seldom writes is not one that never does: where there was a page, the mean is at least one.
@@ -201,7 +178,7 @@ def _means(samples: Iterable[DirtySample]) -> list[tuple[int, int]]:
     groups: dict[int, list[DirtySample]] = {}
     for sample in samples:
         throttled = sample.cpu_ns < sample.wall_ns
-        length_ns = max(sample.cpu_ns, _MIN_THROTTLED_NS) if throttled else sample.cpu_ns
+        length_ns = max(sample.cpu_ns, min_throttled_ns) if throttled else sample.cpu_ns
         groups.setdefault(round(_GROUPS_PER_OCTAVE * math.log2(length_ns)), []).append(sample)
     return sorted(
         (
