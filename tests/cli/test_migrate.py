@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.qemu import qemu_without_guest
 from vmferry.cli.progress import screen
+from vmferry.control.qmp_client import QmpClient
 
 pytestmark = pytest.mark.qemu
 AWKWARD = "unix:/nowhere/[/x] [fe80::1] [bold]" + "a" * 50
@@ -65,3 +66,14 @@ def test_what_cannot_be_is_a_usage_error(monitor: Path, words: list[str | bytes]
     code, out, errors = migrate(monitor, *words)
     assert (code, out, errors.count("\n")) == (2, "", 1)
     assert complaint in errors
+
+
+@pytest.mark.parametrize("words", [["migrate", "tcp:nowhere:1"], ["watch"]])
+def test_a_monitor_of_others_is_named_and_nothing_begins_when_they_leave(monitor: Path, words: list[str]) -> None:
+    with QmpClient.connect(str(monitor)):
+        command = [sys.executable, "-m", "vmferry", *words, "--qmp", str(monitor)]
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert "another client is connected to the monitor" in answer.stderr
+    with QmpClient.connect(str(monitor)) as client:
+        assert client.execute("query-migrate") == {}

@@ -177,7 +177,7 @@ def test_a_monitor_that_goes_away_is_an_error(path: Path) -> None:
 
 
 def test_a_monitor_that_says_nothing_is_an_error(path: Path) -> None:
-    with impostor(path, hang_up=False), pytest.raises(MonitorError, match=r"does not greet, though its process runs"):
+    with impostor(path, hang_up=False), pytest.raises(MonitorError, match=r"does not greet, though no other client"):
         QmpClient.connect(str(path), 0.05)
     with socket.create_server(("127.0.0.1", 0)) as mute:
         address = f"tcp:127.0.0.1:{mute.getsockname()[1]}"
@@ -221,6 +221,7 @@ if sys.argv[2:]:
     connection.sendall({NEGOTIATED})
     connection.recv(1000)
 os.kill(os.getpid(), signal.SIGSTOP)
+signal.pause()
 """
 
 
@@ -239,6 +240,36 @@ def test_a_stopped_process_is_named(path: Path, greets: bool) -> None:
                 client.execute("query-status")
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize(
+    ("groups", "switch", "frozen", "thawed"),
+    [
+        ("freezer", "freezer.state", "FROZEN", "THAWED"),
+        ("unified", "cgroup.freeze", "1", "0"),
+        (".", "cgroup.freeze", "1", "0"),
+    ],
+)
+def test_a_frozen_process_is_named(path: Path, groups: str, switch: str, frozen: str, thawed: str) -> None:
+    place = Path("/sys/fs/cgroup") / groups
+    if os.geteuid() or not (place / "cgroup.procs").exists():
+        pytest.skip("no such control groups here")
+    group = place / f"vmferry-test-{os.getpid()}"
+    group.mkdir()
+    with subprocess.Popen([sys.executable, "-c", SERVE, str(path)]) as server:
+        try:
+            wait_until(path.exists)
+            os.waitid(os.P_PID, server.pid, os.WSTOPPED)
+            (group / "cgroup.procs").write_text(str(server.pid))
+            server.send_signal(signal.SIGCONT)
+            (group / switch).write_text(frozen)
+            with pytest.raises(MonitorError, match=f"the VM's process {server.pid} is frozen"):
+                QmpClient.connect(str(path), 0.2)
+        finally:
+            (group / switch).write_text(thawed)
+            server.kill()
+    wait_until(lambda: not (group / "cgroup.procs").read_text())
+    group.rmdir()
 
 
 @settings(max_examples=100, deadline=None)

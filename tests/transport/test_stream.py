@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support.memory_guest import MemoryGuest
-from vmferry.errors import ChannelError, PeerError, UsageError
+from vmferry.errors import CancelledError, ChannelError, PeerError, UsageError
 from vmferry.memory.ranges import PageRuns
 from vmferry.transport.sockets import accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
@@ -217,3 +217,19 @@ def test_a_unix_listener_tells_its_path(tmp_path: Path) -> None:
     address = UnixAddress(str(tmp_path / "socket"))
     with listen(address) as listener:
         assert local_address(listener) == address
+
+
+def test_a_name_server_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_options: answer.wait())
+    for call in (connect, listen):
+        checks: list[None] = []
+
+        def give_up(checks: list[None] = checks) -> None:
+            checks.append(None)
+            if len(checks) == 3:
+                raise CancelledError("enough")
+
+        with pytest.raises(CancelledError):
+            call(TcpAddress("slow.example", 1), give_up)
+    answer.set()
