@@ -21,8 +21,6 @@ class Load:
     memory_mib: int
     vcpu_count: int
     stress_mib: int
-    mode: str = "touch"
-    """Of the stress payload: writes a word of each page, or with `xor` all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ class Peer:
             *(self.binary, "-L", str(data / "qemu"), "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
             *("-accel", "kvm", "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
             *("-nodefaults", "-display", "none", "-kernel", str(STRESS_ELF)),
-            *("-append", f"ramsize={load.stress_mib} cpus={load.vcpu_count} mode={load.mode}"),
+            *("-append", f"ramsize={load.stress_mib} cpus={load.vcpu_count}"),
             *("-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"),
         ]
 
@@ -51,7 +49,7 @@ class Peer:
         uri = f"unix:{lab.directory / self.name}.sock"
         command = self.command(load)
         dash = "--" if self.binary is None else "-"
-        boot = ["--append", f"ramsize={load.stress_mib} mode={load.mode}"] if self.binary is None else []
+        boot = ["--append", f"ramsize={load.stress_mib}"] if self.binary is None else []
         destination = lab.start([*command, f"{dash}incoming", uri], "destination")
         source = lab.start([*command, *boot], "source")
         source.wait_for_passes(2)

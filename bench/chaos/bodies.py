@@ -23,14 +23,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     variant: str | None
     verify: bool | None = None
     """None of a VM that has no such parameter."""
+    evaluation_ms: int | None = None
+    """The VM decides anew after so long; None is its own value."""
     after_a_recording: bool = False
     """The stream of an earlier migration is sent to the destination first, which must not take it."""
 
     def words(self) -> list[str]:
         """Return the options of `vmferry migrate`."""
         words = ["--max-bandwidth", f"{self.mib_per_s}MiB/s", "--downtime-limit", f"{self.downtime_limit_ms}ms"]
-        words += ["--variant", self.variant] if self.variant else []
-        return words + ([] if self.verify is None else ["--verify" if self.verify else "--no-verify"])
+        if self.variant:
+            words += ["--variant", self.variant]
+        if self.verify is not None:
+            words += ["--verify" if self.verify else "--no-verify"]
+        for name in ("evaluation-period", "watch-interval", "background-sync-interval") if self.evaluation_ms else ():
+            words += [f"--x-{name}", f"{self.evaluation_ms}ms"]
+        return words
 
 
 @dataclass(frozen=True)
@@ -52,10 +59,11 @@ class Body:
         if self.is_ours:
             return Settings(
                 transport=transport,
-                mib_per_s=draw.choice((16, 64, 256)),
-                downtime_limit_ms=draw.choice((20, 100)),
+                mib_per_s=draw.choice((32, 64, 256)),
+                downtime_limit_ms=draw.choice((50, 200)),
                 verify=draw.random() < 0.5,
                 variant=draw.choice((None, *VARIANTS)),
+                evaluation_ms=100,
                 after_a_recording=draw.random() < 0.1,
             )
         return Settings(
@@ -75,8 +83,8 @@ class Body:
 
 
 def ours() -> Body:
-    """Return vmferry's VMs: all words of their busy pages are checked."""
-    return Body("vmferry", Peer("vmferry"), Load(32, 2, 8, "xor"))
+    """Return vmferry's VMs."""
+    return Body("vmferry", Peer("vmferry"), Load(32, 2, 8))
 
 
 def qemus(qemu10: str | None) -> list[Body]:

@@ -28,7 +28,7 @@ class Vm:
 
     def __init__(self, lab: Lab, peer: Peer, load: Load, name: str, incoming: str | None) -> None:
         dash = "-" if peer.binary else "--"
-        boot = ["--append", f"ramsize={load.stress_mib} mode={load.mode}"] if not (peer.binary or incoming) else []
+        boot = ["--append", f"ramsize={load.stress_mib}"] if not (peer.binary or incoming) else []
         options = [f"{dash}incoming", incoming] if incoming else boot
         self.drive_address = f"unix:{lab.directory / name}.qmp"
         """Of a monitor that is free for who drives a migration."""
