@@ -12,6 +12,8 @@ from vmferry.convergence.policy import VARIANTS
 
 RESPONSIVE = "background-sync+responsive-throttle"
 MIB = 1 << 20
+_SHORT_TIMES = ["--stall-timeout", "20s", "--x-evaluation-period", "100ms", "--x-watch-interval", "100ms"]
+_SHORT_TIMES += ["--x-background-sync-interval", "100ms"]
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,8 +25,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     variant: str | None
     verify: bool | None = None
     """None of a VM that has no such parameter."""
-    evaluation_ms: int | None = None
-    """The VM decides anew after so long; None is its own value."""
+    destination_monitor: bool = False
+    """Who drives the migration may ask the destination, too, which QEMU's protocol alone does not need."""
     after_a_recording: bool = False
     """The stream of an earlier migration is sent to the destination first, which must not take it."""
 
@@ -35,8 +37,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             words += ["--variant", self.variant]
         if self.verify is not None:
             words += ["--verify" if self.verify else "--no-verify"]
-        for name in ("evaluation-period", "watch-interval", "background-sync-interval") if self.evaluation_ms else ():
-            words += [f"--x-{name}", f"{self.evaluation_ms}ms"]
         return words
 
 
@@ -53,6 +53,11 @@ class Body:
         """True for vmferry's own VMs."""
         return self.peer.binary is None
 
+    @property
+    def words(self) -> list[str]:
+        """Return options of `vmferry migrate` that shorten its waiting; a limit on the time is all that QEMU has."""
+        return _SHORT_TIMES if self.is_ours else ["--deadline", "60s"]
+
     def settings(self, draw: random.Random) -> Settings:
         """Draw how a migration is ordered."""
         transport = draw.choice(("tcp", "unix"))
@@ -63,7 +68,6 @@ class Body:
                 downtime_limit_ms=draw.choice((50, 200)),
                 verify=draw.random() < 0.5,
                 variant=draw.choice((None, *VARIANTS)),
-                evaluation_ms=100,
                 after_a_recording=draw.random() < 0.1,
             )
         return Settings(
@@ -71,11 +75,16 @@ class Body:
             mib_per_s=draw.choice((32, 64)),
             downtime_limit_ms=draw.choice((50, 300)),
             variant=draw.choice((None, RESPONSIVE)),
+            destination_monitor=draw.random() < 0.5,
         )
 
     def place(self, draw: random.Random) -> Place:
         """Draw where a fault happens."""
         return (frame_place if self.is_ours else byte_place)(draw, 2 * self.load.stress_mib * MIB)
+
+    def has_window(self, settings: Settings) -> bool:
+        """Tell whether a lost last word of the destination may leave two copies, as QEMU's own protocol has it."""
+        return not (self.is_ours or settings.destination_monitor)
 
     def protects(self, settings: Settings, place: Place) -> bool:
         """Tell whether a bit that flips there must be noticed; QEMU's streams have no checksums."""

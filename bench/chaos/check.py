@@ -8,7 +8,9 @@ from enum import StrEnum
 import msgspec
 
 from bench.chaos.faults import AnyFault, Flip, Kill, Party
+from vmferry.cli.exit_codes import ExitCode
 
+_DONE = (ExitCode.DONE, ExitCode.LIMIT_NOT_KEPT)
 _PASSING = {"nothing", "stall", "drip", "freeze source", "freeze destination", "freeze driver"}
 """Faults that are over before anybody loses patience."""
 
@@ -33,6 +35,8 @@ class Outcome(StrEnum):
     PAUSED = "in doubt, paused here"
     """A person decides; the destination does not have it."""
     DOUBTED = "in doubt, runs there"
+    WINDOW = "QEMU's hand-over window: two copies"
+    """The destination's last word was lost, QEMU's source let the guest run on, and nobody could ask the other."""
     DIED = "died with its killed owner"
     UNPROTECTED = "moved, a flipped bit unnoticed"
     """In what nothing protects: content of pages that were sent while the guest ran, without `verify`."""
@@ -56,6 +60,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     destination: Side
     both_ran: bool = False
     """At some moment, both sides ran the guest."""
+    has_window: bool = False
+    """QEMU's own protocol, without a monitor of the destination."""
     is_protected: bool
     """A bit that flips anywhere must be noticed."""
     damage: str = ""
@@ -75,10 +81,19 @@ def killed(observation: Observation) -> Party | None:
     return fault.who if isinstance(fault, Kill) and observation.has_fired else None
 
 
+def is_in_window(seen: Observation) -> bool:
+    """Tell whether QEMU's protocol left two copies, and whoever drove the migration was told to look for them."""
+    both_run = seen.source.runs and seen.destination.runs
+    is_told = seen.exit_code is None or "destination" in seen.last_words
+    return seen.has_window and seen.has_fired and seen.ended is Ended.FAILED and both_run and is_told
+
+
 def outcome(seen: Observation) -> Outcome:
     """Return where the guest is, as far as no promise is broken."""
     if violations(seen):
         return Outcome.BROKEN
+    if is_in_window(seen):
+        return Outcome.WINDOW
     if seen.damage:
         return Outcome.UNPROTECTED
     if seen.ended is Ended.IN_DOUBT:
@@ -97,6 +112,8 @@ def violations(seen: Observation) -> list[str]:
 
 def _ownership(seen: Observation) -> list[str]:
     """Never two, and one unless its owner was killed or the source says that it does not know."""
+    if is_in_window(seen):
+        return []
     if seen.both_ran or (seen.source.runs and seen.destination.runs):
         return ["two running copies"]
     if seen.ended is Ended.IN_DOUBT and seen.source.runs:
@@ -122,9 +139,11 @@ def _words(seen: Observation) -> list[str]:
         found.append("the source says completed, but the destination does not run")
     if seen.ended in (Ended.FAILED, Ended.CANCELLED) and not seen.source.runs:
         found.append(f"the source says {seen.ended}, but it does not run")
-    if seen.exit_code == 0 and not (seen.destination.runs or gone):
-        found.append("the driver's exit code is 0, but the destination does not run")
-    if seen.exit_code not in (0, None) and not seen.last_words:
+    if seen.exit_code in _DONE and not (seen.destination.runs or gone):
+        found.append(f"the driver's exit code is {seen.exit_code}, but the destination does not run")
+    if seen.ended is Ended.COMPLETED and seen.exit_code not in (*_DONE, ExitCode.UNVERIFIED, None):
+        found.append(f"the guest has moved, but the driver's exit code is {seen.exit_code}")
+    if not seen.last_words and seen.exit_code not in (0, None):
         found.append(f"the driver ended with {seen.exit_code} without a word")
     if "Traceback" in seen.last_words:
         found.append("the driver ended with a traceback")

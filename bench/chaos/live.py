@@ -50,10 +50,10 @@ class Campaign:
         source = self._owner or self._start(None)
         destination = self._waiting.pop(settings.transport, None) or self._start(self._uri(settings.transport, "in"))
         self._owner = None
-        run = LiveRun(source, destination, settings, fault, self._recording if settings.after_a_recording else b"")
+        run = LiveRun(self._body, source, destination, settings, fault)
         start_s = time.monotonic()
-        proxy_uri = self._uri(settings.transport, "proxy")
-        seen = run.carry_out(proxy_uri, self._pages_per_s, self._body.protects(settings, fault.place))
+        played = self._recording if settings.after_a_recording else b""
+        seen = run.carry_out(self._uri(settings.transport, "proxy"), self._pages_per_s, played)
         seconds = time.monotonic() - start_s
         record = judged(self._body.name, self._seed, number, seconds, msgspec.to_builtins(settings), seen)
         self._keep(source, destination, run, record)

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.chaos.bodies import Settings
+from bench.chaos.bodies import Body, Settings
 from bench.chaos.check import Ended, Observation, Side, killed
 from bench.chaos.faults import AnyFault, Freeze, Kill, Party
 from bench.chaos.proxy import Incident, Proxy, play
 from bench.chaos.vms import Vm, freeze, holds, processes_with
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress, parse_uri
 
-_DRIVER_S = 75.0
+_DRIVER_S = 90.0
 """The sum of the time limits of a migration, and some for a slow machine."""
 _PATIENCE_S = 10.0
 """Then somebody cancels a migration that nobody drives any more."""
@@ -39,31 +39,31 @@ _ENDED = {
 
 
 class LiveRun:
-    """One migration with a fault, after somebody has sent `played` to the destination."""
+    """One migration with a fault."""
 
-    def __init__(self, source: Vm, destination: Vm, settings: Settings, fault: AnyFault, played: bytes = b"") -> None:
+    def __init__(self, body: Body, source: Vm, destination: Vm, settings: Settings, fault: AnyFault) -> None:
         self.recording = b""
         """What the source has sent."""
+        self._body = body
         self._source = source
         self._destination = destination
         self._settings = settings
         self._fault = fault
-        self._played = played
         self._driver: subprocess.Popen[str] | None = None
         self._mark = f"{os.getpid()}-{time.monotonic_ns()}"
         self._both_ran = False
         self._overdue: list[str] = []
 
-    def carry_out(self, proxy_uri: str, pages_per_s: float, is_protected: bool) -> Observation:
+    def carry_out(self, proxy_uri: str, pages_per_s: float, played: bytes) -> Observation:
         """Migrate, wait until nothing changes any more, and return what was to be seen.
 
-        `pages_per_s` is the guest's own speed.
+        `pages_per_s` is the guest's own speed; the destination is sent `played` before.
         """
         before = self._source.state()
         written_pages = self._source.process.progress().written_pages
         incoming = self._incoming_address()
-        if self._played:
-            play(incoming, self._played)
+        if played:
+            play(incoming, played)
             self._look()
         with Proxy(parse_uri(proxy_uri), incoming, self._fault, self._act) as proxy:
             exit_code, last_words = self._drive(str(proxy.address))
@@ -77,7 +77,8 @@ class LiveRun:
             source=_side(self._source),
             destination=_side(self._destination),
             both_ran=self._both_ran,
-            is_protected=is_protected,
+            has_window=self._body.has_window(self._settings),
+            is_protected=self._body.protects(self._settings, self._fault.place),
             last_words=last_words,
         )
         driver_was_killed = killed(seen) is Party.DRIVER
@@ -97,9 +98,10 @@ class LiveRun:
 
     def _drive(self, uri: str) -> tuple[int, str]:
         """Let the command migrate, and look meanwhile; return its exit code and its last line."""
-        words = ["migrate", "--qmp", self._source.drive_address, "--json", *self._settings.words(), uri]
+        words = ["migrate", "--qmp", self._source.drive_address, "--json", *self._settings.words(), *self._body.words]
+        words += ["--destination-qmp", self._destination.drive_address] if self._settings.destination_monitor else []
         self._driver = subprocess.Popen(
-            [sys.executable, "-m", "vmferry", *words],
+            [sys.executable, "-m", "vmferry", *words, uri],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -164,6 +166,8 @@ class LiveRun:
         """Look at the guest where it is; one that is in doubt and not there goes on here, as a person would decide."""
         if seen.destination.runs:
             return self._destination.damage(written_pages, pages_per_s)
+        if seen.ended is Ended.IN_DOUBT:
+            self._source.process.monitor.execute("cont", {"force": True})
         if seen.ended is Ended.IN_DOUBT:
             self._source.process.monitor.execute("cont", {"force": True})
         if seen.source.runs or seen.ended is Ended.IN_DOUBT:

@@ -24,6 +24,7 @@ FAULTS = [name for name in CATALOGUE if not name.endswith("driver")]
 """Nobody drives the engine here; an interruption is a cancel."""
 _CALLED_OFF_NS = 120_000_000_000
 """Then somebody loses patience with a guest that does not converge."""
+_STALL_MS = 20_000
 _GRACE_NS = 1_000_000_000
 _TAKE_OVER_NS = 30_000_000_000
 """So long may Commit, and the answer to it, be on their way."""
@@ -85,6 +86,7 @@ class SimulatedRun:
             pause_before_switchover=settings.pause_before_switchover,
             downtime_limit=settings.downtime_limit_ms,
             verify=settings.verify,
+            stall_timeout=_STALL_MS,
             background_sync=settings.background_sync,
         )
         self._fault = fault

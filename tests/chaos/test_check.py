@@ -26,6 +26,8 @@ STAYED = msgspec.structs.replace(
 )
 DOUBT = msgspec.structs.replace(STAYED, ended=Ended.IN_DOUBT, source=STANDS, destination=RUNS)
 
+WINDOW = msgspec.structs.replace(STAYED, destination=RUNS, has_window=True)
+
 
 def changed(seen: Observation, **changes: Any) -> Observation:
     return msgspec.structs.replace(seen, **changes)
@@ -42,6 +44,7 @@ def changed(seen: Observation, **changes: Any) -> Observation:
         (changed(STAYED, fault=Kill(PLACE, Party.SOURCE), ended=Ended.UNKNOWN, source=GONE), Outcome.DIED),
         (changed(MOVED, fault=Kill(PLACE, Party.DESTINATION), has_fired=True, destination=GONE), Outcome.DIED),
         (changed(MOVED, fault=Kill(PLACE, Party.SOURCE), has_fired=True, source=GONE), Outcome.MOVED),
+        (changed(WINDOW, last_words="error: look at the destination"), Outcome.WINDOW),
         (
             changed(MOVED, fault=Flip(PLACE, 1), has_fired=True, is_protected=False, damage="page 5"),
             Outcome.UNPROTECTED,
@@ -59,6 +62,8 @@ def test_what_may_be_is_no_violation(seen: Observation, expected: Outcome) -> No
         (changed(MOVED, source=RUNS), "two running copies"),
         (changed(STAYED, both_ran=True), "two running copies"),
         (changed(DOUBT, source=RUNS, destination=GONE), "may be elsewhere"),
+        (changed(WINDOW, last_words="error: lost"), "two running copies"),
+        (changed(WINDOW, last_words="look at the destination", has_window=False), "two running copies"),
         (changed(STAYED, source=STANDS), "no running copy"),
         (changed(MOVED, destination=GONE), "no running copy"),
         (changed(STAYED, fault=Kill(PLACE, Party.DRIVER), source=STANDS), "no running copy"),
@@ -69,6 +74,7 @@ def test_what_may_be_is_no_violation(seen: Observation, expected: Outcome) -> No
         (changed(STAYED, ended=Ended.COMPLETED), "says completed"),
         (changed(STAYED, exit_code=0), "exit code is 0"),
         (changed(MOVED, ended=Ended.FAILED), "says failed"),
+        (changed(MOVED, exit_code=1), "exit code is 1"),
         (changed(STAYED, last_words=""), "without a word"),
         (changed(STAYED, last_words="Traceback (most recent call last)"), "traceback"),
         (changed(STAYED, has_fired=False), "nothing broke for long"),
