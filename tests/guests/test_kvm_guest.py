@@ -114,7 +114,10 @@ def test_a_payload_with_less_memory_than_it_is_to_write_says_so() -> None:
         guest.boot(STRESS_ELF.read_bytes(), "ramsize=49")
         guest.resume()
         wait_until(lambda: guest.crash is not None)
-        assert guest.crash == "the guest ended itself with code 1"
+        assert guest.crash == (
+            "the guest ended itself with code 1, after it said on the serial port: "
+            "stress (00001): ERROR: ramsize exceeds the usable memory of 48 MiB"
+        )
         assert out == b"stress (00001): ERROR: ramsize exceeds the usable memory of 48 MiB\n"
     finally:
         guest.close()
@@ -209,9 +212,37 @@ def test_serial_output_arrives_in_order() -> None:
     assert "ms copied 1 GB in " in lines[1]
 
 
+def run_code(guest: KvmGuest, code: str) -> None:
+    """Let the first vCPU run 32-bit code, in flat segments without paging, until it crashes or ends itself."""
+    guest.boot(STRESS_ELF.read_bytes())
+    machine_code = bytes.fromhex(code)
+    guest.physical_memory(0x10_0000, 1 << 16)[:] = machine_code.rjust(1 << 16, b"\x90")  # the entry lies in the nops
+    guest.resume()
+    wait_until(lambda: guest.crash is not None)
+
+
+READ_NOTHING = """
+    a1 00 00 00 d0  a3 00 00 20 00      mov eax, [0xd0000000]; mov [0x200000], eax
+    a0 05 00 00 d0  a2 04 00 20 00      mov al, [0xd0000005]; mov [0x200004], al
+    66 ba 00 50  ed  a3 08 00 20 00     mov dx, 0x5000; in eax, dx; mov [0x200008], eax
+    66 ba ff 03  ed  a3 0c 00 20 00     mov dx, 0x3ff (of the serial device); in eax, dx; mov [0x20000c], eax
+    b0 07  e6 f4                        mov al, 7; out 0xf4, al
+"""
+
+
+def test_a_read_of_nothing_on_the_bus_is_all_ones() -> None:
+    code = "".join(line[4:36] for line in READ_NOTHING.splitlines())
+    with kvm_guest(boot=False) as guest:
+        run_code(guest, code)
+        assert guest.crash == "the guest ended itself with code 7"
+        assert guest.panicked
+        found = bytes(guest.physical_memory(0x20_0000, 16))
+        assert found == b"\xff\xff\xff\xff" + b"\xff\0\0\0" + b"\xff\xff\xff\xff" + b"\0\xff\xff\xff"
+
+
 def test_a_crash_is_told_and_survived() -> None:
     reasons: list[str] = []
-    guest = KvmGuest(MEMORY_BYTES, 2, crashed=reasons.append)
+    guest = KvmGuest(MEMORY_BYTES, 2, on_crash=reasons.append)
     try:
         guest.boot(STRESS_ELF.read_bytes(), "ramsize=32 cpus=2")
         guest.physical_memory(0x10_0000, 1 << 16)[:] = b"\x0f\x0b" * (1 << 15)  # ud2 without a handler

@@ -35,6 +35,18 @@ class Shutdown(QapiStruct, frozen=True):
     reason: ShutdownCause
 
 
+class GuestPanicAction(StrEnum):
+    """What became of a guest that crashed; QEMU has more."""
+
+    PAUSE = "pause"
+
+
+class GuestPanicked(QapiStruct, frozen=True):
+    """The guest has crashed and is stopped."""
+
+    action: GuestPanicAction
+
+
 class Migration(QapiStruct, frozen=True):
     """A migration changed its status. Only with the capability `events`."""
 
@@ -52,6 +64,7 @@ EVENTS: dict[str, type[QapiStruct]] = {
     "RESUME": Resume,
     "POWERDOWN": Powerdown,
     "SHUTDOWN": Shutdown,
+    "GUEST_PANICKED": GuestPanicked,
     "MIGRATION": Migration,
     "MIGRATION_PASS": MigrationPass,
 }

@@ -22,6 +22,7 @@ class RunState(StrEnum):
     POSTMIGRATE = "postmigrate"
     IN_DOUBT = "in-doubt"
     FINISH_MIGRATE = "finish-migrate"
+    GUEST_PANICKED = "guest-panicked"
     INTERNAL_ERROR = "internal-error"
     SHUTDOWN = "shutdown"
     PRELAUNCH = "prelaunch"

@@ -92,7 +92,7 @@ class VmProcess:
         """Wait until every vCPU has walked its share that often. Raises GuestError if it crashes or takes too long."""
         deadline = time.monotonic() + timeout_s
         while self._passes() < passes:
-            if self.monitor.execute("query-status")["status"] == "internal-error":
+            if self.monitor.execute("query-status")["status"] in ("guest-panicked", "internal-error"):
                 raise GuestError(f"the guest of '{self.name}' crashed: {self.errors()}")
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest of '{self.name}' did not finish {passes} passes in {timeout_s} s")

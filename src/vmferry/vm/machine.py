@@ -62,6 +62,7 @@ class Vm:
         self.parameters = MigrationParameters()
         self.capabilities = MigrationCapabilities()
         self._guest = guest
+        guest.on_crash = self._on_crash
         self.tracer = tracer
         self._journal = TeeJournal([_Observer(self._on_migration_event), journal, tracer])
         self._log = log
@@ -95,7 +96,7 @@ class Vm:
     def run_state(self) -> RunState:
         """Return the state in QEMU's words."""
         if self._guest.crash:
-            return RunState.INTERNAL_ERROR
+            return RunState.GUEST_PANICKED if self._guest.panicked else RunState.INTERNAL_ERROR
         if self._awaits_migration:
             return RunState.INMIGRATE
         if self._source and self._source.status is MigrationStatus.COMPLETED:
@@ -302,6 +303,11 @@ class Vm:
 
     # Events
 
+    def _on_crash(self, reason: str) -> None:
+        self._log(f"{reason}; its memory can still be read through the monitor")
+        self._emit("GUEST_PANICKED", {"action": "pause"})
+        self._tell_run_state()
+
     def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
         """Call `callback` for every event from now on, in whichever thread it happens."""
         self._subscribers.append(callback)
@@ -357,7 +363,8 @@ _REFUSALS_TO_RUN = {
     RunState.IN_DOUBT: _IN_DOUBT,
     RunState.FINISH_MIGRATE: "Migration is not finalized yet",
     RunState.POSTMIGRATE: "the guest was handed over and belongs to the destination now",
-    RunState.INTERNAL_ERROR: "the guest has crashed and cannot run on",
+    RunState.GUEST_PANICKED: "the guest has crashed and cannot run on",
+    RunState.INTERNAL_ERROR: "the guest cannot run on after an error of KVM's",
 }
 
 

@@ -69,7 +69,7 @@ def run_vm(config: VmConfig) -> int:
 def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
     serial = _open_serial(config.serial, resources)
     kernel = _read_kernel(config.kernel) if config.kernel else None
-    guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial, _log_crash)
+    guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial)
     resources.callback(guest.close)
     if kernel is not None:
         try:
@@ -132,10 +132,6 @@ def _write_trace(text: str) -> None:
     """Print a trace event as QEMU's log does, with the process and the time in front."""
     seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
     sys.stderr.write(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}\n")
-
-
-def _log_crash(reason: str) -> None:
-    log(f"{reason}; its memory can still be read through the monitor")
 
 
 def _read_kernel(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from vmferry.guests.kvm.serial import PORTS, Serial
 from vmferry.guests.kvm.state import load_state, save_state
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.guests.kvm.throttle import Throttle
-from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu
+from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu, MmioExit
 from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
@@ -31,7 +31,8 @@ DEBUG_EXIT_PORT = 0xF4
 
 _IDENTITY_MAP_GPA = 0xFFFB_C000
 _TSS_GPA = 0xFFFB_D000
-_ABSENT = 0xFF
+_NOTHING = 0xFF
+"""What a bus reads as, byte by byte, where nobody answers."""
 
 _GIVEN_UP = {
     abi.EXIT_FAIL_ENTRY: "the processor refuses its state (KVM_EXIT_FAIL_ENTRY)",
@@ -42,7 +43,7 @@ _GIVEN_UP = {
 class KvmGuest:
     """A paused guest with zeroed memory; `boot` gives it a kernel, `load_state` another guest's state.
 
-    `serial_output` gets what the guest sends to its serial port, `crashed` the reason if the guest crashes; both
+    `serial_output` gets what the guest sends to its serial port, `on_crash` the reason if the guest crashes; both
     are called in a vCPU's thread and must not raise. Raises UsageError or HostError.
     """
 
@@ -51,14 +52,16 @@ class KvmGuest:
         memory_bytes: int,
         vcpu_count: int,
         serial_output: Callable[[bytes], object] = lambda data: None,
-        crashed: Callable[[str], None] = lambda reason: None,
+        on_crash: Callable[[str], None] = lambda reason: None,
     ) -> None:
         if not 1 <= vcpu_count <= MAX_VCPUS:
             raise UsageError(f"a guest cannot have {vcpu_count} vCPUs; give it 1 to {MAX_VCPUS}")
         self.crash: str | None = None
         """Why the guest cannot run any more; its vCPUs are stopped then."""
+        self.panicked = False
+        """True if that was the guest's own doing."""
         self.running = False
-        self._crashed = crashed
+        self.on_crash = on_crash
         self._serial = Serial(serial_output)
         self._run_lock = threading.Lock()
         install_kick_handler()
@@ -203,26 +206,34 @@ class KvmGuest:
     def _serve_exit(self, vcpu: KvmVcpu, reason: int) -> None:
         if reason == abi.EXIT_IO:
             self._serve_io(vcpu.io_exit())
+        elif reason == abi.EXIT_MMIO:
+            _serve_mmio(vcpu.mmio_exit())
         elif reason == abi.EXIT_SHUTDOWN:
+            self.panicked = True
             raise GuestError("the guest crashed (triple fault)")
-        elif reason not in (abi.EXIT_MMIO, abi.EXIT_INTR):
+        elif reason != abi.EXIT_INTR:
             what = _GIVEN_UP.get(reason, f"exit reason {reason}")
             raise GuestError(f"KVM cannot go on with the guest: {what}, details {vcpu.exit_data().hex()}")
 
     def _serve_io(self, io: IoExit) -> None:
+        """Each byte of a wider access has the next port."""
         if io.port == DEBUG_EXIT_PORT and not io.is_read:
-            raise GuestError(f"the guest ended itself with code {io.data[0]}")
-        if io.is_read:
-            value = self._serial.read(io.port) if io.port in PORTS else _ABSENT
-            io.data[:] = bytes([value]) * len(io.data)
-        elif io.port in PORTS:
-            self._serial.write(io.port, bytes(io.data))
+            self.panicked = True
+            words = self._serial.last_line
+            said = f", after it said on the serial port: {words}" if words else ""
+            raise GuestError(f"the guest ended itself with code {io.data[0]}{said}")
+        for offset in range(io.size):
+            port, part = io.port + offset, io.data[offset :: io.size]
+            if io.is_read:
+                part[:] = bytes(self._serial.read(port) if port in PORTS else _NOTHING for _ in part)
+            elif port in PORTS:
+                self._serial.write(port, bytes(part))
 
     def _note_crash(self, reason: str) -> None:
         if self.crash is None:
             self.crash = reason
             self._stop_crashed()
-            self._crashed(reason)
+            self.on_crash(reason)
 
     def _stop_crashed(self) -> None:
         """Begin to stop all vCPUs, without waiting: a vCPU's own thread calls this."""
@@ -233,6 +244,11 @@ class KvmGuest:
     def _raise_if_crashed(self) -> None:
         if self.crash:
             raise GuestError(self.crash)
+
+
+def _serve_mmio(mmio: MmioExit) -> None:
+    if mmio.is_read:
+        mmio.data[:] = bytes([_NOTHING]) * len(mmio.data)
 
 
 def _set_apic_id(cpuid: abi.Cpuid, number: int) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+from vmferry.bounds import one_line
+
 BASE_PORT = 0x3F8
 SERIAL_REGISTERS = 8
 PORTS = range(BASE_PORT, BASE_PORT + SERIAL_REGISTERS)
@@ -16,6 +18,7 @@ PORTS = range(BASE_PORT, BASE_PORT + SERIAL_REGISTERS)
     _MODEM_STATUS,
     _SCRATCH,
 ) = range(SERIAL_REGISTERS)
+_MAX_LINE_BYTES = 200
 _DIVISOR_LATCH = 0x80
 _NO_INTERRUPT = 0x01
 _TRANSMITTER_EMPTY = 0x60
@@ -27,6 +30,8 @@ class Serial:
 
     def __init__(self, output: Callable[[bytes], object]) -> None:
         self._output = output
+        self._line = bytearray()
+        self._last_line = b""
         self._registers = bytearray(SERIAL_REGISTERS)
 
     @property
@@ -39,10 +44,21 @@ class Serial:
         assert len(registers) == SERIAL_REGISTERS
         self._registers[:] = registers
 
+    @property
+    def last_line(self) -> str:
+        """The newest whole line that the guest has sent, as far as it is text and short; empty if there is none."""
+        return one_line(self._last_line.decode("ascii", "replace"))
+
+    def _note(self, data: bytes) -> None:
+        self._line += data[: _MAX_LINE_BYTES - len(self._line)]
+        if b"\n" in data:
+            self._last_line, self._line = bytes(self._line.partition(b"\n")[0]), bytearray()
+
     def write(self, port: int, data: bytes) -> None:
         """The guest writes bytes to one of the ports."""
         register = port - BASE_PORT
         if register == _DATA and not self._registers[_LINE_CONTROL] & _DIVISOR_LATCH:
+            self._note(data)
             self._output(data)
         elif register in (_INTERRUPT_ENABLE, _LINE_CONTROL, _MODEM_CONTROL, _SCRATCH):
             self._registers[register] = data[-1]

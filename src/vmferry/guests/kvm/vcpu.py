@@ -12,6 +12,8 @@ from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.fd import KvmFd, libc_ioctl
 
 _IO_EXIT = struct.Struct("<BBHIQ")
+_MMIO_EXIT = struct.Struct("<Q8xI?")
+_MMIO_DATA_OFFSET = 8
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,15 @@ class IoExit:
     size: int
     port: int
     count: int
+    data: memoryview
+
+
+@dataclass(frozen=True)
+class MmioExit:
+    """The guest reads or writes `data` at an address without memory; it is written back for reads."""
+
+    is_read: bool
+    gpa: int
     data: memoryview
 
 
@@ -61,6 +72,12 @@ class KvmVcpu(KvmFd):
         direction, size, port, count, offset = _IO_EXIT.unpack_from(self._run, abi.RUN_EXIT_DATA)
         data = self._view[offset : offset + size * count]
         return IoExit(direction == abi.IO_IN, size, port, count, data)
+
+    def mmio_exit(self) -> MmioExit:
+        """Return what an EXIT_MMIO is about."""
+        gpa, size, is_write = _MMIO_EXIT.unpack_from(self._run, abi.RUN_EXIT_DATA)
+        offset = abi.RUN_EXIT_DATA + _MMIO_DATA_OFFSET
+        return MmioExit(not is_write, gpa, self._view[offset : offset + size])
 
     def exit_data(self) -> bytes:
         """Return the first words of what the kernel says about an exit."""
