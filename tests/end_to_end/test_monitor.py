@@ -9,7 +9,7 @@ import pytest
 from tests.support.wait import wait_until
 from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import CommandError
-from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
 
@@ -120,3 +120,14 @@ def test_a_destination_tells_what_happens_in_qemus_order(lab: Lab) -> None:
     assert told == ["active", "RESUME", "completed"]
     assert destination.monitor.execute("query-migrate") == {"status": "completed"}
     assert "has already been started" in refusal(destination, "migrate-incoming", uri="tcp:127.0.0.1:0")
+
+
+def test_a_guest_that_ends_is_an_event_and_a_state_and_its_words_are_told(lab: Lab) -> None:
+    vm = lab.start([*VM_COMMAND, "--memory", "32M", "--append", "ramsize=abc", "--paused"], "vm")
+    vm.monitor.execute("cont")
+    assert vm.monitor.wait_event("RESUME", 10).data == {}
+    assert vm.monitor.wait_event("GUEST_PANICKED", 10).data == {"action": "pause"}
+    assert vm.monitor.wait_event("STOP", 10).data == {}
+    assert vm.monitor.execute("query-status") == {"running": False, "status": "guest-panicked"}
+    assert "cannot run on" in refusal(vm, "cont")
+    assert "cannot understand 'ramsize=abc'; there are ramsize=MIB" in vm.errors()

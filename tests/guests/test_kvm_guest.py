@@ -123,6 +123,37 @@ def test_a_payload_with_less_memory_than_it_is_to_write_says_so() -> None:
         guest.close()
 
 
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ("ramsize=abc", "ramsize=abc"),
+        ("ramsize=16MiB cpus=1", "ramsize=16MiB"),
+        ("ramsize=-1", "ramsize=-1"),
+        ("  cpus=1  ramsize=", "ramsize="),
+        ("ramsize=1234567890123456", "ramsize=1234567890123456"),
+        ("ramsiz=16", "ramsiz=16"),
+        ("ramsize=16 mode=fast", "mode=fast"),
+        ("ramsize=16 mode=xors cpus=1", "mode=xors"),
+        ("ramsize=16 quiet", "quiet"),
+        ("epoch=\x1b[2J" + 100 * "x", "epoch=?[2J" + 54 * "x"),
+    ],
+)
+def test_a_command_line_that_the_payload_does_not_understand_ends_it(line: str, word: str) -> None:
+    out = bytearray()
+    guest = KvmGuest(MEMORY_BYTES, 1, out.extend)
+    try:
+        guest.boot(STRESS_ELF.read_bytes(), line)
+        guest.resume()
+        wait_until(lambda: guest.crash is not None)
+        said = (
+            f"stress (00001): ERROR: cannot understand '{word}'; there are ramsize=MIB mode=touch|xor cpus=N epoch=MS"
+        )
+        assert out.decode() == f"{said}\n"
+        assert guest.crash == f"the guest ended itself with code 1, after it said on the serial port: {said}"
+    finally:
+        guest.close()
+
+
 def _all_work(guest: KvmGuest) -> bool:
     return _has_started(guest) and all(vcpu.written_pages for vcpu in progress_of(guest).vcpus)
 

@@ -2,7 +2,7 @@
  * The stress payload: every CPU walks its share of memory for ever and writes to every page of it.
  *
  * It is guestperf's stress program as a guest of its own: no kernel, no devices but a serial port.
- * Command line: ramsize=<MiB, all CPUs together> mode=touch|xor cpus=<number> epoch=<ms>
+ * Command line: ramsize=<MiB, all CPUs together> mode=touch|xor cpus=<number> epoch=<ms>, and nothing else
  *
  * touch writes the first word of each page, xor changes all the others, too. The first word is a stamp: the
  * CPU's number and how many pages it has written, this one included. So an observer can check that
@@ -27,6 +27,8 @@ typedef unsigned long u64;
 #define GROUP           16UL
 #define XOR_PATTERN     0x5aa5a55a3cc3c33cUL
 #define MAX_CPUS        255
+#define MAX_DIGITS      15
+#define MAX_SHOWN       64UL
 #define KNOWN_CPUS_MS   10000UL                 /* patience with CPUs that were promised */
 #define UNKNOWN_CPUS_MS 250UL                   /* and with those that may or may not be there */
 
@@ -160,20 +162,39 @@ static void print_gib(u32 cpu, u64 now, u64 since)
 
 /* Command line */
 
+/* Return what follows `name` if `word` begins with it, else 0. */
+static const char *value_of(const char *word, const char *name)
+{
+    for (; *name; word++, name++)
+        if (*word != *name)
+            return 0;
+    return word;
+}
+
+static u64 length_of(const char *word)
+{
+    u64 length = 0;
+
+    while (word[length] && word[length] != ' ')
+        length++;
+    return length;
+}
+
+static const char *next_word(const char *line)
+{
+    line += length_of(line);
+    while (*line == ' ')
+        line++;
+    return line;
+}
+
 static const char *option(const char *line, const char *name)
 {
-    const char *a, *b;
+    const char *value;
 
-    for (; *line; line++) {
-        for (a = line, b = name; *b && *a == *b; a++, b++)
-            ;
-        if (!*b)
-            return a;
-        while (*line && *line != ' ')
-            line++;
-        if (!*line)
-            break;
-    }
+    for (; *line; line = next_word(line))
+        if ((value = value_of(line, name)))
+            return value;
     return 0;
 }
 
@@ -186,6 +207,55 @@ static u64 number(const char *text, u64 otherwise)
     for (; *text >= '0' && *text <= '9'; text++)
         value = value * 10 + (*text - '0');
     return value;
+}
+
+static int is_number(const char *word)
+{
+    u64 length = length_of(word);
+
+    for (u64 i = 0; i < length; i++)
+        if (word[i] < '0' || word[i] > '9')
+            return 0;
+    return length >= 1 && length <= MAX_DIGITS;
+}
+
+static int is_understood(const char *word)
+{
+    static const char *const numbers[] = { "ramsize=", "cpus=", "epoch=" };
+    const char *mode = value_of(word, "mode="), *value;
+
+    for (u64 i = 0; i < sizeof(numbers) / sizeof(*numbers); i++)
+        if ((value = value_of(word, numbers[i])))
+            return is_number(value);
+    if (!mode)
+        return 0;
+    return length_of(mode) == 5 ? !!value_of(mode, "touch") : length_of(mode) == 3 && value_of(mode, "xor");
+}
+
+static void refuse(const char *word)
+{
+    char shown[MAX_SHOWN + 1];
+    u64 length = length_of(word), i;
+
+    for (i = 0; i < length && i < MAX_SHOWN; i++)
+        shown[i] = word[i] > ' ' && word[i] <= '~' ? word[i] : '?';
+    shown[i] = 0;
+    print("stress (00001): ERROR: cannot understand '");
+    print(shown);
+    print("'; there are ramsize=MIB mode=touch|xor cpus=N epoch=MS\n");
+    outb(DEBUG_EXIT, 1);
+}
+
+/* Return whether every word of the command line is understood; the first that is not is told, and ends the guest. */
+static int check_command_line(const char *line)
+{
+    for (; *line; line = next_word(line)) {
+        if (length_of(line) && !is_understood(line)) {
+            refuse(line);
+            return 0;
+        }
+    }
+    return 1;
 }
 
 /* The work */
@@ -326,6 +396,8 @@ void main_bsp(void)
     const struct start_info *info = (const struct start_info *)(u64)start_info;
     const char *line = info->command_line ? (const char *)info->command_line : "";
 
+    if (!check_command_line(line))
+        return;
     calibrate_tsc();
     epoch_ms = number(option(line, "epoch="), 0);
     lay_out(info, line, start_cpus(number(option(line, "cpus="), 0)));
