@@ -15,9 +15,9 @@ WATCH = (sys.executable, "-m", "vmferry", "watch")
 
 
 def test_a_migration_is_watched_to_its_end(tmp_path: Path) -> None:
-    journal = tmp_path / "journal"
+    journal, own = tmp_path / "journal", tmp_path / "own"
     with Lab() as lab:
-        source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=16"])
+        source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=16", "--journal", str(own)])
         address = f"unix:{lab.directory / 'source.qmp'}"
         source.wait_for_passes(1)
         none = subprocess.run([*WATCH, "--qmp", address], capture_output=True, text=True)
@@ -37,3 +37,4 @@ def test_a_migration_is_watched_to_its_end(tmp_path: Path) -> None:
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Ended)
     assert any(isinstance(event, BandwidthWindow) for event in events)
+    assert journal.read_bytes() == own.read_bytes()

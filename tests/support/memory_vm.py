@@ -10,9 +10,10 @@ from vmferry.migration.info import MigrationInfo
 from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
-from vmferry.monitor.vm_port import RunState, VmEvent
+from vmferry.monitor.vm_port import RecordPart, RunState, VmEvent
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.memory_files import MemoryFiles
+from vmferry.vm.record import MigrationRecord
 
 
 class MemoryVm:
@@ -29,6 +30,7 @@ class MemoryVm:
         self.uris: list[str] = []
         self.has_quit = False
         self.dirty_rate = DirtyRateInfo()
+        self.record = MigrationRecord()
         self._memory_files = MemoryFiles(lambda: None)
         self._running = True
         self._subscribers: list[Callable[[VmEvent], None]] = []
@@ -60,6 +62,9 @@ class MemoryVm:
         if not 0 <= gpa <= gpa + size_bytes <= self.memory_bytes:
             raise UsageError("there is no such memory")
         self._memory_files.write(memoryview(bytes(size_bytes)), path)
+
+    def migration_record(self, first: int | None) -> RecordPart:
+        return self.record.since(first)
 
     def migrate(self, uri: str) -> None:
         self._check_idle()

@@ -17,7 +17,7 @@ from vmferry.control.interrupts import signal_number_of
 from vmferry.control.monitor import open_monitor
 from vmferry.control.order import start_recording
 from vmferry.control.phases import Phases
-from vmferry.control.recorder import Recorder
+from vmferry.control.vm_record import open_recorder
 from vmferry.errors import InterruptionError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.perf.figures import Figures
@@ -39,7 +39,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
         await_migration(monitor, wait=wait)
         behind = Behind.ask(monitor)
         course = CourseJournal()
-        recorder = Recorder(TeeJournal([record, course]), time.monotonic_ns)
+        recorder = open_recorder(monitor, behind, TeeJournal([record, course]), time.monotonic_ns, attached=True)
         parameters = start_recording(recorder, monitor, {})
         with screen(parameters["downtime-limit"], quiet=False) as (watch, tell):
             phases = Phases(tell)

@@ -75,6 +75,12 @@ class _Memory(_Answer):
     plugged_memory: Natural = 0
 
 
+class _RecordPart(_Answer):
+    lines: list[str]
+    next: Natural
+    dropped: Natural
+
+
 class SchemaMember(_Answer):
     """An argument of a command; other kinds of members lack one or the other."""
 
@@ -103,6 +109,7 @@ _ANSWERS: dict[str, Any] = {
     "query-migrate-parameters": _Parameters,
     "query-qmp-schema": list[SchemaEntry],
     "query-status": _Status,
+    "x-query-migrate-journal": _RecordPart,
 }
 
 

@@ -13,6 +13,7 @@ from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.settings import Settings
 from vmferry.control.steered import Steered
+from vmferry.control.vm_record import VmRecord
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
@@ -24,7 +25,7 @@ class Onlookers:
 
     watch: Callable[[Progress], None]
     tell: Callable[[str], None]
-    recorder: Recorder
+    recorder: Recorder | VmRecord
 
 
 class Course:

@@ -26,6 +26,7 @@ from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.settings import Settings
 from vmferry.control.steer import STEERED, Evaluation, Steering
 from vmferry.control.steered import Steered
+from vmferry.control.vm_record import VmRecord, open_recorder
 from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.policy import Variant
 from vmferry.errors import CommandError, UsageError
@@ -86,7 +87,7 @@ def carry_out(
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     leftovers = Leftovers(monitor.where, warn or tell)
     with ExitStack() as stack:
-        recorder = Recorder(order.journal, time.monotonic_ns)
+        recorder = open_recorder(monitor, behind, order.journal, time.monotonic_ns, attached=order.uri is None)
         guard = stack.enter_context(Guard(monitor, warn or tell)) if _is_steered(behind, order) else None
         settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
         steered = prospect = None
@@ -171,7 +172,7 @@ def _set_parameters(settings: Settings, values: Mapping[str, object]) -> None:
         raise UsageError(f"the VM refuses a parameter: {error}") from error
 
 
-def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
+def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
     """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")
@@ -187,7 +188,7 @@ def start_recording(recorder: Recorder, monitor: Monitor, obeyed: Mapping[str, o
     return parameters
 
 
-def _steer(vm: Vm, order: Order, recorder: Recorder, tell: Callable[[str], None]) -> Steered:
+def _steer(vm: Vm, order: Order, recorder: Recorder | VmRecord, tell: Callable[[str], None]) -> Steered:
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}

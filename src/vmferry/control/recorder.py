@@ -16,6 +16,7 @@ from vmferry.migration.events import (
     Decided,
     Ended,
     Event,
+    Lost,
     Measured,
     RecordedBy,
     Started,
@@ -29,6 +30,7 @@ from vmferry.migration.status import MigrationStatus
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
+_LATE_NS = 1_000_000_000
 _WINDOWS_PER_S = 10
 _SYNCS = 1000
 _KNOWN_STATES = frozenset(MigrationStatus)
@@ -42,7 +44,7 @@ class Recorder:
         self._now_ns = now_ns
         self._page_size = page_size
         self._last = Progress.from_qmp({})
-        self._last_ns = now_ns()
+        self._last_ns = self._start_ns = now_ns()
         self._downtime_limit_ms = self._burst_bytes = 0
         self._pending: list[tuple[int, Event]] = []
         """What happened since the poll before the last one."""
@@ -75,6 +77,8 @@ class Recorder:
         """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
+        if not last.running and (progress.elapsed_ms or 0) * _NS_PER_MS > now_ns - self._start_ns + _LATE_NS:
+            self._record(now_ns, Lost(count=None))  # it had begun before anybody looked on
         self._flush(self._left_over_pages(last, progress))
         self._note_status(last.status, progress, now_ns)
         self._note_throttle(progress.throttle_percent, now_ns)

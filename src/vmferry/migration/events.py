@@ -106,9 +106,9 @@ class ThrottleSeen(_Event, tag="throttle", frozen=True):
 
 
 class Lost(_Event, tag="lost", frozen=True):
-    """So many events that happened up to now are not in this journal."""
+    """So many events that happened up to now are not in this journal; None if nobody knows how many."""
 
-    count: int
+    count: int | None
 
 
 class SwitchoverBegan(_Event, tag="switchover", frozen=True):

@@ -99,6 +99,9 @@ COMMANDS: dict[str, Command] = {
     "migrate-continue": Command(migration.migrate_continue, migration.MigrateContinue),
     "migrate-pause": Command(migration.migrate_pause),
     "query-migrate": Command(migration.query_migrate, returns=MigrationInfo),
+    "x-query-migrate-journal": Command(
+        migration.x_query_migrate_journal, migration.QueryMigrateJournal, migration.MigrateJournal
+    ),
     "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrateSetParameters),
     "query-migrate-parameters": Command(migration.query_migrate_parameters, returns=migration.MigrationParameters),
     "migrate-set-capabilities": Command(migration.migrate_set_capabilities, migration.MigrateSetCapabilities),

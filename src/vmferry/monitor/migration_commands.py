@@ -38,6 +38,23 @@ class MigrateContinue(QapiStruct, frozen=True):
     state: MigrationStatus
 
 
+class QueryMigrateJournal(QapiStruct, frozen=True):
+    """Number of the first event that is wanted; left out: that which began the latest migration."""
+
+    first: UInt64 | UnsetType = UNSET
+
+
+class MigrateJournal(QapiStruct, frozen=True):
+    """Lines of the journal, as many as fit one answer."""
+
+    lines: list[str]
+    """One JSON object each, `{"time-ns": ..., "event": {...}}`."""
+    next: UInt64
+    """The number of the event after the last of them: what to ask for next. Nothing is left if there are no lines."""
+    dropped: UInt64
+    """How many of the events that were asked for are gone: the beginning of a migration and the newest are kept."""
+
+
 CapabilityName = Annotated[str, words("MigrationCapability", CAPABILITIES)]
 
 
@@ -124,6 +141,12 @@ def migrate_pause(vm: MonitoredVm) -> None:
 def query_migrate(vm: MonitoredVm) -> MigrationInfo:
     """Return the state and the figures of the latest migration."""
     return migration_info(vm.query_migrate())
+
+
+def x_query_migrate_journal(vm: MonitoredVm, arguments: QueryMigrateJournal) -> MigrateJournal:
+    """Return what the VM has recorded of its latest outgoing migration: syncs, bandwidth windows, decisions."""
+    part = vm.migration_record(None if arguments.first is UNSET else arguments.first)
+    return MigrateJournal(lines=part.lines, next=part.next, dropped=part.dropped)
 
 
 def migrate_set_parameters(vm: MonitoredVm, arguments: QapiStruct) -> None:

@@ -37,6 +37,19 @@ class VmEvent:
     time_ns: int
 
 
+@dataclass(frozen=True)
+class RecordPart:
+    """Some of what a VM has recorded of its latest outgoing migration."""
+
+    lines: list[str]
+    """Those of its journal, in order."""
+    next: int
+    """The number of the event after them."""
+    dropped: int
+    """Of the events that were asked for, those that it does not have any more. They were before the first of the lines
+    that does not begin the migration."""
+
+
 class MonitoredVm(Protocol):
     """A VM under control.
 
@@ -121,6 +134,10 @@ class MonitoredVm(Protocol):
 
     def query_migrate(self) -> MigrationInfo:
         """Return the state of the latest migration."""
+        ...
+
+    def migration_record(self, first: int | None) -> RecordPart:
+        """Return what was recorded of the latest outgoing migration, from the event of that number on."""
         ...
 
     def calc_dirty_rate(self, request: DirtyRateRequest) -> None:

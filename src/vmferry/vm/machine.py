@@ -23,7 +23,7 @@ from vmferry.migration.ports import Channel, Journal
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
-from vmferry.monitor.vm_port import RunState, VmEvent
+from vmferry.monitor.vm_port import RecordPart, RunState, VmEvent
 from vmferry.transport.sockets import connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import parse_uri
@@ -31,6 +31,7 @@ from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.incoming import IncomingMigration
 from vmferry.vm.memory_files import MemoryFiles
+from vmferry.vm.record import MigrationRecord
 from vmferry.vm.telling import arrival, departure
 from vmferry.vm.token_file import read_token
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
@@ -64,7 +65,8 @@ class Vm:
         self._guest = guest
         guest.on_crash = self._on_crash
         self.tracer = tracer
-        self._journal = TeeJournal([_Observer(self._on_migration_event), journal, tracer])
+        self._record = MigrationRecord()
+        self._journal = TeeJournal([_Observer(self._on_migration_event), self._record, journal, tracer])
         self._log = log
         self.on_end: Callable[[int], None] = lambda exit_code: None
         """Called, in any thread, with the exit code when this process has no more to do."""
@@ -243,6 +245,10 @@ class Vm:
             listens = status is not MigrationStatus.COMPLETED
             return MigrationInfo(status=status, socket_address=self._incoming_uri if listens else None)
         return MigrationInfo(status=MigrationStatus.NONE)
+
+    def migration_record(self, first: int | None) -> RecordPart:
+        """Return what was recorded of the latest outgoing migration, from the event of that number on."""
+        return self._record.since(first)
 
     def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
         """Begin to measure the dirty rate. Raises UsageError if that cannot be done now."""

@@ -1,0 +1,99 @@
+"""Copies the record that a VM of ours keeps of its own migration: what it saw and decided, as it happened."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from vmferry.control.behind import Behind
+from vmferry.control.drive import Progress, Result
+from vmferry.control.monitor import Monitor
+from vmferry.control.recorder import Recorder, ended
+from vmferry.control.steer import Evaluation
+from vmferry.errors import MonitorError
+from vmferry.migration.events import Ended, Lost, Started
+from vmferry.migration.journal import MAX_ENTRIES, MAX_LINE_BYTES, Entry
+from vmferry.migration.ports import Journal
+
+COMMAND = "x-query-migrate-journal"
+_NEVER = 1 << 62
+"""No event has this number."""
+_MAX_PARTS = 1000
+"""So many answers at most are asked for at a time."""
+
+
+class VmRecord:
+    """Has the methods of `Recorder`. Where the VM's record breaks off, what is told of the end is what was seen."""
+
+    def __init__(self, monitor: Monitor, seen: Recorder, journal: Journal, *, attached: bool) -> None:
+        """`attached` if the migration runs already. `seen` records what is left if the VM tells nothing."""
+        self._monitor = monitor
+        self._seen = seen
+        self._journal = journal
+        self._first: int | None = None if attached else monitor.execute(COMMAND, {"first": _NEVER})["next"]
+        self._facts: dict[str, Any] = {}
+        self._last: Entry | None = None
+        self._count = 0
+        self._decoder = msgspec.json.Decoder(Entry)
+        self._readable = True
+
+    def start(self, **facts: Any) -> None:
+        """Note what is known of the migration in case that the VM tells nothing."""
+        self._facts = facts
+
+    def poll(self, progress: Progress, *, stopped: bool = False) -> None:
+        """Copy what is new."""
+        for entry in self._new_entries():
+            self._journal.record(entry.time_ns, entry.event)
+            self._last = entry
+
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Nothing is decided from outside where the VM decides by itself."""
+
+    def end(self, result: Result) -> None:
+        """Copy the rest. If it cannot be had any more, record the end as it was seen."""
+        with suppress(MonitorError):
+            self.poll(result.last)
+        if self._last is None:
+            self._seen.start(**self._facts)
+            self._seen.end(result)
+        elif not isinstance(self._last.event, Ended):
+            self._journal.record(self._last.time_ns, ended(result))
+
+    def _new_entries(self) -> Iterator[Entry]:
+        """Yield what was not copied yet of the one migration that is followed."""
+        for _ in range(_MAX_PARTS):
+            if not self._readable or (self._last and isinstance(self._last.event, Ended)):
+                return
+            part = self._monitor.execute(COMMAND, {} if self._first is None else {"first": self._first})
+            lines, self._first = part["lines"], part["next"]
+            yield from self._entries(lines, part["dropped"])
+            if not lines:
+                return
+
+    def _entries(self, lines: list[str], dropped: int) -> Iterator[Entry]:
+        """Yield what the lines say, and where some are missing, how many; no more once one is no entry."""
+        for line in lines:
+            try:
+                entry = self._decoder.decode(line) if len(line) <= MAX_LINE_BYTES else None
+            except msgspec.DecodeError:
+                entry = None
+            self._count += 1
+            if entry is None or self._count > MAX_ENTRIES:
+                self._readable = False
+                return
+            if dropped and not isinstance(entry.event, Started):
+                yield Entry(entry.time_ns, Lost(count=dropped))
+                dropped = 0
+            yield entry
+
+
+def open_recorder(
+    monitor: Monitor, behind: Behind, journal: Journal, now_ns: Callable[[], int], *, attached: bool
+) -> Recorder | VmRecord:
+    """Return what records a migration: the VM's own record where it has one, else what is seen from outside."""
+    seen = Recorder(journal, now_ns)
+    if not behind.schema.has_command(COMMAND):
+        return seen
+    return VmRecord(monitor, seen, journal, attached=attached)
