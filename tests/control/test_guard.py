@@ -257,6 +257,17 @@ def test_commands_to_a_vm_that_is_gone_are_nothing_to_do(tmp_path: Path) -> None
         assert all(step.attempt() for step in steps)
 
 
+def test_a_vm_of_which_nothing_is_known_is_gone_when_nobody_listens_at_its_socket(path: Path) -> None:
+    way_in = WayIn(f"unix:{path}", None, None)
+    assert way_in.vm_is_gone
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        assert not way_in.vm_is_gone
+    assert way_in.vm_is_gone
+    assert not WayIn("tcp:127.0.0.1:1", None, None).vm_is_gone
+
+
 def test_a_refusal_is_no_reason_to_try_again(ours: QmpClient) -> None:
     way_in = WayIn(ours.where, None, None)
     with pytest.raises(CommandError, match="downtime"):

@@ -183,6 +183,7 @@ def test_vcpus_that_become_real_time_ones_are_not_said_to_be_slowed_by_quotas(sc
         os.sched_setscheduler(thread_id, os.SCHED_RR, os.sched_param(1))
     line = wait_for_line(driver, "no longer by cgroup")
     assert "is a real-time one, which quotas do not slow" in line
+    assert "now by QEMU's own auto-converge" in line
     driver.send_signal(signal.SIGINT)
     driver.communicate()
     assert scene.at_home()

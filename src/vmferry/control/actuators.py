@@ -154,40 +154,39 @@ class AutoConvergeThrottle:
 
     def __init__(self, vm: Vm) -> None:
         """Hold auto-converge down until it is wanted. Raises HostError if the VM has none."""
-        self._before = {name: vm.behind.parameters.get(name) for name in _SHAPE}
-        if None in self._before.values():
+        if not can_shape_auto_converge(vm.behind):
             raise HostError(f"{vm.behind.name} has no auto-converge that can be shaped")
         try:
             vm.settings.set_capability("auto-converge", True)
         except CommandError as error:
             raise HostError(f"auto-converge cannot be switched on: {error}") from error
         self._vm = vm
-        self._promises: list[int] = []
         self._shape(1)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Make the first step, or the next one, go straight to `percent`."""
         self._shape(percent)
 
-    def release(self) -> None:
-        """Give the ladder back its own steps. A step that was made lasts until the migration ends."""
-        self._vm.monitor.execute("migrate-set-parameters", self._before)
-        for promise in self._promises:
-            self._vm.guard.kept(promise)
-
     def hold(self) -> None:
         """Leave it to QEMU."""
 
+    def release(self) -> None:
+        """Give the ladder back its own steps. A step that was made lasts until the migration ends."""
+        self._vm.settings.give_back(_SHAPE)
+
     def _shape(self, percent: int) -> None:
-        shape = _SHAPE | {_INITIAL: percent, _MAXIMUM: percent}
-        self._promises.append(self._vm.guard.will_set_back(self._before, shape))
-        self._vm.monitor.execute("migrate-set-parameters", shape)
+        self._vm.settings.set_parameters(_SHAPE | {_INITIAL: percent, _MAXIMUM: percent}, self._vm.guard)
 
 
 _INITIAL, _MAXIMUM = "cpu-throttle-initial", "max-cpu-throttle"
 _SHAPE: dict[str, object] = {_INITIAL: 1, "cpu-throttle-increment": 99, _MAXIMUM: 1, "cpu-throttle-tailslow": False}
 
 
+def can_shape_auto_converge(behind: Behind) -> bool:
+    """True if the VM has auto-converge, and can be told how far it goes."""
+    return "auto-converge" in behind.capabilities and behind.parameters.keys() >= _SHAPE.keys()
+
+
 def hold_auto_converge(vm: Vm) -> None:
-    """Keep the auto-converge of a migration that runs, where it cannot be switched off, from slowing the guest."""
+    """Keep the auto-converge of a VM, where it is switched on, from slowing the guest by more than 1 %."""
     vm.settings.set_parameters({_INITIAL: 1, _MAXIMUM: 1}, vm.guard)

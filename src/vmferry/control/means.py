@@ -10,6 +10,8 @@ from vmferry.control.actuators import (
     DirtyLimitThrottle,
     Throttle,
     Vm,
+    can_shape_auto_converge,
+    hold_auto_converge,
 )
 from vmferry.errors import CommandError, HostError, MonitorError
 
@@ -35,6 +37,21 @@ class Means:
         """Why not those that come before it, or no longer."""
         self._asked = (0, 0)
         self.throttle = self._next()
+
+    def hold_back_auto_converge(self, *, begins: bool) -> None:
+        """Keep QEMU's own auto-converge from slowing the guest; at 1 % it stays at hand, as the last means.
+
+        It can be switched on and off only before the migration begins, if that is for us to do.
+        """
+        if self.throttle.name == "auto-converge":
+            return
+        if begins:
+            at_hand = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.behind)
+            self._vm.settings.set_capability("auto-converge", at_hand)
+        if self._vm.settings.capabilities.get("auto-converge"):
+            hold_auto_converge(self._vm)
+            why = "as the last means" if begins else "as it cannot be switched off while it migrates"
+            self._tell(f"QEMU's own auto-converge is held at 1 %, {why}")
 
     @property
     def in_force_percent(self) -> int:

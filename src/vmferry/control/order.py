@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vmferry.control.actuators import Vm, hold_auto_converge
+from vmferry.control.actuators import Vm
 from vmferry.control.arrival import arrival_of, ask_for_return_path
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind, own_variant
@@ -198,15 +198,10 @@ def _steer(vm: Vm, order: Order, recorder: Recorder | VmRecord, tell: Callable[[
     _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
     means = Means(vm, order.throttle_by, tell)
-    if means.throttle.name != "auto-converge":
-        if order.uri is not None:
-            vm.settings.set_capability("auto-converge", False)
-        elif vm.behind.capabilities.get("auto-converge"):
-            hold_auto_converge(vm)
-            tell("QEMU's own auto-converge cannot be switched off while it migrates; it is held at 1 %")
     tell(f"{vm.behind.name} is driven from outside: {means.throttle.description}")
     for reason in means.reasons:
         tell(reason)
+    means.hold_back_auto_converge(begins=order.uri is not None)
 
     prospect = Prospect(parameters.max_cpu_throttle, tell)
 

@@ -6,7 +6,7 @@ cannot be put back is named, with the command that does it.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -101,7 +101,7 @@ class Settings:
 
     def set_capability(self, name: str, state: bool) -> None:
         """Set a capability unless it is so already. Raises CommandError, for instance while a migration runs."""
-        if self._behind.capabilities.get(name, False) != state:
+        if self.capabilities.get(name, False) != state:
             change = Change(name, not state, state, is_capability=True)
             self._monitor.execute(*replace(change, before=state).command())
             self._note([change])
@@ -111,6 +111,11 @@ class Settings:
         """The VM's capabilities, with what we have changed."""
         changed = {change.name: change.ours for change in self._changes.values() if change.is_capability}
         return self._behind.capabilities | changed
+
+    def give_back(self, parameters: Iterable[str]) -> None:
+        """Put these parameters back at once, those that still hold our value. Raises MonitorError."""
+        changes = [change for name in parameters if (change := self._changes.pop((False, name), None))]
+        put_back(self._monitor, changes)
 
     def put_back(self) -> None:
         """Put everything back that still holds our value, with some patience; what is left in the end is told."""

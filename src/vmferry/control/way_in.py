@@ -1,5 +1,7 @@
 """How the guard reaches the monitor of a VM: over the connection that was the driver's, or by one of its own."""
 
+import errno
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +24,10 @@ class WayIn:
 
     @property
     def vm_is_gone(self) -> bool:
-        """True if the VM has certainly ended."""
-        return self._process is not None and not self._process.alive
+        """True if the VM has ended: its process has, or nobody listens at its socket on this host any more."""
+        if self._process:
+            return not self._process.alive
+        return (not self._inherited or self._inherited.gone) and _nobody_listens(self._address)
 
     @property
     def vm_is_known(self) -> bool:
@@ -47,3 +51,13 @@ class WayIn:
             uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")
             return f"virsh {f'-c {uri} ' if uri else ''}qemu-monitor-command {domain} {command}"
         return f"send {command} to {self._address}"
+
+
+def _nobody_listens(address: str) -> bool:
+    """True for a unix socket that nobody serves. Elsewhere only the way there may be broken."""
+    kind, _, path = address.partition(":")
+    if kind != "unix":
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        return probe.connect_ex(path) in (errno.ENOENT, errno.ECONNREFUSED)
