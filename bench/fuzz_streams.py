@@ -31,9 +31,9 @@ from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES, FrameType
 from vmferry.wire.messages import Commit, Message
 
-_WHOLE_MIGRATION = re.compile("HELLO PROOF (PAGES )*STATE (DIGEST )?FINISH COMMIT ")
+WHOLE_MIGRATION = re.compile("HELLO PROOF (PAGES )*STATE (DIGEST )?FINISH COMMIT ")
 _WHOLE_ANSWER = "CHALLENGE ACCEPTED READY TAKEN_OVER "
-_FRESH_NONCE = b"f" * NONCE_BYTES
+FRESH_NONCE = b"f" * NONCE_BYTES
 
 
 class Damage:
@@ -124,14 +124,14 @@ def check_destination(name: str, stream: bytes, pieces: Iterable[memoryview], *,
     destination = pair.destination
     if fresh_nonce:
         destination = MigrationDestination(
-            pair.there, pair.clock, MemoryJournal(), replace(pair.there_credentials, nonce=_FRESH_NONCE)
+            pair.there, pair.clock, MemoryJournal(), replace(pair.there_credentials, nonce=FRESH_NONCE)
         )
     end = FarEnd(destination, pair.there)
     for piece in pieces:
         end.take(piece)
     if destination.in_charge:
         assert not fresh_nonce, "a recorded stream was accepted"
-        assert _WHOLE_MIGRATION.match(names(stream)), f"in charge after {names(stream)}"
+        assert WHOLE_MIGRATION.match(names(stream)), f"in charge after {names(stream)}"
         return "in charge"
     was_active = destination.status is MigrationStatus.FAILED
     end.hang_up()
