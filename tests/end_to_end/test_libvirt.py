@@ -1,19 +1,20 @@
 """Domains of a real libvirt are reached through it: a migration that virsh began is steered, another is ours."""
 
 import json
+import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
 
 from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
 from tests.support.wait import wait_until
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.drive import ask
+from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
 from vmferry.control.monitor import open_monitor
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError
@@ -22,8 +23,14 @@ pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.libvirt, pytest.mar
 VARIANT = "background-sync+responsive-throttle"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def source() -> Iterator[Daemon]:
+    with daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def destination() -> Iterator[Daemon]:
     with daemon() as running:
         yield running
 
@@ -33,39 +40,143 @@ def domain(source: Daemon) -> Domain:
     return source.start_domain()
 
 
-def driver(source: Daemon, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "vmferry", "migrate", "--libvirt", DOMAIN, "--connect", source.uri, "--json"]
-    return subprocess.Popen([*command, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+ATTACH = ("migrate", "--attach", "--variant", VARIANT)
 
 
-def test_a_migration_that_virsh_began_is_steered_to_its_end(source: Daemon, domain: Domain) -> None:
-    with daemon() as destination:
-        migration = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
-        virsh = subprocess.Popen(source.virsh(*migration))
-        wait_until(lambda: ask(domain.monitor).status == "active", 60)
-        steering = driver(source, "--attach", "--variant", VARIANT)
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def vmferry(source: Daemon) -> Iterator[Start]:
+    """Starts vmferry on the domain; what has not ended by itself is ended with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "vmferry", *words, "--libvirt", DOMAIN, "--connect", source.uri]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        with process:
+            process.kill()
+
+
+@contextmanager
+def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
+    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
+    with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
+        try:
+            yield virsh
+        finally:
+            if virsh.poll() is None:
+                subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
+
+
+def slowed(threads: list[int]) -> bool:
+    return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
+
+
+def complaint(errors: str) -> str:
+    """Return the error of a command, which is one line."""
+    (line,) = [line for line in errors.splitlines() if line.startswith("vmferry: ")]
+    assert errors.endswith(f"{line}\n")
+    return line
+
+
+def test_a_migration_that_virsh_begins_is_awaited_and_steered_to_its_end(
+    source: Daemon, domain: Domain, destination: Daemon, vmferry: Start
+) -> None:
+    watching = vmferry("watch", "--wait")
+    steering = vmferry(*ATTACH, "--wait", "--json", "--max-downtime", "1h")
+    with migration(source, destination) as virsh:
         out, errors = steering.communicate()
         assert steering.returncode == 0, errors
-        result = json.loads(out)
-        assert result["status"] == "completed"
-        assert result["max_throttle_percent"] > 0
-        assert "by cgroup" not in errors
         assert virsh.wait() == 0
-        destination.domain().check_memory()
+    result = json.loads(out)
+    assert result["status"] == "completed"
+    assert result["max_throttle_percent"] > 0
+    assert result["throttle_by"] == "cgroup"
+    told = re.search(r"Total downtime: +([0-9]+) +ms", destination.run("domjobinfo", DOMAIN, "--completed"))
+    assert told
+    assert result["downtime_ms"] == int(told[1])
+    destination.domain().check_memory()
+    assert "Migration completed" in watching.communicate()[0]
+    destination.run("destroy", DOMAIN)
 
 
-def test_a_migration_of_our_own_leaves_the_domain_as_it_was(source: Daemon, domain: Domain) -> None:
+@pytest.mark.parametrize("number", [None, signal.SIGTERM])
+def test_a_libvirtd_that_stands_still_leaves_no_guest_slowed(
+    source: Daemon, domain: Domain, destination: Daemon, vmferry: Start, number: int | None
+) -> None:
+    threads = [thread.id for thread in vcpu_threads(domain.monitor)]
+    with migration(source, destination):
+        steering = vmferry(*ATTACH)
+        wait_until(lambda: slowed(threads), 60)
+        source.process.send_signal(signal.SIGSTOP)
+        try:
+            if number:
+                steering.send_signal(number)
+            _, errors = steering.communicate(timeout=60)
+            assert not slowed(threads)
+        finally:
+            source.process.send_signal(signal.SIGCONT)
+        if number:
+            assert (steering.returncode, "let go of the migration" in complaint(errors)) == (128 + number, True)
+        else:
+            assert (steering.returncode, "keepalive timeout" in complaint(errors)) == (1, True)
+
+
+def test_a_libvirtd_that_dies_is_told_in_one_line(
+    source: Daemon, domain: Domain, destination: Daemon, vmferry: Start
+) -> None:
+    threads = [thread.id for thread in vcpu_threads(domain.monitor)]
+    with migration(source, destination) as virsh:
+        watching = vmferry("watch", "--wait")
+        steering = vmferry(*ATTACH)
+        wait_until(lambda: slowed(threads), 60)
+        source.kill()
+        for process in (steering, watching):
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 1
+            assert "is gone" in complaint(errors)
+        assert not slowed(threads)
+        virsh.wait()
+    source.start()
+
+
+def test_what_libvirt_saves_is_no_migration(source: Daemon, domain: Domain, vmferry: Start) -> None:
+    before = domain.monitor.execute("query-migrate-parameters")
+    libvirt = domain.monitor.manager
+    assert libvirt
+    with subprocess.Popen(source.virsh("save", DOMAIN, f"{source.directory}/saved"), stderr=subprocess.DEVNULL) as save:
+        wait_until(lambda: libvirt.job() == "save")
+        domain.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
+        for words in (ATTACH, ("watch",)):
+            refused = vmferry(*words)
+            assert "the manager's job is 'save'" in complaint(refused.communicate()[1])
+            assert refused.returncode == 2
+        source.run("domjobabort", DOMAIN)
+    assert save.returncode == 1
+    # libvirt leaves there what it has set itself.
+    domain.monitor.execute("migrate-set-parameters", {"max-bandwidth": before["max-bandwidth"]})
+
+
+def test_a_migration_of_our_own_leaves_the_domain_as_it_was(source: Daemon, domain: Domain, vmferry: Start) -> None:
     threads = [thread.id for thread in vcpu_threads(domain.monitor)]
     homes = [group_of(thread, find_hierarchy()) for thread in threads]
     before = domain.monitor.execute("query-migrate-parameters")
     with _sink() as uri:
-        steering = driver(source, uri, "--variant", VARIANT, "--max-bandwidth", "48MiB/s", "--downtime-limit", "100ms")
+        words = ("migrate", uri, "--json", "--variant", VARIANT, "--max-bandwidth", "48MiB/s")
+        steering = vmferry(*words, "--downtime-limit", "100ms")
         out, errors = steering.communicate()
     assert steering.returncode == 0, errors
     assert json.loads(out)["max_throttle_percent"] > 0
     assert [group_of(thread, find_hierarchy()) for thread in threads] == homes
     assert domain.monitor.execute("query-migrate-parameters") == before
     assert [event.name for event in domain.monitor.take_events()].count("STOP") == 1
+    source.run("destroy", DOMAIN)
 
 
 def test_refusals_and_absences_are_told(source: Daemon, domain: Domain) -> None:
@@ -75,7 +186,7 @@ def test_refusals_and_absences_are_told(source: Daemon, domain: Domain) -> None:
         open_monitor(f"libvirt:{source.uri}#idle")
     with pytest.raises(MonitorError, match="cannot reach libvirt at 'qemu\\+unix:///session\\?socket=/no/where'"):
         open_monitor("libvirt:qemu+unix:///session?socket=/no/where#busy")
-    subprocess.run(source.virsh("destroy", DOMAIN), check=True, stdout=subprocess.DEVNULL)
+    source.run("destroy", DOMAIN)
     with pytest.raises(MonitorError, match=r"the domain at .* was destroyed"):
         domain.monitor.execute("query-status")
 

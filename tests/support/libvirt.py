@@ -43,26 +43,42 @@ class Daemon:
         (directory / "libvirt" / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
         shutil.copy(STRESS_ELF, directory)
         self._errors = (directory / "errors").open("wb")
-        self._process = subprocess.Popen(
+        self._environment = os.environ | places | {"HOME": str(directory)}
+        self.start()
+
+    def start(self) -> None:
+        """Start it. Domains of one that was killed have run on, and are found again."""
+        self.process = subprocess.Popen(
             ["libvirtd", "--timeout", "300"],
-            env=os.environ | places | {"HOME": str(directory)},
+            env=self._environment,
             stderr=self._errors,
-            **_unprivileged(directory),
+            **_unprivileged(self.directory),
         )
         wait_until(lambda: subprocess.run(self.virsh("version"), capture_output=True, check=False).returncode == 0)
+
+    def kill(self) -> None:
+        """Let it die; `start` starts it again."""
+        self.process.kill()
+        self.process.wait()
 
     @property
     def uri(self) -> str:
         return f"qemu+unix:///session?socket={self.directory}/libvirt/libvirt-sock"
 
+    def run(self, *words: str) -> str:
+        """Return what virsh prints. Raises CalledProcessError."""
+        return subprocess.run(self.virsh(*words), check=True, capture_output=True, text=True).stdout
+
     def virsh(self, *words: str) -> list[str]:
         return ["virsh", "--quiet", "--connect", self.uri, *words]
 
     def start_domain(self) -> "Domain":
-        """Return a domain that has written all its memory twice."""
+        """Return a domain that has written all its memory twice; the one that runs, if it does."""
+        if DOMAIN in self.run("list", "--name"):
+            return self.domain()
         xml = self.directory / "domain.xml"
         xml.write_text(_XML.format(name=DOMAIN, memory=MEMORY_MIB, kernel=self.directory / STRESS_ELF.name))
-        subprocess.run(self.virsh("create", str(xml)), check=True, stdout=subprocess.DEVNULL)
+        self.run("create", str(xml))
         domain = self.domain()
         wait_until(lambda: domain.passes() >= 2, 60)
         return domain
@@ -72,8 +88,8 @@ class Daemon:
 
     def close(self) -> None:
         subprocess.run(self.virsh("destroy", DOMAIN), capture_output=True, check=False)
-        self._process.terminate()
-        self._process.wait()
+        self.process.terminate()
+        self.process.wait()
         self._errors.close()
 
 

@@ -115,5 +115,5 @@ class LibvirtMonitor:
 
 def _refusal(where: str, name: str, error: libvirt.libvirtError) -> str:
     if error.get_error_code() == libvirt.VIR_ERR_OPERATION_DENIED:
-        return f"{where} is open for reading only, and QEMU's monitor needs a connection that may write: {error}"
+        return f"{where} is open for reading only, but QEMU's monitor needs one for writing: libvirt-sock, for instance"
     return f"{where} cannot give access to domain '{name}': {error}"
