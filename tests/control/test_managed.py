@@ -10,7 +10,7 @@ from vmferry.control.drive import Result
 from vmferry.control.limits import Limits
 from vmferry.control.manager import MIGRATION, Completion
 from vmferry.control.order import Order, carry_out
-from vmferry.errors import InterruptionError, UsageError, VmLeftError
+from vmferry.errors import InterruptionError, MonitorError, UsageError, VmLeftError
 
 RUNNING = answer(transferred=1 << 20)
 DONE = answer("completed", 9) | {"downtime": 27}
@@ -164,3 +164,31 @@ def test_a_downtime_limit_that_others_raise_is_told_at_once_and_in_the_verdict()
     raised = [line for line in told if "above the 200 ms of --max-downtime" in line]
     assert [line.split(",")[0].rpartition(" to ")[2] for line in raised] == ["400 ms", "1.5 s", "300 ms"]
     assert [verdict.text for verdict in result.verdicts] == ["180 ms of 200 ms; somebody had raised its limit to 1.5 s"]
+
+
+def given_up(libvirt: Libvirt | None, end: object) -> dict[str, object]:
+    """Return the parameters that are left of a migration that we set some of."""
+    qemu = managed(Libvirt(), RUNNING, RUNNING, end)
+    qemu.manager = libvirt
+    qemu.parameters |= {"max-bandwidth": 200, "max-cpu-throttle": 99}
+    attach(qemu, parameters={"max-bandwidth": 100, "max-cpu-throttle": 80})
+    return {name: qemu.parameters[name] for name in ("max-bandwidth", "max-cpu-throttle")}
+
+
+def test_what_libvirt_puts_back_after_its_migration_is_left_to_it() -> None:
+    """What was there when we came was libvirt's for this migration only."""
+    assert given_up(Libvirt(), answer("cancelled")) == {"max-bandwidth": 100, "max-cpu-throttle": 99}
+    assert given_up(None, answer("cancelled")) == {"max-bandwidth": 200, "max-cpu-throttle": 99}
+
+
+def test_nothing_is_left_to_put_back_on_a_vm_that_has_left() -> None:
+    told: list[str] = []
+    qemu = managed(Libvirt(completion=Completion(arrived=True)), RUNNING, VmLeftError("gone"), VmLeftError("gone"))
+    assert attach(qemu, told, parameters={"max-bandwidth": 100}).completed
+    assert not any("put back" in line for line in told)
+
+
+def test_of_a_manager_that_is_gone_it_is_told_what_goes_on() -> None:
+    qemu = managed(Libvirt(), RUNNING, MonitorError("libvirt is gone"))
+    with pytest.raises(MonitorError, match=r"^libvirt is gone; its migration may go on by itself$"):
+        attach(qemu)

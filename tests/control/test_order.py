@@ -212,7 +212,7 @@ def test_the_auto_converge_of_a_migration_that_runs_is_held_down(clock: list[int
     steered(qemu, clock, told, uri=None, throttle_by="dirty-limit")
     assert held[-1] == 1
     assert qemu.parameters == before
-    assert any("is held at 1 %" in line for line in told)
+    assert any("is held at 1 %, as it cannot" in line for line in told)
 
 
 def test_the_deadline_of_a_migration_that_runs_counts_from_its_beginning(clock: list[int]) -> None:

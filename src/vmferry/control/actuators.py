@@ -3,6 +3,7 @@
 Every means promises the guard how to undo what it does before it does it.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,7 +13,7 @@ from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
-from vmferry.errors import CommandError, HostError
+from vmferry.errors import CommandError, HostError, VmLeftError
 
 MEANS = ("cgroup", "dirty-limit", "auto-converge")
 """In order of preference."""
@@ -135,7 +136,8 @@ class DirtyLimitThrottle:
     def release(self) -> None:
         """Remove the limits."""
         self.in_force_percent = 0
-        self._vm.monitor.execute("cancel-vcpu-dirty-limit")
+        with suppress(VmLeftError):
+            self._vm.monitor.execute("cancel-vcpu-dirty-limit")
         self._vm.guard.kept(self._promise)
 
 
@@ -161,32 +163,53 @@ class AutoConvergeThrottle:
         except CommandError as error:
             raise HostError(f"auto-converge cannot be switched on: {error}") from error
         self._vm = vm
-        self._shape(1)
+        self._set(1)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Make the first step, or the next one, go straight to `percent`."""
-        self._shape(percent)
+        self._set(percent)
 
     def hold(self) -> None:
         """Leave it to QEMU."""
 
     def release(self) -> None:
         """Give the ladder back its own steps. A step that was made lasts until the migration ends."""
-        self._vm.settings.give_back(_SHAPE)
+        self._vm.settings.give_back(_LADDER)
 
-    def _shape(self, percent: int) -> None:
-        self._vm.settings.set_parameters(_SHAPE | {_INITIAL: percent, _MAXIMUM: percent}, self._vm.guard)
+    def _set(self, percent: int) -> None:
+        self._vm.settings.set_parameters(_shape(self._vm, percent), self._vm.guard)
 
 
-_INITIAL, _MAXIMUM = "cpu-throttle-initial", "max-cpu-throttle"
-_SHAPE: dict[str, object] = {_INITIAL: 1, "cpu-throttle-increment": 99, _MAXIMUM: 1, "cpu-throttle-tailslow": False}
+_MAXIMUM, _INITIAL, _INCREMENT, _TAILSLOW = _LADDER = (
+    "max-cpu-throttle",  # put back first, as QEMU takes no initial one above it
+    "cpu-throttle-initial",
+    "cpu-throttle-increment",
+    "cpu-throttle-tailslow",
+)
+_DEFAULT_INITIAL = 20
+
+
+def _shape(vm: Vm, percent: int) -> dict[str, object]:
+    """Return the parameters by which QEMU's next step goes to `percent`, and not beyond.
+
+    At the end libvirt puts back what was before, all at once, and QEMU refuses it all if `cpu-throttle-initial` would
+    be above `max-cpu-throttle`. Where that may be, the maximum stays, and the throttle creeps on by 1 % per step.
+    """
+    creeps = _libvirt_migrates(vm) and percent < _DEFAULT_INITIAL
+    maximum = vm.behind.parameters[_MAXIMUM] if creeps else percent
+    return {_MAXIMUM: maximum, _INITIAL: percent, _INCREMENT: 1 if creeps else 99, _TAILSLOW: False}
+
+
+def _libvirt_migrates(vm: Vm) -> bool:
+    return vm.monitor.manager is not None and vm.monitor.manager.migrates
 
 
 def can_shape_auto_converge(behind: Behind) -> bool:
     """True if the VM has auto-converge, and can be told how far it goes."""
-    return "auto-converge" in behind.capabilities and behind.parameters.keys() >= _SHAPE.keys()
+    return "auto-converge" in behind.capabilities and behind.parameters.keys() >= set(_LADDER)
 
 
-def hold_auto_converge(vm: Vm) -> None:
-    """Keep the auto-converge of a VM, where it is switched on, from slowing the guest by more than 1 %."""
-    vm.settings.set_parameters({_INITIAL: 1, _MAXIMUM: 1}, vm.guard)
+def hold_auto_converge(vm: Vm) -> str:
+    """Keep the auto-converge of a VM, where it is switched on, from slowing the guest. Returns how far it goes."""
+    vm.settings.set_parameters(_shape(vm, 1), vm.guard)
+    return "1 %, and 1 % more per step," if _libvirt_migrates(vm) else "1 %,"

@@ -77,9 +77,9 @@ class Course:
                 self._cancellation,
             )
         except BaseException as error:
-            nobody_to_ask = isinstance(error, MonitorError) and not isinstance(error, CommandError)
-            known = isinstance(error, (MigrationError, InterruptionError))
-            if self._ours and not nobody_to_ask and not known:
+            if isinstance(error, MonitorError) and not isinstance(error, CommandError):
+                raise self._left_alone(error) from error
+            if self._ours and not isinstance(error, (MigrationError, InterruptionError)):
                 self._call_off()
             raise
         return self._with_reason(result)
@@ -135,19 +135,25 @@ class Course:
         if not self._cancel():
             self._onlookers.tell(IN_POSTCOPY)
 
-    def _interrupted(self) -> bool:
-        """Cancel what is ours. Raises InterruptionError in post-copy."""
+    def _interrupted(self, error: KeyboardInterrupt) -> bool:
+        """Cancel what is ours, and let go of what is not. Raises InterruptionError in post-copy."""
         self._monitor.hurry()
         if not self._ours:
-            raise KeyboardInterrupt
+            raise error
         if not self._cancel():
             assert self._cancellation.interrupted_by is not None
             raise InterruptionError(IN_POSTCOPY, self._cancellation.interrupted_by)
         return True
+
+    def _left_alone(self, error: MonitorError) -> MonitorError:
+        """Return an error that says what is true once nobody can be asked any more."""
+        if self._steered and self._steered.stop():
+            return MonitorError(f"{error}; nothing slows the guest any more, and its migration may go on by itself")
+        return MonitorError(f"{error}; its migration may go on by itself")
 
     def _call_off(self) -> None:
         """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
         with suppress(VmferryError):
             self._monitor.hurry()
             if self._cancel():
-                follow(self._monitor, lambda progress: progress, lambda: True, cancellation=self._cancellation)
+                follow(self._monitor, lambda progress: progress, lambda _: True, cancellation=self._cancellation)

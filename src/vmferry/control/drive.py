@@ -173,7 +173,7 @@ def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Re
         watch(progress)
         return progress
 
-    return follow(monitor, observe, lambda: cancel(monitor), begin=lambda: monitor.execute("migrate", {"uri": uri}))
+    return follow(monitor, observe, lambda _: cancel(monitor), begin=lambda: monitor.execute("migrate", {"uri": uri}))
 
 
 def pause() -> None:
@@ -210,7 +210,7 @@ class Cancellation:
 def follow(
     monitor: Monitor,
     observe: Callable[[Progress], Progress],
-    interrupted: Callable[[], bool] | None,
+    interrupted: Callable[[KeyboardInterrupt], bool] | None,
     pause: Callable[[], None] = pause,
     begin: Callable[[], object] = lambda: None,
     cancellation: Cancellation | None = None,
@@ -250,7 +250,7 @@ def follow(
             if interrupted is None:
                 raise
             cancellation.interrupted_by = signal_number_of(error)
-            if interrupted():
+            if interrupted(error):
                 cancellation.begin()
 
 

@@ -74,6 +74,7 @@ class LibvirtDomain:
         self._end: int | None = None
         self._stays = False
         """True once libvirt lets the domain run on here, after a migration that failed at its end."""
+        self._completion_wait_s = _COMPLETION_WAIT_S
         self._completed: dict[str, Any] | None = None
         """The figures of the last migration."""
         self.raw = connection.call("which domains there are", lambda: _find(connection.raw, name))
@@ -98,7 +99,8 @@ class LibvirtDomain:
         """Wait for the event that has the figures, or the one that says that the domain runs on here."""
         if not self.migrates:
             return Completion()
-        self._wait_until(lambda: self._completed is not None or self._stays, _COMPLETION_WAIT_S)
+        self._wait_until(lambda: self._completed is not None or self._stays, self._completion_wait_s)
+        self._completion_wait_s = 0.0  # what has not come will not
         figures = self._completed or {}
         left = bool(figures) or self._end == libvirt.VIR_DOMAIN_EVENT_STOPPED_MIGRATED
         return Completion(

@@ -49,9 +49,9 @@ class Means:
             at_hand = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.behind)
             self._vm.settings.set_capability("auto-converge", at_hand)
         if self._vm.settings.capabilities.get("auto-converge"):
-            hold_auto_converge(self._vm)
+            held_at = hold_auto_converge(self._vm)
             why = "as the last means" if begins else "as it cannot be switched off while it migrates"
-            self._tell(f"QEMU's own auto-converge is held at 1 %, {why}")
+            self._tell(f"QEMU's own auto-converge is held at {held_at} {why}")
 
     @property
     def in_force_percent(self) -> int:

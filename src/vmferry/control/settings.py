@@ -7,6 +7,7 @@ cannot be put back is named, with the command that does it.
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +15,10 @@ from typing import Any, Self
 import msgspec
 
 from vmferry.control.behind import Behind
+from vmferry.control.drive import ask
 from vmferry.control.guard import Guard
-from vmferry.control.manager import MIGRATION
 from vmferry.control.monitor import Monitor
-from vmferry.errors import CommandError, HostError, MonitorError
+from vmferry.errors import CommandError, HostError, MonitorError, VmLeftError
 
 _TRIES = 10
 _TRY_INTERVAL_S = 0.1
@@ -46,16 +47,28 @@ class Change:
 
 
 def put_back(monitor: Monitor, changes: list[Change]) -> list[Change]:
-    """Put back what still holds our value. Return what the VM refused. Raises MonitorError if nobody answers."""
-    now = _values(monitor)
+    """Put back what still holds our value, unless the VM's manager does. Return what the VM refused.
+
+    Raises MonitorError if nobody answers, VmLeftError if there is nothing left to put back.
+    """
+    now, restored = _values(monitor), _restored_by_manager(monitor)
     left = []
     for change in changes:
-        if now.get((change.is_capability, change.name)) == change.ours:
+        if change.name not in restored and now.get((change.is_capability, change.name)) == change.ours:
             try:
                 monitor.execute(*change.command())
             except CommandError:
                 left.append(change)
     return left
+
+
+def _restored_by_manager(monitor: Monitor) -> frozenset[str]:
+    """Return the parameters that the VM's manager puts back by itself, as it was its migration that has ended.
+
+    What we found during the migration are not the values of before.
+    """
+    manager = monitor.manager
+    return manager.restores if manager and manager.migrates and not ask(monitor).running else frozenset()
 
 
 def _values(monitor: Monitor) -> dict[tuple[bool, str], Any]:
@@ -119,31 +132,27 @@ class Settings:
 
     def put_back(self) -> None:
         """Put everything back that still holds our value, with some patience; what is left in the end is told."""
-        left, self._changes = list(self._changes.values()), {}
+        changes, self._changes = list(self._changes.values()), {}
         try:
-            restored = self._restored_by_manager()
-            left = [change for change in left if change.name not in restored]
+            left = self._put_back_patiently(changes)
+            for guard, promise in self._promises:
+                guard.kept(promise)
+        except (MonitorError, HostError):
+            self._leave(changes, False)
+        else:
+            if left:
+                self._leave(left, True)
+
+    def _put_back_patiently(self, left: list[Change]) -> list[Change]:
+        """Return what the VM refused all the time; nothing if it has migrated."""
+        with suppress(VmLeftError):
             for _ in range(_TRIES):
                 left = put_back(self._monitor, left)
                 if not left:
                     break
                 time.sleep(_TRY_INTERVAL_S)
-            for guard, promise in self._promises:
-                guard.kept(promise)
-        except (MonitorError, HostError):
-            self._leave(left, False)
-        else:
-            if left:
-                self._leave(left, True)
-
-    def _restored_by_manager(self) -> frozenset[str]:
-        """Return the parameters that the VM's manager puts back by itself, as it was its migration that has ended.
-
-        What we found during the migration are not the values of before.
-        """
-        manager = self._monitor.manager
-        over = manager and manager.migrates and manager.job() != MIGRATION
-        return manager.restores if manager and over else frozenset()
+            return left
+        return []
 
     def _note(self, changes: list[Change]) -> None:
         for change in changes:

@@ -36,6 +36,7 @@ class Steered:
         self._tell = tell
         self._over = False
         """True once nothing is steered any more."""
+        self._released = False
 
     def complete(self, progress: Progress) -> Progress:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
@@ -70,12 +71,17 @@ class Steered:
             else:
                 time.sleep(min(left_s, _STOP_POLL_S))
 
-    def stop(self) -> None:
-        """End the throttle, and steer no more. Harmless if it is so."""
+    def stop(self) -> bool:
+        """End the throttle, and steer no more. Harmless if it is so.
+
+        Returns whether the throttle has ended; otherwise it is for the guard to end it.
+        """
         if not self._over:
             self._over = True
-            with suppress(HostError, MonitorError, OSError):  # the guard does what cannot be done here
+            with suppress(HostError, MonitorError, OSError):
                 self.means.release()
+                self._released = True
+        return self._released
 
     def __enter__(self) -> Self:
         return self
