@@ -14,8 +14,9 @@ import pytest
 
 from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
 from tests.support.wait import wait_until
-from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
+from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.monitor import open_monitor
+from vmferry.control.own_group import PREFIX
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError
 
@@ -74,6 +75,12 @@ def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subp
                 subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
 
 
+def await_throttle(steering: subprocess.Popen[str]) -> None:
+    """Return when it has told that it slows the guest."""
+    assert steering.stderr
+    assert any(" 0 -> " in line for line in steering.stderr)
+
+
 def slowed(threads: list[int]) -> bool:
     return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
 
@@ -92,7 +99,7 @@ def test_a_migration_that_virsh_begins_is_awaited_and_steered_to_its_end(
     steering = vmferry(*ATTACH, "--wait", "--json", "--max-downtime", "1h")
     with migration(source, destination) as virsh:
         out, errors = steering.communicate()
-        assert steering.returncode == 0, errors
+        assert steering.returncode == 0, (out, errors)
         assert virsh.wait() == 0
     result = json.loads(out)
     assert result["status"] == "completed"
@@ -113,7 +120,8 @@ def test_a_libvirtd_that_stands_still_leaves_no_guest_slowed(
     threads = [thread.id for thread in vcpu_threads(domain.monitor)]
     with migration(source, destination):
         steering = vmferry(*ATTACH)
-        wait_until(lambda: slowed(threads), 60)
+        await_throttle(steering)
+        assert slowed(threads)
         source.process.send_signal(signal.SIGSTOP)
         try:
             if number:
@@ -136,7 +144,8 @@ def test_a_libvirtd_that_dies_is_told_in_one_line(
     with migration(source, destination) as virsh:
         watching = vmferry("watch", "--wait")
         steering = vmferry(*ATTACH)
-        wait_until(lambda: slowed(threads), 60)
+        await_throttle(steering)
+        assert slowed(threads)
         source.kill()
         for process in (steering, watching):
             _, errors = process.communicate(timeout=60)
@@ -187,7 +196,7 @@ def test_a_migration_of_our_own_leaves_the_domain_as_it_was(source: Daemon, doma
         words = ("migrate", uri, "--json", "--variant", VARIANT, "--max-bandwidth", "48MiB/s")
         steering = vmferry(*words, "--downtime-limit", "100ms")
         out, errors = steering.communicate()
-    assert steering.returncode == 0, errors
+    assert steering.returncode == 0, (out, errors)
     assert json.loads(out)["max_throttle_percent"] > 0
     assert [group_of(thread, find_hierarchy()) for thread in threads] == homes
     assert domain.monitor.execute("query-migrate-parameters") == before
@@ -209,14 +218,16 @@ def test_refusals_and_absences_are_told(source: Daemon, domain: Domain) -> None:
 
 @contextmanager
 def _sink() -> Iterator[str]:
-    """A port that takes a migration in, forgets it, and says that all is well (QEMU's `MIG_RP_MSG_SHUT`, 0)."""
+    """A port that takes a migration in, forgets it, and says at its end that all is well (`MIG_RP_MSG_SHUT`, 0)."""
 
     def swallow() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(b"\0\1\0\4\0\0\0\0")
-            while connection.recv(1 << 20):
-                pass
+            last = b""
+            while data := connection.recv(1 << 20):
+                last = (last + data)[-1 << 20 :]
+                if b'"page_size"' in last and last.endswith(b"}"):  # the description of the VM, which comes last
+                    connection.sendall(b"\0\1\0\4\0\0\0\0")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=swallow)
