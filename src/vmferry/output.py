@@ -8,9 +8,10 @@ told how much is missing.
 import errno
 import io
 import os
+import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, suppress
 from types import TracebackType
 from typing import Self
 
@@ -70,6 +71,10 @@ class Output:
         with self._changed:
             self._sync_wanted = True
             return self._wait_until_idle(timeout_s)
+
+    def isatty(self) -> bool:
+        """Tell whether the file is a terminal."""
+        return self._file.isatty()
 
     def close(self) -> None:
         """Give the file a second to take what waits, and end. Harmless if that was done."""
@@ -173,6 +178,20 @@ class TextOutput(io.TextIOBase):
         """Have a text written, and return at once."""
         self._output.write(text.encode(errors="backslashreplace"))
         return len(text)
+
+    def isatty(self) -> bool:
+        """Tell whether this leads to a terminal."""
+        return self._output.isatty()
+
+
+@contextmanager
+def unblocked_stderr(tell: Callable[[str], object]) -> Iterator[None]:
+    """Let all that this process says on standard error go through an output, unless it goes elsewhere already."""
+    if sys.stderr is not sys.__stderr__:
+        yield
+        return
+    with Output(open_again(2), "standard error", tell) as output, redirect_stderr(TextOutput(output)):
+        yield
 
 
 def open_again(descriptor: int) -> io.FileIO:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.parametrize("name", list(main._COMMANDS))
 def test_every_command_tells_an_interruption(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, number: int
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], name: str, number: int
 ) -> None:
     def interrupted() -> None:
         raise KeyboardInterrupt if number == signal.SIGINT else Interruption(number)
@@ -32,7 +33,7 @@ def test_every_command_tells_an_interruption(
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 128 + number
-    assert capsys.readouterr().err == "vmferry: interrupted\n"
+    assert capfd.readouterr().err == "vmferry: interrupted\n"
 
 
 @pytest.mark.qemu
@@ -46,12 +47,16 @@ def test_what_waits_can_be_interrupted(tmp_path: Path, words: tuple[str, ...], n
             [*VMFERRY, *words, str(path)], stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as command,
     ):
-        wait_until(lambda: any(os.readlink(fd).startswith("socket:") for fd in descriptors(command.pid)))
+        wait_until(lambda: has_socket(command.pid))
         command.send_signal(number)
         assert command.stderr
         errors = command.stderr.read()
     assert (command.returncode, errors) == (128 + number, "vmferry: interrupted\n")
 
 
-def descriptors(pid: int) -> list[Path]:
-    return [path for path in Path(f"/proc/{pid}/fd").iterdir() if path.is_symlink()]
+def has_socket(pid: int) -> bool:
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(path).startswith("socket:"):
+                return True
+    return False

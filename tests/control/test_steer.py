@@ -5,8 +5,10 @@ from dataclasses import replace
 import pytest
 
 from vmferry.control.drive import Progress
+from vmferry.control.link import LinkKeeper
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.steer import STEERED, Evaluation, Steering
+from vmferry.convergence.background_sync import BackgroundSync
 
 MIB = 1 << 20
 S = 1_000_000_000
@@ -42,23 +44,38 @@ class Throttle:
         self.applied.append((percent, unthrottled_bytes_per_s))
 
 
+class Parameters:
+    """A monitor that is asked for the rate limit only."""
+
+    def __init__(self) -> None:
+        self.max_bandwidth = 0
+
+    def execute(self, command: str) -> dict[str, int]:
+        assert command == "query-migrate-parameters"
+        return {"max-bandwidth": self.max_bandwidth}
+
+
 class Course:
     """A migration that is polled when we say so."""
 
     def __init__(self, **parameters: object) -> None:
         self.sensor, self.throttle = Sensor(), Throttle()
+        self.told: list[str] = []
+        self.link = LinkKeeper(Parameters(), 120 * S, self.told.append)  # type: ignore[arg-type]
         self.evaluations: list[Evaluation] = []
         settings = replace(STEERED, **parameters)  # type: ignore[arg-type]
-        self.steering = Steering(self.sensor, self.throttle, settings, self.evaluations.append, 0)  # type: ignore[arg-type]
+        self.steering = Steering(self.sensor, self.throttle, self.link.watch, settings, self.evaluations.append, 0)  # type: ignore[arg-type]
 
-    def poll(self, at_s: float, syncs: int, sent_mib: int, dirty_mib_per_s: int = 0, status: str = "active") -> None:
+    def poll(self, at_s: float, syncs: int, sent_mib: float, dirty_mib_per_s: int = 0, status: str = "active") -> None:
         ram = {
             "dirty-sync-count": syncs,
-            "transferred": sent_mib * MIB,
+            "transferred": round(sent_mib * MIB),
             "dirty-pages-rate": dirty_mib_per_s * 256,
             "page-size": 4096,
         }
-        self.steering.observe(Progress.from_qmp({"status": status, "ram": ram}), round(at_s * S))
+        progress = Progress.from_qmp({"status": status, "ram": ram})
+        self.given_up = self.link.observe(progress, round(at_s * S))
+        self.steering.observe(progress, round(at_s * S))
 
     @property
     def samples(self) -> list[tuple[str, float, int, int]]:
@@ -135,3 +152,45 @@ def test_only_an_active_migration_is_steered(status: str) -> None:
     for number in range(2, 6):
         course.poll(4.0 * number, syncs=number, sent_mib=400 * number, dirty_mib_per_s=300 + number, status=status)
     assert (course.samples, course.sensor.started, course.throttle.applied) == ([], 0, [])
+
+
+def stalling_course(trickle_mib: float) -> Course:
+    """A course whose guest writes 400 MiB/s and is slowed a first time, when its link stands still or trickles."""
+    course = Course(background_sync=BackgroundSync.PRESERVE)
+    course.sensor.finds = DirtyRate(400 * MIB, {})
+    for tenth in range(400):
+        course.poll(tenth / 10, syncs=1 if tenth < 200 else 2, sent_mib=10 * tenth)
+        if course.throttle.applied:
+            break
+    stopped_s, sent_mib = tenth / 10, 10 * tenth
+    for tenth in range(1, 1201):
+        course.poll(stopped_s + tenth / 10, syncs=2, sent_mib=sent_mib + tenth * trickle_mib / 10)
+    return course
+
+
+@pytest.mark.parametrize("trickle_mib", [0, 0.01])
+def test_a_link_that_stands_still_slows_no_guest(trickle_mib: float) -> None:
+    course = stalling_course(trickle_mib)
+    assert [percent for percent, _ in course.throttle.applied] == [50]
+    assert "link stood still for" in course.evaluations[-1].decision.reason
+    assert course.told == ["the link has stood still for 2.0 s; the guest is not slowed for that"]
+    assert course.given_up == "the link has stood still for 120 s (stall-timeout)"
+
+
+def test_a_guest_is_slowed_again_when_the_link_moves_again() -> None:
+    course = stalling_course(0)
+    for tenth in range(1, 60):
+        course.poll(200 + tenth / 10, syncs=2, sent_mib=5000 + 10 * tenth)
+    assert [percent for percent, _ in course.throttle.applied] == [50, 90, 99]
+    assert course.told[1].startswith("the link moves again after ")
+    assert course.given_up is None
+
+
+def test_a_rate_limit_that_somebody_lowered_is_not_the_links_fault() -> None:
+    course = Course()
+    course.link._monitor.max_bandwidth = MIB  # type: ignore[attr-defined]
+    for at_s in range(20):
+        course.poll(at_s, syncs=1, sent_mib=1000 * at_s)
+    for at_s in range(20, 60):
+        course.poll(at_s, syncs=1, sent_mib=19_000 + at_s)
+    assert (course.told, course.given_up) == ([], None)

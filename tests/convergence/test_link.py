@@ -17,7 +17,8 @@ class Link:
     def __init__(self) -> None:
         self.now_ns = self.sent_bytes = 0
         self.remaining_bytes = LARGE
-        self.watch = LinkWatch(2 * S, 0, 0, LARGE)
+        self.watch = LinkWatch(2 * S)
+        self.watch.look(0, 0, LARGE)
 
     def carry(self, seconds: float, bytes_per_s: float, *, zero_bytes_per_s: int = 0, limit: int = 0) -> int:
         for _ in range(round(seconds * 10)):
@@ -95,6 +96,22 @@ def test_time_that_the_body_was_busy_for_is_not_silence() -> None:
     assert link.carry(1, 0) == 2 * S
 
 
+def test_half_a_silent_period_is_silence_at_once() -> None:
+    link = Link()
+    link.carry(10, MIB)
+    link.carry(0.2, 0)
+    assert link.watch.still_since(0, S // 2) == 0
+    link.carry(0.4, 0)
+    assert link.watch.still_since(0, S) == S * 6 // 10
+    assert link.watch.still_since(0, 2 * S) == 0
+    link.carry(1, MIB)
+    assert link.watch.still_since(0, S) == 0
+    link.carry(30, 0)
+    before_ns = link.watch.total_still_ns
+    link.carry(5, 0)
+    assert link.watch.still_since(before_ns, 5 * S) == 5 * S
+
+
 def test_silence_is_cut_out_of_a_period() -> None:
     class Seen:
         samples: ClassVar[list[SyncSample]] = []
@@ -118,7 +135,8 @@ def test_silence_is_cut_out_of_a_period() -> None:
     st.lists(st.tuples(st.integers(1, 3 * S), st.integers(0, 1 << 40), st.integers(0, 1 << 50), st.integers(0, MIB)))
 )
 def test_silence_is_never_more_than_the_time_that_passed(course: list[tuple[int, int, int, int]]) -> None:
-    watch, now_ns, sent_bytes = LinkWatch(2 * S, 0, 0, 0), 0, 0
+    watch, now_ns, sent_bytes = LinkWatch(2 * S), 0, 0
+    watch.look(0, 0, 0)
     for step_ns, more_bytes, remaining_bytes, limit in course:
         now_ns, sent_bytes = now_ns + step_ns, sent_bytes + more_bytes
         watch.look(now_ns, sent_bytes, remaining_bytes, limit)

@@ -1,6 +1,7 @@
 """Real destinations, and who knocks at their ports besides the real source."""
 
 import os
+import resource
 import secrets
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.transport.sockets import connect
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import TcpAddress, parse_uri
+from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Accepted, Challenge, Hello, Pages, Proof
 
@@ -113,18 +115,20 @@ def test_a_stranger_who_was_accepted_and_is_silent_keeps_nobody_out(lab: Lab) ->
     destination.check_memory()
 
 
-def test_a_flood_of_connections_keeps_nobody_out(lab: Lab) -> None:
+@pytest.mark.parametrize("descriptors", [None, 20])
+def test_a_flood_of_connections_keeps_nobody_out(lab: Lab, descriptors: int | None) -> None:
     destination, uri = start_destination(lab)
+    if descriptors:
+        in_use = len(os.listdir(f"/proc/{destination.process.pid}/fd"))
+        resource.prlimit(destination.process.pid, resource.RLIMIT_NOFILE, (in_use + descriptors, 4096))
     source = start_source(lab)
-    address = parse_uri(uri)
-    assert isinstance(address, TcpAddress)
     opened: list[socket.socket] = []
     ended = threading.Event()
 
     def flood() -> None:
         while not ended.is_set() and len(opened) < 900:
             with suppress(OSError):
-                opened.append(socket.create_connection((address.host, address.port), 5))
+                opened.append(socket.create_connection(tcp(uri), 5))
 
     flooder = threading.Thread(target=flood)
     flooder.start()
@@ -136,6 +140,7 @@ def test_a_flood_of_connections_keeps_nobody_out(lab: Lab) -> None:
         flooder.join()
         for connection in opened:
             connection.close()
+    resource.prlimit(destination.process.pid, resource.RLIMIT_NOFILE, (1024, 4096))
     destination.check_memory()
     lines = destination.errors().splitlines()
     assert len(lines) < 60, "strangers fill the log"
@@ -144,41 +149,77 @@ def test_a_flood_of_connections_keeps_nobody_out(lab: Lab) -> None:
 def test_a_recorded_migration_is_not_accepted_again(lab: Lab) -> None:
     first, uri = start_destination(lab)
     second, second_uri = start_destination(lab, name="second")
-    listener = socket.create_server(("127.0.0.1", 0))
     recorded = bytearray()
-
-    def relay() -> None:
-        here, _ = listener.accept()
-        target = parse_uri(uri)
-        assert isinstance(target, TcpAddress)
-        with here, socket.create_connection((target.host, target.port)) as there:
-            back = threading.Thread(target=pump, args=(there, here, bytearray()))
-            back.start()
-            pump(here, there, recorded)
-            back.join()
-
-    def pump(source: socket.socket, target: socket.socket, record: bytearray) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 20):
-                record += data
-                target.sendall(data)
-        for end in (source, target):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    relaying = threading.Thread(target=relay)
-    relaying.start()
-    with listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relaying = threading.Thread(target=relay, args=(listener, tcp(uri), recorded))
+        relaying.start()
         assert migrate(start_source(lab), f"tcp:127.0.0.1:{listener.getsockname()[1]}")[0] == "completed"
         relaying.join()
     assert len(recorded) > 16 << 20
-    target = parse_uri(second_uri)
-    assert isinstance(target, TcpAddress)
-    with socket.create_connection((target.host, target.port)) as replayer, suppress(OSError):
+    with socket.create_connection(tcp(second_uri)) as replayer, suppress(OSError):
         replayer.sendall(recorded)
     wait_until(lambda: "the source's stream is a recording" in second.errors())
     assert_waits(second)
     assert first.monitor.execute("query-status")["running"]
+
+
+def test_a_destination_that_had_loaded_everything_takes_the_same_guest_again(lab: Lab) -> None:
+    destination, uri = start_destination(lab)
+    source = start_source(lab)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        relaying = threading.Thread(target=relay_until_ready, args=(listener, tcp(uri)))
+        relaying.start()
+        assert migrate(source, f"tcp:127.0.0.1:{listener.getsockname()[1]}")[0] == "failed"
+        relaying.join()
+    assert source.monitor.execute("query-status")["running"]
+    wait_until(lambda: "incoming migration failed" in destination.errors())
+    assert_waits(destination)
+    assert migrate(source, uri) == ("completed", "")
+    passes = destination.check_memory().passes
+    destination.wait_for_passes(passes + 1)
+
+
+def relay(listener: socket.socket, target: tuple[str, int], record: bytearray) -> None:
+    """Pass a migration on and record what its source sends."""
+    here, _ = listener.accept()
+    with here, socket.create_connection(target) as there:
+        back = threading.Thread(target=pump, args=(there, here))
+        back.start()
+        pump(here, there, record)
+        back.join()
+
+
+def relay_until_ready(listener: socket.socket, target: tuple[str, int]) -> None:
+    """Pass a migration on until the destination says READY, which is its third frame, and lose that."""
+    here, _ = listener.accept()
+    with here, socket.create_connection(target) as there:
+        forth = threading.Thread(target=pump, args=(here, there))
+        forth.start()
+        encoder = Encoder()
+        for message in (Challenge(bytes(NONCE_BYTES)), Accepted()):
+            here.sendall(there.recv(len(encoder.encode(message)), socket.MSG_WAITALL))
+        there.recv(1)
+        for end in (here, there):
+            end.shutdown(socket.SHUT_RDWR)
+        forth.join()
+
+
+def pump(source: socket.socket, target: socket.socket, record: bytearray | None = None) -> None:
+    """Pass on and record all that comes; when one end is closed, close the other."""
+    with suppress(OSError):
+        while data := source.recv(1 << 20):
+            if record is not None:
+                record += data
+            target.sendall(data)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+
+
+def tcp(uri: str) -> tuple[str, int]:
+    address = parse_uri(uri)
+    assert isinstance(address, TcpAddress)
+    return address.host, address.port
 
 
 def test_who_knows_the_token_migrates(lab: Lab) -> None:

@@ -1,8 +1,10 @@
 """Real VM processes whose output nobody takes, which holds none of them up; and what they say."""
 
 import os
+import pty
 import re
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +68,24 @@ def test_nobody_needs_to_read_what_a_vm_prints(lab: Lab, unread: Path) -> None:
     for vm in (source, destination):
         vm.process.terminate()
         assert vm.process.wait(30) == 143
+
+
+def test_a_driver_whose_progress_nobody_reads_drives_on(lab: Lab) -> None:
+    start(lab, "source", *BOOT)
+    destination = start(lab, "destination", "--incoming", "tcp:127.0.0.1:0")
+    host, port = address_of(destination)
+    words = [*VM_COMMAND[:-3], "migrate", "--qmp", f"unix:{lab.directory}/source.qmp", f"tcp:{host}:{port}"]
+    screen, terminal = pty.openpty()
+    with suppress(BlockingIOError):  # as after Ctrl-S
+        os.set_blocking(terminal, False)
+        while True:
+            os.write(terminal, b"x" * 4096)
+    os.set_blocking(terminal, True)
+    process = subprocess.run(words, stdout=subprocess.PIPE, stderr=terminal, timeout=60)
+    assert process.returncode == 0
+    assert destination.monitor.execute("query-status")["running"]
+    os.close(terminal)
+    os.close(screen)
 
 
 def test_a_full_disk_keeps_no_guest_from_moving(lab: Lab) -> None:

@@ -13,7 +13,7 @@ from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
-from vmferry.migration.receiver import PROGRESS_BYTES, SILENCE_NS, Receiver
+from vmferry.migration.receiver import PROGRESS_BYTES, Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.wire.format import NONCE_BYTES
@@ -23,6 +23,7 @@ PAGES = 8192
 ALL_ZERO = Pages(EMPTY, PageRuns.of([(0, PAGES)]))
 SOME_DATA = Pages(PageRuns.of([(3, 2)]), EMPTY)
 STEP_NS = 100_000_000
+STALL_NS = 60 * 10**9
 NS_PER_S = 10**9
 
 
@@ -77,14 +78,20 @@ class Incoming:
             self.destination.handle(message)
         self.channel = ScriptedChannel(self.clock, list(script), bytes_per_s)
         self.check_stop: Callable[[], None] = lambda: None
+        self.stall_timeout_ns = STALL_NS
         self._first = first
 
     def run(self) -> None:
         start_ns = self.clock.now_ns()
         try:
-            Receiver(self.channel, self.destination, self.clock, lambda: self.check_stop(), lambda page: None).run(
-                self._first
-            )
+            Receiver(
+                self.channel,
+                self.destination,
+                self.clock,
+                lambda: self.stall_timeout_ns,
+                lambda: self.check_stop(),
+                lambda page: None,
+            ).run(self._first)
         finally:
             self.elapsed_s = (self.clock.now_ns() - start_ns) / NS_PER_S
 
@@ -125,7 +132,7 @@ def test_a_digest_takes_its_time_and_no_more() -> None:
     silent = Incoming((0, state))
     with pytest.raises(ChannelError, match="no progress"):
         silent.run()
-    assert SILENCE_NS / NS_PER_S + digest_s < silent.elapsed_s < SILENCE_NS / NS_PER_S + digest_s + 0.5
+    assert STALL_NS / NS_PER_S + digest_s < silent.elapsed_s < STALL_NS / NS_PER_S + digest_s + 0.5
 
 
 def test_pages_that_come_slowly_but_steadily_are_taken() -> None:
@@ -135,6 +142,13 @@ def test_pages_that_come_slowly_but_steadily_are_taken() -> None:
     incoming.run()
     assert incoming.destination.in_charge
     assert incoming.elapsed_s > 60
+
+
+def test_a_source_is_waited_for_as_long_as_it_takes_if_that_is_asked_for() -> None:
+    incoming = Incoming((10_000, State(b"registers")), (10_000, Finish()), (10_000, Commit(run=True)))
+    incoming.stall_timeout_ns = 0
+    incoming.run()
+    assert incoming.destination.in_charge
 
 
 def test_the_wait_can_be_ended() -> None:

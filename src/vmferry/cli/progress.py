@@ -11,10 +11,11 @@ from rich.table import Column, Table
 
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
-from vmferry.cli.tables import bold, terminal
+from vmferry.cli.tables import bold, terminal, warn
 from vmferry.control.drive import Arrival, ArrivalState, Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import InterruptionError, MigrationError
+from vmferry.output import unblocked_stderr
 from vmferry.perf.figures import UNKNOWN, Figures, count_text, lost_text, percent_text, sent_text, time_text, told
 from vmferry.units import format_duration, format_rate, format_size
 
@@ -26,13 +27,15 @@ Tell = Callable[[str], None]
 
 @contextmanager
 def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
-    """Yield functions that show progress and that print a line above it."""
-    console = terminal(stderr=True, quiet=quiet)
+    """Yield functions that show progress and that print a line above it; no terminal or pipe holds them up."""
     forecast = Forecast(downtime_limit_ms)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+    with (
+        unblocked_stderr(warn),
+        Live(console=terminal(stderr=True, quiet=quiet), auto_refresh=False, transient=True) as live,
+    ):
         yield (
             lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
-            lambda text: console.print(one_line(text), soft_wrap=True),
+            lambda text: live.console.print(one_line(text), soft_wrap=True),
         )
 
 

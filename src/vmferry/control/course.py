@@ -1,5 +1,6 @@
 """The time from the beginning of one migration to its end: it is followed, bounded, and called off."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -7,6 +8,7 @@ from dataclasses import dataclass, replace
 from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.hand_over import HandOver
 from vmferry.control.limits import LimitKeeper, Limits
+from vmferry.control.link import LinkKeeper
 from vmferry.control.monitor import Monitor
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.prospect import Prospect
@@ -40,6 +42,7 @@ class Course:
         steered: Steered | None,
         prospect: Prospect | None,
         hand_over: HandOver | None,
+        link: LinkKeeper,
         onlookers: Onlookers,
     ) -> None:
         """`uri` is None to take the migration that runs.
@@ -57,6 +60,7 @@ class Course:
         self._uri = uri
         self._steered = steered
         self._hand_over = hand_over
+        self._link = link
         self._onlookers = onlookers
         self._prospect = prospect
         self._cancellation = Cancellation()
@@ -119,6 +123,9 @@ class Course:
             self._prospect.observe(seen)
         if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
             self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
+            self._cancel()
+        if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
+            self._why_cancelled = why
             self._cancel()
         return self._steered.observe(progress) if self._steered else seen
 

@@ -10,7 +10,7 @@ from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress
 from vmferry.control.monitor import Monitor
 from vmferry.control.return_path import returned_bytes
-from vmferry.errors import MigrationError
+from vmferry.errors import HostError, MigrationError
 from vmferry.units import format_duration
 
 _NS_PER_MS = 1_000_000
@@ -52,6 +52,12 @@ class HandOver:
         default_ns = _LEAST_NS + _DOWNTIME_LIMITS * downtime_limit_ms * _NS_PER_MS
         return default_ns if self._limit_ns is None else self._limit_ns
 
+    def _returned_bytes(self) -> int | None:
+        try:
+            return returned_bytes(self._monitor.peer_pid, self._uri)
+        except HostError:
+            return None
+
     def _why_not_there(self, progress: Progress, stopped: str) -> str:
         """Return why the destination cannot have the guest."""
         if progress.remaining_bytes:
@@ -59,7 +65,7 @@ class HandOver:
         if self._destination and self._destination.status() == WAITING:
             return f"the guest stood still for {stopped}, and the destination still waits for it"
         sent_bytes = progress.sent_bytes or 0
-        if sent_bytes > _MOST_ON_THE_WAY_BYTES and returned_bytes(self._monitor.peer_pid, self._uri) == 0:
+        if sent_bytes > _MOST_ON_THE_WAY_BYTES and self._returned_bytes() == 0:
             return f"the guest stood still for {stopped}, and the other side, which never said a word, is no VM"
         raise MigrationError(
             f"the guest was sent whole {stopped} ago, and the destination does not say whether it runs there, so it "

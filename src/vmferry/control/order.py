@@ -18,6 +18,7 @@ from vmferry.control.hand_over import HandOver
 from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
+from vmferry.control.link import LinkKeeper
 from vmferry.control.means import Means
 from vmferry.control.monitor import Monitor
 from vmferry.control.prospect import Prospect
@@ -28,6 +29,7 @@ from vmferry.control.steer import STEERED, Evaluation, Steering
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord, open_recorder
 from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policy import Variant
 from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
@@ -36,9 +38,13 @@ from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
 from vmferry.transport.uri import parse_uri
 
+_NS_PER_MS = 1_000_000
+_STALL_TIMEOUT = "stall-timeout"
+
 STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
     "background-sync",
     "convergence-policy",
+    _STALL_TIMEOUT,
 }
 """Parameters that our decisions obey, and not the VM, when it is driven from outside."""
 
@@ -91,8 +97,10 @@ def carry_out(
         guard = stack.enter_context(Guard(monitor, warn or tell)) if _is_steered(behind, order) else None
         settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
         steered = prospect = None
+        link = LinkKeeper(monitor, _stall_timeout_ns(behind, order), tell)
         if guard:
-            steered = stack.enter_context(_steer(Vm(monitor, behind, guard, settings), order, recorder, tell))
+            vm = Vm(monitor, behind, guard, settings)
+            steered = stack.enter_context(_steer(vm, order, recorder, link.watch, tell))
         else:
             prospect = _set_own(behind, order, settings, tell)
         if order.uri is not None:
@@ -101,7 +109,7 @@ def carry_out(
         start_recording(recorder, monitor, steered.parameters if steered else {})
         hand_over = _bound_hand_over(monitor, behind, order)
         onlookers = Onlookers(watch, tell, recorder)
-        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, onlookers)
+        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, link, onlookers)
         result = course.run()
         recorder.end(result)
         restarts_itself = behind.converges_responsively or (monitor.manager and monitor.manager.migrates)
@@ -149,10 +157,21 @@ def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver
     return HandOver(monitor, order.uri, order.hand_over_timeout_ns, order.destination)
 
 
+def _stall_timeout_ns(behind: Behind, order: Order) -> int:
+    """Our own VMs give up by themselves, and who has begun a migration decides when."""
+    if behind.converges_responsively or (order.uri is None and _STALL_TIMEOUT not in order.parameters):
+        return 0
+    timeout_ms = order.parameters.get(_STALL_TIMEOUT, PARAMETERS[_STALL_TIMEOUT].default)
+    assert isinstance(timeout_ms, int)
+    return timeout_ms * _NS_PER_MS
+
+
 def _set_own(behind: Behind, order: Order, settings: Settings, tell: Callable[[str], None]) -> Prospect | None:
     """Let the VM converge by its own means, if it is to."""
     variant = order.variant.settings if order.variant and behind.converges_responsively else {}
     changed = order.limits.applied_to({**variant, **order.parameters}, behind.parameters)
+    if not behind.converges_responsively:
+        changed.pop(_STALL_TIMEOUT, None)
     _set_parameters(settings, changed)
     if not behind.converges_responsively:
         tell(
@@ -188,7 +207,9 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
     return parameters
 
 
-def _steer(vm: Vm, order: Order, recorder: Recorder | VmRecord, tell: Callable[[str], None]) -> Steered:
+def _steer(
+    vm: Vm, order: Order, recorder: Recorder | VmRecord, link: LinkWatch, tell: Callable[[str], None]
+) -> Steered:
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
@@ -213,6 +234,6 @@ def _steer(vm: Vm, order: Order, recorder: Recorder | VmRecord, tell: Callable[[
             source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
             tell(f"{(evaluation.progress.elapsed_ms or 0) / 1000:.1f} s: {evaluation.decision.reason} ({source})")
 
-    steering = Steering(sensor, means, parameters, evaluated, time.monotonic_ns())
+    steering = Steering(sensor, means, link, parameters, evaluated, time.monotonic_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
     return Steered(vm.monitor, steering, means, obeyed, tell)

@@ -32,14 +32,14 @@ _ANSWER_BYTES = 1 << 16
 _TIMEOUT_S = 2.0
 
 
-def returned_bytes(pid: int | None, uri: str) -> int | None:
+def returned_bytes(pid: int, uri: str) -> int | None:
     """Return how many bytes a process on this host has received over its connection to `tcp:HOST:PORT`.
 
     None if that cannot be told: for other kinds of addresses, another host, another network namespace, no connection.
     """
     kind, _, place = uri.partition(":")
     port = place.rpartition(":")[2].partition(",")[0]
-    if pid is None or kind != "tcp" or not port.isdecimal():
+    if kind != "tcp" or not port.isdecimal():
         return None
     with suppress(OSError, struct.error):
         inodes = set(_sockets_of(pid))

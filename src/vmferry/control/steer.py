@@ -12,6 +12,7 @@ from vmferry.control.actuators import Slower
 from vmferry.control.drive import Progress
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.convergence.background_sync import IterationView, make_watcher
+from vmferry.convergence.link import LinkWatch, decide_without_silence
 from vmferry.convergence.policy import Policy, make_policy
 from vmferry.convergence.sample import Decision, SyncSample
 from vmferry.migration.parameters import MigrationParameters
@@ -49,12 +50,14 @@ class Steering:
         self,
         sensor: DirtyRateSensor,
         throttle: Slower,
+        link: LinkWatch,
         parameters: MigrationParameters,
         evaluated: Callable[[Evaluation], None],
         start_ns: int,
     ) -> None:
         self._sensor = sensor
         self._throttle = throttle
+        self._link = link
         self._settings = parameters.throttle_settings()
         self._evaluation_period_ns = parameters.x_evaluation_period * _NS_PER_MS
         self._policy: Policy = make_policy(parameters.convergence_policy)
@@ -67,9 +70,9 @@ class Steering:
         self._unthrottled_bytes_per_s = 0
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
-        self._period_start = (start_ns, 0)
-        """When the last accepted evaluation was, and what had been sent by then."""
-        self._window_start = (start_ns, 0)
+        self._period_start = (start_ns, 0, 0)
+        """When the last accepted evaluation was, what had been sent by then, and how long the link had stood still."""
+        self._window_start = (start_ns, 0, 0)
         """The same of the measurement that is under way."""
 
     def observe(self, progress: Progress, now_ns: int) -> None:
@@ -82,7 +85,7 @@ class Steering:
             self._sensor.calibrate(progress.dirty_bytes_per_s or 0)
             self._evaluate("iteration", progress, now_ns, self._period_start, progress.dirty_bytes_per_s or 0)
         elif self._watcher.due(self._view(progress, now_ns)):
-            self._window_start = (now_ns, progress.sent_bytes or 0)
+            self._window_start = (now_ns, progress.sent_bytes or 0, self._link.total_still_ns)
             self._sensor.start()
 
     def _view(self, progress: Progress, now_ns: int) -> IterationView:
@@ -114,11 +117,11 @@ class Steering:
         kind: str,
         progress: Progress,
         now_ns: int,
-        start: tuple[int, int],
+        start: tuple[int, int, int],
         dirty_bytes_per_s: float,
         found: DirtyRate | None = None,
     ) -> None:
-        """Decide on the period from `start`, a time and what had been sent by then, until now."""
+        """Decide on the period from `start`, as `_period_start` is, until now."""
         self.dirty_bytes_per_s = dirty_bytes_per_s
         if not self.throttle_percent:
             self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
@@ -126,10 +129,11 @@ class Steering:
         period_ns, sent_bytes = now_ns - start[0], sent_so_far - start[1]
         dirty_bytes = round(dirty_bytes_per_s * period_ns / _NS_PER_S)
         sample = SyncSample(period_ns, dirty_bytes, sent_bytes, self.throttle_percent)
-        decision = self._policy.decide(sample, self._settings)
+        still_ns = self._link.still_since(start[2], period_ns)
+        decision = decide_without_silence(self._policy, sample, still_ns, self._settings)
         if decision.throttle_percent != self.throttle_percent:
             self._throttle.apply(decision.throttle_percent, self._unthrottled_bytes_per_s)
             self.throttle_percent = decision.throttle_percent
-        self._period_start = (now_ns, sent_so_far)
+        self._period_start = (now_ns, sent_so_far, self._link.total_still_ns)
         self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
         self._evaluated(Evaluation(kind, progress, now_ns, sample, decision, found))

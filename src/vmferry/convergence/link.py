@@ -12,41 +12,58 @@ from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
 STILL_SHARE = 100
 """The link stands still while it carries less than 1/100 of its average since the beginning, or of the rate limit."""
 
+_BETWEEN_BURSTS_NS = 150_000_000
+"""A rate limit is kept by sending in bursts, ten per second."""
 _NS_PER_S = 1_000_000_000
 
 
 class LinkWatch:
-    """Follows what is sent; `look` is called often, by a body that wants to send all the time.
+    """Follows what is sent; `look` is called often, from the beginning on, by a body that wants to send all the time.
 
     The link stands still once there was no progress for `patience_ns`. Progress is what was sent, or pages that needed
     no sending, if it is enough for the time since the last progress: a trickle is none.
     """
 
-    def __init__(self, patience_ns: int, now_ns: int, sent_bytes: int, remaining_bytes: int) -> None:
+    def __init__(self, patience_ns: int) -> None:
         self._patience_ns = patience_ns
-        self._start_ns = self._progress_ns = self._now_ns = now_ns
-        self._start_bytes = self._sent_bytes = sent_bytes
-        self._remaining_bytes = remaining_bytes
+        self._begun = False
+        self._start_ns = self._progress_ns = self._now_ns = 0
+        self._start_bytes = self._sent_bytes = self._remaining_bytes = 0
         self._past_still_ns = 0
 
     @property
     def still_ns(self) -> int:
         """For how long the link has stood still; 0 if it does not."""
-        silent_ns = self._now_ns - self._progress_ns
-        return silent_ns if silent_ns >= self._patience_ns else 0
+        return self._silent_ns if self._silent_ns >= self._patience_ns else 0
 
     @property
     def total_still_ns(self) -> int:
         """For how long it has stood still since the beginning, all times together."""
         return self._past_still_ns + self.still_ns
 
+    @property
+    def _silent_ns(self) -> int:
+        return self._now_ns - self._progress_ns
+
+    def still_since(self, total_still_ns: int, period_ns: int) -> int:
+        """For how long it stood still in a period that is just over, at whose beginning `total_still_ns` was so much.
+
+        Where it is half of the period, nobody need wait as long as otherwise.
+        """
+        enough_ns = min(self._patience_ns, max(period_ns // 2, _BETWEEN_BURSTS_NS))
+        now_ns = self._silent_ns if self._silent_ns >= enough_ns else 0
+        return min(period_ns, self._past_still_ns - total_still_ns + now_ns)
+
     def look(self, now_ns: int, sent_bytes: int, remaining_bytes: int, limit_bytes_per_s: int = 0) -> None:
         """Take notice of all that has been sent, what remains, which may grow, and the rate limit, 0 for none."""
-        self._now_ns = now_ns
+        if not self._begun:
+            self._begun, self._start_ns, self._start_bytes = True, now_ns, sent_bytes
+            self._progress_ns, self._sent_bytes, self._remaining_bytes = now_ns, sent_bytes, remaining_bytes
+        still_ns, self._now_ns = self.still_ns, now_ns  # of the time since the last look nothing is known
         self._remaining_bytes = max(self._remaining_bytes, remaining_bytes)
         moved_bytes = max(sent_bytes - self._sent_bytes, self._remaining_bytes - remaining_bytes)
         if moved_bytes and moved_bytes * STILL_SHARE >= self._usual_bytes(sent_bytes, limit_bytes_per_s):
-            self._past_still_ns += self.still_ns
+            self._past_still_ns += still_ns
             self._progress_ns = now_ns
             self._sent_bytes, self._remaining_bytes = sent_bytes, remaining_bytes
 
@@ -58,9 +75,8 @@ class LinkWatch:
 
     def _usual_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
         """What the link carries on average in as much time as has passed since the last progress."""
-        silent_ns = self._now_ns - self._progress_ns
-        usual_bytes = (sent_bytes - self._start_bytes) * silent_ns // max(1, self._now_ns - self._start_ns)
-        limit_bytes = limit_bytes_per_s * silent_ns // _NS_PER_S
+        usual_bytes = (sent_bytes - self._start_bytes) * self._silent_ns // max(1, self._now_ns - self._start_ns)
+        limit_bytes = limit_bytes_per_s * self._silent_ns // _NS_PER_S
         return min(usual_bytes, limit_bytes) if limit_bytes_per_s else usual_bytes
 
 

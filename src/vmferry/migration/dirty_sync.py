@@ -112,7 +112,7 @@ class DirtySync:
             throttle_percent=self.throttle_percent,
         )
         if self._policy is not None:
-            still_ns = self._link.total_still_ns - self._period.start_still_ns
+            still_ns = self._link.still_since(self._period.start_still_ns, sample.period_ns)
             decision = decide_without_silence(self._policy, sample, still_ns, self._parameters().throttle_settings())
             self._set_throttle(decision.throttle_percent)
             self._journal.record(now_ns, Decided.of(sample, decision))

@@ -46,8 +46,8 @@ class Precopy:
         self._page_size = guest.layout.page_size
         self.counters = Counters()
         self.meter = BandwidthMeter(clock.now_ns(), channel.sent_bytes)
-        patience_ns, remaining_bytes = parameters().link_patience_ns, guest.layout.size_bytes
-        self.link = LinkWatch(patience_ns, clock.now_ns(), channel.sent_bytes, remaining_bytes)
+        self.link = LinkWatch(parameters().link_patience_ns)
+        self.link.look(clock.now_ns(), channel.sent_bytes, guest.layout.size_bytes)
         self._told_still_ns = 0
         self.sync = DirtySync(
             guest, channel, clock, journal, self.counters, self.link, parameters, auto_converge=auto_converge

@@ -1,7 +1,7 @@
 """Receives a migration that has begun: messages to the destination, page bytes to guest memory, answers back.
 
-Nothing is waited for without end. A source makes progress when a whole message has come, or a good piece of one;
-single bytes now and then are none.
+Nothing is waited for without end, unless `stall-timeout` is 0. A source makes progress when a whole message has come,
+or a good piece of one; single bytes now and then are none.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,8 @@ from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.switchover import DIGEST_BYTES_PER_S
 from vmferry.wire.messages import Message, Pages
 
-SILENCE_NS = 60_000_000_000
-"""A source sends all the time; one that waits before its switchover gives a sign of life each second."""
 PROGRESS_BYTES = 256 << 10
+"""A source that sends this much of a message is alive; one that waits before its switchover sends an empty one."""
 _NS_PER_S = 1_000_000_000
 
 
@@ -35,7 +34,8 @@ class PageChannel(Channel, Protocol):
 class Receiver:
     """Takes what follows the first pages, until the guest belongs to `destination`.
 
-    `check_stop` is called while waiting and raises to end it; `filled_up_to` is told the last page of each message.
+    `stall_timeout_ns` tells how long a source may make no progress; 0 is for ever. `check_stop` is called while waiting
+    and raises to end it; `filled_up_to` is told the last page of each message.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Receiver:
         channel: PageChannel,
         destination: MigrationDestination,
         clock: Clock,
+        stall_timeout_ns: Callable[[], int],
         check_stop: Callable[[], None],
         filled_up_to: Callable[[int], None],
     ) -> None:
         self._channel = channel
         self._destination = destination
         self._clock = clock
+        self._stall_timeout_ns = stall_timeout_ns
         self._check_stop = check_stop
         self._filled_up_to = filled_up_to
 
@@ -77,14 +79,14 @@ class Receiver:
                 raise
 
     def _patience(self) -> "_Patience":
-        limit_ns = SILENCE_NS
-        if self._destination.awaits_digest:
+        limit_ns = self._stall_timeout_ns()
+        if limit_ns and self._destination.awaits_digest:
             limit_ns += self._destination.memory_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
         return _Patience(self._channel, self._clock, limit_ns, self._check_stop)
 
 
 class _Patience:
-    """Calls `check_stop`, and raises ChannelError when less than PROGRESS_BYTES came in `limit_ns`."""
+    """Calls `check_stop`, and raises ChannelError when less than PROGRESS_BYTES came in `limit_ns`, if it is not 0."""
 
     def __init__(self, channel: PageChannel, clock: Clock, limit_ns: int, check_stop: Callable[[], None]) -> None:
         self._channel = channel
@@ -98,8 +100,8 @@ class _Patience:
         self._check_stop()
         if self._channel.received_bytes - self._received_bytes >= PROGRESS_BYTES:
             self._renew()
-        elif self._clock.now_ns() - self._since_ns > self._limit_ns:
-            raise ChannelError(f"the source made no progress for {self._limit_ns // _NS_PER_S} s")
+        elif 0 < self._limit_ns < self._clock.now_ns() - self._since_ns:
+            raise ChannelError(f"the source made no progress for {self._limit_ns // _NS_PER_S} s (stall-timeout)")
 
     def _renew(self) -> None:
         self._received_bytes, self._since_ns = self._channel.received_bytes, self._clock.now_ns()

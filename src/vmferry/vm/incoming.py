@@ -1,7 +1,7 @@
 """The receiving end of a migration: wait for a source, take the guest over.
 
 Nobody ends the wait but a guest that is here, or whoever runs this process: a migration that fails, at whatever
-point before Commit, leaves memory as it was, and the next source may come.
+point before Commit, leaves memory zero as it was, and the next source may come.
 """
 
 import secrets
@@ -13,6 +13,7 @@ from vmferry.errors import CancelledError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
+from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
@@ -25,8 +26,9 @@ from vmferry.wire.format import NONCE_BYTES
 class IncomingMigration:
     """Takes one guest in through `listener`, from a source that knows `token`, which is empty if there is none.
 
-    The guest runs on if it ran and `may_run` says so. `check_stop` is called while waiting and raises to end the
-    wait; `log` is told, in one line each, of connections turned away and of migrations that failed.
+    `parameters` is asked at every use. The guest runs on if it ran and `may_run` says so. `check_stop` is called while
+    waiting and raises to end the wait; `log` is told, in one line each, of connections turned away and of migrations
+    that failed.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class IncomingMigration:
         token: bytes,
         clock: Clock,
         journal: Journal,
+        parameters: Callable[[], MigrationParameters],
         may_run: Callable[[], bool],
         check_stop: Callable[[], None],
         log: Callable[[str], None],
@@ -45,9 +48,11 @@ class IncomingMigration:
         self._token = token
         self._clock = clock
         self._journal = journal
+        self._parameters = parameters
         self._may_run = may_run
         self._check_stop = check_stop
-        self._log = log
+        self._log = SparingLog(clock, log)
+        self._strangers_log = SparingLog(clock, log)
         self._destination: MigrationDestination | None = None
         self.origin = ""
         """Where the latest source is."""
@@ -61,9 +66,8 @@ class IncomingMigration:
 
     def run(self) -> None:
         """Return when the guest belongs here. Raises VmferryError if `check_stop` does."""
-        log = SparingLog(self._clock, self._log)
         with closing(
-            Reception(self._listener, self._clock, self._open_channel, self._make_destination, log)
+            Reception(self._listener, self._clock, self._open_channel, self._make_destination, self._strangers_log)
         ) as reception:
             while not (self._destination and self._destination.in_charge):
                 caller = reception.next_source(self._check_stop)
@@ -85,7 +89,12 @@ class IncomingMigration:
         try:
             with closing(self._guest.populator()) as populator:
                 receiver = Receiver(
-                    caller.channel, caller.destination, self._clock, self._check_stop, populator.filled_up_to
+                    caller.channel,
+                    caller.destination,
+                    self._clock,
+                    lambda: self._parameters().stall_timeout_ns,
+                    self._check_stop,
+                    populator.filled_up_to,
                 )
                 receiver.run(caller.first_pages)
         except VmferryError as error:

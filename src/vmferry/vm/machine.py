@@ -217,6 +217,7 @@ class Vm:
                 token,
                 self._clock,
                 self._journal,
+                lambda: self.parameters,
                 lambda: self._runs_on_arrival is not False,
                 self._check_quit,
                 self._log,

@@ -1,7 +1,6 @@
 """A VM process: makes the guest, serves its monitors, and ends when told to."""
 
 import asyncio
-import contextlib
 import io
 import os
 import resource
@@ -19,7 +18,7 @@ from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
-from vmferry.output import Output, TextOutput, open_again
+from vmferry.output import Output, open_again, unblocked_stderr
 from vmferry.vm.machine import Vm
 from vmferry.vm.token_file import read_token
 
@@ -61,8 +60,7 @@ def run_vm(config: VmConfig) -> int:
     if not config.dumps_core:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as resources:
-        error_output = resources.enter_context(Output(open_again(2), "standard error", log))
-        resources.enter_context(contextlib.redirect_stderr(TextOutput(error_output)))
+        resources.enter_context(unblocked_stderr(log))
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
 

@@ -78,7 +78,7 @@ class Reception:
                 if caller.channel.fileno() in ready and self._attend(caller):
                     return self._chosen(caller)
             self._close_late()
-            self._make_room()
+            self._make_room(MAX_CALLERS)
             if self._listener.fileno() in ready:
                 self._let_in()
 
@@ -116,9 +116,11 @@ class Reception:
                 channel.allow(GREETING_FRAMES)
                 deadline_ns = self._clock.now_ns() + _GREETING_NS
                 self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
-        except ChannelError as error:  # too many open files, for instance: somebody has to go first
+        except ChannelError as error:  # too many open files, for instance: somebody has to go
             self._log(str(error))
-            self._clock.sleep_ns(_AT_ONCE_NS)
+            if not self._callers:
+                self._clock.sleep_ns(_AT_ONCE_NS)
+            self._make_room(len(self._callers) // 2)
 
     def _attend(self, caller: Caller) -> bool:
         """Take a piece of what a caller sends; the next one has to wait until everybody had a turn.
@@ -161,9 +163,9 @@ class Reception:
             if now_ns > caller.deadline_ns:
                 self._dismiss(caller, "it took too long")
 
-    def _make_room(self) -> None:
-        """Send away whom there is no room for: who has shown least of being a source, and of those who came first."""
-        excess = len(self._callers) - MAX_CALLERS
+    def _make_room(self, places: int) -> None:
+        """Keep no more than so many: who has shown least of being a source goes, and of those who came first."""
+        excess = len(self._callers) - places
         for caller in sorted(self._callers, key=lambda caller: caller.rank)[: max(0, excess)]:
             self._dismiss(caller, "too many others came")
 

@@ -1,0 +1,48 @@
+"""Watches the link of a migration from outside: says that it stands still, and for how long that may last."""
+
+from collections.abc import Callable
+
+from vmferry.control.drive import Progress
+from vmferry.control.monitor import Monitor
+from vmferry.convergence.link import LinkWatch
+
+PATIENCE_NS = 2_000_000_000
+_NS_PER_S = 1_000_000_000
+
+
+class LinkKeeper:
+    """Follows one migration; `tell` is told when its link stops and when it moves again."""
+
+    def __init__(self, monitor: Monitor, timeout_ns: int, tell: Callable[[str], None]) -> None:
+        """`timeout_ns` is how long the link may stand still, 0 for ever."""
+        self.watch = LinkWatch(PATIENCE_NS)
+        self._monitor = monitor
+        self._timeout_ns = timeout_ns
+        self._tell = tell
+        self._told_ns = 0
+        self._last_ns: int | None = None
+
+    def observe(self, progress: Progress, now_ns: int) -> str | None:
+        """Look at one answer to `query-migrate`, and return why the migration should be called off, if it should."""
+        if progress.status == "active":
+            self._look(progress, now_ns)
+        elif self._last_ns is not None:
+            self.watch.pass_over(now_ns - self._last_ns)
+        self._last_ns = now_ns
+        still_ns = self.watch.still_ns
+        if 0 < self._timeout_ns <= still_ns:
+            return f"the link has stood still for {still_ns / _NS_PER_S:.0f} s (stall-timeout)"
+        return None
+
+    def _look(self, progress: Progress, now_ns: int) -> None:
+        sent_bytes, remaining_bytes = progress.sent_bytes or 0, progress.remaining_bytes or 0
+        self.watch.look(now_ns, sent_bytes, remaining_bytes)
+        if self.watch.still_ns and not self._told_ns:  # or has somebody lowered the limit?
+            limit = self._monitor.execute("query-migrate-parameters").get("max-bandwidth", 0)
+            self.watch.look(now_ns, sent_bytes, remaining_bytes, limit)
+        still_ns = self.watch.still_ns
+        if still_ns and not self._told_ns:
+            self._tell(f"the link has stood still for {still_ns / _NS_PER_S:.1f} s; the guest is not slowed for that")
+        if self._told_ns and not still_ns:
+            self._tell(f"the link moves again after {self._told_ns / _NS_PER_S:.1f} s")
+        self._told_ns = still_ns

@@ -1,0 +1,101 @@
+"""What was changed is put back, unless somebody else has changed it meanwhile; what cannot be is named."""
+
+import json
+from contextlib import suppress
+
+import pytest
+
+from tests.support.fake_qemu import FakeQemu
+from vmferry.control import settings as module
+from vmferry.control.behind import Behind
+from vmferry.control.leftovers import Leftovers
+from vmferry.control.settings import Change, Settings
+from vmferry.errors import CommandError, MonitorError
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+
+
+def changed(qemu: FakeQemu, left: list[tuple[list[Change], bool]]) -> Settings:
+    settings = Settings(qemu, Behind.ask(qemu), lambda changes, refused: left.append((changes, refused)))
+    settings.set_parameters({"downtime-limit": 1, "max-bandwidth": 5})
+    settings.set_parameters({"downtime-limit": 2000})
+    settings.set_capability("auto-converge", True)
+    return settings
+
+
+def test_what_was_set_twice_is_what_it_was_before() -> None:
+    qemu = FakeQemu([])
+    before = dict(qemu.parameters), dict(qemu.capabilities)
+    left: list[tuple[list[Change], bool]] = []
+    with changed(qemu, left):
+        assert (qemu.parameters["downtime-limit"], qemu.capabilities["auto-converge"]) == (2000, True)
+    assert (qemu.parameters, qemu.capabilities) == before
+    assert left == []
+
+
+@pytest.mark.parametrize("name", ["downtime-limit", "max-bandwidth"])
+def test_what_somebody_else_has_set_meanwhile_is_theirs(name: str) -> None:
+    qemu = FakeQemu([])
+    before = dict(qemu.parameters)
+    with changed(qemu, []):
+        qemu.parameters[name] = 77
+    assert qemu.parameters == before | {name: 77}
+
+
+def test_a_capability_that_is_as_before_already_is_left_alone() -> None:
+    qemu = FakeQemu([])
+    with changed(qemu, []):
+        qemu.capabilities["auto-converge"] = False
+        qemu.told.clear()
+    assert "migrate-set-capabilities" not in [name for name, _ in qemu.told]
+
+
+@pytest.mark.parametrize("refusals", [3, 1000])
+def test_a_vm_that_refuses_is_asked_again_and_in_the_end_named(refusals: int) -> None:
+    """As QEMU does while a migration that was cancelled has not ended."""
+    qemu = FakeQemu([])
+    refused: list[str] = []
+
+    def during(command: str) -> None:
+        if command == "migrate-set-capabilities" and len(refused) < refusals:
+            refused.append(command)
+            raise CommandError("There's a migration process in progress", "GenericError")
+
+    left: list[tuple[list[Change], bool]] = []
+    with changed(qemu, left):
+        qemu.during = during
+    assert qemu.parameters["downtime-limit"] == 300
+    assert left == ([] if refusals == 3 else [([Change("auto-converge", False, True, is_capability=True)], True)])
+
+
+@pytest.mark.parametrize("dies_inside", [False, True])
+def test_what_a_vm_that_does_not_answer_keeps_is_named(dies_inside: bool) -> None:
+    def dead(command: str) -> None:
+        raise MonitorError("no answer")
+
+    qemu = FakeQemu([])
+    left: list[tuple[list[Change], bool]] = []
+    with suppress(MonitorError), changed(qemu, left):
+        qemu.during = dead
+        if dies_inside:
+            qemu.execute("query-status")
+    [(changes, refused)] = left
+    assert ({change.name for change in changes}, refused) == (
+        {"downtime-limit", "max-bandwidth", "auto-converge"},
+        False,
+    )
+
+
+def test_what_is_left_is_named_with_the_command_that_does_it() -> None:
+    told: list[str] = []
+    leftovers = Leftovers("unix:/nowhere", told.append)
+    leftovers.leave([Change("downtime-limit", 300, 1), Change("auto-converge", True, False, is_capability=True)], False)
+    assert [json.loads(command)["execute"] for command in leftovers.commands] == [
+        "migrate-set-parameters",
+        "migrate-set-capabilities",
+    ]
+    assert json.loads(leftovers.commands[0])["arguments"] == {"downtime-limit": 300}
+    assert all(command in line for command, line in zip(leftovers.commands, told, strict=True))

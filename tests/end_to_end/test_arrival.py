@@ -1,0 +1,161 @@
+"""What becomes of a guest of real QEMU whose destination refuses it, is no VM, or never answers; and what is told."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from tests.support.qemu import stress_command
+from tests.support.wait import wait_until
+from vmferry.perf.lab import Lab, VmProcess
+
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(180)]
+AT_ONCE = ("--downtime-limit", "2s")
+
+
+class Source:
+    """A busy QEMU, and the command that migrates it."""
+
+    def __init__(self, lab: Lab, *options: str) -> None:
+        self.directory = lab.directory
+        self._address = f"unix:{lab.directory / 'drive'}"
+        self.vm = lab.start([*stress_command(drive_socket=self._address.removeprefix("unix:")), *options], "source")
+        self.vm.wait_for_passes(1)
+        self.before = self.settings()
+
+    def settings(self) -> list[object]:
+        return [
+            self.vm.monitor.execute(question) for question in ("query-migrate-parameters", "query-migrate-capabilities")
+        ]
+
+    def driver(self, *words: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", self._address, "--json", *words]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def migrate(self, *words: str) -> tuple[int, dict[str, object], str]:
+        with self.driver(*words) as driver:
+            out, errors = driver.communicate()
+        return driver.returncode, json.loads(out or "{}"), errors
+
+    def runs_on(self) -> bool:
+        return bool(self.vm.monitor.execute("query-status")["running"])
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as lab:
+        yield lab
+
+
+def start_destination(lab: Lab, uri: str) -> VmProcess:
+    return lab.start([*stress_command(), "-incoming", uri], "destination")
+
+
+def test_a_guest_that_the_destination_refuses_runs_on_and_that_is_told(lab: Lab) -> None:
+    source, uri = Source(lab, "-device", "virtio-rng-pci"), f"unix:{lab.directory / 'in'}"
+    start_destination(lab, uri)
+    code, result, _ = source.migrate(uri, *AT_ONCE)
+    assert (code, result["status"], result["arrival"]) == (1, "failed", None)
+    assert "destination's stderr or log" in str(result["error"])
+    wait_until(source.runs_on)
+    assert source.settings() == source.before
+
+
+def test_a_guest_that_has_arrived_is_verified_without_any_help_of_the_destination(lab: Lab) -> None:
+    source, uri = Source(lab), f"unix:{lab.directory / 'in'}"
+    destination = start_destination(lab, uri)
+    code, result, errors = source.migrate(uri, *AT_ONCE)
+    assert (code, result["arrival"], result["arrival_by"]) == (0, "verified", "return-path"), errors
+    assert destination.monitor.execute("query-status")["running"]
+    assert source.settings() == source.before
+
+
+def test_a_peer_that_takes_all_and_says_nothing_holds_no_guest(lab: Lab) -> None:
+    source = Source(lab)
+    with black_hole() as port:
+        code, result, _ = source.migrate(f"tcp:127.0.0.1:{port}", *AT_ONCE, "--hand-over-timeout", "1s")
+        assert (code, result["status"]) == (1, "cancelled")
+        assert "is no VM" in str(result["error"])
+        wait_until(source.runs_on)
+        assert source.settings() == source.before
+
+
+def test_where_nothing_can_come_back_the_arrival_is_not_verified(lab: Lab) -> None:
+    code, result, _ = Source(lab).migrate("exec:cat >/dev/null", *AT_ONCE)
+    assert (code, result["status"], result["arrival"]) == (3, "completed", "unverified")
+
+
+def test_the_destination_can_be_asked_itself(lab: Lab) -> None:
+    source, fifo = Source(lab), lab.directory / "fifo"
+    os.mkfifo(fifo)
+    destination = start_destination(lab, f"exec:cat {fifo}")
+    destination.monitor.close()  # QEMU serves one client
+    asked = ("--destination-qmp", f"unix:{lab.directory / 'destination.qmp'}")
+    code, result, errors = source.migrate(f"exec:cat >{fifo}", *AT_ONCE, *asked)
+    assert (code, result["arrival"], result["arrival_by"]) == (0, "verified", "destination"), errors
+
+
+def test_a_migration_that_is_cancelled_while_it_connects_leaves_all_as_it_was(lab: Lab) -> None:
+    """QEMU 7.2 connects on for two minutes, and refuses to have capabilities put back meanwhile."""
+    source = Source(lab)
+    source.vm.monitor.execute(
+        "migrate-set-capabilities", {"capabilities": [{"capability": "auto-converge", "state": True}]}
+    )
+    before = source.settings()
+    with full_backlog() as port:
+        driver = source.driver(f"tcp:127.0.0.1:{port}", "--no-auto-converge", "--max-bandwidth", "64MiB/s")
+        wait_until(lambda: source.vm.monitor.execute("query-migrate").get("status") == "setup", 30)
+        driver.send_signal(signal.SIGINT)
+        out, errors = driver.communicate()
+        result = json.loads(out)
+        assert driver.returncode == 130
+        if result["status"] == "cancelling":
+            assert any("auto-converge" in command for command in result["not_put_back"])
+            assert "auto-converge is not put back" in errors
+    wait_until(lambda: source.settings() == before, 90)
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """Take what comes, and hold the connection; yields the port."""
+    done = threading.Event()
+
+    def take(server: socket.socket) -> None:
+        with suppress(OSError), server.accept()[0] as connection:
+            while connection.recv(1 << 16):
+                pass
+            done.wait()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taker = threading.Thread(target=take, args=(server,))
+        taker.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            done.set()
+            taker.join()
+
+
+@contextmanager
+def full_backlog() -> Iterator[int]:
+    """Let nobody connect, nor be refused, as a host that is silent; yields the port."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        waiting = [socket.socket() for _ in range(3)]
+        for one in waiting:
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.connect(server.getsockname())
+        try:
+            yield server.getsockname()[1]
+        finally:
+            for one in waiting:
+                one.close()
