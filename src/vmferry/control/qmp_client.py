@@ -269,8 +269,8 @@ def _open(address: Address, deadline: _Deadline) -> socket.socket:
 def _why_unconnected(address: Address) -> str:
     if isinstance(address, UnixAddress):  # the kernel makes nobody wait but for a place in the queue
         return (
-            f"another client is connected to the monitor at {address}, or the VM's process is stopped, and more wait; "
-            "end them, or give the VM one more monitor (-qmp)"
+            f"the queue of the monitor at {address} is full: another client is connected, or its process is stopped; "
+            "end those who wait there, or give the VM one more monitor (-qmp)"
         )
     return f"cannot reach the monitor at {address}: no answer in time; does the VM run, or do other clients wait there?"
 

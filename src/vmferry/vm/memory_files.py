@@ -46,13 +46,14 @@ class MemoryFiles:
             self._free.acquire(timeout=timeout_s)
 
     def _write(self, memory: memoryview, path: str) -> None:
-        descriptor = _open_regular(path)
-        with _removed_on_failure(path), open(descriptor, "wb") as file:
-            os.fchmod(descriptor, _MODE)
-            file.truncate()
-            for start in range(0, len(memory), _CHUNK_BYTES):
-                self._check_stop()
-                file.write(memory[start : start + _CHUNK_BYTES])
+        with open(_open_regular(path), "wb") as file:
+            os.fchmod(file.fileno(), _MODE)
+            with _removed_on_failure(path):
+                file.truncate()
+                for start in range(0, len(memory), _CHUNK_BYTES):
+                    self._check_stop()
+                    file.write(memory[start : start + _CHUNK_BYTES])
+                file.flush()
 
 
 def _open_regular(path: str) -> int:
