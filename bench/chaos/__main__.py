@@ -12,7 +12,7 @@ import msgspec
 from bench.chaos import simulated
 from bench.chaos.bodies import ours, qemus
 from bench.chaos.live import run_many
-from bench.chaos.records import Record, read_records, table
+from bench.chaos.records import Record, Tally, read_records
 
 _OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
@@ -27,9 +27,13 @@ def chaos(context: click.Context, /, seed: int, only: int | None, output: Path |
     context.obj = (seed, only, output)
 
 
+_processes = click.option("--processes", default=os.cpu_count, type=int, help="Simulate in so many.  [default: all]")
+_qemu10 = click.option("--qemu10", help="Path of a QEMU 10, to be used as well; see bench/get-qemu10.sh.")
+
+
 @chaos.command("simulated")
 @click.option("--runs", default=1000, show_default=True, help="How many.")
-@click.option("--processes", default=os.cpu_count, type=int, help="In so many processes.  [default: one per processor]")
+@_processes
 @click.pass_obj
 def simulated_command(settings: tuple[int, int | None, Path | None], /, runs: int, processes: int) -> None:
     """Small guests in memory, in virtual time."""
@@ -48,7 +52,7 @@ def live(settings: tuple[int, int | None, Path | None], /, runs: int) -> None:
 
 @chaos.command("qemu")
 @click.option("--runs", default=30, show_default=True, help="How many of each QEMU.")
-@click.option("--qemu10", help="Path of a QEMU 10, to be used as well; see bench/get-qemu10.sh.")
+@_qemu10
 @click.pass_obj
 def qemu_command(settings: tuple[int, int | None, Path | None], /, runs: int, qemu10: str | None) -> None:
     """The VMs of stock QEMU, driven by `vmferry migrate` from outside."""
@@ -56,11 +60,39 @@ def qemu_command(settings: tuple[int, int | None, Path | None], /, runs: int, qe
     report(chain.from_iterable(run_many(body, seed, numbers(runs, only)) for body in qemus(qemu10)), output)
 
 
+@chaos.command("all")
+@click.option("--simulated", "simulated_runs", default=100_000, show_default=True, help="Simulated runs.")
+@click.option("--live", "live_runs", default=1000, show_default=True, help="Live runs of our VMs.")
+@click.option("--qemu", "qemu_runs", default=100, show_default=True, help="Live runs of each QEMU.")
+@_processes
+@_qemu10
+@click.pass_obj
+def all_command(
+    settings: tuple[int, int | None, Path | None],
+    /,
+    simulated_runs: int,
+    live_runs: int,
+    qemu_runs: int,
+    processes: int,
+    qemu10: str | None,
+) -> None:
+    """All of them: the long run of docs/reliability.md."""
+    seed, only, output = settings
+    if only is not None:
+        raise click.UsageError("--only goes with one kind of run: simulated, live or qemu")
+    live_bodies = [(ours(), live_runs), *((body, qemu_runs) for body in qemus(qemu10))]
+    live_records = (run_many(body, seed, range(runs)) for body, runs in live_bodies)
+    report(chain(simulated.run_many(seed, range(simulated_runs), processes), *live_records), output)
+
+
 @chaos.command("table")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def table_command(files: tuple[Path, ...]) -> None:
     """Print the records of FILES as Markdown."""
-    click.echo(table(read_records(files)))
+    tally = Tally()
+    for record in read_records(files):
+        tally.add(record)
+    click.echo(tally)
 
 
 def numbers(runs: int, only: int | None) -> Sequence[int]:
@@ -70,16 +102,16 @@ def numbers(runs: int, only: int | None) -> Sequence[int]:
 
 def report(records: Iterable[Record], output: Path | None) -> None:
     """Keep the records, tell of each violation at once, and print the table. Exits with 1 if there was one."""
-    done = []
+    tally = Tally()
     with output.open("ab") if output else open(os.devnull, "wb") as file:
         for record in records:
             file.write(msgspec.json.encode(record) + b"\n")
             file.flush()
-            done.append(record)
+            tally.add(record)
             for violation in record.violations:
                 click.echo(f"{record.body} --seed {record.seed} --only {record.number}: {violation}", err=True)
-    click.echo(table(done))
-    sys.exit(any(record.violations for record in done))
+    click.echo(tally)
+    sys.exit(tally.violation_count > 0)
 
 
 if __name__ == "__main__":

@@ -50,16 +50,24 @@ def read_records(paths: Iterable[Path]) -> Iterator[Record]:
                     raise UsageError(f"line {number} of '{path}' is no record of a run: {error}") from error
 
 
-def table(records: Iterable[Record]) -> str:
-    """Return a Markdown table for each body: a row for each kind of fault, a column for each outcome that there was."""
-    bodies: dict[str, Counter[tuple[str, str]]] = {}
-    for record in records:
-        bodies.setdefault(record.body, Counter()).update(_cells(record))
-    return "\n\n".join(f"{body}\n\n{_body_table(cells)}" for body, cells in bodies.items())
-
-
 _ALL = "all"
 _RUNS, _FIRED = "runs", "fault happened"
+
+
+class Tally:
+    """Counts runs: a Markdown table for each body, a row for each kind of fault, a column for each outcome."""
+
+    def __init__(self) -> None:
+        self.violation_count = 0
+        self._bodies: dict[str, Counter[tuple[str, str]]] = {}
+
+    def add(self, record: Record) -> None:
+        """Count one run."""
+        self.violation_count += len(record.violations)
+        self._bodies.setdefault(record.body, Counter()).update(_cells(record))
+
+    def __str__(self) -> str:
+        return "\n\n".join(f"{body}\n\n{_body_table(cells)}" for body, cells in self._bodies.items())
 
 
 def _cells(record: Record) -> Iterator[tuple[str, str]]:

@@ -81,3 +81,23 @@ def test_a_throttle_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None
         MigrationSource, "_release_guest", lambda self: self._switchover and self._switchover.resume_if_ours()
     )
     assert "not put back: the dirty log is on" in complaints()
+
+
+def test_the_table_counts_every_run(tmp_path: Path) -> None:
+    output = tmp_path / "records"
+    ran = CliRunner().invoke(chaos, ["--output", str(output), "simulated", "--processes", "1", "--runs", "40"])
+    told = CliRunner().invoke(chaos, ["table", str(output)])
+    assert ran.output == told.output
+    *rows, last = (line.strip("| ").split(" | ") for line in told.output.splitlines()[4:])
+    assert last[:2] == ["all", "40"]
+    for column in range(1, len(last)):
+        assert sum(int(row[column]) for row in rows) == int(last[column])
+    assert sum(map(int, last[3:])) == 40
+
+
+def test_a_violation_is_exit_code_1_and_told_with_the_way_to_repeat_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.chaos.simulated._STALL_MS", 0)
+    monkeypatch.setattr("bench.chaos.byte_link._LONGEST_NS", 0)
+    result = CliRunner().invoke(chaos, ["--seed", "5", "--only", "17", "simulated", "--processes", "1"])
+    assert result.exit_code == 1
+    assert "simulated --seed 5 --only 17: overdue: the migration has not ended after 300 s" in result.output

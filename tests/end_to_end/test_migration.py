@@ -2,6 +2,8 @@
 
 import re
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -356,6 +358,15 @@ def test_a_journal_that_cannot_be_written_ends_no_migration(lab: Lab, side: str)
     recorder = source if side == "source" else destination
     assert recorder.errors().count("cannot write the journal '/dev/full': No space left on device") == 1
     assert "Traceback" not in recorder.errors()
+
+
+def test_a_driver_that_cannot_write_its_journal_drives_on(lab: Lab) -> None:
+    _, destination, uri = start_pair(lab)
+    words = ["migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", "--journal", "/dev/full", uri]
+    driver = subprocess.run([sys.executable, "-m", "vmferry", *words], capture_output=True, text=True)
+    assert driver.returncode == 0, driver.stderr
+    assert driver.stderr.count("cannot write the journal '/dev/full': No space left on device") == 1
+    destination.check_memory()
 
 
 def test_nobody_listens(lab: Lab) -> None:

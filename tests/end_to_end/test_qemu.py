@@ -14,11 +14,12 @@ from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.control.actuators import DirtyLimitThrottle, Vm
 from vmferry.control.behind import Behind
-from vmferry.control.cgroup import PREFIX, find_hierarchy, group_of
+from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel
 from vmferry.control.guard import Guard
 from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
+from vmferry.control.own_group import PREFIX
 from vmferry.control.qmp_client import QmpClient
 from vmferry.control.settings import Settings
 from vmferry.convergence.policy import find_variant
@@ -148,12 +149,28 @@ def test_what_the_migration_finds_itself_makes_up_for_what_samples_of_pages_do_n
     assert result.max_throttle_percent >= 50
 
 
-@needs_kvm
-def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far_to_go(lab: Lab) -> None:
+def start_pair_beyond_reach(lab: Lab, accel: str = "kvm") -> Pair:
     """A monitor that is no unix socket may be another host's, where the threads have the same numbers."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         address = f"tcp:127.0.0.1:{probe.getsockname()[1]}"
-    pair = replace(start_pair(lab, options=["-qmp", f"{address},server=on,wait=off"]), address=address)
+    return replace(start_pair(lab, accel, options=["-qmp", f"{address},server=on,wait=off"]), address=address)
+
+
+@needs_kvm
+def test_where_threads_cannot_be_reached_the_dirty_limit_is_used_if_there_is_one(lab: Lab) -> None:
+    pair = start_pair_beyond_reach(lab, "kvm,dirty-ring-size=1024")
+    told: list[str] = []
+    result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
+    assert "set-vcpu-dirty-limit" in told[0]
+    assert told[1].startswith("not by cgroup: the monitor does not show that the VM runs on this host")
+    assert result.completed, result
+    assert result.throttle_by == "dirty-limit"
+    pair.destination.check_memory()
+
+
+@needs_kvm
+def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far_to_go(lab: Lab) -> None:
+    pair = start_pair_beyond_reach(lab)
     told: list[str] = []
     result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
     assert "QEMU's own auto-converge" in told[0]

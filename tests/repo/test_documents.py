@@ -34,6 +34,12 @@ def test_tests_that_are_named_exist(document: Path) -> None:
             assert function in functions_in(ROOT / path), f"{path}::{function}"
 
 
+def test_each_promise_has_a_number_of_its_own() -> None:
+    numbers = re.findall(r"^\| ([A-Z]\d+) \|", (ROOT / "SPECIFICATION.md").read_text(), re.MULTILINE)
+    assert len(numbers) > 80
+    assert [number for number in numbers if numbers.count(number) > 1] == []
+
+
 def test_pinned_requirements_name_no_registry() -> None:
     lock = (ROOT / "requirements.lock").read_text()
     assert "://" not in lock
