@@ -32,6 +32,11 @@ from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES, FrameType
 from vmferry.wire.messages import Commit, Message
 
 WHOLE_MIGRATION = re.compile("HELLO PROOF (PAGES )*STATE (DIGEST )?FINISH COMMIT ")
+_ENDS = {
+    Owner.SOURCE: (MigrationStatus.FAILED, MigrationStatus.CANCELLED),
+    Owner.IN_DOUBT: (MigrationStatus.IN_DOUBT,),
+    Owner.DESTINATION: (MigrationStatus.COMPLETED,),
+}
 _WHOLE_ANSWER = "CHALLENGE ACCEPTED READY TAKEN_OVER "
 FRESH_NONCE = b"f" * NONCE_BYTES
 
@@ -179,7 +184,7 @@ def check_source(name: str, stream: bytes) -> str:
     pair.clock.on_sleep = lambda: pair.source.continue_from(pair.source.status)
     ran = pair.here.running
     status, owner = pair.source.run(), pair.source.owner
-    assert status in (MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED), status
+    assert status in _ENDS[owner], f"{status}, owner: {owner}"
     assert pair.here.running == (ran and owner is Owner.SOURCE), f"running: {pair.here.running}, owner: {owner}"
     assert (owner is Owner.SOURCE) == (not any(isinstance(message, Commit) for message in pair.channel.sent))
     if status is MigrationStatus.COMPLETED:
