@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from vmferry.perf.figures import UNKNOWN, Figures, count_text, percent_text, ratio_text, sent_text, time_text
 from vmferry.perf.journal_runs import clean_text
@@ -76,8 +77,8 @@ def _lost(figures: Figures) -> str:
 def _timeline(run: RunSeries) -> Iterator[str]:
     if run.decisions is None:
         yield from _wrap("What was decided is unknown: the VM decided by itself. The throttle that was seen", "")
-        for time_s, percent in run.throttle_percent.points():
-            yield f"{time_s:9.1f} s  {percent:.0f} %"
+        for percent, points in groupby(run.throttle_percent.points(), key=lambda point: point[1]):
+            yield f"{next(points)[0]:9.1f} s  {percent:.0f} %"
         return
     if not run.decisions:
         yield "Nothing was decided about the throttle."

@@ -1,0 +1,189 @@
+"""What a journal from outside says of a migration, from answers whose every page is accounted for."""
+
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmferry.control.drive import Progress, Result
+from vmferry.control.recorder import Recorder
+from vmferry.control.sensors import DirtyRate
+from vmferry.control.steer import Evaluation
+from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.migration.events import Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
+from vmferry.migration.journal import MemoryJournal
+from vmferry.perf.figures import Figures
+from vmferry.perf.journal_runs import run_series
+from vmferry.perf.text_report import text_report
+from vmferry.simulation.samples import dirty_samples
+
+PAGE = 4096
+S = 1_000_000_000
+PAGES = 10_000
+
+
+@dataclass
+class Qemu:
+    """Counts pages as QEMU does: what is left, what was sent, and how often it has synced."""
+
+    left: int = PAGES
+    sent: int = 0
+    syncs: int = 1
+    now_ns: int = 0
+    throttle: int = 0
+    kept: MemoryJournal = field(default_factory=MemoryJournal)
+
+    def __post_init__(self) -> None:
+        self.recorder = Recorder(self.kept, lambda: self.now_ns)
+        self.recorder.start(
+            total_bytes=PAGES * PAGE,
+            vcpu_count=1,
+            auto_converge=True,
+            parameters={"downtime-limit": 300, "max-bandwidth": 1000 * PAGE},
+            recorded_by=RecordedBy.OBSERVER,
+        )
+
+    def send(self, pages: int) -> None:
+        self.left -= pages
+        self.sent += pages
+
+    def sync(self, found: int) -> None:
+        self.syncs += 1
+        self.left += found
+
+    def answer(self, status: str = "active", **more: object) -> Progress:
+        ram = {
+            "remaining": self.left * PAGE,
+            "total": PAGES * PAGE,
+            "transferred": self.sent * (PAGE + 8),
+            "normal": self.sent - self.sent // 3,
+            "duplicate": self.sent // 3,
+            "dirty-sync-count": self.syncs,
+            "mbps": 10.0,
+            "page-size": PAGE,
+        }
+        throttle = {"cpu-throttle-percentage": self.throttle} if self.throttle else {}
+        return Progress.from_qmp({"status": status, "total-time": self.now_ns // 10**6, "ram": ram, **throttle, **more})
+
+    def poll(self, **more: object) -> None:
+        self.now_ns += S // 10
+        self.recorder.poll(self.answer(**more))  # type: ignore[arg-type]
+
+    def end(self, last: Progress | None = None) -> list[Event]:
+        self.recorder.end(Result(last or self.answer("completed"), self.throttle))
+        return [entry.event for entry in self.kept.entries]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 500), st.integers(0, 3), st.integers(0, 2000)), max_size=30)
+)
+def test_every_page_that_syncs_found_is_accounted_for(course: list[tuple[int, int, int, int]]) -> None:
+    """However sending, syncs and polls lie in time, and also where a poll sees a sync before it has looked."""
+    qemu, found_in_all = Qemu(), 0
+    qemu.poll()
+    for before, pages, half, found in course:
+        qemu.send(min(qemu.left, before * pages))
+        qemu.syncs += 1
+        if half == 1:  # QEMU counts a sync when it begins
+            qemu.poll()
+        qemu.left += found
+        found_in_all += found
+        qemu.send(min(qemu.left, pages))
+        qemu.poll()
+    syncs = [event for event in qemu.end() if isinstance(event, Synced)]
+    assert sum(sync.newly_dirty_pages or 0 for sync in syncs) == found_in_all
+    assert [sync.dirty_sync_count for sync in syncs[1:]] == sorted({sync.dirty_sync_count for sync in syncs[1:]})
+
+
+def test_of_what_waits_as_much_is_written_as_of_the_rest() -> None:
+    """The guest rewrites 4000 pages all the time; 1000 of them wait at each sync, so that only 3000 are new."""
+    qemu = Qemu(left=4000)
+    qemu.poll()
+    for _ in range(5):
+        for _ in range(3):
+            qemu.send(1000)
+            qemu.poll()
+        qemu.sync(3000)
+        qemu.poll()
+    qemu.end()
+    samples = list(dirty_samples(qemu.kept.entries, PAGES, "here"))
+    assert [sample.pages for sample in samples] == [4000] * 5
+    assert {sample.wall_ns for sample in samples[1:]} == {4 * S // 10}
+
+
+def test_the_throttle_of_a_vm_that_decides_itself_is_recorded_with_its_times() -> None:
+    qemu = Qemu()
+    for percent in (0, 0, 20, 20, 50, 50, 50, 50, 99, 99):
+        qemu.throttle = percent
+        qemu.poll()
+    events = qemu.end()
+    assert [event.throttle_percent for event in events if isinstance(event, ThrottleSeen)] == [20, 50, 99]
+    run = run_series(qemu.kept.entries, "seen")
+    assert run.decisions is None
+    assert run.work_lost_percent == pytest.approx((20 * 2 + 50 * 4 + 99) / 10)
+    text = text_report([run])
+    assert "What was decided is unknown" in text
+    assert "      0.5 s  50 %" in text
+
+
+def test_a_cancelled_migration_keeps_what_was_seen_last_and_the_rest_is_unknown() -> None:
+    qemu = Qemu(throttle=50)
+    qemu.poll()
+    qemu.send(700)
+    qemu.poll()
+    qemu.end(Progress.from_qmp({"status": "cancelled"}).after(qemu.answer()))
+    figures = Figures.of(run_series(qemu.kept.entries, ""))
+    assert (figures.status, figures.total_time_ms, figures.sent_bytes) == ("cancelled", 200, 700 * (PAGE + 8))
+    assert (figures.dirty_sync_count, figures.max_throttle_percent, figures.downtime_ms) == (1, 50, None)
+
+
+def test_what_was_never_seen_is_unknown() -> None:
+    nothing = Progress.from_qmp({"status": "failed", "error-desc": "no route"})
+    assert {nothing.sent_bytes, nothing.elapsed_ms, nothing.throttle_percent, nothing.dirty_sync_count} == {None}
+    qemu = Qemu()
+    qemu.recorder.end(Result(nothing, None))
+    run = run_series(qemu.kept.entries, "nothing")
+    figures = Figures.of(run)
+    assert {figures.total_time_ms, figures.sent_bytes, figures.max_throttle_percent, figures.iteration_count} == {None}
+    assert "sent unknown" in text_report([run])
+    assert "throttle up to unknown" in text_report([run])
+
+
+def test_who_begins_late_knows_that_he_has_not_seen_all() -> None:
+    qemu = Qemu()
+    qemu.now_ns = 5 * S
+    late = Qemu(now_ns=5 * S)
+    late.poll(**{"total-time": 5100})
+    assert any(isinstance(event, Lost) for event in late.end())
+    assert run_series(late.kept.entries, "").work_lost_percent is None
+
+
+def test_a_measurement_is_recorded_with_the_syncs_that_it_held() -> None:
+    qemu = Qemu()
+    for _ in range(5):
+        qemu.poll()
+    qemu.sync(10)
+    for _ in range(9):
+        qemu.poll()
+    found = DirtyRate(100 * PAGE, {}, 2 * S, "dirty-bitmap")
+    decision = Decision(throttle_percent=20, reason="so", dirty_rate_high=True)
+    for period_ns in (S, S // 2):
+        sample = SyncSample(period_ns, 1, 1, 0)
+        qemu.recorder.evaluated(Evaluation("background", qemu.answer(), qemu.now_ns, sample, decision, found))
+    measured = [event for event in qemu.end() if isinstance(event, Measured)]
+    assert [(event.dirty_pages, event.window_ns, event.sync_count) for event in measured] == [
+        (200, 2 * S, 1),
+        (200, 2 * S, 0),
+    ]
+
+
+@pytest.mark.parametrize("counted_otherwise", ["xbzrle-cache", "compression"])
+def test_pages_that_are_counted_otherwise_make_what_was_dirtied_unknown(counted_otherwise: str) -> None:
+    qemu = Qemu()
+    for _ in range(3):
+        qemu.sync(5)
+        qemu.poll(**{counted_otherwise: {}})
+    events = qemu.end()
+    assert {event.newly_dirty_pages for event in events if isinstance(event, Synced) and event.kind != "last"} == {None}
+    assert isinstance(events[-1], Ended)
