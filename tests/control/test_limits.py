@@ -87,6 +87,26 @@ def test_a_limit_that_is_hit_is_acted_on_once(
     assert monitor.told == commands
 
 
+@pytest.mark.parametrize(("allowed_ms", "set_ms"), [(None, 2_000_000), (3_600_000, 2_000_000), (1500, 1500), (0, 0)])
+def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
+    clock: list[int], allowed_ms: int | None, set_ms: int
+) -> None:
+    monitor = Monitor()
+    watched = keeper(monitor, [], deadline_ns=S, max_downtime_ms=allowed_ms, on_limit=OnLimit.SWITCHOVER)
+    clock[0] = 2 * S
+    watched.observe(0)
+    assert f"migrate-set-parameters {{'downtime-limit': {set_ms}}}" in monitor.told
+
+
+@pytest.mark.parametrize("on_limit", list(OnLimit))
+def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: list[int], on_limit: OnLimit) -> None:
+    watched = keeper(Monitor(), [], deadline_ns=S, on_limit=on_limit)
+    clock[0] = 2 * S
+    watched.observe(0)
+    [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 0))
+    assert (verdict.kept, verdict.obeyed) == (False, on_limit is OnLimit.SWITCHOVER)
+
+
 def test_what_is_within_its_limits_is_left_alone(clock: list[int]) -> None:
     told: list[str] = []
     monitor = Monitor()

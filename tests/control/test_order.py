@@ -29,6 +29,10 @@ def ignore(progress: Progress) -> None:
     pass
 
 
+def ignore_text(text: str) -> None:
+    pass
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Time goes on by two seconds with every poll."""
@@ -143,7 +147,47 @@ def test_a_monitor_that_hangs_keeps_no_guest_slowed(clock: list[int]) -> None:
     with pytest.raises(MonitorError, match="no answer"):
         steered(qemu, clock, throttle_by="dirty-limit", parameters={"downtime-limit": 1})
     told = names(qemu)
-    assert told[told.index(LIMITED) :][-2:] == ["hurry", RELEASED]
+    assert told[told.index(LIMITED) + 1 :] == ["hurry", RELEASED, "hurry", "yank"]
+
+
+SENDING = answer(dirty_sync_count=2, transferred=100 << 20, remaining=1)
+
+
+def test_a_qemu_that_waits_for_its_link_with_its_lock_held_is_freed(clock: list[int]) -> None:
+    qemu = FakeQemu([SENDING, MonitorError("the monitor does not answer")])
+    before = dict(qemu.parameters)
+    qemu.yanked = [answer("failed")]
+    result = steered(qemu, clock, parameters={"downtime-limit": 1})
+    assert result.last.status == "failed"
+    assert "its connection was broken" in (result.last.error or "")
+    assert ("yank", {"instances": [{"type": "migration"}]}) in qemu.told
+    assert qemu.parameters == before
+
+
+@pytest.mark.parametrize("last", [answer(remaining=0), answer("device", remaining=0), answer("postcopy-active")])
+def test_the_connection_of_a_guest_that_may_have_left_is_not_broken(clock: list[int], last: dict[str, object]) -> None:
+    qemu = FakeQemu([SENDING, last, MonitorError("the monitor does not answer")])
+    qemu.yanked = [answer("failed")]
+    with pytest.raises(MonitorError):
+        steered(qemu, clock)
+    assert "yank" not in names(qemu)
+
+
+def test_a_qemu_that_does_not_even_answer_out_of_band_is_left(clock: list[int]) -> None:
+    qemu = FakeQemu([SENDING, MonitorError("the monitor does not answer")])
+    with pytest.raises(MonitorError, match="does not answer"):
+        steered(qemu, clock)
+
+
+def test_a_plain_migration_of_qemu_says_that_it_is_not_steered_and_how_it_would_be(clock: list[int]) -> None:
+    told: list[str] = []
+    carry_out(FakeQemu([SENDING, DONE]), Order(uri="unix:/x"), ignore, told.append)
+    assert [line for line in told if "--variant background-sync+responsive-throttle steers it" in line]
+
+
+def test_a_deadline_of_nothing_is_refused(clock: list[int]) -> None:
+    with pytest.raises(UsageError, match="a deadline of 0"):
+        carry_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)), ignore, ignore_text)
 
 
 def test_in_post_copy_nothing_is_slowed_nor_counted_and_an_interruption_lets_go(clock: list[int]) -> None:

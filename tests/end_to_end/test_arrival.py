@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
+from vmferry.control.order import Order, carry_out
+from vmferry.control.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(180)]
@@ -25,8 +27,8 @@ class Source:
 
     def __init__(self, lab: Lab, *options: str) -> None:
         self.directory = lab.directory
-        self._address = f"unix:{lab.directory / 'drive'}"
-        self.vm = lab.start([*stress_command(drive_socket=self._address.removeprefix("unix:")), *options], "source")
+        self.address = f"unix:{lab.directory / 'drive'}"
+        self.vm = lab.start([*stress_command(drive_socket=self.address.removeprefix("unix:")), *options], "source")
         self.vm.wait_for_passes(1)
         self.before = self.settings()
 
@@ -36,7 +38,7 @@ class Source:
         ]
 
     def driver(self, *words: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", self._address, "--json", *words]
+        command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", self.address, "--json", *words]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def migrate(self, *words: str) -> tuple[int, dict[str, object], str]:
@@ -87,6 +89,19 @@ def test_a_peer_that_takes_all_and_says_nothing_holds_no_guest(lab: Lab) -> None
         assert source.settings() == source.before
 
 
+def test_a_link_that_stands_still_holds_no_guest_and_no_monitor(lab: Lab) -> None:
+    """QEMU sends all of the guest in the last stage, if it gets there, where it holds the lock of its monitor."""
+    source = Source(lab)
+    at_once = {"max-bandwidth": 200 << 20, "downtime-limit": 2000}
+    with black_hole(30 << 20) as port, QmpClient.connect(source.address, timeout_s=3) as monitor:
+        order = Order(uri=f"tcp:127.0.0.1:{port}", parameters=at_once)
+        result = carry_out(monitor, order, lambda progress: None, lambda text: None)
+    assert result.last.status in ("failed", "cancelled")
+    assert any(reason in (result.last.error or "") for reason in ("its connection was broken", "has stood still"))
+    wait_until(source.runs_on)
+    assert source.settings() == source.before
+
+
 def test_where_nothing_can_come_back_the_arrival_is_not_verified(lab: Lab) -> None:
     code, result, _ = Source(lab).migrate("exec:cat >/dev/null", *AT_ONCE)
     assert (code, result["status"], result["arrival"]) == (3, "completed", "unverified")
@@ -123,14 +138,15 @@ def test_a_migration_that_is_cancelled_while_it_connects_leaves_all_as_it_was(la
 
 
 @contextmanager
-def black_hole() -> Iterator[int]:
-    """Take what comes, and hold the connection; yields the port."""
+def black_hole(limit_bytes: int = 1 << 62) -> Iterator[int]:
+    """Take what comes, as much as that, and hold the connection; yields the port."""
     done = threading.Event()
 
     def take(server: socket.socket) -> None:
         with suppress(OSError), server.accept()[0] as connection:
-            while connection.recv(1 << 16):
-                pass
+            taken = 0
+            while taken < limit_bytes and (data := connection.recv(1 << 16)):
+                taken += len(data)
             done.wait()
 
     with socket.create_server(("127.0.0.1", 0)) as server:

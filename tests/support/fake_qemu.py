@@ -38,6 +38,8 @@ class FakeQemu:
         """Called with every command before it is carried out."""
         self.instead: dict[str, Any] = {}
         """Answers to questions that are not those of a QEMU."""
+        self.yanked: Iterable[Any] | None = None
+        """The course after its connection was broken out of band; None if it does not even answer that."""
         self._course: Iterator[Answer | BaseException] = iter(course)
         self._status: Answer | BaseException = {"status": "none"}
         self._migrating = False
@@ -73,6 +75,13 @@ class FakeQemu:
     @property
     def peer_pid(self) -> int:
         raise HostError("the monitor does not show that the VM runs on this host")
+
+    def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
+        self.told.append((command, dict(arguments)))
+        if self.yanked is None:
+            raise MonitorError("no answer")
+        self._course = iter(self.yanked)
+        return {}
 
     def take_events(self) -> list[Event]:
         return []

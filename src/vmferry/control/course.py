@@ -16,7 +16,7 @@ from vmferry.control.recorder import Recorder
 from vmferry.control.settings import Settings
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord
-from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError
+from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError, VmLeftError
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 
@@ -65,6 +65,8 @@ class Course:
         self._prospect = prospect
         self._cancellation = Cancellation()
         self._why_cancelled: str | None = None
+        self._left_to_send = True
+        """True if some of the guest's memory was still to be sent at the last poll."""
         self._ours = False
         """True if it is for us to cancel."""
         self._phases = Phases(onlookers.tell)
@@ -72,21 +74,39 @@ class Course:
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""
         try:
-            result = follow(
-                self._monitor,
-                self._observe,
-                self._interrupted,
-                self._steered.pause if self._steered else pause,
-                self._begin,
-                self._cancellation,
-            )
+            result = self._follow(self._begin)
         except BaseException as error:
+            if self._answers_again(error):
+                return self._with_reason(self._follow(lambda: None))
             if isinstance(error, MonitorError) and not isinstance(error, CommandError):
                 raise self._left_alone(error) from error
             if self._ours and not isinstance(error, (MigrationError, InterruptionError)):
                 self._call_off()
             raise
         return self._with_reason(result)
+
+    def _follow(self, begin: Callable[[], None]) -> Result:
+        pause_here = self._steered.pause if self._steered else pause
+        return follow(self._monitor, self._observe, self._interrupted, pause_here, begin, self._cancellation)
+
+    def _answers_again(self, error: BaseException) -> bool:
+        """Break the connection of a QEMU that answers nothing, as it waits for the other side with its lock held.
+
+        It sends what is left of the guest like that, so the destination does not have it. Returns whether that was it.
+        """
+        silent = isinstance(error, MonitorError) and not isinstance(error, (CommandError, VmLeftError))
+        if not (silent and self._hand_over and self._left_to_send and self._why_cancelled is None):
+            return False
+        self._monitor.hurry()
+        if self._steered:
+            self._steered.stop()
+        try:
+            self._monitor.execute_out_of_band("yank", {"instances": [{"type": "migration"}]})
+        except MonitorError:
+            return False
+        self._why_cancelled = f"{error}, as it waited for the destination; its connection was broken, it runs on here"
+        self._cancellation.begin()
+        return True
 
     def _with_reason(self, result: Result) -> Result:
         """Add what QEMU does not know of why it ended so."""
@@ -109,6 +129,7 @@ class Course:
 
     def _observe(self, progress: Progress) -> Progress:
         self.used_destination = self.used_destination or progress.status == "active"
+        self._left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
         if self._steered and progress.in_postcopy:
             self._steered.stop()
         if progress.status == "postcopy-paused":

@@ -81,6 +81,10 @@ class LibvirtMonitor:
         except (msgspec.DecodeError, ValueError) as error:
             raise MonitorError(f"what {self.where} answers to {command} is no QMP: {error}") from error
 
+    def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Raise MonitorError: libvirt passes nothing on out of band."""
+        raise MonitorError(f"libvirt passes {command} not on while the VM answers nothing else")
+
     def take_events(self) -> list[Event]:
         """Return the events so far, and forget them."""
         return [self._events.popleft() for _ in range(len(self._events))]

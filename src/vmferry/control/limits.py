@@ -124,7 +124,7 @@ class LimitKeeper:
 
     @property
     def work_lost_percent(self) -> float:
-        """The share of the guest's work that the throttle has taken so far."""
+        """The share of the guest's work that the throttle has taken, as far as it was seen."""
         return 100 * self._throttled_ns / max(1, self._elapsed_ns)
 
     @property

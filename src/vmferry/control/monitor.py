@@ -41,6 +41,13 @@ class Monitor(Protocol):
         """
         ...
 
+    def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Carry out a command that the VM obeys also while it answers nothing else, if there is such a way.
+
+        Raises CommandError and MonitorError as `execute` does.
+        """
+        ...
+
     def take_events(self) -> list[Event]:
         """Return the events so far, and forget them."""
         ...

@@ -72,7 +72,7 @@ class QmpClient:
         try:
             self.greeting = self._greeting(greeting_timeout_s)
             """What the monitor said of itself: its `version` and `capabilities`."""
-            self.execute("qmp_capabilities")
+            self.execute("qmp_capabilities", self._negotiable())
         except BaseException:
             connection.close()
             raise
@@ -116,8 +116,22 @@ class QmpClient:
 
         Raises CommandError if the monitor refuses it, and MonitorError if no answer comes.
         """
+        return self._request("execute", command, arguments)
+
+    def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Carry out one of the few commands, such as `yank`, that QEMU obeys also while it waits for something else.
+
+        Raises CommandError and MonitorError as `execute` does.
+        """
+        return self._request("exec-oob", command, arguments)
+
+    def _negotiable(self) -> dict[str, object]:
+        offered = self.greeting.get("capabilities")
+        return {"enable": ["oob"]} if isinstance(offered, list) and "oob" in offered else {}
+
+    def _request(self, verb: str, command: str, arguments: Mapping[str, object] | None) -> Any:
         self._last_id += 1
-        request = {"execute": command, "arguments": arguments or {}, "id": self._last_id}
+        request = {verb: command, "arguments": arguments or {}, "id": self._last_id}
         deadline = _Deadline(self._timeout_s, lambda: self._why_unanswered(command))
         self._send(msgspec.json.encode(request) + b"\n", deadline)
         while True:
