@@ -108,8 +108,8 @@ def test_a_full_device_keeps_nobody(write: bool) -> None:
     told: list[str] = []
     with Output(io.FileIO("/dev/full", "wb"), "the journal", told.append) as output:
         if write:
-            output.write(LINE)
-        assert output.sync(10) is not write
+            output.write(LINE, sync=True)
+        assert output.flush(10) is not write
     wait_until(lambda: not [thread for thread in threading.enumerate() if thread.name == "output to the journal"])
     assert told == ["cannot write the journal: No space left on device; that is tried again every second"] * write
 
@@ -125,12 +125,23 @@ def test_a_descriptor_that_does_not_block_is_waited_for() -> None:
         assert told == []
 
 
-def test_what_is_synced_is_on_the_disk(tmp_path: Path) -> None:
+def test_what_is_to_be_synced_is_put_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal"
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def spy(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(path.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", spy)
     with Output(io.FileIO(path, "wb"), "the journal", print) as output:
-        output.write(b"committed\n")
-        assert output.sync(10)
-        assert path.read_bytes() == b"committed\n"
+        output.write(b"begun\n")
+        assert output.flush(10)
+        assert synced == []
+        output.write(b"committed\n", sync=True)
+        assert output.flush(10)
+        assert synced == [b"begun\ncommitted\n"]
 
 
 def test_half_a_line_is_not_held_back_for_long() -> None:

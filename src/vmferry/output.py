@@ -50,8 +50,8 @@ class Output:
         self._thread = threading.Thread(target=self._run, name=f"output to {name}", daemon=True)
         self._thread.start()
 
-    def write(self, piece: bytes) -> bool:
-        """Have a piece written, and return at once; False if it was dropped, whole."""
+    def write(self, piece: bytes, *, sync: bool = False) -> bool:
+        """Have a piece written, and with `sync` put on the disk at once, without waiting; False if it was dropped."""
         with self._changed:
             if self._dropped_bytes or len(self._waiting) + len(piece) > MAX_WAITING_BYTES:
                 self._dropped_bytes += len(piece)
@@ -59,18 +59,20 @@ class Output:
             if not self._waiting or piece.endswith(b"\n"):
                 self._changed.notify_all()
             self._waiting += piece
+            self._sync_wanted = self._sync_wanted or sync
             return True
 
     def flush(self, timeout_s: float) -> bool:
-        """Wait until the file has taken everything, or has refused, or time is up; True if it has taken everything."""
-        with self._changed:
-            return self._wait_until_idle(timeout_s)
+        """Wait until all that was written is in the file, and on the disk if that was asked for.
 
-    def sync(self, timeout_s: float) -> bool:
-        """Wait as `flush` does, and until everything is on the disk if the file is on one; True if it is."""
+        False if the file refuses, or time is up.
+        """
         with self._changed:
-            self._sync_wanted = True
-            return self._wait_until_idle(timeout_s)
+            before = self._refusal_count
+            self._hurried = True
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._is_idle() or self._refusal_count > before, timeout_s)
+            return self._is_idle() and self._refusal_count == before
 
     def isatty(self) -> bool:
         """Tell whether the file is a terminal."""
@@ -90,13 +92,6 @@ class Output:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _wait_until_idle(self, timeout_s: float) -> bool:
-        before = self._refusal_count
-        self._hurried = True
-        self._changed.notify_all()
-        self._changed.wait_for(lambda: self._is_idle() or self._refusal_count > before, timeout_s)
-        return self._is_idle() and self._refusal_count == before
 
     def _is_idle(self) -> bool:
         return not (self._busy or self._waiting or self._dropped_bytes or self._sync_wanted)

@@ -3,6 +3,7 @@
 import gzip
 import os
 import stat
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -99,3 +100,15 @@ def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     finally:
         os.umask(umask)
     assert stat.S_IMODE((tmp_path / "journal").stat().st_mode) == 0o600
+
+
+def test_how_a_migration_ended_is_put_on_the_disk_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _descriptor: synced.append(path.read_text().splitlines()[-1]))
+    course = [Status.SETUP, Status.ACTIVE, Status.DEVICE, Status.COMPLETED]
+    with FileJournal(path) as journal:
+        for old, new in pairwise(course):
+            journal.record(0, StatusChanged(old=old, new=new))
+    [last] = synced
+    assert '"new":"completed"' in last

@@ -17,7 +17,7 @@ from typing import Self
 import msgspec
 
 from vmferry.errors import UsageError
-from vmferry.migration.events import BandwidthWindow, Ended, Event, Started
+from vmferry.migration.events import BandwidthWindow, Ended, Event, Started, StatusChanged
 from vmferry.migration.ports import Journal
 from vmferry.output import Output
 
@@ -74,12 +74,10 @@ class FileJournal:
         self._complete = True
 
     def record(self, time_ns: int, event: Event) -> None:
-        """Append one event, if all before it could be."""
-        self._complete = self._complete and self._output.write(self._encoder.encode(Entry(time_ns, event)) + b"\n")
-
-    def sync(self, timeout_s: float) -> bool:
-        """Wait until what was recorded is on the disk; False if it is not after that time, or cannot be."""
-        return self._output.sync(timeout_s)
+        """Append one event, if all before it could be; how a migration has ended is put on the disk at once."""
+        line = self._encoder.encode(Entry(time_ns, event)) + b"\n"
+        ends = isinstance(event, StatusChanged) and not event.new.is_running
+        self._complete = self._complete and self._output.write(line, sync=ends)
 
     def __enter__(self) -> Self:
         return self
