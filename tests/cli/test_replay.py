@@ -77,3 +77,49 @@ def test_what_is_no_journal_is_one_line(tmp_path: Path, content: bytes, named: s
     text = str(replay(tmp_path / "journal").exception)
     assert named in text
     assert "\n" not in text
+
+
+def recorded_from_outside(path: Path, *, total_s: float | None = None, status: str = "completed") -> Path:
+    """Write a real journal as one from outside, that says it took so long."""
+    lines = [msgspec.json.decode(line) for line in LINES.splitlines()]
+    lines[0]["event"]["recorded-by"] = "driver"
+    last = lines[-1]["event"]
+    last["status"] = status
+    if total_s is not None:
+        last["total-time-ns"] = round(total_s * 1e9)
+        lines[-1]["time-ns"] = lines[0]["time-ns"] + last["total-time-ns"]
+    path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+    return path
+
+
+def test_a_migration_from_outside_is_replayed_as_it_was(tmp_path: Path) -> None:
+    path = recorded_from_outside(tmp_path / "journal")
+    own = msgspec.json.decode(LINES.splitlines()[-1])["event"]["total-time-ns"] // 10**6
+    lines = replay(path, "--json").stdout.splitlines()
+    runs = {run["label"]: run for run in map(msgspec.json.decode, lines)}
+    assert runs["recorded"]["total_time_ms"] == own
+    replayed = runs["background-sync+responsive-throttle"]
+    assert abs(replayed["total_time_ms"] - own) <= own // 10
+    assert replayed["max_throttle_percent"] == runs["recorded"]["max_throttle_percent"]
+
+
+@pytest.mark.parametrize("factor", [0.5, 2])
+def test_what_is_not_replayed_as_it_was_is_refused(tmp_path: Path, factor: float) -> None:
+    own_s = msgspec.json.decode(LINES.splitlines()[-1])["event"]["total-time-ns"] / 1e9
+    path = recorded_from_outside(tmp_path / "journal", total_s=own_s * factor)
+    text = str(replay(path).exception)
+    assert "the journal tells too little of the guest" in text
+    assert "\n" not in text
+
+
+def test_a_migration_that_did_not_converge_is_no_quick_success(tmp_path: Path) -> None:
+    path = recorded_from_outside(tmp_path / "journal", total_s=600, status="cancelled")
+    assert "it had not converged after 10 min 0 s, but replayed it does in 18.5 s" in str(replay(path).exception)
+
+
+def test_a_journal_with_gaps_is_refused(tmp_path: Path) -> None:
+    lines = LINES.splitlines(keepends=True)
+    time_ns = msgspec.json.decode(lines[0])["time-ns"]
+    lost = msgspec.json.encode({"time-ns": time_ns, "event": {"event": "lost", "count": None}})
+    (tmp_path / "journal").write_bytes(b"".join([lines[0], lost + b"\n", *lines[1:]]))
+    assert "part of the migration is not in the journal" in str(replay(tmp_path / "journal").exception)

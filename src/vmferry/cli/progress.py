@@ -2,12 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import repeat
 
 from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
-from rich.table import Column, Table
+from rich.table import Table
 
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
@@ -41,18 +40,18 @@ def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell
 
 def progress_view(progress: Progress, outlook: Outlook) -> Group:
     """Return the live view, lines of at most 80 columns: how far it is, the figures, and a bar for the throttle."""
-    first, second, third = (Table.grid(*repeat(Column(no_wrap=True), 4), padding=(0, 2)) for _ in range(3))
-    elapsed = told(progress.elapsed_ms, lambda ms: f"{ms / 1000:.1f} s", "")
-    first.add_row(bold(one_line(progress.status)), elapsed, outlook_text(outlook))
-    second.add_row(
+    status = bold(one_line(progress.status))
+    elapsed = told(progress.elapsed_ms, lambda ms: f"  {ms / 1000:.1f} s", "")
+    figures = (
         f"remaining {told(progress.remaining_bytes, format_size)}",
         f"sending {told(progress.bandwidth_bytes_per_s, format_rate)}",
         f"dirtied {told(progress.dirty_bytes_per_s, format_rate)}",
         f"iteration {count_text(progress.iteration_count)}",
     )
+    throttle = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=100, completed=progress.throttle_percent or 0, width=20)
-    third.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar)
-    return Group(first, second, third)
+    throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar)
+    return Group(status.append(f"{elapsed}  {outlook_text(outlook)}", "not bold"), "  ".join(figures), throttle)
 
 
 def outlook_text(outlook: Outlook) -> str:

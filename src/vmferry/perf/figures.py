@@ -105,10 +105,10 @@ def ratio_text(ratio: float | None, unknown: str = "-") -> str:
 
 
 def lost_text(figures: Figures, digits: int = 0) -> str:
-    """Return what the guest lost, such as `19 % (15 vCPU s)`."""
+    """Return what the guest lost, such as `19 % (15.2 vCPU s)`."""
     if figures.work_lost_percent is None or figures.work_lost_vcpu_s is None:
         return percent_text(figures.work_lost_percent)
-    return f"{figures.work_lost_percent:.{digits}f} % ({figures.work_lost_vcpu_s:.{digits}f} vCPU s)"
+    return f"{figures.work_lost_percent:.{digits}f} % ({figures.work_lost_vcpu_s:.1f} vCPU s)"
 
 
 def sent_text(figures: Figures) -> str:
