@@ -124,6 +124,26 @@ def downtime(samples: Samples, qemu10: str | None, runs: int, *, memory: int, st
 
 
 @bench.command()
+@click.option("--memory", default=1024, show_default=True, help="Guest memory in MiB, most of it written.")
+@benchmark
+def verify(samples: Samples, qemu10: str | None, runs: int, *, memory: int) -> None:
+    """Downtime at a limit of 300 ms of a guest that is paused, without verification, with it, and by default."""
+    peer = ours("original")
+    modes = {"never": (False, False), "always": (True, False), "default": (False, True)}
+    for _ in range(runs):
+        for mode, (verify, auto_verify) in modes.items():
+            with Lab() as lab:
+                source, _, uri = peer.start_pair(lab, Load(memory, 2, memory - 64))
+                source.monitor.execute("stop")
+                parameters = {"max-bandwidth": 0, "verify": verify, "auto-verify": auto_verify}
+                result = require_completed(peer.migrate(source, uri, parameters))
+                verified = source.monitor.execute("query-migrate")["verified"]
+            samples.add("downtime", result.last.downtime_ms or 0, "ms", mode=mode, memory_mib=memory)
+            samples.add("verified", int(verified), "", mode=mode, memory_mib=memory)
+            cool_down()
+
+
+@bench.command()
 @click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
 @benchmark
 def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) -> None:

@@ -66,6 +66,7 @@ def test_monitor(tmp_path: Path) -> None:
         (["throughput", "--memory", "32"], {"throughput"}),
         (["converge", "--memory", "64", "--stress", "16", "--rate", "128"], {"total_time", "downtime", "max_throttle"}),
         (["downtime", "--memory", "64", "--stress", "16", "--rate", "128"], {"downtime", "downtime_hand-over"}),
+        (["verify", "--memory", "96"], {"downtime", "verified"}),
     ],
 )
 def test_migrations(words: list[str], names: set[str], tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from vmferry.migration.events import (
     Ended,
     LinkStalled,
     StatusChanged,
+    SwitchoverBegan,
     SwitchoverFailed,
     Synced,
 )
@@ -509,17 +510,77 @@ def test_another_guest_at_the_destination_is_refused() -> None:
         assert stranger.source.error == NOTHING_IS_TOLD
 
 
-def test_memory_that_arrives_damaged_is_noticed_by_verify() -> None:
-    pair = Pair(verify=True)
-
+def damage_on_the_way(pair: Pair) -> None:
     def damage(message: Message) -> None:
         if isinstance(message, Finish):
             pair.there.ram[5, 5] ^= 1
 
     pair.channel.before_send = damage
+
+
+def let_digests_take(pair: Pair, duration_ms: int) -> None:
+    digest = pair.here.memory_digest
+
+    def memory_digest(page_count: int | None = None) -> bytes:
+        pair.clock.time_ns += duration_ms * 1_000_000
+        return digest(page_count)
+
+    pair.here.memory_digest = memory_digest  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "digest_ms"),
+    [({"verify": True, "auto_verify": False}, 0), ({"verify": True}, 1000), ({}, 0), ({}, 25)],
+)
+def test_memory_that_arrives_damaged_is_noticed_by_verify(parameters: dict[str, bool], digest_ms: int) -> None:
+    pair = Pair(**parameters)
+    let_digests_take(pair, digest_ms)
+    damage_on_the_way(pair)
     pair.source.run()
     assert_still_here(pair, S.FAILED)
     assert "digests differ" in (pair.source.error or "")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "digest_ms", "estimate_ms", "verified"),
+    [
+        ({}, 50, 200, True),
+        ({}, 80, 320, False),  # a digest on each side, and as much again for safety, is more than the limit of 300 ms
+        ({"downtime_limit": 500}, 80, 320, True),
+        ({"verify": True}, 80, 320, True),
+        ({"auto_verify": False}, 0, None, False),
+        ({"auto_verify": False, "verify": True}, 0, None, True),
+    ],
+)
+def test_memory_is_verified_where_that_fits_the_downtime_and_it_is_told(
+    parameters: dict[str, int], digest_ms: int, estimate_ms: int | None, verified: bool
+) -> None:
+    pair = Pair(**parameters)
+    let_digests_take(pair, digest_ms)
+    assert pair.source.info().verified is None
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.source.info().verified is verified
+    (began,), (ended,) = pair.events(SwitchoverBegan), pair.events(Ended)
+    assert (began.verify, ended.verified) == (verified, verified)
+    assert began.verify_estimate_ns == (None if estimate_ms is None else estimate_ms * 1_000_000)
+    assert any(isinstance(message, Digest) for message in pair.channel.messages) is verified
+
+
+def test_a_guest_whose_rest_takes_all_of_the_downtime_is_not_verified_and_moves_no_later() -> None:
+    def move(**parameters: object) -> tuple[Ended, SwitchoverBegan]:
+        pair = Pair(4096, bytes_per_s=MIB, **parameters)  # type: ignore[arg-type]
+        Writer(pair, page_count=40, pages_per_s=10_000)
+        let_digests_take(pair, 100)
+        pair.source.run()
+        assert_handed_over(pair)
+        (ended,), (began,) = pair.events(Ended), pair.events(SwitchoverBegan)
+        return ended, began
+
+    (plain, _), (tried, began) = move(auto_verify=False), move()
+    assert began.verify is False
+    assert tried.verified is False
+    assert tried.total_time_ns - plain.total_time_ns < 10**9  # type: ignore[operator]
 
 
 def test_state_that_cannot_be_loaded_fails_the_migration() -> None:

@@ -86,7 +86,7 @@ def watch_resume(simulation: Simulation, guest: SimulatedGuest) -> None:
 
 def assert_promises_kept(simulation: Simulation, contents: Contents) -> None:
     source, guest = simulation.source, simulation.source_guest
-    assert source.status in (MigrationStatus.COMPLETED, MigrationStatus.FAILED, MigrationStatus.CANCELLED)
+    assert not source.status.is_running
     assert guest.throttle_percent == 0
     assert not guest.logging
     assert simulation.running_guests <= 1
@@ -100,6 +100,7 @@ def assert_promises_kept(simulation: Simulation, contents: Contents) -> None:
         assert guest.running
     else:
         assert source.owner is Owner.IN_DOUBT
+        assert source.status is MigrationStatus.IN_DOUBT
         assert not guest.running
 
 

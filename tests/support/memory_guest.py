@@ -75,5 +75,5 @@ class MemoryGuest:
             raise PeerError("the guest's state is malformed")
         self.state = blob
 
-    def memory_digest(self) -> bytes:
-        return xxhash.xxh3_128_digest(self.ram.data)
+    def memory_digest(self, page_count: int | None = None) -> bytes:
+        return xxhash.xxh3_128_digest(self.ram[:page_count].data)

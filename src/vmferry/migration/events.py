@@ -116,6 +116,10 @@ class SwitchoverBegan(_Event, tag="switchover", frozen=True):
 
     remaining_bytes: int
     threshold_bytes: int
+    verify: bool | None = None
+    """Whether a digest of all memory is going to be compared; None in journals of old."""
+    verify_estimate_ns: int | None = None
+    """How long that would take; None where it was not worked out."""
 
 
 class SwitchoverFailed(_Event, tag="switchover-failed", frozen=True):
@@ -166,6 +170,8 @@ class Ended(_Event, tag="ended", frozen=True):
     dirty_sync_count: int | None
     max_throttle_percent: int | None
     error: str = ""
+    verified: bool | None = None
+    """Whether a digest of all memory was the same on both sides; None where it is not known."""
 
 
 Event = (

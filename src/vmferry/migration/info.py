@@ -43,5 +43,7 @@ class MigrationInfo:
     cpu_throttle_percentage: int | None = None
     stalled_time_ms: int | None = None
     """Not in QEMU: for how long the link has stood still; None if it does not."""
+    verified: bool | None = None
+    """Not in QEMU: whether a digest of all memory was the same on both sides; None before the end."""
     error_desc: str | None = None
     socket_address: str | None = None

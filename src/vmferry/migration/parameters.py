@@ -95,7 +95,12 @@ class MigrationParameters:
         "auto-converge", "str", "name of the policy that decides the throttle (not in QEMU)"
     )
     verify: bool = _other(
-        False, "bool", "compare a digest of all memory on both sides before the hand-over (not in QEMU)"
+        False,
+        "bool",
+        "compare a digest of all memory on both sides before the hand-over, whatever that costs (not in QEMU)",
+    )
+    auto_verify: bool = _other(
+        True, "bool", "do so where it fits into downtime-limit beside the rest, as measured (not in QEMU)"
     )
     token_file: str = _other(
         "", "str", "file with a secret that both sides must know; no secret if empty (not in QEMU)"

@@ -92,8 +92,8 @@ class Guest(Protocol):
         """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
         ...
 
-    def memory_digest(self) -> bytes:
-        """Return a digest of all RAM of the paused guest."""
+    def memory_digest(self, page_count: int | None = None) -> bytes:
+        """Return a digest of the first pages, or of all RAM; it tells something only of a paused guest."""
         ...
 
 

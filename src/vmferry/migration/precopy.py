@@ -54,13 +54,27 @@ class Precopy:
         )
         self.expected_downtime_ms = parameters().downtime_limit
 
-    def run(self) -> None:
-        """Send until the rest fits the downtime; what the guest goes on dirtying is then still to be sent."""
-        while not self._rest_fits_downtime():
-            self.send_batch(self._tick, self._batch_pages())
-            self._tick()
-            self._wait_for_rate_limit()
+    def run(self, spare_ns: int = 0) -> None:
+        """Send until the rest fits the downtime; what the guest goes on dirtying is then still to be sent.
+
+        If sending a little more may leave `spare_ns` of the downtime limit for something else, that is tried, once.
+        """
+        self._send_until_rest_fits()
+        bytes_beside = self.threshold_bytes() - int(self._switchover_bytes_per_s() * spare_ns / _NS_PER_S)
+        if spare_ns and 0 < bytes_beside < self.sync.remaining_bytes:
+            while self.sync.remaining_bytes > bytes_beside // 2:  # the guest dirties some meanwhile
+                self._send_some()
+            self._send_until_rest_fits()
         self.counters.precopy_bytes = self._channel.sent_bytes
+
+    def _send_until_rest_fits(self) -> None:
+        while not self._rest_fits_downtime():
+            self._send_some()
+
+    def _send_some(self) -> None:
+        self.send_batch(self._tick, self._batch_pages())
+        self._tick()
+        self._wait_for_rate_limit()
 
     def send_rest(self, while_blocked: Callable[[], None]) -> None:
         """Send all that is known to be dirty of the stopped guest, as fast as the link goes."""
@@ -75,6 +89,11 @@ class Precopy:
         self._channel.send(Pages(data, zero, final), while_blocked)
         self.counters.normal_pages += data.page_count
         self.counters.zero_pages += zero.page_count
+
+    def rest_ns(self) -> int:
+        """Return how long it takes to send what is known to be left."""
+        bytes_per_s = self._switchover_bytes_per_s()
+        return int(self.sync.remaining_bytes * _NS_PER_S / bytes_per_s) if bytes_per_s else 0
 
     def threshold_bytes(self) -> int:
         """Return what can be sent within the downtime limit."""

@@ -18,6 +18,7 @@ from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
 from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
+from vmferry.migration.verification import estimate_digests_ns
 from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
 
 _NS_PER_MS = 1_000_000
@@ -123,22 +124,32 @@ class MigrationSource:
             self._check_cancel,
             auto_converge=self._capabilities.auto_converge,
         )
+        digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
         self._set_status(MigrationStatus.ACTIVE)
-        self._precopy.run()
-        self._hand_over(self._channel, self._precopy)
+        self._precopy.run(spare_ns=digests_ns or 0)
+        self._hand_over(self._channel, self._precopy, digests_ns)
 
-    def _hand_over(self, channel: Channel, precopy: Precopy) -> None:
-        remaining_bytes, threshold_bytes = precopy.sync.remaining_bytes, precopy.threshold_bytes()
+    def _hand_over(self, channel: Channel, precopy: Precopy, digests_ns: int | None) -> None:
+        began = self._plan_switchover(precopy, digests_ns)
         self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._check_cancel)
-        event = SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes)
-        self._journal.record(self._clock.now_ns(), event)
+        self._journal.record(self._clock.now_ns(), began)
         switchover.stop()
         if self._capabilities.pause_before_switchover:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             switchover.wait_until(lambda: self._continue_requested)
         self._set_status(MigrationStatus.DEVICE)
+        switchover.run(precopy, verify=bool(began.verify), timeout_ns=self._parameters().switchover_timeout_ns)
+
+    def _plan_switchover(self, precopy: Precopy, digests_ns: int | None) -> SwitchoverBegan:
         parameters = self._parameters()
-        switchover.run(precopy, verify=parameters.verify, timeout_ns=parameters.switchover_timeout_ns)
+        left_ns = parameters.downtime_limit * _NS_PER_MS - precopy.rest_ns()
+        fits = parameters.auto_verify and digests_ns is not None and digests_ns <= left_ns
+        return SwitchoverBegan(
+            remaining_bytes=precopy.sync.remaining_bytes,
+            threshold_bytes=precopy.threshold_bytes(),
+            verify=parameters.verify or fits,
+            verify_estimate_ns=digests_ns,
+        )
 
     def _greet(self, channel: Channel) -> None:
         text = "the destination did not answer in 15 s"
@@ -224,6 +235,7 @@ class MigrationSource:
             ram=self._ram_info(channel, precopy, completed),
             cpu_throttle_percentage=None if completed else precopy.sync.throttle_percent or None,
             stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
+            verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,
         )
 
@@ -274,5 +286,6 @@ class MigrationSource:
             dirty_sync_count=counters.dirty_sync_count if counters else 0,
             max_throttle_percent=counters.max_throttle_percent if counters else 0,
             error=self.error or "",
+            verified=bool(self._switchover and self._switchover.verified),
         )
         self._journal.record(self._end_ns, event)

@@ -47,6 +47,8 @@ class Switchover:
     `check_cancel` is called while waiting before Commit and raises to call the hand-over off.
     """
 
+    verified = False
+    """True once the destination has found the same digest of all memory."""
     released = False
     """True once what was to be done to the guest after a failure is done."""
 
@@ -110,6 +112,7 @@ class Switchover:
             self._send(Digest(self._guest.memory_digest()))
         self._send(Finish())
         expect(Ready, self._channel.receive(self._patience(self._digest_ns() if verify else 0)))
+        self.verified = verify
 
     def _send(self, message: Message) -> None:
         self._channel.send(message, self._patience())

@@ -79,6 +79,7 @@ class MigrationInfo(QapiStruct, frozen=True):
     setup_time: int | UnsetType = UNSET
     cpu_throttle_percentage: int | UnsetType = UNSET
     stalled_time: int | UnsetType = UNSET
+    verified: bool | UnsetType = UNSET
     error_desc: str | UnsetType = UNSET
     socket_address: list[InetSocketAddress | UnixSocketAddress] | UnsetType = UNSET
 
@@ -97,6 +98,7 @@ def migration_info(state: info.MigrationInfo) -> MigrationInfo:
         setup_time=_or_unset(state.setup_time_ms),
         cpu_throttle_percentage=_or_unset(state.cpu_throttle_percentage),
         stalled_time=_or_unset(state.stalled_time_ms),
+        verified=_or_unset(state.verified),
         error_desc=_or_unset(state.error_desc),
         socket_address=[_address(state.socket_address)] if state.socket_address else UNSET,
     )

@@ -189,7 +189,8 @@ class Scenario(_Model, frozen=True):
 
     def migration_parameters(self, variant: str) -> MigrationParameters:
         """Return the parameters of a variant, with those of the scenario, which go before. Raises UsageError."""
-        return MigrationParameters().changed({"max-bandwidth": 0, **find_variant(variant).settings, **self.parameters})
+        free = {"max-bandwidth": 0, "auto-verify": False}  # there is no content to verify
+        return MigrationParameters().changed({**free, **find_variant(variant).settings, **self.parameters})
 
     def with_settings(self, settings: Mapping[str, str]) -> "Scenario":
         """Return a copy with keys such as `link.share` or `load.write-rate` (of every load) set to these values.
