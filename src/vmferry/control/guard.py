@@ -14,12 +14,14 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from vmferry.control.monitor import Monitor
 from vmferry.control.own_group import OwnGroup
 from vmferry.control.processes import Thread
 from vmferry.errors import HostError, MonitorError
+
+if TYPE_CHECKING:
+    from vmferry.control.monitor import Monitor
 
 _END_TIMEOUT_S = 10.0
 _STDERR = 2
@@ -31,7 +33,7 @@ class Guard:
     Raises HostError if it does not start.
     """
 
-    def __init__(self, monitor: Monitor | None = None, tell: Callable[[str], object] = lambda text: None) -> None:
+    def __init__(self, monitor: "Monitor | None" = None, tell: Callable[[str], object] = lambda text: None) -> None:
         """`monitor` carries out promised commands; nobody may use it any more once the guard is closed.
 
         `tell` gets a line if the guard goes on trying after that.
@@ -111,7 +113,7 @@ class Guard:
         return self._promise_count
 
 
-def _identity(monitor: Monitor) -> tuple[int | None, int | None]:
+def _identity(monitor: "Monitor") -> tuple[int | None, int | None]:
     """Return the VM's process on this host and when it started, None if it is not certain."""
     try:
         process = Thread.of(monitor.peer_pid)

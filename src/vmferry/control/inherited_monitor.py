@@ -9,6 +9,7 @@ import json
 import os
 import socket
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from vmferry.control.qmp_client import MAX_MESSAGE_BYTES, result_of
@@ -27,11 +28,11 @@ class InheritedMonitor:
         self.gone = False
         """True once the other side has hung up."""
 
-    def execute(self, command: str, arguments: dict[str, object], timeout_s: float) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
         """Carry out a command. Raises CommandError if it is refused, and MonitorError if no answer comes in time."""
         self._command_count += 1
         mark = f"vmferry-guard-{os.getpid()}-{self._command_count}"
-        request = json.dumps({"execute": command, "arguments": arguments, "id": mark}).encode()
+        request = json.dumps({"execute": command, "arguments": dict(arguments), "id": mark}).encode()
         end_s = time.monotonic() + timeout_s
         try:
             self._connection.settimeout(timeout_s)

@@ -1,14 +1,19 @@
-"""How the guard reaches the monitor of a VM: over the connection that was the driver's, or by one of its own."""
+"""How the guard reaches the monitor of a VM: over the connection that was the driver's, or by one of its own.
+
+What speaks QMP is imported when it is needed: most guards have nothing to say, and starting one must not take long.
+"""
 
 import errno
+import functools
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vmferry.control.inherited_monitor import InheritedMonitor
-from vmferry.control.monitor import LIBVIRT, open_monitor
 from vmferry.control.processes import Thread
 from vmferry.errors import MonitorError
+
+if TYPE_CHECKING:
+    from vmferry.control.inherited_monitor import InheritedMonitor
 
 _TIMEOUT_S = 5.0
 
@@ -19,7 +24,7 @@ class WayIn:
     def __init__(self, address: str, descriptor: int | None, process: Thread | None) -> None:
         """`descriptor` is the driver's connection, and `process` the VM on this host; None if it is not known."""
         self._address = address
-        self._inherited = None if descriptor is None else InheritedMonitor(descriptor)
+        self._descriptor = descriptor
         self._process = process
 
     @property
@@ -27,7 +32,7 @@ class WayIn:
         """True if the VM has ended: its process has, or nobody listens at its socket on this host any more."""
         if self._process:
             return not self._process.alive
-        return (not self._inherited or self._inherited.gone) and _nobody_listens(self._address)
+        return self._inherited is None and _nobody_listens(self._address)
 
     @property
     def vm_is_known(self) -> bool:
@@ -36,17 +41,34 @@ class WayIn:
 
     def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
         """Carry out a command. Raises CommandError if the VM refuses it, and MonitorError if it does not answer."""
-        if self._inherited and not self._inherited.gone:
-            return self._inherited.execute(command, dict(arguments), _TIMEOUT_S)
+        if self._inherited:
+            return self._inherited.execute(command, arguments, _TIMEOUT_S)
         if self.vm_is_gone:
             raise MonitorError("the VM is gone")
+        from vmferry.control.monitor import open_monitor
+
         with open_monitor(self._address, _TIMEOUT_S) as monitor:
             if self._process and monitor.peer_pid != self._process.id:
                 raise MonitorError(f"another VM answers at {self._address}")
             return monitor.execute(command, arguments)
 
+    @functools.cached_property
+    def _connection(self) -> "InheritedMonitor | None":
+        if self._descriptor is None:
+            return None
+        from vmferry.control.inherited_monitor import InheritedMonitor
+
+        return InheritedMonitor(self._descriptor)
+
+    @property
+    def _inherited(self) -> "InheritedMonitor | None":
+        """The driver's connection, unless it is gone."""
+        return self._connection if self._connection and not self._connection.gone else None
+
     def as_shell(self, command: str) -> str:
         """Return how a person sends a QMP command, which is quoted."""
+        from vmferry.control.monitor import LIBVIRT
+
         if self._address.startswith(LIBVIRT):
             uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")
             return f"virsh {f'-c {uri} ' if uri else ''}qemu-monitor-command {domain} {command}"
