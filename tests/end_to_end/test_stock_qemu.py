@@ -210,10 +210,8 @@ def test_a_monitor_that_hangs_keeps_no_thread_slowed(scene: Scene) -> None:
     wait_until(scene.throttled, 60)
     scene.source.process.send_signal(signal.SIGSTOP)
     driver.send_signal(signal.SIGINT)
-    start_s = time.monotonic()
     wait_until(scene.at_home, 2)
-    driver.communicate()
-    assert time.monotonic() - start_s < 6
+    driver.communicate(timeout=60)  # it asks, breaks the link out of band, and lets the guard try
     assert driver.returncode == 1
     scene.source.process.send_signal(signal.SIGCONT)
 
