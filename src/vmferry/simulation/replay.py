@@ -1,65 +1,34 @@
-"""Makes a scenario of a recorded migration: its guest, its link and its parameters, to be changed and simulated.
+"""Makes a scenario of a recorded migration: its guest, its link and its parameters, to be changed and simulated."""
 
-What the journal does not tell is taken as it costs least: a link that was never used to the full is as fast as it was
-seen at its fastest, and its latency is half of the time in which the hand-over was confirmed. In a first pass over
-memory that is zero in the main, the link waits for the scan; it is as fast as where the pages were sent.
-"""
-
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
-from typing import Any
 
 import msgspec
 
-from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.events import (
-    BandwidthWindow,
     Decided,
     Ended,
-    Measured,
     RecordedBy,
     Started,
-    Synced,
     ThrottleSeen,
 )
 from vmferry.migration.journal import Entry
+from vmferry.simulation.recorded import MAX_TIME_NS, VARIANT_SETTINGS, Recorded
 from vmferry.simulation.run import Simulation, SimulationResult
 from vmferry.simulation.scenario import (
-    MAX_BATCH_BYTES,
-    MAX_BYTES_PER_S,
     GuestScenario,
-    Limits,
     LinkScenario,
     LoadScenario,
     Scenario,
 )
 from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
-from vmferry.units import parse_duration_ns, parse_size
+from vmferry.simulation.values import MAX_BYTES_PER_S
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
 _Settings = dict[str, int | bool | str]
-_VARIANT_SETTINGS = frozenset(VARIANTS["original"].settings)
-_MIN_WINDOWS = 3
-_MIN_HAND_OVER_BYTES = 1 << 16
-_MIN_LINK_BYTES = 1 << 20
-"""Fewer bytes than this tell nothing of a link."""
-_WAITING = 0.5
-"""A window is one of waiting if it is slower than this share of the window that sent the median byte."""
-_AT_LIMIT = 0.8
-_MAX_JITTER = 0.9
-_WINDOW_S = 0.1
-_MAX_BATCH_S = 0.05
-_TIMES_RECORDED = 3
-_MAX_TIME_NS = 24 * 3600 * _NS_PER_S
-_MIN_LIMITS = Limits()
-_MIN_TIME_NS = parse_duration_ns(_MIN_LIMITS.max_time)
 
 
 @dataclass(frozen=True)
@@ -115,7 +84,7 @@ def read_replay(
     started = entries[0].event
     assert isinstance(started, Started)
     trace = read_trace(entries, where)
-    recorded = _Recorded(entries)
+    recorded = Recorded(entries)
     lower_bound = False
     if "rate" not in link:
         rate, lower_bound = recorded.link_rate()
@@ -136,7 +105,7 @@ def read_replay(
             limits=recorded.limits(),
         )
         scenario.check()
-        variant = {name: value for name, value in started.parameters.items() if name in _VARIANT_SETTINGS}
+        variant = {name: value for name, value in started.parameters.items() if name in VARIANT_SETTINGS}
         return Replay(
             scenario=scenario,
             trace=trace,
@@ -149,158 +118,13 @@ def read_replay(
         raise UsageError(f"{where}: {error}") from error
 
 
-class _Recorded:
-    """What the entries of a migration tell of its link and its costs."""
-
-    def __init__(self, entries: Sequence[Entry]) -> None:
-        started = entries[0].event
-        assert isinstance(started, Started)
-        self._started = started
-        self._cycles_ns = list(_measuring_cycles_ns(entries))
-        limit = started.parameters.get("max-bandwidth")
-        self._max_bandwidth = limit if isinstance(limit, int) else 0
-        self._total_ns = entries[-1].time_ns - entries[0].time_ns
-        self._syncs = [entry.event for entry in entries if isinstance(entry.event, Synced)]
-        self._ended = next((entry.event for entry in entries if isinstance(entry.event, Ended)), None)
-        self._first_pass, later = _split_windows(entries)
-        self._busy = later if len(later) >= _MIN_WINDOWS else _without_waiting([*self._first_pass, *later])
-        """Windows in which nothing but sending took time, if there are such."""
-
-    def settings(self) -> dict[str, object]:
-        """Return the parameters but for those that a variant sets.
-
-        Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
-        """
-        recorded = {name: value for name, value in self._started.parameters.items() if name not in _VARIANT_SETTINGS}
-        look_ms = recorded.get("x-watch-interval")
-        if self._cycles_ns and isinstance(look_ms, int):
-            cycle_ms = int(statistics.median(self._cycles_ns)) // _NS_PER_MS
-            recorded["x-background-sync-interval"] = max(1, cycle_ms - look_ms)
-        return recorded
-
-    def link(self) -> dict[str, Any]:
-        """Return latency and jitter."""
-        parts_ns = self._ended.downtime_parts_ns if self._ended else {}
-        return {
-            "latency": f"{max(0, parts_ns.get('hand-over', 0)) // 2}ns",
-            "jitter": 0.0 if self._limited() else min(_MAX_JITTER, _scatter(self._busy)),
-            "jitter-interval": "100ms",
-            "batch": str(self._batch_bytes()),
-        }
-
-    def _batch_bytes(self) -> int:
-        """Return how much is sent at once.
-
-        QEMU looks whether the rest fits the downtime when it has sent what `max-bandwidth` allows in 100 ms, or after
-        50 ms (`migration.c`: `migration_iteration_run`, `ram.c`: `ram_save_iterate`).
-        """
-        if self._started.recorded_by is RecordedBy.VM:
-            return parse_size(LinkScenario(rate="0").batch)
-        batch_bytes = int(self._max_bandwidth * _WINDOW_S if self._limited() else _rate(self._busy) * _MAX_BATCH_S)
-        return min(max(batch_bytes, PAGE_SIZE_BYTES), MAX_BATCH_BYTES)
-
-    def link_rate(self) -> tuple[float, bool]:
-        """Return bytes per second, and whether the link may be faster."""
-        if not self._limited():
-            return _rate(self._busy), _sums(self._busy)[0] < _MIN_LINK_BYTES
-        hand_over = self._hand_over_rate()
-        return max(hand_over, _rate(self._busy)), not hand_over
-
-    def zero_scan_rate(self, zero_pages: int) -> str:
-        """Return how many zero bytes per second the first pass looked at, beside sending; "0" for at once."""
-        sent_bytes, duration_ns = _sums(self._first_pass)
-        rate = _rate(self._busy)
-        scan_ns = duration_ns - sent_bytes * _NS_PER_S / rate if rate else 0
-        if scan_ns <= 0:
-            return "0"
-        return str(max(1, min(int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns), MAX_BYTES_PER_S)))
-
-    def sync_ns(self) -> float:
-        """Return what a sync takes."""
-        durations_ns = [sync.duration_ns for sync in self._syncs if sync.duration_ns is not None]
-        return max(0, statistics.median(durations_ns)) if durations_ns else 0.0
-
-    def limits(self) -> Limits:
-        """Return when to give up: far beyond what was recorded."""
-        iterations = max(sync.iteration_count for sync in self._syncs)
-        time_ns = min(max(self._total_ns * _TIMES_RECORDED, _MIN_TIME_NS), _MAX_TIME_NS)
-        return Limits(
-            max_iterations=max(_TIMES_RECORDED * iterations, _MIN_LIMITS.max_iterations), max_time=f"{time_ns}ns"
-        )
-
-    def _limited(self) -> bool:
-        return 0 < self._max_bandwidth * _AT_LIMIT < _rate(self._busy)
-
-    def _hand_over_rate(self) -> float:
-        """Return how fast the last pages went, which no limit holds back; 0 if they were too few to tell."""
-        last_bytes = self._syncs[-1].remaining_pages * PAGE_SIZE_BYTES if self._syncs[-1].kind == "last" else 0
-        ram_ns = self._ended.downtime_parts_ns.get("ram", 0) if self._ended else 0
-        return last_bytes * _NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
-
-
 def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
     """Yield since when the guest was slowed by how many percent, in the time of its VM.
 
     That none is in force any more is left out: only at the end is the guest let run.
     """
     total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
-    start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or _MAX_TIME_NS))
+    start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or MAX_TIME_NS))
     for entry in entries:
         if isinstance(entry.event, Decided | ThrottleSeen) and entry.event.throttle_percent:
             yield max(0, entry.time_ns - start_ns), entry.event.throttle_percent
-
-
-def _measuring_cycles_ns(entries: Sequence[Entry]) -> Iterator[int]:
-    """Yield the time from each evaluation to the next one that rests on a measurement."""
-    evaluated_ns: int | None = None
-    measured = False
-    for entry in entries:
-        if isinstance(entry.event, Measured):
-            measured = True
-        elif isinstance(entry.event, Decided):
-            if measured and evaluated_ns is not None:
-                yield entry.time_ns - evaluated_ns
-            evaluated_ns, measured = entry.time_ns, False
-
-
-def _split_windows(entries: Sequence[Entry]) -> tuple[list[BandwidthWindow], list[BandwidthWindow]]:
-    """Return the windows of the first pass over the memory and those after it."""
-    first_pass: list[BandwidthWindow] = []
-    later: list[BandwidthWindow] = []
-    windows = first_pass
-    for entry in entries:
-        if isinstance(entry.event, Synced) and entry.event.iteration_count > 1:
-            windows = later
-        elif isinstance(entry.event, BandwidthWindow) and entry.event.duration_ns > 0 <= entry.event.sent_bytes:
-            windows.append(entry.event)
-    return first_pass, later
-
-
-def _without_waiting(windows: Sequence[BandwidthWindow]) -> list[BandwidthWindow]:
-    """Return the windows in which the link was used rather than memory scanned."""
-    by_speed = sorted(windows, key=_speed)
-    passed_bytes = accumulate(window.sent_bytes for window in by_speed)
-    half = _sums(windows)[0] / 2
-    median = next(
-        (_speed(window) for window, passed in zip(by_speed, passed_bytes, strict=True) if passed >= half), 0.0
-    )
-    return [window for window in windows if _speed(window) >= _WAITING * median]
-
-
-def _speed(window: BandwidthWindow) -> float:
-    return window.sent_bytes / window.duration_ns
-
-
-def _sums(windows: Sequence[BandwidthWindow]) -> tuple[int, int]:
-    return sum(window.sent_bytes for window in windows), sum(window.duration_ns for window in windows)
-
-
-def _rate(windows: Sequence[BandwidthWindow]) -> float:
-    sent_bytes, duration_ns = _sums(windows)
-    return sent_bytes * _NS_PER_S / duration_ns if duration_ns else 0.0
-
-
-def _scatter(windows: Sequence[BandwidthWindow]) -> float:
-    """Return the standard deviation of the windows' rates as a share of their mean."""
-    rates = [_speed(window) for window in windows]
-    return statistics.pstdev(rates) / statistics.fmean(rates) if any(rates) else 0.0

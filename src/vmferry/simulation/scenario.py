@@ -11,7 +11,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -26,22 +26,19 @@ from vmferry.simulation.keys import allowed_parameter, keys_of, refusal
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Together, Uniform
 from vmferry.simulation.trace import DirtyTrace, Trace, read_trace
-from vmferry.units import format_duration, format_rate, format_size, parse_duration_ns, parse_rate, parse_size
+from vmferry.simulation.values import NS_PER_HOUR, check_duration, check_rate, checked_size, require
+from vmferry.units import format_size, parse_duration_ns, parse_rate, parse_size
 
 MAX_FILE_BYTES = 1 << 20
 MAX_MEMORY_BYTES = 16 << 40
-MAX_BYTES_PER_S = 1 << 50
 _MAX_VCPUS = 4096
 _MAX_SEEDS = 10_000
 MAX_BATCH_BYTES = 1 << 30
 _MAX_ITERATIONS = 10**9
 _MAX_ZIPF_EXPONENT = 10.0
 _NS_PER_MS = 1_000_000
-_NS_PER_HOUR = 3600 * 10**9
-_MAX_TIME_NS = 1000 * _NS_PER_HOUR
-_MAX_PAUSE_NS = _NS_PER_HOUR
+_MAX_PAUSE_NS = NS_PER_HOUR
 """Of what is waited for at once: a message, a dirty sync."""
-_N = TypeVar("_N", int, float)
 
 
 class _Model(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -214,9 +211,9 @@ class Scenario(_Model, frozen=True):
         for number, load in enumerate(self.guest.loads):
             self._check_load(load, f"guest.loads[{number}]")
         self._check_link()
-        _require("limits.max-iterations", self.limits.max_iterations, 1, _MAX_ITERATIONS)
-        _duration_ns("limits.max-time", self.limits.max_time, _NS_PER_MS)
-        _require("seeds", self.seeds, 1, _MAX_SEEDS)
+        require("limits.max-iterations", self.limits.max_iterations, 1, _MAX_ITERATIONS)
+        check_duration("limits.max-time", self.limits.max_time, _NS_PER_MS)
+        require("seeds", self.seeds, 1, _MAX_SEEDS)
         for name, value in self.parameters.items():
             allowed_parameter(name, value)
         if not self.variants:
@@ -226,17 +223,17 @@ class Scenario(_Model, frozen=True):
 
     def _check_guest(self) -> None:
         guest = self.guest
-        _require("guest.vcpus", guest.vcpus, 1, _MAX_VCPUS)
-        memory_bytes = _size_bytes("guest.memory", guest.memory)
+        require("guest.vcpus", guest.vcpus, 1, _MAX_VCPUS)
+        memory_bytes = checked_size("guest.memory", guest.memory)
         if memory_bytes > MAX_MEMORY_BYTES:
             raise UsageError(f"guest.memory is {guest.memory}, at most {format_size(MAX_MEMORY_BYTES)} are allowed")
-        if _size_bytes("guest.used-memory", guest.used_memory) > memory_bytes:
+        if checked_size("guest.used-memory", guest.used_memory) > memory_bytes:
             raise UsageError(f"guest.used-memory is {guest.used_memory}, the guest has {guest.memory}")
-        _bytes_per_s("guest.zero-scan-rate", guest.zero_scan_rate)
+        check_rate("guest.zero-scan-rate", guest.zero_scan_rate)
         if parse_duration_ns(guest.throttle_slice):
-            _duration_ns("guest.throttle-slice", guest.throttle_slice, _NS_PER_MS)
+            check_duration("guest.throttle-slice", guest.throttle_slice, _NS_PER_MS)
         most_ns = _MAX_PAUSE_NS / max(1, self.page_count())
-        _require("guest.sync-ns-per-page", guest.sync_ns_per_page, 0.0, most_ns)
+        require("guest.sync-ns-per-page", guest.sync_ns_per_page, 0.0, most_ns)
         if not guest.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
 
@@ -247,54 +244,31 @@ class Scenario(_Model, frozen=True):
             pattern="trace", duration=load.duration, journal=load.journal, trace=load.trace
         ):
             raise UsageError(f"{where}: a trace writes as its journal tells; only duration can be set")
-        _size_bytes(f"{where}.memory", load.memory)
+        checked_size(f"{where}.memory", load.memory)
         if load.used_bytes() > parse_size(self.guest.memory):
             memory = format_size(load.used_bytes()) if load.trace else load.memory
             raise UsageError(f"{where}.memory is {memory}, the guest has {self.guest.memory}")
-        _bytes_per_s(f"{where}.write-rate", load.write_rate)
-        _duration_ns(f"{where}.duration", load.duration, _NS_PER_MS)
-        _require(f"{where}.zipf-exponent", load.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
+        check_rate(f"{where}.write-rate", load.write_rate)
+        check_duration(f"{where}.duration", load.duration, _NS_PER_MS)
+        require(f"{where}.zipf-exponent", load.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
 
     def _check_link(self) -> None:
         link = self.link
-        _bytes_per_s("link.rate", link.rate, 1)
+        check_rate("link.rate", link.rate, 1)
         if not 0 < link.share <= 1:
             raise UsageError(f"link.share is {link.share}, above 0 up to 1 is allowed")
         if not 0 <= link.jitter < 1:
             raise UsageError(f"link.jitter is {link.jitter}, 0 up to but not 1 is allowed")
-        _duration_ns("link.latency", link.latency, most_ns=_MAX_PAUSE_NS)
-        _duration_ns("link.jitter-interval", link.jitter_interval, _NS_PER_MS)
+        check_duration("link.latency", link.latency, most_ns=_MAX_PAUSE_NS)
+        check_duration("link.jitter-interval", link.jitter_interval, _NS_PER_MS)
         for time, rate in link.rate_changes:
-            _duration_ns("a time of link.rate-changes", time)
-            _bytes_per_s("a rate of link.rate-changes", rate)
-        _require("link.batch", _size_bytes("link.batch", link.batch), PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
+            check_duration("a time of link.rate-changes", time)
+            check_rate("a rate of link.rate-changes", rate)
+        require("link.batch", checked_size("link.batch", link.batch), PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
         if link.lost_at is not None:
-            _duration_ns("link.lost-at", link.lost_at)
+            check_duration("link.lost-at", link.lost_at)
         if self.link_model().bytes_per_s < 1:
             raise UsageError(f"link.share is {link.share}, that of {link.rate} is less than 1 byte per second")
-
-
-def _require(name: str, value: _N, least: _N, most: _N) -> None:
-    if not least <= value <= most:  # so is what is no number
-        raise UsageError(f"{name} is {value}, {least:.12g} to {most:.12g} is allowed")
-
-
-def _size_bytes(name: str, text: str) -> int:
-    size_bytes = parse_size(text)
-    if 0 < size_bytes < PAGE_SIZE_BYTES:
-        raise UsageError(f"{name} is {text}, less than a page of {PAGE_SIZE_BYTES} bytes")
-    return size_bytes
-
-
-def _bytes_per_s(name: str, text: str, least: int = 0) -> None:
-    if not least <= parse_rate(text) <= MAX_BYTES_PER_S:
-        raise UsageError(f"{name} is {text}, {least} B/s to {format_rate(MAX_BYTES_PER_S)} is allowed")
-
-
-def _duration_ns(name: str, text: str, least_ns: int = 0, most_ns: int = _MAX_TIME_NS) -> None:
-    if not least_ns <= parse_duration_ns(text) <= most_ns:
-        allowed = f"{format_duration(least_ns)} to {most_ns // _NS_PER_HOUR} h"
-        raise UsageError(f"{name} is {text}, {allowed} is allowed")
 
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
