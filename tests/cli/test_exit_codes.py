@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -13,6 +14,8 @@ import pytest
 from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.cli import main
+from vmferry.cli.progress import exit_code_of
+from vmferry.control.drive import Arrival, ArrivalState, Progress, Result, Verdict
 from vmferry.control.interrupts import Interruption
 
 VMFERRY = (sys.executable, "-m", "vmferry")
@@ -34,6 +37,29 @@ def test_every_command_tells_an_interruption(
         main.main()
     assert ended.value.code == 128 + number
     assert capfd.readouterr().err == "vmferry: interrupted\n"
+
+
+COMPLETED = Result(Progress.from_qmp({"status": "completed"}), 0)
+CANCELLED = Result(Progress.from_qmp({"status": "cancelled"}), 0)
+BROKEN, MOVED = Verdict("deadline", False, "", obeyed=False), Verdict("deadline", False, "", obeyed=True)
+
+
+@pytest.mark.parametrize(
+    ("result", "code"),
+    [
+        (COMPLETED, 0),
+        (replace(COMPLETED, arrival=Arrival(ArrivalState.VERIFIED, "", "")), 0),
+        (replace(COMPLETED, arrival=Arrival(ArrivalState.UNVERIFIED, "", ""), verdicts=(BROKEN,)), 3),
+        (replace(COMPLETED, arrival=Arrival(ArrivalState.FAILED, "", "")), 1),
+        (replace(COMPLETED, verdicts=(BROKEN,)), 4),
+        (replace(COMPLETED, verdicts=(MOVED, Verdict("max downtime", None, ""))), 0),
+        (replace(COMPLETED, interrupted_by=2), 0),
+        (CANCELLED, 1),
+        (replace(CANCELLED, interrupted_by=15), 143),
+    ],
+)
+def test_the_end_of_a_migration_has_the_code_that_is_documented(result: Result, code: int) -> None:
+    assert exit_code_of(result) == code
 
 
 @pytest.mark.qemu

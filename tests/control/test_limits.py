@@ -122,7 +122,9 @@ def test_the_verdict_names_every_limit(clock: list[int]) -> None:
     clock[0] = 2 * S
     watched.observe(0)
     result = Result(Progress.from_qmp({"status": "completed", "downtime": 412}), 80)
-    assert [(verdict.limit, verdict.kept, verdict.text) for verdict in watched.verdicts(result)] == [
+    verdicts = list(watched.verdicts(result))
+    assert [verdict.obeyed for verdict in verdicts] == [True, True, False]
+    assert [(verdict.limit, verdict.kept, verdict.text) for verdict in verdicts] == [
         ("deadline", True, "2 s of 3 s"),
         ("max throttle", True, "80 % of 80 %"),
         ("max downtime", False, "412 ms of 300 ms"),

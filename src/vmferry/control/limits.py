@@ -154,7 +154,8 @@ class LimitKeeper:
         if downtime_ms is None:
             return Verdict("max downtime", None, f"not told, {allowed} allowed{remark}")
         text = f"{_duration(downtime_ms * _NS_PER_MS)} of {allowed}{remark}"
-        return Verdict("max downtime", downtime_ms <= allowed_ms, text)
+        kept = downtime_ms <= allowed_ms
+        return Verdict("max downtime", kept, text, obeyed=kept)
 
     def _act(self, reason: str) -> None:
         self._tell(f"{reason}: {self._limits.on_limit}")
