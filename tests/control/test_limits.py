@@ -15,6 +15,8 @@ CURRENT = {"max-cpu-throttle": 99, "cpu-throttle-initial": 50, "downtime-limit":
 class Monitor:
     """Notes what it is told; the state that matters here cannot be had of a real one in time."""
 
+    manager = None
+
     def __init__(self, status: str = "active") -> None:
         self.told: list[str] = []
         self._status = status

@@ -10,7 +10,7 @@ from vmferry.control.drive import Result
 from vmferry.control.limits import Limits
 from vmferry.control.manager import MIGRATION, Completion
 from vmferry.control.order import Order, carry_out
-from vmferry.errors import InterruptionError, MonitorError, UsageError, VmLeftError
+from vmferry.errors import InterruptionError, MigrationError, MonitorError, UsageError, VmLeftError
 
 RUNNING = answer(transferred=1 << 20)
 DONE = answer("completed", 9) | {"downtime": 27}
@@ -181,9 +181,18 @@ def test_what_libvirt_puts_back_after_its_migration_is_left_to_it() -> None:
     assert given_up(None, answer("cancelled")) == {"max-bandwidth": 200, "max-cpu-throttle": 99}
 
 
+def test_nothing_is_changed_once_libvirt_may_have_put_its_own_back() -> None:
+    """The migration may end while we begin to steer it."""
+    qemu = managed(Libvirt(), answer("cancelled"))
+    with pytest.raises(MigrationError, match="has ended meanwhile, as 'cancelled'"):
+        attach(qemu, parameters={"max-bandwidth": 100})
+    assert qemu.told == []
+
+
 def test_nothing_is_left_to_put_back_on_a_vm_that_has_left() -> None:
     told: list[str] = []
-    qemu = managed(Libvirt(completion=Completion(arrived=True)), RUNNING, VmLeftError("gone"), VmLeftError("gone"))
+    gone = [VmLeftError("gone"), VmLeftError("gone")]
+    qemu = managed(Libvirt(completion=Completion(arrived=True)), RUNNING, RUNNING, *gone)
     assert attach(qemu, told, parameters={"max-bandwidth": 100}).completed
     assert not any("put back" in line for line in told)
 

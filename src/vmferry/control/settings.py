@@ -18,7 +18,7 @@ from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
 from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
-from vmferry.errors import CommandError, HostError, MonitorError, VmLeftError
+from vmferry.errors import CommandError, HostError, MigrationError, MonitorError, VmLeftError
 
 _TRIES = 10
 _TRY_INTERVAL_S = 0.1
@@ -32,6 +32,8 @@ class Change:
     before: Any
     ours: Any
     is_capability: bool = False
+    restored: bool = False
+    """True if the VM's manager puts it back by itself, as it was changed during a migration of its own."""
 
     def command(self) -> tuple[str, dict[str, object]]:
         """Return the QMP command, and its arguments, that puts it back."""
@@ -51,10 +53,12 @@ def put_back(monitor: Monitor, changes: list[Change]) -> list[Change]:
 
     Raises MonitorError if nobody answers, VmLeftError if there is nothing left to put back.
     """
-    now, restored = _values(monitor), _restored_by_manager(monitor)
+    now = _values(monitor)
+    if any(change.restored for change in changes) and not ask(monitor).running:
+        changes = [change for change in changes if not change.restored]  # what we found was not that of before
     left = []
     for change in changes:
-        if change.name not in restored and now.get((change.is_capability, change.name)) == change.ours:
+        if now.get((change.is_capability, change.name)) == change.ours:
             try:
                 monitor.execute(*change.command())
             except CommandError:
@@ -63,12 +67,17 @@ def put_back(monitor: Monitor, changes: list[Change]) -> list[Change]:
 
 
 def _restored_by_manager(monitor: Monitor) -> frozenset[str]:
-    """Return the parameters that the VM's manager puts back by itself, as it was its migration that has ended.
+    """Return the parameters that the VM's manager will put back by itself, if a migration of its own runs.
 
-    What we found during the migration are not the values of before.
+    Raises MigrationError if that has ended meanwhile: what we found was of that migration, and nobody knows what was
+    before it.
     """
     manager = monitor.manager
-    return manager.restores if manager and manager.migrates and not ask(monitor).running else frozenset()
+    if manager is None or not manager.migrates:
+        return frozenset()
+    if not (progress := ask(monitor)).running:
+        raise MigrationError(f"the migration has ended meanwhile, as '{progress.status}'; nothing is changed any more")
+    return manager.restores
 
 
 def _values(monitor: Monitor) -> dict[tuple[bool, str], Any]:
@@ -97,11 +106,12 @@ class Settings:
     def set_parameters(self, values: Mapping[str, object], guard: Guard | None = None) -> None:
         """Set parameters; a guard puts them back if we cannot.
 
-        Raises CommandError if the VM refuses one; then none is set.
+        Raises CommandError if the VM refuses one; then none is set. MigrationError as `_restored_by_manager`.
         """
         if values:
+            restored = _restored_by_manager(self._monitor)
             changes = [
-                Change(name, self._behind.parameters[name], value)
+                Change(name, self._behind.parameters[name], value, restored=name in restored)
                 for name, value in values.items()
                 if name in self._behind.parameters
             ]
