@@ -96,6 +96,15 @@ def test_time_that_the_body_was_busy_for_is_not_silence() -> None:
     assert link.carry(1, 0) == 2 * S
 
 
+def test_a_body_that_stood_still_itself_blames_no_link() -> None:
+    link = Link()
+    link.carry(10, MIB)
+    link.now_ns += 3600 * S
+    assert link.carry(1, 0) < 2 * S
+    assert link.carry(1, MIB) == 0
+    assert link.watch.total_still_ns == 0
+
+
 def test_half_a_silent_period_is_silence_at_once() -> None:
     link = Link()
     link.carry(10, MIB)

@@ -3,12 +3,14 @@
 import gzip
 import os
 import stat
+import threading
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from vmferry.errors import UsageError
+from vmferry.migration import journal as journal_module
 from vmferry.migration.events import Event, StatusChanged, SwitchoverBegan
 from vmferry.migration.journal import Entry, FileJournal, read_journal
 from vmferry.migration.status import MigrationStatus as Status
@@ -112,3 +114,28 @@ def test_how_a_migration_ended_is_put_on_the_disk_at_once(tmp_path: Path, monkey
             journal.record(0, StatusChanged(old=old, new=new))
     [last] = synced
     assert '"new":"completed"' in last
+
+
+def test_a_hand_over_is_on_the_disk_before_the_guest_is_stopped_unless_the_disk_is_slow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "journal"
+    synced: list[str] = []
+    disk_answers = threading.Event()
+
+    def fsync(_descriptor: int) -> None:
+        disk_answers.wait(20)
+        synced.append(path.read_text())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(journal_module, "_SYNC_S", 20)
+    disk_answers.set()
+    with FileJournal(path) as journal:
+        journal.record(1, SwitchoverBegan(remaining_bytes=1, threshold_bytes=2))
+        assert ['"event":"switchover"' in text for text in synced] == [True]
+        monkeypatch.setattr(journal_module, "_SYNC_S", 0.01)
+        disk_answers.clear()
+        journal.record(2, SwitchoverBegan(remaining_bytes=1, threshold_bytes=2))  # returns all the same
+        assert len(synced) == 1
+        disk_answers.set()
+    assert len(synced) == 2

@@ -295,7 +295,7 @@ def test_losing_the_connection_at_a_time(time_s: float) -> None:
 
 def test_an_outage_is_survived() -> None:
     outage = replace(BUSY_LINK, rate_changes=((2 * S, 0), (3600 * S, 20 << 20)))
-    scenario = changed(BUSY, limits={"max_time": "2h"})
+    scenario = changed(BUSY, limits={"max_time": "2h"}, parameters={"stall-timeout": 0})
     simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
     assert result.status == "completed"
@@ -305,10 +305,20 @@ def test_an_outage_is_survived() -> None:
 
 def test_an_outage_without_end_is_cancelled_by_the_limit() -> None:
     outage = replace(BUSY_LINK, rate_changes=((2 * S, 0),))
-    simulation, contents = followed(BUSY, "background-sync", 0, link=outage)
+    scenario = changed(BUSY, parameters={"stall-timeout": 0})
+    simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
     assert result.status == "cancelled"
     assert result.total_time_ms == pytest.approx(1_200_000, abs=200)
+    assert_promises_kept(simulation, contents)
+
+
+def test_an_outage_is_given_up_after_the_stall_timeout() -> None:
+    outage = replace(BUSY_LINK, rate_changes=((2 * S, 0),))
+    simulation, contents = followed(BUSY, "background-sync", 0, link=outage)
+    result = simulation.run()
+    assert (result.status, result.error) == ("failed", "the link has stood still for 120 s (stall-timeout)")
+    assert result.total_time_ms == pytest.approx(123_100, abs=200)  # with a second for last words
     assert_promises_kept(simulation, contents)
 
 

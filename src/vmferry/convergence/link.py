@@ -59,7 +59,9 @@ class LinkWatch:
         if not self._begun:
             self._begun, self._start_ns, self._start_bytes = True, now_ns, sent_bytes
             self._progress_ns, self._sent_bytes, self._remaining_bytes = now_ns, sent_bytes, remaining_bytes
-        still_ns, self._now_ns = self.still_ns, now_ns  # of the time since the last look nothing is known
+        if now_ns - self._now_ns > self._patience_ns:  # the body itself stood still
+            self.pass_over(now_ns - self._now_ns)
+        still_ns, self._now_ns = self.still_ns, now_ns
         self._remaining_bytes = max(self._remaining_bytes, remaining_bytes)
         moved_bytes = max(sent_bytes - self._sent_bytes, self._remaining_bytes - remaining_bytes)
         if moved_bytes and moved_bytes * STILL_SHARE >= self._usual_bytes(sent_bytes, limit_bytes_per_s):

@@ -17,10 +17,12 @@ from typing import Self
 import msgspec
 
 from vmferry.errors import UsageError
-from vmferry.migration.events import BandwidthWindow, Ended, Event, Started, StatusChanged
+from vmferry.migration.events import BandwidthWindow, Ended, Event, Started, StatusChanged, SwitchoverBegan
 from vmferry.migration.ports import Journal
 from vmferry.output import Output
 
+_SYNC_S = 0.05
+"""A disk that is slower than this does not hold a hand-over up."""
 MAX_LINE_BYTES = 64 * 1024
 MAX_ENTRIES = 1_000_000
 """Of one migration; 28 hours at ten bandwidth windows per second."""
@@ -74,10 +76,16 @@ class FileJournal:
         self._complete = True
 
     def record(self, time_ns: int, event: Event) -> None:
-        """Append one event, if all before it could be; how a migration has ended is put on the disk at once."""
+        """Append one event, if all before it could be; how a migration has ended is put on the disk at once.
+
+        So is that a guest is about to be handed over, for which this waits a moment, as the guest still runs.
+        """
         line = self._encoder.encode(Entry(time_ns, event)) + b"\n"
         ends = isinstance(event, StatusChanged) and not event.new.is_running
-        self._complete = self._complete and self._output.write(line, sync=ends)
+        hands_over = isinstance(event, SwitchoverBegan)
+        self._complete = self._complete and self._output.write(line, sync=ends or hands_over)
+        if hands_over:
+            self._output.flush(_SYNC_S)
 
     def __enter__(self) -> Self:
         return self
