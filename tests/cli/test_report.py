@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 
 from tests.cli.test_cli import run
-from tests.perf.test_series import COURSE, journal
+from tests.perf.test_series import COURSE, journal, synced
 from tests.support.hostile import tampered
 from vmferry.cli.replay import command as replay
 from vmferry.cli.report import command
 from vmferry.errors import VmferryError
+from vmferry.migration.events import Event, Measured, ThrottleSeen
 from vmferry.migration.journal import Entry, FileJournal
 
 
@@ -112,7 +113,12 @@ def test_what_cannot_be_is_one_line(tmp_path: Path) -> None:
         assert answer.stderr.count("\n") == 1
 
 
-LINES = {"lines": msgspec.to_builtins(journal(*COURSE))}
+OUTSIDE: list[tuple[float, Event]] = [
+    (8.1, Measured(window_ns=10**9, dirty_pages=100, sync_count=0, mode="dirty-bitmap")),
+    (8.2, msgspec.structs.replace(synced("iteration", 3, 50), duration_ns=None, waiting_pages=20)),
+    (8.3, ThrottleSeen(throttle_percent=30)),
+]
+LINES = {"lines": msgspec.to_builtins(journal(*COURSE[:5], *OUTSIDE, *COURSE[5:]))}
 
 
 @settings(max_examples=150, deadline=None)

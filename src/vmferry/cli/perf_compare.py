@@ -83,8 +83,12 @@ def _compare_sets(
 ) -> Iterator[tuple[str, str, Comparison]]:
     for scenario in first:
         for figure, attribute in FIGURES.items() if scenario in second else ():
-            values = ([float(getattr(run, attribute) or 0) for run in runs[scenario]] for runs in (first, second))
-            yield scenario, figure, compare(*values)
+            known = (
+                [float(value) for run in runs[scenario] if (value := getattr(run, attribute)) is not None]
+                for runs in (first, second)
+            )
+            if all(values := list(known)):
+                yield scenario, figure, compare(*values)
 
 
 def _comparison_cells(outcome: Comparison) -> tuple[str, ...]:
