@@ -76,7 +76,7 @@ def build() -> bytes:
     for path in python_files():
         archive.add(str(path).lstrip("/"), path.read_bytes())
     package = Path(vmferry.__file__).parent
-    for path in (package / "errors.py", *(package / "control").glob("*.py")):
+    for path in (package / "errors.py", package / "output.py", *(package / "control").glob("*.py")):
         archive.add(f"vmferry/vmferry/{path.relative_to(package)}", path.read_bytes())
     archive.add("vmferry/vmferry/__init__.py", b"")
     archive.add("vmferry/cgroup_v2_guest.py", Path(cgroup_v2_guest.__file__).read_bytes())
