@@ -181,9 +181,14 @@ def test_threads_come_and_go(busy: Thread) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a thread a real-time one")
 def test_a_real_time_thread_is_not_said_to_be_slowed(busy: Thread) -> None:
     os.sched_setscheduler(busy.id, os.SCHED_RR, os.sched_param(1))
+    reason = f"thread {busy.id} is a real-time one"
     try:
-        with Guard() as guard, pytest.raises(HostError, match=f"thread {busy.id} is a real-time one"):
-            CpuQuota([busy], guard)
+        with Guard() as guard, busy_thread() as another:
+            home = home_of(another)
+            with pytest.raises(HostError, match=reason):
+                CpuQuota([another, busy], guard)
+            assert home_of(another) == home
+            assert not (home / f"vmferry-{another.id}").exists()
     finally:
         os.sched_setscheduler(busy.id, os.SCHED_OTHER, os.sched_param(0))
 

@@ -233,7 +233,7 @@ def test_as_long_as_the_vm_is_there_it_is_tried_once_a_second(told: list[str]) -
     undo([step], Vm(lambda: False))  # type: ignore[arg-type]
     assert step.try_count == 10_000
     assert undo_module.time.monotonic() == pytest.approx(10_000, rel=0.01)
-    assert told == ["a change to a VM is not undone yet, which is tried on; by hand: do it"]
+    assert told == ["a change to a VM is not undone yet and is tried again; by hand: do it"]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ _TRIAL_PERCENT = 1
 class CpuQuota:
     """Lets threads run only part of the time. The guard puts everything back.
 
-    Raises HostError if that is not possible or not permitted; then nothing stays changed once the guard is closed.
+    Raises HostError if that is not possible or not permitted.
     """
 
     def __init__(self, threads: Sequence[Thread], guard: Guard, hierarchy: Hierarchy | None = None) -> None:
@@ -44,9 +44,14 @@ class CpuQuota:
         self._groups: dict[Thread, OwnGroup] = {}
         self._quotas_us: dict[Thread, tuple[int, int]] = {}
         """In force: how long each thread may run in each period, and how long that is."""
-        self.set(threads, _TRIAL_PERCENT)
-        with _explained("cannot send the threads back from", next(iter(self._groups.values())).path):
-            self._let_run()
+        try:
+            self.set(threads, _TRIAL_PERCENT)
+            with _explained("cannot send the threads back from groups below", self._hierarchy.mount):
+                self._let_run()
+        except HostError:
+            with suppress(OSError):
+                self.release()  # now, since another means may be in use until the guard is closed
+            raise
 
     def __str__(self) -> str:
         return f"CPU quotas on its {len(self._groups)} vCPU threads (cgroup v{self._hierarchy.version})"

@@ -31,7 +31,7 @@ PATIENCE_S = 600.0
 AFTERMATH_S = 10.0
 """For what a VM leaves behind when it ends."""
 _STILL, _GIVEN_UP = (
-    "a change to a VM is not undone yet, which is tried on; by hand",
+    "a change to a VM is not undone yet and is tried again; by hand",
     "a change to a VM was not undone; by hand",
 )
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
