@@ -11,7 +11,7 @@ from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.steer import Evaluation
 from vmferry.convergence.sample import Decision, SyncSample
-from vmferry.migration.events import Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
+from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
 from vmferry.perf.figures import Figures
 from vmferry.perf.journal_runs import run_series
@@ -151,11 +151,13 @@ def test_what_was_never_seen_is_unknown() -> None:
 
 
 def test_who_begins_late_knows_that_he_has_not_seen_all() -> None:
-    qemu = Qemu()
-    qemu.now_ns = 5 * S
-    late = Qemu(now_ns=5 * S)
+    late = Qemu(now_ns=5 * S, sent=5000, left=5000)
     late.poll(**{"total-time": 5100})
-    assert any(isinstance(event, Lost) for event in late.end())
+    late.send(10)
+    late.poll(**{"total-time": 5200})
+    events = late.end()
+    assert any(isinstance(event, Lost) for event in events)
+    assert [event.sent_bytes for event in events if isinstance(event, BandwidthWindow)] == [10 * (PAGE + 8)]
     assert run_series(late.kept.entries, "").work_lost_percent is None
 
 

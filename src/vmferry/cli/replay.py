@@ -90,7 +90,7 @@ def command(
             click.echo(msgspec.json.encode(figures(run) | doubts | {"outlasts_recording": outlasts}))
         return
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
-    remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(*runs) if unchanged else ())]
+    remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(replay, *runs) if unchanged else ())]
     click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
     terminal().print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
@@ -208,12 +208,15 @@ def _outlasts(run: RunSeries, replay: Replay) -> bool:
     return cpu_ms * _NS_PER_MS > _MUCH_LONGER * replay.trace.recorded_ns
 
 
-def _how_close(recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:
+def _how_close(replay: Replay, recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:
     """Tell how far the replay of the recorded settings is from what was recorded."""
+    slowed = "" if replay.throttle is None else ", slowed as it was seen to be slowed,"
     for run in replayed:
         if run.label == recorded.variant and _completed(run) and _completed(recorded):
             off = _total_ms(run) / _total_ms(recorded) - 1
-            yield f"How close this is: {run.label} was recorded, and its replay is off by {off:+.0%} in total time."
+            yield (
+                f"How close this is: {run.label} was recorded, and its replay{slowed} is off by {off:+.0%} in total time."
+            )
 
 
 def _completed(run: RunSeries) -> bool:

@@ -31,8 +31,10 @@ from vmferry.migration.status import MigrationStatus
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _LATE_NS = 1_000_000_000
+"""Who began to look on so much after the beginning has missed something."""
 _WINDOWS_PER_S = 10
 _SYNCS = 1000
+"""So many are remembered at most, for the next measurement."""
 _KNOWN_STATES = frozenset(MigrationStatus)
 
 
@@ -77,8 +79,9 @@ class Recorder:
         """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
-        if not last.running and (progress.elapsed_ms or 0) * _NS_PER_MS > now_ns - self._start_ns + _LATE_NS:
-            self._record(now_ns, Lost(count=None))  # it had begun before anybody looked on
+        late = not last.running and (progress.elapsed_ms or 0) * _NS_PER_MS > now_ns - self._start_ns + _LATE_NS
+        if late:  # it had begun before anybody looked on
+            self._record(now_ns, Lost(count=None))
         self._flush(self._left_over_pages(last, progress))
         self._note_status(last.status, progress, now_ns)
         self._note_throttle(progress.throttle_percent, now_ns)
@@ -87,7 +90,8 @@ class Recorder:
             self._syncs.append((now_ns, sync_count))
             self._note_sync("iteration" if progress.status == "active" else "last", last, threshold_bytes, now_ns)
         remaining_bytes = progress.remaining_bytes or 0
-        if sent_bytes := _more(last.sent_bytes, progress.sent_bytes):
+        sent_bytes = _more(last.sent_bytes, progress.sent_bytes)
+        if sent_bytes and not late:
             window = BandwidthWindow(
                 duration_ns=max(1, now_ns - self._last_ns),
                 sent_bytes=sent_bytes,
