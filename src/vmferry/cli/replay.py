@@ -214,9 +214,8 @@ def _how_close(replay: Replay, recorded: RunSeries, *replayed: RunSeries) -> Ite
     for run in replayed:
         if run.label == recorded.variant and _completed(run) and _completed(recorded):
             off = _total_ms(run) / _total_ms(recorded) - 1
-            yield (
-                f"How close this is: {run.label} was recorded, and its replay{slowed} is off by {off:+.0%} in total time."
-            )
+            said = f"{run.label} was recorded, and its replay{slowed} is off by {off:+.0%} in total time"
+            yield f"How close this is: {said}."
 
 
 def _completed(run: RunSeries) -> bool:
