@@ -10,6 +10,7 @@ from bench.chaos.faults import Place, byte_place, frame_place, may_hit_pages
 from bench.peers import Load, Peer
 from vmferry.convergence.policy import VARIANTS
 
+VERIFY = ("on", "auto", "off")
 RESPONSIVE = "background-sync+responsive-throttle"
 MIB = 1 << 20
 _SHORT_TIMES = ["--stall-timeout", "20s", "--x-evaluation-period", "100ms", "--x-watch-interval", "100ms"]
@@ -23,8 +24,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     mib_per_s: int
     downtime_limit_ms: int
     variant: str | None
-    verify: bool | None = None
-    """None of a VM that has no such parameter."""
+    verify: str | None = None
+    """`on`, `off`, or `auto`, where the VM decides; None of a VM that has no such parameter."""
     destination_monitor: bool = False
     """Who drives the migration may ask the destination, too, which QEMU's protocol alone does not need."""
     after_a_recording: bool = False
@@ -35,8 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         words = ["--max-bandwidth", f"{self.mib_per_s}MiB/s", "--downtime-limit", f"{self.downtime_limit_ms}ms"]
         if self.variant:
             words += ["--variant", self.variant]
-        if self.verify is not None:
-            words += ["--verify" if self.verify else "--no-verify"]
+        if self.verify == "on":
+            words.append("--verify")
+        if self.verify == "off":
+            words.append("--no-auto-verify")
         return words
 
 
@@ -66,7 +69,7 @@ class Body:
                 transport=transport,
                 mib_per_s=draw.choice((32, 64, 256)),
                 downtime_limit_ms=draw.choice((50, 200)),
-                verify=draw.random() < 0.5,
+                verify=draw.choice(VERIFY),
                 variant=draw.choice((None, *VARIANTS)),
                 after_a_recording=draw.random() < 0.1,
             )
@@ -87,8 +90,8 @@ class Body:
         return not (self.is_ours or settings.destination_monitor)
 
     def protects(self, settings: Settings, place: Place) -> bool:
-        """Tell whether a bit that flips there must be noticed; QEMU's streams have no checksums."""
-        return self.is_ours and (bool(settings.verify) or not may_hit_pages(place))
+        """Tell whether a bit that flips there must be noticed at any rate; QEMU's streams have no checksums."""
+        return self.is_ours and (settings.verify == "on" or not may_hit_pages(place))
 
 
 def ours() -> Body:

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 from tests.support.loopback import Pair, Writer
 
+from bench.chaos.bodies import VERIFY
 from bench.chaos.byte_link import ByteLink, OverdueError, SourceKilledError
 from bench.chaos.check import Ended, Observation, Side
 from bench.chaos.faults import CATALOGUE, AnyFault, draw_fault, frame_place, generator, may_hit_pages
@@ -41,7 +42,8 @@ class Settings(msgspec.Struct, frozen=True):
     pages_per_s: int
     mib_per_s: int
     downtime_limit_ms: int
-    verify: bool
+    verify: str
+    """`on`, `off`, or `auto`, where the engine decides."""
     background_sync: Literal["off", "preserve", "merge"]
     pause_before_switchover: bool
 
@@ -54,7 +56,7 @@ def draw_settings(draw: random.Random) -> Settings:
         pages_per_s=draw.choice((0, 50, 400)),
         mib_per_s=draw.choice((1, 4)),
         downtime_limit_ms=draw.choice((5, 50, 300)),
-        verify=draw.random() < 0.5,
+        verify=draw.choice(VERIFY),
         background_sync=draw.choice(("off", "preserve", "merge")),
         pause_before_switchover=draw.random() < 0.25,
     )
@@ -85,12 +87,13 @@ class SimulatedRun:
             make_channel=partial(ByteLink, fault=fault),
             pause_before_switchover=settings.pause_before_switchover,
             downtime_limit=settings.downtime_limit_ms,
-            verify=settings.verify,
+            verify=settings.verify == "on",
+            auto_verify=settings.verify == "auto",
             stall_timeout=_STALL_MS,
             background_sync=settings.background_sync,
         )
         self._fault = fault
-        self._is_protected = settings.verify or not may_hit_pages(fault.place)
+        self._is_protected = settings.verify == "on" or not may_hit_pages(fault.place)
         self._writer = Writer(pair, settings.written_pages, settings.pages_per_s)
         self._looks_left = _LOOKS_BEFORE_SWITCHOVER
         self._source_is_alive = True
@@ -114,7 +117,7 @@ class SimulatedRun:
             source=Side(self._source_is_alive, self._source_is_alive and pair.here.running),
             destination=Side(link.destination_is_alive, link.destination_is_alive and pair.there.running),
             both_ran=link.both_ran,
-            is_protected=self._is_protected,
+            is_protected=self._is_protected or bool(pair.source.info().verified),
             damage=self._damage(),
             left_behind=tuple(self._left_behind()),
             overdue=(*self._overdue, *self._stopped_too_long()),
