@@ -91,8 +91,9 @@ class LibvirtDomain:
         except libvirt.libvirtError as error:
             raise MonitorError(f"{self._connection.where} does not tell the domain's job: {error}") from error
         operation = statistics.get(libvirt.VIR_DOMAIN_JOB_OPERATION, libvirt.VIR_DOMAIN_JOB_OPERATION_UNKNOWN)
-        job = _JOBS.get(operation, "of some other kind") if statistics["type"] else None
-        self.migrates = self.migrates or job == MIGRATION
+        job = _JOBS.get(operation, "unknown") if statistics["type"] else None
+        if job == MIGRATION:
+            self.migrates, self._stays = True, False
         return job
 
     def completion(self) -> Completion:
@@ -131,8 +132,8 @@ class LibvirtDomain:
     def _note_life(self, event: int, detail: int) -> None:
         if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
             self._end = detail
-        elif event == libvirt.VIR_DOMAIN_EVENT_RESUMED:
-            self._stays = True
+        elif (event, detail) == (libvirt.VIR_DOMAIN_EVENT_RESUMED, libvirt.VIR_DOMAIN_EVENT_RESUMED_MIGRATED):
+            self._stays = True  # others are people who resume what they had suspended
 
     def _note_completed(self, figures: dict[str, Any]) -> None:
         if figures.get(libvirt.VIR_DOMAIN_JOB_OPERATION) == libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT:
