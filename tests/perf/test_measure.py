@@ -56,5 +56,6 @@ def test_a_run_that_cannot_be_is_an_error_and_the_next_begins(tmp_path: Path) ->
     impossible = PerfScenario(memory_bytes=16 * MIB, stress_bytes=512 * MIB)
     runs = run_jobs([Job("run", impossible, 0), Job("run", QUICK, 0)], ResultSet(tmp_path), lambda job: None)
     assert [run.status for run in runs] == ["error", "completed"]
-    assert "the guest of 'source' crashed: vmferry: the guest ended itself with code 1" in runs[0].error
+    assert runs[0].error.startswith("the guest of 'source' crashed: ")
+    assert "ended itself with code 1, after it said on the serial port: stress (00001): ERROR: ramsize" in runs[0].error
     assert [run.began for run in runs] == [False, True]
