@@ -151,3 +151,11 @@ def test_silence_is_never_more_than_the_time_that_passed(course: list[tuple[int,
         watch.look(now_ns, sent_bytes, remaining_bytes, limit)
         assert 0 <= watch.still_ns <= watch.total_still_ns <= now_ns
         assert watch.still_ns == 0 or watch.still_ns >= 2 * S
+
+
+def test_it_does_not_matter_what_the_clock_shows_at_the_beginning() -> None:
+    watch = LinkWatch(2 * S)
+    for tenth in range(100):
+        watch.look(5000 * S + tenth * S // 10, tenth * MIB, LARGE)
+        assert watch.still_since(0, S) == 0
+    assert watch.total_still_ns == 0

@@ -58,7 +58,8 @@ class LinkWatch:
         """Take notice of all that has been sent, what remains, which may grow, and the rate limit, 0 for none."""
         if not self._begun:
             self._begun, self._start_ns, self._start_bytes = True, now_ns, sent_bytes
-            self._progress_ns, self._sent_bytes, self._remaining_bytes = now_ns, sent_bytes, remaining_bytes
+            self._now_ns = self._progress_ns = now_ns
+            self._sent_bytes, self._remaining_bytes = sent_bytes, remaining_bytes
         if now_ns - self._now_ns > self._patience_ns:  # the body itself stood still
             self.pass_over(now_ns - self._now_ns)
         still_ns, self._now_ns = self.still_ns, now_ns
