@@ -10,6 +10,7 @@ import msgspec
 from bench.chaos.faults import AnyFault, Flip, Kill, Party
 from vmferry.cli.exit_codes import ExitCode
 
+_TOLD_TO_LOOK = "look whether the destination runs"
 _DONE = (ExitCode.DONE, ExitCode.LIMIT_NOT_KEPT)
 _PASSING = {"nothing", "stall", "drip", "freeze source", "freeze destination", "freeze driver"}
 """Faults that are over before anybody loses patience."""
@@ -84,7 +85,7 @@ def killed(observation: Observation) -> Party | None:
 def is_in_window(seen: Observation) -> bool:
     """Tell whether QEMU's protocol left two copies, and whoever drove the migration was told to look for them."""
     both_run = seen.source.runs and seen.destination.runs
-    is_told = seen.exit_code is None or "destination" in seen.last_words
+    is_told = seen.exit_code is None or _TOLD_TO_LOOK in seen.last_words
     return seen.has_window and seen.has_fired and seen.ended is Ended.FAILED and both_run and is_told
 
 
