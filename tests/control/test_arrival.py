@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control import destination as module
-from vmferry.control.arrival import arrival_of, ask_for_return_path
+from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Arrival, Progress, Result
@@ -92,7 +92,7 @@ def test_a_return_path_is_asked_for_only_where_something_can_come_back(uri: str,
     qemu = FakeQemu([])
     qemu.capabilities["return-path"] = False
     with Settings(qemu, behind := Behind.ask(qemu)) as settings:
-        ask_for_return_path(behind, settings, uri)
+        ask_for_word(behind, settings, uri)
         assert qemu.capabilities["return-path"] is asked
         assert settings.capabilities["return-path"] is asked
     assert qemu.capabilities["return-path"] is False

@@ -11,12 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
+from bench.chaos.faults import Cut, Direction, Place
+from bench.chaos.proxy import Proxy
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.control.order import Order, carry_out
 from vmferry.control.qmp_client import QmpClient
+from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.transport.uri import UnixAddress
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(180)]
 AT_ONCE = ("--downtime-limit", "2s")
@@ -56,8 +60,8 @@ def lab() -> Iterator[Lab]:
         yield lab
 
 
-def start_destination(lab: Lab, uri: str) -> VmProcess:
-    return lab.start([*stress_command(), "-incoming", uri], "destination")
+def start_destination(lab: Lab, uri: str, *options: str) -> VmProcess:
+    return lab.start([*stress_command(), "-incoming", uri, *options], "destination")
 
 
 def test_a_guest_that_the_destination_refuses_runs_on_and_that_is_told(lab: Lab) -> None:
@@ -111,10 +115,84 @@ def test_the_destination_can_be_asked_itself(lab: Lab) -> None:
     source, fifo = Source(lab), lab.directory / "fifo"
     os.mkfifo(fifo)
     destination = start_destination(lab, f"exec:cat {fifo}")
-    destination.monitor.close()  # QEMU serves one client
-    asked = ("--destination-qmp", f"unix:{lab.directory / 'destination.qmp'}")
+    asked = by_a_monitor_of_its_own(lab, destination)
     code, result, errors = source.migrate(f"exec:cat >{fifo}", *AT_ONCE, *asked)
     assert (code, result["arrival"], result["arrival_by"]) == (0, "verified", "destination"), errors
+
+
+LAST_WORD = Place(Direction.BACK, 11)
+"""Within the last eight bytes that QEMU's destination sends, by when it has loaded the guest."""
+
+
+@pytest.mark.parametrize("destination_is_asked", [True, False])
+def test_the_loss_of_the_destinations_last_word_leaves_one_running_copy_or_is_told(
+    lab: Lab, destination_is_asked: bool
+) -> None:
+    source, incoming = Source(lab), lab.directory / "in"
+    destination = start_destination(lab, f"unix:{incoming}")
+    asked = by_a_monitor_of_its_own(lab, destination) if destination_is_asked else ()
+    with Proxy(
+        UnixAddress(str(lab.directory / "proxy")), UnixAddress(str(incoming)), Cut(LAST_WORD, half=False), print
+    ) as proxy:
+        code, result, errors = source.migrate(str(proxy.address), *AT_ONCE, *asked)
+        assert proxy.has_fired
+    assert (code, result["status"]) == (1, "failed")
+    wait_until(source.runs_on)
+    there = QmpClient.connect(f"unix:{lab.directory / 'destination.qmp'}") if asked else destination.monitor
+    with there:
+        if destination_is_asked:
+            assert there.execute("query-status")["status"] == "paused"
+            assert "the destination was not let run" in str(result["error"])
+            assert "keeps it paused" in errors
+        else:
+            assert there.execute("query-status")["running"], "QEMU has mended it: this may go"
+            assert "look whether the destination runs too before anything else" in str(result["error"])
+    assert source.settings() == source.before
+
+
+def by_a_monitor_of_its_own(lab: Lab, destination: VmProcess) -> tuple[str, ...]:
+    destination.monitor.close()  # QEMU serves one client
+    return ("--destination-qmp", f"unix:{lab.directory / 'destination.qmp'}")
+
+
+@pytest.mark.parametrize(
+    ("options", "pauses_first", "state"), [((), False, "running"), ((), True, "paused"), (("-S",), False, "paused")]
+)
+def test_a_destination_that_is_held_lets_the_guest_run_as_it_ran_before(
+    lab: Lab, options: tuple[str, ...], pauses_first: bool, state: str
+) -> None:
+    source, uri = Source(lab), f"unix:{lab.directory / 'in'}"
+    destination = start_destination(lab, uri, *options)
+    if pauses_first:
+        source.vm.monitor.execute("stop")
+    code, result, errors = source.migrate(uri, *AT_ONCE, *by_a_monitor_of_its_own(lab, destination))
+    assert (code, result["arrival"], result["arrival_by"]) == (0, "verified", "destination"), errors
+    with QmpClient.connect(f"unix:{lab.directory / 'destination.qmp'}") as there:
+        assert there.execute("query-status")["status"] == state
+    assert source.settings() == source.before
+
+
+def test_a_guest_whose_driver_was_killed_is_let_run_by_the_guard(lab: Lab) -> None:
+    source, uri = Source(lab), f"unix:{lab.directory / 'in'}"
+    destination = start_destination(lab, uri)
+    asked = by_a_monitor_of_its_own(lab, destination)
+    with source.driver(uri, "--max-bandwidth", "20MiB/s", "--downtime-limit", "1ms", *asked) as driver:
+        wait_until(lambda: source.vm.monitor.execute("query-migrate").get("status") == "active", 30)
+        driver.kill()
+        driver.communicate()
+    source.vm.monitor.execute("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1 << 30})
+    wait_until(lambda: source.vm.monitor.execute("query-migrate")["status"] == "completed", 60)
+    address = f"unix:{lab.directory / 'destination.qmp'}"
+    wait_until(lambda: state_at(address) == "running", 60)
+
+
+def state_at(address: str) -> str:
+    """The guard may have the monitor as yet."""
+    try:
+        with QmpClient.connect(address) as there:
+            return str(there.execute("query-status")["status"])
+    except MonitorError:
+        return ""
 
 
 def test_a_migration_that_is_cancelled_while_it_connects_leaves_all_as_it_was(lab: Lab) -> None:

@@ -6,6 +6,7 @@ Where nothing can come back (`exec:`, `fd:`, `file:`), QEMU would wait for it fo
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
@@ -15,18 +16,23 @@ from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 
 RETURN_PATH = "return-path"
+_EVENTS = "events"
 _TWO_WAY = ("tcp:", "unix:", "vsock:")
 _BY_ITSELF = frozenset({"postcopy-ram", RETURN_PATH})
 """Capabilities, of those in force, that make QEMU's source listen to the destination."""
 
 
-def ask_for_return_path(behind: Behind, settings: Settings, uri: str) -> None:
-    """Have QEMU's source wait for the destination's word, where that can come. Others, and old ones, do without."""
-    if not behind.converges_responsively and uri.startswith(_TWO_WAY) and RETURN_PATH in behind.capabilities:
-        try:
-            settings.set_capability(RETURN_PATH, True)
-        except CommandError:
-            return
+def ask_for_word(behind: Behind, settings: Settings, uri: str) -> None:
+    """Have QEMU's source tell its states, and wait for the destination's word where that can come.
+
+    Others, and old ones, do without.
+    """
+    if not behind.converges_responsively:
+        wanted = [_EVENTS, RETURN_PATH] if uri.startswith(_TWO_WAY) else [_EVENTS]
+        for name in wanted:
+            if name in behind.capabilities:
+                with suppress(CommandError):
+                    settings.set_capability(name, True)
 
 
 def arrival_of(

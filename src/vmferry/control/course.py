@@ -4,9 +4,11 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.hand_over import HandOver
+from vmferry.control.held import HeldDestination
 from vmferry.control.limits import LimitKeeper, Limits
 from vmferry.control.link import LinkKeeper
 from vmferry.control.monitor import Monitor
@@ -19,6 +21,10 @@ from vmferry.control.vm_record import VmRecord
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError, VmLeftError
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
+MIGRATION = "MIGRATION"
+"""QEMU's event that tells a new state, with the capability `events`."""
+MAYBE_TWO = "failed at the hand-over: the source runs on; look whether the destination runs too before anything else"
+NEVER_TWO = "failed at the hand-over: the source runs on, and the destination was not let run"
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,14 @@ class Course:
         steered: Steered | None,
         prospect: Prospect | None,
         hand_over: HandOver | None,
+        held: HeldDestination | None,
         link: LinkKeeper,
         onlookers: Onlookers,
     ) -> None:
         """`uri` is None to take the migration that runs.
 
-        `prospect` is None where nobody slows the guest but we, and `hand_over` where it needs no bound of ours.
+        `prospect` is None where nobody slows the guest but we, `hand_over` where it needs no bound of ours, and `held`
+        where the destination lets the guest run by itself.
         """
         vcpu_count = len(monitor.execute("query-cpus-fast"))
         elapsed_ms = 0 if uri else ask(monitor).elapsed_ms or 0
@@ -60,11 +68,14 @@ class Course:
         self._uri = uri
         self._steered = steered
         self._hand_over = hand_over
+        self._held = held
         self._link = link
         self._onlookers = onlookers
         self._prospect = prospect
         self._cancellation = Cancellation()
         self._why_cancelled: str | None = None
+        self._is_only_here = False
+        """True if the destination is known not to have the guest."""
         self._left_to_send = True
         """True if some of the guest's memory was still to be sent at the last poll."""
         self._ours = False
@@ -86,8 +97,16 @@ class Course:
         return self._with_reason(result)
 
     def _follow(self, begin: Callable[[], None]) -> Result:
-        pause_here = self._steered.pause if self._steered else pause
-        return follow(self._monitor, self._observe, self._interrupted, pause_here, begin, self._cancellation)
+        wait = self._held.wait if self._held else time.sleep
+        pause_here = partial(self._steered.pause if self._steered else pause, wait)
+        result = follow(
+            self._monitor, self._observe, self._interrupted, pause_here, begin, self._cancellation, self._ended
+        )
+        return self._held.counted(result) if self._held else result
+
+    def _ended(self, progress: Progress) -> None:
+        if self._held:
+            self._held.ended(progress)
 
     def _answers_again(self, error: BaseException) -> bool:
         """Break the connection of a QEMU that answers nothing, as it waits for the other side with its lock held.
@@ -105,18 +124,37 @@ class Course:
         except MonitorError:
             return False
         self._why_cancelled = f"{error}, as it waited for the destination; its connection was broken, it runs on here"
+        self._is_only_here = True
         self._cancellation.begin()
         return True
 
     def _with_reason(self, result: Result) -> Result:
         """Add what QEMU does not know of why it ended so."""
+        self._take_events()
+        if result.completed:
+            return result
         last = result.last
-        if self._why_cancelled and not result.completed:
-            return replace(result, last=replace(last, error=self._why_cancelled))
-        if last.status == "failed" and self.used_destination and self._ours:
-            error = f"{last.error}; {DESTINATION_KNOWS}" if last.error else DESTINATION_KNOWS
-            return replace(result, last=replace(last, error=error))
-        return result
+        reasons = [self._why_cancelled or last.error, self._what_is_left()]
+        if last.status == "failed" and self.used_destination and self._ours and not self._why_cancelled:
+            reasons.append(DESTINATION_KNOWS)
+        return replace(result, last=replace(last, error="; ".join(filter(None, reasons)) or None))
+
+    def _what_is_left(self) -> str | None:
+        """Say what is true of a guest that was stopped for its hand-over, which then failed."""
+        if self._is_only_here or not (self._hand_over and self._hand_over.has_begun):
+            return None
+        return NEVER_TWO if self._held else MAYBE_TWO
+
+    def _take_events(self) -> bool:
+        """Note what QEMU has said by itself, which no poll may have seen. Returns whether the guest was stopped."""
+        events = self._monitor.take_events()
+        self.used_destination |= any(
+            event.data.get("status") == "active" for event in events if event.name == MIGRATION
+        )
+        stopped = any(event.name == "STOP" for event in events)
+        if self._hand_over and stopped:
+            self._hand_over.has_begun = self.used_destination = True
+        return stopped
 
     def _begin(self) -> None:
         if self._uri is not None:
@@ -135,15 +173,17 @@ class Course:
         if progress.status == "postcopy-paused":
             raise MigrationError(RECOVERY)
         self._phases.observe(progress)
+        if self._held:
+            self._held.observe(progress)
         seen = self._steered.complete(progress) if self._steered else progress
-        stopped = any(event.name == "STOP" for event in self._monitor.take_events())
-        self._onlookers.recorder.poll(seen, stopped=stopped)
+        self._onlookers.recorder.poll(seen, stopped=self._take_events())
         self._onlookers.watch(seen)
         self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent or 0)
         if self._prospect:
             self._prospect.observe(seen)
         if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
             self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
+            self._is_only_here = True
             self._cancel()
         if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
             self._why_cancelled = why

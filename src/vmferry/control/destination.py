@@ -3,18 +3,40 @@
 import time
 
 from vmferry.control.monitor import Monitor
-from vmferry.errors import MonitorError, UsageError
+from vmferry.control.processes import PROC
+from vmferry.control.run_states import run_state
+from vmferry.errors import HostError, MonitorError, UsageError
 
 WAITING = "inmigrate"
 _ARRIVAL_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.1
+_PAUSED = frozenset({b"-S", b"--S"})
 
 
 class Destination:
     """A VM that waits for a guest."""
 
     def __init__(self, monitor: Monitor) -> None:
-        self._monitor = monitor
+        self.monitor = monitor
+        self.is_held = False
+        """True once it was told not to let a guest run by itself."""
+
+    def starts_paused(self) -> bool:
+        """Tell whether it was started with `-S`, as far as its process is seen on this host: somebody tells it cont."""
+        try:
+            words = (PROC / str(self.monitor.peer_pid) / "cmdline").read_bytes().split(b"\0")
+        except (HostError, MonitorError, OSError):
+            return False
+        return not _PAUSED.isdisjoint(words)
+
+    def hold(self) -> None:
+        """Have it keep paused whatever guest arrives. Raises MonitorError."""
+        self.monitor.execute("stop")
+        self.is_held = True
+
+    def let_run(self) -> None:
+        """Let the guest run, at once or as soon as it is there. Raises MonitorError."""
+        self.monitor.execute("cont")
 
     def require_waiting(self) -> None:
         """Raise UsageError unless it waits for a guest."""
@@ -25,7 +47,7 @@ class Destination:
     def status(self) -> str | None:
         """Return its run state; None if its monitor is gone."""
         try:
-            return str(self._monitor.execute("query-status")["status"])
+            return run_state(self.monitor)
         except MonitorError:
             return None
 

@@ -176,9 +176,9 @@ def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Re
     return follow(monitor, observe, lambda _: cancel(monitor), begin=lambda: monitor.execute("migrate", {"uri": uri}))
 
 
-def pause() -> None:
+def pause(wait: Callable[[float], None] = time.sleep) -> None:
     """Wait until the next poll."""
-    time.sleep(POLL_INTERVAL_S)
+    wait(POLL_INTERVAL_S)
 
 
 class Cancellation:
@@ -214,11 +214,13 @@ def follow(
     pause: Callable[[], None] = pause,
     begin: Callable[[], object] = lambda: None,
     cancellation: Cancellation | None = None,
+    ended: Callable[[Progress], object] = lambda progress: None,
 ) -> Result:
     """Follow a migration to its end. `observe` is called with every poll and may complete what it says.
 
     `begin` is called once, before the first poll, and `pause` waits between two. KeyboardInterrupt calls `interrupted`,
-    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `cancellation`
+    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `ended` gets the
+    last state at once, maybe before its figures are there. `cancellation`
     is told by whoever else cancels; the end is then waited for only so long, and if it does not come the last state is
     `cancelling`. If whoever manages the VM ends it before it has told that it has migrated, the last figures are from
     before.
@@ -237,7 +239,7 @@ def follow(
             if not begun:
                 begun = True
                 begin()
-            for answer in polls(monitor, pause):
+            for answer in polls(monitor, pause, ended):
                 progress = cancellation.seen(answer.after(progress))
                 if progress.ended or cancellation.gives_up(progress):
                     return result(progress)
@@ -254,11 +256,16 @@ def follow(
                 cancellation.begin()
 
 
-def polls(monitor: Monitor, pause: Callable[[], None] = pause) -> Iterator[Progress]:
-    """Yield how far the migration is, after each `pause`, up to and with the last state."""
+def polls(
+    monitor: Monitor,
+    pause: Callable[[], None] = pause,
+    ended: Callable[[Progress], object] = lambda progress: None,
+) -> Iterator[Progress]:
+    """Yield how far the migration is, after each `pause`, up to and with the last state, which `ended` gets first."""
     while not (progress := ask(monitor)).ended:
         yield progress
         pause()
+    ended(progress)
     yield _with_figures(monitor, progress)
 
 

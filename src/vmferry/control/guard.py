@@ -33,20 +33,25 @@ class Guard:
     Raises HostError if it does not start.
     """
 
-    def __init__(self, monitor: "Monitor | None" = None, tell: Callable[[str], object] = lambda text: None) -> None:
-        """`monitor` carries out promised commands; nobody may use it any more once the guard is closed.
+    def __init__(
+        self,
+        monitor: "Monitor | None" = None,
+        tell: Callable[[str], object] = lambda text: None,
+        destination: "Monitor | None" = None,
+    ) -> None:
+        """The monitors carry out what is promised; nobody may use them any more once the guard is closed.
 
         `tell` gets a line if the guard goes on trying after that.
         """
         self._tell_people = tell
         self._promise_count = 0
-        descriptor = monitor.descriptor if monitor else None
+        descriptors = [one.descriptor for one in (monitor, destination) if one]
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "vmferry.control.undo"],  # whatever lies in the working directory
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if _somebody_waits_for_the_end_of(_STDERR) else None,
-            pass_fds=[] if descriptor is None else [descriptor],
+            pass_fds=[descriptor for descriptor in descriptors if descriptor is not None],
             start_new_session=True,
         )
         assert self._process.stdin
@@ -56,7 +61,7 @@ class Guard:
             if self._process.stdout.readline() != b"ready\n":
                 raise HostError("the process that undoes the throttle if this one dies did not start")
             if monitor:
-                self._promise("vm", monitor.where, descriptor, *_identity(monitor))
+                self._promise("vm", *_way_to(monitor))
         except BaseException:
             self._process.kill()
             self._process.wait()
@@ -79,6 +84,13 @@ class Guard:
     def will_set_back(self, before: Mapping[str, object], ours: Mapping[str, object]) -> int:
         """Have migration parameters that still are as in `ours` set to `before`. Returns the number of the promise."""
         return self._promise("set-back", before, ours)
+
+    def will_let_run(self, destination: "Monitor", ran: bool) -> int:
+        """Have the guest let run at the destination once the source has completed, if it ran there before.
+
+        Returns the number of the promise.
+        """
+        return self._promise("let-run", ran, *_way_to(destination))
 
     def kept(self, promise: int) -> None:
         """Take note that the driver has kept a promise itself, or that there is nothing to it any more."""
@@ -113,13 +125,16 @@ class Guard:
         return self._promise_count
 
 
-def _identity(monitor: "Monitor") -> tuple[int | None, int | None]:
-    """Return the VM's process on this host and when it started, None if it is not certain."""
+def _way_to(monitor: "Monitor") -> tuple[str, int | None, int | None, int | None]:
+    """Return address and connection of a monitor, its process on this host and when that started.
+
+    The latter are None if they are not certain.
+    """
     try:
         process = Thread.of(monitor.peer_pid)
     except (HostError, MonitorError):
         process = None
-    return (process.id, process.start_ticks) if process else (None, None)
+    return monitor.where, monitor.descriptor, *((process.id, process.start_ticks) if process else (None, None))
 
 
 def _somebody_waits_for_the_end_of(descriptor: int) -> bool:

@@ -10,6 +10,7 @@ from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress
 from vmferry.control.monitor import Monitor
 from vmferry.control.return_path import returned_bytes
+from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError
 from vmferry.units import format_duration
 
@@ -30,22 +31,23 @@ class HandOver:
         self._uri = uri
         self._limit_ns = limit_ns
         self._destination = destination
+        self.has_begun = False
+        """True once the guest was stopped for it."""
         self._since_ns: int | None = None
         self._allowed_ns = 0
 
     def observe(self, progress: Progress) -> str | None:
         """Return why to cancel, or None. Raises MigrationError if nobody knows where the guest is."""
         now_ns = time.monotonic_ns()
-        if progress.status not in _HANDING_OVER or self._run_state() != "finish-migrate":
+        self.has_begun = self.has_begun or progress.status == "device"
+        if progress.status not in _HANDING_OVER or run_state(self._monitor) != FINISHING:
             self._since_ns = None
         elif self._since_ns is None:
+            self.has_begun = True
             self._since_ns, self._allowed_ns = now_ns, self._allowed()
         elif now_ns - self._since_ns > self._allowed_ns:
             return self._why_not_there(progress, format_duration(now_ns - self._since_ns))
         return None
-
-    def _run_state(self) -> str:
-        return str(self._monitor.execute("query-status")["status"])
 
     def _allowed(self) -> int:
         downtime_limit_ms = int(self._monitor.execute("query-migrate-parameters")["downtime-limit"])
@@ -62,6 +64,8 @@ class HandOver:
         """Return why the destination cannot have the guest."""
         if progress.remaining_bytes:
             return f"the guest stood still for {stopped}, and not all of its memory was taken"
+        if self._destination and self._destination.is_held:
+            return f"the guest stood still for {stopped}, and the destination does not let it run"
         if self._destination and self._destination.status() == WAITING:
             return f"the guest stood still for {stopped}, and the destination still waits for it"
         sent_bytes = progress.sent_bytes or 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vmferry.control.actuators import Vm
-from vmferry.control.arrival import arrival_of, ask_for_return_path
+from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind, own_variant
 from vmferry.control.course import Course, Onlookers
@@ -15,6 +15,7 @@ from vmferry.control.destination import Destination
 from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
 from vmferry.control.hand_over import HandOver
+from vmferry.control.held import HeldDestination
 from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
@@ -94,22 +95,28 @@ def carry_out(
     leftovers = Leftovers(monitor.where, warn or tell)
     with ExitStack() as stack:
         recorder = open_recorder(monitor, behind, order.journal, time.monotonic_ns, attached=order.uri is None)
-        guard = stack.enter_context(Guard(monitor, warn or tell)) if _is_steered(behind, order) else None
+        destination = _destination_to_hold(behind, order)
+        steers = _is_steered(behind, order)
+        other = destination.monitor if destination else None
+        guard = stack.enter_context(Guard(monitor, warn or tell, other)) if steers or destination else None
         settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
         steered = prospect = None
         link = LinkKeeper(monitor, _stall_timeout_ns(behind, order), tell)
-        if guard:
+        if guard and steers:
             vm = Vm(monitor, behind, guard, settings)
             steered = stack.enter_context(_steer(vm, order, recorder, link.watch, tell))
         else:
             prospect = _set_own(behind, order, settings, tell)
         if order.uri is not None:
-            ask_for_return_path(behind, settings, order.uri)
+            ask_for_word(behind, settings, order.uri)
+        held = None
+        if guard and destination:
+            held = stack.enter_context(HeldDestination(monitor, destination, guard, warn or tell))
         stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
         hand_over = _bound_hand_over(monitor, behind, order)
         onlookers = Onlookers(watch, tell, recorder)
-        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, link, onlookers)
+        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, held, link, onlookers)
         result = course.run()
         recorder.end(result)
         restarts_itself = behind.converges_responsively or (monitor.manager and monitor.manager.migrates)
@@ -148,6 +155,13 @@ def _is_steered(behind: Behind, order: Order) -> bool:
     """True if a variant is wanted that the VM does not have by itself."""
     wants_more = order.variant is not None and order.variant.background_sync is not BackgroundSync.OFF
     return wants_more and order.auto_converge and not behind.converges_responsively
+
+
+def _destination_to_hold(behind: Behind, order: Order) -> Destination | None:
+    """Our own VMs never run twice, nor does a destination that somebody else tells to go on."""
+    if behind.converges_responsively or order.uri is None or order.destination is None:
+        return None
+    return None if order.destination.starts_paused() else order.destination
 
 
 def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver | None:

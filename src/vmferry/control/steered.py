@@ -57,7 +57,7 @@ class Steered:
                 self._tell(f"the migration goes on without being steered: {error}")
         return self.complete(progress)
 
-    def pause(self) -> None:
+    def pause(self, wait: Callable[[float], None] = time.sleep) -> None:
         """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
 
         QEMU waits for each vCPU to notice that it is to stop, and one that is out of quota notices nothing.
@@ -65,11 +65,11 @@ class Steered:
         end_s = time.monotonic() + POLL_INTERVAL_S
         while (left_s := end_s - time.monotonic()) > 0:
             if self._over or not self.means.in_force_percent or not self.means.throttle.delays_stop:
-                time.sleep(left_s)
+                wait(left_s)
             elif self._monitor.execute("query-status")["status"] == "finish-migrate":
                 self.stop()
             else:
-                time.sleep(min(left_s, _STOP_POLL_S))
+                wait(min(left_s, _STOP_POLL_S))
 
     def stop(self) -> bool:
         """End the throttle, and steer no more. Harmless if it is so.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vmferry.control.cgroup import find_hierarchy
+from vmferry.control.let_run import LetRun
 from vmferry.control.own_group import OwnGroup
 from vmferry.control.processes import Thread
 from vmferry.control.undo_steps import DissolveGroup, SendCommand, SetBack, TakeCpuBack, Undo
@@ -54,9 +55,13 @@ def main() -> None:
 def _way_in(promises: Iterable[list[Any]]) -> WayIn | None:
     for promise in promises:
         match promise:
-            case ["vm", address, descriptor, pid, start_ticks]:
-                return WayIn(address, descriptor, None if pid is None else Thread(pid, start_ticks))
+            case ["vm", *way]:
+                return _way(*way)
     return None
+
+
+def _way(address: str, descriptor: int | None, pid: int | None, start_ticks: int | None) -> WayIn:
+    return WayIn(address, descriptor, None if pid is None or start_ticks is None else Thread(pid, start_ticks))
 
 
 def _steps(promises: dict[int, list[Any]], way_in: WayIn | None) -> list[Undo]:
@@ -75,6 +80,8 @@ def _steps(promises: dict[int, list[Any]], way_in: WayIn | None) -> list[Undo]:
                 commands.append(SendCommand(way_in, command, arguments))
             case ["set-back", before, ours] if way_in and number not in kept:
                 commands.append(SetBack(way_in, before, ours))
+            case ["let-run", ran, *way] if way_in and number not in kept:
+                commands.append(LetRun(way_in, _way(*way), ran))
     return groups + commands
 
 

@@ -1,0 +1,120 @@
+"""A QEMU destination that runs its guest only when it is told to, so that there are never two running copies.
+
+QEMU's source lets the guest run on if the destination's last word is lost, although the destination has loaded it. So
+the destination is told `stop` while it waits, after which it keeps a guest that has arrived paused, whatever the stream
+says (`qmp_stop` and `process_incoming_migration_bh` of QEMU). It is told `cont` once the source says that it is done.
+"""
+
+import select
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from types import TracebackType
+from typing import Self
+
+from vmferry.control.destination import WAITING, Destination
+from vmferry.control.drive import Progress, Result, ask
+from vmferry.control.guard import Guard
+from vmferry.control.monitor import Monitor
+from vmferry.control.run_states import FINISHING, ran, run_state
+from vmferry.errors import MonitorError
+
+_NS_PER_MS = 1_000_000
+_STOPPED_POLL_S = 0.01
+"""How often the source is asked while the guest stands still."""
+
+
+class HeldDestination:
+    """Holds the guest at the destination during one migration. A context manager that says what is left of that."""
+
+    def __init__(self, monitor: Monitor, destination: Destination, guard: Guard, warn: Callable[[str], object]) -> None:
+        """`monitor` is the source's. If we cannot, `guard` lets the guest run once the source says that it is done.
+
+        Raises MonitorError, CommandError and HostError.
+        """
+        self._monitor = monitor
+        self._destination = destination
+        self._guard = guard
+        self._warn = warn
+        self._ran = ran(run_state(monitor), before=True)
+        self._promise = guard.will_let_run(destination.monitor, self._ran)
+        self._stopping = False
+        self._asked_ns = 0
+        self._is_decided = False
+        """True once the guest was let run, or is to stay paused."""
+        self._wait_ns: int | None = None
+        destination.hold()
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait so long, or until the source says something; only briefly while the guest stands still."""
+        timeout_s = min(timeout_s, _STOPPED_POLL_S) if self._stopping else timeout_s
+        if self._monitor.descriptor is None:
+            time.sleep(timeout_s)
+        else:
+            select.select([self._monitor.descriptor], [], [], timeout_s)
+        self._asked_ns = time.monotonic_ns()
+
+    def observe(self, progress: Progress) -> None:
+        """Look at the source with every poll; in post-copy the guest is let run, as it never will here."""
+        state = run_state(self._monitor)
+        self._stopping = state == FINISHING
+        if ran(state, self._ran) != self._ran:
+            self._ran = not self._ran
+            self._guard.kept(self._promise)
+            self._promise = self._guard.will_let_run(self._destination.monitor, self._ran)
+        if progress.in_postcopy and not self._is_decided:
+            self._let_run()
+
+    def ended(self, progress: Progress) -> None:
+        """Let the guest run if the source has completed, and never if it has not."""
+        if self._is_decided:
+            return
+        if progress.status == "completed":
+            self._let_run()
+        else:
+            self._decided()
+
+    def counted(self, result: Result) -> Result:
+        """Add to the downtime how long the guest has waited for us, after the source had said that it was done."""
+        downtime_ms = result.last.downtime_ms
+        if not result.completed or downtime_ms is None or not self._ran or result.last.in_postcopy:
+            return result
+        if not self._is_decided:
+            return replace(result, last=replace(result.last, downtime_ms=None))
+        wait_ms = -(-(self._wait_ns or 0) // _NS_PER_MS)
+        return replace(result, last=replace(result.last, downtime_ms=downtime_ms + wait_ms))
+
+    def _look_once_more(self) -> None:
+        """Decide now if nothing migrates, as after a migration that was refused; else that is for the guard."""
+        with suppress(MonitorError):
+            progress = ask(self._monitor)
+            if not progress.running:
+                self.ended(progress)
+
+    def _let_run(self) -> None:
+        try:
+            if self._ran:
+                self._destination.let_run()
+                self._wait_ns = time.monotonic_ns() - self._asked_ns
+            self._decided()
+        except MonitorError as error:
+            self._warn(f"the guest was not let run at the destination: {error}; the guard process tries on")
+
+    def _decided(self) -> None:
+        self._is_decided = True
+        self._guard.kept(self._promise)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._is_decided:
+            self._look_once_more()
+        match self._destination.status():
+            case "paused" if self._ran:
+                self._warn("the destination has the guest, and keeps it paused: end it if the source runs on")
+            case state if state == WAITING:
+                self._warn("the destination will keep a guest paused; cont, while it waits, puts that back")

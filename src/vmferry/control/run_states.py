@@ -1,0 +1,22 @@
+"""Whether a guest runs, by the run state of its VM: before a hand-over, while it is stopped for it, and after it."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmferry.control.monitor import Monitor
+
+FINISHING = "finish-migrate"
+"""Stopped for the hand-over."""
+_HANDED_OVER = frozenset({FINISHING, "postmigrate"})
+_LIVE = frozenset({"running", "suspended"})
+"""QEMU's `runstate_is_live`."""
+
+
+def run_state(monitor: "Monitor") -> str:
+    """Ask a VM for its run state. Raises MonitorError."""
+    return str(monitor.execute("query-status")["status"])
+
+
+def ran(state: str, before: bool) -> bool:
+    """Tell whether the guest ran before its hand-over; `before` is what was known so far."""
+    return before if state in _HANDED_OVER else state in _LIVE

@@ -1,0 +1,140 @@
+"""A guest that is held at its destination is let run once, as it ran before, and only if the source has completed."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.fake_qemu import FakeQemu, answer
+from vmferry.control import destination as destination_module
+from vmferry.control.destination import Destination
+from vmferry.control.drive import Progress, Result
+from vmferry.control.held import HeldDestination
+from vmferry.control.order import Order, carry_out
+from vmferry.errors import CommandError, MonitorError
+
+AT_THE_END = answer("device", remaining=0)
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQemu]:
+    monkeypatch.setattr(destination_module, "_ARRIVAL_TIMEOUT_S", 0)
+    other = FakeQemu([])
+    other.run_state = "inmigrate"
+    return other
+
+
+def migrated(qemu: FakeQemu, other: FakeQemu, lines: list[str] | None = None) -> Result:
+    order = Order(uri="unix:/x", destination=Destination(other))
+    tell = (lines if lines is not None else []).append
+    return carry_out(qemu, order, lambda progress: None, tell)
+
+
+def told(other: FakeQemu) -> list[str]:
+    return [command for command, _ in other.told]
+
+
+def test_a_guest_that_ran_is_let_run(other: FakeQemu) -> None:
+    migrated(FakeQemu([answer(), AT_THE_END, answer("completed", 9, downtime=5)]), other)
+    assert told(other) == ["stop", "cont"]
+
+
+@pytest.mark.parametrize("state", ["paused", "io-error"])
+def test_a_guest_that_stood_still_before_stays_so(other: FakeQemu, state: str) -> None:
+    qemu = FakeQemu([answer(), answer("completed", 9)])
+    qemu.run_state = state
+    migrated(qemu, other)
+    assert told(other) == ["stop"]
+
+
+def test_a_guest_that_is_paused_on_the_way_stays_paused(other: FakeQemu) -> None:
+    qemu = FakeQemu([answer(), answer(), answer("completed", 9)])
+    states = iter(["running", "running", "running", "paused"])
+    qemu.during = lambda command: set_state(qemu, next(states, "finish-migrate")) if command == "query-status" else None
+    migrated(qemu, other)
+    assert told(other) == ["stop"]
+
+
+def set_state(qemu: FakeQemu, state: str) -> None:
+    qemu.run_state = state
+
+
+@pytest.mark.parametrize("end", ["failed", "cancelled"])
+def test_a_guest_that_runs_on_at_the_source_is_never_let_run(other: FakeQemu, end: str) -> None:
+    lines: list[str] = []
+    result = migrated(FakeQemu([answer(), AT_THE_END, answer(end)]), other, lines)
+    assert told(other) == ["stop"]
+    assert "the destination was not let run" in (result.last.error or "")
+    assert "the destination will keep a guest paused; cont, while it waits, puts that back" in lines
+
+
+def test_in_post_copy_the_guest_is_let_run_at_once(other: FakeQemu) -> None:
+    during: list[list[str]] = []
+    qemu = FakeQemu([answer(), answer("postcopy-active"), answer("postcopy-active"), answer("completed", 9)])
+    qemu.during = lambda command: during.append(told(other)) if command == "query-migrate" else None
+    migrated(qemu, other)
+    assert told(other) == ["stop", "cont"]
+    assert during[-2] == ["stop", "cont"]
+
+
+def test_a_migration_that_is_refused_lets_nothing_run(other: FakeQemu) -> None:
+    qemu = FakeQemu([])
+    qemu.during = refuse
+    with pytest.raises(CommandError):
+        migrated(qemu, other)
+    assert told(other) == ["stop"]
+
+
+def refuse(command: str) -> None:
+    if command == "migrate":
+        raise CommandError("no", "GenericError")
+
+
+class Promises:
+    """Stands for a guard."""
+
+    def __init__(self) -> None:
+        self.kept_ones: list[int] = []
+
+    def will_let_run(self, destination: object, ran: bool) -> int:
+        return 1
+
+    def kept(self, promise: int) -> None:
+        self.kept_ones.append(promise)
+
+
+def test_what_the_driver_could_not_do_is_left_to_the_guard(other: FakeQemu) -> None:
+    other.during = unreachable
+    guard, lines = Promises(), list[str]()
+    source = FakeQemu([answer("completed", 9)])
+    source.begin()
+    with HeldDestination(source, Destination(other), guard, lines.append) as held:  # type: ignore[arg-type]
+        completed = Progress.from_qmp(answer("completed", 9) | {"downtime": 5})
+        held.ended(completed)
+        assert held.counted(Result(completed, 0)).last.downtime_ms is None
+    assert guard.kept_ones == []
+    assert "the guest was not let run at the destination" in lines[0]
+
+
+def unreachable(command: str) -> None:
+    if command == "cont":
+        raise MonitorError("no answer")
+
+
+def test_the_wait_for_cont_is_downtime(other: FakeQemu, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0]
+    monkeypatch.setattr("vmferry.control.held.time.monotonic_ns", lambda: now[0])
+    other.during = lambda command: now.__setitem__(0, now[0] + 7_000_000) if command == "cont" else None
+    completed = answer("completed", 9) | {"downtime": 5}
+    assert migrated(FakeQemu([answer(), completed]), other).last.downtime_ms == 12
+
+
+def test_without_a_monitor_of_the_destination_two_copies_are_warned_of() -> None:
+    qemu = FakeQemu([answer(), AT_THE_END, answer("failed")])
+    result = carry_out(qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None)
+    assert "look whether the destination runs too before anything else" in (result.last.error or "")
+
+
+def test_a_failure_before_the_guest_was_stopped_is_a_plain_one() -> None:
+    qemu = FakeQemu([answer(), answer("failed")])
+    result = carry_out(qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None)
+    assert "hand-over" not in (result.last.error or "")
