@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.hostile import tampered
 from vmferry.control import actuators, drive, order
+from vmferry.control.course import DESTINATION_KNOWS
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
+from vmferry.control.qmp_client import Event
 from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
@@ -274,6 +276,15 @@ def test_a_destination_that_never_had_the_migration_serves_the_next(
     told: list[str] = []
     steered(FakeQemu([*course, answer("failed")]), clock, told)
     assert any("start it anew" in line for line in told) is used
+
+
+def test_a_destination_that_failed_between_two_polls_had_the_migration() -> None:
+    qemu = FakeQemu([answer("setup"), {"status": "failed"}])
+    qemu.events = [Event("MIGRATION", {"status": status}, 0) for status in ("setup", "active", "failed")]
+    told: list[str] = []
+    result = carry_out(qemu, Order(uri="unix:/x"), ignore, told.append)
+    assert any("start it anew" in line for line in told)
+    assert result.last.error == DESTINATION_KNOWS
 
 
 def test_the_means_and_the_reasons_are_part_of_the_result(clock: list[int]) -> None:

@@ -91,7 +91,7 @@ def test_what_a_vm_that_does_not_answer_keeps_is_named(dies_inside: bool) -> Non
 
 def test_what_is_left_is_named_with_the_command_that_does_it() -> None:
     told: list[str] = []
-    leftovers = Leftovers("unix:/nowhere", told.append)
+    leftovers = Leftovers(FakeQemu([]), told.append)
     leftovers.leave([Change("downtime-limit", 300, 1), Change("auto-converge", True, False, is_capability=True)], False)
     assert [json.loads(command)["execute"] for command in leftovers.commands] == [
         "migrate-set-parameters",

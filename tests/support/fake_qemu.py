@@ -38,6 +38,8 @@ class FakeQemu:
         """Called with every command before it is carried out."""
         self.instead: dict[str, Any] = {}
         """Answers to questions that are not those of a QEMU."""
+        self.events: list[Event] = []
+        """What `take_events` returns the next time."""
         self.yanked: Iterable[Any] | None = None
         """The course after its connection was broken out of band; None if it does not even answer that."""
         self._course: Iterator[Answer | BaseException] = iter(course)
@@ -84,7 +86,8 @@ class FakeQemu:
         return {}
 
     def take_events(self) -> list[Event]:
-        return []
+        events, self.events = self.events, []
+        return events
 
     def hurry(self) -> None:
         self.told.append(("hurry", {}))

@@ -17,8 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.processes import Thread
-from vmferry.errors import HostError, MonitorError
+from vmferry.control.way_in import vm_process
+from vmferry.errors import HostError
 
 if TYPE_CHECKING:
     from vmferry.control.monitor import Monitor
@@ -130,10 +130,7 @@ def _way_to(monitor: "Monitor") -> tuple[str, int | None, int | None, int | None
 
     The latter are None if they are not certain.
     """
-    try:
-        process = Thread.of(monitor.peer_pid)
-    except (HostError, MonitorError):
-        process = None
+    process = vm_process(monitor)
     return monitor.where, monitor.descriptor, *((process.id, process.start_ticks) if process else (None, None))
 
 

@@ -2,23 +2,25 @@
 
 from collections.abc import Callable
 
+from vmferry.control.monitor import Monitor
 from vmferry.control.put_back_later import PATIENCE_S, put_back_later
 from vmferry.control.settings import Change
+from vmferry.control.way_in import vm_process
 
 
 class Leftovers:
     """Takes what `Settings` leaves of one VM."""
 
-    def __init__(self, address: str, warn: Callable[[str], None]) -> None:
+    def __init__(self, monitor: Monitor, warn: Callable[[str], None]) -> None:
         self.commands: list[str] = []
         """QMP commands that are left to do."""
-        self._address = address
+        self._monitor = monitor
         self._warn = warn
 
     def leave(self, changes: list[Change], refused: bool) -> None:
         """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying."""
         if refused:
-            pid = put_back_later(self._address, changes)
+            pid = put_back_later(self._monitor.where, vm_process(self._monitor), changes)
             when = f"the VM refuses that now; process {pid} does it once it lets, within {PATIENCE_S // 60} min"
         else:
             when = "the VM does not answer"

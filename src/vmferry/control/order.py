@@ -92,7 +92,7 @@ def carry_out(
     if order.uri is None:
         await_migration(monitor, wait=order.wait)
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
-    leftovers = Leftovers(monitor.where, warn or tell)
+    leftovers = Leftovers(monitor, warn or tell)
     with ExitStack() as stack:
         recorder = open_recorder(monitor, behind, order.journal, time.monotonic_ns, attached=order.uri is None)
         destination = _destination_to_hold(behind, order)

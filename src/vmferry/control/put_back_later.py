@@ -13,7 +13,9 @@ from contextlib import suppress
 import msgspec
 
 from vmferry.control.monitor import open_monitor
+from vmferry.control.processes import Thread
 from vmferry.control.settings import Change, put_back
+from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError
 
 PATIENCE_S = 600
@@ -23,10 +25,12 @@ _ANSWER_TIMEOUT_S = 2.0
 
 class _Work(msgspec.Struct):
     address: str
+    vm: Thread | None
+    """Its process on this host; None if it is not certain."""
     changes: list[Change]
 
 
-def put_back_later(address: str, changes: list[Change]) -> int:
+def put_back_later(address: str, vm: Thread | None, changes: list[Change]) -> int:
     """Start the process, which outlives us. Returns its pid."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "vmferry.control.put_back_later"],
@@ -37,17 +41,18 @@ def put_back_later(address: str, changes: list[Change]) -> int:
     )
     assert process.stdin
     with suppress(BrokenPipeError), process.stdin as pipe:
-        pipe.write(msgspec.json.encode(_Work(address, changes)))
+        pipe.write(msgspec.json.encode(_Work(address, vm, changes)))
     return process.pid
 
 
 def main() -> None:
-    """Try once a second until all is put back, or the patience has an end."""
+    """Try once a second until all is put back, the VM has ended, or the patience has."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     work = msgspec.json.decode(sys.stdin.buffer.read(), type=_Work)
+    way_in = WayIn(work.address, None, work.vm)
     end_s = time.monotonic() + PATIENCE_S
-    while work.changes and time.monotonic() < end_s:
+    while work.changes and not way_in.vm_is_gone and time.monotonic() < end_s:
         time.sleep(_INTERVAL_S)
         with suppress(MonitorError), open_monitor(work.address, _ANSWER_TIMEOUT_S) as monitor:
             work.changes = put_back(monitor, work.changes)

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vmferry.control.processes import Thread
-from vmferry.errors import MonitorError
+from vmferry.errors import HostError, MonitorError
 
 if TYPE_CHECKING:
     from vmferry.control.inherited_monitor import InheritedMonitor
+    from vmferry.control.monitor import Monitor
 
 _TIMEOUT_S = 5.0
 
@@ -73,6 +74,14 @@ class WayIn:
             uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")
             return f"virsh {f'-c {uri} ' if uri else ''}qemu-monitor-command {domain} {command}"
         return f"send {command} to {self._address}"
+
+
+def vm_process(monitor: "Monitor") -> Thread | None:
+    """Return the VM's process on this host; None if it is not certain."""
+    try:
+        return Thread.of(monitor.peer_pid)
+    except (HostError, MonitorError):
+        return None
 
 
 def _nobody_listens(address: str) -> bool:
