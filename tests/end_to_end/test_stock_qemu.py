@@ -245,7 +245,7 @@ def test_a_running_migration_is_steered_only_when_asked(scene: Scene) -> None:
 
 
 def test_a_limit_calls_it_off(scene: Scene) -> None:
-    driver = scene.migrate(*ENDLESS, "--max-guest-loss", "5", "--deadline", "10min")
+    driver = scene.migrate(*ENDLESS, "--max-guest-loss", "5%", "--deadline", "10min")
     out, _ = driver.communicate()
     assert driver.returncode == 1
     assert json.loads(out)["status"] == "cancelled"

@@ -113,6 +113,14 @@ def test_a_good_one_is_read(tmp_path: Path) -> None:
     assert load_scenario(tmp_path / "good.toml").page_count() == 1 << 18
 
 
+def test_a_number_alone_is_bytes_or_bytes_per_second() -> None:
+    plain = GOOD.replace('"1G"', f'"{1 << 30}"').replace('"1Gbit/s"', '"125000000"')
+    assert plain != GOOD
+    first, second = (parse_scenario(text.encode(), "here") for text in (GOOD, plain))
+    assert first.page_count() == second.page_count() == 1 << 18
+    assert first.link_model() == second.link_model()
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read the scenario .*none.toml: No such file"):
         load_scenario(tmp_path / "none.toml")

@@ -47,7 +47,7 @@ class _GuestLossType(click.ParamType[GuestLoss]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> GuestLoss:
         text = str(value).strip()
         number = text.removesuffix("%").strip()
-        if number.replace(".", "", 1).isdecimal():
+        if text.endswith("%") and number.replace(".", "", 1).isdecimal():
             if float(number) <= 100:
                 return GuestLoss(float(number), None)
             self.fail(f"'{text}' is not 0% to 100%", param, ctx)
