@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.groups import busy_thread, move, other_group, quota_of
+from vmferry.control import cpu_quota
 from vmferry.control.cgroup import Hierarchy, find_hierarchy, group_of
 from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
@@ -129,6 +130,27 @@ def test_a_thread_that_was_moved_is_slowed_where_it_is_and_stays_there(busy: Thr
     assert home_of(busy) == elsewhere
     assert [path for path in elsewhere.iterdir() if path.is_dir()] == []
     assert hierarchy.quota_us(elsewhere) is None
+
+
+def test_a_thread_may_be_moved_just_while_it_is_slowed(
+    busy: Thread, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    is_fair = cpu_quota._is_fair
+
+    def moved_before_the_second_look(thread: Thread) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            move(busy, elsewhere)
+        return is_fair(thread)
+
+    with Guard() as guard:
+        quota = CpuQuota([busy], guard)
+        monkeypatch.setattr(cpu_quota, "_is_fair", moved_before_the_second_look)
+        assert quota.set([busy], 50) == pytest.approx(50)
+        assert home_of(busy).parent == elsewhere
+        assert quota.holds()
 
 
 def test_groups_that_somebody_removed_are_made_again(busy: Thread) -> None:

@@ -29,6 +29,12 @@ _FAIR = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
 """The policies of threads that quotas slow (sched(7))."""
 _REAL_TIME = "thread {} is a real-time one, which quotas do not slow"
 _TRIAL_PERCENT = 1
+_TRIES = 5
+"""So often may a thread be moved away just while it is slowed."""
+
+
+class _MovedError(HostError):
+    """A thread is not where it has just been put."""
 
 
 class CpuQuota:
@@ -62,6 +68,12 @@ class CpuQuota:
         Returns the share that was really taken: less than wished, where the quota would be shorter than the kernel's
         shortest in its longest period. Raises HostError.
         """
+        for _ in range(_TRIES - 1):
+            with suppress(_MovedError):
+                return self._set(threads, throttle_percent)
+        return self._set(threads, throttle_percent)
+
+    def _set(self, threads: Sequence[Thread], throttle_percent: int) -> float:
         for thread in set(self._groups) - set(threads):
             self._let_go(thread)
         for thread in threads:
@@ -75,7 +87,7 @@ class CpuQuota:
 
     def holds(self) -> bool:
         """True if the threads, and the quotas on them, are as they were set."""
-        return all(self._why_not(thread) is None for thread in self._quotas_us)
+        return all(self._fault(thread) is None for thread in self._quotas_us)
 
     def release(self) -> None:
         """Let the threads run again, each in the group above, and remove ours. Raises OSError."""
@@ -118,10 +130,10 @@ class CpuQuota:
         with _explained(f"cannot move thread {thread.id} to", group), suppress(ProcessLookupError):
             if thread.alive:
                 (group / self._hierarchy.threads_file).write_text(str(thread.id))
-        if why := self._why_not(thread):
-            raise HostError(why)
+        if error := self._fault(thread):
+            raise error
 
-    def _why_not(self, thread: Thread) -> str | None:
+    def _fault(self, thread: Thread) -> HostError | None:
         """Return why a thread is not slowed as it should be; None if it is, or has ended."""
         group = self._groups[thread].path
         try:
@@ -130,11 +142,11 @@ class CpuQuota:
         except HostError:
             return None
         if not fair:
-            return _REAL_TIME.format(thread.id)
+            return HostError(_REAL_TIME.format(thread.id))
         if now != group:
-            return f"thread {thread.id} is in {now}, not in {group}"
+            return _MovedError(f"thread {thread.id} is in {now}, not in {group}")
         if self._hierarchy.quota_us(group) != self._quotas_us[thread]:
-            return f"the quota of {group} was changed"
+            return HostError(f"the quota of {group} was changed")
         return None
 
     def _share(self, thread: Thread) -> float:
