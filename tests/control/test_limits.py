@@ -6,7 +6,10 @@ from vmferry.control import limits as module
 from vmferry.control.behind import Behind, Schema
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import LimitKeeper, Limits, OnLimit
+from vmferry.control.recorder import ended
 from vmferry.control.settings import Settings
+from vmferry.migration.events import Event, Lost, Started, SwitchoverBegan, ThrottleSeen
+from vmferry.migration.lost_work import LostWork
 
 S = 1_000_000_000
 CURRENT = {"max-cpu-throttle": 99, "cpu-throttle-initial": 50, "downtime-limit": 300}
@@ -33,9 +36,22 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return now
 
 
-def keeper(monitor: Monitor, told: list[str], **limits: object) -> LimitKeeper:
+STARTED = Started(page_size=4096, page_count=1, vcpu_count=4, auto_converge=True, parameters={})
+
+
+def slowed(percent: int, clock: list[int], *events: Event) -> LostWork:
+    """Four vCPUs are slowed from now on."""
+    lost = LostWork(lambda: clock[0])
+    for event in (STARTED, *events, ThrottleSeen(throttle_percent=percent)):
+        lost.record(clock[0], event)
+    return lost
+
+
+def keeper(monitor: Monitor, told: list[str], lost: LostWork | None = None, **limits: object) -> LimitKeeper:
     settings = Settings(monitor, Behind("", Schema([]), dict(CURRENT), {}, kvm=False))  # type: ignore[arg-type]
-    return LimitKeeper(Limits(**limits), monitor, lambda: monitor.execute("cancel"), settings, 4, told.append)  # type: ignore[arg-type]
+    return LimitKeeper(
+        Limits(**limits), monitor, lambda: monitor.execute("cancel"), settings, lost or LostWork(), told.append
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -80,11 +96,11 @@ def test_a_limit_that_is_hit_is_acted_on_once(
     """Four vCPUs are slowed by 50 % until the tenth second."""
     told: list[str] = []
     monitor = Monitor()
-    watched = keeper(monitor, told, on_limit=on_limit, **limit)
-    watched.observe(0)
+    watched = keeper(monitor, told, slowed(50, clock), on_limit=on_limit, **limit)
+    watched.observe()
     clock[0] = 10 * S
-    watched.observe(50)
-    watched.observe(50)
+    watched.observe()
+    watched.observe()
     assert told == [f"{expected}: {on_limit}"]
     assert monitor.told == commands
 
@@ -96,7 +112,7 @@ def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
     monitor = Monitor()
     watched = keeper(monitor, [], deadline_ns=S, max_downtime_ms=allowed_ms, on_limit=OnLimit.SWITCHOVER)
     clock[0] = 2 * S
-    watched.observe(0)
+    watched.observe()
     assert f"migrate-set-parameters {{'downtime-limit': {set_ms}}}" in monitor.told
 
 
@@ -104,7 +120,7 @@ def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
 def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: list[int], on_limit: OnLimit) -> None:
     watched = keeper(Monitor(), [], deadline_ns=S, on_limit=on_limit)
     clock[0] = 2 * S
-    watched.observe(0)
+    watched.observe()
     [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 0))
     assert (verdict.kept, verdict.obeyed) == (False, on_limit is OnLimit.SWITCHOVER)
 
@@ -112,17 +128,39 @@ def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: list[int], on_lim
 def test_what_is_within_its_limits_is_left_alone(clock: list[int]) -> None:
     told: list[str] = []
     monitor = Monitor()
-    watched = keeper(monitor, told, deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S)
+    lost = slowed(50, clock)
+    watched = keeper(monitor, told, lost, deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S)
     for _ in range(11):
-        watched.observe(50)
+        watched.observe()
         clock[0] += S
     assert (told, monitor.told) == ([], [])
+
+
+def test_the_verdict_on_the_loss_is_the_records_figure(clock: list[int]) -> None:
+    lost = slowed(50, clock)
+    watched = keeper(Monitor(), [], lost, max_guest_loss_percent=40.0, on_limit=OnLimit.CONTINUE)
+    clock[0] = 10 * S
+    watched.observe()
+    lost.record(8 * S, SwitchoverBegan(remaining_bytes=0, threshold_bytes=0))
+    lost.record(10 * S, ended(Result(Progress.from_qmp({"status": "completed", "total-time": 10_000}), 50)))
+    [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 50))
+    assert (verdict.kept, verdict.text) == (True, "40 % of 40 %")
+
+
+@pytest.mark.parametrize(("bound", "kept"), [(60.0, None), (40.0, False)])
+def test_what_was_lost_before_anybody_looked_is_unknown(clock: list[int], bound: float, kept: bool | None) -> None:
+    lost = slowed(50, clock, Lost(count=None))
+    watched = keeper(Monitor(), [], lost, max_guest_loss_percent=bound, on_limit=OnLimit.CONTINUE)
+    clock[0] = 10 * S
+    watched.observe()
+    [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 50))
+    assert verdict.kept is kept
 
 
 def test_the_verdict_names_every_limit(clock: list[int]) -> None:
     watched = keeper(Monitor(), [], deadline_ns=3 * S, max_throttle_percent=80, max_downtime_ms=300)
     clock[0] = 2 * S
-    watched.observe(0)
+    watched.observe()
     result = Result(Progress.from_qmp({"status": "completed", "downtime": 412}), 80)
     verdicts = list(watched.verdicts(result))
     assert [verdict.obeyed for verdict in verdicts] == [True, True, False]

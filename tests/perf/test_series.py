@@ -215,15 +215,6 @@ def test_thinning_keeps_ends_and_extremes(values: list[int], max_points: int) ->
         assert (thin.seconds[0], thin.seconds[-1]) == (0, len(values) - 1)
 
 
-@given(
-    steps=st.lists(st.tuples(st.integers(0, 50), st.integers(0, 100)), min_size=1, max_size=20), end=st.integers(0, 60)
-)
-def test_the_integral_is_the_sum_over_every_second(steps: list[tuple[int, int]], end: int) -> None:
-    steps.sort(key=lambda step: step[0])
-    naive = sum(next(value for time, value in reversed(steps) if time <= second) for second in range(steps[0][0], end))
-    assert Series.of(steps).step_integral(end) == naive
-
-
 def test_texts_are_shown_on_one_line_without_control_characters() -> None:
     assert clean_text("a\x1b[2J\nb\u202ec") == "a?[2J?b?c"
     assert len(clean_text("x" * 10_000)) == 200

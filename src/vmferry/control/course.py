@@ -19,6 +19,7 @@ from vmferry.control.settings import Settings
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError, VmLeftError
+from vmferry.migration.lost_work import LostWork
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 MIGRATION = "MIGRATION"
@@ -34,6 +35,8 @@ class Onlookers:
     watch: Callable[[Progress], None]
     tell: Callable[[str], None]
     recorder: Recorder | VmRecord
+    lost: LostWork
+    """Hears what is recorded."""
 
 
 class Course:
@@ -57,10 +60,9 @@ class Course:
         `prospect` is None where nobody slows the guest but we, `hand_over` where it needs no bound of ours, and `held`
         where the destination lets the guest run by itself.
         """
-        vcpu_count = len(monitor.execute("query-cpus-fast"))
         elapsed_ms = 0 if uri else ask(monitor).elapsed_ms or 0
         self.keeper = LimitKeeper(
-            limits, monitor, self._cancel_at_limit, settings, vcpu_count, onlookers.tell, elapsed_ms
+            limits, monitor, self._cancel_at_limit, settings, onlookers.lost, onlookers.tell, elapsed_ms
         )
         self.used_destination = False
         """True once the destination has accepted the migration."""
@@ -178,7 +180,7 @@ class Course:
         seen = self._steered.complete(progress) if self._steered else progress
         self._onlookers.recorder.poll(seen, stopped=self._take_events())
         self._onlookers.watch(seen)
-        self.keeper.observe(0 if progress.in_postcopy else seen.throttle_percent or 0)
+        self.keeper.observe()
         if self._prospect:
             self._prospect.observe(seen)
         if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):

@@ -10,6 +10,7 @@ from vmferry.control.drive import Result, Verdict
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
 from vmferry.errors import UsageError
+from vmferry.migration.lost_work import LostWork
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
@@ -79,58 +80,42 @@ class LimitKeeper:
         monitor: Monitor,
         cancel: Callable[[], object],
         settings: Settings,
-        vcpu_count: int,
+        lost: LostWork,
         tell: Callable[[str], None],
         elapsed_ms: int = 0,
     ) -> None:
-        """`cancel` calls the migration off. `elapsed_ms` is how long it has run, unslowed for all we know."""
+        """`cancel` calls the migration off. `lost` hears of every event, and `elapsed_ms` is how long it has run."""
         self._limits = limits
         self._cancel = cancel
         self._settings = settings
-        self._vcpu_count = vcpu_count
+        self._lost = lost
         self._tell = tell
         self._last_ns = time.monotonic_ns()
         self._start_ns = self._last_ns - elapsed_ms * _NS_PER_MS
-        self._throttled_ns = 0
-        """The integral of the throttle over time, of one vCPU."""
         self._hit = False
         allowed_ms = limits.max_downtime_ms
         self._downtime_limit = None if allowed_ms is None else DowntimeLimitWatch(monitor, allowed_ms, tell)
 
-    def observe(self, throttle_percent: int) -> None:
-        """Account for the time since the last call, in which that throttle was in force."""
-        now_ns = time.monotonic_ns()
-        self._throttled_ns += (now_ns - self._last_ns) * throttle_percent // 100
-        self._last_ns = now_ns
+    def observe(self) -> None:
+        """Look with every poll."""
+        self._last_ns = time.monotonic_ns()
         if self._downtime_limit:
             self._downtime_limit.look()
         # In its first second a share of the work done says nothing.
-        broken = [] if self._hit or self._elapsed_ns < _NS_PER_S else [v for v in self._while_running() if not v.kept]
-        if broken:
-            self._hit = True
-            self._act(f"{broken[0].limit}: {broken[0].text}")
+        if not self._hit and self._elapsed_ns >= _NS_PER_S:
+            self._act_on([verdict for verdict in self._while_running() if verdict.kept is False])
 
     def verdicts(self, result: Result) -> Iterator[Verdict]:
         """Yield of every limit whether it was kept."""
         moved = self._limits.on_limit is OnLimit.SWITCHOVER
         for verdict in self._while_running():
-            yield verdict if verdict.kept or not moved else replace(verdict, obeyed=True)
+            yield replace(verdict, obeyed=True) if verdict.kept is False and moved else verdict
         limits = self._limits
         throttle = result.max_throttle_percent
         if limits.max_throttle_percent is not None and throttle is not None:
             yield _verdict("max throttle", throttle, limits.max_throttle_percent, lambda percent: f"{percent:g} %")
         if limits.max_downtime_ms is not None and result.completed:
             yield self._downtime_verdict(result.last.downtime_ms, limits.max_downtime_ms)
-
-    @property
-    def work_lost_percent(self) -> float:
-        """The share of the guest's work that the throttle has taken, as far as it was seen."""
-        return 100 * self._throttled_ns / max(1, self._elapsed_ns)
-
-    @property
-    def work_lost_vcpu_ns(self) -> int:
-        """The same in vCPU time."""
-        return self._throttled_ns * self._vcpu_count
 
     @property
     def _elapsed_ns(self) -> int:
@@ -143,10 +128,18 @@ class LimitKeeper:
             yield _verdict("deadline", self._elapsed_ns, limits.deadline_ns, _duration)
         if limits.max_guest_loss_percent is not None:
             bound = limits.max_guest_loss_percent
-            yield _verdict("max guest loss", self.work_lost_percent, bound, lambda part: f"{part:.3g} %")
+            lost_percent = self._lost.percent_of(self._lost.total_ns or self._elapsed_ns)
+            yield self._loss_verdict(lost_percent, bound, lambda part: f"{part:.3g} %")
         if limits.max_guest_loss_ns is not None:
             bound_ns = limits.max_guest_loss_ns
-            yield _verdict("max guest loss", self.work_lost_vcpu_ns, bound_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+            yield self._loss_verdict(self._lost.vcpu_ns, bound_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+
+    def _loss_verdict(self, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
+        """Where part of the record is missing, it is not known that the limit was kept."""
+        verdict = _verdict("max guest loss", value, bound, text)
+        if self._lost.is_known or not verdict.kept:
+            return verdict
+        return replace(verdict, kept=None, text=f"at least {verdict.text}; the beginning was not seen")
 
     def _downtime_verdict(self, downtime_ms: int | None, allowed_ms: int) -> Verdict:
         remark = self._downtime_limit.remark() if self._downtime_limit else ""
@@ -157,8 +150,11 @@ class LimitKeeper:
         kept = downtime_ms <= allowed_ms
         return Verdict("max downtime", kept, text, obeyed=kept)
 
-    def _act(self, reason: str) -> None:
-        self._tell(f"{reason}: {self._limits.on_limit}")
+    def _act_on(self, broken: list[Verdict]) -> None:
+        if not broken:
+            return
+        self._hit = True
+        self._tell(f"{broken[0].limit}: {broken[0].text}: {self._limits.on_limit}")
         if self._limits.on_limit is OnLimit.CANCEL:
             self._cancel()
         elif self._limits.on_limit is OnLimit.SWITCHOVER:

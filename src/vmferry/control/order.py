@@ -35,6 +35,7 @@ from vmferry.convergence.policy import Variant
 from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import TeeJournal
+from vmferry.migration.lost_work import LostWork
 from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
 from vmferry.transport.uri import parse_uri
@@ -94,7 +95,9 @@ def carry_out(
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     leftovers = Leftovers(monitor, warn or tell)
     with ExitStack() as stack:
-        recorder = open_recorder(monitor, behind, order.journal, time.monotonic_ns, attached=order.uri is None)
+        lost = LostWork(time.monotonic_ns)
+        journal = TeeJournal([order.journal, lost])
+        recorder = open_recorder(monitor, behind, journal, time.monotonic_ns, attached=order.uri is None)
         destination = _destination_to_hold(behind, order)
         steers = _is_steered(behind, order)
         other = destination.monitor if destination else None
@@ -115,7 +118,7 @@ def carry_out(
         stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
         hand_over = _bound_hand_over(monitor, behind, order)
-        onlookers = Onlookers(watch, tell, recorder)
+        onlookers = Onlookers(watch, tell, recorder, lost)
         course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, held, link, onlookers)
         result = course.run()
         recorder.end(result)

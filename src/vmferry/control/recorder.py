@@ -84,7 +84,7 @@ class Recorder:
             self._record(now_ns, Lost(count=None))
         self._flush(self._left_over_pages(last, progress))
         self._note_status(last.status, progress, now_ns)
-        self._note_throttle(progress.throttle_percent, now_ns)
+        self._note_throttle(0 if progress.in_postcopy else progress.throttle_percent, now_ns)
         threshold_bytes = int((progress.bandwidth_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
         if sync_count := _more(last.dirty_sync_count, progress.dirty_sync_count):
             self._syncs.append((now_ns, sync_count))

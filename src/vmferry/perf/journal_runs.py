@@ -26,6 +26,7 @@ from vmferry.migration.events import (
     ThrottleSeen,
 )
 from vmferry.migration.journal import Entry
+from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
 from vmferry.perf.series import Decision, RunSeries, Series
 from vmferry.simulation.run import SimulationResult
@@ -71,6 +72,7 @@ def run_series(
         decisions=tuple(journal.decisions()) if started.decisions_known else None,
         downtime_s=journal.downtime(),
         gaps=any(journal.all(Lost)),
+        lost=journal.lost,
         known_work_lost_percent=work_lost_percent,
         measured_pages_per_s=_speeds(guest_samples),
     )
@@ -93,12 +95,14 @@ class _Journal:
         assert isinstance(entries[0].event, Started)
         self.label = label
         self.started = entries[0].event
+        self.lost = LostWork()
         self._timed: list[tuple[float, Event]] = []
         start_ns = last_ns = entries[0].time_ns
         for entry in entries:
             self._check(entry)
             last_ns = max(last_ns, entry.time_ns)
             self._timed.append(((last_ns - start_ns) / _NS_PER_S, entry.event))
+            self.lost.record(last_ns, entry.event)
         self.last_s = self._timed[-1][0]
         last = entries[-1].event
         self.ended = last if isinstance(last, Ended) else self._torn_off()

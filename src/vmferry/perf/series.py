@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from vmferry.convergence.policy import VARIANTS
 from vmferry.migration.events import Ended, Started
+from vmferry.migration.lost_work import LostWork
 
 _NS_PER_S = 1_000_000_000
 NO_AUTO_CONVERGE = "no auto-converge"
@@ -34,11 +35,6 @@ class Series:
     def points(self) -> Iterator[tuple[float, float]]:
         """Yield time and value."""
         yield from zip(self.seconds.tolist(), self.values.tolist(), strict=True)
-
-    def step_integral(self, end_s: float) -> float:
-        """Return the integral from the first point up to `end_s`; each value holds until the next point."""
-        times = np.minimum(np.append(self.seconds, end_s), end_s)
-        return float(np.dot(self.values, np.diff(times)))
 
     def thinned(self, max_points: int) -> "Series":
         """Return at most that many of the points, at least 4: the ends, and extremes of equal shares of the rest."""
@@ -94,6 +90,8 @@ class RunSeries:
     """When the guest stood still; None if it did not, or nobody knows how long."""
     gaps: bool = False
     """True if part of the course is missing, so that what follows from the whole of it is not known."""
+    lost: LostWork
+    """What the throttle took."""
     known_work_lost_percent: float | None = None
     """Of the guest's work, by who counted it in the guest; None if nobody did."""
     measured_pages_per_s: tuple[Series, ...] = ()
@@ -118,8 +116,7 @@ class RunSeries:
         """
         if self.known_work_lost_percent is not None or self.gaps or self.ended.total_time_ns is None:
             return self.known_work_lost_percent
-        throttled_ns = self.throttle_percent.step_integral(self._stop_s) / 100 * _NS_PER_S
-        return 100 * throttled_ns / self.ended.total_time_ns if self.ended.total_time_ns else 0.0
+        return self.lost.percent_of(self.ended.total_time_ns)
 
     @property
     def work_lost_vcpu_s(self) -> float | None:

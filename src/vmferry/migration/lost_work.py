@@ -1,0 +1,57 @@
+"""What a throttle has taken from a guest, by the record of its migration: all figures of that follow from here."""
+
+from collections.abc import Callable
+
+from vmferry.migration.events import Decided, Ended, Event, Lost, Started, SwitchoverBegan, ThrottleSeen
+
+
+class LostWork:
+    """A journal that sums up. While the guest is stopped for the switchover its throttle takes nothing."""
+
+    def __init__(self, now_ns: Callable[[], int] = lambda: 0) -> None:
+        """`now_ns` is the reader's clock, by which the throttle goes on after the last event."""
+        self.is_known = True
+        """False if part of the record is missing, so that more may have been lost."""
+        self.total_ns: int | None = None
+        """How long the migration has taken; None before its end, or if nobody knows."""
+        self.vcpu_count = 0
+        self._now_ns = now_ns
+        self._read_ns = now_ns()
+        self._last_ns = 0
+        self._percent = 0
+        self._throttled_ns = 0
+
+    def record(self, time_ns: int, event: Event) -> None:
+        """Take notice of one event."""
+        self.advance(time_ns)
+        match event:
+            case Started(vcpu_count=vcpu_count):
+                self.vcpu_count = vcpu_count
+            case Decided(throttle_percent=percent) | ThrottleSeen(throttle_percent=percent):
+                self._percent = percent
+            case SwitchoverBegan():
+                self._percent = 0
+            case Lost():
+                self.is_known = False
+            case Ended(total_time_ns=total_ns):
+                self.total_ns, self._percent = total_ns, 0
+
+    def advance(self, time_ns: int) -> None:
+        """Let the throttle be in force until then, by the record's clock."""
+        time_ns = max(self._last_ns, time_ns)
+        self._throttled_ns += (time_ns - self._last_ns) * self._percent // 100
+        self._last_ns, self._read_ns = time_ns, self._now_ns()
+
+    @property
+    def throttled_ns(self) -> int:
+        """The integral of the throttle over time, of one vCPU, as far as it is known."""
+        return self._throttled_ns + (self._now_ns() - self._read_ns) * self._percent // 100
+
+    @property
+    def vcpu_ns(self) -> int:
+        """The same of all vCPUs."""
+        return self.throttled_ns * self.vcpu_count
+
+    def percent_of(self, duration_ns: int) -> float:
+        """The share of the work that the guest could have done in that time."""
+        return 100 * self.throttled_ns / duration_ns if duration_ns else 0.0
