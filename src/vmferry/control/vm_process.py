@@ -11,19 +11,16 @@ import struct
 from itertools import pairwise
 
 from vmferry.control.processes import PROC, status_field
+from vmferry.control.sock_diag import ONE, ask_kernel, attribute
 from vmferry.errors import HostError
 
 _CREDENTIALS = struct.Struct("3i")
 """`struct ucred`: pid, uid, gid."""
 
-_NETLINK_SOCK_DIAG, _SOCK_DIAG_BY_FAMILY, _REQUEST = 4, 20, 1
-_HEADER = struct.Struct("=IHHII")
-"""`struct nlmsghdr`: length, type, flags, sequence, port."""
-_DIAG_REQUEST = struct.Struct("=BBHIIIII")
+_REQUEST = struct.Struct("=BBHIIIII")
 """`struct unix_diag_req`: family, protocol, padding, states, inode, what to show, cookie."""
-_DIAG_ANSWER_BYTES = 16
+_ANSWER_BYTES = 16
 """`struct unix_diag_msg`; attributes follow."""
-_ATTRIBUTE = struct.Struct("=HH")
 _SHOW_PEER, _PEER = 4, 2
 _ANY = 0xFFFFFFFF
 
@@ -92,19 +89,11 @@ def _target(link: str) -> str:
 def _other_end(connection: socket.socket) -> int:
     """Return the inode of the socket that a connected unix socket is connected to."""
     inode = os.fstat(connection.fileno()).st_ino
-    request = _DIAG_REQUEST.pack(socket.AF_UNIX, 0, 0, _ANY, inode, _SHOW_PEER, _ANY, _ANY)
-    header = _HEADER.pack(_HEADER.size + len(request), _SOCK_DIAG_BY_FAMILY, _REQUEST, 0, 0)
+    request = _REQUEST.pack(socket.AF_UNIX, 0, 0, _ANY, inode, _SHOW_PEER, _ANY, _ANY)
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-            kernel.send(header + request)
-            answer = kernel.recv(4096)
+        peers = [attribute(answer[_ANSWER_BYTES:], _PEER) for answer in ask_kernel(request, ONE)]
     except OSError as error:
-        raise HostError(f"the kernel does not tell who serves the monitor: {error.strerror}") from error
-    if _HEADER.unpack_from(answer)[1] == _SOCK_DIAG_BY_FAMILY:
-        rest = answer[_HEADER.size + _DIAG_ANSWER_BYTES :]
-        while len(rest) >= _ATTRIBUTE.size:
-            size, kind = _ATTRIBUTE.unpack_from(rest)
-            if kind == _PEER:
-                return int.from_bytes(rest[_ATTRIBUTE.size : size], "little")
-            rest = rest[(size + 3) & ~3 :]
+        raise HostError(f"the kernel does not tell who serves the monitor: {error.strerror or error}") from error
+    for peer in filter(None, peers):
+        return int.from_bytes(peer, "little")
     raise HostError("the kernel does not tell who serves the monitor (it needs CONFIG_UNIX_DIAG)")
