@@ -10,7 +10,7 @@ from vmferry.control import settings as module
 from vmferry.control.behind import Behind
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.settings import Change, Settings
-from vmferry.errors import CommandError, MonitorError
+from vmferry.errors import CommandError, MonitorError, VmLeftError
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +87,34 @@ def test_what_a_vm_that_does_not_answer_keeps_is_named(dies_inside: bool) -> Non
         {"downtime-limit", "max-bandwidth", "auto-converge"},
         False,
     )
+
+
+def test_what_a_vm_refuses_to_take_back_at_once_is_put_back_at_the_end() -> None:
+    qemu = FakeQemu([])
+    before = dict(qemu.parameters)
+
+    def refuse(command: str) -> None:
+        if command == "migrate-set-parameters":
+            raise CommandError("no", "GenericError")
+
+    with changed(qemu, []) as settings:
+        qemu.during = refuse
+        settings.give_back(["max-bandwidth"])
+        qemu.during = lambda command: None
+        assert qemu.parameters["max-bandwidth"] == 5
+    assert qemu.parameters == before
+
+
+def test_on_a_vm_that_has_left_nothing_is_missing() -> None:
+    def gone(command: str) -> None:
+        raise VmLeftError("has migrated")
+
+    qemu = FakeQemu([])
+    left: list[tuple[list[Change], bool]] = []
+    with suppress(VmLeftError), changed(qemu, left):
+        qemu.during = gone
+        qemu.execute("query-status")
+    assert left == []
 
 
 def test_what_is_left_is_named_with_the_command_that_does_it() -> None:

@@ -136,9 +136,15 @@ class Settings:
         return self._behind.capabilities | changed
 
     def give_back(self, parameters: Iterable[str]) -> None:
-        """Put these parameters back at once, those that still hold our value. Raises MonitorError."""
-        changes = [change for name in parameters if (change := self._changes.pop((False, name), None))]
-        put_back(self._monitor, changes)
+        """Put these parameters back at once, those that still hold our value; what is refused is tried again at the end.
+
+        Raises MonitorError.
+        """
+        changes = [change for name in parameters if (change := self._changes.get((False, name)))]
+        left = put_back(self._monitor, changes)
+        for change in changes:
+            if change not in left:
+                del self._changes[False, change.name]
 
     def put_back(self) -> None:
         """Put everything back that still holds our value, with some patience; what is left in the end is told."""
@@ -175,7 +181,7 @@ class Settings:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, MonitorError) or isinstance(error, CommandError):
+        if not isinstance(error, MonitorError) or isinstance(error, (CommandError, VmLeftError)):
             self.put_back()
         elif self._changes:  # nobody answers
             self._leave(list(self._changes.values()), False)
