@@ -42,6 +42,12 @@ def test_version_2_is_found_if_it_has_the_controller(tmp_path: Path) -> None:
         find_hierarchy(proc)
 
 
+def test_a_mount_that_is_hidden_by_another_has_no_controller(tmp_path: Path) -> None:
+    proc = fake_proc(tmp_path, [V2.format(mount=tmp_path / "hidden")], "0::/\n")
+    with pytest.raises(HostError, match="no control group of this machine"):
+        find_hierarchy(proc)
+
+
 def test_a_container_sees_a_part_of_the_tree(tmp_path: Path) -> None:
     mounts = [V1.replace(" / /sys", " /docker/abc /sys")]
     proc = fake_proc(tmp_path, mounts, "4:cpu,cpuacct:/docker/abc/vm\n")

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.fake_qemu import FakeQemu
 from tests.support.groups import busy_thread
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
@@ -20,6 +21,7 @@ from vmferry.control import undo as undo_module
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.guard import Guard
 from vmferry.control.own_group import OwnGroup
+from vmferry.control.processes import Thread
 from vmferry.control.qmp_client import QmpClient
 from vmferry.control.undo import undo
 from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
@@ -139,6 +141,14 @@ def test_another_vm_at_the_same_place_is_left_alone(path: Path) -> None:
         client.execute("migrate-set-parameters", OURS)
         wait_until(lambda: ended(driver.guard_pid))
         assert downtime_limit(client) == 77
+
+
+def test_a_monitor_that_shows_no_process_is_not_taken_for_the_vms(monkeypatch: pytest.MonkeyPatch) -> None:
+    stranger = FakeQemu([])
+    monkeypatch.setattr("vmferry.control.monitor.open_monitor", lambda address, timeout_s: stranger)
+    way_in = WayIn("unix:/nowhere", None, Thread.of(os.getpid()))
+    assert not SendCommand(way_in, "cont", {}).attempt()
+    assert stranger.told == []
 
 
 def test_what_was_promised_last_is_done_first(ours: QmpClient) -> None:

@@ -53,7 +53,7 @@ def find_hierarchy(proc: Path = PROC) -> Hierarchy:
         file_system, _, options = kind.split(maxsplit=2)
         if file_system == "cgroup" and "cpu" in options.split(","):
             return Hierarchy(1, Path(mount), root)
-        if file_system == "cgroup2" and "cpu" in (Path(mount) / "cgroup.controllers").read_text().split():
+        if file_system == "cgroup2" and "cpu" in _content(Path(mount) / "cgroup.controllers").split():
             found = Hierarchy(2, Path(mount), root)
     if not found:
         raise HostError("no control group of this machine has the cpu controller")
@@ -74,7 +74,7 @@ def group_of(thread_id: int, hierarchy: Hierarchy, proc: Path = PROC) -> Path:
 
 
 def _content(file: Path) -> str:
-    """Return what is in a file, nothing if it is not there: the topmost group has no quota."""
+    """Return what is in a file, nothing if it is not there: the topmost group has no quota, and mounts may be hidden."""
     try:
         return file.read_text().strip()
     except OSError:

@@ -49,7 +49,7 @@ class WayIn:
         from vmferry.control.monitor import open_monitor
 
         with open_monitor(self._address, _TIMEOUT_S) as monitor:
-            if self._process and monitor.peer_pid != self._process.id:
+            if self._process and vm_process(monitor) != self._process:
                 raise MonitorError(f"another VM answers at {self._address}")
             return monitor.execute(command, arguments)
 
