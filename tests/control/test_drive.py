@@ -1,12 +1,14 @@
 """Driving a migration: what is made of the answers. Whole migrations are in tests/end_to_end."""
 
 from collections.abc import Iterator
+from signal import SIGINT, raise_signal
 from typing import Any
 
 import pytest
 
 from vmferry.control import drive as module
 from vmferry.control.drive import drive
+from vmferry.control.interrupts import interrupted_once
 
 
 class Answers:
@@ -33,4 +35,12 @@ def test_figures_that_come_a_moment_after_the_end_are_waited_for(monkeypatch: py
 def test_figures_that_never_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "POLL_INTERVAL_S", 0)
     result = drive(Answers(*[{"status": "completed"}] * 20), "tcp:h:1", lambda progress: None)  # type: ignore[arg-type]
+    assert result.completed
+
+
+def test_what_is_done_after_the_end_is_not_interrupted() -> None:
+    """Or else it would be said that the guest had not migrated."""
+    with interrupted_once():
+        result = drive(Answers({"status": "completed", "total-time": 1}), "tcp:h:1", lambda progress: None)  # type: ignore[arg-type]
+        raise_signal(SIGINT)
     assert result.completed

@@ -105,6 +105,22 @@ def test_a_limit_that_is_hit_is_acted_on_once(
     assert monitor.told == commands
 
 
+class Managed:
+    """libvirt's, of a migration that has begun."""
+
+    migrates = True
+
+
+def test_a_switchover_that_comes_too_late_fails_nothing(clock: list[int]) -> None:
+    """The migration has ended since the poll; what libvirt puts back is not to be touched then."""
+    monitor = Monitor("completed")
+    monitor.manager = Managed()  # type: ignore[assignment]
+    watched = keeper(monitor, [], deadline_ns=S, on_limit=OnLimit.SWITCHOVER)
+    clock[0] = 2 * S
+    watched.observe()
+    assert monitor.told == ["query-migrate"]
+
+
 @pytest.mark.parametrize(("allowed_ms", "set_ms"), [(None, 2_000_000), (3_600_000, 2_000_000), (1500, 1500), (0, 0)])
 def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
     clock: list[int], allowed_ms: int | None, set_ms: int

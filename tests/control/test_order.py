@@ -350,6 +350,9 @@ class Quota:
     def throttle(self) -> "Quota":
         return self
 
+    def hold(self) -> None:
+        pass
+
     def release(self) -> None:
         self.released += 1
 
@@ -373,6 +376,31 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
     steered.pause()
     assert (asked, quota.released) == (["query-status"] * 3, 1)
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 0
+
+
+def test_a_source_that_says_something_is_looked_at_once() -> None:
+    """Who waits for it returns at once until somebody has read what it says."""
+    waits: list[float] = []
+    steered = Steered(FakeQemu([]), Steering90(), Quota(), {}, lambda line: None)  # type: ignore[arg-type]
+    steered.stop()
+    steered.pause(waits.append)
+    assert len(waits) == 1
+
+
+class SteeringTooLate:
+    """Is told that there is nothing to be changed any more."""
+
+    dirty_bytes_per_s = 0.0
+
+    def observe(self, progress: Progress, now_ns: int) -> None:
+        raise MigrationError("the migration has ended meanwhile, as 'completed'")
+
+
+def test_a_migration_that_ends_while_it_is_slowed_is_told_by_the_next_poll() -> None:
+    told: list[str] = []
+    steered = Steered(FakeQemu([]), SteeringTooLate(), Quota(), {}, told.append)  # type: ignore[arg-type]
+    steered.observe(Progress.from_qmp(answer()))
+    assert told == []
 
 
 QUESTIONS = {

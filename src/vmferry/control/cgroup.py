@@ -74,7 +74,7 @@ def group_of(thread_id: int, hierarchy: Hierarchy, proc: Path = PROC) -> Path:
 
 
 def _content(file: Path) -> str:
-    """Return what is in a file, nothing if it is not there: the topmost group has no quota, and mounts may be hidden."""
+    """Return what is in a file, nothing if it is not there: the topmost group has no quota, some mounts are hidden."""
     try:
         return file.read_text().strip()
     except OSError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
-from vmferry.control.interrupts import signal_number_of
+from vmferry.control.interrupts import ignore_interrupts, signal_number_of
 from vmferry.control.monitor import Monitor
 from vmferry.errors import MigrationError, VmLeftError
 
@@ -219,11 +219,11 @@ def follow(
     """Follow a migration to its end. `observe` is called with every poll and may complete what it says.
 
     `begin` is called once, before the first poll, and `pause` waits between two. KeyboardInterrupt calls `interrupted`,
-    which says whether it has cancelled the migration, and following goes on; without it, it is raised. `ended` gets the
-    last state at once, maybe before its figures are there. `cancellation`
-    is told by whoever else cancels; the end is then waited for only so long, and if it does not come the last state is
-    `cancelling`. If whoever manages the VM ends it before it has told that it has migrated, the last figures are from
-    before.
+    which says whether it has cancelled the migration, and following goes on; without it, it is raised. Once the
+    migration has ended nothing is interrupted any more (`interrupted_once`). `ended` gets the last state at once, maybe
+    before its figures are there. `cancellation` is told by whoever else cancels; the end is then waited for only so
+    long, and if it does not come the last state is `cancelling`. If whoever manages the VM ends it before it has told
+    that it has migrated, the last figures are from before.
     """
     max_throttle_percent: int | None = None
     progress = Progress.from_qmp({})
@@ -231,6 +231,7 @@ def follow(
     begun = False
 
     def result(last: Progress, *, vm_left: bool = False) -> Result:
+        ignore_interrupts()  # what is left to do is bounded, and an interruption would not be true any more
         managed = _as_managed(monitor, last)
         return Result(managed, max_throttle_percent, interrupted_by=cancellation.interrupted_by, vm_left=vm_left)
 

@@ -83,7 +83,7 @@ class LibvirtMonitor:
 
     def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
         """Raise MonitorError: libvirt passes nothing on out of band."""
-        raise MonitorError(f"libvirt passes {command} not on while the VM answers nothing else")
+        raise MonitorError(f"libvirt does not pass {command} on while the VM answers nothing else")
 
     def take_events(self) -> list[Event]:
         """Return the events so far, and forget them."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -9,7 +10,7 @@ from vmferry.control.downtime_limit import DowntimeLimitWatch
 from vmferry.control.drive import Result, Verdict
 from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
-from vmferry.errors import UsageError
+from vmferry.errors import MigrationError, UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.units import format_duration
 
@@ -160,7 +161,8 @@ class LimitKeeper:
         elif self._limits.on_limit is OnLimit.SWITCHOVER:
             bound_ms = self._limits.max_downtime_ms
             allowed_ms = MAX_DOWNTIME_MS if bound_ms is None else min(bound_ms, MAX_DOWNTIME_MS)
-            self._settings.set_parameters({"downtime-limit": allowed_ms})
+            with suppress(MigrationError):  # it has ended meanwhile, as the next poll will find
+                self._settings.set_parameters({"downtime-limit": allowed_ms})
 
 
 def _verdict(limit: str, value: float, bound: float, text: Callable[[float], str]) -> Verdict:

@@ -33,13 +33,10 @@ class Prospect:
 
     def observe(self, progress: Progress) -> None:
         """Judge the iteration that has ended, if one has, of a VM that slows its guest itself."""
-        syncs, elapsed_ms, sent_bytes = (
-            progress.dirty_sync_count or 0,
-            progress.elapsed_ms or 0,
-            progress.sent_bytes or 0,
-        )
+        syncs = progress.dirty_sync_count or 0
         if syncs > self._syncs:
-            elapsed_ms, (start_ms, start_bytes) = progress.elapsed_ms or 0, self._period_start
+            elapsed_ms, sent_bytes = progress.elapsed_ms or 0, progress.sent_bytes or 0
+            start_ms, start_bytes = self._period_start
             dirty_bytes = round((progress.dirty_bytes_per_s or 0) * (elapsed_ms - start_ms) / 1000)
             if self._syncs > 1:  # before, there was nothing to be dirtied again
                 self.evaluated(progress.throttle_percent or 0, dirty_bytes, sent_bytes - start_bytes)

@@ -11,7 +11,7 @@ from vmferry.control.drive import POLL_INTERVAL_S, Progress
 from vmferry.control.means import Means
 from vmferry.control.monitor import Monitor
 from vmferry.control.steer import Steering
-from vmferry.errors import CommandError, HostError, MonitorError
+from vmferry.errors import CommandError, HostError, MigrationError, MonitorError
 
 _STOP_POLL_S = 0.01
 """How often to look whether the guest is being stopped; the downtime may be that much longer."""
@@ -52,6 +52,8 @@ class Steered:
             try:
                 self.means.hold()
                 self._steering.observe(progress, time.monotonic_ns())
+            except MigrationError:
+                pass  # it has ended meanwhile, as the next poll will find
             except (HostError, CommandError) as error:
                 self.stop()
                 self._tell(f"the migration goes on without being steered: {error}")
@@ -65,8 +67,9 @@ class Steered:
         end_s = time.monotonic() + POLL_INTERVAL_S
         while (left_s := end_s - time.monotonic()) > 0:
             if self._over or not self.means.in_force_percent or not self.means.throttle.delays_stop:
-                wait(left_s)
-            elif self._monitor.execute("query-status")["status"] == "finish-migrate":
+                wait(left_s)  # or less: the source has said something
+                break
+            if self._monitor.execute("query-status")["status"] == "finish-migrate":
                 self.stop()
             else:
                 wait(min(left_s, _STOP_POLL_S))
