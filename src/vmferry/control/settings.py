@@ -136,7 +136,7 @@ class Settings:
         return self._behind.capabilities | changed
 
     def give_back(self, parameters: Iterable[str]) -> None:
-        """Put these parameters back at once, those that still hold our value; what is refused comes once more at the end.
+        """Put these parameters back at once, those that still hold our value; what is refused is put back at the end.
 
         Raises MonitorError.
         """
