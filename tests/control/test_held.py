@@ -6,8 +6,10 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control import destination as destination_module
+from vmferry.control.arrival import arrival_of
+from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Progress, Result
+from vmferry.control.drive import ArrivalState, Progress, Result
 from vmferry.control.held import HeldDestination
 from vmferry.control.order import Order, carry_out
 from vmferry.errors import CommandError, MonitorError
@@ -115,13 +117,25 @@ def test_what_the_driver_could_not_do_is_left_to_the_guard(other: FakeQemu) -> N
     assert "the guest was not let run at the destination" in lines[0]
 
 
+def test_a_guest_that_could_not_be_let_run_is_no_success(other: FakeQemu) -> None:
+    other.during = unreachable
+    destination = Destination(other)
+    with pytest.raises(MonitorError):
+        destination.let_run()
+    other.run_state = "paused"
+    arrival = arrival_of(Result(Progress.from_qmp(answer("completed")), 0), Behind.ask(other), {}, None, destination)
+    assert arrival
+    assert arrival.state is ArrivalState.UNVERIFIED
+    assert "cont there does it" in arrival.text
+
+
 def unreachable(command: str) -> None:
     if command == "cont":
         raise MonitorError("no answer")
 
 
 def test_the_wait_for_cont_is_downtime(other: FakeQemu, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [0]
+    now = [1 << 50]
     monkeypatch.setattr("vmferry.control.held.time.monotonic_ns", lambda: now[0])
     other.during = lambda command: now.__setitem__(0, now[0] + 7_000_000) if command == "cont" else None
     completed = answer("completed", 9) | {"downtime": 5}

@@ -81,5 +81,11 @@ def _told_by(destination: Destination) -> Arrival:
                 "destination",
                 "the destination still waits for a guest. End it, and cont lets the guest run on here",
             )
+        case status if destination.is_owed_cont:
+            return Arrival(
+                ArrivalState.UNVERIFIED,
+                "destination",
+                f"the destination is '{status}', and was not let run; cont there does it",
+            )
         case status:
             return Arrival(ArrivalState.VERIFIED, "destination", f"the destination is '{status}'")

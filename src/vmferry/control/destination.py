@@ -20,6 +20,8 @@ class Destination:
         self.monitor = monitor
         self.is_held = False
         """True once it was told not to let a guest run by itself."""
+        self.is_owed_cont = False
+        """True if it was to let the guest run, and did not obey."""
 
     def starts_paused(self) -> bool:
         """Tell whether it was started with `-S`, as far as its process is seen on this host: somebody tells it cont."""
@@ -36,7 +38,9 @@ class Destination:
 
     def let_run(self) -> None:
         """Let the guest run, at once or as soon as it is there. Raises MonitorError."""
+        self.is_owed_cont = True
         self.monitor.execute("cont")
+        self.is_owed_cont = False
 
     def require_waiting(self) -> None:
         """Raise UsageError unless it waits for a guest."""

@@ -18,7 +18,7 @@ from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
 from vmferry.control.run_states import FINISHING, ran, run_state
-from vmferry.errors import MonitorError
+from vmferry.errors import HostError, MonitorError
 
 _NS_PER_MS = 1_000_000
 _STOPPED_POLL_S = 0.01
@@ -40,7 +40,7 @@ class HeldDestination:
         self._ran = ran(run_state(monitor), before=True)
         self._promise = guard.will_let_run(destination.monitor, self._ran)
         self._stopping = False
-        self._asked_ns = 0
+        self._asked_ns = time.monotonic_ns()
         self._is_decided = False
         """True once the guest was let run, or is to stay paused."""
         self._wait_ns: int | None = None
@@ -60,9 +60,9 @@ class HeldDestination:
         state = run_state(self._monitor)
         self._stopping = state == FINISHING
         if ran(state, self._ran) != self._ran:
-            self._ran = not self._ran
-            self._guard.kept(self._promise)
+            self._ran, old = not self._ran, self._promise
             self._promise = self._guard.will_let_run(self._destination.monitor, self._ran)
+            self._guard.kept(old)
         if progress.in_postcopy and not self._is_decided:
             self._let_run()
 
@@ -78,7 +78,7 @@ class HeldDestination:
     def counted(self, result: Result) -> Result:
         """Add to the downtime how long the guest has waited for us, after the source had said that it was done."""
         downtime_ms = result.last.downtime_ms
-        if not result.completed or downtime_ms is None or not self._ran or result.last.in_postcopy:
+        if not result.completed or downtime_ms is None or not self._ran:
             return result
         if not self._is_decided:
             return replace(result, last=replace(result.last, downtime_ms=None))
@@ -103,7 +103,8 @@ class HeldDestination:
 
     def _decided(self) -> None:
         self._is_decided = True
-        self._guard.kept(self._promise)
+        with suppress(HostError):  # a guard that is gone does nothing any more
+            self._guard.kept(self._promise)
 
     def __enter__(self) -> Self:
         return self

@@ -56,8 +56,5 @@ def _connections() -> Iterator[tuple[int, int, int]]:
             inode = int.from_bytes(message[_INODE_AT:_MESSAGE_BYTES], "little")
             info = attribute(message[_MESSAGE_BYTES:], _INFO)
             if info and len(info) >= _BYTES_RECEIVED_AT + _COUNTER.size:
-                yield (
-                    inode,
-                    _PORTS.unpack_from(message, _PORTS_AT)[1],
-                    _COUNTER.unpack_from(info, _BYTES_RECEIVED_AT)[0],
-                )
+                [count] = _COUNTER.unpack_from(info, _BYTES_RECEIVED_AT)
+                yield inode, _PORTS.unpack_from(message, _PORTS_AT)[1], count
