@@ -230,6 +230,17 @@ def test_what_is_not_known_of_a_run_is_no_figure(tmp_path: Path) -> None:
     assert line.split() == ["original", "error", "-", "-", "-", "-", "-", "!"]
 
 
+def test_a_time_that_is_not_known_is_none_of_the_shortest(tmp_path: Path) -> None:
+    kept = ResultSet(tmp_path)
+    for number, time_ms in enumerate((None, None, 5000)):
+        variant = "original" if number == 0 else "background-sync"
+        job = Job("run", PerfScenario(variant=variant), number)
+        kept.add(PerfRun(job=job, status="completed", total_time_ms=time_ms))
+    lines = perf("report", tmp_path).stdout.partition("medians of completed runs")[2].splitlines()
+    assert lines[2].split() == ["original", "-", "-", "-", "-", "-", "-"]
+    assert lines[3].split() == ["background-sync", "5.0", "-", "5.0", "5.0", "-", "-"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [

@@ -1,13 +1,20 @@
 """What is shown while a migration goes on."""
 
 import io
+import os
+import pty
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
 
-from vmferry.cli.progress import progress_view
-from vmferry.control.drive import Progress
+from tests.perf.test_series import COURSE, journal
+from vmferry.cli.progress import progress_view, show_result
+from vmferry.control.drive import Arrival, ArrivalState, Progress, Result
 from vmferry.control.forecast import Outlook
+from vmferry.perf.figures import Figures
+from vmferry.perf.journal_runs import run_series
 
 RAM = {"remaining": (1 << 50) - 1, "total": 1 << 50, "transferred": 1, "mbps": 99_999.9, "page-size": 4096, "normal": 1}
 MOST = RAM | {"dirty-pages-rate": 10**7, "dirty-sync-count": 123_456}
@@ -34,3 +41,38 @@ def test_no_line_breaks_at_80_columns(status: str, ram: dict[str, object], outlo
     assert lines[0].startswith(status)
     assert lines[1].startswith("remaining")
     assert lines[2].startswith("throttle")
+
+
+WARNING = """
+import sys
+from vmferry.cli.progress import screen
+from vmferry.cli.tables import warn
+with screen(300, quiet=sys.argv[1] == "quiet"):
+    warn("max-bandwidth is not put back")
+"""
+
+
+@pytest.mark.parametrize("view", ["quiet", "live"])
+def test_what_is_wrong_is_told_at_a_terminal_whatever_is_shown_there(view: str) -> None:
+    ours, theirs = pty.openpty()
+    subprocess.run([sys.executable, "-c", WARNING, view], stderr=theirs, timeout=60, check=True)
+    assert b"vmferry: max-bandwidth is not put back\r\n" in os.read(ours, 4096)
+    os.close(ours)
+    os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("state", "title"),
+    [
+        (ArrivalState.VERIFIED, "Migration completed"),
+        (ArrivalState.UNVERIFIED, "Migration completed, as far as the source tells"),
+        (ArrivalState.FAILED, "Migration completed, as far as the source tells"),
+    ],
+)
+def test_a_guest_that_may_not_have_arrived_has_not_simply_completed(
+    capsys: pytest.CaptureFixture[str], state: ArrivalState, title: str
+) -> None:
+    last = Progress.from_qmp({"status": "completed"})
+    result = Result(last, None, arrival=Arrival(state, "nobody", "who knows"))
+    show_result(result, Figures.of(run_series(journal(*COURSE), "")))
+    assert capsys.readouterr().out.splitlines()[0].strip() == title

@@ -91,7 +91,7 @@ class _Screen:
         self._show(
             variant,
             f"{seconds_text(progress.elapsed_ms)} s",
-            f"iteration {progress.iteration_count}",
+            f"iteration {count_text(progress.iteration_count)}",
             f"remaining {told(progress.remaining_bytes, format_size)}",
             f"throttle {percent_text(progress.throttle_percent)}",
             ProgressBar(total=100, completed=progress.throttle_percent or 0, width=20),
@@ -135,10 +135,10 @@ def _seed_table(runs: list[DemoRun]) -> Table:
                 last = run.result.last
                 table.add_row(
                     name,
-                    str(last.elapsed_ms),
-                    str(last.downtime_ms),
-                    str(last.iteration_count),
-                    str(run.result.max_throttle_percent),
+                    count_text(last.elapsed_ms),
+                    count_text(last.downtime_ms),
+                    count_text(last.iteration_count),
+                    count_text(run.result.max_throttle_percent),
                     ratio_text(run.sent_per_memory),
                     count_text(run.work_lost_percent),
                 )

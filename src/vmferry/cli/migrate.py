@@ -8,11 +8,11 @@ from pathlib import Path
 import click
 import msgspec
 
-from vmferry.bounds import one_line
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.progress import exit_code_of, screen, show_result
+from vmferry.cli.tables import warn
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
@@ -122,7 +122,7 @@ def command(
             destination=Destination(other) if other else None,
             journal=TeeJournal([record, course]),
         )
-        result = carry_out(monitor, order, watch, tell, _warn)
+        result = carry_out(monitor, order, watch, tell, warn if as_json else None)
     _report(result, Figures.of(run_series(course.entries, "")), as_json)
     context.exit(exit_code_of(result))
 
@@ -135,10 +135,6 @@ def _letting_go(attached: bool) -> Iterator[None]:
     except KeyboardInterrupt as error:
         what = "let go of the migration, which goes on by itself" if attached else "interrupted before it migrated"
         raise InterruptionError(what, signal_number_of(error)) from None
-
-
-def _warn(text: str) -> None:
-    click.echo(f"vmferry: {one_line(text)}", err=True)
 
 
 def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:

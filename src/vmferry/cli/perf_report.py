@@ -116,17 +116,17 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
 def _median_table(runs: Sequence[PerfRun]) -> Table:
     """Return what the completed runs of each variant come to, and its total time as a share of the first variant's."""
     table = compact_table("medians of completed runs", "variant", "total s", "of first", "from", "to", "down", "lost")
-    first_ms: float | None = None
+    medians_ms: list[float | None] = []
     for variant, group in _completed(runs):
-        times = [run.total_time_ms or 0 for run in group]
-        median_ms = median(times) or 0
-        first_ms = median_ms if first_ms is None else first_ms
+        times = [run.total_time_ms for run in group if run.total_time_ms is not None]
+        median_ms = median(times)
+        medians_ms.append(median_ms)
         table.add_row(
             variant,
             seconds_text(median_ms),
-            ratio_text(median_ms / first_ms if first_ms else None),
-            seconds_text(min(times)),
-            seconds_text(max(times)),
+            ratio_text(median_ms / medians_ms[0] if median_ms is not None and medians_ms[0] else None),
+            seconds_text(min(times, default=None)),
+            seconds_text(max(times, default=None)),
             count_text(median(run.downtime_ms for run in group)),
             count_text(median(_work_lost(run) for run in group)),
         )

@@ -30,7 +30,12 @@ def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell
     forecast = Forecast(downtime_limit_ms)
     with (
         unblocked_stderr(warn),
-        Live(console=terminal(stderr=True, quiet=quiet), auto_refresh=False, transient=True) as live,
+        Live(
+            console=terminal(stderr=True, quiet=quiet),
+            auto_refresh=False,
+            transient=True,
+            redirect_stderr=not quiet,  # or else what others say there would be lost
+        ) as live,
     ):
         yield (
             lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
@@ -81,7 +86,9 @@ def show_result(result: Result, figures: Figures) -> None:
 
 
 def _figures(result: Result, figures: Figures) -> Table:
-    table = Table(title="Migration completed", show_header=False, title_justify="left")
+    arrived = result.arrival is None or result.arrival.state is ArrivalState.VERIFIED
+    title = "Migration completed" if arrived else "Migration completed, as far as the source tells"
+    table = Table(title=title, show_header=False, title_justify="left")
     table.add_row("total time", time_text(figures.total_time_ms))
     table.add_row("downtime", time_text(figures.downtime_ms))
     for name, part_ms in figures.downtime_parts_ms.items():

@@ -1,5 +1,6 @@
 """How figures look in a terminal."""
 
+import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +14,8 @@ def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def warn(text: str) -> None:
-    """Tell on stderr what a reader of the result should know."""
-    terminal(stderr=True).print(f"vmferry: {one_line(text)}", soft_wrap=True)
+    """Tell on stderr what a reader of the result should know; above a live view, where there is one."""
+    click.echo(f"vmferry: {one_line(text)}", err=True)
 
 
 def bold(text: str) -> Text:

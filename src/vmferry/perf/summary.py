@@ -61,9 +61,10 @@ def _taker(runs: Sequence[RunSeries]) -> str:
 
 
 def _comparison(groups: dict[str, list[RunSeries]]) -> str:
-    times = {
-        label: median(Figures.of(run).total_time_ms for run in repeats) or 0.0 for label, repeats in groups.items()
-    }
+    medians = {label: median(Figures.of(run).total_time_ms for run in repeats) for label, repeats in groups.items()}
+    times = {label: time_ms for label, time_ms in medians.items() if time_ms is not None}
+    if len(times) < len(groups):
+        return f"All completed; how long {', '.join(medians.keys() - times.keys())} took is unknown."
     fastest, slowest = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
     if times[fastest] > 0.99 * times[slowest]:
         return f"All took about the same time, {time_text(times[fastest])}."
