@@ -34,10 +34,18 @@ def test_tests_that_are_named_exist(document: Path) -> None:
             assert function in functions_in(ROOT / path), f"{path}::{function}"
 
 
-def test_each_promise_has_a_number_of_its_own() -> None:
-    numbers = re.findall(r"^\| ([A-Z]\d+) \|", (ROOT / "SPECIFICATION.md").read_text(), re.MULTILINE)
+def test_each_promise_has_a_number_of_its_own_and_they_are_in_order() -> None:
+    numbers = re.findall(r"^\| ([A-Z])(\d+) \|", (ROOT / "SPECIFICATION.md").read_text(), re.MULTILINE)
     assert len(numbers) > 80
-    assert [number for number in numbers if numbers.count(number) > 1] == []
+    for kind in dict(numbers):
+        of_kind = [int(number) for letter, number in numbers if letter == kind]
+        assert of_kind == sorted(set(of_kind)), kind
+
+
+def test_every_module_that_drives_from_outside_is_in_the_architecture() -> None:
+    table = (ROOT / "docs/architecture.md").read_text().partition("| of `control/` | modules |")[2].partition("\n\n")[0]
+    modules = {path.stem for path in ROOT.glob("src/vmferry/control/[a-z]*.py")}
+    assert set(re.findall(r"`(\w+)`", table)) == modules
 
 
 def test_pinned_requirements_name_no_registry() -> None:
