@@ -117,6 +117,13 @@ def test_what_the_driver_could_not_do_is_left_to_the_guard(other: FakeQemu) -> N
     assert "the guest was not let run at the destination" in lines[0]
 
 
+def test_in_post_copy_a_destination_that_cannot_be_told_is_named_once(other: FakeQemu) -> None:
+    other.during = unreachable
+    lines: list[str] = []
+    migrated(FakeQemu([answer(), *[answer("postcopy-active")] * 3, answer("failed")]), other, lines)
+    assert sum("was not let run" in line for line in lines) == 1
+
+
 def test_a_guest_that_could_not_be_let_run_is_no_success(other: FakeQemu) -> None:
     other.during = unreachable
     destination = Destination(other)

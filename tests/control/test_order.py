@@ -187,6 +187,19 @@ def test_a_plain_migration_of_qemu_says_that_it_is_not_steered_and_how_it_would_
     assert [line for line in told if "--variant background-sync+responsive-throttle steers it" in line]
 
 
+def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_its_link(clock: list[int]) -> None:
+    told: list[str] = []
+    still = answer(dirty_sync_count=2, transferred=1 << 20, remaining=1 << 20)
+
+    def watch(progress: Progress) -> None:
+        clock[0] += 2 * S
+
+    carry_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x"), watch, told.append)
+    assert [line for line in told if line.startswith("the link has stood still")] == [
+        "the link has stood still for 2.0 s"
+    ]
+
+
 def test_a_deadline_of_nothing_is_refused(clock: list[int]) -> None:
     with pytest.raises(UsageError, match="a deadline of 0"):
         carry_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)), ignore, ignore_text)

@@ -61,7 +61,7 @@ class Course:
     def __init__(self, **parameters: object) -> None:
         self.sensor, self.throttle = Sensor(), Throttle()
         self.told: list[str] = []
-        self.link = LinkKeeper(Parameters(), 120 * S, self.told.append)  # type: ignore[arg-type]
+        self.link = LinkKeeper(Parameters(), 120 * S, self.told.append, slows_on_silence=False)  # type: ignore[arg-type]
         self.evaluations: list[Evaluation] = []
         settings = replace(STEERED, **parameters)  # type: ignore[arg-type]
         self.steering = Steering(self.sensor, self.throttle, self.link.watch, settings, self.evaluations.append, 0)  # type: ignore[arg-type]

@@ -141,6 +141,17 @@ def test_a_vm_that_tells_nonsense_ends_its_record_and_no_migration() -> None:
     assert len(kept.entries) == 4
 
 
+def test_a_record_without_a_beginning_is_none() -> None:
+    monitor = Monitor(MigrationRecord())
+    copy, kept = reader(monitor)
+    copy.start(total_bytes=1 << 20, vcpu_count=1, auto_converge=True, parameters={}, recorded_by="observer")
+    monitor.record._lines.extend(msgspec.json.encode(entry).decode() for entry in ENTRIES[1:3])
+    monitor.record._next += 2
+    copy.poll(NOTHING)
+    copy.end(Result(NOTHING, None))
+    assert run_series(kept.entries, "seen").ended.status is MigrationStatus.CANCELLED
+
+
 def test_a_vm_that_tells_nothing_is_recorded_as_it_was_seen() -> None:
     copy, kept = reader(Monitor(MigrationRecord()))
     copy.start(total_bytes=1 << 20, vcpu_count=1, auto_converge=True, parameters={}, recorded_by="observer")

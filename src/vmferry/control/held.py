@@ -43,6 +43,8 @@ class HeldDestination:
         self._asked_ns = time.monotonic_ns()
         self._is_decided = False
         """True once the guest was let run, or is to stay paused."""
+        self._has_failed = False
+        """True once the destination could not be told to let it run."""
         self._wait_ns: int | None = None
         destination.hold()
 
@@ -99,7 +101,9 @@ class HeldDestination:
                 self._wait_ns = time.monotonic_ns() - self._asked_ns
             self._decided()
         except MonitorError as error:
-            self._warn(f"the guest was not let run at the destination: {error}; the guard process tries on")
+            if not self._has_failed:
+                self._warn(f"the guest was not let run at the destination: {error}; the guard process tries on")
+            self._has_failed = True
 
     def _decided(self) -> None:
         self._is_decided = True

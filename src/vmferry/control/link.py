@@ -13,12 +13,18 @@ _NS_PER_S = 1_000_000_000
 class LinkKeeper:
     """Follows one migration; `tell` is told when its link stops and when it moves again."""
 
-    def __init__(self, monitor: Monitor, timeout_ns: int, tell: Callable[[str], None]) -> None:
-        """`timeout_ns` is how long the link may stand still, 0 for ever."""
+    def __init__(
+        self, monitor: Monitor, timeout_ns: int, tell: Callable[[str], None], *, slows_on_silence: bool
+    ) -> None:
+        """`timeout_ns` is how long the link may stand still, 0 for ever.
+
+        `slows_on_silence` if the guest may be slowed for that, as by the auto-converge of QEMU 9.2 and later.
+        """
         self.watch = LinkWatch(PATIENCE_NS)
         self._monitor = monitor
         self._timeout_ns = timeout_ns
         self._tell = tell
+        self._remark = "" if slows_on_silence else "; the guest is not slowed for that"
         self._told_ns = 0
         self._last_ns: int | None = None
 
@@ -42,7 +48,7 @@ class LinkKeeper:
             self.watch.look(now_ns, sent_bytes, remaining_bytes, limit)
         still_ns = self.watch.still_ns
         if still_ns and not self._told_ns:
-            self._tell(f"the link has stood still for {still_ns / _NS_PER_S:.1f} s; the guest is not slowed for that")
+            self._tell(f"the link has stood still for {still_ns / _NS_PER_S:.1f} s{self._remark}")
         if self._told_ns and not still_ns:
             self._tell(f"the link moves again after {self._told_ns / _NS_PER_S:.1f} s")
         self._told_ns = still_ns

@@ -104,7 +104,7 @@ def carry_out(
         guard = stack.enter_context(Guard(monitor, warn or tell, other)) if steers or destination else None
         settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
         steered = prospect = None
-        link = LinkKeeper(monitor, _stall_timeout_ns(behind, order), tell)
+        link = _keep_link(monitor, behind, order, tell)
         if guard and steers:
             vm = Vm(monitor, behind, guard, settings)
             steered = stack.enter_context(_steer(vm, order, recorder, link.watch, tell))
@@ -172,6 +172,12 @@ def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver
     if behind.converges_responsively or order.uri is None:
         return None
     return HandOver(monitor, order.uri, order.hand_over_timeout_ns, order.destination)
+
+
+def _keep_link(monitor: Monitor, behind: Behind, order: Order, tell: Callable[[str], None]) -> LinkKeeper:
+    """What slows a guest leaves silence out of account, unless it is QEMU's own auto-converge."""
+    heeds_silence = _is_steered(behind, order) or behind.converges_responsively
+    return LinkKeeper(monitor, _stall_timeout_ns(behind, order), tell, slows_on_silence=not heeds_silence)
 
 
 def _stall_timeout_ns(behind: Behind, order: Order) -> int:

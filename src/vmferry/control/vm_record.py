@@ -73,14 +73,15 @@ class VmRecord:
                 return
 
     def _entries(self, lines: list[str], dropped: int) -> Iterator[Entry]:
-        """Yield what the lines say, and where some are missing, how many; no more once one is no entry."""
+        """Yield what the lines say, and where some are missing, how many; no more once one is none, or begins nothing."""
         for line in lines:
             try:
                 entry = self._decoder.decode(line) if len(line) <= MAX_LINE_BYTES else None
             except msgspec.DecodeError:
                 entry = None
             self._count += 1
-            if entry is None or self._count > MAX_ENTRIES:
+            begins = self._count > 1 or (entry is not None and isinstance(entry.event, Started))
+            if entry is None or not begins or self._count > MAX_ENTRIES:
                 self._readable = False
                 return
             if dropped and not isinstance(entry.event, Started):
