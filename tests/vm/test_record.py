@@ -145,8 +145,8 @@ def test_a_record_without_a_beginning_is_none() -> None:
     monitor = Monitor(MigrationRecord())
     copy, kept = reader(monitor)
     copy.start(total_bytes=1 << 20, vcpu_count=1, auto_converge=True, parameters={}, recorded_by="observer")
-    monitor.record._lines.extend(msgspec.json.encode(entry).decode() for entry in ENTRIES[1:3])
-    monitor.record._next += 2
+    lines = [msgspec.json.encode(entry).decode() for entry in ENTRIES[1:3]]
+    monitor.execute = lambda command, arguments=None: {"lines": lines, "next": 9, "dropped": 0}  # type: ignore[method-assign]
     copy.poll(NOTHING)
     copy.end(Result(NOTHING, None))
     assert run_series(kept.entries, "seen").ended.status is MigrationStatus.CANCELLED

@@ -73,7 +73,10 @@ class VmRecord:
                 return
 
     def _entries(self, lines: list[str], dropped: int) -> Iterator[Entry]:
-        """Yield what the lines say, and where some are missing, how many; no more once one is none, or begins nothing."""
+        """Yield what the lines say, and where some are missing, how many; no more once one is no entry.
+
+        The first has to begin a migration.
+        """
         for line in lines:
             try:
                 entry = self._decoder.decode(line) if len(line) <= MAX_LINE_BYTES else None
