@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tests.support.loopback import MIB, Pair, Writer
+from tests.support.loopback import MIB, ManualClock, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
 from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.policy import VARIANTS
@@ -518,14 +518,21 @@ def damage_on_the_way(pair: Pair) -> None:
     pair.channel.before_send = damage
 
 
-def let_digests_take(pair: Pair, duration_ms: int) -> None:
-    digest = pair.here.memory_digest
+PIECES = 10
 
-    def memory_digest(page_count: int | None = None) -> bytes:
-        pair.clock.time_ns += duration_ms * 1_000_000
+
+def let_digests_take(guest: MemoryGuest, clock: ManualClock, *durations_ms: int) -> None:
+    """The first digest takes the first of these times, and so on; the last one is that of all others."""
+    digest, left_ms = guest.memory_digest, list(durations_ms)
+
+    def memory_digest(page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
+        duration_ms = left_ms.pop(0) if len(left_ms) > 1 else left_ms[0]
+        for _ in range(PIECES):
+            clock.time_ns += duration_ms * 1_000_000 // PIECES
+            while_reading()
         return digest(page_count)
 
-    pair.here.memory_digest = memory_digest  # type: ignore[method-assign]
+    guest.memory_digest = memory_digest  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -534,7 +541,7 @@ def let_digests_take(pair: Pair, duration_ms: int) -> None:
 )
 def test_memory_that_arrives_damaged_is_noticed_by_verify(parameters: dict[str, bool], digest_ms: int) -> None:
     pair = Pair(**parameters)
-    let_digests_take(pair, digest_ms)
+    let_digests_take(pair.here, pair.clock, digest_ms)
     damage_on_the_way(pair)
     pair.source.run()
     assert_still_here(pair, S.FAILED)
@@ -556,7 +563,7 @@ def test_memory_is_verified_where_that_fits_the_downtime_and_it_is_told(
     parameters: dict[str, int], digest_ms: int, estimate_ms: int | None, verified: bool
 ) -> None:
     pair = Pair(**parameters)
-    let_digests_take(pair, digest_ms)
+    let_digests_take(pair.here, pair.clock, digest_ms)
     assert pair.source.info().verified is None
     pair.source.run()
     assert_handed_over(pair)
@@ -567,11 +574,75 @@ def test_memory_is_verified_where_that_fits_the_downtime_and_it_is_told(
     assert any(isinstance(message, Digest) for message in pair.channel.messages) is verified
 
 
+@pytest.mark.parametrize(
+    ("here_ms", "there_ms", "verified", "within_ms"),
+    [
+        (50, 50, True, 100),
+        (140, 140, True, 280),  # almost three times as slow as in the estimate
+        (50, 240, True, 290),
+        (2000, 0, False, 200),  # given up after half of the limit, when the piece in hand is done
+        (50, 2000, False, 450),  # given up there after what is left of it
+        (140, 170, False, 317),
+    ],
+)
+def test_a_digest_that_takes_longer_than_expected_is_given_up_and_the_guest_moves_unverified(
+    here_ms: int, there_ms: int, verified: bool, within_ms: int
+) -> None:
+    pair = Pair(bytes_per_s=100 * MIB)
+    let_digests_take(pair.here, pair.clock, 50, here_ms)  # the sample was fast
+    let_digests_take(pair.there, pair.clock, there_ms)
+    pair.source.run()
+    assert_handed_over(pair)
+    (began,), (ended,) = pair.events(SwitchoverBegan), pair.events(Ended)
+    assert (began.verify, ended.verified, pair.source.info().verified) == (True, verified, verified)
+    assert ended.downtime_ns / 1e6 == pytest.approx(within_ms, abs=20)
+
+
+def test_a_digest_that_is_wanted_whatever_it_costs_is_not_given_up() -> None:
+    pair = Pair(verify=True)
+    let_digests_take(pair.here, pair.clock, 50, 2000)
+    let_digests_take(pair.there, pair.clock, 3000)
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.source.info().verified
+
+
+def test_a_destination_that_does_not_compare_what_it_should_gets_no_guest() -> None:
+    pair = Pair(verify=True)
+    pair.destination._compare_digests = lambda digest: False  # type: ignore[method-assign]
+    pair.source.run()
+    assert_still_here(pair, S.FAILED)
+    assert "did not compare" in (pair.source.error or "")
+
+
+def test_a_digest_can_be_cancelled() -> None:
+    pair = Pair(verify=True)
+    digest = pair.here.memory_digest
+
+    def memory_digest(page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
+        if page_count is None:
+            pair.source.cancel()
+        return digest(page_count, while_reading)
+
+    pair.here.memory_digest = memory_digest  # type: ignore[method-assign]
+    pair.source.run()
+    assert_still_here(pair, S.CANCELLED)
+
+
+def test_the_wait_to_be_continued_does_not_use_up_the_time_for_a_digest() -> None:
+    pair = Pair(pause_before_switchover=True, bytes_per_s=100 * MIB)
+    go_on_after(pair, looks=1000)  # 2 s
+    let_digests_take(pair.here, pair.clock, 50)
+    pair.source.run()
+    assert_handed_over(pair)
+    assert pair.source.info().verified
+
+
 def test_a_guest_whose_rest_takes_all_of_the_downtime_is_not_verified_and_moves_no_later() -> None:
     def move(**parameters: object) -> tuple[Ended, SwitchoverBegan]:
         pair = Pair(4096, bytes_per_s=MIB, **parameters)  # type: ignore[arg-type]
         Writer(pair, page_count=40, pages_per_s=10_000)
-        let_digests_take(pair, 100)
+        let_digests_take(pair.here, pair.clock, 100)
         pair.source.run()
         assert_handed_over(pair)
         (ended,), (began,) = pair.events(Ended), pair.events(SwitchoverBegan)

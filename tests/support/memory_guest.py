@@ -1,5 +1,7 @@
 """A guest of plain memory: its "vCPU" is the test, which calls `write`."""
 
+from collections.abc import Callable
+
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
@@ -75,5 +77,6 @@ class MemoryGuest:
             raise PeerError("the guest's state is malformed")
         self.state = blob
 
-    def memory_digest(self, page_count: int | None = None) -> bytes:
+    def memory_digest(self, page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
+        while_reading()
         return xxhash.xxh3_128_digest(self.ram[:page_count].data)

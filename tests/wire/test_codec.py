@@ -51,10 +51,11 @@ messages = st.one_of(
     st.builds(Proof, st.binary(min_size=32, max_size=32)),
     page_messages(),
     st.builds(State, st.binary(max_size=300)),
-    st.builds(Digest, st.binary(max_size=16)),
+    st.builds(Digest, st.binary(max_size=16), st.integers(0, 2**64 - 1)),
+    st.builds(Ready, st.booleans()),
     st.builds(Commit, st.booleans()),
     st.builds(Failed, st.text(printable, max_size=200)),
-    st.sampled_from([Accepted(), Finish(), Ready(), TakenOver()]),
+    st.sampled_from([Accepted(), Finish(), TakenOver()]),
 )
 
 
@@ -171,6 +172,8 @@ HELLO_OF_VERSION_1 = HELLO[:8] + b"\1\0" + HELLO[10:24]
         (frame_of(fmt.FrameType.READY, b"", flags=1), "reserved bits"),
         (frame_of(fmt.FrameType.READY, b"", sequence=1), "frame 1 where frame 0 was due"),
         (frame_of(fmt.FrameType.COMMIT, b"\2"), "value 2"),
+        (frame_of(fmt.FrameType.READY, b"\2"), "value 2"),
+        (frame_of(fmt.FrameType.DIGEST, b"short"), "too short"),
         (frame_of(fmt.FrameType.COMMIT, b""), "too short"),
         (frame_of(fmt.FrameType.FAILED, b"\xff"), "not UTF-8"),
         (frame_of(fmt.FrameType.FAILED, b"no\x1b[2Jmemory"), "control characters"),

@@ -14,6 +14,7 @@ from vmferry.migration.events import StatusChanged
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.ports import Clock, Guest, Journal
 from vmferry.migration.status import DESTINATION_TRANSITIONS, MigrationStatus
+from vmferry.migration.verification import digest_in_time
 from vmferry.units import format_size
 from vmferry.wire.messages import (
     Accepted,
@@ -61,7 +62,7 @@ class MigrationDestination:
         self._trusted = False
         """Whether the source may be told why it is refused."""
         self._state: bytes | None = None
-        self._digest: bytes | None = None
+        self._digest: Digest | None = None
         self._ready = False
         self._handlers: dict[type[Message], Callable[..., Message | None]] = {
             Hello: self._take_hello,
@@ -163,15 +164,21 @@ class MigrationDestination:
         self._state = state.blob
 
     def _take_digest(self, digest: Digest) -> None:
-        self._digest = digest.value
+        self._digest = digest
 
     def _finish(self, _finish: Finish) -> Message:
         assert self._state is not None
-        if self._digest is not None and self._digest != self._guest.memory_digest():
-            raise PeerError("the memory that arrived is not the memory that was sent (digests differ)")
+        verified = self._digest is not None and self._compare_digests(self._digest)
         self._guest.load_state(self._state)
         self._ready = True
-        return Ready()
+        return Ready(verified)
+
+    def _compare_digests(self, theirs: Digest) -> bool:
+        """Return whether the digests are the same, False if there was no time for ours. Raises PeerError."""
+        ours = digest_in_time(self._guest, self._clock, theirs.limit_ns or None)
+        if ours is not None and ours != theirs.value:
+            raise PeerError("the memory that arrived is not the memory that was sent (digests differ)")
+        return ours is not None
 
     def _commit(self, commit: Commit) -> Message:
         # From this moment on the guest is ours, whatever happens to the connection.

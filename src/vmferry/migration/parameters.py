@@ -150,6 +150,11 @@ class MigrationParameters:
         )
 
     @property
+    def downtime_limit_ns(self) -> int:
+        """How long the guest may be stopped."""
+        return self.downtime_limit * _NS_PER_MS
+
+    @property
     def switchover_timeout_ns(self) -> int:
         """How long a stopped guest waits to be handed over."""
         derived_ms = max(_DOWNTIMES_UNTIL_TIMEOUT * self.downtime_limit, _MIN_SWITCHOVER_TIMEOUT_MS)

@@ -92,8 +92,11 @@ class Guest(Protocol):
         """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
         ...
 
-    def memory_digest(self, page_count: int | None = None) -> bytes:
-        """Return a digest of the first pages, or of all RAM; it tells something only of a paused guest."""
+    def memory_digest(self, page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
+        """Return a digest of the first pages, or of all RAM; it tells something only of a paused guest.
+
+        `while_reading` is called between pieces of a few MiB and in the end; what it raises ends the call.
+        """
         ...
 
 

@@ -62,13 +62,18 @@ class Precopy:
         self._send_until_rest_fits()
         bytes_beside = self.threshold_bytes() - int(self._switchover_bytes_per_s() * spare_ns / _NS_PER_S)
         if spare_ns and 0 < bytes_beside < self.sync.remaining_bytes:
-            while self.sync.remaining_bytes > bytes_beside // 2:  # the guest dirties some meanwhile
-                self._send_some()
+            self._send_more(self.sync.remaining_bytes - bytes_beside // 2)  # the guest dirties some meanwhile
             self._send_until_rest_fits()
         self.counters.precopy_bytes = self._channel.sent_bytes
 
     def _send_until_rest_fits(self) -> None:
         while not self._rest_fits_downtime():
+            self._send_some()
+
+    def _send_more(self, size_bytes: int) -> None:
+        """Send so much of what is left; the guest may go on dirtying, and background syncs may find that out."""
+        enough_pages = self.counters.pages + size_bytes // self._page_size
+        while self.sync.ram.remaining_pages and self.counters.pages < enough_pages:
             self._send_some()
 
     def _send_some(self) -> None:

@@ -138,11 +138,16 @@ class MigrationSource:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
             switchover.wait_until(lambda: self._continue_requested)
         self._set_status(MigrationStatus.DEVICE)
-        switchover.run(precopy, verify=bool(began.verify), timeout_ns=self._parameters().switchover_timeout_ns)
+        parameters = self._parameters()
+        switchover.run(
+            precopy,
+            verify_within_ns=None if parameters.verify else parameters.downtime_limit_ns * bool(began.verify),
+            timeout_ns=parameters.switchover_timeout_ns,
+        )
 
     def _plan_switchover(self, precopy: Precopy, digests_ns: int | None) -> SwitchoverBegan:
         parameters = self._parameters()
-        left_ns = parameters.downtime_limit * _NS_PER_MS - precopy.rest_ns()
+        left_ns = parameters.downtime_limit_ns - precopy.rest_ns()
         fits = parameters.auto_verify and digests_ns is not None and digests_ns <= left_ns
         return SwitchoverBegan(
             remaining_bytes=precopy.sync.remaining_bytes,
@@ -219,14 +224,14 @@ class MigrationSource:
 
     def info(self) -> MigrationInfo:
         """Return the state of affairs in the terms of `query-migrate`, from any thread."""
-        channel, precopy = self._channel, self._precopy
-        if not (self.status.has_figures and channel and precopy):
-            return MigrationInfo(status=self.status, error_desc=self.error)
-        completed = self.status is MigrationStatus.COMPLETED
+        status, channel, precopy = self.status, self._channel, self._precopy
+        if not (status.has_figures and channel and precopy):
+            return MigrationInfo(status=status, error_desc=self.error)
+        completed = status is MigrationStatus.COMPLETED
         downtime = self._switchover.downtime if self._switchover and completed else None
         parts_ns = downtime.parts_ns if downtime else {}
         return MigrationInfo(
-            status=self.status,
+            status=status,
             total_time_ms=self._total_time_ns() // _NS_PER_MS,
             setup_time_ms=self._setup_ns // _NS_PER_MS,
             expected_downtime_ms=None if completed else precopy.expected_downtime_ms,

@@ -18,6 +18,7 @@ from vmferry.memory.ranges import EMPTY
 from vmferry.migration.ports import Channel, Clock, Guest
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.stats import Downtime
+from vmferry.migration.verification import digest_in_time
 from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
 
 _M = TypeVar("_M", bound=Message)
@@ -59,16 +60,23 @@ class Switchover:
         self._channel = channel
         self._clock = clock
         self._check = check_cancel
-        self._runs_after = guest.running
+        self._ran = False
+        self._keeps_paused = False
+
+    @property
+    def _runs_after(self) -> bool:
+        """Whether the guest is to run after this: it ran when it was stopped for it."""
+        return self._ran and not self._keeps_paused
 
     def keep_paused(self) -> None:
         """Do not let the guest run afterwards, wherever it is then. From any thread; too late once Commit is sent."""
-        self._runs_after = False
+        self._keeps_paused = True
         if self.released:
             self._guest.pause()
 
     def stop(self) -> None:
         """Stop the guest; the downtime begins."""
+        self._ran = self._guest.running
         with self.downtime.part("stop"):
             self._guest.pause()
 
@@ -83,18 +91,22 @@ class Switchover:
                     self._send(Pages(EMPTY, EMPTY))
                 self._clock.sleep_ns(_LOOK_NS)
 
-    def run(self, precopy: Precopy, *, verify: bool, timeout_ns: int) -> None:
+    def run(self, precopy: Precopy, *, verify_within_ns: int | None, timeout_ns: int) -> None:
         """Hand the stopped guest over. Raises MigrationError; `owner` then tells who may run it.
 
-        Commit is sent within `timeout_ns` or never; working out a digest may take longer.
+        Memory is verified if that is done before the guest has been stopped for `verify_within_ns`, the wait for
+        `migrate-continue` not counted: 0 is never, None is always. With None alone, working out a digest comes on top
+        of `timeout_ns`, within which Commit is sent or never.
         """
-        self._limit(timeout_ns + (self._digest_ns() if verify else 0))
+        stopped_ns = self._clock.now_ns() - self.downtime.parts_ns["stop"]
+        until_ns = None if verify_within_ns is None else stopped_ns + verify_within_ns
+        self._limit(timeout_ns + self._more_ns(until_ns))
         with self.downtime.part("last-sync"):
             precopy.sync.last()
         with self.downtime.part("ram"):
             precopy.send_rest(self._patience())
         with self.downtime.part("state"):
-            self._send_state(verify)
+            self._send_state(until_ns)
         with self.downtime.part("hand-over"):
             self._commit()
 
@@ -103,22 +115,33 @@ class Switchover:
         if self.owner is Owner.SOURCE and self._runs_after:
             self._guest.resume()
         self.released = True
-        if not self._runs_after:  # as `keep_paused` may have said a moment ago
+        if self._keeps_paused:  # as may have been said a moment ago
             self._guest.pause()
 
-    def _send_state(self, verify: bool) -> None:
+    def _send_state(self, verify_until_ns: int | None) -> None:
         self._send(State(self._guest.save_state()))
-        if verify:
-            self._send(Digest(self._guest.memory_digest()))
+        if digest := self._digest(verify_until_ns):
+            self._send(digest)
         self._send(Finish())
-        expect(Ready, self._channel.receive(self._patience(self._digest_ns() if verify else 0)))
-        self.verified = verify
+        ready = expect(Ready, self._channel.receive(self._patience(self._more_ns(verify_until_ns))))
+        self.verified = digest is not None and ready.verified
+        if verify_until_ns is None and not self.verified:
+            raise PeerError("the destination did not compare the digests of all memory")
+
+    def _digest(self, until_ns: int | None) -> Digest | None:
+        """Return our digest; None if half of the time left is not enough for it: the destination needs as much."""
+        left_ns = None if until_ns is None else until_ns - self._clock.now_ns()
+        value = digest_in_time(self._guest, self._clock, left_ns and left_ns // 2, self._check)
+        if value is None:
+            return None
+        return Digest(value, 0 if until_ns is None else max(1, until_ns - self._clock.now_ns()))
 
     def _send(self, message: Message) -> None:
         self._channel.send(message, self._patience())
 
-    def _digest_ns(self) -> int:
-        return self._guest.layout.size_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
+    def _more_ns(self, verify_until_ns: int | None) -> int:
+        """Return what is allowed on top for a digest that is wanted however long it takes."""
+        return 0 if verify_until_ns is not None else self._guest.layout.size_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
 
     def _limit(self, timeout_ns: int) -> None:
         """From now on, everything up to Commit ends in time."""

@@ -1,8 +1,11 @@
-"""What it costs to compare a digest of all memory on both sides, worked out before the guest is stopped for it.
+"""The digest of all memory, which both sides compare before the hand-over, and what it may cost.
 
 Pages are read while the vCPUs write them, so what is sent of a running guest carries no checksum; only a digest of the
-stopped guest's memory tells whether all of it arrived as it was.
+stopped guest's memory tells whether all of it arrived as it was. What that costs is worked out beforehand from a
+sample. A host may be busier a moment later, so a digest that takes longer than it may is given up.
 """
+
+from collections.abc import Callable
 
 from vmferry.migration.ports import Clock, Guest
 
@@ -14,6 +17,10 @@ _MARGIN = 2
 """For a destination that is slower or busier, and for a sample that was lucky."""
 
 
+class _TimeIsUpError(Exception):
+    pass
+
+
 def estimate_digests_ns(guest: Guest, clock: Clock) -> int:
     """Hash the first pages, also of a running guest, and return how long all pages may take on both sides."""
     page_count = guest.layout.page_count
@@ -21,3 +28,25 @@ def estimate_digests_ns(guest: Guest, clock: Clock) -> int:
     start_ns = clock.now_ns()
     guest.memory_digest(sample_pages)
     return _MARGIN * _SIDES * (clock.now_ns() - start_ns) * page_count // sample_pages
+
+
+def digest_in_time(
+    guest: Guest, clock: Clock, limit_ns: int | None, check: Callable[[], None] = lambda: None
+) -> bytes | None:
+    """Return the digest of all memory of the stopped guest, or None if it takes longer than `limit_ns`, if that is set.
+
+    `check` is called now and then, and may raise.
+    """
+    if limit_ns is not None and limit_ns <= 0:
+        return None
+    start_ns = clock.now_ns()
+
+    def while_reading() -> None:
+        check()
+        if limit_ns is not None and clock.now_ns() - start_ns > limit_ns:
+            raise _TimeIsUpError
+
+    try:
+        return guest.memory_digest(None, while_reading)
+    except _TimeIsUpError:
+        return None

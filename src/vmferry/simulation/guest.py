@@ -122,7 +122,7 @@ class SimulatedGuest:
         if blob != _STATE:
             raise PeerError("the guest's state is not that of a simulated guest")
 
-    def memory_digest(self, page_count: int | None = None) -> bytes:
+    def memory_digest(self, page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
         """Return nothing: there is no content, so the parameter `verify` compares nothing here."""
         return b""
 

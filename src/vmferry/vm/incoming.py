@@ -62,7 +62,8 @@ class IncomingMigration:
     @property
     def status(self) -> MigrationStatus:
         """The status of the migration that has begun; `setup` while none has."""
-        return self._destination.status if self._destination else MigrationStatus.SETUP
+        destination = self._destination  # which the thread that receives may take away meanwhile
+        return destination.status if destination else MigrationStatus.SETUP
 
     def run(self) -> None:
         """Return when the guest belongs here. Raises VmferryError if `check_stop` does."""

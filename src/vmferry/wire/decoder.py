@@ -197,11 +197,16 @@ def _proof(body: bytes) -> Proof:
     return Proof(body)
 
 
-def _commit(body: bytes) -> Commit:
-    (run,) = fmt.COMMIT_FIXED.unpack_from(body)
-    if run > 1:
-        raise PeerError(f"the peer sent a COMMIT frame with the value {run}, 0 or 1 are allowed")
-    return Commit(bool(run))
+def _digest(body: bytes) -> Digest:
+    (limit_ns,) = fmt.DIGEST_FIXED.unpack_from(body)
+    return Digest(body[fmt.DIGEST_FIXED.size :], limit_ns)
+
+
+def _flag(fixed: struct.Struct, name: str, body: bytes) -> bool:
+    (value,) = fixed.unpack_from(body)
+    if value > 1:
+        raise PeerError(f"the peer sent a {name} frame with the value {value}, 0 or 1 are allowed")
+    return bool(value)
 
 
 _BODIES: dict[FrameType, Callable[[bytes], Message]] = {
@@ -209,11 +214,11 @@ _BODIES: dict[FrameType, Callable[[bytes], Message]] = {
     FrameType.CHALLENGE: _challenge,
     FrameType.PROOF: _proof,
     FrameType.STATE: State,
-    FrameType.DIGEST: Digest,
-    FrameType.COMMIT: _commit,
+    FrameType.DIGEST: _digest,
+    FrameType.READY: lambda body: Ready(_flag(fmt.READY_FIXED, "READY", body)),
+    FrameType.COMMIT: lambda body: Commit(_flag(fmt.COMMIT_FIXED, "COMMIT", body)),
     FrameType.FAILED: lambda body: Failed(_text(body)),
     FrameType.ACCEPTED: lambda _: Accepted(),
     FrameType.FINISH: lambda _: Finish(),
-    FrameType.READY: lambda _: Ready(),
     FrameType.TAKEN_OVER: lambda _: TakenOver(),
 }

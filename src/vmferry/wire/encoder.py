@@ -61,8 +61,10 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
             return FrameType.PAGES, flags, fmt.PAGES_FIXED.pack(payload_checksum) + runs
         case State(blob):
             return FrameType.STATE, no_flags, blob
-        case Digest(value):
-            return FrameType.DIGEST, no_flags, value
+        case Digest(value, limit_ns):
+            return FrameType.DIGEST, no_flags, fmt.DIGEST_FIXED.pack(limit_ns) + value
+        case Ready(verified):
+            return FrameType.READY, no_flags, fmt.READY_FIXED.pack(verified)
         case Commit(run):
             return FrameType.COMMIT, no_flags, fmt.COMMIT_FIXED.pack(run)
         case Failed(reason):
@@ -71,8 +73,6 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
             return FrameType.ACCEPTED, no_flags, b""
         case Finish():
             return FrameType.FINISH, no_flags, b""
-        case Ready():
-            return FrameType.READY, no_flags, b""
         case TakenOver():
             return FrameType.TAKEN_OVER, no_flags, b""
 

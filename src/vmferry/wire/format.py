@@ -65,6 +65,12 @@ RUN_COUNT_BITS = 23
 RUN_ZERO_BIT = 63
 """A run: first page in bits 0 to 39, page count in 40 to 62, and bit 63 set if the pages are zero."""
 
+DIGEST_FIXED = struct.Struct("<Q")
+"""How many nanoseconds the destination may work on its digest, 0 for no limit; the source's follows to the end."""
+
+READY_FIXED = struct.Struct("<B")
+"""1 if the digests are the same, 0 if none were compared."""
+
 COMMIT_FIXED = struct.Struct("<B")
 """1 if the guest is to run, 0 if it stays paused."""
 
@@ -87,9 +93,9 @@ MAX_BODY_BYTES = {
     FrameType.ACCEPTED: 0,
     FrameType.PAGES: PAGES_FIXED.size + MAX_RUNS * RUN.itemsize,
     FrameType.STATE: MAX_STATE_BYTES,
-    FrameType.DIGEST: MAX_DIGEST_BYTES,
+    FrameType.DIGEST: DIGEST_FIXED.size + MAX_DIGEST_BYTES,
     FrameType.FINISH: 0,
-    FrameType.READY: 0,
+    FrameType.READY: READY_FIXED.size,
     FrameType.COMMIT: COMMIT_FIXED.size,
     FrameType.TAKEN_OVER: 0,
     FrameType.FAILED: MAX_REASON_BYTES,

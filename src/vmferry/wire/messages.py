@@ -68,6 +68,8 @@ class Digest:
     """Source: a digest of all guest memory, to be compared before Ready (`verify`)."""
 
     value: bytes
+    limit_ns: int = 0
+    """How long the destination may work on its own one; if that takes longer, nothing is compared. 0: no limit."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,9 @@ class Finish:
 @dataclass(frozen=True)
 class Ready:
     """Destination: all loaded; the guest can run here on your word."""
+
+    verified: bool = False
+    """Whether both digests of all memory were worked out, and are the same."""
 
 
 @dataclass(frozen=True)

@@ -170,9 +170,9 @@ class KvmGuest:
         """Make these pages hold only zero bytes."""
         self._ram.clear_pages(pages)
 
-    def memory_digest(self, page_count: int | None = None) -> bytes:
-        """Return a digest of the first pages, or of all RAM."""
-        return self._ram.digest(self.layout.page_count if page_count is None else page_count)
+    def memory_digest(self, page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
+        """Return a digest of the first pages, or of all RAM; `while_reading` is called between pieces and may raise."""
+        return self._ram.digest(self.layout.page_count if page_count is None else page_count, while_reading)
 
     def populator(self) -> Populator:
         """Return what makes memory present ahead of an incoming migration; the caller closes it."""
