@@ -1,5 +1,6 @@
 """The guard undoes everything, whatever becomes of the one that it guards."""
 
+import errno
 import os
 import signal
 import socket
@@ -18,11 +19,14 @@ from tests.support.monitor_thread import monitor_thread
 from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.control import undo as undo_module
+from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.guard import Guard
+from vmferry.control.leftovers import Leftovers
 from vmferry.control.own_group import OwnGroup
 from vmferry.control.processes import Thread
 from vmferry.control.qmp_client import QmpClient
+from vmferry.control.settings import Change, Settings
 from vmferry.control.undo import undo
 from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
 from vmferry.control.way_in import WayIn
@@ -345,6 +349,36 @@ def test_nothing_more_is_changed_without_a_guard() -> None:
         for _ in range(2):
             guard.will_send("stop", {})
     guard.close()
+
+
+def test_a_guard_that_is_gone_keeps_nobody_from_putting_back(ours: QmpClient) -> None:
+    left: list[object] = []
+    ours.execute("migrate-set-parameters", BEFORE)
+    guard = Guard(ours)
+    with Settings(ours, Behind.ask(ours), lambda changes, refused: left.append(changes)) as settings:
+        settings.set_parameters(OURS, guard)
+        guard._process.kill()
+        guard._process.wait()
+    guard.close()
+    assert (downtime_limit(ours), left) == (300, [])
+
+
+def test_a_guard_that_cannot_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    with pytest.raises(HostError, match="cannot start the process that undoes the throttle: Resource temporarily"):
+        Guard()
+
+
+def no_process(*words: object, **others: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_what_no_process_can_put_back_later_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", no_process)
+    told: list[str] = []
+    Leftovers(FakeQemu([]), told.append).leave([Change("downtime-limit", 300, 77)], True)
+    assert "no process could be started" in told[0]
+    assert '"downtime-limit":300' in told[0]
 
 
 def test_the_controller_is_taken_back_unless_others_use_it(tmp_path: Path) -> None:

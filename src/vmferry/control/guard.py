@@ -46,14 +46,7 @@ class Guard:
         self._tell_people = tell
         self._promise_count = 0
         descriptors = [one.descriptor for one in (monitor, destination) if one]
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "vmferry.control.undo"],  # whatever lies in the working directory
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL if _somebody_waits_for_the_end_of(_STDERR) else None,
-            pass_fds=[descriptor for descriptor in descriptors if descriptor is not None],
-            start_new_session=True,
-        )
+        self._process = _start([descriptor for descriptor in descriptors if descriptor is not None])
         assert self._process.stdin
         assert self._process.stdout
         self._pipe = self._process.stdin
@@ -94,7 +87,8 @@ class Guard:
 
     def kept(self, promise: int) -> None:
         """Take note that the driver has kept a promise itself, or that there is nothing to it any more."""
-        self._promise("kept", promise)
+        with contextlib.suppress(HostError):  # a guard that is gone keeps none
+            self._promise("kept", promise)
 
     def close(self) -> None:
         """Have everything undone and wait until it is, for some time. Harmless if it is."""
@@ -123,6 +117,20 @@ class Guard:
         except BrokenPipeError as error:
             raise HostError("the process that undoes the throttle is gone; nothing more is changed") from error
         return self._promise_count
+
+
+def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "vmferry.control.undo"],  # whatever lies in the working directory
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL if _somebody_waits_for_the_end_of(_STDERR) else None,
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostError(f"cannot start the process that undoes the throttle: {error.strerror}", error.errno) from error
 
 
 def _way_to(monitor: "Monitor") -> tuple[str, int | None, int | None, int | None]:

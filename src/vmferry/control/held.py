@@ -18,7 +18,7 @@ from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
 from vmferry.control.run_states import FINISHING, ran, run_state
-from vmferry.errors import HostError, MonitorError
+from vmferry.errors import MonitorError
 
 _NS_PER_MS = 1_000_000
 _STOPPED_POLL_S = 0.01
@@ -107,8 +107,7 @@ class HeldDestination:
 
     def _decided(self) -> None:
         self._is_decided = True
-        with suppress(HostError):  # a guard that is gone does nothing any more
-            self._guard.kept(self._promise)
+        self._guard.kept(self._promise)
 
     def __enter__(self) -> Self:
         return self

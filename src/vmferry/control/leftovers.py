@@ -19,11 +19,15 @@ class Leftovers:
 
     def leave(self, changes: list[Change], refused: bool) -> None:
         """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying."""
-        if refused:
-            pid = put_back_later(self._monitor.where, vm_process(self._monitor), changes)
-            when = f"the VM refuses that now; process {pid} does it once it lets, within {PATIENCE_S // 60} min"
-        else:
-            when = "the VM does not answer"
+        when = self._later(changes) if refused else "the VM does not answer"
         for change in changes:
             self.commands.append(change.as_text())
             self._warn(f"{change.name} is not put back: {when}; by hand: {change.as_text()}")
+
+    def _later(self, changes: list[Change]) -> str:
+        """Have a process try on, and say so."""
+        try:
+            pid = put_back_later(self._monitor.where, vm_process(self._monitor), changes)
+        except OSError as error:
+            return f"the VM refuses that now, and no process could be started that does it later ({error.strerror})"
+        return f"the VM refuses that now; process {pid} does it once it lets, within {PATIENCE_S // 60} min"

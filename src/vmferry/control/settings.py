@@ -18,7 +18,7 @@ from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
 from vmferry.control.guard import Guard
 from vmferry.control.monitor import Monitor
-from vmferry.errors import CommandError, HostError, MigrationError, MonitorError, VmLeftError
+from vmferry.errors import CommandError, MigrationError, MonitorError, VmLeftError
 
 _TRIES = 10
 _TRY_INTERVAL_S = 0.1
@@ -153,7 +153,7 @@ class Settings:
             left = self._put_back_patiently(changes)
             for guard, promise in self._promises:
                 guard.kept(promise)
-        except (MonitorError, HostError):
+        except MonitorError:
             self._leave(changes, False)
         else:
             if left:
