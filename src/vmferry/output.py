@@ -179,6 +179,19 @@ class TextOutput(io.TextIOBase):
         return self._output.isatty()
 
 
+def open_unblocked(path: str, flags: int) -> int:
+    """Open a file to be written to, without waiting for somebody to read it if it is a FIFO: an `opener`.
+
+    Raises OSError that says so if nobody does.
+    """
+    try:
+        return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY, 0o666)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise OSError(error.errno, "nobody reads it; start its reader first") from error
+        raise
+
+
 @contextmanager
 def unblocked_stderr(tell: Callable[[str], object]) -> Iterator[None]:
     """Let all that this process says on standard error go through an output, unless it goes elsewhere already."""

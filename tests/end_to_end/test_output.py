@@ -116,6 +116,14 @@ def test_no_file_name_holds_the_monitor_up(lab: Lab, name: str) -> None:
     assert "Traceback" not in vm.errors()
 
 
+@pytest.mark.parametrize("option", ["--serial=file:", "--journal="])
+def test_a_vm_does_not_wait_for_a_reader_of_its_output(lab: Lab, option: str) -> None:
+    os.mkfifo(fifo := lab.directory / "fifo")
+    ended = subprocess.run([*VM_COMMAND, *VM, f"{option}{fifo}"], capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    assert f"cannot write '{fifo}': nobody reads it; start its reader first" in ended.stderr
+
+
 def test_an_operator_reads_what_happens(lab: Lab) -> None:
     source = start(lab, "source", *BOOT, "--qmp", "tcp:127.0.0.1:0")
     destination = start(lab, "destination", "--incoming", "tcp:127.0.0.1:0")
@@ -128,7 +136,9 @@ def test_an_operator_reads_what_happens(lab: Lab) -> None:
     assert [line.removeprefix("vmferry: ") for line in source.errors().splitlines()] == [
         f"serves QMP at unix:{lab.directory}/source.qmp",
         Like(r"serves QMP at tcp:127\.0\.0\.1:[1-9][0-9]+"),
-        Like(rf"the guest has left for tcp:{host}:{port} in {time}, stopped for {time}"),
+        Like(
+            rf"the guest has left for tcp:{host}:{port} in {time}, stopped for {time}; its memory was (not )?verified"
+        ),
         "the VM was ended by its monitor",
     ]
     assert [line.removeprefix("vmferry: ") for line in destination.errors().splitlines()] == [

@@ -14,6 +14,7 @@ from vmferry.migration.events import (
     BandwidthWindow,
     Decided,
     Ended,
+    Event,
     LinkStalled,
     StatusChanged,
     SwitchoverBegan,
@@ -21,6 +22,7 @@ from vmferry.migration.events import (
     Synced,
 )
 from vmferry.migration.ports import Channel
+from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner, Patience
 from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
@@ -678,6 +680,40 @@ def go_on_after(pair: Pair, looks: int) -> None:
             pair.source.continue_from(S.PRE_SWITCHOVER)
 
     pair.clock.on_sleep = look
+
+
+@pytest.mark.parametrize("completes", [True, False])
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_guest_that_is_stopped_or_let_run_just_before_it_is_handed_over_stays_so(runs: bool, completes: bool) -> None:
+    pair = Pair()
+    if runs:
+        pair.here.pause()
+    if not completes:
+        pair.here.state = b"garbage"
+    record = pair.journal.record
+
+    def act(time_ns: int, event: Event) -> None:
+        if isinstance(event, SwitchoverBegan):
+            (pair.here.resume if runs else pair.here.pause)()
+        record(time_ns, event)
+
+    pair.journal.record = act  # type: ignore[method-assign]
+    pair.source.run()
+    assert pair.source.status is (S.COMPLETED if completes else S.FAILED)
+    assert (pair.here.running, pair.there.running) == (runs and not completes, runs and completes)
+
+
+def test_figures_are_those_of_the_status_that_they_are_told_with() -> None:
+    pair = Pair()
+    pair.source.run()
+    states = iter([S.DEVICE, S.COMPLETED, S.COMPLETED, S.COMPLETED])
+
+    class Changing(MigrationSource):
+        status = property(lambda self: next(states))  # type: ignore[assignment]
+
+    pair.source.__class__ = Changing
+    info = pair.source.info()
+    assert (info.status, info.downtime_ms) == (S.DEVICE, None)
 
 
 @pytest.mark.parametrize("delivered", [False, True])

@@ -11,6 +11,7 @@ from vmferry.migration.events import (
     Decided,
     Ended,
     Event,
+    Lost,
     Started,
     StatusChanged,
     SwitchoverBegan,
@@ -160,6 +161,11 @@ def test_the_speed_of_each_vcpu_is_measured_between_samples() -> None:
     first, second = run_series(journal(*COURSE), "one", samples).measured_pages_per_s
     assert list(first.points()) == [(0, 100), (2, 100), (4, 0)]
     assert list(second.points()) == [(0, 0), (2, 0), (4, 500)]
+
+
+def test_sums_over_a_journal_with_gaps_and_without_an_end_are_unknown() -> None:
+    torn = run_series(journal(*COURSE[:5], (8, Lost(count=None))), "x").ended
+    assert (torn.sent_bytes, torn.max_throttle_percent) == (None, None)
 
 
 def test_a_journal_holds_several_migrations_and_what_is_not_theirs() -> None:

@@ -19,7 +19,7 @@ import msgspec
 from vmferry.errors import UsageError
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Started, StatusChanged, SwitchoverBegan
 from vmferry.migration.ports import Journal
-from vmferry.output import Output
+from vmferry.output import Output, open_unblocked
 
 _SYNC_S = 0.05
 """A disk that is slower than this does not hold a hand-over up."""
@@ -68,7 +68,7 @@ class FileJournal:
             _cut_to_whole_lines(path)
             with suppress(FileExistsError):
                 path.touch(0o600, exist_ok=False)
-            file = path.open("ab", buffering=0)
+            file = io.FileIO(path, "ab", opener=open_unblocked)
         except OSError as error:
             raise UsageError(f"cannot write '{path}': {error.strerror}") from error
         self._output = Output(file, f"the journal '{path}'", tell)

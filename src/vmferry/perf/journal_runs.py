@@ -177,15 +177,16 @@ class _Journal:
         """Make up the figures of a migration whose end is not in the journal."""
         syncs = [event for _, event in self.all(Synced)]
         states = [event.new for _, event in self.all(StatusChanged)]
+        gaps = any(self.all(Lost))
         return Ended(
             status=states[-1] if states else MigrationStatus.SETUP,
             total_time_ns=round(self.last_s * _NS_PER_S),
             downtime_ns=None,
             downtime_parts_ns={},
-            sent_bytes=sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
+            sent_bytes=None if gaps else sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
             iteration_count=syncs[-1].iteration_count if syncs else 0,
             dirty_sync_count=syncs[-1].dirty_sync_count if syncs else 0,
-            max_throttle_percent=max((percent for _, percent in self.throttle()), default=0),
+            max_throttle_percent=None if gaps else max((percent for _, percent in self.throttle()), default=0),
             error="the journal ends before the migration does",
         )
 

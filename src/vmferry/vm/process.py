@@ -18,7 +18,7 @@ from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
-from vmferry.output import Output, open_again, unblocked_stderr
+from vmferry.output import Output, open_again, open_unblocked, unblocked_stderr
 from vmferry.vm.machine import Vm
 from vmferry.vm.token_file import read_token
 
@@ -155,6 +155,6 @@ def _open_journal(path: Path | None, resources: ExitStack) -> Journal:
 
 def _open(path: str) -> io.FileIO:
     try:
-        return io.FileIO(path, "w")
+        return io.FileIO(path, "w", opener=open_unblocked)
     except OSError as error:
         raise UsageError(f"cannot write '{path}': {error.strerror}") from error

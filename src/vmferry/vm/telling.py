@@ -11,10 +11,14 @@ def departure(uri: str, info: MigrationInfo) -> str:
     """Tell how a migration to `uri` has ended."""
     match info.status:
         case MigrationStatus.COMPLETED:
+            duration = "" if info.total_time_ms is None else f" in {_milliseconds(info.total_time_ms)}"
             downtime = "" if info.downtime_ms is None else f", stopped for {_milliseconds(info.downtime_ms)}"
-            return f"the guest has left for {uri} in {_milliseconds(info.total_time_ms or 0)}{downtime}"
+            verified = "its memory was verified" if info.verified else "its memory was not verified"
+            return f"the guest has left for {uri}{duration}{downtime}; {verified}"
         case MigrationStatus.CANCELLED:
             return f"the migration to {uri} was cancelled; the guest stays here"
+        case MigrationStatus.IN_DOUBT:
+            return f"whether the guest has left for {uri} is not known: {info.error_desc}"
         case _:
             return f"migration to {uri} failed: {info.error_desc}"
 
