@@ -7,7 +7,6 @@ state is not stored but derived from the guest and the migration, so that they c
 import contextlib
 import secrets
 import threading
-import time
 from collections.abc import Callable
 
 from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
@@ -29,6 +28,7 @@ from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
+from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.incoming import IncomingMigration
 from vmferry.vm.memory_files import MemoryFiles
 from vmferry.vm.record import MigrationRecord
@@ -79,14 +79,12 @@ class Vm:
         self._incoming_uri: str | None = None
         self._incoming_lock = threading.Lock()
         self._migration_thread: threading.Thread | None = None
-        self._subscribers: list[Callable[[VmEvent], None]] = []
+        self._events = EventFeed(guest)
         self._run_lock = threading.Lock()
         """Orders `stop` and `cont` against the beginning of a hand-over."""
         self._handing_over = False
         self._runs_on_arrival = False if start_paused else None
         """Whether the guest, which is yet to come, is to run then; None: if it runs at the source."""
-        self._told_running = guest.running
-        self._tell_lock = threading.Lock()
         self._quitting = False
 
     # Run state
@@ -117,7 +115,7 @@ class Vm:
                 self._source.keep_paused()
             else:
                 self._guest.pause()
-        self._tell_run_state()
+        self._events.tell_whether_it_runs()
 
     def cont(self, *, force: bool = False) -> None:
         """Let the guest run, or if it is yet to come, when it is here. Raises UsageError if it is not ours to run.
@@ -134,11 +132,11 @@ class Vm:
             if refusal:
                 raise UsageError(refusal)
             self._guest.resume()
-        self._tell_run_state()
+        self._events.tell_whether_it_runs()
 
     def system_powerdown(self) -> None:
         """Ask the guest to power down. As it has no ACPI, it cannot hear that; only those who watch can."""
-        self._emit("POWERDOWN", {})
+        self._events.emit("POWERDOWN", {})
 
     def quit(self) -> None:
         """End this process; a running migration is cancelled first."""
@@ -146,7 +144,7 @@ class Vm:
             return
         self._quitting = True
         self.migrate_cancel()
-        self._emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
+        self._events.emit("SHUTDOWN", {"guest": False, "reason": "host-qmp-quit"})
         self.on_end(0)
 
     def vcpu_thread_ids(self) -> list[int]:
@@ -279,7 +277,7 @@ class Vm:
             self._dirty_rate.free_dirty_log()
             source.run()
         finally:
-            self._tell_run_state()
+            self._events.tell_whether_it_runs()
             self._log(departure(uri, source.info()))
 
     def _run_incoming(self, incoming: IncomingMigration) -> None:
@@ -301,7 +299,7 @@ class Vm:
                 elif self._runs_on_arrival is False:  # said a moment too late for `may_run`
                     self._guest.pause()
             self._log(arrival(incoming.origin, incoming.duration_ns, running=self._guest.running))
-            self._tell_run_state()
+            self._events.tell_whether_it_runs()
             self._emit_status(MigrationStatus.COMPLETED)
 
     def _check_quit(self) -> None:
@@ -312,12 +310,12 @@ class Vm:
 
     def _on_crash(self, reason: str) -> None:
         self._log(f"{reason}; its memory can still be read through the monitor")
-        self._emit("GUEST_PANICKED", {"action": "pause"})
-        self._tell_run_state()
+        self._events.emit("GUEST_PANICKED", {"action": "pause"})
+        self._events.tell_whether_it_runs()
 
     def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
         """Call `callback` for every event from now on, in whichever thread it happens."""
-        self._subscribers.append(callback)
+        self._events.subscribe(callback)
 
     def _on_migration_event(self, event: Event) -> None:
         match event:
@@ -325,11 +323,11 @@ class Vm:
                 self._set_handing_over(True)
             case SwitchoverFailed():
                 self._set_handing_over(False)
-                self._tell_run_state()
+                self._events.tell_whether_it_runs()
             case StatusChanged(new=status):
                 if not status.is_running:
                     self._set_handing_over(False)
-                self._tell_run_state()
+                self._events.tell_whether_it_runs()
                 if not (self._awaits_migration and status is MigrationStatus.COMPLETED):
                     self._emit_status(status)  # a destination's follows RESUME, as in QEMU
             case LinkStalled(duration_ns=duration_ns, over=over):
@@ -342,23 +340,12 @@ class Vm:
         with self._run_lock:
             self._handing_over = handing_over
 
-    def _tell_run_state(self) -> None:
-        with self._tell_lock:
-            if self._guest.running != self._told_running:
-                self._told_running = not self._told_running
-                self._emit("RESUME" if self._told_running else "STOP", {})
-
     def _emit_status(self, status: MigrationStatus) -> None:
         self._emit_if_asked("MIGRATION", {"status": status.value})
 
     def _emit_if_asked(self, name: str, data: dict[str, object]) -> None:
         if self.capabilities.events:
-            self._emit(name, data)
-
-    def _emit(self, name: str, data: dict[str, object]) -> None:
-        event = VmEvent(name, data, time.time_ns())
-        for callback in self._subscribers:
-            callback(event)
+            self._events.emit(name, data)
 
 
 _IN_DOUBT = (
