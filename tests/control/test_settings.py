@@ -1,7 +1,9 @@
 """What was changed is put back, unless somebody else has changed it meanwhile; what cannot be is named."""
 
 import json
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -103,6 +105,27 @@ def test_what_a_vm_refuses_to_take_back_at_once_is_put_back_at_the_end() -> None
         qemu.during = lambda command: None
         assert qemu.parameters["max-bandwidth"] == 5
     assert qemu.parameters == before
+
+
+class Interrupted(FakeQemu):
+    """Carries out what it is told, and then nobody waits for the answer."""
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        answer = super().execute(command, arguments)
+        if command.startswith("migrate-set") and len(self.told) == 1:
+            raise KeyboardInterrupt
+        return answer
+
+
+@pytest.mark.parametrize("set_one", [lambda it: it.set_parameters({"max-bandwidth": 5}),
+                                     lambda it: it.set_capability("auto-converge", True)])  # fmt: skip
+def test_what_was_set_although_nobody_waited_for_the_answer_is_put_back(set_one: Callable[[Settings], None]) -> None:
+    qemu = Interrupted([])
+    before = dict(qemu.parameters), dict(qemu.capabilities)
+    with suppress(KeyboardInterrupt), Settings(qemu, Behind.ask(qemu)) as settings:
+        set_one(settings)
+    assert len(qemu.told) == 2
+    assert (qemu.parameters, qemu.capabilities) == before
 
 
 def test_on_a_vm_that_has_left_nothing_is_missing() -> None:

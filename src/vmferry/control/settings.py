@@ -119,15 +119,13 @@ class Settings:
                 before = {change.name: change.before for change in changes}
                 ours = {change.name: change.ours for change in changes}
                 self._promises.append((guard, guard.will_set_back(before, ours)))
-            self._monitor.execute("migrate-set-parameters", dict(values))
-            self._note(changes)
+            self._change(changes, "migrate-set-parameters", dict(values))
 
     def set_capability(self, name: str, state: bool) -> None:
         """Set a capability unless it is so already. Raises CommandError, for instance while a migration runs."""
         if self.capabilities.get(name, False) != state:
             change = Change(name, not state, state, is_capability=True)
-            self._monitor.execute(*replace(change, before=state).command())
-            self._note([change])
+            self._change([change], *replace(change, before=state).command())
 
     @property
     def capabilities(self) -> dict[str, bool]:
@@ -170,10 +168,17 @@ class Settings:
             return left
         return []
 
-    def _note(self, changes: list[Change]) -> None:
+    def _change(self, changes: list[Change], command: str, arguments: dict[str, object]) -> None:
+        """Carry out a command that makes changes. One that is not answered may have made them, unless it is refused."""
+        so_far = dict(self._changes)
         for change in changes:
             key = (change.is_capability, change.name)
-            self._changes[key] = replace(self._changes.get(key, change), ours=change.ours)
+            self._changes[key] = replace(so_far.get(key, change), ours=change.ours)
+        try:
+            self._monitor.execute(command, arguments)
+        except CommandError:
+            self._changes = so_far
+            raise
 
     def __enter__(self) -> Self:
         return self
