@@ -1,6 +1,7 @@
 """A guest that is held at its destination is let run once, as it ran before, and only if the source has completed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -84,6 +85,37 @@ def test_a_migration_that_is_refused_lets_nothing_run(other: FakeQemu) -> None:
     with pytest.raises(CommandError):
         migrated(qemu, other)
     assert told(other) == ["stop"]
+
+
+class Interrupted(FakeQemu):
+    """Stops, and then nobody waits for the answer."""
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        answer = super().execute(command, arguments)
+        if command == "stop":
+            raise KeyboardInterrupt
+        return answer
+
+
+def test_a_destination_that_was_told_although_nobody_waited_for_the_answer_is_named() -> None:
+    other, lines = Interrupted([]), list[str]()
+    other.run_state = "inmigrate"
+    with pytest.raises(KeyboardInterrupt):
+        migrated(FakeQemu([]), other, lines)
+    assert "the destination will keep a guest paused; cont, while it waits, puts that back" in lines
+
+
+def test_a_destination_that_refuses_to_hold_is_left_as_it_was(other: FakeQemu) -> None:
+    lines: list[str] = []
+    other.during = refuse_to_stop
+    with pytest.raises(CommandError):
+        migrated(FakeQemu([]), other, lines)
+    assert not any("keep a guest paused" in line for line in lines)
+
+
+def refuse_to_stop(command: str) -> None:
+    if command == "stop":
+        raise CommandError("no", "GenericError")
 
 
 def refuse(command: str) -> None:

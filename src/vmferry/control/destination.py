@@ -5,7 +5,7 @@ import time
 from vmferry.control.monitor import Monitor
 from vmferry.control.processes import PROC
 from vmferry.control.run_states import run_state
-from vmferry.errors import HostError, MonitorError, UsageError
+from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
 WAITING = "inmigrate"
 _ARRIVAL_TIMEOUT_S = 10.0
@@ -32,9 +32,13 @@ class Destination:
         return not _PAUSED.isdisjoint(words)
 
     def hold(self) -> None:
-        """Have it keep paused whatever guest arrives. Raises MonitorError."""
-        self.monitor.execute("stop")
-        self.is_held = True
+        """Have it keep paused whatever guest arrives. Raises MonitorError; CommandError if it refuses."""
+        self.is_held = True  # also if nobody waits for the answer
+        try:
+            self.monitor.execute("stop")
+        except CommandError:
+            self.is_held = False
+            raise
 
     def let_run(self) -> None:
         """Let the guest run, at once or as soon as it is there. Raises MonitorError."""

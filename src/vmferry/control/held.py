@@ -31,7 +31,7 @@ class HeldDestination:
     def __init__(self, monitor: Monitor, destination: Destination, guard: Guard, warn: Callable[[str], object]) -> None:
         """`monitor` is the source's. If we cannot, `guard` lets the guest run once the source says that it is done.
 
-        Raises MonitorError, CommandError and HostError.
+        The destination is told to `hold` only after this was entered. Raises MonitorError and HostError.
         """
         self._monitor = monitor
         self._destination = destination
@@ -46,7 +46,6 @@ class HeldDestination:
         self._has_failed = False
         """True once the destination could not be told to let it run."""
         self._wait_ns: int | None = None
-        destination.hold()
 
     def wait(self, timeout_s: float) -> None:
         """Wait so long, or until the source says something; only briefly while the guest stands still."""
@@ -120,5 +119,5 @@ class HeldDestination:
         match self._destination.status():
             case "paused" if self._ran:
                 self._warn("the destination has the guest, and keeps it paused: end it if the source runs on")
-            case state if state == WAITING:
+            case state if state == WAITING and self._destination.is_held:
                 self._warn("the destination will keep a guest paused; cont, while it waits, puts that back")

@@ -115,6 +115,7 @@ def carry_out(
         held = None
         if guard and destination:
             held = stack.enter_context(HeldDestination(monitor, destination, guard, warn or tell))
+            destination.hold()
         stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
         hand_over = _bound_hand_over(monitor, behind, order)
