@@ -150,3 +150,4 @@ def test_what_is_left_is_named_with_the_command_that_does_it() -> None:
     ]
     assert json.loads(leftovers.commands[0])["arguments"] == {"downtime-limit": 300}
     assert all(command in line for command, line in zip(leftovers.commands, told, strict=True))
+    assert told[0].startswith("downtime-limit may not be put back, as the VM does not answer; by hand: ")

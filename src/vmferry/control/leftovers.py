@@ -19,10 +19,12 @@ class Leftovers:
 
     def leave(self, changes: list[Change], refused: bool) -> None:
         """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying."""
-        when = self._later(changes) if refused else "the VM does not answer"
+        what = (
+            f"is not put back: {self._later(changes)}" if refused else "may not be put back, as the VM does not answer"
+        )
         for change in changes:
             self.commands.append(change.as_text())
-            self._warn(f"{change.name} is not put back: {when}; by hand: {change.as_text()}")
+            self._warn(f"{change.name} {what}; by hand: {change.as_text()}")
 
     def _later(self, changes: list[Change]) -> str:
         """Have a process try on, and say so."""
