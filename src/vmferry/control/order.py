@@ -123,8 +123,7 @@ def carry_out(
         course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, held, link, onlookers)
         result = course.run()
         recorder.end(result)
-        restarts_itself = behind.converges_responsively or (monitor.manager and monitor.manager.migrates)
-        if course.used_destination and not result.completed and not restarts_itself:
+        if course.used_destination and not result.completed and not _starts_destinations_anew(monitor, behind):
             tell("QEMU's destination serves one migration: start it anew before the next one")
         result = replace(
             result,
@@ -173,6 +172,11 @@ def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver
     if behind.converges_responsively or order.uri is None:
         return None
     return HandOver(monitor, order.uri, order.hand_over_timeout_ns, order.destination)
+
+
+def _starts_destinations_anew(monitor: Monitor, behind: Behind) -> bool:
+    """Our own VMs wait on for the next guest, and libvirt starts a destination for each migration."""
+    return behind.converges_responsively or (monitor.manager is not None and monitor.manager.migrates)
 
 
 def _keep_link(monitor: Monitor, behind: Behind, order: Order, tell: Callable[[str], None]) -> LinkKeeper:
