@@ -214,6 +214,17 @@ def test_it_waits_before_the_switchover_with_the_guest_stopped() -> None:
     assert list(ended.downtime_parts_ns) == ["stop", "pause", "last-sync", "ram", "state", "hand-over"]
 
 
+def test_a_link_that_takes_nothing_ends_the_wait_in_time() -> None:
+    pair = waiting_pair()
+    pair.clock.on_sleep = lambda: setattr(pair.channel, "stalls", True)
+    pair.source.run()
+    assert pair.source.status is S.FAILED
+    assert "took nothing for 10.0 s (switchover-timeout)" in str(pair.source.error)
+    assert pair.here.running
+    (ended,) = pair.events(Ended)
+    assert 10**10 < ended.downtime_parts_ns["pause"] < 12 * 10**9
+
+
 def test_going_on_cannot_be_asked_for_in_advance() -> None:
     pair = waiting_pair()
     for state in (S.PRE_SWITCHOVER, S.DEVICE):

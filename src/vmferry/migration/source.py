@@ -136,7 +136,7 @@ class MigrationSource:
         switchover.stop()
         if self._capabilities.pause_before_switchover:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
-            switchover.wait_until(lambda: self._continue_requested)
+            switchover.wait_until(lambda: self._continue_requested, self._parameters().switchover_timeout_ns)
         self._set_status(MigrationStatus.DEVICE)
         parameters = self._parameters()
         switchover.run(

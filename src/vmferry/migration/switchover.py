@@ -80,15 +80,19 @@ class Switchover:
         with self.downtime.part("stop"):
             self._guest.pause()
 
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait with the stopped guest, and find out within about a second if the destination has gone."""
+    def wait_until(self, condition: Callable[[], bool], timeout_ns: int) -> None:
+        """Wait with the stopped guest, and find out within about a second if the destination has gone.
+
+        The wait lasts as long as it likes, but one for a link that takes nothing no longer than `timeout_ns`.
+        """
         with self.downtime.part("pause"):
             for look in itertools.count(1):
                 self._check()
                 if condition():
                     return
                 if look % _LOOKS_PER_SIGN_OF_LIFE == 0:
-                    self._send(Pages(EMPTY, EMPTY))
+                    stuck = f"the link took nothing for {timeout_ns / _NS_PER_S:.1f} s (switchover-timeout)"
+                    self._channel.send(Pages(EMPTY, EMPTY), Deadline(self._clock, timeout_ns, stuck, self._check))
                 self._clock.sleep_ns(_LOOK_NS)
 
     def run(self, precopy: Precopy, *, verify_within_ns: int | None, timeout_ns: int) -> None:
