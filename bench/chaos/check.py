@@ -86,7 +86,8 @@ def is_in_window(seen: Observation) -> bool:
     """Tell whether QEMU's protocol left two copies, and whoever drove the migration was told to look for them."""
     both_run = seen.source.runs and seen.destination.runs
     is_told = seen.exit_code is None or _TOLD_TO_LOOK in seen.last_words
-    return seen.has_window and seen.has_fired and seen.ended is Ended.FAILED and both_run and is_told
+    has_failed = seen.ended in (Ended.FAILED, Ended.CANCELLED)
+    return seen.has_window and seen.has_fired and has_failed and both_run and is_told
 
 
 def outcome(seen: Observation) -> Outcome:

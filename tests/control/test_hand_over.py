@@ -68,7 +68,9 @@ def test_a_guest_that_runs_or_waits_for_somebody_else_is_not_counted(clock: list
 
 def test_a_peer_that_never_said_a_word_has_no_guest(clock: list[int], returned: list[int | None]) -> None:
     returned.append(0)
-    assert "is no VM" in (overdue(clock, HandOver(stopped(), "tcp:h:1", S, None)) or "")
+    bounded = HandOver(stopped(), "tcp:h:1", S, None)
+    assert "is taken for no VM" in (overdue(clock, bounded) or "")
+    assert not bounded.is_certain
 
 
 def test_a_destination_that_still_waits_has_no_guest(clock: list[int], returned: list[int | None]) -> None:

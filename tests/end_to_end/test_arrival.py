@@ -88,7 +88,8 @@ def test_a_peer_that_takes_all_and_says_nothing_holds_no_guest(lab: Lab) -> None
     with black_hole() as port:
         code, result, _ = source.migrate(f"tcp:127.0.0.1:{port}", *AT_ONCE, "--hand-over-timeout", "1s")
         assert (code, result["status"]) == (1, "cancelled")
-        assert "is no VM" in str(result["error"])
+        assert "is taken for no VM" in str(result["error"])
+        assert "look whether the destination runs too" in str(result["error"])
         wait_until(source.runs_on)
         assert source.settings() == source.before
 

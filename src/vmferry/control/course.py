@@ -185,7 +185,7 @@ class Course:
             self._prospect.observe(seen)
         if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
             self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
-            self._is_only_here = True
+            self._is_only_here = self._hand_over.is_certain
             self._cancel()
         if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
             self._why_cancelled = why

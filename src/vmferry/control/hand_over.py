@@ -33,6 +33,8 @@ class HandOver:
         self._destination = destination
         self.has_begun = False
         """True once the guest was stopped for it."""
+        self.is_certain = True
+        """Whether the reason to cancel that was given last leaves no other copy; if not, it is very likely so."""
         self._since_ns: int | None = None
         self._allowed_ns = 0
 
@@ -70,7 +72,8 @@ class HandOver:
             return f"the guest stood still for {stopped}, and the destination still waits for it"
         sent_bytes = progress.sent_bytes or 0
         if sent_bytes > _MOST_ON_THE_WAY_BYTES and self._returned_bytes() == 0:
-            return f"the guest stood still for {stopped}, and the other side, which never said a word, is no VM"
+            self.is_certain = False  # something on the way may hold its words back, and nothing else
+            return f"the guest stood still for {stopped}, and the other side never said a word: it is taken for no VM"
         raise MigrationError(
             f"the guest was sent whole {stopped} ago, and the destination does not say whether it runs there, so it "
             "stays stopped here. Look there; if it does not run, end the destination, and migrate_cancel lets it run on"
