@@ -113,6 +113,7 @@ class MigrationSource:
         in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._check_cancel)
         self._channel = self._open_channel(in_time)
         self._greet(self._channel)
+        digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
         self._guest.start_dirty_log()
         self._setup_ns = self._clock.now_ns() - self._start_ns
         self._precopy = Precopy(
@@ -124,7 +125,6 @@ class MigrationSource:
             self._check_cancel,
             auto_converge=self._capabilities.auto_converge,
         )
-        digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
         self._set_status(MigrationStatus.ACTIVE)
         self._precopy.run(spare_ns=digests_ns or 0)
         self._hand_over(self._channel, self._precopy, digests_ns)
