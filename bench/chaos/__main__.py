@@ -1,6 +1,7 @@
 """Runs the chaos suite: `python -m bench.chaos --help`."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -24,6 +25,8 @@ _OUTPUT = click.Path(dir_okay=False, path_type=Path)
 @click.pass_context
 def chaos(context: click.Context, /, seed: int, only: int | None, output: Path | None) -> None:
     """Migrate under faults and check what must hold. Exit code 1 if a promise was broken."""
+    # In the background of a script SIGINT is ignored, and drivers that inherit that cannot be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     context.obj = (seed, only, output)
 
 
