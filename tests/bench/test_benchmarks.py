@@ -58,7 +58,7 @@ def test_monitor(tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 @pytest.mark.qemu
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("words", "names"),
     [
@@ -77,7 +77,7 @@ def test_migrations(words: list[str], names: set[str], tmp_path: Path) -> None:
 
 @pytest.mark.kvm
 @pytest.mark.qemu
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("words", "names"),
     [

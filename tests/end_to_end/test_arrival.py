@@ -22,7 +22,7 @@ from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(600)]
 AT_ONCE = ("--downtime-limit", "2s")
 
 

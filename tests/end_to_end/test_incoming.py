@@ -27,7 +27,7 @@ from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Accepted, Challenge, Hello, Pages, Proof
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
 
 VM = ["--memory", "64M"]
 PAGES = (64 << 20) // 4096

@@ -25,7 +25,7 @@ from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType
 from vmferry.wire.messages import Hello, Pages
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
 
 VM = ["--memory", "64M", "--cpus", "2"]
 BOOT = ["--append", "ramsize=32"]

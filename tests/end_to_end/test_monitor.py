@@ -11,7 +11,7 @@ from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import CommandError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
 
 SLOW = {"max-bandwidth": 1 << 20}
 FAST = {"max-bandwidth": 0, "downtime-limit": 2000}

@@ -15,7 +15,7 @@ from tests.support.wait import wait_until
 from vmferry.errors import CommandError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
 
 VM = ["--memory", "64M"]
 BOOT = ["--append", "ramsize=16"]

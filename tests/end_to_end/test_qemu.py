@@ -26,7 +26,7 @@ from vmferry.convergence.policy import find_variant
 from vmferry.errors import HostError, UsageError
 from vmferry.perf.lab import Lab, VmProcess
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 needs_kvm = pytest.mark.kvm
 
 MIB = 1 << 20
