@@ -50,7 +50,6 @@ BROKEN, MOVED = Verdict("deadline", False, "", obeyed=False), Verdict("deadline"
         (COMPLETED, 0),
         (replace(COMPLETED, arrival=Arrival(ArrivalState.VERIFIED, "", "")), 0),
         (replace(COMPLETED, arrival=Arrival(ArrivalState.UNVERIFIED, "", ""), verdicts=(BROKEN,)), 3),
-        (replace(COMPLETED, arrival=Arrival(ArrivalState.FAILED, "", "")), 1),
         (replace(COMPLETED, verdicts=(BROKEN,)), 4),
         (replace(COMPLETED, verdicts=(MOVED, Verdict("max downtime", None, ""))), 0),
         (replace(COMPLETED, interrupted_by=2), 0),

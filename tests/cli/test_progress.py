@@ -66,7 +66,6 @@ def test_what_is_wrong_is_told_at_a_terminal_whatever_is_shown_there(view: str) 
     [
         (ArrivalState.VERIFIED, "Migration completed"),
         (ArrivalState.UNVERIFIED, "Migration completed, as far as the source tells"),
-        (ArrivalState.FAILED, "Migration completed, as far as the source tells"),
     ],
 )
 def test_a_guest_that_may_not_have_arrived_has_not_simply_completed(

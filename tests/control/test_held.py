@@ -20,7 +20,7 @@ AT_THE_END = answer("device", remaining=0)
 
 @pytest.fixture
 def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQemu]:
-    monkeypatch.setattr(destination_module, "_ARRIVAL_TIMEOUT_S", 0)
+    monkeypatch.setattr(destination_module, "ARRIVAL_TIMEOUT_S", 0)
     other = FakeQemu([])
     other.run_state = "inmigrate"
     return other

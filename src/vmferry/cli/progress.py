@@ -11,7 +11,7 @@ from rich.table import Table
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.tables import bold, terminal, warn
-from vmferry.control.drive import Arrival, ArrivalState, Progress, Result, Verdict
+from vmferry.control.drive import ArrivalState, Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import InterruptionError, MigrationError
 from vmferry.output import unblocked_stderr
@@ -113,9 +113,6 @@ def exit_code_of(result: Result) -> int:
     """Return the exit code of a command that has followed a migration to its end."""
     if not result.completed:
         return ExitCode.FAILED if result.interrupted_by is None else interrupted_by(result.interrupted_by)
-    match result.arrival:
-        case Arrival(state=ArrivalState.FAILED):
-            return ExitCode.FAILED
-        case Arrival(state=ArrivalState.UNVERIFIED):
-            return ExitCode.UNVERIFIED
+    if result.arrival and result.arrival.state is ArrivalState.UNVERIFIED:
+        return ExitCode.UNVERIFIED
     return ExitCode.DONE if all(verdict.obeyed for verdict in result.verdicts) else ExitCode.LIMIT_NOT_KEPT

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from vmferry.control.behind import Behind
-from vmferry.control.destination import Destination
+from vmferry.control.destination import ARRIVAL_TIMEOUT_S, WAITING, Destination
 from vmferry.control.drive import Arrival, ArrivalState, Result
 from vmferry.control.manager import Manager
 from vmferry.control.settings import Settings
@@ -75,11 +75,12 @@ def _told_by(destination: Destination) -> Arrival:
                 "the destination's monitor is gone; its stderr or log says why. "
                 "If it does not run there, cont lets it run on here",
             )
-        case "inmigrate":
+        case status if status == WAITING:
             return Arrival(
-                ArrivalState.FAILED,
+                ArrivalState.UNVERIFIED,
                 "destination",
-                "the destination still waits for a guest. End it, and cont lets the guest run on here",
+                f"the destination still waits for a guest, or loads it, {ARRIVAL_TIMEOUT_S:g} s after it was sent. "
+                "If it goes on so, end it, and cont lets the guest run on here",
             )
         case status if destination.is_owed_cont:
             return Arrival(

@@ -8,7 +8,8 @@ from vmferry.control.run_states import run_state
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
 WAITING = "inmigrate"
-_ARRIVAL_TIMEOUT_S = 10.0
+ARRIVAL_TIMEOUT_S = 10.0
+"""So long a guest that was sent is waited for."""
 _POLL_INTERVAL_S = 0.1
 _PAUSED = frozenset({b"-S", b"--S"})
 
@@ -61,7 +62,7 @@ class Destination:
 
     def await_guest(self) -> str | None:
         """Return its run state once it is another than WAITING, or after ten seconds."""
-        end_s = time.monotonic() + _ARRIVAL_TIMEOUT_S
+        end_s = time.monotonic() + ARRIVAL_TIMEOUT_S
         while (status := self.status()) == WAITING and time.monotonic() < end_s:
             time.sleep(_POLL_INTERVAL_S)
         return status

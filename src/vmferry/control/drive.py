@@ -108,8 +108,6 @@ class ArrivalState(StrEnum):
 
     VERIFIED = "verified"
     UNVERIFIED = "unverified"
-    FAILED = "failed"
-    """The destination says that it has no guest, although the source has handed it over."""
 
 
 @dataclass(frozen=True)
