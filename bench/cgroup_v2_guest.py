@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from vmferry.client.processes import Thread
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
-from vmferry.control.processes import Thread
 
 ROOT = Path("/sys/fs/cgroup")
 SCOPE = ROOT / "machine.slice" / "vm.scope"

@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.support.memory_vm import MemoryVm
 
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 from vmferry.errors import MonitorError
 from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS
 from vmferry.monitor.server import MonitorServer

@@ -16,8 +16,8 @@ import click
 
 from bench.peers import Load, ours
 from bench.samples import Samples, recording
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control.drive import set_up
-from vmferry.control.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES

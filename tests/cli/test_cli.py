@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.trace import TRACE_EVENTS
 from vmferry.perf.lab import VM_COMMAND, Lab
+from vmferry.settings.parameters import PARAMETERS
 
 VMFERRY = [sys.executable, "-m", "vmferry"]
 

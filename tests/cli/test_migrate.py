@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.qemu import qemu_without_guest
 from vmferry.cli.progress import screen
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 
 pytestmark = pytest.mark.qemu
 AWKWARD = "unix:/nowhere/[/x] [fe80::1] [bold]" + "a" * 50

@@ -156,7 +156,7 @@ def test_nobody_there_is_one_line(path: Path) -> None:
 
 
 def test_a_monitor_that_serves_another_client_is_not_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmferry.control.qmp_client.GREETING_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("vmferry.client.qmp_client.GREETING_TIMEOUT_S", 0.1)
     with socket.socket(socket.AF_UNIX) as busy, socket.socket(socket.AF_UNIX) as other:
         busy.bind(str(path))
         busy.listen()

@@ -25,12 +25,12 @@ from vmferry.cli.perf import batch, command
 from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
-from vmferry.perf.compare import runs_needed
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import RUNS_FILE, ResultSet
 from vmferry.perf.scenarios import PerfScenario, find_scenarios
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
+from vmferry.study.compare import runs_needed
 
 SIMULATED = parse_scenario(
     b"""

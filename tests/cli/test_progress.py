@@ -9,12 +9,12 @@ import sys
 import pytest
 from rich.console import Console
 
-from tests.perf.test_series import COURSE, journal
+from tests.report.test_series import COURSE, journal
 from vmferry.cli.progress import progress_view, show_result
 from vmferry.control.drive import Arrival, ArrivalState, Progress, Result
 from vmferry.control.forecast import Outlook
-from vmferry.perf.figures import Figures
-from vmferry.perf.journal_runs import run_series
+from vmferry.report.figures import Figures
+from vmferry.report.journal_runs import run_series
 
 RAM = {"remaining": (1 << 50) - 1, "total": 1 << 50, "transferred": 1, "mbps": 99_999.9, "page-size": 4096, "normal": 1}
 MOST = RAM | {"dirty-pages-rate": 10**7, "dirty-sync-count": 123_456}

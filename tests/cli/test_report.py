@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 
 from tests.cli.test_cli import run
-from tests.perf.test_series import COURSE, journal, synced
+from tests.report.test_series import COURSE, journal, synced
 from tests.support.hostile import tampered
 from vmferry.cli.replay import command as replay
 from vmferry.cli.report import command

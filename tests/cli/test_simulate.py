@@ -12,7 +12,7 @@ from vmferry.cli.simulate import command
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal
-from vmferry.perf.seed_table import Cell, Run
+from vmferry.study.seed_table import Cell, Run
 
 SCENARIO = """
 name = "small"

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from tests.support.hostile import tampered
 from vmferry.cli.sweep import command
 from vmferry.errors import UsageError
-from vmferry.perf.sweep import Sweep, make_cases, run_case
 from vmferry.simulation.scenario import load_scenario, parse_scenario
+from vmferry.study.sweep import Sweep, make_cases, run_case
 
 SCENARIO = """
 name = "quick"

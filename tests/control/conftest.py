@@ -6,7 +6,7 @@ import pytest
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
 from tests.support.qemu import qemu_without_guest
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.groups import busy_thread, move, other_group, quota_of
+from vmferry.client.processes import Thread
 from vmferry.control import cpu_quota
 from vmferry.control.cgroup import Hierarchy, find_hierarchy, group_of
 from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.processes import Thread
 from vmferry.errors import HostError
 
 

@@ -18,14 +18,14 @@ from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
 from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
+from vmferry.client.processes import Thread
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control import undo as undo_module
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.guard import Guard
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.processes import Thread
-from vmferry.control.qmp_client import QmpClient
 from vmferry.control.settings import Change, Settings
 from vmferry.control.undo import undo
 from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
@@ -36,7 +36,7 @@ BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))
 DRIVER = """
 import os, sys, time
 from vmferry.control.guard import Guard
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 monitor = QmpClient.connect(sys.argv[1])
 guard = Guard(monitor)
 guard.will_set_back({"downtime-limit": 300}, {"downtime-limit": 77})
@@ -149,7 +149,7 @@ def test_another_vm_at_the_same_place_is_left_alone(path: Path) -> None:
 
 def test_a_monitor_that_shows_no_process_is_not_taken_for_the_vms(monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = FakeQemu([])
-    monkeypatch.setattr("vmferry.control.monitor.open_monitor", lambda address, timeout_s: stranger)
+    monkeypatch.setattr("vmferry.client.monitor.open_monitor", lambda address, timeout_s: stranger)
     way_in = WayIn("unix:/nowhere", None, Thread.of(os.getpid()))
     assert not SendCommand(way_in, "cont", {}).attempt()
     assert stranger.told == []

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
+from vmferry.client.manager import MIGRATION, Completion
 from vmferry.control import awaiting, drive
 from vmferry.control.drive import Result
 from vmferry.control.limits import Limits
-from vmferry.control.manager import MIGRATION, Completion
 from vmferry.control.order import Order, carry_out
 from vmferry.errors import InterruptionError, MigrationError, MonitorError, UsageError, VmLeftError
 

@@ -9,17 +9,17 @@ from hypothesis import strategies as st
 
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.hostile import tampered
+from vmferry.client.qmp_client import Event
 from vmferry.control import actuators, drive, order
 from vmferry.control.course import DESTINATION_KNOWS
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
-from vmferry.control.qmp_client import Event
 from vmferry.control.steered import Steered
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import MemoryJournal
-from vmferry.perf.journal_runs import run_series
+from vmferry.report.journal_runs import run_series
 
 S = 1_000_000_000
 MIB_PAGES = 256

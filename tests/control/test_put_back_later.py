@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
-from vmferry.control.processes import Thread
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.processes import Thread
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control.settings import Change
 from vmferry.control.way_in import vm_process
 

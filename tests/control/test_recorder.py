@@ -13,9 +13,9 @@ from vmferry.control.steer import Evaluation
 from vmferry.convergence.sample import Decision, SyncSample
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
-from vmferry.perf.figures import Figures
-from vmferry.perf.journal_runs import run_series
-from vmferry.perf.text_report import text_report
+from vmferry.report.figures import Figures
+from vmferry.report.journal_runs import run_series
+from vmferry.report.text_report import text_report
 from vmferry.simulation.samples import dirty_samples
 
 PAGE = 4096

@@ -16,8 +16,8 @@ from bench.chaos.proxy import Proxy
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control.order import Order, carry_out
-from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress

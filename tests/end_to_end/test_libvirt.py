@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
 from tests.support.wait import wait_until
+from vmferry.client.monitor import open_monitor
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.monitor import open_monitor
 from vmferry.control.own_group import PREFIX
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.wait import wait_until
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 from vmferry.errors import CommandError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control.actuators import DirtyLimitThrottle, Vm
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
@@ -20,7 +21,6 @@ from vmferry.control.guard import Guard
 from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
 from vmferry.control.own_group import PREFIX
-from vmferry.control.qmp_client import QmpClient
 from vmferry.control.settings import Settings
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import HostError, UsageError

@@ -15,8 +15,8 @@ from bench.peers import Load, Peer
 
 from tests.support.groups import other_group
 from tests.support.wait import wait_until
+from vmferry.client.qmp_client import QmpClient
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.qmp_client import QmpClient
 from vmferry.errors import MonitorError
 from vmferry.migration.events import Decided, Ended, Started
 from vmferry.migration.journal import read_journal

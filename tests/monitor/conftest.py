@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.qemu import qemu_without_guest
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 
 
 @pytest.fixture(scope="module")

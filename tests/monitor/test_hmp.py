@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.memory_vm import MemoryVm
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from tests.support.memory_vm import MemoryVm
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.commands import COMMANDS

@@ -42,9 +42,11 @@ def test_each_promise_has_a_number_of_its_own_and_they_are_in_order() -> None:
         assert of_kind == sorted(set(of_kind)), kind
 
 
-def test_every_module_that_drives_from_outside_is_in_the_architecture() -> None:
-    table = (ROOT / "docs/architecture.md").read_text().partition("| of `control/` | modules |")[2].partition("\n\n")[0]
-    modules = {path.stem for path in ROOT.glob("src/vmferry/control/[a-z]*.py")}
+@pytest.mark.parametrize("room", ["client", "control"])
+def test_every_module_that_drives_from_outside_is_in_the_architecture(room: str) -> None:
+    architecture = (ROOT / "docs/architecture.md").read_text()
+    table = architecture.partition(f"| of `{room}/` | modules |")[2].partition("\n\n")[0]
+    modules = {path.stem for path in ROOT.glob(f"src/vmferry/{room}/[a-z]*.py")}
     assert set(re.findall(r"`(\w+)`", table)) == modules
 
 

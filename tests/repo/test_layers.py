@@ -11,10 +11,11 @@ SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
 FLOORS = [
     {"units", "errors", "bounds", "output"},
     {"convergence", "memory", "wire"},
+    {"settings"},
     {"migration"},
-    {"guests", "transport", "simulation", "monitor"},
+    {"guests", "transport", "client", "simulation", "monitor"},
     {"vm", "control"},
-    {"perf"},
+    {"report", "study", "perf"},
     {"cli", "__main__"},
 ]
 """From the ground up. A package may import its own modules, its own floor, and all floors below."""
@@ -23,13 +24,13 @@ PLACES = {
     "ctypes": ["guests"],
     "fcntl": ["guests"],
     "mmap": ["guests"],
-    "socket": ["transport", "monitor/server.py", "control", "vm/incoming.py", "vm/reception.py"],
-    "ssl": ["transport", "monitor/server.py", "control"],
+    "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py"],
+    "ssl": ["transport", "monitor/server.py"],
     "asyncio": ["monitor", "vm/process.py"],
 }
 """Modules that only these places may import."""
 
-PURE = ["convergence", "memory", "wire", "simulation", "migration"]
+PURE = ["convergence", "memory", "wire", "settings", "simulation", "migration"]
 IMPURE_MODULES = {"time", "random", "threading", "socket", "asyncio", "subprocess", "os"}
 """What decides and what is simulated must not look at the world."""
 

@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 
 from vmferry.convergence.policy import VARIANTS
 from vmferry.memory.bitmap import Bitmap
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
-from vmferry.perf.seed_table import measured_runs, seed_cells
+from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.run import Simulation, simulate
 from vmferry.simulation.scenario import Scenario, parse_scenario, seed_scenarios
+from vmferry.study.seed_table import measured_runs, seed_cells
 from vmferry.wire.messages import Message, Pages
 
 S = 1_000_000_000

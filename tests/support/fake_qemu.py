@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from vmferry.control.manager import Manager
-from vmferry.control.qmp_client import Event, result_of
+from vmferry.client.manager import Manager
+from vmferry.client.qmp_client import Event, result_of
 from vmferry.errors import CommandError, HostError, MonitorError
 
 Answer = dict[str, Any]

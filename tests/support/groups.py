@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.wait import wait_until
+from vmferry.client.processes import Thread
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.processes import Thread
 
 
 @contextmanager

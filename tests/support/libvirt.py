@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.support.wait import wait_until
-from vmferry.control.monitor import Monitor, open_monitor
+from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.errors import GuestError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress

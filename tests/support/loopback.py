@@ -6,14 +6,14 @@ from typing import Any
 
 from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError, VmferryError
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message, Pages
 

@@ -4,13 +4,13 @@ import time
 from collections.abc import Callable
 
 from vmferry.errors import UsageError
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RecordPart, RunState, VmEvent
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.memory_files import MemoryFiles
 from vmferry.vm.record import MigrationRecord

@@ -9,14 +9,14 @@ import pytest
 
 from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import VmferryError
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.stream import StreamChannel
 from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder

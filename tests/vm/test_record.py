@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.perf.test_series import COURSE, journal
+from tests.report.test_series import COURSE, journal
 from vmferry.control.drive import Progress, Result
 from vmferry.control.recorder import Recorder
 from vmferry.control.vm_record import VmRecord
@@ -16,8 +16,8 @@ from vmferry.errors import MonitorError
 from vmferry.migration.events import Ended, Lost, Started
 from vmferry.migration.journal import Entry, MemoryJournal
 from vmferry.migration.status import MigrationStatus
-from vmferry.perf.journal_runs import run_series
-from vmferry.perf.text_report import text_report
+from vmferry.report.journal_runs import run_series
+from vmferry.report.text_report import text_report
 from vmferry.vm.record import MAX_PART_BYTES, MigrationRecord
 
 ENTRIES = journal(*COURSE)

@@ -13,8 +13,8 @@ from vmferry.control.drive import Progress
 from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.perf.demo import TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
-from vmferry.perf.figures import count_text, median, percent_text, ratio_text, seconds_text, told
 from vmferry.perf.scenarios import SEED_VARIANTS
+from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, told
 from vmferry.units import format_rate, format_size
 
 

@@ -14,19 +14,19 @@ from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.tables import warn
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
+from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Result
 from vmferry.control.interrupts import interrupted_once, signal_number_of
 from vmferry.control.limits import Limits, OnLimit
-from vmferry.control.monitor import Monitor, open_monitor
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
-from vmferry.perf.figures import Figures
-from vmferry.perf.journal_runs import run_series
+from vmferry.report.figures import Figures
+from vmferry.report.journal_runs import run_series
 
 _NS_PER_MS = 1_000_000
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 import click
 
 from vmferry.cli.line_editor import LineEditor, history_path
-from vmferry.control.human_monitor import HumanMonitor, is_refusal
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.human_monitor import HumanMonitor, is_refusal
+from vmferry.client.qmp_client import QmpClient
 
 _PROMPT = "(vmferry) "
 _UNPRINTABLE = re.compile(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import click
 
-from vmferry.control.monitor import LIBVIRT
+from vmferry.client.monitor import LIBVIRT
 from vmferry.errors import UsageError
 
 

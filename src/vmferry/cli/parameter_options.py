@@ -6,8 +6,8 @@ from typing import Any
 import click
 
 from vmferry.cli.types import DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
-from vmferry.migration.parameter_spec import ParameterSpec
-from vmferry.migration.parameters import PARAMETERS
+from vmferry.settings.parameter_spec import ParameterSpec
+from vmferry.settings.parameters import PARAMETERS
 from vmferry.units import format_rate
 
 

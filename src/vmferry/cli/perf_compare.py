@@ -9,9 +9,9 @@ import msgspec
 
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.errors import UsageError
-from vmferry.perf.compare import Comparison, compare, runs_needed
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.results import read_runs
+from vmferry.study.compare import Comparison, compare, runs_needed
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 FIGURES = {

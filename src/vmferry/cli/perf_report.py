@@ -12,13 +12,13 @@ from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.perf.batch import troubles
-from vmferry.perf.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
-from vmferry.perf.journal_runs import clean_text, run_series
 from vmferry.perf.measure import PerfRun
-from vmferry.perf.page import Row, Section, page
 from vmferry.perf.results import read_runs, run_entries
-from vmferry.perf.series import NO_AUTO_CONVERGE, RunSeries
-from vmferry.perf.summary import verdict
+from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
+from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.page import Row, Section, page
+from vmferry.report.series import NO_AUTO_CONVERGE, RunSeries
+from vmferry.report.summary import verdict
 
 _UNKNOWN = "-"
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from vmferry.errors import UsageError
-from vmferry.perf.page import Section, page
-from vmferry.perf.record_file import open_public
-from vmferry.perf.series import RunSeries
-from vmferry.perf.summary import verdict
-from vmferry.perf.svg import picture
+from vmferry.report.page import Section, page
+from vmferry.report.series import RunSeries
+from vmferry.report.summary import verdict
+from vmferry.report.svg import picture
+from vmferry.study.record_file import open_public
 
 _SUFFIXES = (".svg", ".html")
 

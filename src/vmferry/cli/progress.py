@@ -15,7 +15,7 @@ from vmferry.control.drive import ArrivalState, Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import InterruptionError, MigrationError
 from vmferry.output import unblocked_stderr
-from vmferry.perf.figures import UNKNOWN, Figures, count_text, lost_text, percent_text, sent_text, time_text, told
+from vmferry.report.figures import UNKNOWN, Figures, count_text, lost_text, percent_text, sent_text, time_text, told
 from vmferry.units import format_duration, format_rate, format_size
 
 _NS_PER_S = 1_000_000_000

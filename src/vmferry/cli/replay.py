@@ -19,12 +19,12 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.status import MigrationStatus
-from vmferry.perf.figures import Figures, count_text, lost_text, ratio_text, seconds_text, time_text
-from vmferry.perf.journal_runs import clean_text, run_series, simulated_series
-from vmferry.perf.series import RunSeries
-from vmferry.perf.summary import figures
-from vmferry.simulation.replay import Replay, read_replay
+from vmferry.report.figures import Figures, count_text, lost_text, ratio_text, seconds_text, time_text
+from vmferry.report.journal_runs import clean_text, run_series, simulated_series
+from vmferry.report.series import RunSeries
+from vmferry.report.summary import figures
 from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.study.replay import Replay, read_replay
 from vmferry.units import format_duration, format_rate, format_size
 
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -13,11 +13,11 @@ from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations
-from vmferry.perf.journal_runs import clean_text, run_series
-from vmferry.perf.page import Section, page
-from vmferry.perf.series import RunSeries
-from vmferry.perf.summary import figures, verdict
-from vmferry.perf.text_report import text_report
+from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.page import Section, page
+from vmferry.report.series import RunSeries
+from vmferry.report.summary import figures, verdict
+from vmferry.report.text_report import text_report
 
 MAX_MIGRATIONS = 1000
 _FILE = click.Path(dir_okay=False, path_type=Path)

@@ -16,10 +16,10 @@ from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
-from vmferry.perf.journal_runs import clean_text, simulated_series
-from vmferry.perf.seed_table import Cell, Run, seed_cells
+from vmferry.report.journal_runs import clean_text, simulated_series
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario, load_scenarios
+from vmferry.study.seed_table import Cell, Run, seed_cells
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

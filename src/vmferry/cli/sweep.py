@@ -15,11 +15,11 @@ from vmferry.cli.tables import compact_table, terminal
 from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
-from vmferry.perf.executors import cluster, local_pool
-from vmferry.perf.journal_runs import clean_text
-from vmferry.perf.sweep import CaseResult, Sweep, make_cases
+from vmferry.report.journal_runs import clean_text
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import load_scenarios
+from vmferry.study.executors import cluster, local_pool
+from vmferry.study.sweep import CaseResult, Sweep, make_cases
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 

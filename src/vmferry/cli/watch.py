@@ -9,19 +9,19 @@ import click
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.progress import exit_code_of, screen, show_result
+from vmferry.client.monitor import open_monitor
 from vmferry.control.arrival import arrival_of
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, follow
 from vmferry.control.interrupts import signal_number_of
-from vmferry.control.monitor import open_monitor
 from vmferry.control.order import start_recording
 from vmferry.control.phases import Phases
 from vmferry.control.vm_record import open_recorder
 from vmferry.errors import InterruptionError
 from vmferry.migration.journal import CourseJournal, TeeJournal
-from vmferry.perf.figures import Figures
-from vmferry.perf.journal_runs import run_series
+from vmferry.report.figures import Figures
+from vmferry.report.journal_runs import run_series
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")

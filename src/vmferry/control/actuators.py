@@ -7,10 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
 from vmferry.control.cpu_quota import CpuQuota
 from vmferry.control.guard import Guard
-from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, HostError, VmLeftError

@@ -8,10 +8,10 @@ Where nothing can come back (`exec:`, `fd:`, `file:`), QEMU would wait for it fo
 from collections.abc import Mapping
 from contextlib import suppress
 
+from vmferry.client.manager import Manager
 from vmferry.control.behind import Behind
 from vmferry.control.destination import ARRIVAL_TIMEOUT_S, WAITING, Destination
 from vmferry.control.drive import Arrival, ArrivalState, Result
-from vmferry.control.manager import Manager
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 

@@ -2,10 +2,10 @@
 
 import time
 
+from vmferry.client.manager import MIGRATION
+from vmferry.client.monitor import Monitor
 from vmferry.control.drive import POLL_INTERVAL_S, ask
 from vmferry.control.interrupts import signal_number_of
-from vmferry.control.manager import MIGRATION
-from vmferry.control.monitor import Monitor
 from vmferry.errors import InterruptionError, UsageError
 
 

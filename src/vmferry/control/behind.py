@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
-from vmferry.control.answers import SchemaEntry
-from vmferry.control.monitor import Monitor
+from vmferry.client.answers import SchemaEntry
+from vmferry.client.monitor import Monitor
 from vmferry.convergence.policy import Variant, find_variant
 from vmferry.errors import MonitorError
 

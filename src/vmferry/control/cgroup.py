@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmferry.control.processes import PROC
+from vmferry.client.processes import PROC
 from vmferry.errors import HostError
 
 

@@ -6,12 +6,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.limits import LimitKeeper, Limits
 from vmferry.control.link import LinkKeeper
-from vmferry.control.monitor import Monitor
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from vmferry.client.processes import Thread
 from vmferry.control.cgroup import Hierarchy, find_hierarchy, group_of
 from vmferry.control.guard import Guard
 from vmferry.control.own_group import PREFIX, OwnGroup
-from vmferry.control.processes import Thread
 from vmferry.errors import HostError
 
 MIN_QUOTA_US = 1_000

@@ -2,8 +2,8 @@
 
 import time
 
-from vmferry.control.monitor import Monitor
-from vmferry.control.processes import PROC
+from vmferry.client.monitor import Monitor
+from vmferry.client.processes import PROC
 from vmferry.control.run_states import run_state
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vmferry.control.monitor import Monitor
+from vmferry.client.monitor import Monitor
 from vmferry.units import format_duration
 
 _NS_PER_MS = 1_000_000

@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.interrupts import ignore_interrupts, signal_number_of
-from vmferry.control.monitor import Monitor
 from vmferry.errors import MigrationError, VmLeftError
 
 POLL_INTERVAL_S = 0.1

@@ -21,7 +21,7 @@ from vmferry.control.way_in import vm_process
 from vmferry.errors import HostError
 
 if TYPE_CHECKING:
-    from vmferry.control.monitor import Monitor
+    from vmferry.client.monitor import Monitor
 
 _END_TIMEOUT_S = 10.0
 _STDERR = 2

@@ -6,9 +6,9 @@ the destination cannot have taken it over; else there might be two of them.
 
 import time
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress
-from vmferry.control.monitor import Monitor
 from vmferry.control.return_path import returned_bytes
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError

@@ -13,10 +13,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
-from vmferry.control.monitor import Monitor
 from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
 

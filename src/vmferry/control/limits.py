@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.downtime_limit import DowntimeLimitWatch
 from vmferry.control.drive import Result, Verdict
-from vmferry.control.monitor import Monitor
 from vmferry.control.settings import Settings
 from vmferry.errors import MigrationError, UsageError
 from vmferry.migration.lost_work import LostWork

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.drive import Progress
-from vmferry.control.monitor import Monitor
 from vmferry.convergence.link import LinkWatch
 
 PATIENCE_NS = 2_000_000_000

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.actuators import Vm
 from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.awaiting import await_migration
@@ -21,7 +22,6 @@ from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.link import LinkKeeper
 from vmferry.control.means import Means
-from vmferry.control.monitor import Monitor
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
@@ -36,8 +36,8 @@ from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
-from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.ports import Journal
+from vmferry.settings.parameters import PARAMETERS
 from vmferry.transport.uri import parse_uri
 
 _NS_PER_MS = 1_000_000

@@ -8,8 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmferry.client.processes import Thread
 from vmferry.control.cgroup import Hierarchy, group_of
-from vmferry.control.processes import Thread
 from vmferry.errors import HostError
 
 PREFIX = "vmferry-"

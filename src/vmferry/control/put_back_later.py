@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import msgspec
 
-from vmferry.control.monitor import open_monitor
-from vmferry.control.processes import Thread
+from vmferry.client.monitor import open_monitor
+from vmferry.client.processes import Thread
 from vmferry.control.settings import Change, put_back
 from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError

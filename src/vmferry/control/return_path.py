@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from vmferry.control.sock_diag import ALL, ask_kernel, attribute
+from vmferry.client.sock_diag import ALL, ask_kernel, attribute
 
 _ESTABLISHED = 1 << 1
 _INFO = 2

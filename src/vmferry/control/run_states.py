@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmferry.control.monitor import Monitor
+    from vmferry.client.monitor import Monitor
 
 FINISHING = "finish-migrate"
 """Stopped for the hand-over."""

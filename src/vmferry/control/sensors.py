@@ -11,8 +11,8 @@ Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
 
 from dataclasses import dataclass
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
-from vmferry.control.monitor import Monitor
 from vmferry.errors import CommandError, HostError, UsageError
 
 _NS_PER_MS = 1_000_000

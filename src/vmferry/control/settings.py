@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import msgspec
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
 from vmferry.control.guard import Guard
-from vmferry.control.monitor import Monitor
 from vmferry.errors import CommandError, MigrationError, MonitorError, VmLeftError
 
 _TRIES = 10

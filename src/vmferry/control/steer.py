@@ -15,7 +15,7 @@ from vmferry.convergence.background_sync import IterationView, make_watcher
 from vmferry.convergence.link import LinkWatch, decide_without_silence
 from vmferry.convergence.policy import Policy, make_policy
 from vmferry.convergence.sample import Decision, SyncSample
-from vmferry.migration.parameters import MigrationParameters
+from vmferry.settings.parameters import MigrationParameters
 
 STEERED = MigrationParameters(
     cpu_throttle_initial=50,

@@ -7,9 +7,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.drive import POLL_INTERVAL_S, Progress
 from vmferry.control.means import Means
-from vmferry.control.monitor import Monitor
 from vmferry.control.steer import Steering
 from vmferry.errors import CommandError, HostError, MigrationError, MonitorError
 

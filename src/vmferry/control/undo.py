@@ -17,10 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from vmferry.client.processes import Thread
 from vmferry.control.cgroup import find_hierarchy
 from vmferry.control.let_run import LetRun
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.processes import Thread
 from vmferry.control.undo_steps import DissolveGroup, SendCommand, SetBack, TakeCpuBack, Undo
 from vmferry.control.way_in import WayIn
 from vmferry.errors import CommandError

@@ -6,8 +6,8 @@ that the monitor belongs to, by the kernel's word and in that process's own pid 
 
 from pathlib import Path
 
-from vmferry.control.monitor import Monitor
-from vmferry.control.processes import PROC, Thread, status_field
+from vmferry.client.monitor import Monitor
+from vmferry.client.processes import PROC, Thread, status_field
 from vmferry.errors import HostError
 
 

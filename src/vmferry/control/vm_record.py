@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, Result
-from vmferry.control.monitor import Monitor
 from vmferry.control.recorder import Recorder, ended
 from vmferry.control.steer import Evaluation
 from vmferry.errors import MonitorError

@@ -9,12 +9,12 @@ import socket
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from vmferry.control.processes import Thread
+from vmferry.client.processes import Thread
 from vmferry.errors import HostError, MonitorError
 
 if TYPE_CHECKING:
-    from vmferry.control.inherited_monitor import InheritedMonitor
-    from vmferry.control.monitor import Monitor
+    from vmferry.client.inherited_monitor import InheritedMonitor
+    from vmferry.client.monitor import Monitor
 
 _TIMEOUT_S = 5.0
 
@@ -46,7 +46,7 @@ class WayIn:
             return self._inherited.execute(command, arguments, _TIMEOUT_S)
         if self.vm_is_gone:
             raise MonitorError("the VM is gone")
-        from vmferry.control.monitor import open_monitor
+        from vmferry.client.monitor import open_monitor
 
         with open_monitor(self._address, _TIMEOUT_S) as monitor:
             if self._process and vm_process(monitor) != self._process:
@@ -57,7 +57,7 @@ class WayIn:
     def _connection(self) -> "InheritedMonitor | None":
         if self._descriptor is None:
             return None
-        from vmferry.control.inherited_monitor import InheritedMonitor
+        from vmferry.client.inherited_monitor import InheritedMonitor
 
         return InheritedMonitor(self._descriptor)
 
@@ -68,7 +68,7 @@ class WayIn:
 
     def as_shell(self, command: str) -> str:
         """Return how a person sends a QMP command, which is quoted."""
-        from vmferry.control.monitor import LIBVIRT
+        from vmferry.client.monitor import LIBVIRT
 
         if self._address.startswith(LIBVIRT):
             uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")

@@ -11,10 +11,10 @@ from vmferry.convergence.link import LinkWatch, decide_without_silence
 from vmferry.convergence.policy import make_policy
 from vmferry.convergence.sample import SyncSample
 from vmferry.migration.events import Decided, Synced
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import Counters, Period
+from vmferry.settings.parameters import MigrationParameters
 
 _NS_PER_MS = 1_000_000
 

@@ -10,9 +10,9 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
 from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.events import BandwidthWindow, LinkStalled
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import MAX_WAIT_NS, Channel, Clock, Guest, Journal
 from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
 from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
 from vmferry.migration.verification import estimate_digests_ns
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
 
 _NS_PER_MS = 1_000_000

@@ -1,10 +1,7 @@
 """The commands of the human monitor in two tables: those that do something, and those that `info` shows."""
 
 from vmferry.errors import UsageError
-from vmferry.migration.capabilities import CAPABILITIES
 from vmferry.migration.dirty_rate import DirtyRateMode, DirtyRateRequest
-from vmferry.migration.inert_parameters import INERT_PARAMETERS
-from vmferry.migration.parameters import PARAMETERS, find_parameter
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.hmp import BadLineError, Given, HmpCommand, HmpInterpreter, find_hmp_command, split_name
 from vmferry.monitor.hmp_format import (
@@ -20,6 +17,9 @@ from vmferry.monitor.hmp_values import parse_expression, parse_value
 from vmferry.monitor.migration_commands import check_protocol, migrate_pause
 from vmferry.monitor.trace_commands import find_events, switch_events
 from vmferry.monitor.vm_port import MonitoredVm
+from vmferry.settings.capabilities import CAPABILITIES
+from vmferry.settings.inert_parameters import INERT_PARAMETERS
+from vmferry.settings.parameters import PARAMETERS, find_parameter
 
 
 def run_hmp(vm: MonitoredVm, line: str) -> str:

@@ -7,12 +7,12 @@ of the downtime at the end of `info migrate -a`. Every function returns whole li
 from collections.abc import Container, Iterable
 
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode
-from vmferry.migration.inert_parameters import INERT_PARAMETERS
 from vmferry.migration.info import MigrationInfo, RamInfo
-from vmferry.migration.parameter_spec import ParameterSpec
-from vmferry.migration.parameters import PARAMETERS, MigrationParameters, find_parameter
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.vm_port import RunState
+from vmferry.settings.inert_parameters import INERT_PARAMETERS
+from vmferry.settings.parameter_spec import ParameterSpec
+from vmferry.settings.parameters import PARAMETERS, MigrationParameters, find_parameter
 from vmferry.units import format_size
 
 _PARAMETERS_IN_QEMUS_ORDER = (

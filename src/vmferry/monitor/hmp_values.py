@@ -4,9 +4,9 @@ import re
 from fractions import Fraction
 
 from vmferry.errors import UsageError
-from vmferry.migration.parameter_spec import ParameterSpec
-from vmferry.migration.qapi_types import UINT64_MAX
 from vmferry.monitor.hmp import BadLineError
+from vmferry.settings.parameter_spec import ParameterSpec
+from vmferry.settings.qapi_types import UINT64_MAX
 
 _MAX_CHARACTERS = 40
 """No number that means something is longer; turning digits into numbers takes quadratic time."""

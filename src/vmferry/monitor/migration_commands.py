@@ -7,14 +7,14 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vmferry.errors import UsageError
-from vmferry.migration.capabilities import CAPABILITIES
-from vmferry.migration.inert_parameters import INERT_PARAMETERS
-from vmferry.migration.parameter_spec import ParameterSpec
-from vmferry.migration.parameters import PARAMETERS
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.migration_info import MigrationInfo, migration_info
 from vmferry.monitor.qapi import QapiStruct, UInt8, UInt32, UInt64, words
 from vmferry.monitor.vm_port import MonitoredVm
+from vmferry.settings.capabilities import CAPABILITIES
+from vmferry.settings.inert_parameters import INERT_PARAMETERS
+from vmferry.settings.parameter_spec import ParameterSpec
+from vmferry.settings.parameters import PARAMETERS
 
 
 class Migrate(QapiStruct, frozen=True):

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from vmferry.errors import UsageError
-from vmferry.migration.qapi_types import UNSIGNED_MAX, check_builtin, check_word, wrong_type
+from vmferry.settings.qapi_types import UNSIGNED_MAX, check_builtin, check_word, wrong_type
 
 UInt8 = Annotated[int, msgspec.Meta(ge=0, le=UNSIGNED_MAX["uint8"])]
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=UNSIGNED_MAX["uint32"])]

@@ -8,11 +8,6 @@ from collections.abc import Iterable, Sequence
 import msgspec
 from msgspec import inspect
 
-from vmferry.migration.capabilities import CAPABILITIES, INERT_CAPABILITIES
-from vmferry.migration.inert_parameters import INERT_PARAMETERS
-from vmferry.migration.parameter_spec import ParameterSpec
-from vmferry.migration.parameters import PARAMETERS
-from vmferry.migration.qapi_types import UNSIGNED_MAX
 from vmferry.migration.trace import TRACE_EVENTS
 from vmferry.monitor.commands import COMMANDS, Command
 from vmferry.monitor.events import EVENTS
@@ -23,6 +18,11 @@ from vmferry.monitor.migration_commands import MigrateSetParameters, MigrationPa
 from vmferry.monitor.qapi import Empty, QapiStruct, builtin_name, words_of
 from vmferry.monitor.server import MAX_CLIENTS, MAX_UNSENT_BYTES
 from vmferry.monitor.vm_commands import SPOKEN_QEMU_VERSION
+from vmferry.settings.capabilities import CAPABILITIES, INERT_CAPABILITIES
+from vmferry.settings.inert_parameters import INERT_PARAMETERS
+from vmferry.settings.parameter_spec import ParameterSpec
+from vmferry.settings.parameters import PARAMETERS
+from vmferry.settings.qapi_types import UNSIGNED_MAX
 from vmferry.units import format_size
 
 _INTRODUCTION = f"""\

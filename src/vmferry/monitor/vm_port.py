@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest
 from vmferry.migration.info import MigrationInfo
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 
 
 class RunState(StrEnum):

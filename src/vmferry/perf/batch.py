@@ -4,10 +4,10 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from vmferry.perf.journal_runs import clean_text
 from vmferry.perf.measure import Job, PerfRun, measure
 from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario
+from vmferry.report.journal_runs import clean_text
 
 _UNEVEN_LOAD = 0.2
 

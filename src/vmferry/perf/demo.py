@@ -14,9 +14,9 @@ from vmferry.control.drive import Progress, Result, drive, require_completed, se
 from vmferry.convergence.policy import VARIANTS
 from vmferry.errors import GuestError
 from vmferry.migration.journal import read_migration
-from vmferry.perf.journal_runs import run_series
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
+from vmferry.report.journal_runs import run_series
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
-from vmferry.control.qmp_client import QmpClient
+from vmferry.client.qmp_client import QmpClient
 from vmferry.errors import GuestError, HostError, MonitorError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
 

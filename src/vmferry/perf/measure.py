@@ -21,10 +21,10 @@ from vmferry.control.interrupts import Interruption
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
-from vmferry.perf.figures import Figures
-from vmferry.perf.journal_runs import run_series
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
+from vmferry.report.figures import Figures
+from vmferry.report.journal_runs import run_series
 
 SAMPLE_INTERVAL_S = 0.5
 _NS_PER_MS = 1_000_000

@@ -10,7 +10,7 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.migration.journal import Entry, read_journal
 from vmferry.perf.measure import Job, PerfRun
-from vmferry.perf.record_file import RecordFile, open_private, read_records
+from vmferry.study.record_file import RecordFile, open_private, read_records
 
 RUNS_FILE = "runs.jsonl"
 _AGAIN = ("error", "failed")

@@ -13,7 +13,7 @@ import msgspec
 from vmferry.bounds import Natural, Positive
 from vmferry.convergence.policy import find_variant
 from vmferry.errors import UsageError
-from vmferry.migration.parameters import MigrationParameters
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_rate, format_size
 
 MIB = 1 << 20

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import inspect
 
 from vmferry.errors import UsageError
-from vmferry.migration.parameters import PARAMETERS, find_parameter
+from vmferry.settings.parameters import PARAMETERS, find_parameter
 
 _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
 _INTERNAL = ("trace",)

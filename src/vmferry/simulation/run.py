@@ -7,7 +7,6 @@ import numpy as np
 
 from vmferry.bounds import Natural, Number
 from vmferry.memory.bitmap import Bitmap
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Ended, Event, Synced
 from vmferry.migration.handshake import Credentials
@@ -15,6 +14,7 @@ from vmferry.migration.journal import Entry, MemoryJournal, TeeJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.switchover import Owner
+from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel

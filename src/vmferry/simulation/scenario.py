@@ -20,7 +20,7 @@ from vmferry.convergence.policy import VARIANTS, find_variant
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.journal import read_migration
-from vmferry.migration.parameters import MigrationParameters
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.keys import allowed_parameter, keys_of, refusal
 from vmferry.simulation.link import LinkModel

@@ -13,10 +13,10 @@ from vmferry.errors import CancelledError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.stream import StreamChannel
 from vmferry.vm.reception import Caller, Reception
 from vmferry.vm.sparing_log import SparingLog

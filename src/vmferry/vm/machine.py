@@ -11,18 +11,18 @@ from collections.abc import Callable
 
 from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
-from vmferry.migration.capabilities import MigrationCapabilities
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode, DirtyRateRequest
 from vmferry.migration.events import Event, LinkStalled, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
-from vmferry.migration.parameters import MigrationParameters
 from vmferry.migration.ports import Channel, Journal
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import RecordPart, RunState, VmEvent
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.sockets import connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import parse_uri

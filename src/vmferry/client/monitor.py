@@ -1,0 +1,83 @@
+"""Monitors of VMs, however they are reached: over a socket of their own, or through libvirt."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from vmferry.client.manager import Manager
+from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, Event, QmpClient
+from vmferry.errors import UsageError
+
+LIBVIRT = "libvirt:"
+"""Begins the address of a libvirt domain's monitor: `libvirt:URI#DOMAIN`."""
+
+
+class Monitor(Protocol):
+    """What carries out QMP commands one at a time. A context manager that closes it."""
+
+    where: str
+    """The address; `open_monitor` opens it once more."""
+
+    @property
+    def manager(self) -> Manager | None:
+        """Who looks after the VM besides its monitor's clients; None is nobody, as far as the monitor tells."""
+        ...
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file descriptor of a connection that another process may go on with; None if there is none."""
+        ...
+
+    @property
+    def peer_pid(self) -> int:
+        """The VM's process on this host. Raises HostError if that cannot be told for sure."""
+        ...
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Carry out a command and return its answer.
+
+        Raises CommandError if the monitor refuses it, MonitorError if no answer comes, and among these VmLeftError
+        if that is because the VM has migrated.
+        """
+        ...
+
+    def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
+        """Carry out a command that the VM obeys also while it answers nothing else, if there is such a way.
+
+        Raises CommandError and MonitorError as `execute` does.
+        """
+        ...
+
+    def take_events(self) -> list[Event]:
+        """Return the events so far, and forget them."""
+        ...
+
+    def hurry(self) -> None:
+        """Wait only briefly for answers from now on, as somebody wants to end."""
+        ...
+
+    def __enter__(self) -> Self:
+        """Return the monitor."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        ...
+
+
+def open_monitor(address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Monitor:
+    """Return the monitor at an address of `QmpClient.connect`, or at `libvirt:URI#DOMAIN`.
+
+    Raises UsageError for what is no address, and MonitorError if there is no monitor.
+    """
+    if not address.startswith(LIBVIRT):
+        return QmpClient.connect(address, timeout_s)
+    try:
+        from vmferry.client.libvirt_monitor import LibvirtMonitor  # an optional dependency
+    except ImportError as error:
+        raise UsageError(
+            "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
+        ) from error
+    return LibvirtMonitor(address, timeout_s)

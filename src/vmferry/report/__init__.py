@@ -1,0 +1,1 @@
+"""Shows what a record tells: as text, page, picture and JSON."""

@@ -1,0 +1,223 @@
+"""Makes a RunSeries of a migration's journal.
+
+A journal may come from anyone: numbers that cannot be are refused, texts are cut and freed of control characters, and
+time is not let run backwards.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+import msgspec
+
+from vmferry.bounds import one_line
+from vmferry.errors import UsageError
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Decided,
+    Ended,
+    Event,
+    Lost,
+    Measured,
+    Started,
+    StatusChanged,
+    SwitchoverBegan,
+    Synced,
+    ThrottleSeen,
+)
+from vmferry.migration.journal import Entry
+from vmferry.migration.lost_work import LostWork
+from vmferry.migration.status import MigrationStatus
+from vmferry.report.series import Decision, RunSeries, Series
+from vmferry.simulation.run import SimulationResult
+
+MAX_TEXT_CHARACTERS = 200
+_MAX_NUMBER = 2**63
+_NS_PER_S = 1_000_000_000
+_E = TypeVar("_E", bound=Event)
+
+
+def run_series(
+    entries: Sequence[Entry],
+    label: str,
+    guest_samples: Sequence[tuple[float, Sequence[int]]] = (),
+    work_lost_percent: float | None = None,
+) -> RunSeries:
+    """Return the course of one migration, whose first entry is `started`.
+
+    `guest_samples` are times in seconds and the pages that each vCPU has written up to then, if somebody measured, and
+    `work_lost_percent` is what of its work was lost, if somebody counted. Raises UsageError for numbers that cannot be.
+    """
+    journal = _Journal(entries, clean_text(label))
+    started, ended = journal.started, journal.ended
+    total_s = max((ended.total_time_ns or 0) / _NS_PER_S, journal.last_s)
+    completed = ended.status is MigrationStatus.COMPLETED
+    iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
+    decided = list(journal.all(Decided))
+    return RunSeries(
+        label=journal.label,
+        started=started,
+        ended=ended,
+        total_s=total_s,
+        remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if completed else [])]),
+        throttle_percent=_until(total_s, [(0, 0), *journal.throttle()]),
+        bandwidth_bytes_per_s=Series.of(
+            (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
+            for time, event in journal.all(BandwidthWindow)
+            if event.duration_ns
+        ),
+        dirty_bytes_per_s=_dirty_rates(decided),
+        iterations=_until(total_s, iterations),
+        background_syncs=Series.of(journal.background_syncs()),
+        decisions=tuple(journal.decisions()) if started.decisions_known else None,
+        downtime_s=journal.downtime(),
+        gaps=any(journal.all(Lost)),
+        lost=journal.lost,
+        known_work_lost_percent=work_lost_percent,
+        measured_pages_per_s=_speeds(guest_samples),
+    )
+
+
+def simulated_series(result: SimulationResult, label: str) -> RunSeries:
+    """Return the course of a simulated migration; what work was lost is counted in its guest."""
+    return run_series(result.entries, label, work_lost_percent=result.work_lost_percent)
+
+
+def clean_text(text: str) -> str:
+    """Return text that may come from anyone as it may be shown in a table: on one line, and not too long."""
+    return one_line(text[:MAX_TEXT_CHARACTERS])
+
+
+class _Journal:
+    """The entries of one migration, checked, with times in seconds since its start."""
+
+    def __init__(self, entries: Sequence[Entry], label: str) -> None:
+        assert isinstance(entries[0].event, Started)
+        self.label = label
+        self.started = entries[0].event
+        self.lost = LostWork()
+        self._timed: list[tuple[float, Event]] = []
+        start_ns = last_ns = entries[0].time_ns
+        for entry in entries:
+            self._check(entry)
+            last_ns = max(last_ns, entry.time_ns)
+            self._timed.append(((last_ns - start_ns) / _NS_PER_S, entry.event))
+            self.lost.record(last_ns, entry.event)
+        self.last_s = self._timed[-1][0]
+        last = entries[-1].event
+        self.ended = last if isinstance(last, Ended) else self._torn_off()
+
+    def all(self, kind: type[_E]) -> Iterator[tuple[float, _E]]:
+        """Yield the events of one kind with their times."""
+        return ((time, event) for time, event in self._timed if isinstance(event, kind))
+
+    def remaining(self) -> Iterator[tuple[float, int]]:
+        """Yield what is known to be still to be sent, in bytes."""
+        for time, event in self._timed:
+            if isinstance(event, BandwidthWindow):
+                yield time, event.remaining_bytes
+            elif isinstance(event, Synced):
+                yield time, event.remaining_pages * self.started.page_size
+
+    def throttle(self) -> Iterator[tuple[float, int]]:
+        """Yield each throttle with the time since which it was in force."""
+        for time, event in self._timed:
+            if isinstance(event, Decided | ThrottleSeen):
+                yield time, event.throttle_percent
+
+    def background_syncs(self) -> Iterator[tuple[float, int]]:
+        """Yield time and iteration of what was looked at within iterations: background syncs, measurements."""
+        iteration_count = 0
+        for time, event in self._timed:
+            if isinstance(event, Synced):
+                iteration_count = event.iteration_count
+            if isinstance(event, Measured) or (isinstance(event, Synced) and event.kind == "background"):
+                yield time, iteration_count
+
+    def decisions(self) -> Iterator[Decision]:
+        """Yield each decision with the sync or measurement that it followed."""
+        kind, iteration_count = "", 0
+        for time, event in self._timed:
+            if isinstance(event, Synced):
+                kind, iteration_count = event.kind, event.iteration_count
+            elif isinstance(event, Measured):
+                kind = "background"
+            elif isinstance(event, Decided):
+                yield Decision(
+                    time_s=time,
+                    iteration_count=iteration_count,
+                    background_sync=kind == "background",
+                    old_throttle_percent=event.old_throttle_percent,
+                    throttle_percent=event.throttle_percent,
+                    reason=clean_text(event.reason),
+                )
+
+    def downtime(self) -> tuple[float, float] | None:
+        """Return from when until when the guest stood still."""
+        starts = (time for time, _ in self.all(SwitchoverBegan))
+        start_s = next(starts, None)
+        if start_s is None or self.ended.downtime_ns is None:
+            return None
+        return start_s, start_s + self.ended.downtime_ns / _NS_PER_S
+
+    def _check(self, entry: Entry) -> None:
+        event = entry.event
+        numbers: list[tuple[str, object]] = [("time-ns", entry.time_ns), *msgspec.structs.asdict(event).items()]
+        if isinstance(event, Ended):
+            numbers += event.downtime_parts_ns.items()
+        if isinstance(event, Started):
+            numbers += event.parameters.items()
+        for name, number in numbers:
+            maximum = 100 if name.endswith("throttle_percent") else _MAX_NUMBER
+            if isinstance(number, int) and not 0 <= number <= maximum:
+                where = f"{self.label}: no journal of a migration"
+                raise UsageError(f"{where}: '{clean_text(name)}' is {number}, 0 to {maximum} is possible")
+
+    def _torn_off(self) -> Ended:
+        """Make up the figures of a migration whose end is not in the journal."""
+        syncs = [event for _, event in self.all(Synced)]
+        states = [event.new for _, event in self.all(StatusChanged)]
+        gaps = any(self.all(Lost))
+        return Ended(
+            status=states[-1] if states else MigrationStatus.SETUP,
+            total_time_ns=round(self.last_s * _NS_PER_S),
+            downtime_ns=None,
+            downtime_parts_ns={},
+            sent_bytes=None if gaps else sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
+            iteration_count=syncs[-1].iteration_count if syncs else 0,
+            dirty_sync_count=syncs[-1].dirty_sync_count if syncs else 0,
+            max_throttle_percent=None if gaps else max((percent for _, percent in self.throttle()), default=0),
+            error="the journal ends before the migration does",
+        )
+
+
+def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
+    return _periods(
+        (max(0, time - event.period_ns / _NS_PER_S), time, event.dirty_bytes * _NS_PER_S / event.period_ns)
+        for time, event in decided
+        if event.period_ns
+    )
+
+
+def _speeds(samples: Sequence[tuple[float, Sequence[int]]]) -> tuple[Series, ...]:
+    steps = [(a, b) for a, b in pairwise(samples) if b[0] > a[0]]
+    vcpu_count = min((len(pages) for _, pages in samples), default=0)
+    return tuple(
+        _periods((a[0], b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps)
+        for vcpu in range(vcpu_count)
+    )
+
+
+def _periods(periods: Iterable[tuple[float, float, float]]) -> Series:
+    """Make a series of starts, ends and values: a point where the first begins, and where each ends."""
+    points: list[tuple[float, float]] = []
+    for start_s, end_s, value in periods:
+        if not points:
+            points.append((start_s, value))
+        points.append((end_s, value))
+    return Series.of(points)
+
+
+def _until(end_s: float, steps: list[tuple[float, int]]) -> Series:
+    """Let the last step go on to the end."""
+    return Series.of([*steps, (end_s, steps[-1][1])] if steps else [])

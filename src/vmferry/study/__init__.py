@@ -1,0 +1,1 @@
+"""Many runs: sweeps, replays, the seed's table, comparisons."""

@@ -1,0 +1,130 @@
+"""Makes a scenario of a recorded migration: its guest, its link and its parameters, to be changed and simulated."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import msgspec
+
+from vmferry.errors import UsageError
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.events import (
+    Decided,
+    Ended,
+    RecordedBy,
+    Started,
+    ThrottleSeen,
+)
+from vmferry.migration.journal import Entry
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.simulation.run import Simulation, SimulationResult
+from vmferry.simulation.scenario import (
+    GuestScenario,
+    LinkScenario,
+    LoadScenario,
+    Scenario,
+)
+from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
+from vmferry.simulation.values import MAX_BYTES_PER_S
+from vmferry.study.recorded import MAX_TIME_NS, VARIANT_SETTINGS, Recorded
+
+_Settings = dict[str, int | bool | str]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recorded migration, ready to be simulated."""
+
+    scenario: Scenario
+    trace: DirtyTrace
+    """How its guest writes."""
+    link_rate_is_lower_bound: bool
+    """True if the link was never used to the full: `max-bandwidth` was in force or next to nothing was sent."""
+    own_settings: dict[str, int | bool | str]
+    """The recorded values of the parameters that make up a variant."""
+    auto_converge: bool
+    """Whether it was on when the migration was recorded."""
+    throttle: tuple[tuple[int, int], ...] | None
+    """Since when, in ns, the recorded guest was slowed by how many percent; None if the VM recorded its decisions."""
+
+    def as_recorded(self) -> SimulationResult:
+        """Simulate it with all the settings that it was recorded with; `read_replay` was given no others.
+
+        Where it was seen from outside, the guest is slowed when it was seen to be slowed: the rates by which others
+        decide are not those that the engine would decide by.
+        """
+        scenario = msgspec.structs.replace(self.scenario, parameters=self.scenario.parameters | self.own_settings)
+        capabilities = MigrationCapabilities(auto_converge=self.auto_converge and self.throttle is None)
+        simulation = Simulation(scenario, "original", 0, capabilities=capabilities)
+        for time_ns, percent in self.throttle or ():
+            simulation.clock.schedule(time_ns, partial(_slow, simulation, percent))
+        result = simulation.run()
+        if self.throttle is None:
+            return result
+        events = [entry.event for entry in result.entries]
+        highest = max((event.throttle_percent for event in events if isinstance(event, ThrottleSeen)), default=0)
+        ended = msgspec.structs.replace(events[-1], max_throttle_percent=highest)
+        entries = [*result.entries[:-1], Entry(result.entries[-1].time_ns, ended)]
+        return msgspec.structs.replace(result, max_throttle_percent=highest, entries=entries)
+
+
+def _slow(simulation: Simulation, percent: int) -> None:
+    simulation.source_guest.set_throttle(percent)
+    simulation.journal.record(simulation.clock.now_ns(), ThrottleSeen(throttle_percent=percent))
+
+
+def read_replay(
+    entries: Sequence[Entry], where: str, parameters: Mapping[str, object], link: Mapping[str, object]
+) -> Replay:
+    """Return the replay of one migration, whose first entry is `started`.
+
+    `parameters` and `link` replace what is recorded, by QMP names and by the names of `LinkScenario`. Raises UsageError
+    that begins with `where`.
+    """
+    started = entries[0].event
+    assert isinstance(started, Started)
+    trace = read_trace(entries, where)
+    recorded = Recorded(entries)
+    lower_bound = False
+    if "rate" not in link:
+        rate, lower_bound = recorded.link_rate()
+        link = {"rate": str(max(1, min(round(rate), MAX_BYTES_PER_S)))} | dict(link)
+    try:
+        scenario = Scenario(
+            name=where,
+            guest=GuestScenario(
+                memory=str(started.page_count * PAGE_SIZE_BYTES),
+                vcpus=started.vcpu_count,
+                loads=(LoadScenario(pattern="trace", trace=trace),),
+                zero_scan_rate=recorded.zero_scan_rate(started.page_count - trace.used_pages),
+                sync_ns_per_page=recorded.sync_ns() / started.page_count,
+                throttle_slice=f"{slice_ns(started)}ns",
+            ),
+            link=msgspec.convert(recorded.link() | dict(link), LinkScenario),
+            parameters=msgspec.convert(recorded.settings() | dict(parameters), _Settings),
+            limits=recorded.limits(),
+        )
+        scenario.check()
+        variant = {name: value for name, value in started.parameters.items() if name in VARIANT_SETTINGS}
+        return Replay(
+            scenario=scenario,
+            trace=trace,
+            link_rate_is_lower_bound=lower_bound,
+            own_settings=msgspec.convert(variant, _Settings),
+            auto_converge=started.auto_converge,
+            throttle=None if started.recorded_by is RecordedBy.VM else tuple(_throttle(entries)),
+        )
+    except (UsageError, msgspec.ValidationError) as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """Yield since when the guest was slowed by how many percent, in the time of its VM.
+
+    That none is in force any more is left out: only at the end is the guest let run.
+    """
+    total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
+    start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or MAX_TIME_NS))
+    for entry in entries:
+        if isinstance(entry.event, Decided | ThrottleSeen) and entry.event.throttle_percent:
+            yield max(0, entry.time_ns - start_ns), entry.event.throttle_percent

@@ -1,0 +1,156 @@
+"""Simulates many cases, as many at a time as there are processors, and keeps each result as soon as it is there."""
+
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+import msgspec
+
+from vmferry import __version__
+from vmferry.convergence.policy import make_policy
+from vmferry.errors import VmferryError
+from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.scenario import Scenario
+from vmferry.study.code import code_of, own_code
+from vmferry.study.record_file import RecordFile
+
+_IN_FLIGHT = 256
+"""Enough for a cluster; a sweep of a million cases does not fill the memory with them."""
+
+
+class Case(msgspec.Struct, frozen=True):
+    """One simulation; `settings` is what the sweep changed in the scenario."""
+
+    scenario: Scenario
+    settings: dict[str, str]
+    variant: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """A digest of all that the result depends on: the same case has the same key in every run.
+
+        It depends on the code too: of the engine, the models and the policy, which may be anybody's. It does not on
+        which other cases the scenario asks for.
+        """
+        scenario = msgspec.structs.replace(self.scenario, variants=(), seeds=1)
+        policy = make_policy(scenario.migration_parameters(self.variant).convergence_policy)
+        parts = (__version__, own_code(), code_of(type(policy)), scenario, self.variant, self.seed)
+        return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
+
+
+class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a case; without `result` it could not be simulated, and `error` says why."""
+
+    key: str
+    scenario: str
+    settings: dict[str, str]
+    variant: str
+    seed: int
+    result: SimulationResult | None = None
+    error: str = ""
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What results that differ in their seed only have in common."""
+        settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
+        return self.scenario, settings, self.variant
+
+
+def make_cases(
+    scenarios: Sequence[Scenario], grid: Mapping[str, Sequence[str]], variants: Sequence[str], seeds: int | None
+) -> list[Case]:
+    """Return the cases of every scenario, with every combination of the grid's values, by variant and seed.
+
+    Raises UsageError if a combination is not possible.
+    """
+    cases = []
+    for scenario in scenarios:
+        for values in itertools.product(*grid.values()):
+            settings = dict(zip(grid, values, strict=True))
+            changed = scenario.with_settings(settings)
+            for variant in variants or changed.variants:
+                cases += [Case(changed, settings, variant, seed) for seed in range(seeds or changed.seeds)]
+    return cases
+
+
+def run_case(case: Case) -> CaseResult:
+    """Simulate one case; whatever goes wrong is told in the result."""
+    try:
+        result = msgspec.structs.replace(simulate(case.scenario, case.variant, case.seed), entries=[])
+    except VmferryError as error:
+        return _failed(case, str(error))
+    except Exception as error:  # a defect of ours in one case must not cost the others
+        return _failed(case, f"internal error: {error!r}")
+    return _done(case, result=result)
+
+
+class Sweep:
+    """The cases of a sweep and the file of their results, in which those that are done already are found."""
+
+    def __init__(self, cases: Iterable[Case], output: Path) -> None:
+        self.cases = {case.key: case for case in cases}
+        self._file = RecordFile(output, CaseResult)
+        done = {record.key for record in self._file.records if record.result}
+        self.missing = [case for key, case in self.cases.items() if key not in done]
+
+    @property
+    def results(self) -> list[CaseResult]:
+        """The results of these cases so far; of those that were tried again, the last."""
+        latest = {record.key: record for record in self._file.records if record.key in self.cases}
+        # Another sweep may have come to the same case by other settings, or anyone have written something else.
+        return [_done(self.cases[key], result=record.result, error=record.error) for key, record in latest.items()]
+
+    def run(self, executor: Callable[[], AbstractContextManager[Executor]], tell: Callable[[], None]) -> None:
+        """Simulate what is missing; `tell` is called after each. A case whose process died is recorded as failed."""
+        pending = deque(self.missing)
+        while pending:
+            with executor() as pool:
+                for result in _results(pool, pending):
+                    self._file.add(result)
+                    tell()
+
+
+def _results(pool: Executor, pending: deque[Case]) -> Iterator[CaseResult]:
+    """Yield results as they come, until nothing is pending or the pool is broken by a process that died."""
+    running: dict[Future[CaseResult], Case] = {}
+    while True:
+        _submit(pool, pending, running)
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            case = running.pop(future)
+            try:
+                yield future.result()
+            except BrokenExecutor as error:
+                yield _failed(case, f"what simulated it is gone: {error}")
+            except Exception as error:  # such as that of a cluster whose workers have no vmferry
+                yield _failed(case, f"it could not be simulated there: {error!r}")
+
+
+def _submit(pool: Executor, pending: deque[Case], running: dict[Future[CaseResult], Case]) -> None:
+    """Keep the pool busy; a broken one takes nothing more."""
+    with suppress(BrokenExecutor):
+        while pending and len(running) < _IN_FLIGHT:
+            future = pool.submit(run_case, pending[0])
+            running[future] = pending.popleft()
+
+
+def _failed(case: Case, error: str) -> CaseResult:
+    return _done(case, error=error)
+
+
+def _done(case: Case, result: SimulationResult | None = None, error: str = "") -> CaseResult:
+    return CaseResult(
+        key=case.key,
+        scenario=case.scenario.name,
+        settings=case.settings,
+        variant=case.variant,
+        seed=case.seed,
+        result=result,
+        error=error,
+    )

@@ -1,0 +1,94 @@
+"""Terminal, page, picture and JSON tell the same figures of the same migrations."""
+
+import html
+import json
+import re
+import statistics
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from tests.report.test_series import COURSE, journal
+from vmferry.cli.perf import command as perf
+from vmferry.cli.report import command as report
+from vmferry.migration.events import Ended
+from vmferry.migration.journal import Entry, FileJournal
+from vmferry.perf.measure import GuestSample, Job, PerfRun, _recorded_figures
+from vmferry.perf.results import ResultSet
+from vmferry.perf.scenarios import PerfScenario
+from vmferry.report.figures import Figures, lost_text, median, time_text
+from vmferry.report.journal_runs import run_series
+
+RUNS = ((20_399_999_999, 64_900_000, 48.4), (21_600_000_000, 12_400_000, 56.1), (25_000_000_001, 11_999_999, 48.9))
+"""Total time and downtime in ns, and what the guest lost, as it was measured; none of them round."""
+
+
+def migration(total_ns: int, downtime_ns: int) -> list[Entry]:
+    *course, (_, end) = COURSE
+    assert isinstance(end, Ended)
+    end = msgspec.structs.replace(end, total_time_ns=total_ns, downtime_ns=downtime_ns)
+    return journal(*course, (total_ns / 1e9, end))
+
+
+def write(path: Path, entries: list[Entry]) -> Path:
+    with FileJournal(path) as record:
+        for entry in entries:
+            record.record(entry.time_ns, entry.event)
+    return path
+
+
+def text_of(page: str) -> str:
+    """Return what a browser shows of a page, without the scripts."""
+    without_scripts = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]*>", " ", without_scripts)).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("number", range(len(RUNS)))
+def test_one_journal(tmp_path: Path, number: int) -> None:
+    total_ns, downtime_ns, _ = RUNS[number]
+    path = write(tmp_path / "j", migration(total_ns, downtime_ns))
+    figures = json.loads(CliRunner().invoke(report, [str(path), "--json"]).stdout)
+    text = " ".join(CliRunner().invoke(report, [str(path)]).stdout.split())
+    words = ["--html", f"{tmp_path}/p.html", "--picture", f"{tmp_path}/p.svg"]
+    one_line = CliRunner().invoke(report, [str(path), *words]).stdout
+    page, picture = text_of((tmp_path / "p.html").read_text()), (tmp_path / "p.svg").read_text()
+    assert (figures["total_time_ms"], figures["downtime_ms"]) == (total_ns // 10**6, downtime_ns // 10**6)
+    verdict = f"in {time_text(figures['total_time_ms'])} with {time_text(figures['downtime_ms'])} of downtime"
+    for told in (text, one_line, page, " ".join(text_of(picture).split())):
+        assert verdict in told
+        assert f"{figures['work_lost_percent']:.0f} % of the guest's work" in told
+    assert f"{figures['work_lost_percent']:.1f} % of the guest's work lost, {figures['work_lost_vcpu_s']:.1f}" in text
+    cells = (time_text(figures["total_time_ms"]), time_text(figures["downtime_ms"]))
+    assert all(f"> {cell} <" in f"> {page} <".replace("  ", " > <") or cell in page for cell in cells)
+    assert lost_text(Figures.of(run_series(migration(total_ns, downtime_ns), ""))) in page
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_medians_of_measured_runs(tmp_path: Path, count: int) -> None:
+    kept = ResultSet(tmp_path / "results")
+    for number, (total_ns, downtime_ns, lost) in enumerate(RUNS[:count]):
+        job = Job("run", PerfScenario(variant="original"), number)
+        path = write(kept.journal_path(job), migration(total_ns, downtime_ns))
+        samples = [GuestSample(time_s, [round(time_s * 1000)]) for time_s in (0, 10, 20)]
+        figures = _recorded_figures(path)
+        kept.add(PerfRun(job=job, status="completed", work_lost_percent=lost, samples=samples, **figures))
+    directory = str(tmp_path / "results")
+    runs = [json.loads(line) for line in CliRunner().invoke(perf, ["report", directory, "--json"]).stdout.splitlines()]
+    terminal = CliRunner().invoke(perf, ["report", directory, "--html", f"{tmp_path}/p.html"]).stdout
+    page = text_of((tmp_path / "p.html").read_text())
+    total, downtime, lost = (
+        statistics.median(run[name] for run in runs) for name in ("total-time-ms", "downtime-ms", "work-lost-percent")
+    )
+    assert f"in {time_text(total)} with {time_text(downtime)} of downtime" in page
+    assert f"the migration took {lost:.0f} % of the guest's work" in page
+    if count > 1:
+        [row] = re.findall(r"^original +(\S+) +1\.00 +\S+ +\S+ +(\S+) +(\S+) *$", terminal, re.MULTILINE)
+        assert row == (f"{total / 1000:.1f}", f"{downtime:.0f}", f"{lost:.0f}")
+
+
+def test_there_is_one_median() -> None:
+    assert median([1, None, 4]) == 2.5
+    assert median([3, 1, 2]) == 2
+    assert median([None]) is None
