@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmferry.control.drive import Progress, Result, drive, set_up
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
 

@@ -14,7 +14,7 @@ from bench.samples import Samples, recording
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.drive import Progress
 from vmferry.control.order import Order, carry_out
-from vmferry.convergence.policy import find_variant
+from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
 
 MIB = 1 << 20

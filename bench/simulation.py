@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from bench.samples import Samples, recording
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.ram import RamState
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest

@@ -8,7 +8,7 @@ import msgspec
 from bench import peers
 from bench.chaos.faults import Place, byte_place, frame_place, may_hit_pages
 from bench.peers import Load, Peer
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 
 VERIFY = ("on", "auto", "off")
 RESPONSIVE = "background-sync+responsive-throttle"

@@ -4,6 +4,7 @@
     ├── UsageError          the user asked for something that cannot be (exit code 2)
     ├── HostError           this machine cannot do it: a device, a capability, an errno
     ├── GuestError          the guest image or the guest itself is at fault
+    ├── PolicyError         somebody's convergence policy is broken
     ├── InterruptionError   somebody pressed Ctrl-C, or a signal asked to end (exit code 128 + its number)
     ├── MonitorError        the monitor of a VM cannot be reached, or does not speak QMP
     │   ├── CommandError    it refused a command
@@ -39,6 +40,10 @@ class HostError(VmferryError):
 
 class GuestError(VmferryError):
     """The guest image cannot be booted, or the guest did something it must not."""
+
+
+class PolicyError(VmferryError):
+    """A convergence policy failed, or answered what cannot be; the text names it."""
 
 
 class InterruptionError(VmferryError):

@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 from tests.cli.test_cli import run
 from vmferry.cli import simulate as simulate_module
 from vmferry.cli.simulate import command
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal
 from vmferry.study.seed_table import Cell, Run

@@ -8,9 +8,9 @@ import pytest
 pytestmark = pytest.mark.libvirt
 libvirt = pytest.importorskip("libvirt")
 
+from vmferry.client import libvirt_domain  # noqa: E402  (needs libvirt)
 from vmferry.client.libvirt_domain import LibvirtDomain  # noqa: E402
 from vmferry.client.manager import Completion  # noqa: E402
-from vmferry.control import libvirt_domain  # noqa: E402  (needs libvirt)
 
 MIGRATION_OUT = libvirt.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
 

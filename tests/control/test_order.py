@@ -16,7 +16,7 @@ from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
-from vmferry.convergence.policy import find_variant
+from vmferry.convergence.variants import find_variant
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series

@@ -10,7 +10,8 @@ from vmferry.control.drive import Progress, Result
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.steer import Evaluation
-from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.convergence.actions import Throttle
+from vmferry.convergence.sensing import Period
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.figures import Figures
@@ -169,10 +170,10 @@ def test_a_measurement_is_recorded_with_the_syncs_that_it_held() -> None:
     for _ in range(9):
         qemu.poll()
     found = DirtyRate(100 * PAGE, {}, 2 * S, "dirty-bitmap")
-    decision = Decision(throttle_percent=20, reason="so", dirty_rate_high=True)
     for period_ns in (S, S // 2):
-        sample = SyncSample(period_ns, 1, 1, 0)
-        qemu.recorder.evaluated(Evaluation("background", qemu.answer(), qemu.now_ns, sample, decision, found))
+        period = Period(duration_ns=period_ns, dirty_bytes=1, sent_bytes=1, throttle_percent=0)
+        throttle = Throttle(percent=20, reason="so", period=period)
+        qemu.recorder.evaluated(Evaluation("background", qemu.answer(), qemu.now_ns, throttle, 0, found))
     measured = [event for event in qemu.end() if isinstance(event, Measured)]
     assert [(event.dirty_pages, event.window_ns, event.sync_count) for event in measured] == [
         (200, 2 * S, 1),

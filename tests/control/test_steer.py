@@ -8,7 +8,8 @@ from vmferry.control.drive import Progress
 from vmferry.control.link import LinkKeeper
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.steer import STEERED, Evaluation, Steering
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.watcher import BackgroundSync
 
 MIB = 1 << 20
 S = 1_000_000_000
@@ -64,7 +65,8 @@ class Course:
         self.link = LinkKeeper(Parameters(), 120 * S, self.told.append, slows_on_silence=False)  # type: ignore[arg-type]
         self.evaluations: list[Evaluation] = []
         settings = replace(STEERED, **parameters)  # type: ignore[arg-type]
-        self.steering = Steering(self.sensor, self.throttle, self.link.watch, settings, self.evaluations.append, 0)  # type: ignore[arg-type]
+        watch, evaluated = self.link.watch, self.evaluations.append
+        self.steering = Steering(self.sensor, self.throttle, watch, Ledger(), settings, evaluated, 0)  # type: ignore[arg-type]
 
     def poll(self, at_s: float, syncs: int, sent_mib: float, dirty_mib_per_s: int = 0, status: str = "active") -> None:
         ram = {
@@ -80,8 +82,9 @@ class Course:
     @property
     def samples(self) -> list[tuple[str, float, int, int]]:
         return [
-            (e.kind, e.sample.period_ns / S, e.sample.dirty_bytes // MIB, e.sample.sent_bytes // MIB)
+            (e.kind, period.duration_ns / S, period.dirty_bytes // MIB, period.sent_bytes // MIB)
             for e in self.evaluations
+            if (period := e.throttle.period)
         ]
 
 
@@ -172,7 +175,7 @@ def stalling_course(trickle_mib: float) -> Course:
 def test_a_link_that_stands_still_slows_no_guest(trickle_mib: float) -> None:
     course = stalling_course(trickle_mib)
     assert [percent for percent, _ in course.throttle.applied] == [50]
-    assert "link stood still for" in course.evaluations[-1].decision.reason
+    assert "link stood still for" in course.evaluations[-1].throttle.reason
     assert course.told == ["the link has stood still for 2.0 s; the guest is not slowed for that"]
     assert course.given_up == "the link has stood still for 120 s (stall-timeout)"
 

@@ -1,10 +1,7 @@
-from typing import ClassVar
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.convergence.link import LinkWatch, decide_without_silence
-from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
+from vmferry.convergence.link import LinkWatch
 
 S = 10**9
 MIB = 1 << 20
@@ -119,25 +116,6 @@ def test_half_a_silent_period_is_silence_at_once() -> None:
     before_ns = link.watch.total_still_ns
     link.carry(5, 0)
     assert link.watch.still_since(before_ns, 5 * S) == 5 * S
-
-
-def test_silence_is_cut_out_of_a_period() -> None:
-    class Seen:
-        samples: ClassVar[list[SyncSample]] = []
-
-        def decide(self, sample: SyncSample, settings: ThrottleSettings) -> Decision:
-            self.samples.append(sample)
-            return Decision(30, "more")
-
-    def decide(still_ns: int) -> Decision:
-        return decide_without_silence(Seen(), sample, still_ns, ThrottleSettings())
-
-    sample = SyncSample(5 * S, 1000, 400, 20)
-    assert [decide(still_ns).throttle_percent for still_ns in (0, 2 * S)] == [30, 30]
-    assert Seen.samples == [sample, SyncSample(3 * S, 600, 400, 20)]
-    assert decide(3 * S) == Decision(20, "link stood still for 3.0 of 5.0 s: throttle stays 20 %")
-    assert decide(5 * S).throttle_percent == 20
-    assert len(Seen.samples) == 2
 
 
 @given(

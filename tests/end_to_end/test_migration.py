@@ -14,7 +14,7 @@ from bench.chaos.proxy import Proxy
 
 from tests.support.wait import wait_until
 from vmferry.control.drive import Progress, Result, drive, set_up
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import CommandError, HostError
 from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import EMPTY, PageRuns

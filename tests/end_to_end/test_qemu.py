@@ -22,7 +22,7 @@ from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
 from vmferry.control.own_group import PREFIX
 from vmferry.control.settings import Settings
-from vmferry.convergence.policy import find_variant
+from vmferry.convergence.variants import find_variant
 from vmferry.errors import HostError, UsageError
 from vmferry.perf.lab import Lab, VmProcess
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
 from tests.support.memory_guest import MemoryGuest
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.ports import Guest
 from vmferry.migration.ram import RamState
 

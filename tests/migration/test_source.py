@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.loopback import MIB, ManualClock, Pair, Writer
 from tests.support.memory_guest import MemoryGuest
-from vmferry.convergence.background_sync import BackgroundSync
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import ChannelError, UsageError
 from vmferry.migration.events import (
     BandwidthWindow,

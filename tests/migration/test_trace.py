@@ -60,7 +60,7 @@ def test_the_ratio_is_told_when_it_stays_high(pair: Pair) -> None:
     for line in high:
         _, _, current, _, previous = line.split()
         assert int(current) >= int(previous) > 0
-    assert len(high) == sum(decision.dirty_ratio_high for decision in pair.events(Decided))
+    assert len(high) == sum(bool(decision.figures["dirty-ratio-high"]) for decision in pair.events(Decided))
 
 
 def test_the_watcher_begins_and_ends_with_the_iterations(pair: Pair) -> None:

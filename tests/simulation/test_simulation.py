@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus

@@ -111,7 +111,7 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
 
 
 POLICY = """
-from vmferry.convergence.policy import AutoConverge, register_policy
+from vmferry.convergence.variants import AutoConverge, register_policy
 
 class Edited(AutoConverge):
     pass

@@ -22,7 +22,7 @@ from vmferry.control.interrupts import interrupted_once, signal_number_of
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
-from vmferry.convergence.policy import VARIANTS, find_variant
+from vmferry.convergence.variants import VARIANTS, find_variant
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.figures import Figures

@@ -10,7 +10,7 @@ from vmferry.cli.perf_report import show_runs
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.control.interrupts import signal_number_of
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.measure import Job

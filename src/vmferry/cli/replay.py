@@ -13,7 +13,7 @@ from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.cli.types import RATE_WITH_UNIT
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
 from vmferry.report.journal_runs import clean_text, simulated_series

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.control.interrupts import signal_number_of
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.report.journal_runs import clean_text
 from vmferry.simulation.run import SimulationResult

@@ -8,7 +8,7 @@ import msgspec
 
 from vmferry.client.answers import SchemaEntry
 from vmferry.client.monitor import Monitor
-from vmferry.convergence.policy import Variant, find_variant
+from vmferry.convergence.variants import Variant, find_variant
 from vmferry.errors import MonitorError
 
 

@@ -29,9 +29,9 @@ from vmferry.control.settings import Settings
 from vmferry.control.steer import STEERED, Evaluation, Steering
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord, open_recorder
-from vmferry.convergence.background_sync import BackgroundSync
 from vmferry.convergence.link import LinkWatch
-from vmferry.convergence.policy import Variant
+from vmferry.convergence.variants import Variant
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import TeeJournal
@@ -107,7 +107,7 @@ def carry_out(
         link = _keep_link(monitor, behind, order, tell)
         if guard and steers:
             vm = Vm(monitor, behind, guard, settings)
-            steered = stack.enter_context(_steer(vm, order, recorder, link.watch, tell))
+            steered = stack.enter_context(_steer(vm, order, recorder, link.watch, lost, tell))
         else:
             prospect = _set_own(behind, order, settings, tell)
         if order.uri is not None:
@@ -236,7 +236,7 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
 
 
 def _steer(
-    vm: Vm, order: Order, recorder: Recorder | VmRecord, link: LinkWatch, tell: Callable[[str], None]
+    vm: Vm, order: Order, recorder: Recorder | VmRecord, link: LinkWatch, lost: LostWork, tell: Callable[[str], None]
 ) -> Steered:
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
@@ -256,12 +256,13 @@ def _steer(
 
     def evaluated(evaluation: Evaluation) -> None:
         recorder.evaluated(evaluation)
-        sample = evaluation.sample
-        prospect.evaluated(sample.throttle_percent, sample.dirty_bytes, sample.sent_bytes)
-        if evaluation.decision.throttle_percent != sample.throttle_percent:
+        throttle = evaluation.throttle
+        if period := throttle.period:
+            prospect.evaluated(period.throttle_percent, period.dirty_bytes, period.sent_bytes)
+        if throttle.percent != evaluation.old_percent:
             source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
-            tell(f"{(evaluation.progress.elapsed_ms or 0) / 1000:.1f} s: {evaluation.decision.reason} ({source})")
+            tell(f"{(evaluation.progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason} ({source})")
 
-    steering = Steering(sensor, means, link, parameters, evaluated, time.monotonic_ns())
+    steering = Steering(sensor, means, link, lost, parameters, evaluated, time.monotonic_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
     return Steered(vm.monitor, steering, means, obeyed, tell)

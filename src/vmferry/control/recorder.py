@@ -109,12 +109,12 @@ class Recorder:
         now_ns, found = self._now_ns(), evaluation.found
         if found:
             pages = round(found.dirty_bytes_per_s * found.window_ns / _NS_PER_S) // self._page_size
-            syncs = sum(count for ns, count in self._syncs if ns > now_ns - evaluation.sample.period_ns)
+            syncs = sum(count for ns, count in self._syncs if ns > now_ns - _period_ns(evaluation))
             self._syncs.clear()
             measured = Measured(window_ns=found.window_ns, dirty_pages=pages, sync_count=syncs, mode=found.mode)
             self._record(now_ns, measured)
-        self._record(now_ns, Decided.of(evaluation.sample, evaluation.decision))
-        self._throttle_percent = evaluation.decision.throttle_percent
+        self._record(now_ns, Decided.of(evaluation.throttle, evaluation.old_percent))
+        self._throttle_percent = evaluation.throttle.percent
 
     def end(self, result: Result) -> None:
         """Record the last state and the figures of the whole course."""
@@ -185,6 +185,10 @@ class Recorder:
         sent_bytes = (progress.sent_pages - last.sent_pages) * self._page_size
         bursts = max(0, -(-(left_bytes - threshold_bytes) // burst_bytes))
         return max(0, left_bytes - min(sent_bytes, bursts * burst_bytes)) // self._page_size
+
+
+def _period_ns(evaluation: Evaluation) -> int:
+    return evaluation.throttle.period.duration_ns if evaluation.throttle.period else 0
 
 
 def _number(value: object) -> int:

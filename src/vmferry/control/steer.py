@@ -1,8 +1,7 @@
-"""Makes a migration converge from outside: measures, asks the policy, and slows the guest.
+"""The driver as a body of the brain: it measures from outside, and slows the guest as the brain decides.
 
-The policies and the watcher of `convergence/` are used as they are. What they are told comes from two sources: at the
-end of an iteration QEMU's own `dirty-pages-rate`, and inside of one a measurement of ours, which takes the place of
-the background sync.
+What is sensed comes from two sources: at the end of an iteration QEMU's own `dirty-pages-rate`, and inside of one a
+measurement of ours, which takes the place of the background sync.
 """
 
 from collections.abc import Callable
@@ -11,10 +10,13 @@ from dataclasses import dataclass
 from vmferry.control.actuators import Slower
 from vmferry.control.drive import Progress
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
-from vmferry.convergence.background_sync import IterationView, make_watcher
-from vmferry.convergence.link import LinkWatch, decide_without_silence
-from vmferry.convergence.policy import Policy, make_policy
-from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.convergence.actions import Action, Measure, Throttle
+from vmferry.convergence.brain import Convergence
+from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
+from vmferry.convergence.watcher import make_watcher
 from vmferry.settings.parameters import MigrationParameters
 
 STEERED = MigrationParameters(
@@ -25,20 +27,21 @@ STEERED = MigrationParameters(
 )
 """The parameters of driving from outside where they differ from QEMU's, chosen by measurement (docs/qemu.md)."""
 
-_NS_PER_S = 1_000_000_000
+CAN = Body.THROTTLE | Body.MEASURE
+
 _NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One sample, what was decided on it, and where the sample came from."""
+    """One decision on the throttle, and where what it was decided on came from."""
 
     kind: str
     """`iteration`: QEMU's own figure; `background`: a measurement of ours."""
     progress: Progress
     now_ns: int
-    sample: SyncSample
-    decision: Decision
+    throttle: Throttle
+    old_percent: int
     found: DirtyRate | None = None
     """What the measurement found; None if it was none."""
 
@@ -51,17 +54,18 @@ class Steering:
         sensor: DirtyRateSensor,
         throttle: Slower,
         link: LinkWatch,
+        ledger: Ledger,
         parameters: MigrationParameters,
         evaluated: Callable[[Evaluation], None],
         start_ns: int,
     ) -> None:
         self._sensor = sensor
         self._throttle = throttle
-        self._link = link
-        self._settings = parameters.throttle_settings()
-        self._evaluation_period_ns = parameters.x_evaluation_period * _NS_PER_MS
-        self._policy: Policy = make_policy(parameters.convergence_policy)
-        self._watcher = make_watcher(parameters.background_sync, parameters.watch_times(), start_ns)
+        self._parameters = parameters
+        self._rules = parameters.rules()
+        kind = find_policy(parameters.convergence_policy)
+        watcher = make_watcher(parameters.background_sync, parameters.watch_times(), start_ns)
+        self._brain = Convergence(kind, CAN, watcher, link, ledger, self._sensed(Progress.from_qmp({}), start_ns))
         self._evaluated = evaluated
         self.throttle_percent = 0
         """In force; 0 is none."""
@@ -70,70 +74,74 @@ class Steering:
         self._unthrottled_bytes_per_s = 0
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
-        self._period_start = (start_ns, 0, 0)
-        """When the last accepted evaluation was, what had been sent by then, and how long the link had stood still."""
-        self._window_start = (start_ns, 0, 0)
-        """The same of the measurement that is under way."""
 
     def observe(self, progress: Progress, now_ns: int) -> None:
         """Look at one answer to `query-migrate`; measure, decide and throttle as is due."""
         if progress.status != "active":
             return
+        found, rate = self._find(progress)
         if self._sensor.measuring:
-            self._fetch(progress, now_ns)
-        elif self._own_rate_is_new(progress) and now_ns - self._period_start[0] > self._evaluation_period_ns:
-            self._sensor.calibrate(progress.dirty_bytes_per_s or 0)
-            self._evaluate("iteration", progress, now_ns, self._period_start, progress.dirty_bytes_per_s or 0)
-        elif self._watcher.due(self._view(progress, now_ns)):
-            self._window_start = (now_ns, progress.sent_bytes or 0, self._link.total_still_ns)
-            self._sensor.start()
+            return
+        for action in self._brain.look(self._sensed(progress, now_ns, found), self._rules):
+            self._obey(action, progress, now_ns, found, rate)
 
-    def _view(self, progress: Progress, now_ns: int) -> IterationView:
-        return IterationView(
-            now_ns=now_ns,
-            iteration_count=progress.iteration_count or 0,
-            dirty_sync_count=progress.dirty_sync_count or 0,
-            last_evaluation_ns=self._period_start[0],
-            throttle_percent=self.throttle_percent,
-            maximum_throttle_percent=self._settings.maximum_percent,
-        )
+    def _find(self, progress: Progress) -> tuple[Found | None, DirtyRate | None]:
+        """Return what there is to decide on: the measurement that is over, or else QEMU's own rate, if that is new."""
+        own_bytes_per_s = progress.dirty_bytes_per_s or 0.0
+        is_new = self._own_rate_is_new(progress)
+        if self._sensor.measuring:
+            rate = self._sensor.fetch()
+            if rate is None:
+                return None, None
+            # A measurement sees a page once; several short iterations see it each time.
+            return RateMeasured(max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)), rate
+        if is_new:
+            self._sensor.calibrate(own_bytes_per_s)
+            return RateSeen(own_bytes_per_s), None
+        return None, None
 
     def _own_rate_is_new(self, progress: Progress) -> bool:
         """True if an iteration has ended since the last evaluation, and told QEMU a new dirty rate."""
         sync_count, bytes_per_s = self._seen
         return (progress.dirty_sync_count or 0) > sync_count and progress.dirty_bytes_per_s != bytes_per_s
 
-    def _fetch(self, progress: Progress, now_ns: int) -> None:
-        rate = self._sensor.fetch()
-        if rate is None:
-            return
-        # A measurement sees a page once; several short iterations see it each time.
-        own_bytes_per_s = progress.dirty_bytes_per_s if self._own_rate_is_new(progress) else None
-        dirty_bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s or 0)
-        self._evaluate("background", progress, now_ns, self._window_start, dirty_bytes_per_s, rate)
-
-    def _evaluate(
-        self,
-        kind: str,
-        progress: Progress,
-        now_ns: int,
-        start: tuple[int, int, int],
-        dirty_bytes_per_s: float,
-        found: DirtyRate | None = None,
+    def _obey(
+        self, action: Action, progress: Progress, now_ns: int, found: Found | None, rate: DirtyRate | None
     ) -> None:
-        """Decide on the period from `start`, as `_period_start` is, until now."""
+        match action:
+            case Measure():
+                self._sensor.start()
+            case Throttle():
+                if action.period and isinstance(found, RateSeen | RateMeasured):
+                    self._note(found.dirty_bytes_per_s, progress)
+                self._apply(action, progress, now_ns, rate)
+
+    def _note(self, dirty_bytes_per_s: float, progress: Progress) -> None:
         self.dirty_bytes_per_s = dirty_bytes_per_s
         if not self.throttle_percent:
             self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
-        sent_so_far = progress.sent_bytes or 0
-        period_ns, sent_bytes = now_ns - start[0], sent_so_far - start[1]
-        dirty_bytes = round(dirty_bytes_per_s * period_ns / _NS_PER_S)
-        sample = SyncSample(period_ns, dirty_bytes, sent_bytes, self.throttle_percent)
-        still_ns = self._link.still_since(start[2], period_ns)
-        decision = decide_without_silence(self._policy, sample, still_ns, self._settings)
-        if decision.throttle_percent != self.throttle_percent:
-            self._throttle.apply(decision.throttle_percent, self._unthrottled_bytes_per_s)
-            self.throttle_percent = decision.throttle_percent
-        self._period_start = (now_ns, sent_so_far, self._link.total_still_ns)
         self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
-        self._evaluated(Evaluation(kind, progress, now_ns, sample, decision, found))
+
+    def _apply(self, action: Throttle, progress: Progress, now_ns: int, rate: DirtyRate | None) -> None:
+        old_percent = self.throttle_percent
+        if action.percent != old_percent:
+            self._throttle.apply(action.percent, self._unthrottled_bytes_per_s)
+            self.throttle_percent = action.percent
+        elif action.period is None:
+            return
+        kind = "background" if rate else "iteration"
+        self._evaluated(Evaluation(kind, progress, now_ns, action, old_percent, rate))
+
+    def _sensed(self, progress: Progress, now_ns: int, found: Found | None = None) -> Sensed:
+        bandwidth = progress.bandwidth_bytes_per_s or 0.0
+        return Sensed(
+            now_ns=now_ns,
+            sent_bytes=progress.sent_bytes or 0,
+            remaining_bytes=progress.remaining_bytes or 0,
+            threshold_bytes=int(bandwidth * self._parameters.downtime_limit / 1000),
+            bandwidth_bytes_per_s=bandwidth,
+            downtime_limit_ns=self._parameters.downtime_limit * _NS_PER_MS,
+            iteration_count=progress.iteration_count or 0,
+            dirty_sync_count=progress.dirty_sync_count or 0,
+            found=found,
+        )

@@ -4,11 +4,6 @@ A period in which nothing was sent looks like one in which the guest dirtied too
 stood still is cut out of what a policy is shown, in our engine and in driving from outside alike.
 """
 
-from dataclasses import replace
-
-from vmferry.convergence.policy import Policy
-from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
-
 STILL_SHARE = 100
 """The link stands still while it carries less than 1/100 of its average since the beginning, or of the rate limit."""
 
@@ -81,16 +76,3 @@ class LinkWatch:
         usual_bytes = (sent_bytes - self._start_bytes) * self._silent_ns // max(1, self._now_ns - self._start_ns)
         limit_bytes = limit_bytes_per_s * self._silent_ns // _NS_PER_S
         return min(usual_bytes, limit_bytes) if limit_bytes_per_s else usual_bytes
-
-
-def decide_without_silence(policy: Policy, sample: SyncSample, still_ns: int, settings: ThrottleSettings) -> Decision:
-    """Let the policy decide on what a period was like without the time for which the link stood still in it.
-
-    A period that was more than half silence shows nothing: the throttle stays as it is.
-    """
-    moving_ns = sample.period_ns - still_ns
-    if moving_ns * 2 < sample.period_ns:
-        still = f"link stood still for {still_ns / _NS_PER_S:.1f} of {sample.period_ns / _NS_PER_S:.1f} s"
-        return Decision(sample.throttle_percent, f"{still}: throttle stays {sample.throttle_percent} %")
-    dirty_bytes = sample.dirty_bytes * moving_ns // sample.period_ns
-    return policy.decide(replace(sample, period_ns=moving_ns, dirty_bytes=dirty_bytes), settings)

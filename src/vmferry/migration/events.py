@@ -8,7 +8,7 @@ from typing import Self
 
 import msgspec
 
-from vmferry.convergence.sample import Decision, SyncSample
+from vmferry.convergence.actions import Throttle
 from vmferry.migration.status import MigrationStatus
 
 
@@ -130,32 +130,40 @@ class SwitchoverFailed(_Event, tag="switchover-failed", frozen=True):
 
 
 class Decided(_Event, tag="decision", frozen=True):
-    """A sync was evaluated."""
+    """The throttle was decided on, at the end of a period that was evaluated or in between."""
 
-    period_ns: int
-    dirty_bytes: int
-    sent_bytes: int
+    period_ns: int | None
+    """None, as the two after it, if no period has ended."""
+    dirty_bytes: int | None
+    sent_bytes: int | None
     old_throttle_percent: int
     throttle_percent: int
     reason: str
-    dirty_ratio_high: bool = False
-    dirty_ratio_percent: int = 0
-    previous_dirty_ratio_percent: int = 0
+    figures: dict[str, float] = {}
+    """The policy's own numbers."""
 
     @classmethod
-    def of(cls, sample: SyncSample, decision: Decision) -> Self:
-        """Return the event that tells what was decided on a sample."""
+    def of(cls, throttle: Throttle, old_percent: int) -> Self:
+        """Return the event that tells of a decision that took the place of `old_percent`."""
+        period = throttle.period
         return cls(
-            period_ns=sample.period_ns,
-            dirty_bytes=sample.dirty_bytes,
-            sent_bytes=sample.sent_bytes,
-            old_throttle_percent=sample.throttle_percent,
-            throttle_percent=decision.throttle_percent,
-            reason=decision.reason,
-            dirty_ratio_high=decision.dirty_ratio_high,
-            dirty_ratio_percent=decision.dirty_ratio_percent,
-            previous_dirty_ratio_percent=decision.previous_dirty_ratio_percent,
+            period_ns=period.duration_ns if period else None,
+            dirty_bytes=period.dirty_bytes if period else None,
+            sent_bytes=period.sent_bytes if period else None,
+            old_throttle_percent=old_percent,
+            throttle_percent=throttle.percent,
+            reason=throttle.reason,
+            figures=dict(throttle.figures),
         )
+
+
+class Acted(_Event, tag="action", frozen=True):
+    """Something else was decided on than a throttle: `what` is the kind of action."""
+
+    what: str
+    reason: str
+    downtime_limit_ns: int | None = None
+    """The limit that was set; None for other actions."""
 
 
 class Ended(_Event, tag="ended", frozen=True):
@@ -182,6 +190,7 @@ Event = (
     | Synced
     | Measured
     | Decided
+    | Acted
     | ThrottleSeen
     | SwitchoverBegan
     | SwitchoverFailed

@@ -2,24 +2,22 @@
 
 from collections.abc import Callable
 
+from vmferry.convergence.ledger import Ledger
 from vmferry.migration.events import Decided, Ended, Event, Lost, Started, SwitchoverBegan, ThrottleSeen
 
 
-class LostWork:
-    """A journal that sums up. While the guest is stopped for the switchover its throttle takes nothing."""
+class LostWork(Ledger):
+    """A journal that keeps the account. While the guest is stopped for the switchover its throttle takes nothing."""
 
     def __init__(self, now_ns: Callable[[], int] = lambda: 0) -> None:
         """`now_ns` is the reader's clock, by which the throttle goes on after the last event."""
+        super().__init__()
         self.is_known = True
         """False if part of the record is missing, so that more may have been lost."""
         self.total_ns: int | None = None
         """How long the migration has taken; None before its end, or if nobody knows."""
-        self.vcpu_count = 0
         self._now_ns = now_ns
         self._read_ns = now_ns()
-        self._last_ns = 0
-        self._percent = 0
-        self._throttled_ns = 0
 
     def record(self, time_ns: int, event: Event) -> None:
         """Take notice of one event."""
@@ -28,24 +26,24 @@ class LostWork:
             case Started(vcpu_count=vcpu_count):
                 self.vcpu_count = vcpu_count
             case Decided(throttle_percent=percent) | ThrottleSeen(throttle_percent=percent):
-                self._percent = percent
+                self.set_throttle(time_ns, percent)
             case SwitchoverBegan():
-                self._percent = 0
+                self.set_throttle(time_ns, 0)
             case Lost():
                 self.is_known = False
             case Ended(total_time_ns=total_ns):
-                self.total_ns, self._percent = total_ns, 0
+                self.total_ns = total_ns
+                self.set_throttle(time_ns, 0)
 
     def advance(self, time_ns: int) -> None:
         """Let the throttle be in force until then, by the record's clock."""
-        time_ns = max(self._last_ns, time_ns)
-        self._throttled_ns += (time_ns - self._last_ns) * self._percent // 100
-        self._last_ns, self._read_ns = time_ns, self._now_ns()
+        super().advance(time_ns)
+        self._read_ns = self._now_ns()
 
     @property
     def throttled_ns(self) -> int:
         """The integral of the throttle over time, of one vCPU, as far as it is known."""
-        return self._throttled_ns + (self._now_ns() - self._read_ns) * self._percent // 100
+        return self.taken_ns + self.would_take_ns(self._now_ns() - self._read_ns)
 
     @property
     def vcpu_ns(self) -> int:

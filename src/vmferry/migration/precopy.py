@@ -1,18 +1,18 @@
 """The pre-copy loop: send memory while the guest runs until the rest fits the allowed downtime.
 
-Sources: QEMU `migration.c` (`migration_iteration_run`, `migration_rate_limit`), the seed for
-background syncs.
+Sources: QEMU `migration.c` (`migration_iteration_run`, `migration_rate_limit`), the patch series for background syncs.
 """
 
 from collections.abc import Callable
 
+from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
-from vmferry.migration.dirty_sync import DirtySync
+from vmferry.migration.body import EngineBody
 from vmferry.migration.events import BandwidthWindow, LinkStalled
-from vmferry.migration.ports import MAX_WAIT_NS, Channel, Clock, Guest, Journal
+from vmferry.migration.outgoing import Outgoing
+from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.stats import BandwidthMeter, Counters
-from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000
@@ -21,38 +21,21 @@ _NS_PER_S = 1_000_000_000
 
 
 class Precopy:
-    """The sending of one guest's memory over an open channel; made once dirty logging is on.
+    """The sending of one guest's memory over an open channel; made once dirty logging is on."""
 
-    `check_cancel` raises if the migration is to end.
-    """
-
-    def __init__(
-        self,
-        guest: Guest,
-        channel: Channel,
-        clock: Clock,
-        journal: Journal,
-        parameters: Callable[[], MigrationParameters],
-        check_cancel: Callable[[], None],
-        *,
-        auto_converge: bool,
-    ) -> None:
-        self._guest = guest
-        self._channel = channel
-        self._clock = clock
-        self._journal = journal
-        self._parameters = parameters
-        self._check_cancel = check_cancel
-        self._page_size = guest.layout.page_size
+    def __init__(self, outgoing: Outgoing, ledger: Ledger) -> None:
+        """`ledger` is told by the journal what throttles take."""
+        self._outgoing = outgoing
+        self._channel, self._clock = outgoing.channel, outgoing.clock
+        self._page_size = outgoing.guest.layout.page_size
         self.counters = Counters()
-        self.meter = BandwidthMeter(clock.now_ns(), channel.sent_bytes)
-        self.link = LinkWatch(parameters().link_patience_ns)
-        self.link.look(clock.now_ns(), channel.sent_bytes, guest.layout.size_bytes)
+        self.meter = BandwidthMeter(self._clock.now_ns(), self._channel.sent_bytes)
+        self.link = LinkWatch(outgoing.parameters().link_patience_ns)
+        self.link.look(self._clock.now_ns(), self._channel.sent_bytes, outgoing.guest.layout.size_bytes)
         self._told_still_ns = 0
-        self.sync = DirtySync(
-            guest, channel, clock, journal, self.counters, self.link, parameters, auto_converge=auto_converge
-        )
-        self.expected_downtime_ms = parameters().downtime_limit
+        self.body = EngineBody(outgoing, self.counters, self.meter, self.link, ledger)
+        self.sync = self.body.sync
+        self.expected_downtime_ms = outgoing.parameters().downtime_limit
 
     def run(self, spare_ns: int = 0) -> None:
         """Send until the rest fits the downtime; what the guest goes on dirtying is then still to be sent.
@@ -60,11 +43,30 @@ class Precopy:
         If sending a little more may leave `spare_ns` of the downtime limit for something else, that is tried, once.
         """
         self._send_until_rest_fits()
-        bytes_beside = self.threshold_bytes() - int(self._switchover_bytes_per_s() * spare_ns / _NS_PER_S)
-        if spare_ns and 0 < bytes_beside < self.sync.remaining_bytes:
-            self._send_more(self.sync.remaining_bytes - bytes_beside // 2)  # the guest dirties some meanwhile
+        beside_bytes = self.body.threshold_bytes - int(self.body.switchover_bytes_per_s * spare_ns / _NS_PER_S)
+        if spare_ns and 0 < beside_bytes < self.sync.remaining_bytes:
+            self._send_more(self.sync.remaining_bytes - beside_bytes // 2)  # the guest dirties some meanwhile
             self._send_until_rest_fits()
         self.counters.precopy_bytes = self._channel.sent_bytes
+
+    def send_rest(self, while_blocked: Callable[[], None]) -> None:
+        """Send all that is known to be dirty of the stopped guest, as fast as the link goes."""
+        while self.sync.ram.remaining_pages:
+            while_blocked()
+            self.send_batch(while_blocked, self._channel.max_batch_pages, final=True)
+
+    def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
+        """Send up to `max_pages` of the pages that are to be sent."""
+        pages = self.sync.ram.take(max_pages)
+        data, zero = pages.split(self._outgoing.guest.zero_pages(pages))
+        self._channel.send(Pages(data, zero, final), while_blocked)
+        self.counters.normal_pages += data.page_count
+        self.counters.zero_pages += zero.page_count
+
+    def rest_ns(self) -> int:
+        """Return how long it takes to send what is known to be left."""
+        bytes_per_s = self.body.switchover_bytes_per_s
+        return int(self.sync.remaining_bytes * _NS_PER_S / bytes_per_s) if bytes_per_s else 0
 
     def _send_until_rest_fits(self) -> None:
         while not self._rest_fits_downtime():
@@ -81,46 +83,23 @@ class Precopy:
         self._tick()
         self._wait_for_rate_limit()
 
-    def send_rest(self, while_blocked: Callable[[], None]) -> None:
-        """Send all that is known to be dirty of the stopped guest, as fast as the link goes."""
-        while self.sync.ram.remaining_pages:
-            while_blocked()
-            self.send_batch(while_blocked, self._channel.max_batch_pages, final=True)
-
-    def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
-        """Send up to `max_pages` of the pages that are to be sent."""
-        pages = self.sync.ram.take(max_pages)
-        data, zero = pages.split(self._guest.zero_pages(pages))
-        self._channel.send(Pages(data, zero, final), while_blocked)
-        self.counters.normal_pages += data.page_count
-        self.counters.zero_pages += zero.page_count
-
-    def rest_ns(self) -> int:
-        """Return how long it takes to send what is known to be left."""
-        bytes_per_s = self._switchover_bytes_per_s()
-        return int(self.sync.remaining_bytes * _NS_PER_S / bytes_per_s) if bytes_per_s else 0
-
-    def threshold_bytes(self) -> int:
-        """Return what can be sent within the downtime limit."""
-        return int(self._switchover_bytes_per_s() * self._parameters().downtime_limit / 1000)
-
     def _rest_fits_downtime(self) -> bool:
         """Estimate; if the estimate fits, or nothing is left to send, make a sync to learn the truth."""
-        if self.sync.remaining_bytes > self.threshold_bytes():
+        if self.sync.remaining_bytes > self.body.threshold_bytes:
             return False
-        self.sync.iteration()
-        return self.sync.remaining_bytes <= self.threshold_bytes()
+        self.body.begin_iteration()
+        return self.sync.remaining_bytes <= self.body.threshold_bytes
 
     def _batch_pages(self) -> int:
         """Return how many pages this bandwidth window still allows in one batch, at least one."""
-        limit = self._parameters().max_bandwidth
+        limit = self._outgoing.parameters().max_bandwidth
         if limit == 0:
             return self._channel.max_batch_pages
         left_bytes = self.meter.left_bytes(self._channel.sent_bytes, limit)
         return max(1, min(left_bytes // self._page_size, self._channel.max_batch_pages))
 
     def _wait_for_rate_limit(self) -> None:
-        while limit := self._parameters().max_bandwidth:
+        while limit := self._outgoing.parameters().max_bandwidth:
             if self.meter.left_bytes(self._channel.sent_bytes, limit) > 0:
                 return
             wait_ns = self.meter.window_end_ns() - self._clock.now_ns()
@@ -129,10 +108,10 @@ class Precopy:
 
     def _tick(self) -> None:
         """All that must happen regularly while the guest runs, also while the channel is blocked."""
-        self._check_cancel()
+        self._outgoing.check_cancel()
         self._update_bandwidth()
         self._watch_link()
-        self.sync.background_if_due()
+        self.body.look()
 
     def _update_bandwidth(self) -> None:
         now_ns = self._clock.now_ns()
@@ -141,28 +120,25 @@ class Precopy:
             return
         self.counters.close_window(window)
         if self.counters.dirty_pages_rate and window.sent_bytes > _MIN_BYTES_FOR_ESTIMATE:
-            seconds = self.counters.dirty_bytes_last_sync / self._switchover_bytes_per_s()
+            seconds = self.counters.dirty_bytes_last_sync / self.body.switchover_bytes_per_s
             self.expected_downtime_ms = round(seconds * 1000)
         event = BandwidthWindow(
             duration_ns=window.duration_ns,
             sent_bytes=window.sent_bytes,
             remaining_bytes=self.sync.remaining_bytes,
-            throttle_percent=self.sync.throttle_percent,
-            threshold_bytes=self.threshold_bytes(),
+            throttle_percent=self.body.throttle_percent,
+            threshold_bytes=self.body.threshold_bytes,
         )
-        self._journal.record(now_ns, event)
+        self._outgoing.journal.record(now_ns, event)
 
     def _watch_link(self) -> None:
         """Take down when the link begins and ends to stand still, and give it up in the end."""
-        now_ns, parameters = self._clock.now_ns(), self._parameters()
+        now_ns, parameters = self._clock.now_ns(), self._outgoing.parameters()
         self.link.look(now_ns, self._channel.sent_bytes, self.sync.remaining_bytes, parameters.max_bandwidth)
         still_ns = self.link.still_ns
         if bool(still_ns) != bool(self._told_still_ns):
             event = LinkStalled(duration_ns=still_ns or self._told_still_ns, over=not still_ns)
-            self._journal.record(now_ns, event)
+            self._outgoing.journal.record(now_ns, event)
         self._told_still_ns = still_ns
         if 0 < parameters.stall_timeout_ns <= still_ns:
             raise ChannelError(f"the link has stood still for {still_ns / _NS_PER_S:.0f} s (stall-timeout)")
-
-    def _switchover_bytes_per_s(self) -> float:
-        return self._parameters().avail_switchover_bandwidth or self.meter.bytes_per_s

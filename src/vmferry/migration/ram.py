@@ -6,7 +6,7 @@ before its content is read, and a page leaves `next` only if it was sent after i
 Source: the seed's `iter_bmap` and `shadow_bmap`; QEMU `migration/ram.c` for the merging mode.
 """
 
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.ports import Guest

@@ -12,6 +12,9 @@ from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageEr
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
+from vmferry.migration.journal import TeeJournal
+from vmferry.migration.lost_work import LostWork
+from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
@@ -50,7 +53,8 @@ class MigrationSource:
         self._guest = guest
         self._open_channel = open_channel
         self._clock = clock
-        self._journal = journal
+        self._lost = LostWork()
+        self._journal = TeeJournal([journal, self._lost])
         self._parameters = parameters
         self._capabilities = capabilities
         self._credentials = credentials
@@ -116,15 +120,16 @@ class MigrationSource:
         digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
         self._guest.start_dirty_log()
         self._setup_ns = self._clock.now_ns() - self._start_ns
-        self._precopy = Precopy(
+        outgoing = Outgoing(
             self._guest,
             self._channel,
             self._clock,
             self._journal,
             self._parameters,
+            self._capabilities.auto_converge,
             self._check_cancel,
-            auto_converge=self._capabilities.auto_converge,
         )
+        self._precopy = Precopy(outgoing, self._lost)
         self._set_status(MigrationStatus.ACTIVE)
         self._precopy.run(spare_ns=digests_ns or 0)
         self._hand_over(self._channel, self._precopy, digests_ns)
@@ -141,17 +146,17 @@ class MigrationSource:
         parameters = self._parameters()
         switchover.run(
             precopy,
-            verify_within_ns=None if parameters.verify else parameters.downtime_limit_ns * bool(began.verify),
+            verify_within_ns=None if parameters.verify else precopy.body.downtime_limit_ns * bool(began.verify),
             timeout_ns=parameters.switchover_timeout_ns,
         )
 
     def _plan_switchover(self, precopy: Precopy, digests_ns: int | None) -> SwitchoverBegan:
         parameters = self._parameters()
-        left_ns = parameters.downtime_limit_ns - precopy.rest_ns()
+        left_ns = precopy.body.downtime_limit_ns - precopy.rest_ns()
         fits = parameters.auto_verify and digests_ns is not None and digests_ns <= left_ns
         return SwitchoverBegan(
             remaining_bytes=precopy.sync.remaining_bytes,
-            threshold_bytes=precopy.threshold_bytes(),
+            threshold_bytes=precopy.body.threshold_bytes,
             verify=parameters.verify or fits,
             verify_estimate_ns=digests_ns,
         )
@@ -238,7 +243,7 @@ class MigrationSource:
             downtime_ms=downtime.total_ns // _NS_PER_MS if downtime else None,
             downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in parts_ns.items()} or None,
             ram=self._ram_info(channel, precopy, completed),
-            cpu_throttle_percentage=None if completed else precopy.sync.throttle_percent or None,
+            cpu_throttle_percentage=None if completed else precopy.body.throttle_percent or None,
             stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
             verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,

@@ -50,23 +50,6 @@ class BandwidthMeter:
         return self._start_ns + WINDOW_NS
 
 
-class Period:
-    """The time since the last accepted evaluation of a sync, with its own counters.
-
-    `still_ns` is for how long the link had stood still before.
-    """
-
-    def __init__(self, now_ns: int, sent_bytes: int, still_ns: int) -> None:
-        self.start_ns = now_ns
-        self.start_bytes = sent_bytes
-        self.start_still_ns = still_ns
-        self.dirty_pages = 0
-
-    def dirty_pages_per_s(self, now_ns: int) -> int:
-        """Return QEMU's `dirty-pages-rate`."""
-        return self.dirty_pages * _NS_PER_S // (now_ns - self.start_ns)
-
-
 class Downtime:
     """How long the guest stood still, and what for."""
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from vmferry.convergence.background_sync import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.events import (
     BandwidthWindow,
     Decided,
@@ -128,8 +128,11 @@ TRACE_EVENTS = (
         "migration_dirty_ratio_high",
         Decided,
         "the dirty ratio stayed high",
-        lambda decision: f"current {decision.dirty_ratio_percent} previous {decision.previous_dirty_ratio_percent}",
-        lambda decision: decision.dirty_ratio_high,
+        lambda decision: (
+            f"current {decision.figures['dirty-ratio-percent']:.0f} "
+            f"previous {decision.figures['previous-dirty-ratio-percent']:.0f}"
+        ),
+        lambda decision: bool(decision.figures.get("dirty-ratio-high")),
     ),
     TraceEvent(
         "migration_iteration",

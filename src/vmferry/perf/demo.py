@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import GuestError
 from vmferry.migration.journal import read_migration
 from vmferry.perf.lab import Lab, VmProcess
@@ -118,7 +118,7 @@ def _migrate(
     tell: Callable[[str, str], None],
 ) -> DemoRun:
     speed_before = source.pages_per_s()
-    set_up(source.monitor, VARIANTS[name].settings | setting.parameters, auto_converge=True)
+    set_up(source.monitor, {**VARIANTS[name].settings, **setting.parameters}, auto_converge=True)
     written_before = source.progress().written_pages
     result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress)))
     tell(name, "checking the guest")

@@ -11,7 +11,7 @@ from itertools import product
 import msgspec
 
 from vmferry.bounds import Natural, Positive
-from vmferry.convergence.policy import find_variant
+from vmferry.convergence.variants import find_variant
 from vmferry.errors import UsageError
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_rate, format_size
@@ -81,7 +81,7 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     def parameters(self) -> dict[str, object]:
         """Return the migration parameters by their QMP names. Raises UsageError if one is out of range."""
-        settings: dict[str, object] = find_variant(self.variant).settings if self.variant else {}
+        settings = dict(find_variant(self.variant).settings) if self.variant else {}
         settings |= {
             "max-bandwidth": self.bandwidth_bytes_per_s,
             "downtime-limit": self.downtime_limit_ms,

@@ -193,7 +193,7 @@ class _Journal:
 
 def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
     return _periods(
-        (max(0, time - event.period_ns / _NS_PER_S), time, event.dirty_bytes * _NS_PER_S / event.period_ns)
+        (max(0, time - event.period_ns / _NS_PER_S), time, (event.dirty_bytes or 0) * _NS_PER_S / event.period_ns)
         for time, event in decided
         if event.period_ns
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import cycle
 
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import VARIANTS
 from vmferry.report.series import NO_AUTO_CONVERGE, RunSeries, Series
 
 COLOURS = (

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import label_of
 from vmferry.migration.events import Ended, Started
 from vmferry.migration.lost_work import LostWork
 
@@ -136,17 +136,10 @@ class RunSeries:
 
     @property
     def variant(self) -> str:
-        """The name of the variant of auto-converge that the parameters make."""
+        """The name of the variant that the parameters make, or of their policy."""
         if not self.started.auto_converge:
             return NO_AUTO_CONVERGE
-        parameters = self.started.parameters
-        for variant in VARIANTS.values():
-            if (
-                parameters.get("background-sync") == variant.background_sync
-                and parameters.get("cpu-responsive-throttle") is variant.responsive_throttle
-            ):
-                return variant.name
-        return "unnamed variant"
+        return label_of(self.started.parameters)
 
     @property
     def _stop_s(self) -> float:

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from vmferry.convergence.background_sync import BackgroundSync, WatchTimes
-from vmferry.convergence.policy import make_policy
-from vmferry.convergence.sample import ThrottleSettings
+import msgspec
+
+from vmferry.convergence.brain import Rules
+from vmferry.convergence.limits import NO_LIMITS, Limits
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.watcher import BackgroundSync, WatchTimes
 from vmferry.errors import UsageError
 from vmferry.settings.inert_parameters import INERT_PARAMETERS
 from vmferry.settings.parameter_spec import ParameterSpec, range_error
@@ -94,6 +97,9 @@ class MigrationParameters:
     convergence_policy: str = _other(
         "auto-converge", "str", "name of the policy that decides the throttle (not in QEMU)"
     )
+    policy_settings: str = _other(
+        "", "str", "settings of that policy, where they are no parameters: name=value,name=value (not in QEMU)"
+    )
     verify: bool = _other(
         False,
         "bool",
@@ -138,15 +144,13 @@ class MigrationParameters:
         """Return every value under its QMP name."""
         return {name: getattr(self, spec.attribute) for name, spec in PARAMETERS.items()}
 
-    def throttle_settings(self) -> ThrottleSettings:
-        """Return the values that a convergence policy obeys."""
-        return ThrottleSettings(
-            trigger_threshold_percent=self.throttle_trigger_threshold,
-            initial_percent=self.cpu_throttle_initial,
-            increment_percent=self.cpu_throttle_increment,
-            maximum_percent=self.max_cpu_throttle,
-            tailslow=self.cpu_throttle_tailslow,
-            responsive=self.cpu_responsive_throttle,
+    def rules(self, limits: Limits = NO_LIMITS) -> Rules:
+        """Return the values that the brain and its policy obey."""
+        return Rules(
+            evaluation_period_ns=self.x_evaluation_period * _NS_PER_MS,
+            max_throttle_percent=self.max_cpu_throttle,
+            policy_settings=self._policy_settings(),
+            limits=limits,
         )
 
     @property
@@ -180,7 +184,11 @@ class MigrationParameters:
     def _check_together(self) -> None:
         if self.max_cpu_throttle < self.cpu_throttle_initial:
             raise UsageError(PARAMETERS["max-cpu-throttle"].range_error)
-        make_policy(self.convergence_policy)
+        self._policy_settings()
+
+    def _policy_settings(self) -> msgspec.Struct:
+        ours = {field.name: getattr(self, field.name) for field in fields(self)}
+        return find_policy(self.convergence_policy).settings(self.policy_settings, ours)
 
 
 def _make_spec(attribute: str, default: object, metadata: Mapping[str, Any]) -> ParameterSpec:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from vmferry.convergence.policy import VARIANTS, find_variant
+from vmferry.convergence.variants import VARIANTS, find_variant
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.journal import read_migration

@@ -1,7 +1,6 @@
 """Which code a result was made by: a digest of its text, so that what was edited since is not taken for the same."""
 
 import hashlib
-import inspect
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -17,16 +16,6 @@ def own_code() -> str:
     for package in _PACKAGES:
         _add(digest, files("vmferry") / package)
     return digest.hexdigest()
-
-
-@cache
-def code_of(kind: type) -> str:
-    """Return a digest of the file that a class is written in; of one that was typed in, its name is all there is."""
-    try:
-        text = inspect.getsource(inspect.getmodule(kind) or kind)
-    except (OSError, TypeError):
-        text = f"{kind.__module__}.{kind.__qualname__}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _add(digest: "hashlib._Hash", place: Traversable) -> None:

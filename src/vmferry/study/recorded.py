@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from vmferry.convergence.policy import VARIANTS
+from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANTS
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
@@ -20,7 +20,7 @@ from vmferry.units import parse_duration_ns, parse_size
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-VARIANT_SETTINGS = frozenset(VARIANTS["original"].settings)
+VARIANT_SETTINGS = frozenset(VARIANTS["original"].settings) | {POLICY, POLICY_SETTINGS}
 """The parameters that make up a variant."""
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16

@@ -11,11 +11,11 @@ from pathlib import Path
 import msgspec
 
 from vmferry import __version__
-from vmferry.convergence.policy import make_policy
+from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import VmferryError
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
-from vmferry.study.code import code_of, own_code
+from vmferry.study.code import own_code
 from vmferry.study.record_file import RecordFile
 
 _IN_FLIGHT = 256
@@ -38,8 +38,8 @@ class Case(msgspec.Struct, frozen=True):
         which other cases the scenario asks for.
         """
         scenario = msgspec.structs.replace(self.scenario, variants=(), seeds=1)
-        policy = make_policy(scenario.migration_parameters(self.variant).convergence_policy)
-        parts = (__version__, own_code(), code_of(type(policy)), scenario, self.variant, self.seed)
+        policy = find_policy(scenario.migration_parameters(self.variant).convergence_policy)
+        parts = (__version__, own_code(), policy.digest, scenario, self.variant, self.seed)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 

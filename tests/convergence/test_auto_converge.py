@@ -1,27 +1,31 @@
 """Auto-converge and the responsive throttle, decision by decision."""
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.convergence.policy import VARIANTS, AutoConverge, find_variant, make_policy, register_policy
-from vmferry.convergence.sample import Decision, SyncSample, ThrottleSettings
-from vmferry.errors import UsageError
+from tests.support.looks import period_view
+from vmferry.convergence.actions import Throttle
+from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
 
 MIB = 1 << 20
-ORIGINAL = ThrottleSettings()
-RESPONSIVE = ThrottleSettings(responsive=True)
+ORIGINAL = AutoConvergeSettings()
+RESPONSIVE = AutoConvergeSettings(cpu_responsive_throttle=True)
 
 
-def sample(dirty_mib: int, sent_mib: int, throttle_percent: int = 0) -> SyncSample:
-    return SyncSample(2_000_000_000, dirty_mib * MIB, sent_mib * MIB, throttle_percent)
+def decide(
+    policy: AutoConverge, settings: AutoConvergeSettings, dirty_mib: int, sent_mib: int, throttle_percent: int = 0
+) -> Throttle:
+    view = period_view(dirty_mib * MIB, sent_mib * MIB, throttle_percent)
+    (throttle,) = policy.look(view, settings)
+    assert isinstance(throttle, Throttle)
+    return throttle
 
 
-def throttles(settings: ThrottleSettings, periods: list[tuple[int, int]]) -> list[int]:
+def throttles(settings: AutoConvergeSettings, periods: list[tuple[int, int]]) -> list[int]:
     """The throttle after each period, each given as (dirty MiB, sent MiB)."""
     policy, throttle, answer = AutoConverge(), 0, []
     for dirty_mib, sent_mib in periods:
-        throttle = policy.decide(sample(dirty_mib, sent_mib, throttle), settings).throttle_percent
+        throttle = decide(policy, settings, dirty_mib, sent_mib, throttle).percent
         answer.append(throttle)
     return answer
 
@@ -56,42 +60,39 @@ def test_a_falling_ratio_is_not_high() -> None:
 
 def test_the_ratio_skips_a_period_in_which_nothing_was_sent() -> None:
     policy = AutoConverge()
-    policy.decide(sample(60, 100), RESPONSIVE)
-    decision = policy.decide(sample(60, 0), RESPONSIVE)
-    assert decision.dirty_ratio_percent == 60
-    assert not decision.dirty_ratio_high
+    decide(policy, RESPONSIVE, 60, 100)
+    figures = decide(policy, RESPONSIVE, 60, 0).figures
+    assert figures["dirty-ratio-percent"] == 60
+    assert not figures["dirty-ratio-high"]
 
 
-def test_a_new_policy_starts_from_zero() -> None:
-    policy = AutoConverge()
-    for _ in range(3):
-        policy.decide(sample(60, 100), RESPONSIVE)
-    assert make_policy("auto-converge").decide(sample(60, 100), RESPONSIVE).throttle_percent == 0
+def test_between_periods_there_is_nothing_to_do() -> None:
+    assert not list(AutoConverge().look(period_view(None, 0), RESPONSIVE))
 
 
 def test_the_reason_tells_the_figures() -> None:
     policy = AutoConverge()
-    first = policy.decide(sample(812, 198, 20), ORIGINAL)
-    second = policy.decide(sample(812, 198, 20), ORIGINAL)
+    first = decide(policy, ORIGINAL, 812, 198, 20)
+    second = decide(policy, ORIGINAL, 812, 198, 20)
     assert first.reason == "dirty 812 MiB > 50 % of 198 MiB sent, first time: throttle stays 20 %"
     assert second.reason == "dirty 812 MiB > 50 % of 198 MiB sent, second time: 20 -> 30 %"
-    calm = policy.decide(sample(10, 198, 30), ORIGINAL)
+    calm = decide(policy, ORIGINAL, 10, 198, 30)
     assert calm.reason == "dirty 10 MiB <= 50 % of 198 MiB sent: throttle stays 30 %"
 
 
 def test_the_reason_of_a_responsive_step_tells_the_ratios() -> None:
     policy = AutoConverge()
-    reasons = [policy.decide(sample(dirty, 100), RESPONSIVE).reason for dirty in (60, 61, 62)]
+    reasons = [decide(policy, RESPONSIVE, dirty, 100).reason for dirty in (60, 61, 62)]
     assert reasons[2] == "dirty 62 MiB > 50 % of 100 MiB sent, ratio 62 % after 61 %, second time: 0 -> 20 %"
 
 
-def reference(settings: ThrottleSettings, periods: list[tuple[int, int]]) -> list[int]:
+def reference(settings: AutoConvergeSettings, periods: list[tuple[int, int]]) -> list[int]:
     """Sections 3 to 6 of the algorithm, written down as straight as they stand there."""
     throttle = rate_count = ratio_count = ratio = 0
     answer = []
     for dirty, sent in periods:
         ratio_high = False
-        if settings.responsive and sent:
+        if settings.cpu_responsive_throttle and sent:
             current, previous = 100 * dirty // sent, ratio
             ratio = current
             if previous != 0:
@@ -113,31 +114,3 @@ def reference(settings: ThrottleSettings, periods: list[tuple[int, int]]) -> lis
 def test_every_course_is_as_the_algorithm_says(responsive: bool, periods: list[tuple[int, int]]) -> None:
     settings = RESPONSIVE if responsive else ORIGINAL
     assert throttles(settings, periods) == reference(settings, periods)
-
-
-def test_variants_are_those_of_the_seed_and_of_qemu() -> None:
-    rows = {v.name: (v.background_sync.value, v.responsive_throttle) for v in VARIANTS.values()}
-    assert rows == {
-        "original": ("off", False),
-        "background-sync": ("preserve", False),
-        "background-sync+responsive-throttle": ("preserve", True),
-        "periodic-sync": ("merge", False),
-    }
-
-
-def test_unknown_names_are_refused_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="no variant 'fast'; there are: original, "):
-        find_variant("fast")
-    with pytest.raises(UsageError, match="no convergence policy 'fast'; there are: auto-converge"):
-        make_policy("fast")
-
-
-def test_a_policy_of_ones_own_is_one_class_and_one_registration() -> None:
-    class FullStop:
-        def decide(self, sample: SyncSample, settings: ThrottleSettings) -> Decision:
-            return Decision(settings.maximum_percent, "always")
-
-    register_policy("full-stop", FullStop)
-    assert make_policy("full-stop").decide(sample(0, 1), ORIGINAL).throttle_percent == 99
-    with pytest.raises(UsageError, match="registered already"):
-        register_policy("full-stop", FullStop)

@@ -1,6 +1,6 @@
 """When background syncs are due."""
 
-from vmferry.convergence.background_sync import BackgroundSync, IterationView, WatchTimes, make_watcher
+from vmferry.convergence.watcher import BackgroundSync, IterationView, WatchTimes, make_watcher
 
 S = 1_000_000_000
 

@@ -1,0 +1,75 @@
+"""What the brain tells a body to do. Each action has its reason, which people read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vmferry.convergence.sensing import Body, Period
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throttle:
+    """Keep every vCPU from running `percent` (0 to 99) of the time from now on; 0 lets them run."""
+
+    percent: int
+    reason: str
+    period: Period | None = None
+    """What it was decided on; the brain fills it in."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """The policy's own numbers, by name, for whoever reads the record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """Find out now what the guest has dirtied: by a background sync, or whatever the body has in its place."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetDowntimeLimit:
+    """Let the guest be stopped for so long when it moves."""
+
+    limit_ns: int
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchOver:
+    """Move the guest at the next chance, however much remains."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartPostcopy:
+    """Let the guest run at the destination and fetch what remains from here."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cancel:
+    """Give the migration up; the guest stays and runs at full speed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tell:
+    """Only say so."""
+
+    reason: str
+
+
+Action = Throttle | Measure | SetDowntimeLimit | SwitchOver | StartPostcopy | Cancel | Tell
+
+NEEDS: dict[type, Body] = {
+    Throttle: Body.THROTTLE,
+    Measure: Body.MEASURE,
+    SetDowntimeLimit: Body.DOWNTIME_LIMIT,
+    SwitchOver: Body.SWITCH_OVER,
+    StartPostcopy: Body.POSTCOPY,
+    Cancel: Body(0),
+    Tell: Body(0),
+}
+"""What a body has to be able to do for each kind of action."""

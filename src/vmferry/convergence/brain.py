@@ -1,0 +1,186 @@
+"""The brain of a migration: it takes what a body senses, and answers what to do, and why.
+
+It owns what all policies have in common: which periods are evaluated, when to look inside a long iteration, that
+silence on the link is nobody's fault, what the throttle has cost so far, and that a broken policy harms no guest.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from vmferry.convergence.actions import NEEDS, Action, Measure, Throttle
+from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.limits import NO_LIMITS, Limits
+from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.registry import PolicyKind
+from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, Synced, View
+from vmferry.convergence.watcher import IterationView, Watcher
+from vmferry.errors import PolicyError, UsageError
+
+_NS_PER_S = 1_000_000_000
+_MAX_PERCENT = 99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """What operators may change while a migration runs."""
+
+    evaluation_period_ns: int
+    """Shortest time between two evaluations of dirty syncs."""
+    max_throttle_percent: int
+    policy_settings: msgspec.Struct
+    limits: Limits = NO_LIMITS
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A moment at which a period begins."""
+
+    now_ns: int
+    sent_bytes: int
+    still_ns: int
+    """For how long the link had stood still by then."""
+
+
+class Convergence:
+    """Decides in one migration. `look` is called often, at least every 100 ms of the body's clock.
+
+    `kind` is None where nobody is to slow the guest; what the guest dirties is worked out all the same. `watcher` says
+    when to look inside an iteration, `link` and `ledger` are kept up to date by the body.
+    """
+
+    def __init__(
+        self, kind: PolicyKind | None, body: Body, watcher: Watcher, link: LinkWatch, ledger: Ledger, start: Sensed
+    ) -> None:
+        """Raises UsageError if the policy needs what the body cannot do."""
+        if kind and kind.needs & ~body:
+            missing = ", ".join(str(flag.name) for flag in kind.needs & ~body)
+            raise UsageError(f"the policy '{kind.name}' cannot be used here: it needs {missing.lower()}")
+        self.throttle_percent = 0
+        """What the policy has decided on last; 0 is none."""
+        self.last_period: Period | None = None
+        """The one that was evaluated last."""
+        self._kind = kind
+        self._policy = kind.make() if kind else None
+        self._body = body
+        self._watcher = watcher
+        self._link = link
+        self._ledger = ledger
+        self._start_ns = start.now_ns
+        self._newly_dirty_bytes = 0
+        self._evaluated = self._measuring = self._mark(start)
+
+    def look(self, sensed: Sensed, rules: Rules) -> list[Action]:
+        """Take notice of what is sensed, and return what to do now. Raises PolicyError if the policy is broken."""
+        period, still_ns = self._period(sensed, rules)
+        actions: list[Action] = []
+        if period:
+            self.last_period = period
+            self._evaluated, self._newly_dirty_bytes = self._mark(sensed), 0
+        elif not isinstance(sensed.found, Synced) and self._watcher.due(self._iteration(sensed, rules)):
+            self._measuring = self._mark(sensed)
+            actions.append(Measure(reason="nothing was evaluated for long"))
+        if self._policy:
+            actions += self._decide(sensed, period, still_ns, rules)
+        return actions
+
+    def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
+        """Return the period that has ended, if one has, and for how long the link stood still in it."""
+        start, found = self._evaluated, sensed.found
+        long_enough = sensed.now_ns - start.now_ns > rules.evaluation_period_ns
+        match found:
+            case Synced(newly_dirty_bytes=newly_dirty_bytes):
+                self._newly_dirty_bytes += newly_dirty_bytes
+            case RateMeasured():
+                start = self._measuring
+                long_enough = True
+        if found is None or not long_enough:
+            return None, 0
+        duration_ns = sensed.now_ns - start.now_ns
+        dirty_bytes = self._newly_dirty_bytes
+        if isinstance(found, RateSeen | RateMeasured):
+            dirty_bytes = round(found.dirty_bytes_per_s * duration_ns / _NS_PER_S)
+        period = Period(
+            duration_ns=duration_ns,
+            dirty_bytes=dirty_bytes,
+            sent_bytes=sensed.sent_bytes - start.sent_bytes,
+            throttle_percent=self.throttle_percent,
+        )
+        return period, self._link.still_since(start.still_ns, duration_ns)
+
+    def _decide(self, sensed: Sensed, period: Period | None, still_ns: int, rules: Rules) -> Iterator[Action]:
+        """Ask the policy, which is shown a period without the time for which the link stood still in it.
+
+        A period that was more than half silence shows nothing: the throttle stays as it is.
+        """
+        if period is None:
+            yield from self._asked(self._view(sensed, None, rules), rules)
+            return
+        moving_ns = period.duration_ns - still_ns
+        if moving_ns * 2 < period.duration_ns:
+            still = f"link stood still for {still_ns / _NS_PER_S:.1f} of {period.duration_ns / _NS_PER_S:.1f} s"
+            stays = f"{still}: throttle stays {self.throttle_percent} %"
+            yield Throttle(percent=self.throttle_percent, reason=stays, period=period)
+            return
+        dirty_bytes = period.dirty_bytes * moving_ns // period.duration_ns
+        shown = replace(period, duration_ns=moving_ns, dirty_bytes=dirty_bytes)
+        actions = list(self._asked(self._view(sensed, shown, rules), rules))
+        if not any(isinstance(action, Throttle) for action in actions):
+            stays = f"throttle stays {self.throttle_percent} %"
+            actions.append(Throttle(percent=self.throttle_percent, reason=stays))
+        for action in actions:
+            yield replace(action, period=period) if isinstance(action, Throttle) else action
+
+    def _asked(self, view: View, rules: Rules) -> Iterator[Action]:
+        assert self._policy
+        try:
+            answer = list(self._policy.look(view, rules.policy_settings))
+        except Exception as error:  # whatever somebody's policy does, it must not cost the guest
+            raise self._broken(f"it failed with {error!r}") from error
+        for action in answer:
+            yield self._checked(action, rules)
+
+    def _checked(self, action: object, rules: Rules) -> Action:
+        needs = NEEDS.get(type(action))
+        if needs is None:
+            raise self._broken(f"it answered {action!r}, which is no action")
+        if needs & ~self._body:
+            raise self._broken(f"it answered {type(action).__name__}, which cannot be done here")
+        if isinstance(action, Throttle):
+            percent = action.percent
+            if not isinstance(percent, int) or not 0 <= percent <= _MAX_PERCENT:
+                raise self._broken(f"it answered a throttle of {percent!r} %, 0 to {_MAX_PERCENT} are possible")
+            self.throttle_percent = min(percent, rules.max_throttle_percent)
+            action = replace(action, percent=self.throttle_percent)
+        return action  # type: ignore[return-value]
+
+    def _broken(self, why: str) -> PolicyError:
+        assert self._kind
+        return PolicyError(f"the policy '{self._kind.name}' is broken: {why}")
+
+    def _view(self, sensed: Sensed, period: Period | None, rules: Rules) -> View:
+        self._ledger.advance(sensed.now_ns)
+        return View(
+            sensed=sensed,
+            period=period,
+            elapsed_ns=sensed.now_ns - self._start_ns,
+            throttle_percent=self.throttle_percent,
+            lost_ns=self._ledger.taken_ns,
+            vcpu_count=self._ledger.vcpu_count,
+            still_ns=self._link.still_ns,
+            limits=rules.limits,
+        )
+
+    def _iteration(self, sensed: Sensed, rules: Rules) -> IterationView:
+        return IterationView(
+            now_ns=sensed.now_ns,
+            iteration_count=sensed.iteration_count,
+            dirty_sync_count=sensed.dirty_sync_count,
+            last_evaluation_ns=self._evaluated.now_ns,
+            throttle_percent=self.throttle_percent,
+            maximum_throttle_percent=rules.max_throttle_percent,
+        )
+
+    def _mark(self, sensed: Sensed) -> _Mark:
+        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns)

@@ -1,0 +1,1 @@
+"""The policies that decide, one to a module."""

@@ -1,0 +1,165 @@
+"""The policies there are: those that come along, those that are installed, and those in files of their users.
+
+A policy is named `NAME`, `MODULE:CLASS` or `PATH.py:CLASS`. Names are those of `BUILT_IN` and of the entry points in
+the group `vmferry.policies`. Who names a file or a module runs its code, so names that come over a monitor are looked
+up only among what is there already (`find_policy`).
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from vmferry.convergence.policies.auto_converge import AutoConverge
+from vmferry.convergence.policies.policy import Policy
+from vmferry.convergence.sensing import Body
+from vmferry.errors import UsageError
+
+ENTRY_POINTS = "vmferry.policies"
+MAX_FILE_BYTES = 1 << 20
+
+BUILT_IN: dict[str, type[Policy]] = {"auto-converge": AutoConverge}
+
+
+class PolicySource(msgspec.Struct, frozen=True):
+    """The text of a policy's file, which goes wherever the policy has to run."""
+
+    name: str
+    """How users name it, such as `mine.py:Mine`."""
+    text: str
+
+
+@dataclass(frozen=True)
+class PolicyKind:
+    """A policy that can be made."""
+
+    name: str
+    make: Callable[[], Policy]
+    settings_type: type[msgspec.Struct]
+    needs: Body
+    digest: str
+    """Of its source, so that what was edited is not taken for the same."""
+    source: PolicySource | None = None
+    """Where it is in a file of its own."""
+
+    def settings(self, text: str, parameters: Mapping[str, object]) -> msgspec.Struct:
+        """Return its settings: those in `text`, written `a=1,b=2`, and those that migration parameters give.
+
+        `parameters` go by their Python names. Raises UsageError that names the value and what is allowed.
+        """
+        fields = msgspec.structs.fields(self.settings_type)
+        given = {field.name: parameters[field.name] for field in fields if field.name in parameters}
+        own = [field.encode_name for field in fields if field.name not in parameters]
+        for entry in filter(None, text.split(",")):
+            name, separator, value = entry.partition("=")
+            if not separator or name not in own:
+                there_are = f"there are: {', '.join(own)}" if own else "it has none"
+                raise UsageError(f"policy '{self.name}' has no setting '{name}'; {there_are}")
+            given[name] = value
+        try:
+            return msgspec.convert(given, self.settings_type, strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"policy '{self.name}': {error}") from error
+
+
+_loaded: dict[str, PolicyKind] = {}
+"""Those in files and modules, as they were named."""
+
+
+def find_policy(name: str) -> PolicyKind:
+    """Return a policy that is there by that name. Raises UsageError, which names those that are."""
+    if name in _loaded:
+        return _loaded[name]
+    if name in BUILT_IN:
+        return _kind(name, BUILT_IN[name])
+    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if name in installed:
+        return _loaded.setdefault(name, _kind(name, _load(name, installed[name].load)))
+    there_are = ", ".join(sorted({*BUILT_IN, *installed, *_loaded}))
+    raise UsageError(f"no convergence policy '{name}'; there are: {there_are}")
+
+
+def load_policy(name: str) -> PolicyKind:
+    """Return the policy that a user names, which may be in a file or a module. Raises UsageError."""
+    place, separator, class_name = name.rpartition(":")
+    if not separator:
+        return find_policy(name)
+    if place.endswith(".py"):
+        return load_source(PolicySource(f"{Path(place).name}:{class_name}", _read(Path(place))))
+    module = _load(name, lambda: import_module(place))
+    return _remember(_kind(name, _class_in(module, class_name, name)))
+
+
+def load_source(source: PolicySource) -> PolicyKind:
+    """Return the policy in the text of a file, and remember it by its name. Raises UsageError."""
+    known = _loaded.get(source.name)
+    if known and known.source == source:
+        return known
+    module = ModuleType(Path(source.name.rpartition(":")[0]).stem)
+    module.__file__ = source.name
+    _load(source.name, lambda: exec(compile(source.text, source.name, "exec"), module.__dict__))
+    kind = _class_in(module, source.name.rpartition(":")[2], source.name)
+    return _remember(_kind(source.name, kind, source))
+
+
+def _read(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise UsageError(f"{path}: no policy, it is larger than {MAX_FILE_BYTES} bytes")
+        return data.decode()
+    except OSError as error:
+        raise UsageError(f"cannot read the policy {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: no policy, it is no text in UTF-8") from error
+
+
+def _load(name: str, load: Callable[[], Any]) -> Any:
+    """Run somebody's code, whose errors are told in one line."""
+    try:
+        return load()
+    except Exception as error:
+        raise UsageError(f"cannot load the policy '{name}': {error!r}") from error
+
+
+def _class_in(module: ModuleType, class_name: str, name: str) -> type[Policy]:
+    kind = getattr(module, class_name, None)
+    if not isinstance(kind, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type) and hasattr(value, "look")]
+        there_are = f"; its policies are: {', '.join(classes)}" if classes else ""
+        raise UsageError(f"there is no class '{class_name}' in the policy '{name}'{there_are}")
+    return kind
+
+
+def _kind(name: str, kind: type[Policy], source: PolicySource | None = None) -> PolicyKind:
+    settings_type = getattr(kind, "Settings", None)
+    if not callable(getattr(kind, "look", None)):
+        raise UsageError(f"the class of policy '{name}' has no method look(view, settings)")
+    if not (isinstance(settings_type, type) and issubclass(settings_type, msgspec.Struct)):
+        raise UsageError(f"the class of policy '{name}' needs Settings, a msgspec.Struct")
+    needs = getattr(kind, "needs", None)
+    if not isinstance(needs, Body):
+        raise UsageError(f"the class of policy '{name}' needs `needs`, what a body has to be able to do")
+    return PolicyKind(name, kind, settings_type, needs, _digest(kind, source), source)
+
+
+def _digest(kind: type, source: PolicySource | None) -> str:
+    """Of its module's text; of a class that was typed in, its name is all there is."""
+    try:
+        text = source.text if source else inspect.getsource(inspect.getmodule(kind) or kind)
+    except (OSError, TypeError):
+        text = f"{kind.__module__}.{kind.__qualname__}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _remember(kind: PolicyKind) -> PolicyKind:
+    _loaded[kind.name] = kind
+    return kind

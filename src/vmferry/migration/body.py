@@ -1,0 +1,133 @@
+"""The engine as a body of the brain: it senses its own migration, and does what the brain decides."""
+
+from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
+from vmferry.convergence.brain import Convergence, Rules
+from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.sensing import Body, Found, Sensed, Synced
+from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.errors import CancelledError
+from vmferry.migration.dirty_sync import DirtySync
+from vmferry.migration.events import Acted, Decided
+from vmferry.migration.outgoing import Outgoing
+from vmferry.migration.stats import BandwidthMeter, Counters
+
+CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
+"""What our engine can do. There is no post-copy."""
+
+_NS_PER_S = 1_000_000_000
+_UNBOUNDED_BYTES = 1 << 62
+
+
+class EngineBody:
+    """Lets the brain look at one migration, from its first sync on, which this makes when it is created.
+
+    `meter` and `link` are kept up to date by the loop that sends.
+    """
+
+    def __init__(
+        self, outgoing: Outgoing, counters: Counters, meter: BandwidthMeter, link: LinkWatch, ledger: Ledger
+    ) -> None:
+        self.throttle_percent = 0
+        """In force; 0 is none."""
+        self._outgoing = outgoing
+        self._counters = counters
+        self._meter = meter
+        parameters = outgoing.parameters()
+        mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
+        self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, mode)
+        self._rules_of = (parameters, parameters.rules())
+        self._raised_limit_ns: int | None = None
+        """The downtime limit that the brain has set; None is that of the parameters."""
+        self._switches_over = False
+        watcher = make_watcher(mode, parameters.watch_times(), outgoing.clock.now_ns())
+        kind = find_policy(parameters.convergence_policy) if outgoing.auto_converge else None
+        self._brain = Convergence(kind, CAN, watcher, link, ledger, self._sensed())
+        self.begin_iteration()
+
+    @property
+    def downtime_limit_ns(self) -> int:
+        """How long the guest may be stopped."""
+        parameters = self._outgoing.parameters()
+        return parameters.downtime_limit_ns if self._raised_limit_ns is None else self._raised_limit_ns
+
+    @property
+    def switchover_bytes_per_s(self) -> float:
+        """The bandwidth that the hand-over is planned with; 0 if none was measured yet."""
+        return self._outgoing.parameters().avail_switchover_bandwidth or self._meter.bytes_per_s
+
+    @property
+    def threshold_bytes(self) -> int:
+        """What may remain when the guest is stopped."""
+        if self._switches_over:
+            return _UNBOUNDED_BYTES
+        return int(self.switchover_bytes_per_s * self.downtime_limit_ns / _NS_PER_S)
+
+    def begin_iteration(self) -> None:
+        """Make the sync that an iteration begins with, and decide on what it shows."""
+        self._look(Synced(self.sync.iteration()))
+
+    def look(self) -> None:
+        """Let the brain look, which may call for a background sync. To be called often. Raises CancelledError."""
+        self._look(None)
+
+    def _look(self, found: Found | None) -> None:
+        for action in self._brain.look(self._sensed(found), self._rules()):
+            self._obey(action)
+        if found and (period := self._brain.last_period):
+            pages = period.dirty_bytes // self._outgoing.guest.layout.page_size
+            self._counters.dirty_pages_rate = pages * _NS_PER_S // period.duration_ns
+
+    def _obey(self, action: Action) -> None:
+        match action:
+            case Throttle():
+                self._throttle(action)
+                return
+            case Measure():
+                self._look(Synced(self.sync.background()))
+                return
+            case SetDowntimeLimit(limit_ns=limit_ns):
+                self._raised_limit_ns = limit_ns
+                self._record(action, limit_ns)
+            case SwitchOver():
+                self._switches_over = True
+                self._record(action)
+            case Cancel():
+                self._record(action)
+                raise CancelledError(action.reason)
+            case Tell():
+                self._record(action)
+
+    def _throttle(self, action: Throttle) -> None:
+        old_percent, self.throttle_percent = self.throttle_percent, action.percent
+        if action.percent != old_percent:
+            self._outgoing.guest.set_throttle(action.percent)
+            self._counters.max_throttle_percent = max(self._counters.max_throttle_percent, action.percent)
+        elif action.period is None:
+            return
+        self._outgoing.record(Decided.of(action, old_percent))
+
+    def _record(self, action: Action, downtime_limit_ns: int | None = None) -> None:
+        what = type(action).__name__
+        self._outgoing.record(Acted(what=what, reason=action.reason, downtime_limit_ns=downtime_limit_ns))
+
+    def _sensed(self, found: Found | None = None) -> Sensed:
+        return Sensed(
+            now_ns=self._outgoing.clock.now_ns(),
+            sent_bytes=self._outgoing.channel.sent_bytes,
+            remaining_bytes=self.sync.remaining_bytes,
+            threshold_bytes=self.threshold_bytes,
+            bandwidth_bytes_per_s=self._meter.bytes_per_s,
+            downtime_limit_ns=self.downtime_limit_ns,
+            iteration_count=self._counters.iteration_count,
+            dirty_sync_count=self._counters.dirty_sync_count,
+            found=found,
+        )
+
+    def _rules(self) -> Rules:
+        """Return the rules of the parameters in force, worked out when these have changed."""
+        parameters = self._outgoing.parameters()
+        if parameters is not self._rules_of[0]:
+            self._rules_of = (parameters, parameters.rules())
+        return self._rules_of[1]

@@ -1,0 +1,197 @@
+"""What all policies have in common: periods, silence, checks."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.looks import S, sensed
+from vmferry.convergence.actions import Action, Measure, SwitchOver, Throttle
+from vmferry.convergence.brain import Convergence, Rules
+from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.registry import PolicyKind
+from vmferry.convergence.sensing import Body, RateMeasured, RateSeen, Synced, View
+from vmferry.convergence.watcher import IterationView
+from vmferry.errors import PolicyError, UsageError
+
+MIB = 1 << 20
+
+
+class NoSettings(msgspec.Struct, frozen=True):
+    pass
+
+
+RULES = Rules(evaluation_period_ns=S, max_throttle_percent=80, policy_settings=NoSettings())
+
+
+class Watcher:
+    """Due when it is told so."""
+
+    wanted = False
+
+    def due(self, view: IterationView) -> bool:
+        wanted, self.wanted = self.wanted, False
+        return wanted
+
+
+class Scripted:
+    """Answers what it is told to and remembers what it has seen."""
+
+    Settings: ClassVar[type] = NoSettings
+    needs: ClassVar[Body] = Body.THROTTLE
+
+    def __init__(self, answer: Callable[[View], Iterable[Any]]) -> None:
+        self.answer = answer
+        self.seen: list[View] = []
+
+    def look(self, view: View, settings: NoSettings) -> Iterable[Action]:
+        self.seen.append(view)
+        return self.answer(view)
+
+
+class Bench:
+    """A brain with everything around it."""
+
+    def __init__(self, answer: Callable[[View], Iterable[Any]] = lambda view: ()) -> None:
+        self.policy = Scripted(answer)
+        self.watcher = Watcher()
+        self.link = LinkWatch(2 * S)
+        self.ledger = Ledger(vcpu_count=2)
+        kind = PolicyKind("scripted", lambda: self.policy, NoSettings, Body.THROTTLE, "")
+        self.brain = Convergence(kind, Body.THROTTLE, self.watcher, self.link, self.ledger, sensed(0))
+        self.link.look(0, 0, 1 << 50)
+
+    def look(self, *args: Any, rules: Rules = RULES) -> list[Action]:
+        now = sensed(*args)
+        self.link.look(now.now_ns, now.sent_bytes, 1 << 50)
+        return self.brain.look(now, rules)
+
+    @property
+    def periods(self) -> list[tuple[int, int, int]]:
+        periods = [view.period for view in self.policy.seen if view.period]
+        return [(period.duration_ns // S, period.dirty_bytes, period.sent_bytes) for period in periods]
+
+
+def test_syncs_count_into_the_period_until_it_is_long_enough() -> None:
+    bench = Bench()
+    for second in (0.3, 0.6, 1.0):
+        bench.look(second, 10, Synced(100))
+    assert bench.periods == []
+    bench.look(2, 50, Synced(100))
+    bench.look(4, 90, Synced(7))
+    assert bench.periods == [(2, 400, 50), (2, 7, 40)]
+
+
+def test_a_rate_of_the_vms_own_waits_until_the_period_is_long_enough() -> None:
+    bench = Bench()
+    bench.look(0.5, 10, RateSeen(1000.0))
+    bench.look(3, 30, RateSeen(1000.0))
+    assert bench.periods == [(3, 3000, 30)]
+
+
+def test_a_measurement_is_evaluated_over_its_own_window() -> None:
+    bench = Bench()
+    bench.look(5, 500)
+    bench.watcher.wanted = True
+    assert [type(action) for action in bench.look(6, 600)] == [Measure]
+    bench.look(7, 700, RateMeasured(1000.0))
+    assert bench.periods == [(1, 1000, 100)]
+
+
+def test_after_a_sync_nobody_looks_again_at_once() -> None:
+    bench = Bench()
+    bench.watcher.wanted = True
+    assert not bench.look(0.5, 10, Synced(100))
+    assert bench.watcher.wanted
+
+
+def test_silence_is_cut_out_of_a_period() -> None:
+    bench = Bench(lambda view: [Throttle(percent=30, reason="more")] if view.period else [])
+    for tenth in range(1, 31):
+        bench.look(tenth / 10, tenth * MIB)
+    for tenth in range(31, 51):
+        bench.look(tenth / 10, 30 * MIB)
+    (throttle,) = bench.look(5, 30 * MIB, Synced(5000))
+    assert isinstance(throttle, Throttle)
+    assert throttle.period
+    assert (throttle.percent, throttle.period.dirty_bytes) == (30, 5000)
+    assert bench.periods == [(3, 3000, 30 * MIB)]
+    for tenth in range(51, 101):
+        bench.look(tenth / 10, 30 * MIB)
+    (throttle,) = bench.look(10, 30 * MIB, Synced(5000))
+    assert isinstance(throttle, Throttle)
+    assert (throttle.percent, throttle.reason) == (30, "link stood still for 5.0 of 5.0 s: throttle stays 30 %")
+    assert len(bench.periods) == 1
+
+
+def test_who_says_nothing_of_a_period_leaves_the_throttle_as_it_is() -> None:
+    answers = iter([[Throttle(percent=20, reason="so")], []])
+    bench = Bench(lambda view: next(answers))
+    bench.look(2, MIB, Synced(1))
+    (throttle,) = bench.look(4, 2 * MIB, Synced(1))
+    assert isinstance(throttle, Throttle)
+    assert throttle.period
+    assert (throttle.percent, throttle.period.throttle_percent) == (20, 20)
+
+
+def test_an_operators_highest_throttle_is_never_passed() -> None:
+    bench = Bench(lambda view: [Throttle(percent=99, reason="all")])
+    (throttle,) = bench.look(1, MIB)
+    assert isinstance(throttle, Throttle)
+    assert throttle.percent == bench.brain.throttle_percent == 80
+
+
+def test_a_policy_sees_what_throttles_have_cost_so_far() -> None:
+    bench = Bench()
+    bench.ledger.set_throttle(0, 50)
+    bench.look(4, MIB)
+    assert bench.policy.seen[-1].lost_ns == 2 * S
+    assert bench.policy.seen[-1].elapsed_ns == 4 * S
+    assert bench.policy.seen[-1].vcpu_count == 2
+
+
+def fails(view: View) -> Iterable[Action]:
+    raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (fails, "it failed with ZeroDivisionError('by zero')"),
+        (lambda view: None, "it failed with TypeError(\"'NoneType' object is not iterable\")"),
+        (lambda view: ["faster"], "it answered 'faster', which is no action"),
+        (lambda view: [Throttle(percent=100, reason="")], "it answered a throttle of 100 %, 0 to 99 are possible"),
+        (lambda view: [Throttle(percent=-1, reason="")], "it answered a throttle of -1 %, 0 to 99 are possible"),
+        (lambda view: [replace(Throttle(percent=1, reason=""), percent="9")], "a throttle of '9' %"),
+        (lambda view: [SwitchOver(reason="now")], "it answered SwitchOver, which cannot be done here"),
+    ],
+)
+def test_a_broken_policy_is_named_with_what_it_did(answer: Callable[[View], Iterable[Any]], why: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        Bench(answer).look(2, MIB, Synced(1))
+    assert why in str(caught.value)
+    assert str(caught.value).startswith("the policy 'scripted' is broken: ")
+
+
+def test_a_policy_that_needs_more_than_a_body_can_do_is_refused_before_anything_begins() -> None:
+    kind = PolicyKind("downtimes", lambda: Scripted(lambda view: ()), NoSettings, Body.DOWNTIME_LIMIT, "")
+    with pytest.raises(UsageError, match="'downtimes' cannot be used here: it needs downtime_limit"):
+        Convergence(kind, Body.THROTTLE, Watcher(), LinkWatch(S), Ledger(), sensed(0))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3 * S), st.integers(0, MIB), st.integers(0, MIB)), max_size=50))
+def test_every_byte_found_and_sent_is_in_one_period(course: list[tuple[int, int, int]]) -> None:
+    bench, now_ns, sent_bytes = Bench(), 0, 0
+    actions: list[Action] = []
+    for step_ns, dirty_bytes, more_bytes in course:
+        now_ns, sent_bytes = now_ns + step_ns, sent_bytes + more_bytes
+        actions += bench.look(now_ns / S, sent_bytes, Synced(dirty_bytes))
+    actions += bench.look(now_ns / S + 2, sent_bytes, Synced(0))
+    periods = [action.period for action in actions if isinstance(action, Throttle) and action.period]
+    assert sum(period.dirty_bytes for period in periods) == sum(dirty for _, dirty, _ in course)
+    assert sum(period.sent_bytes for period in periods) == sent_bytes
