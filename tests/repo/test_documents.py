@@ -21,6 +21,18 @@ def test_links_lead_somewhere(document: Path) -> None:
             assert (document.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
+def test_lines_are_no_longer_than_120_columns(document: Path) -> None:
+    lines = enumerate(document.read_text().splitlines(), start=1)
+    too_long = [number for number, line in lines if len(line) > 120 and not cannot_be_broken(line)]
+    assert not too_long
+
+
+def cannot_be_broken(line: str) -> bool:
+    """Return whether a line is a row of a table, a heading, or a single word, such as a link."""
+    return line.startswith(("|", "#")) or " " not in line.strip().removeprefix("- ")
+
+
 def functions_in(path: Path) -> set[str]:
     nodes = ast.walk(ast.parse(path.read_text()))
     return {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
