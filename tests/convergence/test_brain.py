@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.looks import S, sensed
-from vmferry.convergence.actions import Action, Measure, SwitchOver, Throttle
+from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
@@ -20,6 +20,7 @@ from vmferry.convergence.watcher import IterationView
 from vmferry.errors import PolicyError, UsageError
 
 MIB = 1 << 20
+CAN = Body.THROTTLE | Body.DOWNTIME_LIMIT
 
 
 class NoSettings(msgspec.Struct, frozen=True):
@@ -63,7 +64,7 @@ class Bench:
         self.link = LinkWatch(2 * S)
         self.ledger = Ledger(vcpu_count=2)
         kind = PolicyKind("scripted", lambda: self.policy, NoSettings, Body.THROTTLE, "")
-        self.brain = Convergence(kind, Body.THROTTLE, self.watcher, self.link, self.ledger, sensed(0))
+        self.brain = Convergence(kind, CAN, self.watcher, self.link, self.ledger, sensed(0))
         self.link.look(0, 0, 1 << 50)
 
     def look(self, *args: Any, rules: Rules = RULES) -> list[Action]:
@@ -159,6 +160,15 @@ def fails(view: View) -> Iterable[Action]:
     raise ZeroDivisionError("by zero")
 
 
+def leaves(view: View) -> Iterable[Action]:
+    raise SystemExit(0)
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
@@ -168,7 +178,17 @@ def fails(view: View) -> Iterable[Action]:
         (lambda view: [Throttle(percent=100, reason="")], "it answered a throttle of 100 %, 0 to 99 are possible"),
         (lambda view: [Throttle(percent=-1, reason="")], "it answered a throttle of -1 %, 0 to 99 are possible"),
         (lambda view: [replace(Throttle(percent=1, reason=""), percent="9")], "a throttle of '9' %"),
+        (lambda view: [Throttle(percent=True, reason="")], "it answered a throttle of True %"),
         (lambda view: [SwitchOver(reason="now")], "it answered SwitchOver, which cannot be done here"),
+        (lambda view: [SetDowntimeLimit(limit_ns=-1, reason="")], "it answered a downtime limit of -1 ns"),
+        (lambda view: [SetDowntimeLimit(limit_ns=0.5, reason="")], "it answered a downtime limit of 0.5 ns"),  # type: ignore[arg-type]
+        (lambda view: [Tell(reason=7)], "the reason of its Tell is no text"),  # type: ignore[arg-type]
+        (lambda view: [Tell(reason="x" * 2000)], "the reason of its Tell is no text of at most 1000 characters"),
+        (lambda view: [Tell(reason="\ud800")], "the reason of its Tell is no text"),
+        (lambda view: [Throttle(percent=1, reason="", figures={"x": float("nan")})], "the figures of its Throttle"),
+        (lambda view: [Throttle(percent=1, reason="", figures=[1])], "the figures of its Throttle"),  # type: ignore[arg-type]
+        (lambda view: [Unshowable()], "it answered a Unshowable, which is no action"),
+        (leaves, "it failed with SystemExit(0)"),
     ],
 )
 def test_a_broken_policy_is_named_with_what_it_did(answer: Callable[[View], Iterable[Any]], why: str) -> None:
@@ -176,6 +196,12 @@ def test_a_broken_policy_is_named_with_what_it_did(answer: Callable[[View], Iter
         Bench(answer).look(2, MIB, Synced(1))
     assert why in str(caught.value)
     assert str(caught.value).startswith("the policy 'scripted' is broken: ")
+
+
+def test_a_policy_that_cannot_be_made_is_named() -> None:
+    kind = PolicyKind("unmade", lambda: fails(None), NoSettings, Body.THROTTLE, "")  # type: ignore[arg-type, return-value]
+    with pytest.raises(PolicyError, match="the policy 'unmade' is broken: it cannot be made, ZeroDivisionError"):
+        Convergence(kind, Body.THROTTLE, Watcher(), LinkWatch(S), Ledger(), sensed(0))
 
 
 def test_a_policy_that_needs_more_than_a_body_can_do_is_refused_before_anything_begins() -> None:

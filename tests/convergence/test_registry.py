@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
@@ -49,6 +50,27 @@ def test_an_edited_file_is_another_policy(mine: Path) -> None:
     second = load_policy(f"{mine}:Mine")
     assert second.digest != first.digest
     assert second.settings("", {}) == second.settings_type(step=8)
+    assert [find_policy(kind.reference) for kind in (first, second)] == [first, second]
+    assert find_policy("mine.py:Mine") is second
+    assert first.source
+    assert load_source(first.source) is first
+    assert find_policy("mine.py:Mine") is first
+
+
+def test_files_of_one_name_in_two_directories_are_two_policies(tmp_path: Path) -> None:
+    kinds = []
+    for number in (1, 2):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / "mine.py").write_text(MINE.replace("step: int = 7", f"step: int = {number}"))
+        kinds.append(load_policy("mine.py:Mine", tmp_path / str(number)))
+    steps = [msgspec.structs.asdict(find_policy(kind.reference).settings("", {}))["step"] for kind in kinds]
+    assert steps == [1, 2]
+
+
+def test_annotations_in_a_file_may_be_texts(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text("from __future__ import annotations\n" + MINE)
+    kind = load_policy("late.py:Mine", tmp_path)
+    assert kind.settings("step=12", {}) == kind.settings_type(step=12)
 
 
 def test_a_policy_in_a_module(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +85,8 @@ def test_settings_are_those_given_and_the_parameters_of_the_same_names(mine: Pat
     assert settings == kind.settings_type(step=12, max_cpu_throttle=80)
     with pytest.raises(UsageError, match=r"'mine\.py:Mine' has no setting 'stride'; there are: step"):
         kind.settings("stride=1", {"max_cpu_throttle": 80})
+    with pytest.raises(UsageError, match="it obeys the migration parameter max-cpu-throttle, which is set as such"):
+        kind.settings("max-cpu-throttle=1", {"max_cpu_throttle": 80})
     with pytest.raises(UsageError, match=r"mine.py:Mine': Expected `int`, got `str` - at `\$.step`"):
         kind.settings("step=many", {})
 
@@ -81,6 +105,7 @@ def test_settings_of_auto_converge_are_parameters() -> None:
         ("b.py:Mine", MINE.replace("class Mine", "class Other"), "its policies are: Other"),
         ("c.py:Mine", "import nowhere", "cannot load the policy 'c.py:Mine': ModuleNotFoundError"),
         ("d.py:Mine", "this is no Python", "cannot load the policy 'd.py:Mine': SyntaxError"),
+        ("h.py:Mine", "raise SystemExit(0)", "cannot load the policy 'h.py:Mine': SystemExit"),
         ("e.py:Mine", MINE.replace("def look", "def peek"), "has no method look"),
         ("f.py:Mine", MINE.replace("Settings = Settings", ""), "needs Settings, a msgspec.Struct"),
         ("g.py:Mine", MINE.replace("needs = Body.THROTTLE", ""), "needs `needs`"),
@@ -100,6 +125,8 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         load_policy(f"{tmp_path}/none.py:Mine")
     with pytest.raises(UsageError, match="no convergence policy 'fast'; there are: auto-converge"):
         load_policy("fast")
+    with pytest.raises(UsageError, match=r"'fast\.py' is a file without a class; write fast\.py:CLASS"):
+        load_policy("fast.py")
     with pytest.raises(UsageError, match="cannot load the policy 'nowhere:Mine': ModuleNotFoundError"):
         load_policy("nowhere:Mine")
 

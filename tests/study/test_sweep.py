@@ -1,6 +1,5 @@
 """Sweeps on real processes and a real cluster: all cases, whatever happens to some of them."""
 
-import importlib
 import itertools
 import os
 import re
@@ -19,8 +18,9 @@ import msgspec
 import pytest
 
 import vmferry
+from tests.support.policies import LADDER, write_policy
 from tests.support.wait import wait_until
-from vmferry.convergence import policy as policy_module
+from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
 from vmferry.simulation.scenario import Scenario, parse_scenario
 from vmferry.study import code as code_module
@@ -110,26 +110,12 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
     assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
 
 
-POLICY = """
-from vmferry.convergence.variants import AutoConverge, register_policy
-
-class Edited(AutoConverge):
-    pass
-
-register_policy("{name}", Edited)
-"""
-
-
-def test_an_edited_policy_makes_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(policy_module, "_POLICIES", dict(policy_module._POLICIES))
+def test_an_edited_policy_makes_another_case(tmp_path: Path) -> None:
     keys = []
-    for name, more in (("before", ""), ("after", "    # edited\n")):
-        (tmp_path / f"policy_{name}.py").write_text(POLICY.format(name="edited") + more)
-        importlib.import_module(f"policy_{name}")
-        [case] = make_cases([QUICK], {"parameters.convergence-policy": ["edited"]}, ("original",), 1)
+    for more in ("", "# edited\n"):
+        policy = load_policy(write_policy(tmp_path, LADDER + more)).reference
+        [case] = make_cases([QUICK], {"parameters.convergence-policy": [policy]}, ("original",), 1)
         keys.append(case.key)
-        del policy_module._POLICIES["edited"]
     assert keys[0] != keys[1]
 
 
@@ -140,7 +126,7 @@ def test_edited_code_of_the_engine_makes_another_case(tmp_path: Path, monkeypatc
     monkeypatch.setattr(code_module, "files", lambda package: tmp_path / "copy")
     own_code.cache_clear()
     assert case.key == before
-    with (tmp_path / "copy" / "convergence" / "criteria.py").open("a") as file:
+    with (tmp_path / "copy" / "convergence" / "brain.py").open("a") as file:
         file.write("# edited\n")
     own_code.cache_clear()
     assert case.key != before

@@ -18,7 +18,15 @@ from vmferry.control.recorder import Recorder
 from vmferry.control.settings import Settings
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord
-from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, VmferryError, VmLeftError
+from vmferry.errors import (
+    CommandError,
+    InterruptionError,
+    MigrationError,
+    MonitorError,
+    PolicyError,
+    VmferryError,
+    VmLeftError,
+)
 from vmferry.migration.lost_work import LostWork
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
@@ -190,7 +198,18 @@ class Course:
         if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
             self._why_cancelled = why
             self._cancel()
-        return self._steered.observe(progress) if self._steered else seen
+        return self._steer(self._steered, progress) if self._steered else seen
+
+    def _steer(self, steered: Steered, progress: Progress) -> Progress:
+        """Steer; a broken policy ends that, and a migration of ours with it. Raises PolicyError for somebody else's."""
+        try:
+            return steered.observe(progress)
+        except PolicyError as error:
+            if not self._ours:
+                raise
+            self._why_cancelled = self._why_cancelled or str(error)
+            self._cancel()
+            return steered.complete(progress)
 
     def _cancel(self) -> bool:
         """Let the guest run before all else, and cancel unless it is in post-copy. Returns whether it was cancelled."""

@@ -30,8 +30,8 @@ from vmferry.control.steer import STEERED, Evaluation, Steering
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord, open_recorder
 from vmferry.convergence.link import LinkWatch
-from vmferry.convergence.variants import Variant
-from vmferry.convergence.watcher import BackgroundSync
+from vmferry.convergence.policies.registry import find_policy, load_policy, registered_name
+from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS, Variant
 from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import TeeJournal
@@ -44,8 +44,9 @@ _NS_PER_MS = 1_000_000
 _STALL_TIMEOUT = "stall-timeout"
 
 STEERING_PARAMETERS = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
-    "background-sync",
-    "convergence-policy",
+    BACKGROUND_SYNC,
+    POLICY,
+    POLICY_SETTINGS,
     _STALL_TIMEOUT,
 }
 """Parameters that our decisions obey, and not the VM, when it is driven from outside."""
@@ -156,7 +157,7 @@ def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
 
 def _is_steered(behind: Behind, order: Order) -> bool:
     """True if a variant is wanted that the VM does not have by itself."""
-    wants_more = order.variant is not None and order.variant.background_sync is not BackgroundSync.OFF
+    wants_more = order.variant is not None and not order.variant.is_qemus
     return wants_more and order.auto_converge and not behind.converges_responsively
 
 
@@ -196,7 +197,7 @@ def _stall_timeout_ns(behind: Behind, order: Order) -> int:
 
 def _set_own(behind: Behind, order: Order, settings: Settings, tell: Callable[[str], None]) -> Prospect | None:
     """Let the VM converge by its own means, if it is to."""
-    variant = order.variant.settings if order.variant and behind.converges_responsively else {}
+    variant = order.variant.named(registered_name) if order.variant and behind.converges_responsively else {}
     changed = order.limits.applied_to({**variant, **order.parameters}, behind.parameters)
     if not behind.converges_responsively:
         changed.pop(_STALL_TIMEOUT, None)
@@ -231,6 +232,7 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
         auto_converge=bool(obeyed) or {"capability": "auto-converge", "state": True} in capabilities,
         parameters={name: value for name, value in effective.items() if name in PARAMETERS},
         recorded_by=RecordedBy.DRIVER if obeyed else RecordedBy.OBSERVER,
+        policy_digest=find_policy(str(obeyed[POLICY])).digest if obeyed else None,
     )
     return parameters
 
@@ -243,7 +245,8 @@ def _steer(
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
     wanted = order.limits.applied_to(order.parameters, current)
     ours = {name: value for name, value in wanted.items() if name in STEERING_PARAMETERS}
-    parameters = STEERED.changed({**order.variant.settings, **ours})
+    variant = order.variant.named(lambda name: load_policy(name).reference)
+    parameters = STEERED.changed({**variant, **ours})
     _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
     means = Means(vm, order.throttle_by, tell)

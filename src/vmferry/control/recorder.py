@@ -61,6 +61,7 @@ class Recorder:
         auto_converge: bool,
         parameters: dict[str, object],
         recorded_by: RecordedBy,
+        policy_digest: str | None = None,
     ) -> None:
         """Record that the migration was begun."""
         self._downtime_limit_ms = _number(parameters.get("downtime-limit"))
@@ -72,6 +73,7 @@ class Recorder:
             auto_converge=auto_converge,
             parameters=parameters,
             recorded_by=recorded_by,
+            policy_digest=policy_digest,
         )
         self._record(self._now_ns(), started)
 

@@ -9,17 +9,18 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vmferry.convergence.actions import NEEDS, Action, Measure, Throttle
+from vmferry.convergence.actions import Action, Measure, Throttle
+from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, Synced, View
 from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError, UsageError
 
 _NS_PER_S = 1_000_000_000
-_MAX_PERCENT = 99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ class Convergence:
     def __init__(
         self, kind: PolicyKind | None, body: Body, watcher: Watcher, link: LinkWatch, ledger: Ledger, start: Sensed
     ) -> None:
-        """Raises UsageError if the policy needs what the body cannot do."""
+        """Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken."""
         if kind and kind.needs & ~body:
             missing = ", ".join(str(flag.name) for flag in kind.needs & ~body)
             raise UsageError(f"the policy '{kind.name}' cannot be used here: it needs {missing.lower()}")
@@ -62,7 +63,7 @@ class Convergence:
         self.last_period: Period | None = None
         """The one that was evaluated last."""
         self._kind = kind
-        self._policy = kind.make() if kind else None
+        self._policy = self._make(kind) if kind else None
         self._body = body
         self._watcher = watcher
         self._link = link
@@ -70,6 +71,12 @@ class Convergence:
         self._start_ns = start.now_ns
         self._newly_dirty_bytes = 0
         self._evaluated = self._measuring = self._mark(start)
+
+    def _make(self, kind: PolicyKind) -> Policy:
+        try:
+            return kind.make()
+        except (Exception, SystemExit) as error:
+            raise self._broken(f"it cannot be made, {shown(error)}") from error
 
     def look(self, sensed: Sensed, rules: Rules) -> list[Action]:
         """Take notice of what is sensed, and return what to do now. Raises PolicyError if the policy is broken."""
@@ -136,24 +143,18 @@ class Convergence:
         assert self._policy
         try:
             answer = list(self._policy.look(view, rules.policy_settings))
-        except Exception as error:  # whatever somebody's policy does, it must not cost the guest
-            raise self._broken(f"it failed with {error!r}") from error
+        except (Exception, SystemExit) as error:  # whatever somebody's policy does, it must not cost the guest
+            raise self._broken(f"it failed with {shown(error)}") from error
         for action in answer:
             yield self._checked(action, rules)
 
-    def _checked(self, action: object, rules: Rules) -> Action:
-        needs = NEEDS.get(type(action))
-        if needs is None:
-            raise self._broken(f"it answered {action!r}, which is no action")
-        if needs & ~self._body:
-            raise self._broken(f"it answered {type(action).__name__}, which cannot be done here")
+    def _checked(self, action: Action, rules: Rules) -> Action:
+        if why := fault_of(action, self._body):
+            raise self._broken(why)
         if isinstance(action, Throttle):
-            percent = action.percent
-            if not isinstance(percent, int) or not 0 <= percent <= _MAX_PERCENT:
-                raise self._broken(f"it answered a throttle of {percent!r} %, 0 to {_MAX_PERCENT} are possible")
-            self.throttle_percent = min(percent, rules.max_throttle_percent)
+            self.throttle_percent = min(action.percent, rules.max_throttle_percent)
             action = replace(action, percent=self.throttle_percent)
-        return action  # type: ignore[return-value]
+        return action
 
     def _broken(self, why: str) -> PolicyError:
         assert self._kind

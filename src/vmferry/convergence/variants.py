@@ -1,14 +1,21 @@
 """The variants that are compared everywhere: a variant is a name for a set of migration parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from vmferry.convergence.policies.registry import BUILT_IN, DIGEST_CHARACTERS
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import UsageError
 
 POLICY, POLICY_SETTINGS = "convergence-policy", "policy-settings"
 """The parameters that name a policy and give it settings."""
+BACKGROUND_SYNC = "background-sync"
 DEFAULT_POLICY = "auto-converge"
+_DEFAULTS: Mapping[str, object] = {
+    POLICY: DEFAULT_POLICY,
+    POLICY_SETTINGS: "",
+    BACKGROUND_SYNC: BackgroundSync.PRESERVE,
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +29,23 @@ class Variant:
     @property
     def background_sync(self) -> BackgroundSync:
         """What it does inside long iterations."""
-        return BackgroundSync(str(self.settings.get("background-sync", BackgroundSync.PRESERVE)))
+        return BackgroundSync(str(self.settings.get(BACKGROUND_SYNC, BackgroundSync.PRESERVE)))
+
+    @property
+    def is_qemus(self) -> bool:
+        """True if a QEMU before 9.2 does the same by itself."""
+        return (
+            self.background_sync is BackgroundSync.OFF and self.settings.get(POLICY, DEFAULT_POLICY) == DEFAULT_POLICY
+        )
+
+    def named(self, resolve: Callable[[str], str]) -> dict[str, object]:
+        """Return the settings, with the name of the policy, if there is one, as `resolve` gives it."""
+        return {name: resolve(str(value)) if name == POLICY else value for name, value in self.settings.items()}
 
 
 def auto_converge_variant(name: str, background_sync: BackgroundSync, *, responsive: bool) -> Variant:
     """Return a variant of auto-converge, QEMU's or the patch series'."""
-    return Variant(name, {"background-sync": background_sync.value, "cpu-responsive-throttle": responsive})
+    return Variant(name, {BACKGROUND_SYNC: background_sync.value, "cpu-responsive-throttle": responsive})
 
 
 VARIANTS = {
@@ -49,12 +67,21 @@ def find_variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
-def label_of(parameters: Mapping[str, object]) -> str:
-    """Return the name of the variant that these parameters make, or else that of their policy."""
-    policy = parameters.get(POLICY, DEFAULT_POLICY)
-    named = {POLICY: policy, **parameters}
+def label_of(parameters: Mapping[str, object], digest: str | None = None) -> str:
+    """Return the name of the variant that these parameters make, or else what tells their policy from others.
+
+    `digest` is that of the policy's source, if it is known. A policy of somebody's own has it in its label.
+    """
+    named = {**_DEFAULTS, **parameters}
     for variant in VARIANTS.values():
-        wanted = {POLICY: DEFAULT_POLICY, **variant.settings}
-        if all(named.get(name) == value for name, value in wanted.items()):
+        if all(named.get(name) == value for name, value in {**_DEFAULTS, **variant.settings}.items()):
             return variant.name
-    return "unnamed variant" if policy == DEFAULT_POLICY else str(policy)
+    policy = str(named[POLICY])
+    if policy == DEFAULT_POLICY:
+        return "unnamed variant"
+    if policy not in BUILT_IN and "@" not in policy and digest:
+        policy = f"{policy}@{digest[:DIGEST_CHARACTERS]}"
+    settings = [setting for setting in str(named[POLICY_SETTINGS]).split(",") if setting]
+    if named[BACKGROUND_SYNC] != BackgroundSync.PRESERVE or (policy in VARIANTS and not settings):
+        settings.append(f"{BACKGROUND_SYNC}={named[BACKGROUND_SYNC]}")
+    return f"{policy} ({', '.join(settings)})" if settings else policy

@@ -36,6 +36,8 @@ class Started(_Event, tag="started", frozen=True):
     auto_converge: bool
     parameters: dict[str, object]
     recorded_by: RecordedBy = RecordedBy.VM
+    policy_digest: str | None = None
+    """Of the source of the policy that decides; None where nobody told, and in journals of old."""
 
     @property
     def decisions_known(self) -> bool:

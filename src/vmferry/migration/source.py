@@ -8,6 +8,7 @@ without dirty logging. The loop itself is in `precopy.py`, the hand-over in `swi
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
@@ -273,13 +274,14 @@ class MigrationSource:
         )
 
     def _record_start(self) -> None:
-        layout = self._guest.layout
+        layout, parameters = self._guest.layout, self._parameters()
         event = Started(
             page_size=layout.page_size,
             page_count=layout.page_count,
             vcpu_count=layout.vcpu_count,
             auto_converge=self._capabilities.auto_converge,
-            parameters=self._parameters().as_qmp(),
+            parameters=parameters.as_qmp(),
+            policy_digest=find_policy(parameters.convergence_policy).digest,
         )
         self._journal.record(self._start_ns, event)
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.bounds import one_line
 from vmferry.convergence.variants import label_of
 from vmferry.migration.events import Ended, Started
 from vmferry.migration.lost_work import LostWork
@@ -139,7 +140,7 @@ class RunSeries:
         """The name of the variant that the parameters make, or of their policy."""
         if not self.started.auto_converge:
             return NO_AUTO_CONVERGE
-        return label_of(self.started.parameters)
+        return one_line(label_of(self.started.parameters, self.started.policy_digest))
 
     @property
     def _stop_s(self) -> float:

@@ -3,11 +3,14 @@
 A policy is named `NAME`, `MODULE:CLASS` or `PATH.py:CLASS`. Names are those of `BUILT_IN` and of the entry points in
 the group `vmferry.policies`. Who names a file or a module runs its code, so names that come over a monitor are looked
 up only among what is there already (`find_policy`).
+
+Files of one name may differ, and may be edited, so a policy in a file goes by `FILE.py:CLASS@DIGEST` too.
 """
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -24,6 +27,8 @@ from vmferry.errors import UsageError
 
 ENTRY_POINTS = "vmferry.policies"
 MAX_FILE_BYTES = 1 << 20
+DIGEST_CHARACTERS = 8
+"""Of a digest, where people read it."""
 
 BUILT_IN: dict[str, type[Policy]] = {"auto-converge": AutoConverge}
 
@@ -49,6 +54,11 @@ class PolicyKind:
     source: PolicySource | None = None
     """Where it is in a file of its own."""
 
+    @property
+    def reference(self) -> str:
+        """The name by which this policy is found, and no other."""
+        return _reference(self.name, self.digest) if self.source else self.name
+
     def settings(self, text: str, parameters: Mapping[str, object]) -> msgspec.Struct:
         """Return its settings: those in `text`, written `a=1,b=2`, and those that migration parameters give.
 
@@ -60,17 +70,24 @@ class PolicyKind:
         for entry in filter(None, text.split(",")):
             name, separator, value = entry.partition("=")
             if not separator or name not in own:
-                there_are = f"there are: {', '.join(own)}" if own else "it has none"
-                raise UsageError(f"policy '{self.name}' has no setting '{name}'; {there_are}")
+                raise UsageError(f"policy '{self.name}' has no setting '{name}'; {_allowed(name, own, given)}")
             given[name] = value
         try:
             return msgspec.convert(given, self.settings_type, strict=False)
         except msgspec.ValidationError as error:
             raise UsageError(f"policy '{self.name}': {error}") from error
+        except Exception as error:  # of the policy's own checks
+            raise UsageError(f"policy '{self.name}': its settings fail with {error!r}") from error
+
+
+def _allowed(name: str, own: Sequence[str], parameters: Mapping[str, object]) -> str:
+    if name.replace("-", "_") in parameters:
+        return f"it obeys the migration parameter {name.replace('_', '-')}, which is set as such"
+    return f"there are: {', '.join(own)}" if own else "it has none"
 
 
 _loaded: dict[str, PolicyKind] = {}
-"""Those in files and modules, as they were named."""
+"""Those in files and modules by their names, and by their references; of those of one name, the last."""
 
 
 def find_policy(name: str) -> PolicyKind:
@@ -82,31 +99,57 @@ def find_policy(name: str) -> PolicyKind:
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name in installed:
         return _loaded.setdefault(name, _kind(name, _load(name, installed[name].load)))
-    there_are = ", ".join(sorted({*BUILT_IN, *installed, *_loaded}))
-    raise UsageError(f"no convergence policy '{name}'; there are: {there_are}")
+    raise UsageError(f"no convergence policy '{name}'; there are: {', '.join(known_names())}")
 
 
-def load_policy(name: str) -> PolicyKind:
-    """Return the policy that a user names, which may be in a file or a module. Raises UsageError."""
+def known_names() -> list[str]:
+    """Return the names of the policies that are there."""
+    installed = (entry.name for entry in entry_points(group=ENTRY_POINTS))
+    return sorted({*BUILT_IN, *installed, *(kind.name for kind in _loaded.values())})
+
+
+def load_policy(name: str, directory: Path = Path()) -> PolicyKind:
+    """Return the policy that a user names, which may be in a file or a module. Raises UsageError.
+
+    A relative path of a file is one below `directory`.
+    """
     place, separator, class_name = name.rpartition(":")
+    if name.endswith(".py"):
+        raise UsageError(f"the policy '{name}' is a file without a class; write {name}:CLASS")
     if not separator:
         return find_policy(name)
     if place.endswith(".py"):
-        return load_source(PolicySource(f"{Path(place).name}:{class_name}", _read(Path(place))))
+        return load_source(PolicySource(registered_name(name), _read(directory / place)))
     module = _load(name, lambda: import_module(place))
     return _remember(_kind(name, _class_in(module, class_name, name)))
 
 
+def registered_name(name: str) -> str:
+    """Return by which name the policy is found that a user has named: that of a file goes without directories."""
+    place, separator, class_name = name.rpartition(":")
+    return f"{Path(place).name}:{class_name}" if separator and place.endswith(".py") else name
+
+
 def load_source(source: PolicySource) -> PolicyKind:
     """Return the policy in the text of a file, and remember it by its name. Raises UsageError."""
-    known = _loaded.get(source.name)
-    if known and known.source == source:
-        return known
-    module = ModuleType(Path(source.name.rpartition(":")[0]).stem)
-    module.__file__ = source.name
-    _load(source.name, lambda: exec(compile(source.text, source.name, "exec"), module.__dict__))
-    kind = _class_in(module, source.name.rpartition(":")[2], source.name)
-    return _remember(_kind(source.name, kind, source))
+    reference = _reference(source.name, _digest_of(source.text))
+    known = _loaded.get(reference)
+    if known:
+        return _remember(known)
+    file_name, _, class_name = source.name.rpartition(":")
+    # Classes look their module up there to resolve annotations; the name is no other module's.
+    module = sys.modules[reference] = ModuleType(reference)
+    module.__file__ = file_name
+    try:
+        _load(source.name, lambda: exec(compile(source.text, file_name, "exec"), module.__dict__))
+        return _remember(_kind(source.name, _class_in(module, class_name, source.name), source))
+    except UsageError:
+        del sys.modules[reference]
+        raise
+
+
+def _reference(name: str, digest: str) -> str:
+    return f"{name}@{digest[:DIGEST_CHARACTERS]}"
 
 
 def _read(path: Path) -> str:
@@ -126,7 +169,7 @@ def _load(name: str, load: Callable[[], Any]) -> Any:
     """Run somebody's code, whose errors are told in one line."""
     try:
         return load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"cannot load the policy '{name}': {error!r}") from error
 
 
@@ -157,9 +200,13 @@ def _digest(kind: type, source: PolicySource | None) -> str:
         text = source.text if source else inspect.getsource(inspect.getmodule(kind) or kind)
     except (OSError, TypeError):
         text = f"{kind.__module__}.{kind.__qualname__}"
+    return _digest_of(text)
+
+
+def _digest_of(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _remember(kind: PolicyKind) -> PolicyKind:
-    _loaded[kind.name] = kind
+    _loaded[kind.name] = _loaded[kind.reference] = kind
     return kind

@@ -1,0 +1,63 @@
+"""What a policy may answer. It may be anybody's, and its answers go to guests, journals and people."""
+
+import math
+from collections.abc import Mapping
+
+from vmferry.convergence.actions import NEEDS, SetDowntimeLimit, Throttle
+from vmferry.convergence.sensing import Body
+
+MAX_PERCENT = 99
+MAX_LIMIT_NS = 2000 * 1_000_000_000
+"""Of the downtime limit, as QEMU has it."""
+MAX_REASON_CHARACTERS = 1000
+MAX_FIGURES = 50
+_MAX_NAME_CHARACTERS = 100
+_MAX_SHOWN_CHARACTERS = 200
+
+
+def fault_of(answer: object, body: Body) -> str | None:
+    """Return what is wrong with one answer of a policy, for a body that can do so much; None if it is an action."""
+    needs = NEEDS.get(type(answer))
+    if needs is None:
+        return f"it answered {shown(answer)}, which is no action"
+    if needs & ~body:
+        return f"it answered {type(answer).__name__}, which cannot be done here"
+    if not _is_text(getattr(answer, "reason", None), MAX_REASON_CHARACTERS):
+        return f"the reason of its {type(answer).__name__} is no text of at most {MAX_REASON_CHARACTERS} characters"
+    match answer:
+        case Throttle(percent=percent) if not _is_integer(percent, MAX_PERCENT):
+            return f"it answered a throttle of {shown(percent)} %, 0 to {MAX_PERCENT} are possible"
+        case Throttle(figures=figures) if not _are_figures(figures):
+            return f"the figures of its Throttle are {shown(figures)}, not up to {MAX_FIGURES} numbers by their names"
+        case SetDowntimeLimit(limit_ns=limit_ns) if not _is_integer(limit_ns, MAX_LIMIT_NS):
+            return f"it answered a downtime limit of {shown(limit_ns)} ns, 0 to {MAX_LIMIT_NS} are possible"
+    return None
+
+
+def shown(value: object) -> str:
+    """Return how anybody's value looks, cut where it is long."""
+    try:
+        return repr(value)[:_MAX_SHOWN_CHARACTERS]
+    except Exception:
+        return f"a {type(value).__name__}"
+
+
+def _is_integer(value: object, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
+
+
+def _are_figures(value: object) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and len(value) <= MAX_FIGURES
+        and all(_is_text(name, _MAX_NAME_CHARACTERS) and _is_number(number) for name, number in value.items())
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _is_text(value: object, most_characters: int) -> bool:
+    """A lone surrogate, for one, cannot be written into a journal."""
+    return isinstance(value, str) and len(value) <= most_characters and value.isprintable()
