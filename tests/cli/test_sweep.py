@@ -1,5 +1,6 @@
 """`vmferry sweep` as its user sees it."""
 
+import csv
 import json
 import signal
 import subprocess
@@ -120,3 +121,16 @@ def test_the_figures_of_merit_are_in_every_line(scenario: Path, tmp_path: Path) 
     result = msgspec.json.decode(line)["result"]
     assert result["sent_per_memory"] == result["sent_bytes"] / result["memory_bytes"] > 0
     assert result["work_lost_vcpu_s"] > 0 < result["work_lost_percent"]
+
+
+def test_the_results_are_written_as_a_table_too(scenario: Path, tmp_path: Path) -> None:
+    table = tmp_path / "out.csv"
+    answer = sweep(scenario, "--seeds", 2, "--output", tmp_path / "out.jsonl", "--csv", table)
+    assert answer.exit_code == 0, answer.output
+    assert [row["seed"] for row in csv.DictReader(table.read_text().splitlines())] == ["0", "1"]
+
+
+def test_a_table_that_cannot_be_written_is_told_before_anything_is_simulated(scenario: Path, tmp_path: Path) -> None:
+    answer = sweep(scenario, "--output", tmp_path / "out.jsonl", "--csv", tmp_path / "none" / "out.csv")
+    assert "there is no directory" in str(answer.exception)
+    assert not (tmp_path / "out.jsonl").exists()

@@ -19,7 +19,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.run import Simulation, simulate
-from vmferry.simulation.scenario import Scenario, parse_scenario, seed_scenarios
+from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario, seed_scenarios
 from vmferry.study.seed_table import measured_runs, seed_cells
 from vmferry.wire.messages import Message, Pages
 
@@ -443,3 +443,12 @@ def test_the_patch_series_table_is_reproduced() -> None:
         measured = [run.total_time_ms for run in cell.measured]
         simulated = statistics.median(run.total_time_ms for run in cell.simulated)
         assert 0.9 * min(measured) <= simulated <= 1.1 * max(measured)
+
+
+def test_a_result_is_told_in_one_screen() -> None:
+    result = simulate(load_scenario("seed-0150"), "original")
+    assert len(result.entries) > 1000
+    for text in (repr(result), str(result), repr([result])):
+        assert len(text) < 1000
+        assert str(result.max_throttle_percent) in text
+    assert "total time      1 min 47 s" in str(result).splitlines()

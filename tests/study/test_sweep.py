@@ -1,5 +1,7 @@
 """Sweeps on real processes and a real cluster: all cases, whatever happens to some of them."""
 
+import csv
+import io
 import itertools
 import os
 import re
@@ -27,7 +29,7 @@ from vmferry.study import code as code_module
 from vmferry.study import sweep as sweep_module
 from vmferry.study.code import own_code
 from vmferry.study.executors import cluster, local_pool
-from vmferry.study.sweep import Case, CaseResult, Sweep, make_cases, run_case
+from vmferry.study.sweep import Case, CaseResult, Results, Sweep, make_cases, run_case
 
 QUICK = parse_scenario(
     b"""
@@ -102,6 +104,32 @@ def test_what_is_done_is_not_simulated_again(tmp_path: Path) -> None:
     again.run(partial(local_pool, 2), lambda: None)
     assert outcomes(again.results) == outcomes(first.results)
     assert sorted(output.read_bytes().splitlines(keepends=True)) == sorted(lines)
+
+
+def test_a_table_has_a_line_for_each_case_and_a_column_for_each_setting(tmp_path: Path) -> None:
+    sweep = swept(tmp_path / "out.jsonl", cases=make_cases([QUICK], {"link.rate": ["10MiB/s", "30MiB/s"]}))
+    rows = list(csv.DictReader(io.StringIO(sweep.results.to_csv())))
+    assert {(row["link.rate"], row["variant"], row["seed"]) for row in rows} == {
+        (case.settings["link.rate"], case.variant, str(case.seed)) for case in sweep.cases.values()
+    }
+    assert [int(row["total_time_ms"]) for row in rows] == [result.result.total_time_ms for result in sweep.results]
+
+
+def test_what_is_not_known_of_a_case_is_missing_in_its_table(tmp_path: Path) -> None:
+    failed = CaseResult(key="", scenario="a,b", settings={}, variant="original", seed=1, error='it said "no"')
+    results = Results([run_case(make_cases([QUICK])[0]), failed])
+    second = list(csv.DictReader(io.StringIO(results.to_csv())))[1]
+    assert (second["scenario"], second["error"], second["total_time_ms"]) == ("a,b", 'it said "no"', "")
+    frame = results.to_frame()
+    assert list(frame["total_time_ms"].isna()) == [False, True]
+    assert str(frame["total_time_ms"].dtype) == "Int64"
+    assert list(frame["seed"]) == [0, 1]
+
+
+def test_a_frame_without_pandas_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UsageError, match=r"pip install 'vmferry\[frames\]'"):
+        Results().to_frame()
 
 
 def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writing pictures of migrations, in the format that the file's name asks for."""
+"""Writing files of results: pictures, in the format that the file's name asks for, and texts."""
 
 import os
 from collections.abc import Sequence
@@ -20,8 +20,15 @@ def check_picture(context: click.Context, parameter: click.Parameter, path: Path
     """Refuse a name that is no picture's, before anything is worked out; an option's callback."""
     if path is not None and path.suffix not in _SUFFIXES:
         raise UsageError(f"'{path}' is no name for a picture: write one that ends in {' or '.join(_SUFFIXES)}")
+    return check_file(context, parameter, path)
+
+
+def check_file(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse what no file can be written to, before anything is worked out; an option's callback."""
     if path is not None and not path.parent.is_dir():
         raise UsageError(f"cannot write '{path}': there is no directory '{path.parent}'")
+    if path is not None and path.exists() and not path.is_file():
+        raise UsageError(f"cannot write '{path}': not a regular file")
     return path
 
 

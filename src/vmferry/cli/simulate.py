@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from vmferry.cli.pictures import check_picture, write_picture
+from vmferry.cli.pictures import check_file, check_picture, write_picture
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
@@ -22,15 +22,6 @@ from vmferry.simulation.scenario import Scenario, load_scenarios
 from vmferry.study.seed_table import Cell, Run, seed_cells
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _check_journal(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse what no file can be written to, before anything is simulated."""
-    if path is not None and not path.parent.is_dir():
-        raise UsageError(f"cannot write '{path}': there is no directory '{path.parent}'")
-    if path is not None and path.exists() and not path.is_file():
-        raise UsageError(f"cannot write '{path}': not a regular file")
-    return path
 
 
 @click.command("simulate", short_help="Migrate modelled guests of any size in virtual time.")
@@ -45,7 +36,7 @@ def _check_journal(context: click.Context, parameter: click.Parameter, path: Pat
 @click.option(
     "--journal",
     type=_FILE,
-    callback=_check_journal,
+    callback=check_file,
     help="Record one run in this file, continued if it is there; needs one scenario, variant and seed.",
 )
 def command(

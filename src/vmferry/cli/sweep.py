@@ -11,6 +11,7 @@ import msgspec
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
+from vmferry.cli.pictures import check_file, write_whole
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.variants import VARIANTS
@@ -27,6 +28,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command("sweep", short_help="Simulate a grid of scenarios, variants and seeds.")
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="SCENARIO...")
 @click.option("--output", type=_FILE, required=True, help="File for the results, one JSON object per line.")
+@click.option("--csv", "table", type=_FILE, callback=check_file, help="Write the results as a table, too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE,...", help="Try each value; repeatable.")
 @click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each, instead of the scenario's number.")
@@ -39,6 +41,7 @@ def command(
     /,
     files: tuple[Path, ...],
     output: Path,
+    table: Path | None,
     settings: tuple[str, ...],
     variants: tuple[str, ...],
     seeds: int | None,
@@ -69,8 +72,11 @@ def command(
     except KeyboardInterrupt as error:
         so_far = f"{len(sweep.results)} results so far are in {output}"
         raise InterruptionError(f"interrupted; the same command goes on, {so_far}", signal_number_of(error)) from error
-    _show(sweep.results, as_json)
-    context.exit(0 if all(result.result for result in sweep.results) else 1)
+    results = sweep.results
+    if table:
+        write_whole(table, results.to_csv())
+    _show(results, as_json)
+    context.exit(0 if all(result.result for result in results) else 1)
 
 
 def _grid(settings: Iterable[str]) -> dict[str, list[str]]:
@@ -84,7 +90,7 @@ def _grid(settings: Iterable[str]) -> dict[str, list[str]]:
     return grid
 
 
-def _show(results: list[CaseResult], as_json: bool) -> None:
+def _show(results: Iterable[CaseResult], as_json: bool) -> None:
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(result))

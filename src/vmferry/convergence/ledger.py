@@ -8,7 +8,7 @@ class Ledger:
         self.vcpu_count = vcpu_count
         self._percent = 0
         self._last_ns = 0
-        self._taken_ns = 0
+        self._taken_percent_ns = 0
 
     def set_throttle(self, time_ns: int, percent: int) -> None:
         """From then on so much is taken; 0 is nothing."""
@@ -18,7 +18,7 @@ class Ledger:
     def advance(self, time_ns: int) -> None:
         """Let the throttle be in force until then. Time does not run backwards."""
         time_ns = max(self._last_ns, time_ns)
-        self._taken_ns += self.would_take_ns(time_ns - self._last_ns)
+        self._taken_percent_ns += (time_ns - self._last_ns) * self._percent
         self._last_ns = time_ns
 
     def would_take_ns(self, duration_ns: int) -> int:
@@ -28,4 +28,4 @@ class Ledger:
     @property
     def taken_ns(self) -> int:
         """What was taken of one vCPU up to the time that was told last."""
-        return self._taken_ns
+        return self._taken_percent_ns // 100

@@ -19,7 +19,7 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.scenario import Scenario
-from vmferry.units import parse_duration_ns
+from vmferry.units import format_duration, format_size, parse_duration_ns
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
@@ -50,7 +50,24 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     work_lost_percent: Number
     """The same as a share of what it would have done."""
     entries: list[Entry]
-    """The journal."""
+    """The journal; `repr` leaves it out."""
+
+    def __repr__(self) -> str:
+        facts = msgspec.structs.asdict(self) | {"entries": f"<{len(self.entries)}>"}
+        return f"SimulationResult({', '.join(f'{name}={value!r}' for name, value in facts.items())})"
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.scenario}, {self.variant}, seed {self.seed}: {self.status} {self.error}".rstrip(),
+                f"total time      {format_duration(self.total_time_ms * _NS_PER_MS)}",
+                f"downtime        {format_duration(self.downtime_ms * _NS_PER_MS)}",
+                f"iterations      {self.iteration_count}, dirty syncs {self.dirty_sync_count}",
+                f"throttle        up to {self.max_throttle_percent} %",
+                f"guest work lost {self.work_lost_percent:.1f} %, {self.work_lost_vcpu_s:.1f} vCPU s",
+                f"sent            {format_size(self.sent_bytes)}, {self.sent_per_memory:.2f} x the guest's memory",
+            ]
+        )
 
 
 class Simulation:

@@ -1,22 +1,29 @@
 """Simulates many cases, as many at a time as there are processors, and keeps each result as soon as it is there."""
 
+import csv
 import hashlib
+import io
 import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from vmferry import __version__
 from vmferry.convergence.policies.registry import find_policy
-from vmferry.errors import VmferryError
+from vmferry.errors import UsageError, VmferryError
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
 from vmferry.study.code import own_code
+from vmferry.study.executors import local_pool
 from vmferry.study.record_file import RecordFile
+
+if TYPE_CHECKING:
+    import pandas
 
 _IN_FLIGHT = 256
 """Enough for a cluster; a sweep of a million cases does not fill the memory with them."""
@@ -60,15 +67,54 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return self.scenario, settings, self.variant
 
+    @property
+    def row(self) -> dict[str, object]:
+        """All of it by name, as a table has it: each setting is a column, and what is not known is None."""
+        facts = {name: getattr(self.result, name, None) for name in _FIGURES}
+        error = self.error or facts["error"]
+        return {"scenario": self.scenario, **self.settings, **facts} | {
+            "variant": self.variant,
+            "seed": self.seed,
+            "error": error,
+        }
+
+
+_FIGURES = [name for name in SimulationResult.__struct_fields__ if name not in ("scenario", "entries")]
+
+
+class Results(list[CaseResult]):
+    """What came out of a sweep."""
+
+    def to_csv(self) -> str:
+        """Return a table with a line for each case. What is not known is an empty cell."""
+        rows = [case.row for case in self]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, dict.fromkeys(itertools.chain.from_iterable(rows)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """Return the same table as a pandas DataFrame. Raises UsageError if pandas is not installed."""
+        try:
+            import pandas
+        except ImportError as error:
+            raise UsageError("a frame needs pandas; install it with: pip install 'vmferry[frames]'") from error
+        return pandas.DataFrame([case.row for case in self]).convert_dtypes()
+
 
 def make_cases(
-    scenarios: Sequence[Scenario], grid: Mapping[str, Sequence[str]], variants: Sequence[str], seeds: int | None
+    scenarios: Sequence[Scenario],
+    grid: Mapping[str, Sequence[str]] | None = None,
+    variants: Sequence[str] = (),
+    seeds: int | None = None,
 ) -> list[Case]:
     """Return the cases of every scenario, with every combination of the grid's values, by variant and seed.
 
-    Raises UsageError if a combination is not possible.
+    Without variants and seeds they are those of the scenario. Raises UsageError if a combination is not possible.
     """
     cases = []
+    grid = grid or {}
     for scenario in scenarios:
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
@@ -92,27 +138,36 @@ def run_case(case: Case) -> CaseResult:
 class Sweep:
     """The cases of a sweep and the file of their results, in which those that are done already are found."""
 
-    def __init__(self, cases: Iterable[Case], output: Path) -> None:
+    def __init__(self, cases: Iterable[Case], output: Path | str) -> None:
         self.cases = {case.key: case for case in cases}
-        self._file = RecordFile(output, CaseResult)
+        self._file = RecordFile(Path(output), CaseResult)
         done = {record.key for record in self._file.records if record.result}
         self.missing = [case for key, case in self.cases.items() if key not in done]
 
     @property
-    def results(self) -> list[CaseResult]:
+    def results(self) -> Results:
         """The results of these cases so far; of those that were tried again, the last."""
         latest = {record.key: record for record in self._file.records if record.key in self.cases}
         # Another sweep may have come to the same case by other settings, or anyone have written something else.
-        return [_done(self.cases[key], result=record.result, error=record.error) for key, record in latest.items()]
+        cases = [_done(self.cases[key], result=record.result, error=record.error) for key, record in latest.items()]
+        return Results(cases)
 
-    def run(self, executor: Callable[[], AbstractContextManager[Executor]], tell: Callable[[], None]) -> None:
-        """Simulate what is missing; `tell` is called after each. A case whose process died is recorded as failed."""
+    def run(
+        self,
+        executor: Callable[[], AbstractContextManager[Executor]] = local_pool,
+        tell: Callable[[], None] = lambda: None,
+    ) -> Results:
+        """Simulate what is missing, and return all results; `tell` is called after each.
+
+        A case whose process died is recorded as failed.
+        """
         pending = deque(self.missing)
         while pending:
             with executor() as pool:
                 for result in _results(pool, pending):
                     self._file.add(result)
                     tell()
+        return self.results
 
 
 def _results(pool: Executor, pending: deque[Case]) -> Iterator[CaseResult]:
