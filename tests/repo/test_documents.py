@@ -1,13 +1,17 @@
 """The documents name what exists."""
 
 import ast
+import pkgutil
 import re
 from pathlib import Path
 
 import pytest
 
+from vmferry.convergence.policies.registry import ENTRY_POINTS
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 
 
 def relative(path: Path) -> str:
@@ -44,6 +48,22 @@ def test_tests_that_are_named_exist(document: Path) -> None:
         assert (ROOT / path).exists(), path
         if function:
             assert function in functions_in(ROOT / path), f"{path}::{function}"
+
+
+@pytest.mark.parametrize("document", CURRENT, ids=relative)
+def test_modules_that_are_named_exist(document: Path) -> None:
+    for path in re.findall(r"`((?:[\w-]+/)+(?:[\w-]+\.py)?)`", document.read_text()):
+        assert (ROOT / path).exists() or (ROOT / "src/vmferry" / path).exists(), path
+    for name in set(re.findall(r"\bvmferry(?:\.\w+)+", document.read_text())) - {ENTRY_POINTS}:
+        assert pkgutil.resolve_name(name), name
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md")}
+    listed = set(re.findall(r"\]\(([^)]+)\)", index))
+    assert {page for page in pages if not page.startswith("decisions/")} - {"README.md"} <= listed
+    assert "decisions" in listed
 
 
 def test_each_promise_has_a_number_of_its_own_and_they_are_in_order() -> None:

@@ -1,10 +1,14 @@
-"""A static picture of migrations as SVG: remaining memory, throttle and guest speed on one time axis."""
+"""A static picture of migrations as SVG: remaining memory and guest speed on one time axis.
+
+It is narrow and its letters are large, so that it can be read on a telephone as well.
+"""
 
 import math
 import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 
+from vmferry.report.figures import Figures, median, percent_text, time_text
 from vmferry.report.journal_runs import clean_text
 from vmferry.report.panels import (
     MEASURED_SPEED,
@@ -14,28 +18,28 @@ from vmferry.report.panels import (
     Axis,
     Panel,
     Shape,
+    by_label,
     colour_of_labels,
     linear_ticks,
     strong_runs,
 )
 from vmferry.report.series import RunSeries, Series
 
-PANELS = (REMAINING, THROTTLE, MEASURED_SPEED, SPEED)
-WIDTH = 900
+WIDTH = 640
 MAX_POINTS_PER_LINE = 800
-_LEFT, _RIGHT, _TOP = 70, 20, 62
-_PANEL_HEIGHT, _PANEL_GAP = 150, 52
-_ROW = 18
-_VERDICT_CHARACTERS = 125
+_LEFT, _RIGHT, _TOP = 74, 26, 64
+_PANEL_HEIGHT, _PANEL_GAP = 160, 60
+_ROW = 22
+_VERDICT_CHARACTERS = 72
 _STYLE = (
-    "text{font:12px sans-serif;fill:#1c2126}.title{font-size:16px;font-weight:bold}.panel{font-weight:bold}"
-    ".grid{stroke:#d9dee3}.line{fill:none;stroke-width:1.5;stroke-linejoin:round}.faint{opacity:.3;stroke-width:1}"
+    "text{font:15px sans-serif;fill:#1c2126}.title{font-size:19px;font-weight:bold}.panel{font-weight:bold}"
+    ".grid{stroke:#d9dee3}.line{fill:none;stroke-width:2;stroke-linejoin:round}.faint{opacity:.3;stroke-width:1}"
 )
 
 
 def picture(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
     """Return the picture. Of the runs of one label the median one is drawn strongly, the others faintly."""
-    panels = [panel for panel in PANELS if panel.has_lines(runs)]
+    panels = [panel for panel in panels_of(runs) if panel.has_lines(runs)]
     colours = colour_of_labels(runs)
     sentences = textwrap.wrap(verdict, _VERDICT_CHARACTERS)
     legend_top = _TOP + _ROW * len(sentences)
@@ -47,12 +51,19 @@ def picture(title: str, verdict: str, runs: Sequence[RunSeries]) -> str:
         f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
         _text(_LEFT, 28, clean_text(title), 'class="title"'),
         *(_text(_LEFT, _TOP - 8 + _ROW * number, sentence) for number, sentence in enumerate(sentences)),
-        *_legend(colours, legend_top + 6),
+        *_legend(colours, by_label(runs), legend_top + 6),
     ]
     for number, panel in enumerate(panels):
         area = _Area(panel.axis(runs), top + number * (_PANEL_HEIGHT + _PANEL_GAP), total_s)
         parts += [*area.frame(panel.title), *_lines(panel, area, runs, colours)]
     return "\n".join([*parts, "</svg>", ""])
+
+
+def panels_of(runs: Sequence[RunSeries]) -> tuple[Panel, ...]:
+    """Return the panels; the throttle has one of its own where the guest's speed is not just what it leaves."""
+    if MEASURED_SPEED.has_lines(runs):
+        return REMAINING, THROTTLE, MEASURED_SPEED, SPEED
+    return REMAINING, SPEED
 
 
 class _Area:
@@ -77,14 +88,14 @@ class _Area:
     def frame(self, title: str) -> Iterator[str]:
         """Yield title, grid and ticks."""
         unit = f", {self.axis.unit}" if self.axis.unit else ""
-        yield _text(_LEFT, self._top - 8, title + unit, 'class="panel"')
+        yield _text(_LEFT, self._top - 10, title + unit, 'class="panel"')
         for value, text in self.axis.ticks:
             yield _line(_LEFT, self.y(value), WIDTH - _RIGHT, self.y(value))
-            yield _text(_LEFT - 8, self.y(value) + 4, text, 'text-anchor="end"')
+            yield _text(_LEFT - 8, self.y(value) + 5, text, 'text-anchor="end"')
         bottom = self._top + _PANEL_HEIGHT
-        for seconds, text in linear_ticks(self._total_s, 8):
+        for seconds, text in linear_ticks(self._total_s, 6):
             yield _line(self.x(seconds), self._top, self.x(seconds), bottom)
-            yield _text(self.x(seconds), bottom + 15, f"{text} s", 'text-anchor="middle"')
+            yield _text(self.x(seconds), bottom + 19, f"{text} s", 'text-anchor="middle"')
 
     def path(self, series: Series, shape: Shape) -> str:
         """Return what an SVG path element draws."""
@@ -111,11 +122,19 @@ def _lines(panel: Panel, area: _Area, runs: Sequence[RunSeries], colours: dict[s
             yield f'<path class="{look}" stroke="{colours[run.label]}" d="{path}"/>'
 
 
-def _legend(colours: dict[str, str], top: float) -> Iterator[str]:
+def _legend(colours: dict[str, str], repeats: dict[str, list[RunSeries]], top: float) -> Iterator[str]:
     for number, (label, colour) in enumerate(colours.items()):
         y = top + _ROW * number
-        yield f'<path stroke="{colour}" stroke-width="3" d="M{_LEFT} {y - 4}h24"/>'
-        yield _text(_LEFT + 32, y, label)
+        yield f'<path stroke="{colour}" stroke-width="4" d="M{_LEFT} {y - 5}h24"/>'
+        yield _text(_LEFT + 32, y, f"{label}{_outcome(repeats[label])}")
+
+
+def _outcome(repeats: Sequence[RunSeries]) -> str:
+    figures = [Figures.of(run) for run in repeats]
+    if not all(each.completed for each in figures):
+        return ""
+    time_ms = median(each.total_time_ms for each in figures)
+    return f": {time_text(time_ms)}, {percent_text(median(each.work_lost_percent for each in figures))} lost"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:
