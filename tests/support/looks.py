@@ -9,7 +9,9 @@ S = 1_000_000_000
 NOTHING = Sensed(
     now_ns=0,
     sent_bytes=0,
+    memory_bytes=1 << 40,
     remaining_bytes=1 << 40,
+    again_bytes=None,
     threshold_bytes=0,
     bandwidth_bytes_per_s=0.0,
     downtime_limit_ns=S // 2,
@@ -33,6 +35,7 @@ def period_view(dirty_bytes: int | None, sent_bytes: int, throttle_percent: int 
     return View(
         sensed=NOTHING,
         period=period,
+        written=None,
         elapsed_ns=10 * S,
         throttle_percent=throttle_percent,
         lost_ns=0,

@@ -137,7 +137,9 @@ class Steering:
         return Sensed(
             now_ns=now_ns,
             sent_bytes=progress.sent_bytes or 0,
+            memory_bytes=progress.total_bytes or 0,
             remaining_bytes=progress.remaining_bytes or 0,
+            again_bytes=None,
             threshold_bytes=int(bandwidth * self._parameters.downtime_limit / 1000),
             bandwidth_bytes_per_s=bandwidth,
             downtime_limit_ns=self._parameters.downtime_limit * _NS_PER_MS,

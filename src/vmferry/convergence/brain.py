@@ -11,6 +11,7 @@ import msgspec
 
 from vmferry.convergence.actions import Action, Measure, Throttle
 from vmferry.convergence.answers import fault_of, shown
+from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.link import LinkWatch
@@ -42,6 +43,8 @@ class _Mark:
     sent_bytes: int
     still_ns: int
     """For how long the link had stood still by then."""
+    taken_ns: int
+    """What throttles had taken by then."""
 
 
 class Convergence:
@@ -70,7 +73,7 @@ class Convergence:
         self._ledger = ledger
         self._start_ns = start.now_ns
         self._newly_dirty_bytes = 0
-        self._evaluated = self._measuring = self._mark(start)
+        self._evaluated = self._measuring = self._synced = self._mark(start)
 
     def _make(self, kind: PolicyKind) -> Policy:
         try:
@@ -81,6 +84,7 @@ class Convergence:
     def look(self, sensed: Sensed, rules: Rules) -> list[Action]:
         """Take notice of what is sensed, and return what to do now. Raises PolicyError if the policy is broken."""
         period, still_ns = self._period(sensed, rules)
+        written = self._written(sensed)
         actions: list[Action] = []
         if period:
             self.last_period = period
@@ -89,7 +93,7 @@ class Convergence:
             self._measuring = self._mark(sensed)
             actions.append(Measure(reason="nothing was evaluated for long"))
         if self._policy:
-            actions += self._decide(sensed, period, still_ns, rules)
+            actions += self._decide(sensed, period, written, still_ns, rules)
         return actions
 
     def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
@@ -116,13 +120,32 @@ class Convergence:
         )
         return period, self._link.still_since(start.still_ns, duration_ns)
 
-    def _decide(self, sensed: Sensed, period: Period | None, still_ns: int, rules: Rules) -> Iterator[Action]:
+    def _written(self, sensed: Sensed) -> Written | None:
+        """Return what was found since the dirty log was looked at the time before."""
+        now = self._mark(sensed)
+        match sensed.found:
+            case Synced(dirty_bytes=dirty_bytes):
+                start, self._synced = self._synced, now
+                distinct_bytes = dirty_bytes
+            case RateMeasured(dirty_bytes_per_s=bytes_per_s):
+                start = self._measuring
+                distinct_bytes = round(bytes_per_s * (now.now_ns - start.now_ns) / _NS_PER_S)
+            case _:
+                return None
+        duration_ns = now.now_ns - start.now_ns
+        if distinct_bytes is None or duration_ns <= 0:
+            return None
+        return Written(duration_ns, 1 - (now.taken_ns - start.taken_ns) / duration_ns, distinct_bytes)
+
+    def _decide(
+        self, sensed: Sensed, period: Period | None, written: Written | None, still_ns: int, rules: Rules
+    ) -> Iterator[Action]:
         """Ask the policy, which is shown a period without the time for which the link stood still in it.
 
         A period that was more than half silence shows nothing: the throttle stays as it is.
         """
         if period is None:
-            yield from self._asked(self._view(sensed, None, rules), rules)
+            yield from self._asked(self._view(sensed, None, written, rules), rules)
             return
         moving_ns = period.duration_ns - still_ns
         if moving_ns * 2 < period.duration_ns:
@@ -132,7 +155,7 @@ class Convergence:
             return
         dirty_bytes = period.dirty_bytes * moving_ns // period.duration_ns
         shown = replace(period, duration_ns=moving_ns, dirty_bytes=dirty_bytes)
-        actions = list(self._asked(self._view(sensed, shown, rules), rules))
+        actions = list(self._asked(self._view(sensed, shown, written, rules), rules))
         if not any(isinstance(action, Throttle) for action in actions):
             stays = f"throttle stays {self.throttle_percent} %"
             actions.append(Throttle(percent=self.throttle_percent, reason=stays))
@@ -160,11 +183,11 @@ class Convergence:
         assert self._kind
         return PolicyError(f"the policy '{self._kind.name}' is broken: {why}")
 
-    def _view(self, sensed: Sensed, period: Period | None, rules: Rules) -> View:
-        self._ledger.advance(sensed.now_ns)
+    def _view(self, sensed: Sensed, period: Period | None, written: Written | None, rules: Rules) -> View:
         return View(
             sensed=sensed,
             period=period,
+            written=written,
             elapsed_ns=sensed.now_ns - self._start_ns,
             throttle_percent=self.throttle_percent,
             lost_ns=self._ledger.taken_ns,
@@ -184,4 +207,5 @@ class Convergence:
         )
 
     def _mark(self, sensed: Sensed) -> _Mark:
-        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns)
+        self._ledger.advance(sensed.now_ns)
+        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns, self._ledger.taken_ns)

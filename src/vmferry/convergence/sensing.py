@@ -6,6 +6,7 @@ Times are nanoseconds of the body's clock, sizes are bytes, and both are of the 
 from dataclasses import dataclass, field
 from enum import Flag, auto
 
+from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import NO_LIMITS, Limits
 
 
@@ -21,9 +22,12 @@ class Body(Flag):
 
 @dataclass(frozen=True)
 class Synced:
-    """A dirty sync was made; `newly_dirty_bytes` had been written since the sync before and did not wait anyway."""
+    """A dirty sync was made."""
 
     newly_dirty_bytes: int
+    """Written since the sync before, and not waiting to be sent anyway."""
+    dirty_bytes: int | None = None
+    """All that was written since then; None where the body cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,12 @@ class Sensed:
 
     now_ns: int
     sent_bytes: int
+    memory_bytes: int
+    """The size of the guest."""
     remaining_bytes: int
     """Known to be still to be sent."""
+    again_bytes: int | None
+    """Of what was sent in the running pass, so much is known to be dirty again; None where the body cannot tell."""
     threshold_bytes: int
     """What can be sent within the downtime limit; when no more remains, the guest moves."""
     bandwidth_bytes_per_s: float
@@ -82,6 +90,8 @@ class View:
     sensed: Sensed
     period: Period | None
     """The period that has just ended; None at a mere look."""
+    written: Written | None
+    """What was just found to be written since the dirty log was last looked at; None at a mere look."""
     elapsed_ns: int
     """Since the migration began."""
     throttle_percent: int

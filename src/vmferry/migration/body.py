@@ -66,7 +66,7 @@ class EngineBody:
 
     def begin_iteration(self) -> None:
         """Make the sync that an iteration begins with, and decide on what it shows."""
-        self._look(Synced(self.sync.iteration()))
+        self._look(self._synced(self.sync.iteration()))
 
     def look(self) -> None:
         """Let the brain look, which may call for a background sync. To be called often. Raises CancelledError."""
@@ -85,7 +85,7 @@ class EngineBody:
                 self._throttle(action)
                 return
             case Measure():
-                self._look(Synced(self.sync.background()))
+                self._look(self._synced(self.sync.background()))
                 return
             case SetDowntimeLimit(limit_ns=limit_ns):
                 self._raised_limit_ns = limit_ns
@@ -98,6 +98,9 @@ class EngineBody:
                 raise CancelledError(action.reason)
             case Tell():
                 self._record(action)
+
+    def _synced(self, newly_dirty_bytes: int) -> Synced:
+        return Synced(newly_dirty_bytes, self.sync.ram.dirty_pages * self._outgoing.guest.layout.page_size)
 
     def _throttle(self, action: Throttle) -> None:
         old_percent, self.throttle_percent = self.throttle_percent, action.percent
@@ -116,7 +119,9 @@ class EngineBody:
         return Sensed(
             now_ns=self._outgoing.clock.now_ns(),
             sent_bytes=self._outgoing.channel.sent_bytes,
+            memory_bytes=self._outgoing.guest.layout.size_bytes,
             remaining_bytes=self.sync.remaining_bytes,
+            again_bytes=self.sync.ram.again_pages * self._outgoing.guest.layout.page_size,
             threshold_bytes=self.threshold_bytes,
             bandwidth_bytes_per_s=self._meter.bytes_per_s,
             downtime_limit_ns=self.downtime_limit_ns,

@@ -27,6 +27,8 @@ class RamState:
         self._next = Bitmap(preserving)
         self._snapshot = Bitmap(preserving)
         self._next_in_use = False
+        self.again_pages = 0
+        """What background syncs that preserve the running iteration have found for the next one, as of the last."""
 
     @property
     def dirty_pages(self) -> int:
@@ -57,6 +59,7 @@ class RamState:
             self._snapshot.clear_all()
             self._next_in_use = False
         self.remaining_pages = self.transfer.count()
+        self.again_pages = 0
         return newly_dirty_pages
 
     def background_sync(self, guest: Guest) -> int:
@@ -71,6 +74,7 @@ class RamState:
         self._next |= self._log
         self._snapshot.copy_from(self.transfer)
         self._next_in_use = True
+        self.again_pages = self._next.count_and_not(self.transfer)
         return newly_dirty_pages
 
     def _drop_sent(self) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 
 from vmferry.convergence.policies.auto_converge import AutoConverge
+from vmferry.convergence.policies.planned import Planned
 from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.sensing import Body
 from vmferry.errors import UsageError
@@ -30,7 +31,7 @@ MAX_FILE_BYTES = 1 << 20
 DIGEST_CHARACTERS = 8
 """Of a digest, where people read it."""
 
-BUILT_IN: dict[str, type[Policy]] = {"auto-converge": AutoConverge}
+BUILT_IN: dict[str, type[Policy]] = {"auto-converge": AutoConverge, "planned": Planned}
 
 
 class PolicySource(msgspec.Struct, frozen=True):

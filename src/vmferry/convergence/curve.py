@@ -1,0 +1,146 @@
+"""The dirty curve of a guest: how many distinct bytes it writes in so much time of work.
+
+A page that is written again and again is dirty once, so the curve bends: within a short time nearly every write dirties
+another page, in a long time no more than the working set. It is concave, as every page counts once from its first write
+on: the chance that a write comes to a page for the first time only falls. So what is learnt, points of (work, distinct
+bytes), is joined by their upper concave hull. The hull errs on the side of more dirty pages; that is bounded by how
+often a point is seen again, and old points are forgotten.
+
+*Work* is the time for which the guest did what it wanted to. A saturating guest wants all of its CPU, so work is CPU
+time. A paced guest, a service with so many requests per second, wants only the share `demand` of it: a throttle that
+leaves it that much takes nothing (`work_ns`).
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_POINTS = 24
+_DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+"""Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
+_MAX_FALL = 8.0
+_EXPLAINED = 1.25
+"""A point is explained if it is at most so many times what a curve through the others says."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was found between two looks at the dirty log, each page once."""
+
+    duration_ns: int
+    cpu_share: float
+    """What the throttle left of the time, 0 to 1."""
+    distinct_bytes: int
+
+
+class DirtyCurve:
+    """Learns from what a body finds; asked for distinct bytes by time of work. Sizes are of the whole guest."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
+        self._points: deque[Written] = deque(maxlen=MAX_POINTS)
+        self._demand = 1.0
+        self._hull_ns, self._hull_bytes = np.zeros(1), np.zeros(1)
+        self._last_bytes = self._fall = 0.0
+        """Beyond what was seen the slope falls by this power of the work; and the slope at the end, times the work."""
+
+    @property
+    def bends(self) -> bool:
+        """False until windows of different lengths were seen; before, a working set cannot be told from a flood."""
+        return len({point.duration_ns for point in self._points}) > 1
+
+    @property
+    def demand(self) -> float:
+        """The share of its CPU that the guest wants; 1 for a guest that takes what it gets."""
+        return self._demand
+
+    @property
+    def known_ns(self) -> int:
+        """The longest work that was seen; beyond it the curve is a guess."""
+        return int(self._hull_ns[-1])
+
+    def learn(self, written: Written) -> None:
+        """Take another point into account."""
+        if written.duration_ns <= 0:
+            return
+        self._points.append(written)
+        self._demand = self._explaining_demand()
+        self._fit()
+
+    def work_ns(self, duration_ns: float, cpu_share: float) -> float:
+        """Return how much the guest gets done in a time in which it has that share of its CPU."""
+        return duration_ns * min(1.0, cpu_share / self._demand)
+
+    def distinct_bytes(self, work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what it writes in so much work, each page once; at most all of its memory."""
+        known: NDArray[np.float64] = np.interp(work_ns, self._hull_ns, self._hull_bytes)
+        times = np.maximum(1.0, work_ns / self._hull_ns[-1])
+        beyond = np.log(times) if self._fall == 1 else (times ** (1 - self._fall) - 1) / (1 - self._fall)
+        most: NDArray[np.float64] = np.minimum(known + self._last_bytes * beyond, float(self._memory_bytes))
+        return most
+
+    def working_set_bytes(self, work_ns: float) -> float:
+        """Return what it writes again and again, as far as so much work shows, or all that was seen."""
+        longest = max(work_ns, float(self._hull_ns[-1]))
+        return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
+
+    def _fit(self) -> None:
+        hull = list(self._hull())
+        self._hull_ns = np.array([work_ns for work_ns, _ in hull])
+        self._hull_bytes = np.array([size_bytes for _, size_bytes in hull])
+        slopes = [((b[1] - a[1]) / (b[0] - a[0]), (a[0] + b[0]) / 2) for a, b in pairwise(hull)]
+        self._fall = _fall(*slopes[-2:]) if len(slopes) > 1 else 0.0
+        self._last_bytes = slopes[-1][0] * (slopes[-1][1] / hull[-1][0]) ** self._fall * hull[-1][0]
+
+    def _hull(self) -> Iterator[tuple[float, float]]:
+        """Yield the corners of the points' upper concave hull from (0, 0) on (Andrew's monotone chain)."""
+        hull = [(0.0, 0.0)]
+        for point in sorted(self._in_work(self._demand)):
+            if point[1] < hull[-1][1] or point[0] <= hull[-1][0]:
+                if point[1] > hull[-1][1]:
+                    hull[-1] = point
+                continue
+            while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
+                hull.pop()
+            hull.append(point)
+        yield from hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
+
+    def _in_work(self, demand: float) -> Iterator[tuple[float, float]]:
+        for point in self._points:
+            yield point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
+
+    def _explaining_demand(self) -> float:
+        """Return the greatest demand by which no throttled point is far above what the other points say.
+
+        A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
+        unthrottled points say less for so little work than was seen.
+        """
+        free = [point for point in self._points if point.cpu_share >= 1]
+        slowed = [point for point in self._points if point.cpu_share < 1]
+        if not (free and slowed):
+            return self._demand if slowed else 1.0
+        rate = max(point.distinct_bytes / point.duration_ns for point in free)
+        newest = list(slowed)[-4:]
+        for demand in _DEMANDS:
+            said = [rate * point.duration_ns * min(1.0, point.cpu_share / demand) for point in newest]
+            if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(newest, said, strict=True)) == 0:
+                return demand
+        return _DEMANDS[-1]
+
+
+def _fall(before: tuple[float, float], last: tuple[float, float]) -> float:
+    """Return the power by which the slope fell between two segments, each given as its slope and its middle."""
+    (before_slope, before_ns), (last_slope, last_ns) = before, last
+    if last_slope <= 0:
+        return _MAX_FALL
+    return min(_MAX_FALL, math.log(before_slope / last_slope) / math.log(last_ns / before_ns))
+
+
+def _turns_up(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> bool:
+    """True if the slope from b to c is at least that from a to b, so that b is no corner."""
+    return (b[1] - a[1]) * (c[0] - b[0]) <= (c[1] - b[1]) * (b[0] - a[0])

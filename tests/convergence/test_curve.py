@@ -1,0 +1,111 @@
+"""The dirty curve against brute-force counts."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmferry.convergence.curve import MAX_POINTS, DirtyCurve, Written
+
+MS = 1_000_000
+S = 1000 * MS
+PAGE = 4096
+MEMORY = 1 << 40
+
+
+def curve_of(*points: Written) -> DirtyCurve:
+    curve = DirtyCurve(MEMORY)
+    for point in points:
+        curve.learn(point)
+    return curve
+
+
+def at(curve: DirtyCurve, work_ns: float) -> float:
+    return float(curve.distinct_bytes(np.array([float(work_ns)]))[0])
+
+
+def counted(seed: int, set_pages: int, pages_per_s: int, duration_ns: int) -> int:
+    """How many distinct bytes a random writer writes, by counting."""
+    writes = np.random.default_rng(seed).integers(set_pages, size=pages_per_s * duration_ns // S)
+    return len(np.unique(writes)) * PAGE
+
+
+points = st.builds(
+    Written,
+    st.integers(1, 60 * S),
+    st.floats(0.01, 1, exclude_min=True),
+    st.integers(0, 1 << 38),
+)
+
+
+@given(st.lists(points, min_size=1, max_size=60))
+def test_it_never_falls_never_bends_upwards_and_is_above_all_it_has_seen(seen: list[Written]) -> None:
+    curve = curve_of(*seen)
+    longest = curve.known_ns
+    works = np.linspace(0, longest, 200)
+    steps = np.diff(curve.distinct_bytes(works))
+    assert (steps >= -1e-3).all()
+    assert (np.diff(steps) <= 1e-6 * MEMORY).all()
+    for point in seen[-MAX_POINTS:]:
+        work_ns = point.duration_ns * min(1.0, point.cpu_share / curve.demand)
+        if work_ns <= longest:
+            assert at(curve, work_ns) >= point.distinct_bytes * (1 - 1e-9)
+
+
+@given(st.lists(points, min_size=1, max_size=60), st.floats(0, 1e15))
+def test_beyond_what_was_seen_it_stays_within_memory(seen: list[Written], work_ns: float) -> None:
+    curve = curve_of(*seen)
+    assert 0 <= at(curve, work_ns) <= MEMORY
+    assert at(curve, work_ns + S) >= at(curve, work_ns) * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("set_pages", [1000, 20_000])
+@pytest.mark.parametrize("pages_per_s", [2000, 100_000])
+def test_what_a_random_writer_writes_is_told_between_the_windows_that_were_seen(
+    set_pages: int, pages_per_s: int
+) -> None:
+    windows = [250 * MS, 500 * MS, S, 2 * S]
+    curve = curve_of(
+        *(Written(window, 1.0, counted(seed, set_pages, pages_per_s, window)) for seed, window in enumerate(windows))
+    )
+    for window in (300 * MS, 700 * MS, 1500 * MS):
+        assert at(curve, window) == pytest.approx(counted(9, set_pages, pages_per_s, window), rel=0.08)
+
+
+def test_a_working_set_that_was_written_whole_does_not_grow() -> None:
+    curve = curve_of(*(Written(window * MS, 1.0, 1 << 30) for window in (250, 500, 1000)))
+    assert at(curve, 3600 * S) == pytest.approx(1 << 30, rel=0.01)
+
+
+def test_a_flood_goes_on_as_it_was() -> None:
+    curve = curve_of(*(Written(window * MS, 1.0, window << 20) for window in (250, 500, 1000)))
+    assert at(curve, 100 * S) == pytest.approx(100_000 << 20, rel=0.01)
+
+
+def test_it_needs_windows_of_two_lengths_to_tell_them_apart() -> None:
+    curve = curve_of(Written(S, 1.0, 1 << 30))
+    assert not curve.bends
+    curve.learn(Written(2 * S, 1.0, 1 << 30))
+    assert curve.bends
+
+
+def test_a_guest_that_takes_what_it_gets_does_less_when_it_is_slowed() -> None:
+    curve = curve_of(Written(S, 1.0, 1000 << 20), Written(2 * S, 1.0, 2000 << 20), Written(S, 0.5, 500 << 20))
+    assert curve.demand == 1
+    assert curve.work_ns(S, 0.5) == S / 2
+
+
+def test_a_paced_guest_does_the_same_until_it_gets_less_than_it_wants() -> None:
+    curve = curve_of(Written(S, 1.0, 1000 << 20), Written(2 * S, 1.0, 2000 << 20))
+    for share in (0.5, 0.3):
+        curve.learn(Written(S, share, 1000 << 20))
+    assert curve.demand == pytest.approx(0.3, abs=0.1)
+    assert curve.work_ns(S, 0.5) == S
+    assert curve.work_ns(S, 0.1) < S / 2
+
+
+def test_what_is_old_is_forgotten() -> None:
+    curve = curve_of(Written(S, 1.0, 1 << 33), Written(2 * S, 1.0, 1 << 33))
+    for _ in range(MAX_POINTS):
+        curve.learn(Written(S, 1.0, 1 << 20))
+    assert at(curve, S) == 1 << 20
