@@ -44,7 +44,6 @@ def test_where_no_throttle_helps_all_are_infinite_and_what_remains_is_told() -> 
     courses = course(set_mib=1000, mib_per_s=600_000)
     assert not np.isfinite(courses.time_ns).any()
     assert courses.left_bytes[0] == pytest.approx(1000 * MIB, rel=0.03)
-    assert courses.left_bytes[99] < courses.left_bytes[0]
 
 
 def test_a_small_set_fits_the_downtime_however_fast_it_is_written() -> None:
