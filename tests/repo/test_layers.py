@@ -15,7 +15,7 @@ FLOORS = [
     {"migration"},
     {"guests", "transport", "client", "simulation", "monitor"},
     {"vm", "control"},
-    {"report", "study", "perf"},
+    {"report", "study", "perf", "testing"},
     {"cli", "__main__"},
 ]
 """From the ground up. A package may import its own modules, its own floor, and all floors below."""

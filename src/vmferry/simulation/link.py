@@ -39,6 +39,41 @@ class LinkModel:
     """The connection is lost at this time, or with the message of this number, counted from 0 in both directions."""
 
 
+class Pace:
+    """How fast a modelled link is from moment to moment."""
+
+    def __init__(self, clock: VirtualClock, model: LinkModel, random: np.random.Generator) -> None:
+        self._clock = clock
+        self._model = model
+        self._random = random
+        self._nominal_bytes_per_s = model.bytes_per_s
+        self._factor = 1.0
+        self._factor_until_ns = clock.now_ns()
+        for time_ns, bytes_per_s in model.rate_changes:
+            clock.schedule(time_ns, lambda rate=bytes_per_s: self._set_rate(rate))  # type: ignore[misc]
+
+    def step(self, size_bytes: float) -> tuple[int, float]:
+        """Return how long the rate stays as it is, in ns, and how many of the bytes it carries until then.
+
+        It is no longer than these bytes take, nor than MAX_WAIT_NS.
+        """
+        bytes_per_s = self._bytes_per_s()
+        step_ns = min(MAX_WAIT_NS, self._factor_until_ns - self._clock.now_ns())
+        if bytes_per_s:
+            step_ns = min(step_ns, int(size_bytes * _NS_PER_S / bytes_per_s) + 1)
+        step_ns = self._clock.until_next_event_ns(step_ns)  # which may change the rate
+        return step_ns, min(size_bytes, bytes_per_s * step_ns / _NS_PER_S)
+
+    def _bytes_per_s(self) -> float:
+        while self._clock.now_ns() >= self._factor_until_ns:
+            self._factor = max(0.05, self._random.normal(1.0, self._model.jitter))
+            self._factor_until_ns += self._model.jitter_interval_ns
+        return self._nominal_bytes_per_s * self._factor
+
+    def _set_rate(self, bytes_per_s: int) -> None:
+        self._nominal_bytes_per_s = bytes_per_s
+
+
 class SimulatedChannel:
     """Implements the `Channel` port. Every message reaches `destination` at once when its time has passed.
 
@@ -59,18 +94,13 @@ class SimulatedChannel:
         self._clock = clock
         self._model = model
         self._destination = destination
-        self._random = random
+        self._pace = Pace(clock, model, random)
         self._before_delivery = before_delivery
         self._encoder = Encoder()
         self._page_size = 4096
         self._sent_exactly = 0.0
         self._answers: list[Message] = []
         self._message_count = 0
-        self._nominal_bytes_per_s = model.bytes_per_s
-        self._factor = 1.0
-        self._factor_until_ns = clock.now_ns()
-        for time_ns, bytes_per_s in model.rate_changes:
-            clock.schedule(time_ns, lambda rate=bytes_per_s: self._set_rate(rate))  # type: ignore[misc]
         if model.loss_time_ns is not None:
             clock.schedule(model.loss_time_ns, self._lose)
 
@@ -105,12 +135,7 @@ class SimulatedChannel:
 
     def _transmit(self, size_bytes: float, while_blocked: Callable[[], None]) -> None:
         while size_bytes > 0:
-            bytes_per_s = self._bytes_per_s()
-            step_ns = min(MAX_WAIT_NS, self._factor_until_ns - self._clock.now_ns())
-            if bytes_per_s:
-                step_ns = min(step_ns, int(size_bytes * _NS_PER_S / bytes_per_s) + 1)
-            step_ns = self._clock.until_next_event_ns(step_ns)  # which may change the rate
-            sent_bytes = min(size_bytes, bytes_per_s * step_ns / _NS_PER_S)
+            step_ns, sent_bytes = self._pace.step(size_bytes)
             size_bytes -= sent_bytes
             self._clock.sleep_ns(step_ns)
             self._sent_exactly += sent_bytes
@@ -125,12 +150,6 @@ class SimulatedChannel:
             self._clock.sleep_ns(min(left_ns, MAX_WAIT_NS))
             while_blocked()
 
-    def _bytes_per_s(self) -> float:
-        while self._clock.now_ns() >= self._factor_until_ns:
-            self._factor = max(0.05, self._random.normal(1.0, self._model.jitter))
-            self._factor_until_ns += self._model.jitter_interval_ns
-        return self._nominal_bytes_per_s * self._factor
-
     def _size_bytes(self, message: Message) -> int:
         if isinstance(message, Pages):
             runs = len(message.data) + len(message.zero)
@@ -142,9 +161,6 @@ class SimulatedChannel:
             self._lose()
             self._check_open()
         self._message_count += 1
-
-    def _set_rate(self, bytes_per_s: int) -> None:
-        self._nominal_bytes_per_s = bytes_per_s
 
     def _lose(self) -> None:
         self.is_open = False

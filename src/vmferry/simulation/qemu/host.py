@@ -1,0 +1,99 @@
+"""A modelled guest in a modelled QEMU process: whether it runs, and what slows it."""
+
+from vmferry.simulation.costs import GuestCosts
+from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.link import Pace
+from vmferry.simulation.process import Steps
+from vmferry.simulation.qemu.board import Board
+from vmferry.simulation.qemu.destination import ModelledDestination
+from vmferry.simulation.qemu.dirty_log import DirtyLog
+from vmferry.simulation.qemu.releases import Release
+from vmferry.simulation.qemu.settings import Settings
+
+QUOTA = "quota"
+"""What slows the guest from outside, and delays its stop."""
+FINISHING, POSTMIGRATE, PAUSED, RUNNING = "finish-migrate", "postmigrate", "paused", "running"
+_NS_PER_MS = 1_000_000
+_STOP_NS = _NS_PER_MS
+_QUOTA_PERIODS_NS = ((98, 10 * _NS_PER_MS), (99, 100 * _NS_PER_MS))
+"""How long a vCPU that is out of quota may stand still, by the percentage that is taken (`control/cpu_quota.py`)."""
+
+
+class Host:
+    """The source of migrations, without its monitor."""
+
+    def __init__(
+        self,
+        board: Board,
+        release: Release,
+        guest: SimulatedGuest,
+        costs: GuestCosts,
+        pace: Pace,
+        latency_ns: int,
+        destination: ModelledDestination,
+    ) -> None:
+        """The guest looks at its memory for free; `costs` are what that costs QEMU."""
+        self.board = board
+        self.release = release
+        self.settings = Settings(release)
+        self.guest = guest
+        self.costs = costs
+        self.pace = pace
+        self.latency_ns = latency_ns
+        self.destination = destination
+        self.log = DirtyLog(guest)
+        self.run_state = RUNNING
+        self._throttles: dict[str, int] = {}
+
+    @property
+    def runs_guest(self) -> bool:
+        """True while the guest runs here."""
+        return self.guest.running
+
+    def throttle(self, by: str, percent: int) -> None:
+        """Have somebody take so much of the guest's time; what several take adds up."""
+        self._throttles[by] = percent
+        left = 1.0
+        for taken in self._throttles.values():
+            left *= 1 - taken / 100
+        self.guest.set_throttle(round(100 * (1 - left)))
+
+    def throttle_by(self, by: str) -> int:
+        """Return what somebody takes."""
+        return self._throttles.get(by, 0)
+
+    def set_running(self, running: bool) -> None:
+        """Pause the guest or let it run, as somebody says."""
+        if running == self.guest.running:
+            return
+        self.run_state = RUNNING if running else PAUSED
+        (self.guest.resume if running else self.guest.pause)()
+        self.board.tell("RESUME" if running else "STOP")
+
+    def stop_for_hand_over(self) -> Steps:
+        """Stop the guest. vCPUs that are out of quota notice that late, unless the quota goes meanwhile."""
+        if not self.guest.running:
+            return
+        self.run_state = FINISHING
+        end_ns = self.board.clock.now_ns() + self._stop_ns()
+        while self.board.clock.now_ns() < end_ns and self.throttle_by(QUOTA):
+            yield _NS_PER_MS
+        yield _STOP_NS
+        self.guest.pause()
+        self.board.tell("STOP")
+
+    def hand_over(self) -> None:
+        """The guest is another's now."""
+        self.run_state = POSTMIGRATE
+
+    def run_on(self, ran: bool) -> None:
+        """Let a guest that was to be handed over run on, if it ran before."""
+        if self.run_state == FINISHING:
+            self.run_state = PAUSED
+            if ran:
+                self.set_running(True)
+
+    def _stop_ns(self) -> int:
+        quota = self.throttle_by(QUOTA)
+        period_ns = next(ns for most, ns in _QUOTA_PERIODS_NS if quota <= most)
+        return period_ns * quota // 100

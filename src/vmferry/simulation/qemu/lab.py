@@ -1,0 +1,69 @@
+"""A modelled source and destination, made of a scenario's parts."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from vmferry.simulation.clock import VirtualClock
+from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.link import Pace
+from vmferry.simulation.qemu.board import Board
+from vmferry.simulation.qemu.destination import LOADS, ModelledDestination, Reception
+from vmferry.simulation.qemu.host import Host
+from vmferry.simulation.qemu.machine import ModelledQemu
+from vmferry.simulation.qemu.monitor import Fault, ModelledMonitor
+from vmferry.simulation.qemu.releases import Release
+from vmferry.simulation.scenario import Scenario
+
+URI = "tcp:modelled:4444"
+"""Where the destination listens."""
+SOURCE, DESTINATION = "unix:/modelled/source.qmp", "unix:/modelled/destination.qmp"
+"""The addresses of the monitors."""
+
+
+class ModelledLab:
+    """Two QEMUs of a release, and the link between them. The guest runs from the beginning on."""
+
+    def __init__(self, scenario: Scenario, release: Release, seed: int, reception: Reception = LOADS) -> None:
+        """The same seed gives the same course."""
+        self.clock = VirtualClock()
+        guest_random, link_random, qemu_random = np.random.default_rng(seed).spawn(3)
+        self.guest = SimulatedGuest(
+            self.clock,
+            scenario.page_count(),
+            scenario.guest.vcpus,
+            scenario.pattern(guest_random),
+            used_page_count=scenario.used_page_count(),
+        )
+        link = scenario.link_model()
+        self.destination = ModelledDestination(Board(self.clock), reception, URI)
+        self.host = Host(
+            Board(self.clock),
+            release,
+            self.guest,
+            scenario.costs(),
+            Pace(self.clock, link, link_random),
+            link.latency_ns,
+            self.destination,
+        )
+        self.source = ModelledQemu(self.host, qemu_random)
+        if link.loss_time_ns is not None:
+            self.clock.schedule(link.loss_time_ns, self.lose_link)
+
+    def connect(self, faults: Iterable[Fault] = ()) -> ModelledMonitor:
+        """Return a new client's connection to the source."""
+        return ModelledMonitor(self.source, SOURCE, faults)
+
+    def connect_to_destination(self, faults: Iterable[Fault] = ()) -> ModelledMonitor:
+        """Return one to the destination."""
+        return ModelledMonitor(self.destination, DESTINATION, faults)
+
+    def lose_link(self) -> None:
+        """Break the connection between the two, if there is one."""
+        if self.source.migration:
+            self.source.migration.break_connection()
+
+    @property
+    def running_guests(self) -> int:
+        """How many copies of the guest run; never more than one, if nobody makes a mistake."""
+        return self.host.runs_guest + self.destination.runs_guest

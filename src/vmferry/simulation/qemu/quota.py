@@ -1,0 +1,36 @@
+"""A CPU quota on a modelled guest: the means of slowing it from outside, as `control/actuators.py` wants one."""
+
+from vmferry.errors import HostError
+from vmferry.simulation.qemu.host import QUOTA, Host
+
+
+class ModelledQuota:
+    """Takes effect at once. Implements the `Throttle` protocol."""
+
+    name = "cgroup"
+    told_by_qemu = False
+    delays_stop = True
+    description = "CPU quota of a modelled guest"
+
+    def __init__(self, host: Host, fails_at: int = 0) -> None:
+        """`fails_at` is the number of the quota, counted from 1, that somebody takes away; 0 is none."""
+        self.in_force_percent = 0
+        self._host = host
+        self._fails_at = fails_at
+        self._count = 0
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+        """Set the quota. Raises HostError if it is not permitted any more."""
+        self._count += 1
+        if self._count == self._fails_at:
+            raise HostError("somebody has taken the right to set quotas away")
+        self._host.throttle(QUOTA, percent)
+        self.in_force_percent = percent
+
+    def hold(self) -> None:
+        """Nobody else changes it."""
+
+    def release(self) -> None:
+        """Let the guest run freely."""
+        self._host.throttle(QUOTA, 0)
+        self.in_force_percent = 0

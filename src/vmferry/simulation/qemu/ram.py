@@ -1,0 +1,57 @@
+"""What of a guest's memory is still to be sent, and what was (QEMU `migration/ram.c`)."""
+
+from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, DirtyLog
+
+PAGE_BYTES_ON_WIRE = PAGE_SIZE_BYTES + 8
+ZERO_PAGE_BYTES_ON_WIRE = 9
+
+
+class Ram:
+    """The pages that wait to be sent: at first all of them."""
+
+    def __init__(self, guest: SimulatedGuest, log: DirtyLog) -> None:
+        self.normal_pages = self.zero_pages = 0
+        """Sent so far."""
+        self.total_pages = self.waiting_pages = guest.layout.page_count
+        self._guest = guest
+        self._log = log
+        self._waiting = Bitmap(self.total_pages)
+        self._waiting.set_all()
+        self._unarmed = [True] * log.chunk_count
+        self._cursor = 0
+
+    @property
+    def waiting_bytes(self) -> int:
+        """The size of what is left to send, as far as is known."""
+        return self.waiting_pages * PAGE_SIZE_BYTES
+
+    def sync(self) -> int:
+        """Add what was written. Returns how many pages were not waiting already; arming is put off until they go."""
+        self._log.sync()
+        found = self._log.unclaimed
+        new_pages = found.count_and_not(self._waiting)
+        self._waiting |= found
+        found.clear_all()
+        self.waiting_pages += new_pages
+        self._unarmed = [True] * len(self._unarmed)
+        return new_pages
+
+    def take(self, max_pages: int) -> tuple[int, int]:
+        """Take pages to send, arming what they lie in. Returns how many have content and how many are zero."""
+        pages = self._waiting.take(self._cursor, max_pages)
+        if not pages.page_count:
+            return 0, 0
+        for chunk in range(int(pages.first[0]) // CHUNK_PAGES, pages.last_page // CHUNK_PAGES + 1):
+            if self._unarmed[chunk]:
+                self._unarmed[chunk] = False
+                self._log.arm(chunk)
+        zero_pages = int(self._guest.zero_pages(pages).sum())
+        normal_pages = pages.page_count - zero_pages
+        self._cursor = (pages.last_page + 1) % self.total_pages
+        self.waiting_pages -= pages.page_count
+        self.normal_pages += normal_pages
+        self.zero_pages += zero_pages
+        return normal_pages, zero_pages

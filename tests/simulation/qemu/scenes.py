@@ -1,0 +1,26 @@
+"""Scenarios for modelled QEMUs."""
+
+from vmferry.simulation.scenario import Scenario, parse_scenario
+
+
+def scenario(
+    memory: str = "192M", load: str = "96M", rate: str = "1GB/s", link: str = "1GiB/s", more: str = ""
+) -> Scenario:
+    """A guest that walks its memory."""
+    text = f"""
+name = "modelled"
+[guest]
+memory = "{memory}"
+vcpus = 1
+[[guest.loads]]
+pattern = "sweep"
+memory = "{load}"
+write-rate = "{rate}"
+[link]
+rate = "{link}"
+{more}
+"""
+    return parse_scenario(text.encode(), "modelled")
+
+
+BUSY = scenario()
