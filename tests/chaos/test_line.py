@@ -94,7 +94,7 @@ def test_a_drip_lets_so_many_bytes_pass_one_by_one(offset: int, size: int, sizes
     assert passed(steps) == DATA
     assert steps.count(Pause(10)) == size
     first = steps.index(Pause(10))
-    assert steps[first - 1] == DATA[:offset]
+    assert steps[first - 1] == memoryview(DATA)[:offset]
     assert [len(step) for step in steps[first + 1 : -1 : 2]] == [1] * (size - 1)  # type: ignore[arg-type]
 
 
@@ -102,7 +102,7 @@ def test_a_drip_lets_so_many_bytes_pass_one_by_one(offset: int, size: int, sizes
 def test_the_other_direction_is_left_alone(sizes: list[int]) -> None:
     for name in CATALOGUE:
         fault = CATALOGUE[name](random.Random(1), Place(THERE, 5))
-        assert steps_of(fault, DATA, sizes, BACK) == [DATA]
+        assert steps_of(fault, DATA, sizes, BACK) == [memoryview(DATA)]
 
 
 def test_a_place_beyond_the_end_is_never_reached() -> None:
@@ -145,7 +145,7 @@ def test_a_place_within_a_frame_is_found(sizes: Sequence[int]) -> None:
 
 
 def test_frames_are_not_looked_for_in_what_is_no_stream_of_ours() -> None:
-    assert steps_of(Cut(Place(THERE, 0, "COMMIT"), half=False), DATA, (100,)) == [DATA]
+    assert steps_of(Cut(Place(THERE, 0, "COMMIT"), half=False), DATA, (100,)) == [memoryview(DATA)]
 
 
 def test_a_seed_and_a_number_draw_the_same_fault_for_ever() -> None:

@@ -39,8 +39,8 @@ def test_qemus_vms_keep_their_promises() -> None:
 
 
 def test_two_running_guests_are_seen(lab: Lab) -> None:
-    both = [Vm(lab, SMALL.peer, SMALL.load, name, None) for name in ("one", "two")]
-    run = LiveRun(SMALL, *both, SMALL.settings(generator(1, 1)), Nothing(Place(Direction.THERE, 0)))
+    one, other = (Vm(lab, SMALL.peer, SMALL.load, name, None) for name in ("one", "two"))
+    run = LiveRun(SMALL, one, other, SMALL.settings(generator(1, 1)), Nothing(Place(Direction.THERE, 0)))
     run._look()
     assert run._both_ran
 

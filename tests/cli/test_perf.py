@@ -85,7 +85,9 @@ def test_a_comparison_says_how_many_runs_there_are_and_how_many_it_needs(tmp_pat
 
 
 def test_a_batch_measures_often_enough_for_a_comparison() -> None:
-    assert next(option for option in batch.params if option.name == "repeats").default >= runs_needed()
+    default = next(option for option in batch.params if option.name == "repeats").default
+    assert isinstance(default, int)
+    assert default >= runs_needed()
 
 
 def test_comparisons_are_for_scripts_too(tmp_path: Path) -> None:

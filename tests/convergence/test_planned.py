@@ -44,7 +44,7 @@ def throttles(result: SimulationResult) -> list[int]:
     ],
     ids=str,
 )
-def test_a_guest_that_converges_by_itself_is_never_slowed(load: dict[str, str]) -> None:
+def test_a_guest_that_converges_by_itself_is_never_slowed(load: dict[str, Any]) -> None:
     result = migrated("planned", **load)
     assert result.status == "completed"
     assert set(throttles(result)) <= {0}
@@ -53,7 +53,7 @@ def test_a_guest_that_converges_by_itself_is_never_slowed(load: dict[str, str]) 
 @pytest.mark.parametrize("write_rate", ["1GB/s", "2.7GB/s", "9GB/s"])
 @pytest.mark.parametrize("pattern", ["sweep", "uniform"])
 def test_a_busy_guest_is_moved_sooner_and_with_less_work_lost_than_by_any_ladder(pattern: str, write_rate: str) -> None:
-    load = {"pattern": pattern, "write-rate": write_rate}
+    load: dict[str, Any] = {"pattern": pattern, "write-rate": write_rate}
     planned, ladder = migrated("planned", **load), migrated(RESPONSIVE, **load)
     assert planned.status == ladder.status == "completed"
     assert planned.total_time_ms < 0.6 * ladder.total_time_ms

@@ -40,7 +40,7 @@ def measure(vm: VmProcess, mode: str, period_ms: int = 500, **more: object) -> i
 
 
 @pytest.mark.parametrize(("mode", "more"), [("dirty-bitmap", {}), ("page-sampling", {"sample-pages": 16_384})])
-def test_the_rate_is_what_the_guest_writes(vm: VmProcess, mode: str, more: dict[str, object]) -> None:
+def test_the_rate_is_what_the_guest_writes(vm: VmProcess, mode: str, more: dict[str, int]) -> None:
     written_before, start_s = vm.progress().written_pages, time.monotonic()
     rate = measure(vm, mode, **more)
     wall_s = time.monotonic() - start_s

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench.chaos.faults import Cut, Direction, Place
@@ -58,7 +59,7 @@ def ignore(progress: Progress) -> None:
 def migrate(
     source: VmProcess, uri: str, variant: str = "background-sync+responsive-throttle", **changes: object
 ) -> Result:
-    settings = VARIANTS[variant].settings | FAST | {name.replace("_", "-"): v for name, v in changes.items()}
+    settings = {**VARIANTS[variant].settings, **FAST, **{name.replace("_", "-"): v for name, v in changes.items()}}
     set_up(source.monitor, settings, auto_converge=True)
     return drive(source.monitor, uri, ignore)
 
@@ -156,7 +157,7 @@ def test_events_tell_the_course(lab: Lab) -> None:
     assert [name for name, _ in events].count("STOP") == 1
 
 
-EASY_CHANGES = {"max_bandwidth": 0, "downtime_limit": 2000}
+EASY_CHANGES: dict[str, Any] = {"max_bandwidth": 0, "downtime_limit": 2000}
 EASY = FAST | {"max-bandwidth": 0, "downtime-limit": 2000}
 
 
@@ -183,7 +184,7 @@ def test_a_powerdown_is_told_and_nothing_else_happens(lab: Lab) -> None:
 
 def test_a_migration_can_wait_before_the_switchover(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
-    begin_and_wait_before_switchover(source, uri, FAST | VARIANTS["background-sync+responsive-throttle"].settings)
+    begin_and_wait_before_switchover(source, uri, {**FAST, **VARIANTS["background-sync+responsive-throttle"].settings})
     assert "cpu-throttle-percentage" in source.monitor.execute("query-migrate")
     with pytest.raises(CommandError, match="Migration not in expected state: pre-switchover"):
         source.monitor.execute("migrate-continue", {"state": "device"})

@@ -122,7 +122,7 @@ def test_a_busy_guest_converges_by_our_decisions(lab: Lab) -> None:
     told: list[str] = []
     result = pair.driven(order(pair.uri, max_bandwidth=128 * MIB), told)
     assert result.completed, result
-    assert result.max_throttle_percent >= 50
+    assert (result.max_throttle_percent or 0) >= 50
     assert result.last.downtime_ms is not None
     assert result.last.downtime_ms <= FAST["downtime-limit"]
     assert any("50 -> 90 %" in line for line in told)
@@ -137,7 +137,7 @@ def test_a_guest_without_kvm_converges_as_well(lab: Lab) -> None:
     told: list[str] = []
     result = pair.driven(order(pair.uri, cpu_throttle_initial=90), told)
     assert result.completed, result
-    assert result.max_throttle_percent >= 90
+    assert (result.max_throttle_percent or 0) >= 90
     assert any("page-sampling" in line for line in told)
 
 
@@ -146,7 +146,7 @@ def test_what_the_migration_finds_itself_makes_up_for_what_samples_of_pages_do_n
     pair = start_pair(lab, accel="tcg", memory_mib=256, stress_mib=40)
     result = pair.driven(order(pair.uri, max_bandwidth=200 * MIB, downtime_limit=150))
     assert result.completed, result
-    assert result.max_throttle_percent >= 50
+    assert (result.max_throttle_percent or 0) >= 50
 
 
 def start_pair_beyond_reach(lab: Lab, accel: str = "kvm") -> Pair:
@@ -177,7 +177,7 @@ def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far
     assert told[1].startswith("not by cgroup: the monitor does not show that the VM runs on this host")
     assert told[2].startswith("not by dirty-limit: ")
     assert result.completed, result
-    assert result.max_throttle_percent >= 90
+    assert (result.max_throttle_percent or 0) >= 90
     pair.destination.check_memory()
 
 

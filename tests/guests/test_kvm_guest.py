@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from tests.contracts.guest import GuestContract
 from tests.support.kvm import MEMORY_BYTES, STRESS_MIB, check, kvm_guest, progress_of, wait_for_work, wait_until
 from vmferry.errors import GuestError, HostError, PeerError, UsageError
 from vmferry.guests.kvm import abi, system
@@ -25,11 +26,12 @@ from vmferry.guests.kvm.state import PREFIX
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.memory.bitmap import Bitmap
+from vmferry.testing.guest import GuestContentContract, Numbers
 
 pytestmark = pytest.mark.kvm
 
 
-class TestContract(GuestContract):
+class TestContract(GuestContentContract[KvmGuest]):
     @pytest.fixture(autouse=True)
     def _guests(self) -> Iterator[None]:
         self._made: list[KvmGuest] = []
@@ -44,9 +46,10 @@ class TestContract(GuestContract):
             guest.boot(STRESS_ELF.read_bytes(), "ramsize=32 cpus=2")
         return guest
 
-    def content(self, guest: KvmGuest) -> np.ndarray:
+    def content(self, guest: KvmGuest) -> Numbers:
         words = np.frombuffer(guest.physical_memory(0, MEMORY_BYTES), np.uint64).reshape(-1, 512)
-        return words.sum(axis=1)
+        numbers: Numbers = words.sum(axis=1)
+        return numbers
 
     def let_work(self, guest: KvmGuest) -> None:
         wait_for_work(guest, 3000)
@@ -80,7 +83,7 @@ def test_one_vcpu_and_many() -> None:
     for vcpu_count in (1, 5):
         with kvm_guest(vcpu_count=vcpu_count) as guest:
             guest.resume()
-            wait_until(lambda guest=guest: guest.crash is not None or _all_work(guest))
+            wait_until(partial(_has_crashed_or_works, guest))
             assert len(guest.vcpu_thread_ids) == len(set(guest.vcpu_thread_ids)) == vcpu_count
 
 
@@ -154,6 +157,10 @@ def test_a_command_line_that_the_payload_does_not_understand_ends_it(line: str, 
         guest.close()
 
 
+def _has_crashed_or_works(guest: KvmGuest) -> bool:
+    return guest.crash is not None or _all_work(guest)
+
+
 def _all_work(guest: KvmGuest) -> bool:
     return _has_started(guest) and all(vcpu.written_pages for vcpu in progress_of(guest).vcpus)
 
@@ -184,14 +191,14 @@ def _written_in(guest: KvmGuest, seconds: float) -> int:
     return log.count()
 
 
-def shares(guest: KvmGuest, seconds: float) -> np.ndarray:
+def shares(guest: KvmGuest, seconds: float) -> NDArray[np.float64]:
     """Of the time, how much each vCPU's thread runs, and how much it runs or waits for a processor."""
     start_ns, before = time.monotonic_ns(), thread_times_ns(guest)
     time.sleep(seconds)
     return (thread_times_ns(guest) - before) / (time.monotonic_ns() - start_ns)
 
 
-def thread_times_ns(guest: KvmGuest) -> np.ndarray:
+def thread_times_ns(guest: KvmGuest) -> NDArray[np.int64]:
     """See Linux `Documentation/scheduler/sched-stats.rst`."""
     texts = [Path(f"/proc/self/task/{number}/schedstat").read_text() for number in guest.vcpu_thread_ids]
     return np.array([np.cumsum([int(word) for word in text.split()[:2]]) for text in texts])
@@ -209,7 +216,7 @@ def test_the_throttle_keeps_every_vcpu_asleep_for_its_percentage(percent: int) -
         assert (running < 1.2 * awake + 0.03).all()
         assert (runnable > 0.8 * awake).all()
         guest.set_throttle(0)
-        wait_until(lambda: (shares(guest, 0.3)[:, 1] > 0.9).all())
+        wait_until(lambda: bool((shares(guest, 0.3)[:, 1] > 0.9).all()))
 
 
 def test_a_throttled_guest_gets_less_done() -> None:
@@ -449,7 +456,7 @@ TSC = 0x10
 
 
 def state_of(guest: KvmGuest) -> dict[str, Any]:
-    return msgspec.msgpack.decode(guest.save_state().removeprefix(PREFIX))
+    return msgspec.msgpack.decode(guest.save_state().removeprefix(PREFIX), type=dict[str, Any])
 
 
 def test_state_that_was_damaged_is_refused() -> None:

@@ -1,20 +1,23 @@
 """The guest that the engine's tests run on keeps the same contract as real ones."""
 
-import numpy as np
-
-from tests.contracts.guest import GuestContract
 from tests.support.memory_guest import MemoryGuest
+from vmferry.testing.guest import GuestContentContract, Numbers
 
 PAGE_COUNT = 1000
 
 
-class TestContract(GuestContract):
+class TestContract(GuestContentContract[MemoryGuest]):
+    _next = 0
+
     def make(self, *, empty: bool = False) -> MemoryGuest:
-        self._next = 0
         return MemoryGuest(PAGE_COUNT, running=False)
 
-    def content(self, guest: MemoryGuest) -> np.ndarray:
-        return guest.ram.sum(axis=1)
+    def content(self, guest: MemoryGuest) -> Numbers:
+        numbers: Numbers = guest.ram.sum(axis=1)
+        return numbers
+
+    def let_time_pass(self) -> None:
+        pass
 
     def let_work(self, guest: MemoryGuest) -> None:
         for _ in range(100):

@@ -99,7 +99,8 @@ def test_runs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @given(sizes_and_sets, st.integers(1, 200), st.integers(0, 4096))
 def test_taking_all(case: tuple[int, set[int], set[int]], max_pages: int, cursor: int) -> None:
     size, pages, _ = case
-    bitmap, taken = bitmap_of(size, pages), []
+    bitmap = bitmap_of(size, pages)
+    taken: list[int] = []
     cursor %= size
     while len(runs := bitmap.take(cursor, max_pages)):
         batch = runs.indices().tolist()

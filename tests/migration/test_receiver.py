@@ -137,7 +137,7 @@ def test_a_digest_takes_its_time_and_no_more() -> None:
 
 def test_pages_that_come_slowly_but_steadily_are_taken() -> None:
     slow = PROGRESS_BYTES / 50
-    rest = [(0, State(b"registers")), (0, Finish()), (0, Commit(run=True))]
+    rest: list[tuple[int, Message]] = [(0, State(b"registers")), (0, Finish()), (0, Commit(run=True))]
     incoming = Incoming(*rest, bytes_per_s=slow, first=Pages(PageRuns.of([(0, 512)]), EMPTY))
     incoming.run()
     assert incoming.destination.in_charge

@@ -1,6 +1,7 @@
 """A migration as a whole, in one thread and in no time."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -299,7 +300,7 @@ def test_a_destination_that_stands_still_is_given_up(kind: type[Message], verify
     [({}, 10), ({"downtime_limit": 1500}, 15), ({"switchover_timeout": 20_000, "downtime_limit": 9000}, 20)],
 )
 def test_a_link_that_drips_does_not_keep_the_guest_stopped(
-    kind: type[Message], parameters: dict[str, int], timeout_s: int
+    kind: type[Message], parameters: dict[str, Any], timeout_s: int
 ) -> None:
     pair = Pair(verify=True, **parameters)
     pair.channel.drips = lambda message: isinstance(message, kind) and not pair.here.running
@@ -373,10 +374,10 @@ def test_a_link_that_stands_still_for_a_while_is_told_and_waited_for() -> None:
 
 def test_a_link_that_stands_still_is_waited_for_ever_if_asked() -> None:
     pair = stalling_pair("background-sync", drips=False, stall_timeout=0)
-    seen = []
+    seen: list[int] = []
 
     def on_blocked() -> None:
-        seen.append(pair.source.info().stalled_time_ms)
+        seen.append(pair.source.info().stalled_time_ms or 0)
         if len(seen) == 20_000:
             pair.source.cancel()
 
@@ -430,9 +431,9 @@ def last_words_after(pair: Pair, guest_says: Callable[[], None]) -> None:
             pair.clock.time_ns += 100_000_000
             while_blocked()
 
-    answer = pair.channel.receive
+    answer: Callable[[Callable[[], None]], Message] = pair.channel.receive
     pair.channel.before_send = lose
-    pair.channel.receive = receive  # type: ignore[method-assign]
+    pair.channel.receive = receive
     pair.source.run()
     assert pair.source.error == "lost"
 
@@ -552,7 +553,7 @@ def let_digests_take(guest: MemoryGuest, clock: ManualClock, *durations_ms: int)
     ("parameters", "digest_ms"),
     [({"verify": True, "auto_verify": False}, 0), ({"verify": True}, 1000), ({}, 0), ({}, 25)],
 )
-def test_memory_that_arrives_damaged_is_noticed_by_verify(parameters: dict[str, bool], digest_ms: int) -> None:
+def test_memory_that_arrives_damaged_is_noticed_by_verify(parameters: dict[str, Any], digest_ms: int) -> None:
     pair = Pair(**parameters)
     let_digests_take(pair.here, pair.clock, digest_ms)
     damage_on_the_way(pair)
@@ -573,7 +574,7 @@ def test_memory_that_arrives_damaged_is_noticed_by_verify(parameters: dict[str, 
     ],
 )
 def test_memory_is_verified_where_that_fits_the_downtime_and_it_is_told(
-    parameters: dict[str, int], digest_ms: int, estimate_ms: int | None, verified: bool
+    parameters: dict[str, Any], digest_ms: int, estimate_ms: int | None, verified: bool
 ) -> None:
     pair = Pair(**parameters)
     let_digests_take(pair.here, pair.clock, digest_ms)
@@ -622,7 +623,7 @@ def test_a_digest_that_is_wanted_whatever_it_costs_is_not_given_up() -> None:
 
 def test_a_destination_that_does_not_compare_what_it_should_gets_no_guest() -> None:
     pair = Pair(verify=True)
-    pair.destination._compare_digests = lambda digest: False  # type: ignore[method-assign]
+    pair.destination._compare_digests = lambda theirs: False  # type: ignore[method-assign]
     pair.source.run()
     assert_still_here(pair, S.FAILED)
     assert "did not compare" in (pair.source.error or "")
@@ -720,7 +721,7 @@ def test_figures_are_those_of_the_status_that_they_are_told_with() -> None:
     states = iter([S.DEVICE, S.COMPLETED, S.COMPLETED, S.COMPLETED])
 
     class Changing(MigrationSource):
-        status = property(lambda self: next(states))  # type: ignore[assignment]
+        status = property(lambda self: next(states))
 
     pair.source.__class__ = Changing
     info = pair.source.info()

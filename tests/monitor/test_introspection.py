@@ -29,6 +29,7 @@ def execute(vm: MemoryVm, name: str, **arguments: object) -> Any:
     session = Session(vm)
     list(session.feed(b'{"execute":"qmp_capabilities"}'))
     (answer,) = session.feed(json.dumps({"execute": name, "arguments": arguments}).encode())
+    assert isinstance(answer, bytes)
     return json.loads(answer)["return"]
 
 
@@ -61,7 +62,14 @@ def accepts(schema: Schema, type_name: str, value: Any) -> bool:
 
 
 def is_json(json_type: str, value: Any) -> bool:
-    kinds = {"string": str, "number": (int, float), "int": int, "boolean": bool, "null": type(None), "value": object}
+    kinds: dict[str, Any] = {
+        "string": str,
+        "number": (int, float),
+        "int": int,
+        "boolean": bool,
+        "null": type(None),
+        "value": object,
+    }
     return isinstance(value, kinds[json_type]) and (json_type in ("boolean", "value") or not isinstance(value, bool))
 
 

@@ -27,8 +27,8 @@ def test_a_busy_guest_is_measured_from_outside(tmp_path: Path) -> None:
     job = Job("run", QUICK, 0)
     [run] = run_jobs([job], results, lambda job: None)
     assert (run.status, run.error) == ("completed", "")
-    assert run.max_throttle_percent > 0
-    assert 0 < run.work_lost_percent < 100
+    assert run.max_throttle_percent
+    assert 0 < (run.work_lost_percent or 0) < 100
     assert run.pages_per_s_before > 0
     assert run.pages_per_s_after > 0
     assert [len(sample.written_pages) for sample in run.samples] == [2] * len(run.samples)
@@ -47,8 +47,10 @@ def test_a_guest_that_does_not_converge_is_called_off(tmp_path: Path) -> None:
     )  # fmt: skip
     run = measure(Job("run", scenario, 0), tmp_path / "journal")
     assert (run.status, run.error) == ("cancelled", "more than 3 iterations")
-    assert run.iteration_count > 3
-    assert min(run.total_time_ms, run.dirty_sync_count, run.sent_bytes) > 0
+    assert (run.iteration_count or 0) > 3
+    assert run.total_time_ms
+    assert run.dirty_sync_count
+    assert run.sent_bytes
     assert run.pages_per_s_after > 0
 
 

@@ -21,6 +21,7 @@ FLOORS = [
 """From the ground up. A package may import its own modules, its own floor, and all floors below."""
 
 PLACES = {
+    "pytest": ["testing"],
     "ctypes": ["guests"],
     "fcntl": ["guests"],
     "mmap": ["guests"],

@@ -46,7 +46,11 @@ def simulated_runs() -> list[RunSeries]:
 
 
 def hostile_run() -> RunSeries:
-    events = [(0, started(**{HOSTILE: HOSTILE})), (1, decided(0, 20, HOSTILE)), (2, ended(2))]
+    events: list[tuple[float, Event]] = [
+        (0, started(**{HOSTILE: HOSTILE})),
+        (1, decided(0, 20, HOSTILE)),
+        (2, ended(2)),
+    ]
     return run_series(journal(*events), HOSTILE, SAMPLES)
 
 

@@ -3,39 +3,44 @@
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from tests.contracts.guest import GuestContract
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import Sweep
+from vmferry.testing.guest import GuestContract, Numbers
 
 PAGES = 1000
 S = 1_000_000_000
 
 
-class TestContract(GuestContract):
+class TestContract(GuestContract[SimulatedGuest]):
     """The content of a page is how often it was written."""
+
+    def setup_method(self) -> None:
+        self._parts: dict[int, tuple[SimulatedGuest, VirtualClock, NDArray[np.int64]]] = {}
 
     def make(self, *, empty: bool = False) -> SimulatedGuest:
         clock, writes = VirtualClock(), np.zeros(PAGES, np.int64)
         pattern = None if empty else Sweep(0, PAGES // 2, pages_per_s=70)
         guest = SimulatedGuest(clock, PAGES, 1, pattern, running=False, on_write=partial(_count, writes))
-        self._parts = {**getattr(self, "_parts", {}), id(guest): (guest, clock, writes)}
+        self._parts[id(guest)] = guest, clock, writes
         return guest
 
-    def content(self, guest: SimulatedGuest) -> np.ndarray:  # type: ignore[override]
+    def content(self, guest: SimulatedGuest) -> Numbers:
         guest.catch_up()
         return self._parts[id(guest)][2].copy()
 
-    def let_work(self, guest: SimulatedGuest) -> None:  # type: ignore[override]
+    def let_work(self, guest: SimulatedGuest) -> None:
         self._parts[id(guest)][1].sleep_ns(S)
 
-    test_clearing_pages = None  # type: ignore[assignment]  # nothing holds content
-    test_a_guest_goes_on_elsewhere_with_its_memory_and_state = None  # type: ignore[assignment]  # nor can it be copied
+    def let_time_pass(self) -> None:
+        for _, clock, _ in self._parts.values():
+            clock.sleep_ns(S)
 
 
-def _count(writes: np.ndarray, written: Bitmap) -> None:
+def _count(writes: NDArray[np.int64], written: Bitmap) -> None:
     writes[written.runs().indices()] += 1
 
 

@@ -15,7 +15,7 @@ S = 1_000_000_000
 def pages_of(pattern: Pattern, cpu_ns: int, page_count: int = 1000) -> list[int]:
     bitmap = Bitmap(page_count)
     pattern.write(cpu_ns, bitmap)
-    return bitmap.runs().indices().tolist()
+    return [int(page) for page in bitmap.runs().indices()]
 
 
 def test_a_sweep_goes_on_where_it_was_and_around() -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -62,7 +63,7 @@ class Contents:
                 self.there[indices] = self.here[indices]
 
 
-def followed(scenario: Scenario, variant: str, seed: int, **more: object) -> tuple[Simulation, Contents]:
+def followed(scenario: Scenario, variant: str, seed: int, **more: Any) -> tuple[Simulation, Contents]:
     contents = Contents(scenario.page_count())
     simulation = Simulation(
         scenario, variant, seed, on_write=contents.on_write, before_delivery=contents.before_delivery, **more

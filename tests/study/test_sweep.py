@@ -24,6 +24,8 @@ from tests.support.policies import LADDER, write_policy
 from tests.support.wait import wait_until
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
+from vmferry.simulation.run import SimulationResult
+from vmferry.simulation.run import simulate as run_simulation
 from vmferry.simulation.scenario import Scenario, parse_scenario
 from vmferry.study import code as code_module
 from vmferry.study import sweep as sweep_module
@@ -112,7 +114,8 @@ def test_a_table_has_a_line_for_each_case_and_a_column_for_each_setting(tmp_path
     assert {(row["link.rate"], row["variant"], row["seed"]) for row in rows} == {
         (case.settings["link.rate"], case.variant, str(case.seed)) for case in sweep.cases.values()
     }
-    assert [int(row["total_time_ms"]) for row in rows] == [result.result.total_time_ms for result in sweep.results]
+    results = [result.result for result in sweep.results if result.result]
+    assert [int(row["total_time_ms"]) for row in rows] == [result.total_time_ms for result in results]
 
 
 def test_what_is_not_known_of_a_case_is_missing_in_its_table(tmp_path: Path) -> None:
@@ -192,12 +195,11 @@ def test_another_file_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_failing_case_does_not_cost_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def simulate(scenario: object, variant: str, seed: int) -> object:
+    def simulate(scenario: Scenario, variant: str, seed: int) -> SimulationResult:
         if seed == 1:
             raise RuntimeError("a defect")
-        return real(scenario, variant, seed)  # type: ignore[arg-type]
+        return run_simulation(scenario, variant, seed)
 
-    real = sweep_module.simulate
     monkeypatch.setattr(sweep_module, "simulate", simulate)
     results = [run_case(case) for case in make_cases([QUICK], {}, (), None)]
     assert [result.error for result in results] == ["", "internal error: RuntimeError('a defect')"] * 2
@@ -268,7 +270,7 @@ def dask(idle_dask: Cluster, tmp_path: Path) -> Iterator[Cluster]:
 def wait_for_workers(dask: Cluster) -> None:
     from distributed import Client
 
-    with Client(dask.address, set_as_default=False) as client:
+    with Client(dask.address, set_as_default=False) as client:  # type: ignore[no-untyped-call]
         client.wait_for_workers(2, timeout=60)
 
 

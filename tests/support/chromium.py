@@ -45,7 +45,8 @@ class Page:
         while (message := self._read()).get("id") != self._number:
             self._note(message)
         assert "error" not in message, f"{method}: {message['error']}"
-        return message["result"]
+        result: dict[str, Any] = message["result"]
+        return result
 
     def open(self, path: Path, width: int, *, dark: bool = False) -> None:
         """Load a file in a window of that width and wait for its load event."""
@@ -84,7 +85,8 @@ class Page:
         while (byte := self._answers.read(1)) != b"\0":
             assert byte, "chromium is gone"
             data += byte
-        return json.loads(data)
+        message: dict[str, Any] = json.loads(data)
+        return message
 
 
 @contextmanager

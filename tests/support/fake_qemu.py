@@ -110,9 +110,9 @@ class FakeQemu:
         match command:
             case "query-qmp-schema":
                 arguments = {"name": "1", "meta-type": "object", "members": [{"name": "calc-time", "type": "int"}]}
-                command = {"meta-type": "command", "arg-type": "1"}
+                each = {"meta-type": "command", "arg-type": "1"}
                 names = ("calc-dirty-rate", "set-vcpu-dirty-limit")
-                return [arguments, *({"name": name} | command for name in names)]
+                return [arguments, *({"name": name} | each for name in names)]
             case "query-version":
                 return {"qemu": dict(zip(("major", "minor", "micro"), self.version, strict=True))}
             case "query-migrate-parameters":

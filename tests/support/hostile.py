@@ -1,15 +1,13 @@
 """Documents that somebody tampered with."""
 
 import copy
-import operator
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import reduce
 from typing import Any
 
 from hypothesis import strategies as st
 
-_VALUES = st.one_of(
+_VALUES: st.SearchStrategy[object] = st.one_of(
     st.sampled_from(
         ["[/bold]", "[bold", "\x1b[2J", ":cat:", "../x", "a\nb", "<b>", "", None, True, [], {}, [[0.5, []]]]
     ),
@@ -37,5 +35,8 @@ def _with(document: dict[str, Any], changes: list[tuple[tuple[str | int, ...], o
     changed = copy.deepcopy(document)
     for (*way, last), value in changes:
         with suppress(KeyError, IndexError, TypeError):  # an earlier change took away where it was to be
-            reduce(operator.getitem, way, changed)[last] = copy.deepcopy(value)
+            place: Any = changed
+            for step in way:
+                place = place[step]
+            place[last] = copy.deepcopy(value)
     return changed

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.support.wait import wait_until
 from vmferry.client.monitor import Monitor, open_monitor
@@ -128,7 +129,7 @@ def daemon() -> Iterator[Daemon]:
             running.close()
 
 
-def _unprivileged(directory: Path) -> dict[str, object]:
+def _unprivileged(directory: Path) -> dict[str, Any]:
     """Return how to start a process as a user who may use KVM and that directory, and nothing else."""
     if os.geteuid() != 0:
         return {}

@@ -7,14 +7,14 @@ from tests.wire.test_codec import decode, encode
 from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 from vmferry.wire.format import MAX_BODY_BYTES
-from vmferry.wire.messages import Commit, Finish, Hello, Pages, Proof
+from vmferry.wire.messages import Commit, Finish, Hello, Message, Pages, Proof
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "wire-format.md").read_text()
 
 
 def test_the_example_decodes_to_what_it_says() -> None:
     example = DOCUMENT.split("## Example")[1].split("```")[1]
-    messages = [
+    messages: list[Message] = [
         Hello(GuestLayout((RamBlock("pc.ram", 65536),), 2), bytes(range(32))),
         Proof(b"p" * 32),
         Pages(PageRuns.of([(16, 2)]), PageRuns.of([(18, 100)])),
