@@ -105,6 +105,7 @@ def test_the_answers_are_those_of_qemu(talker: Monitor) -> None:
         (b'{"execute":"stop","id":[1,{"a":null}]}', b'{"return": {}, "id": [1, {"a": null}]}'),
         ('{"execute":"stop","id":"\u00e9😀\x7f/\\u0001"}'.encode(),
          b'{"return": {}, "id": "\\u00E9\\uD83D\\uDE00\\u007F/\\u0001"}'),
+        (b'{"execute":"stop","id":"\x7f"}', b'{"return": {}, "id": "\\u007F"}'),
         (b'{"execute":"\xc3("}', b'{"error": {"class": "GenericError", "desc": '
          b'"JSON parse error, invalid UTF-8 sequence in string"}}'),
     ],

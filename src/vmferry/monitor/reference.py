@@ -14,6 +14,7 @@ from vmferry.monitor.events import EVENTS
 from vmferry.monitor.framing import MAX_MESSAGE_BYTES, MAX_NESTING
 from vmferry.monitor.hmp import HmpCommand
 from vmferry.monitor.hmp_commands import HMP_COMMANDS, INFO_COMMANDS
+from vmferry.monitor.json_text import MAX_EXPLAINED_BYTES
 from vmferry.monitor.migration_commands import MigrateSetParameters, MigrationParameters
 from vmferry.monitor.qapi import Empty, QapiStruct, builtin_name, words_of
 from vmferry.monitor.server import MAX_CLIENTS, MAX_UNSENT_BYTES
@@ -60,8 +61,10 @@ A command that has to wait, for a disk or a name server, holds up the client tha
   and one that leaves {format_size(MAX_UNSENT_BYTES)} of events unread is disconnected.
 - Who begins with what is no JSON, such as a browser that was made to post something to a TCP monitor, is hung up on
   at once (QEMU goes on reading, and carries out the commands that follow). After the negotiation a client may blunder.
-- What a stray byte is shown with after `JSON parse error, stray` is our own, and so is what is said of errors in
-  messages of more than 64 KiB; other errors of JSON are worded as QEMU's.
+- A member that an object has twice is refused (`JSON parse error, duplicate key`), and other errors of JSON are told, in
+  QEMU's words. Our own are those after `JSON parse error, stray`, those for numbers that no JSON text holds (`01`,
+  `1e`), and those for messages of more than {format_size(MAX_EXPLAINED_BYTES)}.
+- A number that is too large for a double (`1e999`) and a NUL that is written in two bytes are refused (QEMU takes them).
 - `pmemsave` refuses what is no regular file (QEMU waits until a FIFO has a reader).
 - A negative number for an unsigned 64-bit one is refused (QEMU wraps it round).
 - No out-of-band commands, no file descriptors over the socket.
