@@ -61,10 +61,11 @@ A command that has to wait, for a disk or a name server, holds up the client tha
   and one that leaves {format_size(MAX_UNSENT_BYTES)} of events unread is disconnected.
 - Who begins with what is no JSON, such as a browser that was made to post something to a TCP monitor, is hung up on
   at once (QEMU goes on reading, and carries out the commands that follow). After the negotiation a client may blunder.
-- A member that an object has twice is refused (`JSON parse error, duplicate key`), and other errors of JSON are told, in
+- A member that an object has twice is refused (`JSON parse error, duplicate key`), as other errors of JSON are, in
   QEMU's words. Our own are those after `JSON parse error, stray`, those for numbers that no JSON text holds (`01`,
   `1e`), and those for messages of more than {format_size(MAX_EXPLAINED_BYTES)}.
-- A number that is too large for a double (`1e999`) and a NUL that is written in two bytes are refused (QEMU takes them).
+- A number that is too large for a double (`1e999`), and a NUL that is written in two bytes, are refused (QEMU takes
+  them).
 - `pmemsave` refuses what is no regular file (QEMU waits until a FIFO has a reader).
 - A negative number for an unsigned 64-bit one is refused (QEMU wraps it round).
 - No out-of-band commands, no file descriptors over the socket.
