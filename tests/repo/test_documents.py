@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.repo.test_layers import FLOORS
 from vmferry.convergence.policies.registry import ENTRY_POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +81,12 @@ def test_every_module_that_drives_from_outside_is_in_the_architecture(room: str)
     table = architecture.partition(f"| of `{room}/` | modules |")[2].partition("\n\n")[0]
     modules = {path.stem for path in ROOT.glob(f"src/vmferry/{room}/[a-z]*.py")}
     assert set(re.findall(r"`(\w+)`", table)) == modules
+
+
+def test_the_floors_in_the_architecture_are_those_that_are_checked() -> None:
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    shown = {int(number): set(re.findall(r"`(\w+)`", packages)) for number, packages in rows}
+    assert shown == {number: packages - {"__main__"} for number, packages in enumerate(FLOORS, start=1)}
 
 
 def test_pinned_requirements_name_no_registry() -> None:
