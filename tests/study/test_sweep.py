@@ -20,10 +20,10 @@ import msgspec
 import pytest
 
 import vmferry
-from tests.support.policies import LADDER, write_policy
+from tests.support.policies import BROKEN, LADDER, write_policy
 from tests.support.wait import wait_until
-from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
+from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.run import simulate as run_simulation
 from vmferry.simulation.scenario import Scenario, parse_scenario
@@ -141,13 +141,24 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
     assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
 
 
-def test_an_edited_policy_makes_another_case(tmp_path: Path) -> None:
-    keys = []
-    for more in ("", "# edited\n"):
-        policy = load_policy(write_policy(tmp_path, LADDER + more)).reference
-        [case] = make_cases([QUICK], {"parameters.convergence-policy": [policy]}, ("original",), 1)
-        keys.append(case.key)
-    assert keys[0] != keys[1]
+def test_what_an_edited_policy_had_decided_is_simulated_again(tmp_path: Path) -> None:
+    def sweep(text: str) -> Sweep:
+        chosen = QUICK.choosing(["original"], [policy_variant(write_policy(tmp_path, text), {})])
+        return Sweep(make_cases([chosen], {}, (), 1), tmp_path / "out.jsonl")
+
+    sweep(LADDER).run(partial(local_pool, 1), lambda: None)
+    assert not sweep(LADDER).missing
+    edited = sweep(LADDER + "# edited\n")
+    assert [case.variant.partition("@")[0] for case in edited.missing] == ["ladder.py:Ladder"]
+    assert [result.variant for result in edited.results] == ["original"], "what the old one did is not shown as its"
+
+
+def test_a_case_whose_policy_is_broken_has_failed(tmp_path: Path) -> None:
+    chosen = QUICK.choosing((), [policy_variant(write_policy(tmp_path, BROKEN), {})])
+    [case] = make_cases([chosen], {"link.rate": ["1MiB/s"]}, (), 1)
+    result = run_case(case)
+    assert result.result is None
+    assert result.error.startswith("the policy 'ladder.py:Ladder' is broken: it failed with ZeroDivisionError")
 
 
 def test_edited_code_of_the_engine_makes_another_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,9 +292,13 @@ def test_a_cluster_without_workers_is_said_to_be_one(idle_dask: Cluster) -> None
 
 def test_a_cluster_gives_the_same_results(dask: Cluster, tmp_path: Path) -> None:
     wait_for_workers(dask)
-    there = swept(tmp_path / "there.jsonl", partial(cluster, dask.address))
-    here = swept(tmp_path / "here.jsonl")
-    assert len(there.results) == 24
+    policy = policy_variant(write_policy(tmp_path), {})
+    (tmp_path / "ladder.py").unlink()
+    cases = make_cases([QUICK], GRID) + make_cases([QUICK.choosing((), [policy])], {"policy.step": ["20", "40"]})
+    there = swept(tmp_path / "there.jsonl", partial(cluster, dask.address), cases)
+    here = swept(tmp_path / "here.jsonl", cases=cases)
+    assert len(there.results) == 28
+    assert all(result.result for result in there.results)
     assert outcomes(there.results) == outcomes(here.results)
 
 

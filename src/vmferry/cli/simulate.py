@@ -12,8 +12,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from vmferry.cli.pictures import check_file, check_picture, write_picture
+from vmferry.cli.policy_options import choose, policy_option, settings_option, variants_option
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
 from vmferry.report.journal_runs import clean_text, simulated_series
@@ -29,7 +29,9 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--seed-table", is_flag=True, help="Simulate the patch series' 27 runs and show them beside the measured."
 )
-@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@variants_option
+@policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
+@settings_option
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
@@ -39,10 +41,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     callback=check_file,
     help="Record one run in this file, continued if it is there; needs one scenario, variant and seed.",
 )
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     files: tuple[Path, ...],
     seed_table: bool,
     variants: tuple[str, ...],
+    policies: tuple[str, ...],
+    settings: tuple[str, ...],
     seeds: int | None,
     as_json: bool,
     picture: Path | None,
@@ -52,18 +59,20 @@ def command(
 
     A SCENARIO is a TOML file that describes a guest, a link, parameters and limits; docs/simulation.md tells how.
     seed-0150, seed-3000 and seed-5000, those of the seed table, come along. The same scenario and seed give the same
-    result every time.
+    result every time. Exit code 1 if a policy is broken.
     """
     if seed_table == bool(files):
         raise UsageError("give either scenario files or --seed-table")
     if picture and len(files) != 1:
         raise UsageError("--picture shows the runs of one scenario; give one scenario file")
-    if seed_table and (variants or journal):
-        raise UsageError("--seed-table simulates all its runs; --variant and --journal go with scenario files")
+    if seed_table and (variants or policies or settings or journal):
+        raise UsageError(
+            "--seed-table simulates all its runs; --policy, --variant and --journal go with scenario files"
+        )
     if seed_table:
         _show_seed_table(seeds or 3, as_json)
         return
-    runs = list(_runs(load_scenarios(files), variants, seeds))
+    runs = list(_runs(choose(load_scenarios(files), variants, policies, settings), seeds))
     if journal and len(runs) != 1:
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
     results = [simulate(*run) for run in runs]
@@ -79,13 +88,12 @@ def command(
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
     else:
         print_results(terminal(), results)
+    context.exit(1 if any(result.policy_broken for result in results) else 0)
 
 
-def _runs(
-    scenarios: list[Scenario], variants: tuple[str, ...], seeds: int | None
-) -> Iterator[tuple[Scenario, str, int]]:
+def _runs(scenarios: list[Scenario], seeds: int | None) -> Iterator[tuple[Scenario, str, int]]:
     for scenario in scenarios:
-        for variant in variants or scenario.variants:
+        for variant in scenario.variants:
             for seed in range(seeds or scenario.seeds):
                 yield scenario, variant, seed
 
@@ -106,7 +114,7 @@ def _result_table(results: list[SimulationResult]) -> Table:
         table.add_row(bold(clean_text(scenario)))
         for result in group:
             table.add_row(
-                result.variant,
+                clean_text(result.variant),
                 f"{result.total_time_ms / 1000:.1f}" if result.status == "completed" else result.status,
                 str(result.downtime_ms),
                 str(result.iteration_count),

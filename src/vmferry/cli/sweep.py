@@ -12,6 +12,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from vmferry.cli.pictures import check_file, write_whole
+from vmferry.cli.policy_options import choose, policy_option, variants_option
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.variants import VARIANTS
@@ -30,7 +31,8 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--output", type=_FILE, required=True, help="File for the results, one JSON object per line.")
 @click.option("--csv", "table", type=_FILE, callback=check_file, help="Write the results as a table, too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE,...", help="Try each value; repeatable.")
-@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@variants_option
+@policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each, instead of the scenario's number.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Use the cluster of this dask scheduler instead.")
@@ -44,6 +46,7 @@ def command(
     table: Path | None,
     settings: tuple[str, ...],
     variants: tuple[str, ...],
+    policies: tuple[str, ...],
     seeds: int | None,
     jobs: int | None,
     scheduler: str | None,
@@ -53,13 +56,15 @@ def command(
 
     \b
     vmferry sweep db.toml --set link.rate=1Gbit/s,10Gbit/s --set load.memory=2G,8G,32G --output db.jsonl
+    vmferry sweep db.toml --policy mine.py:Mine --set policy.gain=1,2,3 --output mine.jsonl
 
     Each result is in the output file as soon as it is there. After an interruption the same command goes on with what
     is missing. A case that cannot be simulated is recorded and the others go on; the exit code is 1 then.
     """
     if jobs and scheduler:
         raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
-    cases = make_cases(load_scenarios(files), _grid(settings), variants, seeds)
+    scenarios = choose(load_scenarios(files), variants, policies, ())
+    cases = make_cases(scenarios, _grid(settings), seeds=seeds)
     sweep = Sweep(cases, output)
     log = terminal(stderr=True, quiet=as_json)
     there = len(sweep.cases) - len(sweep.missing)
@@ -96,11 +101,11 @@ def _show(results: Iterable[CaseResult], as_json: bool) -> None:
             click.echo(msgspec.json.encode(result))
         return
     console = terminal()
-    for (scenario, settings), cases in groupby(sorted(results, key=_order), key=lambda case: case.group[:2]):
+    for (scenario, settings), cases in groupby(_in_order(results), key=lambda case: case.group[:2]):
         table = compact_table("", "medians", "ok", "total s", "down", "passes", "max", "sent", "lost")
         table.title = Text.assemble((clean_text(scenario), "bold"), f" {clean_text(settings)}" if settings else "")
         for variant, repeats in groupby(cases, key=lambda case: case.variant):
-            table.add_row(variant, *_medians(list(repeats)))
+            table.add_row(clean_text(variant), *_medians(list(repeats)))
         console.print(table)
     console.print("ok: completed, of all. down: ms. max: throttle in %. sent: x memory size. lost: guest work in %.")
     for result in results:
@@ -109,8 +114,11 @@ def _show(results: Iterable[CaseResult], as_json: bool) -> None:
             console.print(f"! {clean_text(run)}: {clean_text(result.error)}", soft_wrap=True)
 
 
-def _order(case: CaseResult) -> tuple[str, str, int, int]:
-    return case.scenario, case.group[1], list(VARIANTS).index(case.variant), case.seed
+def _in_order(results: Iterable[CaseResult]) -> list[CaseResult]:
+    """Return them by scenario, settings, variant and seed: first the variants that come along, in their order."""
+    results = list(results)
+    variants = list(dict.fromkeys([*VARIANTS, *sorted(case.variant for case in results)]))
+    return sorted(results, key=lambda case: (case.scenario, case.group[1], variants.index(case.variant), case.seed))
 
 
 def _medians(cases: list[CaseResult]) -> list[str]:

@@ -51,6 +51,8 @@ class MigrationSource:
     ) -> None:
         self.status = MigrationStatus.NONE
         self.error: str | None = None
+        self.cause: BaseException | None = None
+        """What `error` is the text of."""
         self._guest = guest
         self._open_channel = open_channel
         self._clock = clock
@@ -200,7 +202,7 @@ class MigrationSource:
         except VmferryError as trouble:
             error = error or trouble
         self._end_ns = self._clock.now_ns()
-        self.error = self._reason(error) if error else None
+        self.cause, self.error = error, self._reason(error) if error else None
         if self._channel:
             self._channel.close()
         self._set_status(status)

@@ -10,7 +10,7 @@ from vmferry.errors import UsageError
 from vmferry.settings.parameters import PARAMETERS, find_parameter
 
 _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
-_INTERNAL = ("trace",)
+_INTERNAL = ("trace", "digest", "source")
 """Fields that no file sets."""
 
 

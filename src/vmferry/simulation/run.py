@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from vmferry.bounds import Natural, Number
+from vmferry.errors import PolicyError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Ended, Event, Synced
@@ -36,6 +37,8 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     status: str
     error: str
+    policy_broken: bool = False
+    """True if it failed because its policy did."""
     total_time_ms: Natural
     downtime_ms: Natural
     iteration_count: Natural
@@ -134,6 +137,7 @@ class Simulation:
             seed=self.seed,
             status=status.value,
             error=self.source.error or "",
+            policy_broken=isinstance(self.source.cause, PolicyError),
             total_time_ms=total_ns // _NS_PER_MS,
             downtime_ms=(ended.downtime_ns or 0) // _NS_PER_MS,
             iteration_count=ended.iteration_count or 0,

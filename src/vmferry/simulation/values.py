@@ -1,5 +1,7 @@
 """Checks values of scenario files against their bounds, in people's spelling."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from vmferry.errors import UsageError
@@ -16,6 +18,15 @@ def require(name: str, value: _N, least: _N, most: _N) -> None:
     """Raise UsageError unless a value is in its range."""
     if not least <= value <= most:  # so is what is no number
         raise UsageError(f"{name} is {value}, {least:.12g} to {most:.12g} is allowed")
+
+
+@contextmanager
+def telling(where: str) -> Iterator[None]:
+    """Begin the text of a UsageError with the key that it is about."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from error
 
 
 def checked_size(name: str, text: str) -> int:

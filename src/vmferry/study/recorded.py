@@ -14,7 +14,7 @@ from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANTS
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.simulation.scenario import MAX_BATCH_BYTES, Limits, LinkScenario
+from vmferry.simulation.scenario_parts import MAX_BATCH_BYTES, Limits, LinkScenario
 from vmferry.simulation.values import MAX_BYTES_PER_S
 from vmferry.units import parse_duration_ns, parse_size
 

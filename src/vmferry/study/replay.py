@@ -18,12 +18,8 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.scenario import (
-    GuestScenario,
-    LinkScenario,
-    LoadScenario,
-    Scenario,
-)
+from vmferry.simulation.scenario import Scenario
+from vmferry.simulation.scenario_parts import GuestScenario, LinkScenario, LoadScenario
 from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
 from vmferry.simulation.values import MAX_BYTES_PER_S
 from vmferry.study.recorded import MAX_TIME_NS, VARIANT_SETTINGS, Recorded

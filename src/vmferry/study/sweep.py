@@ -44,7 +44,8 @@ class Case(msgspec.Struct, frozen=True):
         It depends on the code too: of the engine, the models and the policy, which may be anybody's. It does not on
         which other cases the scenario asks for.
         """
-        scenario = msgspec.structs.replace(self.scenario, variants=(), seeds=1)
+        own = tuple(variant for variant in self.scenario.own_variants if variant.name == self.variant)
+        scenario = msgspec.structs.replace(self.scenario, own_variants=own, variants=(), seeds=1)
         policy = find_policy(scenario.migration_parameters(self.variant).convergence_policy)
         parts = (__version__, own_code(), policy.digest, scenario, self.variant, self.seed)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
@@ -79,7 +80,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-_FIGURES = [name for name in SimulationResult.__struct_fields__ if name not in ("scenario", "entries")]
+_FIGURES = [name for name in SimulationResult.__struct_fields__ if name not in ("scenario", "entries", "policy_broken")]
 
 
 class Results(list[CaseResult]):
@@ -115,11 +116,11 @@ def make_cases(
     """
     cases = []
     grid = grid or {}
-    for scenario in scenarios:
+    for scenario in (scenario.choosing(variants) for scenario in scenarios):
         for values in itertools.product(*grid.values()):
             settings = dict(zip(grid, values, strict=True))
             changed = scenario.with_settings(settings)
-            for variant in variants or changed.variants:
+            for variant in changed.variants:
                 cases += [Case(changed, settings, variant, seed) for seed in range(seeds or changed.seeds)]
     return cases
 
@@ -132,7 +133,7 @@ def run_case(case: Case) -> CaseResult:
         return _failed(case, str(error))
     except Exception as error:  # a defect of ours in one case must not cost the others
         return _failed(case, f"internal error: {error!r}")
-    return _done(case, result=result)
+    return _failed(case, result.error) if result.policy_broken else _done(case, result=result)
 
 
 class Sweep:
