@@ -141,7 +141,7 @@ def test_a_changed_scenario_is_another_case(tmp_path: Path) -> None:
     assert len(Sweep(make_cases([changed], {}, (), None), tmp_path / "out.jsonl").missing) == 4
 
 
-def test_what_an_edited_policy_had_decided_is_simulated_again(tmp_path: Path) -> None:
+def test_an_edited_policy_makes_another_case(tmp_path: Path) -> None:
     def sweep(text: str) -> Sweep:
         chosen = QUICK.choosing(["original"], [policy_variant(write_policy(tmp_path, text), {})])
         return Sweep(make_cases([chosen], {}, (), 1), tmp_path / "out.jsonl")
