@@ -8,6 +8,7 @@ import click
 
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from bench.samples import Samples, recording
+from vmferry.cancel import CancelToken
 from vmferry.control.drive import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.perf.demo import DemoSetting, run_demo
@@ -172,14 +173,20 @@ def logging(samples: Samples, qemu10: str | None, runs: int) -> None:
             before = source.pages_per_s(3)
             set_rate = {"max-bandwidth": 20 * MIB}
             speeds: list[float] = []
+            cancel = CancelToken()
 
-            def measure(progress: object, source: VmProcess = source, speeds: list[float] = speeds) -> None:
+            def measure(
+                progress: object,
+                source: VmProcess = source,
+                speeds: list[float] = speeds,
+                cancel: CancelToken = cancel,
+            ) -> None:
                 if len(speeds) < 5:
                     speeds.append(source.pages_per_s(2))
                 else:
-                    raise KeyboardInterrupt  # cancels
+                    cancel.set("enough was measured")
 
-            peer.migrate(source, uri, set_rate, auto_converge=False, watch=measure)
+            peer.migrate(source, uri, set_rate, auto_converge=False, watch=measure, cancel=cancel)
         share = sum(speeds[1:]) / len(speeds[1:]) / before
         samples.add("speed_while_logging", share, "of full speed", peer=peer.name)
 

@@ -8,10 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmferry.cancel import CancelToken
 from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
+from vmferry.vm.clock import MonotonicClock
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,12 @@ class Peer:
         *,
         auto_converge: bool = True,
         watch: Callable[[Progress], None] = lambda progress: None,
+        cancel: CancelToken | None = None,
     ) -> Result:
-        """Migrate with these parameters and the variant's."""
+        """Migrate with these parameters and the variant's, until somebody sets `cancel`."""
         settings = VARIANTS[self.variant].settings if self.variant else {}
         set_up(source.monitor, {**parameters, **settings}, auto_converge=auto_converge)
-        return drive(source.monitor, uri, watch)
+        return drive(source.monitor, uri, watch, MonotonicClock(), cancel)
 
 
 def ours(variant: str) -> Peer:

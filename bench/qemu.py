@@ -11,11 +11,13 @@ import click
 
 from bench.peers import Load, Peer, cool_down, qemus
 from bench.samples import Samples, recording
+from vmferry.cancel import CancelToken
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.drive import Progress
 from vmferry.control.order import Order, carry_out
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.vm.clock import MonotonicClock
 
 MIB = 1 << 20
 RESPONSIVE = "background-sync+responsive-throttle"
@@ -91,7 +93,9 @@ def _measure(
             source.monitor.execute("stop")
         order = Order(uri=uri, variant=find_variant(VARIANTS[by]), parameters=parameters)
         written, start_s, start_cpu_s = source.progress().written_pages, time.monotonic(), time.process_time()
-        result = carry_out(source.monitor, order, _until(max_time), lambda text: None)
+        cancel = CancelToken()
+        watch = _until(max_time, cancel)
+        result = carry_out(source.monitor, order, watch, lambda text: None, clock=MonotonicClock(), cancel=cancel)
         elapsed_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
         done = (source.progress().written_pages - written) / full
         destination.check_memory()
@@ -105,12 +109,12 @@ def _measure(
         samples.add("work_lost", (elapsed_s - done) * load.vcpu_count, "vCPU-s", **what)
 
 
-def _until(max_time: int) -> Callable[[Progress], None]:
+def _until(max_time: int, cancel: CancelToken) -> Callable[[Progress], None]:
     """Return a watcher that cancels a migration that takes too long."""
 
     def watch(progress: Progress) -> None:
         if (progress.elapsed_ms or 0) > max_time * 1000 and progress.status == "active":
-            raise KeyboardInterrupt
+            cancel.set("it takes too long")
 
     return watch
 

@@ -14,9 +14,9 @@ import pytest
 from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.cli import main
+from vmferry.cli.interrupts import Interruption
 from vmferry.cli.progress import exit_code_of
 from vmferry.control.drive import Arrival, ArrivalState, Progress, Result, Verdict
-from vmferry.control.interrupts import Interruption
 
 VMFERRY = (sys.executable, "-m", "vmferry")
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]

@@ -1,12 +1,13 @@
 """Calls that hang hold nobody up, and their answers are those of the calls."""
 
-import signal
 import threading
 from collections.abc import Iterator
 
 import pytest
 
+from vmferry.cancel import CancelToken
 from vmferry.client.bounded_calls import BoundedCalls
+from vmferry.errors import CancelledError
 
 
 @pytest.fixture
@@ -35,16 +36,14 @@ def test_after_a_call_that_hangs_nobody_waits_any_more(calls: BoundedCalls) -> N
     assert made == []
 
 
-def test_a_signal_interrupts_who_waits_for_a_call_that_hangs(calls: BoundedCalls) -> None:
-    end = threading.Event()
-    waiting = threading.main_thread().ident
-    assert waiting
+def test_who_waits_for_a_call_that_hangs_can_be_cancelled(calls: BoundedCalls) -> None:
+    end, cancel = threading.Event(), CancelToken()
 
     def call() -> None:
-        signal.pthread_kill(waiting, signal.SIGINT)
+        cancel.set("enough")
         end.wait()
 
-    with pytest.raises(KeyboardInterrupt):
-        calls.make(call, 1e6)
+    with pytest.raises(CancelledError, match="enough"):
+        calls.make(call, 1e6, cancel.check)
     end.set()
     assert calls.make(lambda: 7, 10) == 7

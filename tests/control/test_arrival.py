@@ -5,25 +5,20 @@ from collections.abc import Mapping
 import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
-from vmferry.control import destination as module
 from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Arrival, Progress, Result
 from vmferry.control.settings import Settings
 from vmferry.errors import MonitorError, UsageError
+from vmferry.simulation.clock import VirtualClock
 
 COMPLETED = Result(Progress.from_qmp(answer("completed")), 0)
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "ARRIVAL_TIMEOUT_S", 0)
-
-
 def judged(capabilities: Mapping[str, bool], other: FakeQemu | None = None, **parameters: object) -> tuple[str, str]:
     behind = Behind.ask(FakeQemu([], **parameters))
-    arrival = arrival_of(COMPLETED, behind, capabilities, None, Destination(other) if other else None)
+    arrival = arrival_of(COMPLETED, behind, capabilities, None, Destination(other, VirtualClock()) if other else None)
     assert arrival
     return str(arrival.state), arrival.by
 
@@ -74,7 +69,7 @@ def test_a_migration_that_did_not_complete_has_nothing_to_verify() -> None:
 
 def test_a_destination_that_does_not_wait_is_refused() -> None:
     with pytest.raises(UsageError, match="is 'running' and waits for no guest"):
-        Destination(FakeQemu([])).require_waiting()
+        Destination(FakeQemu([]), VirtualClock()).require_waiting()
 
 
 @pytest.mark.parametrize(
@@ -91,7 +86,7 @@ def test_a_destination_that_does_not_wait_is_refused() -> None:
 def test_a_return_path_is_asked_for_only_where_something_can_come_back(uri: str, asked: bool) -> None:
     qemu = FakeQemu([])
     qemu.capabilities["return-path"] = False
-    with Settings(qemu, behind := Behind.ask(qemu)) as settings:
+    with Settings(qemu, VirtualClock(), behind := Behind.ask(qemu)) as settings:
         ask_for_word(behind, settings, uri)
         assert qemu.capabilities["return-path"] is asked
         assert settings.capabilities["return-path"] is asked

@@ -1,14 +1,11 @@
 """Driving a migration: what is made of the answers. Whole migrations are in tests/end_to_end."""
 
 from collections.abc import Iterator
-from signal import SIGINT, raise_signal
 from typing import Any
 
-import pytest
-
-from vmferry.control import drive as module
+from vmferry.cancel import CancelToken
 from vmferry.control.drive import drive
-from vmferry.control.interrupts import interrupted_once
+from vmferry.simulation.clock import VirtualClock
 
 
 class Answers:
@@ -23,24 +20,24 @@ class Answers:
         return next(self._answers) if command == "query-migrate" else {}
 
 
-def test_figures_that_come_a_moment_after_the_end_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_that_come_a_moment_after_the_end_are_waited_for() -> None:
     """QEMU sets the state first and works out the times then."""
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0)
     early = {"status": "completed", "total-time": 0, "downtime": 0}
     final = {"status": "completed", "total-time": 1234, "downtime": 56}
-    result = drive(Answers({"status": "active"}, early, early, final), "tcp:h:1", lambda progress: None)  # type: ignore[arg-type]
+    result = drive(Answers({"status": "active"}, early, early, final), "tcp:h:1", lambda progress: None, VirtualClock())  # type: ignore[arg-type]
     assert (result.last.elapsed_ms, result.last.downtime_ms) == (1234, 56)
 
 
-def test_figures_that_never_come_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_INTERVAL_S", 0)
-    result = drive(Answers(*[{"status": "completed"}] * 20), "tcp:h:1", lambda progress: None)  # type: ignore[arg-type]
+def test_figures_that_never_come_are_not_waited_for() -> None:
+    result = drive(Answers(*[{"status": "completed"}] * 20), "tcp:h:1", lambda progress: None, VirtualClock())  # type: ignore[arg-type]
     assert result.completed
 
 
 def test_what_is_done_after_the_end_is_not_interrupted() -> None:
     """Or else it would be said that the guest had not migrated."""
-    with interrupted_once():
-        result = drive(Answers({"status": "completed", "total-time": 1}), "tcp:h:1", lambda progress: None)  # type: ignore[arg-type]
-        raise_signal(SIGINT)
-    assert result.completed
+    cancel = CancelToken()
+    answers = Answers({"status": "completed", "total-time": 1})
+    result = drive(answers, "tcp:h:1", lambda progress: None, VirtualClock(), cancel)  # type: ignore[arg-type]
+    cancel.set("interrupted", 2)
+    cancel.check()
+    assert (result.completed, result.interrupted_by) == (True, None)

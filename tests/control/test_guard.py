@@ -31,6 +31,7 @@ from vmferry.control.undo import undo
 from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
 from vmferry.control.way_in import WayIn
 from vmferry.errors import CommandError, HostError
+from vmferry.vm.clock import MonotonicClock
 
 BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))
 DRIVER = """
@@ -355,7 +356,7 @@ def test_a_guard_that_is_gone_keeps_nobody_from_putting_back(ours: QmpClient) ->
     left: list[object] = []
     ours.execute("migrate-set-parameters", BEFORE)
     guard = Guard(ours)
-    with Settings(ours, Behind.ask(ours), lambda changes, refused: left.append(changes)) as settings:
+    with Settings(ours, MonotonicClock(), Behind.ask(ours), lambda changes, refused: left.append(changes)) as settings:
         settings.set_parameters(OURS, guard)
         guard._process.kill()
         guard._process.wait()

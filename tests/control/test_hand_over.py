@@ -12,16 +12,15 @@ from vmferry.control.drive import Progress
 from vmferry.control.hand_over import HandOver
 from vmferry.control.return_path import returned_bytes
 from vmferry.errors import MigrationError
+from vmferry.simulation.clock import VirtualClock
 
 S = 1_000_000_000
 ALL_SENT = Progress.from_qmp(answer("device", remaining=0, transferred=1 << 30))
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    now = [0]
-    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now[0])
-    return now
+def clock() -> VirtualClock:
+    return VirtualClock()
 
 
 @pytest.fixture
@@ -40,20 +39,20 @@ def stopped(*, downtime_limit: int = 300) -> FakeQemu:
 
 @pytest.mark.parametrize(("limit_s", "downtime_limit", "allowed_s"), [(3, 300, 3), (None, 500, 11), (None, 20_000, 50)])
 def test_it_is_bounded_by_what_is_asked_for_or_the_downtime_limit(
-    clock: list[int], limit_s: int | None, downtime_limit: int, allowed_s: int
+    clock: VirtualClock, limit_s: int | None, downtime_limit: int, allowed_s: int
 ) -> None:
-    bounded = HandOver(stopped(downtime_limit=downtime_limit), "unix:/x", limit_s and limit_s * S, None)
+    bounded = HandOver(stopped(downtime_limit=downtime_limit), clock, "unix:/x", limit_s and limit_s * S, None)
     some_left = Progress.from_qmp(answer("active", remaining=1))
     assert bounded.observe(some_left) is None
-    clock[0] = allowed_s * S
+    clock.sleep_ns(allowed_s * S)
     assert bounded.observe(some_left) is None
-    clock[0] += 1
+    clock.sleep_ns(1)
     assert "not all of its memory was taken" in (bounded.observe(some_left) or "")
 
 
-def test_a_guest_that_runs_or_waits_for_somebody_else_is_not_counted(clock: list[int]) -> None:
+def test_a_guest_that_runs_or_waits_for_somebody_else_is_not_counted(clock: VirtualClock) -> None:
     qemu = stopped()
-    bounded = HandOver(qemu, "unix:/x", S, None)
+    bounded = HandOver(qemu, clock, "unix:/x", S, None)
     for status, run_state in [
         ("device", "finish-migrate"),
         ("pre-switchover", "finish-migrate"),
@@ -63,42 +62,42 @@ def test_a_guest_that_runs_or_waits_for_somebody_else_is_not_counted(clock: list
     ]:
         qemu.run_state = run_state
         assert bounded.observe(Progress.from_qmp(answer(status))) is None
-        clock[0] += 2 * S
+        clock.sleep_ns(2 * S)
 
 
-def test_a_peer_that_never_said_a_word_has_no_guest(clock: list[int], returned: list[int | None]) -> None:
+def test_a_peer_that_never_said_a_word_has_no_guest(clock: VirtualClock, returned: list[int | None]) -> None:
     returned.append(0)
-    bounded = HandOver(stopped(), "tcp:h:1", S, None)
+    bounded = HandOver(stopped(), clock, "tcp:h:1", S, None)
     assert "is taken for no VM" in (overdue(clock, bounded) or "")
     assert not bounded.is_certain
 
 
-def test_a_destination_that_still_waits_has_no_guest(clock: list[int], returned: list[int | None]) -> None:
+def test_a_destination_that_still_waits_has_no_guest(clock: VirtualClock, returned: list[int | None]) -> None:
     other = FakeQemu([])
     other.run_state = "inmigrate"
-    assert "still waits" in (overdue(clock, HandOver(stopped(), "unix:/x", S, Destination(other))) or "")
+    assert "still waits" in (overdue(clock, HandOver(stopped(), clock, "unix:/x", S, Destination(other, clock))) or "")
 
 
 @pytest.mark.parametrize(("count", "sent_bytes"), [(None, 1 << 30), (8, 1 << 30), (0, 16 << 20)])
 def test_where_the_destination_may_run_the_guest_stays_stopped(
-    clock: list[int], returned: list[int | None], count: int | None, sent_bytes: int
+    clock: VirtualClock, returned: list[int | None], count: int | None, sent_bytes: int
 ) -> None:
     """Also a destination that stands still with all of a small guest in its buffers may run it later."""
     returned.append(count)
     progress = Progress.from_qmp(answer("active", remaining=0, transferred=sent_bytes))
     with pytest.raises(MigrationError, match="stays stopped here"):
-        overdue(clock, HandOver(stopped(), "tcp:h:1", S, None), progress)
+        overdue(clock, HandOver(stopped(), clock, "tcp:h:1", S, None), progress)
 
 
-def overdue(clock: list[int], bounded: HandOver, progress: Progress = ALL_SENT) -> str | None:
+def overdue(clock: VirtualClock, bounded: HandOver, progress: Progress = ALL_SENT) -> str | None:
     assert bounded.observe(progress) is None
-    clock[0] += 2 * S
+    clock.sleep_ns(2 * S)
     return bounded.observe(progress)
 
 
-def test_a_vm_whose_process_is_not_seen_here_is_in_doubt(clock: list[int]) -> None:
+def test_a_vm_whose_process_is_not_seen_here_is_in_doubt(clock: VirtualClock) -> None:
     with pytest.raises(MigrationError, match="stays stopped here"):
-        overdue(clock, HandOver(stopped(), "tcp:h:1", S, None))
+        overdue(clock, HandOver(stopped(), clock, "tcp:h:1", S, None))
 
 
 @pytest.mark.parametrize(("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])

@@ -1,35 +1,38 @@
 """A guest that is held at its destination is let run once, as it ran before, and only if the source has completed."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
-from vmferry.control import destination as destination_module
+from vmferry.cancel import CancelToken
 from vmferry.control.arrival import arrival_of
 from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
 from vmferry.control.drive import ArrivalState, Progress, Result
 from vmferry.control.held import HeldDestination
 from vmferry.control.order import Order, carry_out
-from vmferry.errors import CommandError, MonitorError
+from vmferry.errors import CancelledError, CommandError, MonitorError
+from vmferry.simulation.clock import VirtualClock
 
 AT_THE_END = answer("device", remaining=0)
 
 
 @pytest.fixture
-def other(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeQemu]:
-    monkeypatch.setattr(destination_module, "ARRIVAL_TIMEOUT_S", 0)
+def other() -> FakeQemu:
     other = FakeQemu([])
     other.run_state = "inmigrate"
     return other
 
 
-def migrated(qemu: FakeQemu, other: FakeQemu, lines: list[str] | None = None) -> Result:
-    order = Order(uri="unix:/x", destination=Destination(other))
+def migrated(
+    qemu: FakeQemu, other: FakeQemu, lines: list[str] | None = None, clock: VirtualClock | None = None
+) -> Result:
+    clock = clock or VirtualClock()
+    order = Order(uri="unix:/x", destination=Destination(other, clock))
     tell = (lines if lines is not None else []).append
-    return carry_out(qemu, order, lambda progress: None, tell)
+    return carry_out(qemu, order, lambda progress: None, tell, clock=clock, cancel=CancelToken())
 
 
 def told(other: FakeQemu) -> list[str]:
@@ -93,14 +96,14 @@ class Interrupted(FakeQemu):
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         answer = super().execute(command, arguments)
         if command == "stop":
-            raise KeyboardInterrupt
+            raise CancelledError("interrupted")
         return answer
 
 
 def test_a_destination_that_was_told_although_nobody_waited_for_the_answer_is_named() -> None:
     other, lines = Interrupted([]), list[str]()
     other.run_state = "inmigrate"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(CancelledError):
         migrated(FakeQemu([]), other, lines)
     assert "the destination will keep a guest paused; cont, while it waits, puts that back" in lines
 
@@ -138,10 +141,10 @@ class Promises:
 
 def test_what_the_driver_could_not_do_is_left_to_the_guard(other: FakeQemu) -> None:
     other.during = unreachable
-    guard, lines = Promises(), list[str]()
+    guard, lines, clock = Promises(), list[str](), VirtualClock()
     source = FakeQemu([answer("completed", 9)])
     source.begin()
-    with HeldDestination(source, Destination(other), guard, lines.append) as held:  # type: ignore[arg-type]
+    with HeldDestination(source, clock, Destination(other, clock), guard, lines.append) as held:  # type: ignore[arg-type]
         completed = Progress.from_qmp(answer("completed", 9) | {"downtime": 5})
         held.ended(completed)
         assert held.counted(Result(completed, 0)).last.downtime_ms is None
@@ -158,7 +161,7 @@ def test_in_post_copy_a_destination_that_cannot_be_told_is_named_once(other: Fak
 
 def test_a_guest_that_could_not_be_let_run_is_no_success(other: FakeQemu) -> None:
     other.during = unreachable
-    destination = Destination(other)
+    destination = Destination(other, VirtualClock())
     with pytest.raises(MonitorError):
         destination.let_run()
     other.run_state = "paused"
@@ -173,21 +176,24 @@ def unreachable(command: str) -> None:
         raise MonitorError("no answer")
 
 
-def test_the_wait_for_cont_is_downtime(other: FakeQemu, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [1 << 50]
-    monkeypatch.setattr("vmferry.control.held.time.monotonic_ns", lambda: now[0])
-    other.during = lambda command: now.__setitem__(0, now[0] + 7_000_000) if command == "cont" else None
+def test_the_wait_for_cont_is_downtime(other: FakeQemu) -> None:
+    clock = VirtualClock()
+    other.during = lambda command: clock.sleep_ns(7_000_000) if command == "cont" else None
     completed = answer("completed", 9) | {"downtime": 5}
-    assert migrated(FakeQemu([answer(), completed]), other).last.downtime_ms == 12
+    assert migrated(FakeQemu([answer(), completed]), other, clock=clock).last.downtime_ms == 12
 
 
 def test_without_a_monitor_of_the_destination_two_copies_are_warned_of() -> None:
     qemu = FakeQemu([answer(), AT_THE_END, answer("failed")])
-    result = carry_out(qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None)
+    result = carry_out(
+        qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None, clock=VirtualClock(), cancel=CancelToken()
+    )
     assert "look whether the destination runs too before anything else" in (result.last.error or "")
 
 
 def test_a_failure_before_the_guest_was_stopped_is_a_plain_one() -> None:
     qemu = FakeQemu([answer(), answer("failed")])
-    result = carry_out(qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None)
+    result = carry_out(
+        qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None, clock=VirtualClock(), cancel=CancelToken()
+    )
     assert "hand-over" not in (result.last.error or "")

@@ -2,7 +2,6 @@
 
 import pytest
 
-from vmferry.control import limits as module
 from vmferry.control.behind import Behind, Schema
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import LimitKeeper, Limits, OnLimit
@@ -10,6 +9,7 @@ from vmferry.control.recorder import ended
 from vmferry.control.settings import Settings
 from vmferry.migration.events import Event, Lost, Started, SwitchoverBegan, ThrottleSeen
 from vmferry.migration.lost_work import LostWork
+from vmferry.simulation.clock import VirtualClock
 
 S = 1_000_000_000
 CURRENT = {"max-cpu-throttle": 99, "cpu-throttle-initial": 50, "downtime-limit": 300}
@@ -30,27 +30,27 @@ class Monitor:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    now = [0]
-    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now[0])
-    return now
+def clock() -> VirtualClock:
+    return VirtualClock()
 
 
 STARTED = Started(page_size=4096, page_count=1, vcpu_count=4, auto_converge=True, parameters={})
 
 
-def slowed(percent: int, clock: list[int], *events: Event) -> LostWork:
+def slowed(percent: int, clock: VirtualClock, *events: Event) -> LostWork:
     """Four vCPUs are slowed from now on."""
-    lost = LostWork(lambda: clock[0])
+    lost = LostWork(clock.now_ns)
     for event in (STARTED, *events, ThrottleSeen(throttle_percent=percent)):
-        lost.record(clock[0], event)
+        lost.record(clock.now_ns(), event)
     return lost
 
 
-def keeper(monitor: Monitor, told: list[str], lost: LostWork | None = None, **limits: object) -> LimitKeeper:
-    settings = Settings(monitor, Behind("", Schema([]), dict(CURRENT), {}, kvm=False))  # type: ignore[arg-type]
+def keeper(
+    clock: VirtualClock, monitor: Monitor, told: list[str], lost: LostWork | None = None, **limits: object
+) -> LimitKeeper:
+    settings = Settings(monitor, clock, Behind("", Schema([]), dict(CURRENT), {}, kvm=False))  # type: ignore[arg-type]
     return LimitKeeper(
-        Limits(**limits), monitor, lambda: monitor.execute("cancel"), settings, lost or LostWork(), told.append
+        Limits(**limits), monitor, clock, lambda: monitor.execute("cancel"), settings, lost or LostWork(), told.append
     )  # type: ignore[arg-type]
 
 
@@ -91,14 +91,14 @@ def test_parameters_stay_within_limits(limits: Limits, given: dict[str, object],
     ],
 )
 def test_a_limit_that_is_hit_is_acted_on_once(
-    clock: list[int], limit: dict[str, object], expected: str, on_limit: OnLimit, commands: list[str]
+    clock: VirtualClock, limit: dict[str, object], expected: str, on_limit: OnLimit, commands: list[str]
 ) -> None:
     """Four vCPUs are slowed by 50 % until the tenth second."""
     told: list[str] = []
     monitor = Monitor()
-    watched = keeper(monitor, told, slowed(50, clock), on_limit=on_limit, **limit)
+    watched = keeper(clock, monitor, told, slowed(50, clock), on_limit=on_limit, **limit)
     watched.observe()
-    clock[0] = 10 * S
+    clock.sleep_ns(10 * S)
     watched.observe()
     watched.observe()
     assert told == [f"{expected}: {on_limit}"]
@@ -111,51 +111,53 @@ class Managed:
     migrates = True
 
 
-def test_a_switchover_that_comes_too_late_fails_nothing(clock: list[int]) -> None:
+def test_a_switchover_that_comes_too_late_fails_nothing(clock: VirtualClock) -> None:
     """The migration has ended since the poll; what libvirt puts back is not to be touched then."""
     monitor = Monitor("completed")
     monitor.manager = Managed()  # type: ignore[assignment]
-    watched = keeper(monitor, [], deadline_ns=S, on_limit=OnLimit.SWITCHOVER)
-    clock[0] = 2 * S
+    watched = keeper(clock, monitor, [], deadline_ns=S, on_limit=OnLimit.SWITCHOVER)
+    clock.sleep_ns(2 * S)
     watched.observe()
     assert monitor.told == ["query-migrate"]
 
 
 @pytest.mark.parametrize(("allowed_ms", "set_ms"), [(None, 2_000_000), (3_600_000, 2_000_000), (1500, 1500), (0, 0)])
 def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
-    clock: list[int], allowed_ms: int | None, set_ms: int
+    clock: VirtualClock, allowed_ms: int | None, set_ms: int
 ) -> None:
     monitor = Monitor()
-    watched = keeper(monitor, [], deadline_ns=S, max_downtime_ms=allowed_ms, on_limit=OnLimit.SWITCHOVER)
-    clock[0] = 2 * S
+    watched = keeper(clock, monitor, [], deadline_ns=S, max_downtime_ms=allowed_ms, on_limit=OnLimit.SWITCHOVER)
+    clock.sleep_ns(2 * S)
     watched.observe()
     assert f"migrate-set-parameters {{'downtime-limit': {set_ms}}}" in monitor.told
 
 
 @pytest.mark.parametrize("on_limit", list(OnLimit))
-def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: list[int], on_limit: OnLimit) -> None:
-    watched = keeper(Monitor(), [], deadline_ns=S, on_limit=on_limit)
-    clock[0] = 2 * S
+def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: VirtualClock, on_limit: OnLimit) -> None:
+    watched = keeper(clock, Monitor(), [], deadline_ns=S, on_limit=on_limit)
+    clock.sleep_ns(2 * S)
     watched.observe()
     [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 0))
     assert (verdict.kept, verdict.obeyed) == (False, on_limit is OnLimit.SWITCHOVER)
 
 
-def test_what_is_within_its_limits_is_left_alone(clock: list[int]) -> None:
+def test_what_is_within_its_limits_is_left_alone(clock: VirtualClock) -> None:
     told: list[str] = []
     monitor = Monitor()
     lost = slowed(50, clock)
-    watched = keeper(monitor, told, lost, deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S)
+    watched = keeper(
+        clock, monitor, told, lost, deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S
+    )
     for _ in range(11):
         watched.observe()
-        clock[0] += S
+        clock.sleep_ns(S)
     assert (told, monitor.told) == ([], [])
 
 
-def test_the_verdict_on_the_loss_is_the_records_figure(clock: list[int]) -> None:
+def test_the_verdict_on_the_loss_is_the_records_figure(clock: VirtualClock) -> None:
     lost = slowed(50, clock)
-    watched = keeper(Monitor(), [], lost, max_guest_loss_percent=40.0, on_limit=OnLimit.CONTINUE)
-    clock[0] = 10 * S
+    watched = keeper(clock, Monitor(), [], lost, max_guest_loss_percent=40.0, on_limit=OnLimit.CONTINUE)
+    clock.sleep_ns(10 * S)
     watched.observe()
     lost.record(8 * S, SwitchoverBegan(remaining_bytes=0, threshold_bytes=0))
     lost.record(10 * S, ended(Result(Progress.from_qmp({"status": "completed", "total-time": 10_000}), 50)))
@@ -164,18 +166,18 @@ def test_the_verdict_on_the_loss_is_the_records_figure(clock: list[int]) -> None
 
 
 @pytest.mark.parametrize(("bound", "kept"), [(60.0, None), (40.0, False)])
-def test_what_was_lost_before_anybody_looked_is_unknown(clock: list[int], bound: float, kept: bool | None) -> None:
+def test_what_was_lost_before_anybody_looked_is_unknown(clock: VirtualClock, bound: float, kept: bool | None) -> None:
     lost = slowed(50, clock, Lost(count=None))
-    watched = keeper(Monitor(), [], lost, max_guest_loss_percent=bound, on_limit=OnLimit.CONTINUE)
-    clock[0] = 10 * S
+    watched = keeper(clock, Monitor(), [], lost, max_guest_loss_percent=bound, on_limit=OnLimit.CONTINUE)
+    clock.sleep_ns(10 * S)
     watched.observe()
     [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed"}), 50))
     assert verdict.kept is kept
 
 
-def test_the_verdict_names_every_limit(clock: list[int]) -> None:
-    watched = keeper(Monitor(), [], deadline_ns=3 * S, max_throttle_percent=80, max_downtime_ms=300)
-    clock[0] = 2 * S
+def test_the_verdict_names_every_limit(clock: VirtualClock) -> None:
+    watched = keeper(clock, Monitor(), [], deadline_ns=3 * S, max_throttle_percent=80, max_downtime_ms=300)
+    clock.sleep_ns(2 * S)
     watched.observe()
     result = Result(Progress.from_qmp({"status": "completed", "downtime": 412}), 80)
     verdicts = list(watched.verdicts(result))

@@ -1,16 +1,17 @@
 """What is told of migrations that a manager such as libvirt makes, in situations that a real one is seldom in."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
+from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION, Completion
-from vmferry.control import awaiting, drive
 from vmferry.control.drive import Result
 from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
-from vmferry.errors import InterruptionError, MigrationError, MonitorError, UsageError, VmLeftError
+from vmferry.errors import CancelledError, MigrationError, MonitorError, UsageError, VmLeftError
+from vmferry.simulation.clock import VirtualClock
 
 RUNNING = answer(transferred=1 << 20)
 DONE = answer("completed", 9) | {"downtime": 27}
@@ -36,12 +37,6 @@ class Libvirt:
         return self._completion
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive, "POLL_INTERVAL_S", 0)
-    monkeypatch.setattr(awaiting, "POLL_INTERVAL_S", 0)
-
-
 def managed(libvirt: Libvirt, *course: object) -> FakeQemu:
     """A migration that libvirt has begun."""
     qemu = FakeQemu([RUNNING, *course])
@@ -50,9 +45,12 @@ def managed(libvirt: Libvirt, *course: object) -> FakeQemu:
     return qemu
 
 
-def attach(qemu: FakeQemu, told: list[str] | None = None, **others: object) -> Result:
+def attach(
+    qemu: FakeQemu, told: list[str] | None = None, cancel: CancelToken | None = None, **others: object
+) -> Result:
     wanted = Order(**{"uri": None} | others)  # type: ignore[arg-type]
-    return carry_out(qemu, wanted, lambda progress: None, (told if told is not None else []).append)
+    tell = (told if told is not None else []).append
+    return carry_out(qemu, wanted, lambda progress: None, tell, clock=VirtualClock(), cancel=cancel or CancelToken())
 
 
 @pytest.mark.parametrize("end", [DONE, VmLeftError("the domain has migrated")])
@@ -108,22 +106,18 @@ def test_without_a_manager_a_migration_is_waited_for_as_well() -> None:
 
 
 def test_who_ends_waiting_has_changed_nothing() -> None:
-    qemu = FakeQemu([])
-    qemu.during = interrupt_at("query-migrate", 3)
-    with pytest.raises(InterruptionError, match="interrupted"):
-        attach(qemu, wait=True)
+    qemu, cancel = FakeQemu([]), CancelToken()
+    asked: list[str] = []
+
+    def during(command: str) -> None:
+        asked.append(command)
+        if asked.count("query-migrate") == 3:
+            cancel.set("interrupted")
+
+    qemu.during = during
+    with pytest.raises(CancelledError, match="interrupted"):
+        attach(qemu, cancel=cancel, wait=True)
     assert qemu.told == []
-
-
-def interrupt_at(command: str, number: int) -> Callable[[str], None]:
-    left = [number]
-
-    def during(name: str) -> None:
-        left[0] -= name == command
-        if not left[0]:
-            raise KeyboardInterrupt
-
-    return during
 
 
 @pytest.mark.parametrize(("manager", "told_so"), [(Libvirt(), False), (None, True)])

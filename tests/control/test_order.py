@@ -1,6 +1,7 @@
 """What is made of an order, in situations that a real QEMU cannot be brought into at will."""
 
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.hostile import tampered
+from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import Event
-from vmferry.control import actuators, drive, order
+from vmferry.control import actuators
 from vmferry.control.course import DESTINATION_KNOWS
-from vmferry.control.drive import Progress, Result
+from vmferry.control.drive import POLL_INTERVAL_NS, Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
@@ -20,6 +22,7 @@ from vmferry.convergence.variants import find_variant
 from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series
+from vmferry.simulation.clock import VirtualClock
 
 S = 1_000_000_000
 MIB_PAGES = 256
@@ -27,35 +30,27 @@ RESPONSIVE = find_variant("background-sync+responsive-throttle")
 DONE = answer("completed", 9)
 
 
-def ignore(progress: Progress) -> None:
-    pass
-
-
-def ignore_text(text: str) -> None:
-    pass
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Time goes on by two seconds with every poll."""
-    now = [0]
-    monkeypatch.setattr(order.time, "monotonic_ns", lambda: now[0])
-    monkeypatch.setattr(drive, "POLL_INTERVAL_S", 0)
-    monkeypatch.setattr("vmferry.control.steered.POLL_INTERVAL_S", 0)
-    return now
-
-
-def steered(qemu: FakeQemu, clock: list[int], *told: list[str], **others: object) -> Result:
-    """Carry out an order by what QEMU has itself, as nothing else can be had of a fake."""
+def carried_out(
+    qemu: FakeQemu, order: Order, told: list[str] | None = None, cancel: CancelToken | None = None
+) -> Result:
+    """Carry out an order in virtual time, which goes on by two seconds with every poll."""
+    clock, lines = VirtualClock(), told if told is not None else []
 
     def watch(progress: Progress) -> None:
-        clock[0] += 2 * S
+        clock.sleep_ns(2 * S - POLL_INTERVAL_NS)
 
+    return carry_out(qemu, order, watch, lines.append, clock=clock, cancel=cancel or CancelToken())
+
+
+def steered(
+    qemu: FakeQemu, told: list[str] | None = None, cancel: CancelToken | None = None, **others: object
+) -> Result:
+    """Carry out an order by what QEMU has itself, as nothing else can be had of a fake."""
     wanted = Order(**{"uri": "unix:/x", "variant": RESPONSIVE, "throttle_by": "auto-converge"} | others)  # type: ignore[arg-type]
-    return carry_out(qemu, wanted, watch, *(lines.append for lines in told or [[]]))
+    return carried_out(qemu, wanted, told, cancel)
 
 
-def test_every_iteration_that_tells_qemu_a_new_dirty_rate_is_a_sample(clock: list[int]) -> None:
+def test_every_iteration_that_tells_qemu_a_new_dirty_rate_is_a_sample() -> None:
     """Nothing else can be measured, and QEMU's own rate is far over the bandwidth again and again."""
     course = [
         answer(
@@ -67,7 +62,7 @@ def test_every_iteration_that_tells_qemu_a_new_dirty_rate_is_a_sample(clock: lis
     ]
     qemu = FakeQemu([*course, DONE])
     told: list[str] = []
-    steered(qemu, clock, told)
+    steered(qemu, told)
     steps = [values["max-cpu-throttle"] for _, values in qemu.told if "max-cpu-throttle" in values]
     assert steps == [1, 50, 90, 99, 99]
     assert sum("end of iteration" in line for line in told) >= 3
@@ -93,61 +88,76 @@ def refuse(command: str) -> None:
         raise CommandError("no", "GenericError")
 
 
-def interrupt_at(qemu: FakeQemu, number: int, command: str, error: BaseException | None = None) -> None:
-    """Have a command interrupted when it comes for the n-th time after the beginning."""
+def at(qemu: FakeQemu, number: int, command: str, act: Callable[[], None]) -> None:
+    """Let something happen during a command that comes for the n-th time after the beginning."""
     seen: list[str] = []
 
     def during(name: str) -> None:
         if name == "migrate" or seen:
             seen.append(name)
         if name == command and seen.count(command) == number:
-            raise error or KeyboardInterrupt
+            act()
 
     qemu.during = during
 
 
+def interrupt_at(qemu: FakeQemu, number: int, command: str, *, answers: bool = False) -> CancelToken:
+    """Interrupt a command, which is answered before anybody notices or else is given up."""
+    cancel = CancelToken()
+    if not answers:
+        qemu.while_waiting = cancel.check
+    at(qemu, number, command, lambda: cancel.set("interrupted", signal.SIGINT))
+    return cancel
+
+
 @pytest.mark.parametrize(("command", "number"), [("migrate", 1), ("query-migrate", 1), ("query-migrate", 3)])
-def test_an_interruption_cancels_from_the_very_beginning(clock: list[int], command: str, number: int) -> None:
+@pytest.mark.parametrize("answers", [False, True])
+def test_an_interruption_cancels_from_the_very_beginning(command: str, number: int, answers: bool) -> None:
     qemu = FakeQemu(COURSE)
     before = dict(qemu.parameters)
-    interrupt_at(qemu, number, command)
-    assert steered(qemu, clock, parameters={"downtime-limit": 1}).last.status == "cancelled"
+    cancel = interrupt_at(qemu, number, command, answers=answers)
+    result = steered(qemu, cancel=cancel, parameters={"downtime-limit": 1})
+    assert (result.last.status, result.interrupted_by) == ("cancelled", signal.SIGINT)
     assert "migrate_cancel" in names(qemu) or command == "migrate"
     assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
 
 
+def raising(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
 @pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), ZeroDivisionError()])
-def test_what_nobody_looks_after_any_more_is_cancelled(clock: list[int], error: BaseException) -> None:
+def test_what_nobody_looks_after_any_more_is_cancelled(error: BaseException) -> None:
     qemu = FakeQemu(COURSE)
     before = dict(qemu.parameters)
-    interrupt_at(qemu, 3, "query-migrate", error)
+    at(qemu, 3, "query-migrate", raising(error))
     with pytest.raises(type(error)):
-        steered(qemu, clock)
+        steered(qemu)
     assert "migrate_cancel" in names(qemu)
     assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
 
 
 @pytest.mark.parametrize("limited", [False, True])
-def test_a_cancelled_migration_that_does_not_end_is_left(
-    clock: list[int], monkeypatch: pytest.MonkeyPatch, limited: bool
-) -> None:
+def test_a_cancelled_migration_that_does_not_end_is_left(limited: bool) -> None:
     """Whoever has cancelled it, a person or a deadline."""
-    monkeypatch.setattr(drive, "CANCEL_TIMEOUT_S", 0)
-    monkeypatch.setattr("vmferry.control.course.cancel", lambda monitor: True)
     qemu = FakeQemu([*COURSE, *[answer("cancelling")] * 3])
-    if not limited:
-        interrupt_at(qemu, 3, "query-migrate")
-    result = steered(qemu, clock, limits=Limits(deadline_ns=3 * S) if limited else Limits())
+    qemu.obeys_cancel = False
+    cancel = None if limited else interrupt_at(qemu, 3, "query-migrate")
+    result = steered(qemu, cancel=cancel, limits=Limits(deadline_ns=3 * S) if limited else Limits())
     assert result.last.status == "cancelling"
     assert "has not ended" in (result.last.error or "")
     assert result.interrupted_by == (None if limited else signal.SIGINT)
 
 
-def test_a_monitor_that_hangs_keeps_no_guest_slowed(clock: list[int]) -> None:
+def test_a_monitor_that_hangs_keeps_no_guest_slowed() -> None:
     """The throttle goes first; of one that does not answer nothing more is asked than to break its link."""
-    qemu = FakeQemu([*COURSE, KeyboardInterrupt(), MonitorError("no answer")])
+    qemu = FakeQemu([*COURSE, MonitorError("no answer")])
+    cancel = interrupt_at(qemu, len(COURSE) + 1, "query-migrate")
     with pytest.raises(MonitorError, match="no answer"):
-        steered(qemu, clock, throttle_by="dirty-limit", parameters={"downtime-limit": 1})
+        steered(qemu, cancel=cancel, throttle_by="dirty-limit", parameters={"downtime-limit": 1})
     told = names(qemu)
     assert told[told.index(RELEASED, told.index(LIMITED)) - 1 :] == ["hurry", RELEASED, "hurry", "yank"]
 
@@ -155,11 +165,11 @@ def test_a_monitor_that_hangs_keeps_no_guest_slowed(clock: list[int]) -> None:
 SENDING = answer(dirty_sync_count=2, transferred=100 << 20, remaining=1)
 
 
-def test_a_qemu_that_waits_for_its_link_with_its_lock_held_is_freed(clock: list[int]) -> None:
+def test_a_qemu_that_waits_for_its_link_with_its_lock_held_is_freed() -> None:
     qemu = FakeQemu([SENDING, MonitorError("the monitor does not answer")])
     before = dict(qemu.parameters)
     qemu.yanked = [answer("failed")]
-    result = steered(qemu, clock, parameters={"downtime-limit": 1})
+    result = steered(qemu, parameters={"downtime-limit": 1})
     assert result.last.status == "failed"
     assert "its connection was broken" in (result.last.error or "")
     assert ("yank", {"instances": [{"type": "migration"}]}) in qemu.told
@@ -167,89 +177,86 @@ def test_a_qemu_that_waits_for_its_link_with_its_lock_held_is_freed(clock: list[
 
 
 @pytest.mark.parametrize("last", [answer(remaining=0), answer("device", remaining=0), answer("postcopy-active")])
-def test_the_connection_of_a_guest_that_may_have_left_is_not_broken(clock: list[int], last: dict[str, object]) -> None:
+def test_the_connection_of_a_guest_that_may_have_left_is_not_broken(last: dict[str, object]) -> None:
     qemu = FakeQemu([SENDING, last, MonitorError("the monitor does not answer")])
     qemu.yanked = [answer("failed")]
     with pytest.raises(MonitorError):
-        steered(qemu, clock)
+        steered(qemu)
     assert "yank" not in names(qemu)
 
 
-def test_a_qemu_that_does_not_even_answer_out_of_band_is_left(clock: list[int]) -> None:
+def test_a_qemu_that_does_not_even_answer_out_of_band_is_left() -> None:
     qemu = FakeQemu([SENDING, MonitorError("the monitor does not answer")])
     with pytest.raises(MonitorError, match="does not answer"):
-        steered(qemu, clock)
+        steered(qemu)
 
 
-def test_a_plain_migration_of_qemu_says_that_it_is_not_steered_and_how_it_would_be(clock: list[int]) -> None:
+def test_a_plain_migration_of_qemu_says_that_it_is_not_steered_and_how_it_would_be() -> None:
     told: list[str] = []
-    carry_out(FakeQemu([SENDING, DONE]), Order(uri="unix:/x"), ignore, told.append)
+    carried_out(FakeQemu([SENDING, DONE]), Order(uri="unix:/x"), told)
     assert [line for line in told if "--variant background-sync+responsive-throttle steers it" in line]
 
 
-def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_its_link(clock: list[int]) -> None:
+def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_its_link() -> None:
     told: list[str] = []
     still = answer(dirty_sync_count=2, transferred=1 << 20, remaining=1 << 20)
-
-    def watch(progress: Progress) -> None:
-        clock[0] += 2 * S
-
-    carry_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x"), watch, told.append)
+    carried_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x"), told)
     assert [line for line in told if line.startswith("the link has stood still")] == [
         "the link has stood still for 2.0 s"
     ]
 
 
-def test_a_deadline_of_nothing_is_refused(clock: list[int]) -> None:
+def test_a_deadline_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="a deadline of 0"):
-        carry_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)), ignore, ignore_text)
+        carried_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)))
 
 
-def test_in_post_copy_nothing_is_slowed_nor_counted_and_an_interruption_lets_go(clock: list[int]) -> None:
+def test_in_post_copy_nothing_is_slowed_nor_counted_and_an_interruption_lets_go() -> None:
     told: list[str] = []
-    course = [*COURSE[:3], *[answer("postcopy-active")] * 100, KeyboardInterrupt()]
-    qemu = FakeQemu([*course, *[answer("postcopy-active")] * 2])
+    course = [*COURSE[:3], *[answer("postcopy-active")] * 100]
+    qemu = FakeQemu(course)
+    cancel = interrupt_at(qemu, len(course) + 1, "query-migrate")
     limits = Limits(max_guest_loss_ns=20 * S)
     with pytest.raises(InterruptionError, match="post-copy"):
-        steered(qemu, clock, told, throttle_by="dirty-limit", limits=limits)
+        steered(qemu, told, cancel, throttle_by="dirty-limit", limits=limits)
     assert names(qemu)[-3:] == [LIMITED, RELEASED, "hurry"]
     assert not any("max guest loss" in line for line in told)
 
 
 @pytest.mark.parametrize("status", ["postcopy-active", "postcopy-recover", "postcopy-device"])
-def test_a_limit_never_cancels_post_copy(clock: list[int], status: str) -> None:
+def test_a_limit_never_cancels_post_copy(status: str) -> None:
     told: list[str] = []
     qemu = FakeQemu([*COURSE[:2], *[answer(status)] * 5, DONE])
-    assert steered(qemu, clock, told, limits=Limits(deadline_ns=5 * S)).completed
+    assert steered(qemu, told, limits=Limits(deadline_ns=5 * S)).completed
     assert "migrate_cancel" not in names(qemu)
     assert any("post-copy" in line for line in told)
 
 
-def test_post_copy_that_is_paused_is_told_with_what_recovers_it(clock: list[int]) -> None:
+def test_post_copy_that_is_paused_is_told_with_what_recovers_it() -> None:
     qemu = FakeQemu([*COURSE[:3], answer("postcopy-active"), answer("postcopy-paused")])
     with pytest.raises(MigrationError, match=r"migrate-recover .* resume=true"):
-        steered(qemu, clock, throttle_by="dirty-limit")
+        steered(qemu, throttle_by="dirty-limit")
     assert names(qemu)[-1] == RELEASED
     assert "migrate_cancel" not in names(qemu)
 
 
-def test_who_recovers_post_copy_is_waited_for_and_named_once(clock: list[int]) -> None:
+def test_who_recovers_post_copy_is_waited_for_and_named_once() -> None:
     told: list[str] = []
     qemu = FakeQemu([*COURSE[:2], *[answer("postcopy-recover-setup")] * 2, answer("postcopy-recover"), DONE])
-    assert steered(qemu, clock, told).completed
+    assert steered(qemu, told).completed
     assert len([line for line in told if "being recovered" in line]) == 1
 
 
-def test_that_somebody_is_waited_for_is_said_once(clock: list[int]) -> None:
+def test_that_somebody_is_waited_for_is_said_once() -> None:
     told: list[str] = []
-    steered(FakeQemu([*COURSE, *[answer("pre-switchover")] * 30, DONE]), clock, told)
+    steered(FakeQemu([*COURSE, *[answer("pre-switchover")] * 30, DONE]), told)
     assert len([line for line in told if "migrate-continue" in line]) == 1
 
 
-def test_downtime_that_was_allowed_to_move_the_guest_is_taken_back(clock: list[int]) -> None:
+def test_downtime_that_was_allowed_to_move_the_guest_is_taken_back() -> None:
     qemu = FakeQemu([*COURSE, DONE])
     limits = Limits(deadline_ns=2 * S, on_limit=OnLimit.SWITCHOVER)
-    steered(qemu, clock, limits=limits)
+    steered(qemu, limits=limits)
     assert ("migrate-set-parameters", {"downtime-limit": 2_000_000}) in qemu.told
     assert qemu.parameters["downtime-limit"] == 300
 
@@ -262,32 +269,32 @@ def attached(*course: dict[str, object]) -> FakeQemu:
     return qemu
 
 
-def test_the_auto_converge_of_a_migration_that_runs_is_held_down(clock: list[int]) -> None:
+def test_the_auto_converge_of_a_migration_that_runs_is_held_down() -> None:
     qemu = attached(*COURSE)
     before = dict(qemu.parameters)
     held: list[object] = []
     qemu.during = lambda command: held.append(qemu.parameters["max-cpu-throttle"]) if command == LIMITED else None
     told: list[str] = []
-    steered(qemu, clock, told, uri=None, throttle_by="dirty-limit")
+    steered(qemu, told, uri=None, throttle_by="dirty-limit")
     assert held[-1] == 1
     assert qemu.parameters == before
     assert any("is held at 1 %, as it cannot" in line for line in told)
 
 
-def test_the_deadline_of_a_migration_that_runs_counts_from_its_beginning(clock: list[int]) -> None:
+def test_the_deadline_of_a_migration_that_runs_counts_from_its_beginning() -> None:
     qemu = FakeQemu([answer(at_s=100)] * 3 + [DONE])
     qemu.begin()
     told: list[str] = []
-    steered(qemu, clock, told, uri=None, limits=Limits(deadline_ns=60 * S, on_limit=OnLimit.CONTINUE))
+    steered(qemu, told, uri=None, limits=Limits(deadline_ns=60 * S, on_limit=OnLimit.CONTINUE))
     assert any(line.startswith("deadline: 1 min 42 s of 60 s") for line in told), told
 
 
 @pytest.mark.parametrize(("course", "used"), [([answer("setup")], False), (COURSE, True)])
 def test_a_destination_that_never_had_the_migration_serves_the_next(
-    clock: list[int], course: list[dict[str, object]], used: bool
+    course: list[dict[str, object]], used: bool
 ) -> None:
     told: list[str] = []
-    steered(FakeQemu([*course, answer("failed")]), clock, told)
+    steered(FakeQemu([*course, answer("failed")]), told)
     assert any("start it anew" in line for line in told) is used
 
 
@@ -295,13 +302,13 @@ def test_a_destination_that_failed_between_two_polls_had_the_migration() -> None
     qemu = FakeQemu([answer("setup"), {"status": "failed"}])
     qemu.events = [Event("MIGRATION", {"status": status}, 0) for status in ("setup", "active", "failed")]
     told: list[str] = []
-    result = carry_out(qemu, Order(uri="unix:/x"), ignore, told.append)
+    result = carried_out(qemu, Order(uri="unix:/x"), told)
     assert any("start it anew" in line for line in told)
     assert result.last.error == DESTINATION_KNOWS
 
 
-def test_the_means_and_the_reasons_are_part_of_the_result(clock: list[int]) -> None:
-    result = steered(FakeQemu([*COURSE, DONE]), clock, throttle_by=None)
+def test_the_means_and_the_reasons_are_part_of_the_result() -> None:
+    result = steered(FakeQemu([*COURSE, DONE]), throttle_by=None)
     assert result.throttle_by == "dirty-limit"
     assert [reason.partition(":")[0] for reason in result.throttle_reasons] == ["not by cgroup"]
 
@@ -315,11 +322,11 @@ def test_the_means_and_the_reasons_are_part_of_the_result(clock: list[int]) -> N
     ],
 )
 def test_a_journal_names_the_variant_that_was_at_work(
-    clock: list[int], wanted: str, version: tuple[int, int, int], recorded: str
+    wanted: str, version: tuple[int, int, int], recorded: str
 ) -> None:
     qemu, journal = FakeQemu([*COURSE, DONE]), MemoryJournal()
     qemu.version = version
-    steered(qemu, clock, variant=find_variant(wanted), throttle_by=None, journal=journal)
+    steered(qemu, variant=find_variant(wanted), throttle_by=None, journal=journal)
     assert run_series(journal.entries, "").variant == recorded
 
 
@@ -333,23 +340,21 @@ def test_a_journal_names_the_variant_that_was_at_work(
         ({"parameters": {"multifd-channels": 0}}, "the VM refuses a parameter: no"),
     ],
 )
-def test_what_cannot_be_is_refused_before_it_migrates(
-    clock: list[int], others: dict[str, object], complaint: str
-) -> None:
+def test_what_cannot_be_is_refused_before_it_migrates(others: dict[str, object], complaint: str) -> None:
     qemu = FakeQemu(COURSE)
     if "parameters" in others:
         qemu.during = refuse
     before = dict(qemu.parameters)
     with pytest.raises(UsageError, match=complaint):
-        steered(qemu, clock, **others)
+        steered(qemu, **others)
     assert "migrate" not in [name for name, _ in qemu.told]
     assert qemu.parameters == before
 
 
-def test_our_own_vms_know_two_kinds_of_addresses(clock: list[int]) -> None:
+def test_our_own_vms_know_two_kinds_of_addresses() -> None:
     ours = FakeQemu(COURSE, cpu_responsive_throttle=True)
     with pytest.raises(UsageError, match="'rdma:x:1' is not an address"):
-        steered(ours, clock, throttle_by=None, uri="rdma:x:1")
+        steered(ours, throttle_by=None, uri="rdma:x:1")
     assert ours.told == []
 
 
@@ -376,7 +381,7 @@ class Steering90:
 
 def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
     """It is asked several times between two polls, and what it was asked first is not the end."""
-    qemu, quota = FakeQemu([]), Quota()
+    qemu, quota, clock = FakeQemu([]), Quota(), VirtualClock()
     asked: list[str] = []
 
     def during(command: str) -> None:
@@ -384,17 +389,17 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
         qemu.run_state = "finish-migrate" if len(asked) == 3 else "running"
 
     qemu.during = during
-    steered = Steered(qemu, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
+    steered = Steered(qemu, clock, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 90
-    steered.pause()
+    steered.pause(clock.sleep_ns)
     assert (asked, quota.released) == (["query-status"] * 3, 1)
     assert steered.complete(Progress.from_qmp({})).throttle_percent == 0
 
 
 def test_a_source_that_says_something_is_looked_at_once() -> None:
     """Who waits for it returns at once until somebody has read what it says."""
-    waits: list[float] = []
-    steered = Steered(FakeQemu([]), Steering90(), Quota(), {}, lambda line: None)  # type: ignore[arg-type]
+    waits: list[int] = []
+    steered = Steered(FakeQemu([]), VirtualClock(), Steering90(), Quota(), {}, lambda line: None)  # type: ignore[arg-type]
     steered.stop()
     steered.pause(waits.append)
     assert len(waits) == 1
@@ -411,7 +416,7 @@ class SteeringTooLate:
 
 def test_a_migration_that_ends_while_it_is_slowed_is_told_by_the_next_poll() -> None:
     told: list[str] = []
-    steered = Steered(FakeQemu([]), SteeringTooLate(), Quota(), {}, told.append)  # type: ignore[arg-type]
+    steered = Steered(FakeQemu([]), VirtualClock(), SteeringTooLate(), Quota(), {}, told.append)  # type: ignore[arg-type]
     steered.observe(Progress.from_qmp(answer()))
     assert told == []
 
@@ -433,9 +438,9 @@ MEANS = st.sampled_from([*actuators.MEANS, None])
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tampered(QUESTIONS), MEANS)
-def test_any_monitor_is_understood_or_refused(clock: list[int], answers: dict[str, object], means: str | None) -> None:
+def test_any_monitor_is_understood_or_refused(answers: dict[str, object], means: str | None) -> None:
     qemu = FakeQemu([*COURSE, answers.pop("query-migrate", None), *COURSE, DONE])
     qemu.instead = answers
     limits = Limits(max_guest_loss_percent=90, max_throttle_percent=90, max_downtime_ms=100)
     with suppress(VmferryError):
-        steered(qemu, clock, throttle_by=means, limits=limits, journal=MemoryJournal())
+        steered(qemu, throttle_by=means, limits=limits, journal=MemoryJournal())

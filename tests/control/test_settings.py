@@ -8,20 +8,17 @@ from typing import Any
 import pytest
 
 from tests.support.fake_qemu import FakeQemu
-from vmferry.control import settings as module
 from vmferry.control.behind import Behind
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.settings import Change, Settings
-from vmferry.errors import CommandError, MonitorError, VmLeftError
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: None)
+from vmferry.errors import CancelledError, CommandError, MonitorError, VmLeftError
+from vmferry.simulation.clock import VirtualClock
 
 
 def changed(qemu: FakeQemu, left: list[tuple[list[Change], bool]]) -> Settings:
-    settings = Settings(qemu, Behind.ask(qemu), lambda changes, refused: left.append((changes, refused)))
+    settings = Settings(
+        qemu, VirtualClock(), Behind.ask(qemu), lambda changes, refused: left.append((changes, refused))
+    )
     settings.set_parameters({"downtime-limit": 1, "max-bandwidth": 5})
     settings.set_parameters({"downtime-limit": 2000})
     settings.set_capability("auto-converge", True)
@@ -113,7 +110,7 @@ class Interrupted(FakeQemu):
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         answer = super().execute(command, arguments)
         if command.startswith("migrate-set") and len(self.told) == 1:
-            raise KeyboardInterrupt
+            raise CancelledError("interrupted")
         return answer
 
 
@@ -122,7 +119,7 @@ class Interrupted(FakeQemu):
 def test_what_was_set_although_nobody_waited_for_the_answer_is_put_back(set_one: Callable[[Settings], None]) -> None:
     qemu = Interrupted([])
     before = dict(qemu.parameters), dict(qemu.capabilities)
-    with suppress(KeyboardInterrupt), Settings(qemu, Behind.ask(qemu)) as settings:
+    with suppress(CancelledError), Settings(qemu, VirtualClock(), Behind.ask(qemu)) as settings:
         set_one(settings)
     assert len(qemu.told) == 2
     assert (qemu.parameters, qemu.capabilities) == before

@@ -16,11 +16,13 @@ from bench.chaos.proxy import Proxy
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
+from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
 from vmferry.control.order import Order, carry_out
 from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress
+from vmferry.vm.clock import MonotonicClock
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(600)]
 AT_ONCE = ("--downtime-limit", "2s")
@@ -100,7 +102,14 @@ def test_a_link_that_stands_still_holds_no_guest_and_no_monitor(lab: Lab) -> Non
     at_once = {"max-bandwidth": 200 << 20, "downtime-limit": 2000}
     with black_hole(30 << 20) as port, QmpClient.connect(source.address, timeout_s=3) as monitor:
         order = Order(uri=f"tcp:127.0.0.1:{port}", parameters=at_once)
-        result = carry_out(monitor, order, lambda progress: None, lambda text: None)
+        result = carry_out(
+            monitor,
+            order,
+            lambda progress: None,
+            lambda text: None,
+            clock=MonotonicClock(),
+            cancel=CancelToken(),
+        )
     assert result.last.status in ("failed", "cancelled")
     assert any(reason in (result.last.error or "") for reason in ("its connection was broken", "has stood still"))
     wait_until(source.runs_on)

@@ -14,6 +14,7 @@ from bench.chaos.faults import Cut, Direction, Place
 from bench.chaos.proxy import Proxy
 
 from tests.support.wait import wait_until
+from vmferry.cancel import CancelToken
 from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import CommandError, HostError
@@ -22,6 +23,7 @@ from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.transport.sockets import connect
 from vmferry.transport.uri import parse_uri
+from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType
 from vmferry.wire.messages import Hello, Pages
@@ -61,7 +63,7 @@ def migrate(
 ) -> Result:
     settings = {**VARIANTS[variant].settings, **FAST, **{name.replace("_", "-"): v for name, v in changes.items()}}
     set_up(source.monitor, settings, auto_converge=True)
-    return drive(source.monitor, uri, ignore)
+    return drive(source.monitor, uri, ignore, MonotonicClock())
 
 
 def wait_for_speed(vm: VmProcess, speed_before: float) -> None:
@@ -235,16 +237,16 @@ def test_trace_events_are_printed_as_qemu_prints_them(lab: Lab) -> None:
 def test_cancelling_leaves_the_guest_running_here(lab: Lab) -> None:
     source, _, uri = start_pair(lab)
     speed = source.pages_per_s(0.5)
-    polls = 0
+    polls, cancel = 0, CancelToken()
 
-    def cancel(progress: Progress) -> None:
+    def watch(progress: Progress) -> None:
         nonlocal polls
         polls += 1
         if polls == 10:
-            raise KeyboardInterrupt
+            cancel.set("enough")
 
     set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
-    assert drive(source.monitor, uri, cancel).last.status == "cancelled"
+    assert drive(source.monitor, uri, watch, MonotonicClock(), cancel).last.status == "cancelled"
     assert_runs_on_unthrottled(source, speed)
 
 
@@ -257,7 +259,7 @@ def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
             destination.process.kill()
 
     set_up(source.monitor, FAST | {"max-bandwidth": 8 << 20}, auto_converge=True)
-    result = drive(source.monitor, uri, kill)
+    result = drive(source.monitor, uri, kill, MonotonicClock())
     assert result.last.status == "failed"
     assert result.last.error
     assert "connection" in result.last.error

@@ -12,11 +12,12 @@ import pytest
 
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
+from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
 from vmferry.control.actuators import DirtyLimitThrottle, Vm
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel
+from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel_migration
 from vmferry.control.guard import Guard
 from vmferry.control.limits import Limits
 from vmferry.control.order import Order, carry_out
@@ -25,6 +26,7 @@ from vmferry.control.settings import Settings
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import HostError, UsageError
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.vm.clock import MonotonicClock
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 needs_kvm = pytest.mark.kvm
@@ -51,7 +53,14 @@ class Pair:
         home = self.home
         settings = self.settings
         with QmpClient.connect(self.address) as monitor:
-            result = carry_out(monitor, order, ignore, *(lines.append for lines in told or [[]]))
+            result = carry_out(
+                monitor,
+                order,
+                ignore,
+                *(lines.append for lines in told or [[]]),
+                clock=MonotonicClock(),
+                cancel=CancelToken(),
+            )
         assert self.settings == settings
         assert self.home == home
         assert self.our_cgroups() == []
@@ -186,7 +195,7 @@ def test_a_dirty_ring_allows_limits_for_each_vcpu(lab: Lab) -> None:
     pair = start_pair(lab, accel="kvm,dirty-ring-size=1024", vcpu_count=2)
     with QmpClient.connect(pair.address) as monitor:
         behind = Behind.ask(monitor)
-        with Settings(monitor, behind) as settings, Guard() as guard:
+        with Settings(monitor, MonotonicClock(), behind) as settings, Guard() as guard:
             throttle = DirtyLimitThrottle(Vm(monitor, behind, guard, settings))
             throttle.apply(90, 1000 * MIB)
             limits = monitor.execute("query-vcpu-dirty-limit")
@@ -231,11 +240,13 @@ def test_what_is_in_post_copy_is_never_cancelled(lab: Lab) -> None:
     pair.source.monitor.execute("migrate", {"uri": pair.uri})
     pair.source.monitor.execute("migrate-start-postcopy")
     wait_until(lambda: ask(pair.source.monitor).status == "postcopy-active")
-    assert not cancel(pair.source.monitor)
+    assert not cancel_migration(pair.source.monitor)
     told: list[str] = []
     limits = Limits(deadline_ns=1)
     with QmpClient.connect(pair.address) as monitor:
-        result = carry_out(monitor, Order(uri=None, limits=limits), ignore, told.append)
+        result = carry_out(
+            monitor, Order(uri=None, limits=limits), ignore, told.append, clock=MonotonicClock(), cancel=CancelToken()
+        )
     assert told[-1] == IN_POSTCOPY
     assert result.completed
     pair.destination.check_memory()

@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
 
 FLOORS = [
-    {"units", "errors", "bounds", "output"},
+    {"units", "errors", "bounds", "output", "cancel"},
     {"convergence", "memory", "wire"},
     {"settings"},
     {"migration"},
@@ -34,6 +34,22 @@ PLACES = {
 PURE = ["convergence", "memory", "wire", "settings", "simulation", "migration"]
 IMPURE_MODULES = {"time", "random", "threading", "socket", "asyncio", "subprocess", "os"}
 """What decides and what is simulated must not look at the world."""
+
+DRIVING = ["control", "client"]
+EDGES = {
+    "client/qmp_client.py": {"time"},
+    "client/inherited_monitor.py": {"time"},
+    "client/libvirt_domain.py": {"time"},
+    "client/libvirt_connection.py": {"threading"},
+    "client/bounded_calls.py": {"threading"},
+    "control/undo.py": {"time", "signal"},
+    "control/put_back_later.py": {"time", "signal"},
+}
+"""Where driving looks at real time, threads and signals.
+
+Sockets wait for real, libvirt's library blocks and calls back in its own threads, and the processes that undo what was
+done outlive the driver. All else gets a clock and a token.
+"""
 
 MODULES = sorted(SOURCE.rglob("*.py"))
 
@@ -84,6 +100,13 @@ def test_what_is_pure_stays_pure(path: Path) -> None:
     if place_of(path).split("/")[0] in PURE:
         modules = {name.split(".")[0] for name in imported_names(path)}
         assert not modules & IMPURE_MODULES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_driving_looks_at_time_threads_and_signals_only_at_its_edges(path: Path) -> None:
+    if place_of(path).split("/")[0] in DRIVING:
+        modules = {name.split(".")[0] for name in imported_names(path)} & {"time", "threading", "signal"}
+        assert modules == EDGES.get(place_of(path), set())
 
 
 def test_every_package_is_on_a_floor() -> None:

@@ -34,8 +34,12 @@ class FakeQemu:
         self.capabilities = {"auto-converge": False}
         self.version = (7, 2, 0)
         self.run_state = "running"
+        self.obeys_cancel = True
+        """Whether a migration that is cancelled ends."""
         self.during: Callable[[str], None] = lambda command: None
         """Called with every command before it is carried out."""
+        self.while_waiting: Callable[[], None] = lambda: None
+        """As with `open_monitor`: called while the answer is waited for."""
         self.instead: dict[str, Any] = {}
         """Answers to questions that are not those of a QEMU."""
         self.events: list[Event] = []
@@ -52,6 +56,7 @@ class FakeQemu:
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         self.during(command)
+        self.while_waiting()
         if command in self.instead:
             return checked(command, self.instead[command])
         if command == "query-migrate":
@@ -64,7 +69,7 @@ class FakeQemu:
                 raise CommandError("Can't start a measurement while one is under way", "GenericError")
             case "migrate":
                 self._migrating = True
-            case "migrate_cancel":
+            case "migrate_cancel" if self.obeys_cancel:
                 self._course, self._status = iter(()), {"status": "cancelled"}
             case "migrate-set-parameters":
                 self.parameters |= arguments or {}

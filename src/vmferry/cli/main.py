@@ -9,7 +9,7 @@ import click
 from vmferry import __version__
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
-from vmferry.control.interrupts import raise_interruptions, signal_number_of
+from vmferry.cli.interrupts import raise_interruptions, signal_number_of
 from vmferry.errors import InterruptionError, UsageError, VmferryError
 from vmferry.output import Output, open_again
 

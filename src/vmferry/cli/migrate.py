@@ -1,13 +1,14 @@
 """`vmferry migrate`: move a running VM to another host, and show how it goes."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 import msgspec
 
+from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
@@ -18,15 +19,15 @@ from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Result
-from vmferry.control.interrupts import interrupted_once, signal_number_of
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.variants import VARIANTS, find_variant
-from vmferry.errors import InterruptionError, UsageError
+from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
+from vmferry.vm.clock import MonotonicClock
 
 _NS_PER_MS = 1_000_000
 
@@ -93,14 +94,16 @@ def command(
     if wait and not attach:
         raise UsageError("--wait waits for a migration that somebody else begins; give --attach as well")
     given = given_parameters(parameters)
-    course = CourseJournal()
+    course, clock = CourseJournal(), MonotonicClock()
     with (
-        interrupted_once(),  # by whatever signal: the VM is left as it was found
-        open_monitor(address) as monitor,
-        open_monitor(destination_qmp) if destination_qmp else nullcontext() as other,
+        cancelled_by_signals() as cancel,  # whichever: the VM is left as it was found
+        told_as(
+            "let go of the migration, which goes on by itself" if attach else "interrupted before it migrated", cancel
+        ),
+        open_monitor(address, while_waiting=cancel.check) as monitor,
+        open_monitor(destination_qmp, while_waiting=cancel.check) if destination_qmp else nullcontext() as other,
         open_journal(journal) as record,
         screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
-        _letting_go(attach),
     ):
         order = Order(
             uri=uri,
@@ -119,22 +122,12 @@ def command(
                 on_limit=OnLimit(on_limit),
             ),
             hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
-            destination=Destination(other) if other else None,
+            destination=Destination(other, clock) if other else None,
             journal=TeeJournal([record, course]),
         )
-        result = carry_out(monitor, order, watch, tell, warn if as_json else None)
+        result = carry_out(monitor, order, watch, tell, warn if as_json else None, clock=clock, cancel=cancel)
     _report(result, Figures.of(run_series(course.entries, "")), as_json)
     context.exit(exit_code_of(result))
-
-
-@contextmanager
-def _letting_go(attached: bool) -> Iterator[None]:
-    """Say what became of a migration that was not for us to cancel: somebody else's, or one that had not begun."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        what = "let go of the migration, which goes on by itself" if attached else "interrupted before it migrated"
-        raise InterruptionError(what, signal_number_of(error)) from None
 
 
 def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:

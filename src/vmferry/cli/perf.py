@@ -6,10 +6,10 @@ from pathlib import Path
 import click
 
 from vmferry.cli import perf_compare, perf_report
+from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
-from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs

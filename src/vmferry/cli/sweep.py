@@ -11,10 +11,10 @@ import msgspec
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
+from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.pictures import check_file, write_whole
 from vmferry.cli.policy_options import choose, policy_option, variants_option
 from vmferry.cli.tables import compact_table, terminal
-from vmferry.control.interrupts import signal_number_of
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.report.journal_runs import clean_text

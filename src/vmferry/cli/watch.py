@@ -1,11 +1,11 @@
 """`vmferry watch`: show a migration that someone else began, without touching it."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
+from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.progress import exit_code_of, screen, show_result
@@ -14,14 +14,13 @@ from vmferry.control.arrival import arrival_of
 from vmferry.control.awaiting import await_migration
 from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, follow
-from vmferry.control.interrupts import signal_number_of
 from vmferry.control.order import start_recording
 from vmferry.control.phases import Phases
 from vmferry.control.vm_record import open_recorder
-from vmferry.errors import InterruptionError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
+from vmferry.vm.clock import MonotonicClock
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -35,13 +34,22 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
     The monitor is only asked. Exit code 1 if the migration does not complete, 3 if nobody knows whether the guest has
     arrived; Ctrl-C ends watching.
     """
-    with open_monitor(address) as monitor, open_journal(journal) as record:
-        await_migration(monitor, wait=wait)
+    clock = MonotonicClock()
+    with (
+        cancelled_by_signals() as cancel,
+        open_monitor(address, while_waiting=cancel.check) as monitor,
+        open_journal(journal) as record,
+    ):
+        with told_as("interrupted", cancel):
+            await_migration(monitor, clock, cancel, wait=wait)
         behind = Behind.ask(monitor)
         course = CourseJournal()
-        recorder = open_recorder(monitor, behind, TeeJournal([record, course]), time.monotonic_ns, attached=True)
+        recorder = open_recorder(monitor, behind, TeeJournal([record, course]), clock.now_ns, attached=True)
         parameters = start_recording(recorder, monitor, {})
-        with screen(parameters["downtime-limit"], quiet=False) as (watch, tell):
+        with (
+            told_as("stopped watching; the migration goes on", cancel),
+            screen(parameters["downtime-limit"], quiet=False) as (watch, tell),
+        ):
             phases = Phases(tell)
 
             def observe(progress: Progress) -> Progress:
@@ -50,10 +58,7 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
                 watch(progress)
                 return progress
 
-            try:
-                result = follow(monitor, observe, interrupted=None)
-            except KeyboardInterrupt as error:
-                raise InterruptionError("stopped watching; the migration goes on", signal_number_of(error)) from None
+            result = follow(monitor, clock, observe, cancel)
         recorder.end(result)
     result = replace(result, arrival=arrival_of(result, behind, behind.capabilities, monitor.manager, None))
     show_result(result, Figures.of(run_series(course.entries, "")))

@@ -1,12 +1,14 @@
 """Calls into a library that knows no limit of time, made so that nobody has to wait long for one."""
 
+import math
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import TypeVar
 
 Returned = TypeVar("Returned")
+_SLICE_S = 0.05
 
 
 class BoundedCalls:
@@ -21,17 +23,23 @@ class BoundedCalls:
         """True once a call has taken too long."""
         threading.Thread(target=self._make_calls, name=name, daemon=True).start()
 
-    def make(self, function: Callable[[], Returned], limit_s: float) -> Returned:
-        """Return what a call returns, or raise what it raises; TimeoutError if it takes longer than the limit."""
+    def make(
+        self, function: Callable[[], Returned], limit_s: float, while_waiting: Callable[[], None] = lambda: None
+    ) -> Returned:
+        """Return what a call returns, or raise what it raises; TimeoutError if it takes longer than the limit.
+
+        `while_waiting` is called at least every 100 ms; what it raises ends the waiting.
+        """
         if self.hang:
             raise TimeoutError
         future: Future[Returned] = Future()
         self._waiting.put(lambda: _fulfil(future, function))
-        try:
-            return future.result(limit_s)
-        except TimeoutError:
-            self.hang = True
-            raise
+        for _ in range(math.ceil(limit_s / _SLICE_S)):
+            if wait([future], _SLICE_S).done:
+                return future.result()
+            while_waiting()
+        self.hang = True
+        raise TimeoutError
 
     def end(self) -> None:
         """End the thread once the calls that are waiting have been made."""

@@ -24,12 +24,13 @@ _KEEP_ALIVE = 2, 3
 class LibvirtConnection:
     """Makes calls to libvirt; after one that was not answered in time, none any more."""
 
-    def __init__(self, uri: str, timeout_s: float) -> None:
+    def __init__(self, uri: str, timeout_s: float, while_waiting: Callable[[], None] = lambda: None) -> None:
         """Connect to libvirt at a URI, or at its default if that is empty. No call may take longer than `timeout_s`.
 
-        Raises MonitorError.
+        `while_waiting` is called at least every 100 ms; what it raises ends the waiting. Raises MonitorError.
         """
         self.where = f"libvirt at '{uri}'" if uri else "libvirt at its default URI"
+        self._while_waiting = while_waiting
         self._timeout_s = timeout_s if "+ssh:" in uri else min(timeout_s, _OPEN_TIMEOUT_S)
         self._calls = BoundedCalls("libvirt calls")
         _prepare_libvirt()
@@ -54,7 +55,7 @@ class LibvirtConnection:
         Raises libvirtError as the call does, and MonitorError if it takes too long.
         """
         try:
-            return self._calls.make(function, self._timeout_s)
+            return self._calls.make(function, self._timeout_s, self._while_waiting)
         except TimeoutError:
             limit = f"in {self._timeout_s:g} s"
             raise MonitorError(f"{self.where} does not answer {what} {limit}; does libvirtd stand still?") from None

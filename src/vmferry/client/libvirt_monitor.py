@@ -1,7 +1,7 @@
 """The monitor of a libvirt domain: QMP passed through by libvirt, beside what libvirt itself says of the domain."""
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -20,16 +20,21 @@ from vmferry.errors import MonitorError, VmLeftError
 class LibvirtMonitor:
     """Passes QMP commands through libvirt. A context manager that closes the connection to libvirt."""
 
-    def __init__(self, address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         """Find the domain of `libvirt:URI#DOMAIN`, by its name or UUID. Without URI it is libvirt's default.
 
-        No answer may take longer than `timeout_s`. Raises MonitorError if libvirt cannot be reached, has no such
-        domain or gives no access to it.
+        No answer may take longer than `timeout_s`; `while_waiting` is as with `open_monitor`. Raises MonitorError if
+        libvirt cannot be reached, has no such domain or gives no access to it.
         """
         self.where = address
         uri, _, name = address.partition(":")[2].partition("#")
         self._events: deque[Event] = deque(maxlen=MAX_KEPT_EVENTS)
-        self._connection = LibvirtConnection(uri, timeout_s)
+        self._connection = LibvirtConnection(uri, timeout_s, while_waiting)
         try:
             self.manager = LibvirtDomain(self._connection, name)
             self._listening = self._connection.call("events of QEMU", self._listen)

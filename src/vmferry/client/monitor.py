@@ -1,6 +1,6 @@
 """Monitors of VMs, however they are reached: over a socket of their own, or through libvirt."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -67,17 +67,20 @@ class Monitor(Protocol):
         ...
 
 
-def open_monitor(address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Monitor:
+def open_monitor(
+    address: str, timeout_s: float = DEFAULT_TIMEOUT_S, while_waiting: Callable[[], None] = lambda: None
+) -> Monitor:
     """Return the monitor at an address of `QmpClient.connect`, or at `libvirt:URI#DOMAIN`.
 
+    `while_waiting` is called at least every 100 ms while an answer is waited for; what it raises ends the waiting.
     Raises UsageError for what is no address, and MonitorError if there is no monitor.
     """
     if not address.startswith(LIBVIRT):
-        return QmpClient.connect(address, timeout_s)
+        return QmpClient.connect(address, timeout_s, while_waiting)
     try:
         from vmferry.client.libvirt_monitor import LibvirtMonitor  # an optional dependency
     except ImportError as error:
         raise UsageError(
             "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
         ) from error
-    return LibvirtMonitor(address, timeout_s)
+    return LibvirtMonitor(address, timeout_s, while_waiting)

@@ -8,11 +8,11 @@ after a monitor was given up as busy nothing happens when its other client leave
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import msgspec
 
@@ -39,8 +39,12 @@ GREETING_TIMEOUT_S = 3.0
 of these is to have ended within 5 s."""
 HURRIED_TIMEOUT_S = 2.0
 _READ_BYTES = 65536
+_SLICE_S = 0.05
 _LEAST_WAIT_S = 0.001
 """A timeout of 0 would mean not to wait at all."""
+
+
+Returned = TypeVar("Returned")
 
 
 @dataclass(frozen=True)
@@ -58,9 +62,17 @@ class QmpClient:
     manager = None
     """A monitor's own socket does not tell who looks after the VM."""
 
-    def __init__(self, connection: socket.socket, where: str, timeout_s: float, greeting_timeout_s: float) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        where: str,
+        timeout_s: float,
+        greeting_timeout_s: float,
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
         """Be greeted and negotiate over `connection`, which is from now on ours. Raises MonitorError."""
         self._connection = connection
+        self._while_waiting = while_waiting
         self.where = where
         """The address of the monitor."""
         self._timeout_s = timeout_s
@@ -78,16 +90,19 @@ class QmpClient:
             raise
 
     @classmethod
-    def connect(cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S) -> Self:
+    def connect(
+        cls, address: str, timeout_s: float = DEFAULT_TIMEOUT_S, while_waiting: Callable[[], None] = lambda: None
+    ) -> Self:
         """Return a client of the monitor at `unix:PATH`, `tcp:HOST:PORT` or PATH.
 
         No answer may take longer than `timeout_s`, and until the greeting no longer than GREETING_TIMEOUT_S either.
+        `while_waiting` is called at least every 100 ms while one is waited for; what it raises ends the waiting.
         Raises UsageError for what is no address, and MonitorError if nothing that speaks QMP is there.
         """
         parsed = parse_uri(f"unix:{address}" if address.startswith(("/", ".")) else address)
-        deadline = _Deadline(min(timeout_s, GREETING_TIMEOUT_S), lambda: _why_unconnected(parsed))
+        deadline = _Deadline(min(timeout_s, GREETING_TIMEOUT_S), lambda: _why_unconnected(parsed), while_waiting)
         connection = _open(parsed, deadline)
-        return cls(connection, str(parsed), timeout_s, deadline.left_s)
+        return cls(connection, str(parsed), timeout_s, deadline.left_s, while_waiting)
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +147,7 @@ class QmpClient:
     def _request(self, verb: str, command: str, arguments: Mapping[str, object] | None) -> Any:
         self._last_id += 1
         request = {verb: command, "arguments": arguments or {}, "id": self._last_id}
-        deadline = _Deadline(self._timeout_s, lambda: self._why_unanswered(command))
+        deadline = self._deadline(self._timeout_s, lambda: self._why_unanswered(command))
         self._send(msgspec.json.encode(request) + b"\n", deadline)
         while True:
             message = self._next_message(deadline)
@@ -148,7 +163,7 @@ class QmpClient:
 
         Raises MonitorError if none comes in time.
         """
-        deadline = _Deadline(timeout_s, lambda: f"the VM at {self.where} sent no {name} event in {timeout_s:g} s")
+        deadline = self._deadline(timeout_s, lambda: f"the VM at {self.where} sent no {name} event in {timeout_s:g} s")
         while True:
             while self._events:
                 event = self._events.popleft()
@@ -167,7 +182,7 @@ class QmpClient:
         self._timeout_s = min(self._timeout_s, HURRIED_TIMEOUT_S)
 
     def _greeting(self, timeout_s: float) -> dict[str, Any]:
-        deadline = _Deadline(timeout_s, lambda: why_ungreeted(self._connection, self.where))
+        deadline = self._deadline(timeout_s, lambda: why_ungreeted(self._connection, self.where))
         greeting = self._take(self._read_message(deadline))
         if not greeting or not isinstance(greeting.get("QMP"), dict):
             raise self._babble()
@@ -195,15 +210,17 @@ class QmpClient:
     def _babble(self, reason: str = "") -> MonitorError:
         return MonitorError(f"what answers at {self.where} is no QMP monitor{reason}")
 
+    def _deadline(self, timeout_s: float, why: Callable[[], str]) -> "_Deadline":
+        return _Deadline(timeout_s, why, self._while_waiting)
+
     def _send(self, data: bytes, deadline: "_Deadline") -> None:
-        with self._translated(deadline):
-            self._connection.sendall(data)
+        while data:
+            data = data[self._wait_for(partial(self._connection.send, data), deadline) :]
 
     def _read_message(self, deadline: "_Deadline") -> bytes:
         """Return the text of the next message."""
         while not self._frames:
-            with self._translated(deadline):
-                data = self._connection.recv(_READ_BYTES)
+            data = self._wait_for(partial(self._connection.recv, _READ_BYTES), deadline)
             if not data:
                 raise MonitorError(f"the monitor at {self.where} closed the connection")
             self._frames.extend(self._framer.feed(data))
@@ -216,16 +233,18 @@ class QmpClient:
         later = "" if command.startswith("query-") else "; it may still carry it out"
         return f"the monitor at {self.where} does not answer {command}{later}"
 
-    @contextmanager
-    def _translated(self, deadline: "_Deadline") -> Iterator[None]:
+    def _wait_for(self, call: Callable[[], Returned], deadline: "_Deadline") -> Returned:
         """Let one system call wait until the deadline, and turn its failure into a MonitorError."""
-        try:
-            self._connection.settimeout(max(deadline.left_s, _LEAST_WAIT_S))
-            yield
-        except TimeoutError as error:
-            raise MonitorError(why_stopped(self._connection) or deadline.why()) from error
-        except OSError as error:
-            raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
+        while True:
+            try:
+                self._connection.settimeout(min(max(deadline.left_s, _LEAST_WAIT_S), _SLICE_S))
+                return call()
+            except TimeoutError as error:
+                deadline.while_waiting()
+                if deadline.left_s <= 0:
+                    raise MonitorError(why_stopped(self._connection) or deadline.why()) from error
+            except OSError as error:
+                raise MonitorError(f"the monitor at {self.where} is gone: {_reason(error)}") from error
 
 
 def result_of(command: str, message: Mapping[str, Any]) -> Any:
@@ -243,9 +262,10 @@ def result_of(command: str, message: Mapping[str, Any]) -> Any:
 class _Deadline:
     """A moment after which waiting ends; `why` tells then what was waited for."""
 
-    def __init__(self, timeout_s: float, why: Callable[[], str]) -> None:
+    def __init__(self, timeout_s: float, why: Callable[[], str], while_waiting: Callable[[], None]) -> None:
         self._end_s = time.monotonic() + timeout_s
         self.why = why
+        self.while_waiting = while_waiting
 
     @property
     def left_s(self) -> float:
@@ -254,6 +274,7 @@ class _Deadline:
 
     def check(self) -> None:
         """Raise MonitorError if time is up."""
+        self.while_waiting()
         if self.left_s <= 0:
             raise MonitorError(self.why())
 

@@ -10,12 +10,13 @@ from contextlib import suppress
 
 from vmferry.client.manager import Manager
 from vmferry.control.behind import Behind
-from vmferry.control.destination import ARRIVAL_TIMEOUT_S, WAITING, Destination
+from vmferry.control.destination import ARRIVAL_TIMEOUT_NS, WAITING, Destination
 from vmferry.control.drive import Arrival, ArrivalState, Result
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 
 RETURN_PATH = "return-path"
+_NS_PER_S = 1_000_000_000
 _EVENTS = "events"
 _TWO_WAY = ("tcp:", "unix:", "vsock:")
 _BY_ITSELF = frozenset({"postcopy-ram", RETURN_PATH})
@@ -79,7 +80,8 @@ def _told_by(destination: Destination) -> Arrival:
             return Arrival(
                 ArrivalState.UNVERIFIED,
                 "destination",
-                f"the destination still waits for a guest, or loads it, {ARRIVAL_TIMEOUT_S:g} s after it was sent. "
+                "the destination still waits for a guest, or loads it, "
+                f"{ARRIVAL_TIMEOUT_NS / _NS_PER_S:g} s after it was sent. "
                 "If it goes on so, end it, and cont lets the guest run on here",
             )
         case status if destination.is_owed_cont:

@@ -1,31 +1,28 @@
 """Finding the migration that somebody else began, or is about to begin."""
 
-import time
-
+from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import POLL_INTERVAL_S, ask
-from vmferry.control.interrupts import signal_number_of
-from vmferry.errors import InterruptionError, UsageError
+from vmferry.control.drive import POLL_INTERVAL_NS, ask
+from vmferry.errors import UsageError
+from vmferry.migration.ports import Clock
 
 
-def await_migration(monitor: Monitor, *, wait: bool) -> None:
+def await_migration(monitor: Monitor, clock: Clock, cancel: CancelToken, *, wait: bool) -> None:
     """Return when a migration runs. One that a manager such as libvirt prepares is waited for, others with `wait` only.
 
     QEMU calls it a migration as well when libvirt saves a domain or makes a snapshot of it, which is not for us.
-    Raises UsageError that says what there is instead, MonitorError, and InterruptionError.
+    Raises UsageError that says what there is instead, MonitorError, and CancelledError.
     """
-    try:
-        while True:
-            progress = ask(monitor)
-            job = monitor.manager.job() if monitor.manager else None
-            if progress.running and job in (None, MIGRATION):
-                return
-            if not wait and job != MIGRATION:
-                raise UsageError(f"no migration is running ({_instead(job, progress.status)}); --wait waits for one")
-            time.sleep(POLL_INTERVAL_S)
-    except KeyboardInterrupt as error:
-        raise InterruptionError("interrupted", signal_number_of(error)) from None
+    while True:
+        cancel.check()
+        progress = ask(monitor)
+        job = monitor.manager.job() if monitor.manager else None
+        if progress.running and job in (None, MIGRATION):
+            return
+        if not wait and job != MIGRATION:
+            raise UsageError(f"no migration is running ({_instead(job, progress.status)}); --wait waits for one")
+        clock.sleep_ns(POLL_INTERVAL_NS)
 
 
 def _instead(job: str | None, status: str) -> str:

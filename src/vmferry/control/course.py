@@ -1,13 +1,21 @@
 """The time from the beginning of one migration to its end: it is followed, bounded, and called off."""
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 
+from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import IN_POSTCOPY, Cancellation, Progress, Result, ask, cancel, follow, pause
+from vmferry.control.drive import (
+    IN_POSTCOPY,
+    POLL_INTERVAL_NS,
+    Cancellation,
+    Progress,
+    Result,
+    ask,
+    cancel_migration,
+    follow,
+)
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.limits import LimitKeeper, Limits
@@ -19,6 +27,7 @@ from vmferry.control.settings import Settings
 from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import (
+    CancelledError,
     CommandError,
     InterruptionError,
     MigrationError,
@@ -28,6 +37,7 @@ from vmferry.errors import (
     VmLeftError,
 )
 from vmferry.migration.lost_work import LostWork
+from vmferry.migration.ports import Clock
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 MIGRATION = "MIGRATION"
@@ -53,6 +63,8 @@ class Course:
     def __init__(
         self,
         monitor: Monitor,
+        clock: Clock,
+        cancel: CancelToken,
         uri: str | None,
         limits: Limits,
         settings: Settings,
@@ -70,11 +82,13 @@ class Course:
         """
         elapsed_ms = 0 if uri else ask(monitor).elapsed_ms or 0
         self.keeper = LimitKeeper(
-            limits, monitor, self._cancel_at_limit, settings, onlookers.lost, onlookers.tell, elapsed_ms
+            limits, monitor, clock, self._cancel_at_limit, settings, onlookers.lost, onlookers.tell, elapsed_ms
         )
         self.used_destination = False
         """True once the destination has accepted the migration."""
         self._monitor = monitor
+        self._clock = clock
+        self._token = cancel
         self._uri = uri
         self._steered = steered
         self._hand_over = hand_over
@@ -82,7 +96,7 @@ class Course:
         self._link = link
         self._onlookers = onlookers
         self._prospect = prospect
-        self._cancellation = Cancellation()
+        self._cancellation = Cancellation(clock)
         self._why_cancelled: str | None = None
         self._is_only_here = False
         """True if the destination is known not to have the guest."""
@@ -107,12 +121,25 @@ class Course:
         return self._with_reason(result)
 
     def _follow(self, begin: Callable[[], None]) -> Result:
-        wait = self._held.wait if self._held else time.sleep
-        pause_here = partial(self._steered.pause if self._steered else pause, wait)
         result = follow(
-            self._monitor, self._observe, self._interrupted, pause_here, begin, self._cancellation, self._ended
+            self._monitor,
+            self._clock,
+            self._observe,
+            self._token,
+            cancelled=self._cancel_as_asked,
+            pause=self._pause,
+            begin=begin,
+            cancellation=self._cancellation,
+            ended=self._ended,
         )
         return self._held.counted(result) if self._held else result
+
+    def _pause(self) -> None:
+        wait_ns = self._held.wait_ns if self._held else self._clock.sleep_ns
+        if self._steered:
+            self._steered.pause(wait_ns)
+        else:
+            wait_ns(POLL_INTERVAL_NS)
 
     def _ended(self, progress: Progress) -> None:
         if self._held:
@@ -195,7 +222,7 @@ class Course:
             self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
             self._is_only_here = self._hand_over.is_certain
             self._cancel()
-        if (why := self._link.observe(progress, time.monotonic_ns())) and self._why_cancelled is None:
+        if (why := self._link.observe(progress, self._clock.now_ns())) and self._why_cancelled is None:
             self._why_cancelled = why
             self._cancel()
         return self._steer(self._steered, progress) if self._steered else seen
@@ -215,7 +242,7 @@ class Course:
         """Let the guest run before all else, and cancel unless it is in post-copy. Returns whether it was cancelled."""
         if self._steered:
             self._steered.stop()
-        cancelled = cancel(self._monitor)
+        cancelled = cancel_migration(self._monitor)
         if cancelled:
             self._cancellation.begin()
         return cancelled
@@ -224,15 +251,15 @@ class Course:
         if not self._cancel():
             self._onlookers.tell(IN_POSTCOPY)
 
-    def _interrupted(self, error: KeyboardInterrupt) -> bool:
-        """Cancel what is ours, and let go of what is not. Raises InterruptionError in post-copy."""
+    def _cancel_as_asked(self) -> bool:
+        """Cancel what is ours. Raises CancelledError or InterruptionError if it is not, or is in post-copy."""
         self._monitor.hurry()
         if not self._ours:
-            raise error
-        if not self._cancel():
-            assert self._cancellation.interrupted_by is not None
-            raise InterruptionError(IN_POSTCOPY, self._cancellation.interrupted_by)
-        return True
+            raise CancelledError("let go of the migration, which goes on by itself")
+        if self._cancel():
+            return True
+        number = self._token.signal_number
+        raise CancelledError(IN_POSTCOPY) if number is None else InterruptionError(IN_POSTCOPY, number)
 
     def _left_alone(self, error: MonitorError) -> MonitorError:
         """Return an error that says what is true once nobody can be asked any more."""
@@ -244,5 +271,6 @@ class Course:
         """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
         with suppress(VmferryError):
             self._monitor.hurry()
+            self._token.close()
             if self._cancel():
-                follow(self._monitor, lambda progress: progress, lambda _: True, cancellation=self._cancellation)
+                follow(self._monitor, self._clock, lambda seen: seen, self._token, cancellation=self._cancellation)

@@ -1,24 +1,24 @@
 """The other side of a migration, looked at through its own monitor."""
 
-import time
-
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC
 from vmferry.control.run_states import run_state
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
+from vmferry.migration.ports import Clock
 
 WAITING = "inmigrate"
-ARRIVAL_TIMEOUT_S = 10.0
+ARRIVAL_TIMEOUT_NS = 10_000_000_000
 """So long a guest that was sent is waited for."""
-_POLL_INTERVAL_S = 0.1
+_POLL_INTERVAL_NS = 100_000_000
 _PAUSED = frozenset({b"-S", b"--S"})
 
 
 class Destination:
     """A VM that waits for a guest."""
 
-    def __init__(self, monitor: Monitor) -> None:
+    def __init__(self, monitor: Monitor, clock: Clock) -> None:
         self.monitor = monitor
+        self._clock = clock
         self.is_held = False
         """True once it was told not to let a guest run by itself."""
         self.is_owed_cont = False
@@ -62,7 +62,7 @@ class Destination:
 
     def await_guest(self) -> str | None:
         """Return its run state once it is another than WAITING, or after ten seconds."""
-        end_s = time.monotonic() + ARRIVAL_TIMEOUT_S
-        while (status := self.status()) == WAITING and time.monotonic() < end_s:
-            time.sleep(_POLL_INTERVAL_S)
+        end_ns = self._clock.now_ns() + ARRIVAL_TIMEOUT_NS
+        while (status := self.status()) == WAITING and self._clock.now_ns() < end_ns:
+            self._clock.sleep_ns(_POLL_INTERVAL_NS)
         return status

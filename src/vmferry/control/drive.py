@@ -3,21 +3,22 @@
 It polls `query-migrate`, as any QMP client would, and knows nothing of the VM behind the monitor.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
+from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.interrupts import ignore_interrupts, signal_number_of
-from vmferry.errors import MigrationError, VmLeftError
+from vmferry.errors import CancelledError, MigrationError, VmLeftError
+from vmferry.migration.ports import Clock
 
-POLL_INTERVAL_S = 0.1
+POLL_INTERVAL_NS = 100_000_000
 IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the guest, so it goes on"
-CANCEL_TIMEOUT_S = 10.0
+CANCEL_TIMEOUT_NS = 10_000_000_000
 """A migration that has not ended so long after it was cancelled is not waited for."""
 _FIGURES_POLLS = 10
+_NS_PER_S = 1_000_000_000
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
 
 
@@ -160,115 +161,130 @@ def ask(monitor: Monitor) -> Progress:
     return Progress.from_qmp(monitor.execute("query-migrate"))
 
 
-def drive(monitor: Monitor, uri: str, watch: Callable[[Progress], object]) -> Result:
+def drive(
+    monitor: Monitor, uri: str, watch: Callable[[Progress], object], clock: Clock, cancel: CancelToken | None = None
+) -> Result:
     """Migrate to `uri` and return how it ended; `watch` is called with every poll before.
 
-    KeyboardInterrupt, whether it comes from the user or from `watch`, cancels the migration; the
-    result then says so. In post-copy it does nothing.
+    `cancel` cancels the migration, whoever sets it; the result then says so. In post-copy it does nothing.
     """
 
     def observe(progress: Progress) -> Progress:
         watch(progress)
         return progress
 
-    return follow(monitor, observe, lambda _: cancel(monitor), begin=lambda: monitor.execute("migrate", {"uri": uri}))
-
-
-def pause(wait: Callable[[float], None] = time.sleep) -> None:
-    """Wait until the next poll."""
-    wait(POLL_INTERVAL_S)
+    return follow(
+        monitor,
+        clock,
+        observe,
+        cancel or CancelToken(),
+        cancelled=lambda: cancel_migration(monitor),
+        begin=lambda: monitor.execute("migrate", {"uri": uri}),
+    )
 
 
 class Cancellation:
     """Whether a migration was cancelled, and how long its end is still waited for."""
 
-    def __init__(self) -> None:
-        self.interrupted_by: int | None = None
-        """The number of the signal that did it; None if none did."""
-        self._end_s: float | None = None
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._end_ns: int | None = None
 
     def begin(self) -> None:
         """Take note that the migration was cancelled just now. Harmless if it was."""
-        self._end_s = self._end_s or time.monotonic() + CANCEL_TIMEOUT_S
+        if self._end_ns is None:
+            self._end_ns = self._clock.now_ns() + CANCEL_TIMEOUT_NS
 
     def seen(self, progress: Progress) -> Progress:
         """Return what an answer means in the light of this."""
-        if self._end_s and progress.status == "none":
+        if self._end_ns is not None and progress.status == "none":
             return replace(progress, status="cancelled")  # before it had begun
-        if self._end_s and not progress.ended and time.monotonic() > self._end_s:
-            waited = f"it was cancelled, but has not ended {CANCEL_TIMEOUT_S:g} s later"
+        if self._is_overdue and not progress.ended:
+            waited = f"it was cancelled, but has not ended {CANCEL_TIMEOUT_NS / _NS_PER_S:g} s later"
             return replace(progress, status="cancelling", error=waited)
         return progress
 
     def gives_up(self, progress: Progress) -> bool:
         """Tell whether to wait no longer, as `seen` has found."""
-        return self._end_s is not None and time.monotonic() > self._end_s and progress.status == "cancelling"
+        return self._is_overdue and progress.status == "cancelling"
+
+    @property
+    def _is_overdue(self) -> bool:
+        return self._end_ns is not None and self._clock.now_ns() > self._end_ns
 
 
 def follow(
     monitor: Monitor,
+    clock: Clock,
     observe: Callable[[Progress], Progress],
-    interrupted: Callable[[KeyboardInterrupt], bool] | None,
-    pause: Callable[[], None] = pause,
+    cancel: CancelToken,
+    *,
+    cancelled: Callable[[], bool] | None = None,
+    pause: Callable[[], None] | None = None,
     begin: Callable[[], object] = lambda: None,
     cancellation: Cancellation | None = None,
     ended: Callable[[Progress], object] = lambda progress: None,
 ) -> Result:
     """Follow a migration to its end. `observe` is called with every poll and may complete what it says.
 
-    `begin` is called once, before the first poll, and `pause` waits between two. KeyboardInterrupt calls `interrupted`,
-    which says whether it has cancelled the migration, and following goes on; without it, it is raised. Once the
-    migration has ended nothing is interrupted any more (`interrupted_once`). `ended` gets the last state at once, maybe
-    before its figures are there. `cancellation` is told by whoever else cancels; the end is then waited for only so
-    long, and if it does not come the last state is `cancelling`. If whoever manages the VM ends it before it has told
-    that it has migrated, the last figures are from before.
+    `begin` is called once, before the first poll, and `pause` waits between two. When `cancel` is set, `cancelled` says
+    whether it has cancelled the migration, and following goes on; without it, CancelledError is raised. Once that was
+    done, or the migration has ended, the token is closed. `ended` gets the last state at once, maybe before its figures
+    are there. `cancellation` is told by whoever else cancels; the end is then waited for only so long, and if it does
+    not come the last state is `cancelling`. If whoever manages the VM ends it before it has told that it has migrated,
+    the last figures are from before.
     """
     max_throttle_percent: int | None = None
     progress = Progress.from_qmp({})
-    cancellation = cancellation or Cancellation()
+    cancellation = cancellation or Cancellation(clock)
+    interrupted_by: int | None = None
     begun = False
 
     def result(last: Progress, *, vm_left: bool = False) -> Result:
-        ignore_interrupts()  # what is left to do is bounded, and an interruption would not be true any more
+        cancel.close()
         managed = _as_managed(monitor, last)
-        return Result(managed, max_throttle_percent, interrupted_by=cancellation.interrupted_by, vm_left=vm_left)
+        return Result(managed, max_throttle_percent, interrupted_by=interrupted_by, vm_left=vm_left)
 
     while True:
         try:
             if not begun:
                 begun = True
                 begin()
-            for answer in polls(monitor, pause, ended):
+            for answer in polls(monitor, clock, pause, ended):
                 progress = cancellation.seen(answer.after(progress))
                 if progress.ended or cancellation.gives_up(progress):
                     return result(progress)
                 throttle_percent = observe(progress).throttle_percent
                 if throttle_percent is not None:
                     max_throttle_percent = max(max_throttle_percent or 0, throttle_percent)
+                cancel.check()
         except VmLeftError:
             return result(replace(progress, status="completed"), vm_left=True)
-        except KeyboardInterrupt as error:
-            if interrupted is None:
+        except CancelledError:
+            if cancelled is None:
                 raise
-            cancellation.interrupted_by = signal_number_of(error)
-            if interrupted(error):
+            cancel.close()
+            interrupted_by = cancel.signal_number
+            if cancelled():
                 cancellation.begin()
 
 
 def polls(
     monitor: Monitor,
-    pause: Callable[[], None] = pause,
+    clock: Clock,
+    pause: Callable[[], None] | None = None,
     ended: Callable[[Progress], object] = lambda progress: None,
 ) -> Iterator[Progress]:
     """Yield how far the migration is, after each `pause`, up to and with the last state, which `ended` gets first."""
+    pause = pause or (lambda: clock.sleep_ns(POLL_INTERVAL_NS))
     while not (progress := ask(monitor)).ended:
         yield progress
         pause()
     ended(progress)
-    yield _with_figures(monitor, progress)
+    yield _with_figures(monitor, clock, progress)
 
 
-def cancel(monitor: Monitor) -> bool:
+def cancel_migration(monitor: Monitor) -> bool:
     """Cancel the migration unless it is in post-copy, where memory is on both sides and cancelling costs the guest.
 
     Returns whether it was cancelled.
@@ -279,12 +295,12 @@ def cancel(monitor: Monitor) -> bool:
     return True
 
 
-def _with_figures(monitor: Monitor, progress: Progress) -> Progress:
+def _with_figures(monitor: Monitor, clock: Clock, progress: Progress) -> Progress:
     """Ask again for the figures: QEMU says `completed` a moment before it has worked out how long it took."""
     for _ in range(_FIGURES_POLLS):
         if progress.elapsed_ms or progress.status != "completed":
             break
-        time.sleep(POLL_INTERVAL_S)
+        clock.sleep_ns(POLL_INTERVAL_NS)
         progress = ask(monitor)
     return progress
 

@@ -4,14 +4,13 @@ A peer that takes everything and says nothing would hold it for ever. It is canc
 the destination cannot have taken it over; else there might be two of them.
 """
 
-import time
-
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress
 from vmferry.control.return_path import returned_bytes
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError
+from vmferry.migration.ports import Clock
 from vmferry.units import format_duration
 
 _NS_PER_MS = 1_000_000
@@ -26,8 +25,11 @@ _HANDING_OVER = frozenset({"active", "device"})
 class HandOver:
     """Looks at one migration of a QEMU with every poll."""
 
-    def __init__(self, monitor: Monitor, uri: str, limit_ns: int | None, destination: Destination | None) -> None:
+    def __init__(
+        self, monitor: Monitor, clock: Clock, uri: str, limit_ns: int | None, destination: Destination | None
+    ) -> None:
         self._monitor = monitor
+        self._clock = clock
         self._uri = uri
         self._limit_ns = limit_ns
         self._destination = destination
@@ -40,7 +42,7 @@ class HandOver:
 
     def observe(self, progress: Progress) -> str | None:
         """Return why to cancel, or None. Raises MigrationError if nobody knows where the guest is."""
-        now_ns = time.monotonic_ns()
+        now_ns = self._clock.now_ns()
         self.has_begun = self.has_begun or progress.status == "device"
         if progress.status not in _HANDING_OVER or run_state(self._monitor) != FINISHING:
             self._since_ns = None

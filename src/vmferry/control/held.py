@@ -6,7 +6,6 @@ says (`qmp_stop` and `process_incoming_migration_bh` of QEMU). It is told `cont`
 """
 
 import select
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -19,42 +18,52 @@ from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
 from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
+from vmferry.migration.ports import Clock
 
 _NS_PER_MS = 1_000_000
-_STOPPED_POLL_S = 0.01
+_NS_PER_S = 1_000_000_000
+_STOPPED_POLL_NS = 10_000_000
 """How often the source is asked while the guest stands still."""
 
 
 class HeldDestination:
     """Holds the guest at the destination during one migration. A context manager that says what is left of that."""
 
-    def __init__(self, monitor: Monitor, destination: Destination, guard: Guard, warn: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        monitor: Monitor,
+        clock: Clock,
+        destination: Destination,
+        guard: Guard,
+        warn: Callable[[str], object],
+    ) -> None:
         """`monitor` is the source's. If we cannot, `guard` lets the guest run once the source says that it is done.
 
         The destination is told to `hold` only after this was entered. Raises MonitorError and HostError.
         """
         self._monitor = monitor
+        self._clock = clock
         self._destination = destination
         self._guard = guard
         self._warn = warn
         self._ran = ran(run_state(monitor), before=True)
         self._promise = guard.will_let_run(destination.monitor, self._ran)
         self._stopping = False
-        self._asked_ns = time.monotonic_ns()
+        self._asked_ns = clock.now_ns()
         self._is_decided = False
         """True once the guest was let run, or is to stay paused."""
         self._has_failed = False
         """True once the destination could not be told to let it run."""
         self._wait_ns: int | None = None
 
-    def wait(self, timeout_s: float) -> None:
+    def wait_ns(self, timeout_ns: int) -> None:
         """Wait so long, or until the source says something; only briefly while the guest stands still."""
-        timeout_s = min(timeout_s, _STOPPED_POLL_S) if self._stopping else timeout_s
+        timeout_ns = min(timeout_ns, _STOPPED_POLL_NS) if self._stopping else timeout_ns
         if self._monitor.descriptor is None:
-            time.sleep(timeout_s)
+            self._clock.sleep_ns(timeout_ns)
         else:
-            select.select([self._monitor.descriptor], [], [], timeout_s)
-        self._asked_ns = time.monotonic_ns()
+            select.select([self._monitor.descriptor], [], [], timeout_ns / _NS_PER_S)
+        self._asked_ns = self._clock.now_ns()
 
     def observe(self, progress: Progress) -> None:
         """Look at the source with every poll; in post-copy the guest is let run, as it never will here."""
@@ -97,7 +106,7 @@ class HeldDestination:
         try:
             if self._ran:
                 self._destination.let_run()
-                self._wait_ns = time.monotonic_ns() - self._asked_ns
+                self._wait_ns = self._clock.now_ns() - self._asked_ns
             self._decided()
         except MonitorError as error:
             if not self._has_failed:

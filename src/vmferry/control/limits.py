@@ -1,6 +1,5 @@
 """What a migration may cost, what to do when it costs more, and whether it was kept."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from vmferry.control.drive import Result, Verdict
 from vmferry.control.settings import Settings
 from vmferry.errors import MigrationError, UsageError
 from vmferry.migration.lost_work import LostWork
+from vmferry.migration.ports import Clock
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
@@ -79,6 +79,7 @@ class LimitKeeper:
         self,
         limits: Limits,
         monitor: Monitor,
+        clock: Clock,
         cancel: Callable[[], object],
         settings: Settings,
         lost: LostWork,
@@ -87,11 +88,12 @@ class LimitKeeper:
     ) -> None:
         """`cancel` calls the migration off. `lost` hears of every event, and `elapsed_ms` is how long it has run."""
         self._limits = limits
+        self._clock = clock
         self._cancel = cancel
         self._settings = settings
         self._lost = lost
         self._tell = tell
-        self._last_ns = time.monotonic_ns()
+        self._last_ns = clock.now_ns()
         self._start_ns = self._last_ns - elapsed_ms * _NS_PER_MS
         self._hit = False
         allowed_ms = limits.max_downtime_ms
@@ -99,7 +101,7 @@ class LimitKeeper:
 
     def observe(self) -> None:
         """Look with every poll."""
-        self._last_ns = time.monotonic_ns()
+        self._last_ns = self._clock.now_ns()
         if self._downtime_limit:
             self._downtime_limit.look()
         # In its first second a share of the work done says nothing.

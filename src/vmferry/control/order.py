@@ -1,11 +1,11 @@
 """Carries out a migration as somebody ordered it, with the means there are: the VM's own, or ours from outside."""
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.actuators import Vm
 from vmferry.control.arrival import arrival_of, ask_for_word
@@ -17,7 +17,6 @@ from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.guard import Guard
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
-from vmferry.control.interrupts import ignore_interrupts
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.link import LinkKeeper
@@ -36,7 +35,7 @@ from vmferry.errors import CommandError, UsageError
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
-from vmferry.migration.ports import Journal
+from vmferry.migration.ports import Clock, Journal
 from vmferry.settings.parameters import PARAMETERS
 from vmferry.transport.uri import parse_uri
 
@@ -82,46 +81,62 @@ def carry_out(
     watch: Callable[[Progress], None],
     tell: Callable[[str], None],
     warn: Callable[[str], None] | None = None,
+    *,
+    clock: Clock,
+    cancel: CancelToken,
 ) -> Result:
     """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
 
     However it ends, what was changed on the VM is undone, and `warn` (else `tell`) gets a line for each thing that
-    could not be. KeyboardInterrupt cancels a migration that we started, and is raised if we took it over. Raises
-    UsageError, HostError, MonitorError, MigrationError if nobody can follow it any more, and InterruptionError if it
-    was interrupted and goes on.
+    could not be. `cancel` cancels a migration that we started; where it had not begun, or we took it over,
+    CancelledError is raised. Raises UsageError, HostError, MonitorError, MigrationError if nobody can follow it any
+    more, and InterruptionError if a signal was to cancel it and it goes on.
     """
     _check(monitor, Behind.ask(monitor), order)
     if order.uri is None:
-        await_migration(monitor, wait=order.wait)
+        await_migration(monitor, clock, cancel, wait=order.wait)
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     leftovers = Leftovers(monitor, warn or tell)
     with ExitStack() as stack:
-        lost = LostWork(time.monotonic_ns)
+        lost = LostWork(clock.now_ns)
         journal = TeeJournal([order.journal, lost])
-        recorder = open_recorder(monitor, behind, journal, time.monotonic_ns, attached=order.uri is None)
+        recorder = open_recorder(monitor, behind, journal, clock.now_ns, attached=order.uri is None)
         destination = _destination_to_hold(behind, order)
         steers = _is_steered(behind, order)
         other = destination.monitor if destination else None
         guard = stack.enter_context(Guard(monitor, warn or tell, other)) if steers or destination else None
-        settings = stack.enter_context(Settings(monitor, behind, leftovers.leave))
+        settings = stack.enter_context(Settings(monitor, clock, behind, leftovers.leave))
         steered = prospect = None
         link = _keep_link(monitor, behind, order, tell)
         if guard and steers:
             vm = Vm(monitor, behind, guard, settings)
-            steered = stack.enter_context(_steer(vm, order, recorder, link.watch, lost, tell))
+            steered = stack.enter_context(_steer(vm, clock, order, recorder, link.watch, lost, tell))
         else:
             prospect = _set_own(behind, order, settings, tell)
         if order.uri is not None:
             ask_for_word(behind, settings, order.uri)
         held = None
         if guard and destination:
-            held = stack.enter_context(HeldDestination(monitor, destination, guard, warn or tell))
+            held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, warn or tell))
             destination.hold()
-        stack.callback(ignore_interrupts)  # the first to be called, and then all is undone
+        stack.callback(cancel.close)  # the first to be called, and then all is undone
         start_recording(recorder, monitor, steered.parameters if steered else {})
-        hand_over = _bound_hand_over(monitor, behind, order)
+        hand_over = _bound_hand_over(monitor, clock, behind, order)
         onlookers = Onlookers(watch, tell, recorder, lost)
-        course = Course(monitor, order.uri, order.limits, settings, steered, prospect, hand_over, held, link, onlookers)
+        course = Course(
+            monitor,
+            clock,
+            cancel,
+            order.uri,
+            order.limits,
+            settings,
+            steered,
+            prospect,
+            hand_over,
+            held,
+            link,
+            onlookers,
+        )
         result = course.run()
         recorder.end(result)
         if course.used_destination and not result.completed and not _starts_destinations_anew(monitor, behind):
@@ -168,11 +183,11 @@ def _destination_to_hold(behind: Behind, order: Order) -> Destination | None:
     return None if order.destination.starts_paused() else order.destination
 
 
-def _bound_hand_over(monitor: Monitor, behind: Behind, order: Order) -> HandOver | None:
+def _bound_hand_over(monitor: Monitor, clock: Clock, behind: Behind, order: Order) -> HandOver | None:
     """Our own VMs bound it themselves, and who has begun a migration looks after it."""
     if behind.converges_responsively or order.uri is None:
         return None
-    return HandOver(monitor, order.uri, order.hand_over_timeout_ns, order.destination)
+    return HandOver(monitor, clock, order.uri, order.hand_over_timeout_ns, order.destination)
 
 
 def _starts_destinations_anew(monitor: Monitor, behind: Behind) -> bool:
@@ -238,7 +253,13 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
 
 
 def _steer(
-    vm: Vm, order: Order, recorder: Recorder | VmRecord, link: LinkWatch, lost: LostWork, tell: Callable[[str], None]
+    vm: Vm,
+    clock: Clock,
+    order: Order,
+    recorder: Recorder | VmRecord,
+    link: LinkWatch,
+    lost: LostWork,
+    tell: Callable[[str], None],
 ) -> Steered:
     """Prepare to make the decisions from outside, and say by which means."""
     assert order.variant
@@ -266,6 +287,6 @@ def _steer(
             source = f"measured by {sensor.mode}" if evaluation.kind == "background" else "end of iteration"
             tell(f"{(evaluation.progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason} ({source})")
 
-    steering = Steering(sensor, means, link, lost, parameters, evaluated, time.monotonic_ns())
+    steering = Steering(sensor, means, link, lost, parameters, evaluated, clock.now_ns())
     obeyed = {name: value for name, value in parameters.as_qmp().items() if name in STEERING_PARAMETERS}
-    return Steered(vm.monitor, steering, means, obeyed, tell)
+    return Steered(vm.monitor, clock, steering, means, obeyed, tell)

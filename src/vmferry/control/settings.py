@@ -5,7 +5,6 @@ capabilities as long as a migration runs, and one that was cancelled while it co
 cannot be put back is named, with the command that does it.
 """
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,9 +18,10 @@ from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
 from vmferry.control.guard import Guard
 from vmferry.errors import CommandError, MigrationError, MonitorError, VmLeftError
+from vmferry.migration.ports import Clock
 
 _TRIES = 10
-_TRY_INTERVAL_S = 0.1
+_TRY_INTERVAL_NS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,10 @@ Leave = Callable[[list[Change], bool], None]
 class Settings:
     """Changes what it is told to and nothing else. A context manager that puts back what it has changed."""
 
-    def __init__(self, monitor: Monitor, behind: Behind, leave: Leave | None = None) -> None:
+    def __init__(self, monitor: Monitor, clock: Clock, behind: Behind, leave: Leave | None = None) -> None:
         """`leave` gets what could not be put back in the end."""
         self._monitor = monitor
+        self._clock = clock
         self._behind = behind
         self._leave = leave or (lambda changes, refused: None)
         self._changes: dict[tuple[bool, str], Change] = {}
@@ -164,7 +165,7 @@ class Settings:
                 left = put_back(self._monitor, left)
                 if not left:
                     break
-                time.sleep(_TRY_INTERVAL_S)
+                self._clock.sleep_ns(_TRY_INTERVAL_NS)
             return left
         return []
 

@@ -1,6 +1,5 @@
 """A migration that is steered from outside, as long as that is possible."""
 
-import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -8,12 +7,13 @@ from types import TracebackType
 from typing import Self
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import POLL_INTERVAL_S, Progress
+from vmferry.control.drive import POLL_INTERVAL_NS, Progress
 from vmferry.control.means import Means
 from vmferry.control.steer import Steering
 from vmferry.errors import CommandError, HostError, MigrationError, MonitorError
+from vmferry.migration.ports import Clock
 
-_STOP_POLL_S = 0.01
+_STOP_POLL_NS = 10_000_000
 """How often to look whether the guest is being stopped; the downtime may be that much longer."""
 
 
@@ -23,6 +23,7 @@ class Steered:
     def __init__(
         self,
         monitor: Monitor,
+        clock: Clock,
         steering: Steering,
         means: Means,
         parameters: Mapping[str, object],
@@ -32,6 +33,7 @@ class Steered:
         self.parameters = parameters
         """Those that our decisions obey."""
         self._monitor = monitor
+        self._clock = clock
         self._steering = steering
         self._tell = tell
         self._over = False
@@ -51,7 +53,7 @@ class Steered:
         if not self._over:
             try:
                 self.means.hold()
-                self._steering.observe(progress, time.monotonic_ns())
+                self._steering.observe(progress, self._clock.now_ns())
             except MigrationError:
                 pass  # it has ended meanwhile, as the next poll will find
             except (HostError, CommandError) as error:
@@ -59,20 +61,20 @@ class Steered:
                 self._tell(f"the migration goes on without being steered: {error}")
         return self.complete(progress)
 
-    def pause(self, wait: Callable[[float], None] = time.sleep) -> None:
+    def pause(self, wait_ns: Callable[[int], None]) -> None:
         """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
 
         QEMU waits for each vCPU to notice that it is to stop, and one that is out of quota notices nothing.
         """
-        end_s = time.monotonic() + POLL_INTERVAL_S
-        while (left_s := end_s - time.monotonic()) > 0:
+        end_ns = self._clock.now_ns() + POLL_INTERVAL_NS
+        while (left_ns := end_ns - self._clock.now_ns()) > 0:
             if self._over or not self.means.in_force_percent or not self.means.throttle.delays_stop:
-                wait(left_s)  # or less: the source has said something
+                wait_ns(left_ns)  # or less: the source has said something
                 break
             if self._monitor.execute("query-status")["status"] == "finish-migrate":
                 self.stop()
             else:
-                wait(min(left_s, _STOP_POLL_S))
+                wait_ns(min(left_ns, _STOP_POLL_NS))
 
     def stop(self) -> bool:
         """End the throttle, and steer no more. Harmless if it is so.

@@ -8,6 +8,7 @@ without dirty logging. The loop itself is in `precopy.py`, the hand-over in `swi
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from vmferry.cancel import CancelToken
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
@@ -61,7 +62,7 @@ class MigrationSource:
         self._parameters = parameters
         self._capabilities = capabilities
         self._credentials = credentials
-        self._cancel_requested = False
+        self._cancel = CancelToken()
         self._continue_requested = False
         self._end_ns = self._setup_ns = 0
         self._channel: Channel | None = None
@@ -78,7 +79,7 @@ class MigrationSource:
 
     def cancel(self) -> None:
         """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent."""
-        self._cancel_requested = True
+        self._cancel.set("the migration was cancelled")
 
     def keep_paused(self) -> None:
         """Do not let a guest that is being handed over run afterwards, on either side."""
@@ -117,7 +118,7 @@ class MigrationSource:
         return self.status
 
     def _migrate(self) -> None:
-        in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._check_cancel)
+        in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._cancel.check)
         self._channel = self._open_channel(in_time)
         self._greet(self._channel)
         digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
@@ -130,7 +131,7 @@ class MigrationSource:
             self._journal,
             self._parameters,
             self._capabilities.auto_converge,
-            self._check_cancel,
+            self._cancel.check,
         )
         self._precopy = Precopy(outgoing, self._lost)
         self._set_status(MigrationStatus.ACTIVE)
@@ -139,7 +140,7 @@ class MigrationSource:
 
     def _hand_over(self, channel: Channel, precopy: Precopy, digests_ns: int | None) -> None:
         began = self._plan_switchover(precopy, digests_ns)
-        self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._check_cancel)
+        self._switchover = switchover = Switchover(self._guest, channel, self._clock, self._cancel.check)
         self._journal.record(self._clock.now_ns(), began)
         switchover.stop()
         if self._capabilities.pause_before_switchover:
@@ -166,15 +167,11 @@ class MigrationSource:
 
     def _greet(self, channel: Channel) -> None:
         text = "the destination did not answer in 15 s"
-        in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._check_cancel)
+        in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._cancel.check)
         channel.send(Hello(self._guest.layout, self._credentials.nonce), in_time)
         challenge = expect(Challenge, channel.receive(in_time))
         channel.send(self._credentials.answer(challenge), in_time)
         expect(Accepted, channel.receive(in_time))
-
-    def _check_cancel(self) -> None:
-        if self._cancel_requested:
-            raise CancelledError("the migration was cancelled")
 
     def _reason(self, error: BaseException) -> str:
         """When the connection broke, the destination may have said why before it went away.

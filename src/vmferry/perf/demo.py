@@ -19,6 +19,7 @@ from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.report.journal_runs import run_series
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
+from vmferry.vm.clock import MonotonicClock
 
 TIME_SCALE = 10
 _JOURNAL = "demo.journal"
@@ -120,7 +121,7 @@ def _migrate(
     speed_before = source.pages_per_s()
     set_up(source.monitor, {**VARIANTS[name].settings, **setting.parameters}, auto_converge=True)
     written_before = source.progress().written_pages
-    result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress)))
+    result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress), MonotonicClock()))
     tell(name, "checking the guest")
     _require_postmigrate(source)
     progress = destination.check_memory()

@@ -7,7 +7,6 @@ word. A run whose load was not what it should have been says so in `flags`.
 import os
 import platform
 import re
-import signal
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +15,8 @@ import msgspec
 
 from vmferry import __version__
 from vmferry.bounds import Natural, Number
+from vmferry.cancel import CancelToken
 from vmferry.control.drive import Progress, Result, drive, set_up
-from vmferry.control.interrupts import Interruption
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
@@ -25,6 +24,7 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
 from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
+from vmferry.vm.clock import MonotonicClock
 
 SAMPLE_INTERVAL_S = 0.5
 _NS_PER_MS = 1_000_000
@@ -169,15 +169,16 @@ class _Measurement:
         """Migrate; return how it ended and which share of the guest's work was lost meanwhile."""
         self._start_s = time.monotonic()
         self._sample(source)
-        result = drive(source.monitor, uri, lambda progress: self._watch(source, progress))
+        cancel = CancelToken()
+        result = drive(
+            source.monitor, uri, lambda progress: self._watch(source, progress, cancel), MonotonicClock(), cancel
+        )
         self._sample(destination if result.completed else source)
-        if result.last.status == "cancelled" and not self._limit_hit:
-            raise Interruption(result.interrupted_by or signal.SIGINT)  # it was the user who cancelled, not we
         first, last = self.samples[0], self.samples[-1]
         possible = pages_per_s_before * (last.time_s - first.time_s)
         return result, 1 - (sum(last.written_pages) - sum(first.written_pages)) / possible
 
-    def _watch(self, source: VmProcess, progress: Progress) -> None:
+    def _watch(self, source: VmProcess, progress: Progress, cancel: CancelToken) -> None:
         """Sample the guest now and then, and call the migration off at its limits."""
         if time.monotonic() - self._start_s - self.samples[-1].time_s >= SAMPLE_INTERVAL_S:
             self._sample(source)
@@ -186,7 +187,7 @@ class _Measurement:
         elif (progress.elapsed_ms or 0) > self._scenario.max_time_s * 1000:
             self._limit_hit = f"it took longer than {self._scenario.max_time_s} s"
         if self._limit_hit:
-            raise KeyboardInterrupt  # cancels
+            cancel.set(self._limit_hit)
 
     def _sample(self, vm: VmProcess) -> None:
         vcpus = vm.progress().vcpus

@@ -1,9 +1,12 @@
-"""Interruptions, by whichever signal and however often: what the first one begins must not be interrupted itself."""
+"""Interruptions, by whichever signal: they raise, or where a VM has to be left as it was found, set a token."""
 
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+from vmferry.cancel import CancelToken
+from vmferry.errors import CancelledError, InterruptionError
 
 _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -29,33 +32,33 @@ def raise_interruptions() -> None:
 
 
 @contextmanager
-def interrupted_once() -> Iterator[None]:
-    """Let the first SIGINT, SIGTERM or SIGHUP raise Interruption, and ignore those that follow.
+def cancelled_by_signals() -> Iterator[CancelToken]:
+    """Yield a token that the first SIGINT, SIGTERM or SIGHUP sets; those that follow change nothing.
 
     One that is ignored already, as under nohup, stays ignored.
     """
+    cancel = CancelToken()
     before = {number: signal.getsignal(number) for number in _NUMBERS}
     for number in _NUMBERS:
         if before[number] is not signal.SIG_IGN:
-            signal.signal(number, _interrupt_once)
+            signal.signal(number, lambda number, frame: cancel.set("interrupted", number))
     try:
-        yield
+        yield cancel
     finally:
         for number in _NUMBERS:
             signal.signal(number, before[number])
 
 
-def ignore_interrupts() -> None:
-    """Ignore signals from now on that would interrupt, until `interrupted_once` ends."""
-    for number in _NUMBERS:
-        if signal.getsignal(number) is _interrupt_once:
-            signal.signal(number, signal.SIG_IGN)
+@contextmanager
+def told_as(text: str, cancel: CancelToken) -> Iterator[None]:
+    """Say what was interrupted: raise InterruptionError with this text if a signal has ended it."""
+    try:
+        yield
+    except CancelledError as error:
+        if cancel.signal_number is None:
+            raise
+        raise InterruptionError(text, cancel.signal_number) from error
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise Interruption(number)
-
-
-def _interrupt_once(number: int, frame: FrameType | None) -> None:
-    ignore_interrupts()
     raise Interruption(number)
