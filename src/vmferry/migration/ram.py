@@ -1,9 +1,28 @@
 """Which pages are still to be sent: the bitmaps of a migration and both kinds of dirty sync.
 
-Invariant: a page whose content at the destination is older than at the source is always in the
-guest's dirty log, in `transfer`, or in `next`. It rests on two habits: the log of a page is re-armed
-before its content is read, and a page leaves `next` only if it was sent after it got there.
-Source: the seed's `iter_bmap` and `shadow_bmap`; QEMU `migration/ram.c` for the merging mode.
+The guest writes its pages while they are sent, so a page may have to be sent again. Four sets tell where each stands:
+
+- The *dirty log* is the guest's own: the pages that were written since it was last collected. A *sync* collects it.
+- `transfer` holds what this iteration still has to send. `take` removes a page before its content is read, so a write
+  that comes later puts the page into the log again.
+- `next` holds what background syncs have found in this iteration and the next one will send. These pages stay out of
+  `transfer`, so that the running iteration does not grow.
+- `snapshot` is what `transfer` was at the last background sync.
+
+The snapshot saves pages from being sent twice. A page that was written while it waited is both in `transfer` and in
+`next`. When it is sent, its newest content goes out, and `next` need not keep it. A page in the snapshot that has left
+`transfer` was sent after the sync that found it dirty, so it is dropped from `next`. One that was sent before that sync
+is not in the snapshot, and stays.
+
+Syncs count as *newly dirty* only what is not in `transfer`. A page that waits would have been sent anyway, so that it
+was written once more makes the migration no longer.
+
+Invariant: a page whose content at the destination is older than at the source is always in the dirty log, in
+`transfer`, or in `next`. It rests on two habits: the log of a page is re-armed before its content is read, and a page
+leaves `next` only if it was sent after it got there.
+
+Source: the seed's `iter_bmap` and `shadow_bmap`; QEMU `migration/ram.c` for the mode that merges, in which a background
+sync adds what it finds to `transfer`, and `next` and `snapshot` are not used.
 """
 
 from vmferry.convergence.watcher import BackgroundSync
@@ -28,11 +47,11 @@ class RamState:
         self._snapshot = Bitmap(preserving)
         self._next_in_use = False
         self.again_pages = 0
-        """What background syncs that preserve the running iteration have found for the next one, as of the last."""
+        """How many pages were sent in this iteration and had been written again by the last background sync."""
 
     @property
     def dirty_pages(self) -> int:
-        """How many pages the last sync found dirty, those included that were to be sent anyway."""
+        """How many pages the last sync found dirty, whether or not they waited to be sent anyway."""
         return self._log.count()
 
     def take(self, max_pages: int) -> PageRuns:
@@ -48,7 +67,7 @@ class RamState:
         return pages
 
     def iteration_sync(self, guest: Guest) -> int:
-        """Begin the next iteration: all that is dirty is to be sent. Return the newly dirty ones' number."""
+        """Begin the next iteration, which sends all that is dirty. Return how many pages are newly dirty."""
         if self._next_in_use:
             self._drop_sent()
         newly_dirty_pages = self._collect(guest)
@@ -63,7 +82,7 @@ class RamState:
         return newly_dirty_pages
 
     def background_sync(self, guest: Guest) -> int:
-        """Look what was dirtied inside an iteration. Return the number of newly dirty pages."""
+        """Find out inside an iteration what was dirtied. Return how many pages are newly dirty."""
         if self._mode is BackgroundSync.MERGE:
             newly_dirty_pages = self._collect(guest)
             self.transfer |= self._log

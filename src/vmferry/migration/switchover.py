@@ -1,8 +1,20 @@
 """The hand-over: stop the guest, send the rest, and pass ownership.
 
-The source owns the guest until it has sent Commit after the destination said Ready; from then on the
-destination does. If the connection breaks while Commit may or may not have arrived, the source
-keeps the guest stopped: two running copies would destroy its disks, so a person decides.
+For a moment the guest runs nowhere: the *downtime*. The source collects the dirty log a last time, sends the pages that
+are left without a rate limit and then the state of vCPUs and devices, and the destination loads it all.
+
+Two running copies would destroy the guest's disks, and no copy at all is a lost guest. So each side knows at every
+message whether the guest is its own:
+
+    source                                destination
+    ... State, [Digest], Finish  ->       loads the guest
+                                 <-       Ready: all is here, and the guest is still the source's
+    Commit: it is yours          ->       lets the guest run
+                                 <-       TakenOver
+
+If the connection breaks before Commit, the guest runs on at the source. Once TakenOver is here, it is the
+destination's. In between, the source cannot know whether Commit has arrived, and no further message could rule that
+out, as it might be lost in turn. The source then keeps the guest stopped (`IN_DOUBT`), and a person decides.
 
 However little or slowly the destination takes, the guest is not stopped for longer than the limit that `run` is given:
 if Commit is not sent by then, it runs on here.
@@ -25,11 +37,11 @@ _M = TypeVar("_M", bound=Message)
 
 _TAKE_OVER_TIMEOUT_NS = 30_000_000_000
 _PATIENCE_NS = 30_000_000_000
-"""A destination that stands still for so long while the guest does is given up."""
+"""The source gives up a destination that does nothing for this long while the guest stands still."""
 DIGEST_BYTES_PER_S = 256 << 20
-"""A destination that works out a digest slower than this is given up, too."""
+"""The source also gives up a destination that works out its digest more slowly than this."""
 _LOOK_NS = 2_000_000
-"""While the guest stands still, every moment until somebody looks is downtime."""
+"""How often to look while the guest stands still: every moment until then is downtime."""
 _LOOKS_PER_SIGN_OF_LIFE = 500
 _NS_PER_S = 1_000_000_000
 
@@ -65,7 +77,7 @@ class Switchover:
 
     @property
     def _runs_after(self) -> bool:
-        """Whether the guest is to run after this: it ran when it was stopped for it."""
+        """Whether the guest is to run afterwards, as it did before it was stopped."""
         return self._ran and not self._keeps_paused
 
     def keep_paused(self) -> None:
@@ -81,9 +93,9 @@ class Switchover:
             self._guest.pause()
 
     def wait_until(self, condition: Callable[[], bool], timeout_ns: int) -> None:
-        """Wait with the stopped guest, and find out within about a second if the destination has gone.
+        """Wait with the stopped guest until `condition` holds, and notice within about a second if the peer has gone.
 
-        The wait lasts as long as it likes, but one for a link that takes nothing no longer than `timeout_ns`.
+        The wait may take as long as the condition does; a link that takes nothing ends it after `timeout_ns`.
         """
         with self.downtime.part("pause"):
             for look in itertools.count(1):
@@ -98,9 +110,9 @@ class Switchover:
     def run(self, precopy: Precopy, *, verify_within_ns: int | None, timeout_ns: int) -> None:
         """Hand the stopped guest over. Raises MigrationError; `owner` then tells who may run it.
 
-        Memory is verified if that is done before the guest has been stopped for `verify_within_ns`, the wait for
-        `migrate-continue` not counted: 0 is never, None is always. With None alone, working out a digest comes on top
-        of `timeout_ns`, within which Commit is sent or never.
+        Commit is sent within `timeout_ns` or never. Memory is verified if that ends before the guest has been stopped
+        for `verify_within_ns`, for which the wait for `migrate-continue` does not count. 0 never verifies. None always
+        does, and then the time for the digest is added to `timeout_ns`.
         """
         stopped_ns = self._clock.now_ns() - self.downtime.parts_ns["stop"]
         until_ns = None if verify_within_ns is None else stopped_ns + verify_within_ns
@@ -133,7 +145,7 @@ class Switchover:
             raise PeerError("the destination did not compare the digests of all memory")
 
     def _digest(self, until_ns: int | None) -> Digest | None:
-        """Return our digest; None if half of the time left is not enough for it: the destination needs as much."""
+        """Return our digest, or None if it takes more than half of the time left, as the destination needs as much."""
         left_ns = None if until_ns is None else until_ns - self._clock.now_ns()
         value = digest_in_time(self._guest, self._clock, left_ns and left_ns // 2, self._check)
         if value is None:
@@ -148,7 +160,7 @@ class Switchover:
         return 0 if verify_until_ns is not None else self._guest.layout.size_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
 
     def _limit(self, timeout_ns: int) -> None:
-        """From now on, everything up to Commit ends in time."""
+        """Bound everything from now on up to Commit."""
         text = f"the guest was stopped for {timeout_ns / _NS_PER_S:.1f} s and not handed over (switchover-timeout)"
         self._check = Deadline(self._clock, timeout_ns, text, self._check)
 

@@ -1,17 +1,29 @@
-"""What looking at guest memory costs in time."""
+"""What looking at guest memory costs in time: the cost model of the simulation.
+
+In virtual time nothing takes time unless a model says so. Sending does, by the link's rate. Of all that a migration
+does with memory, two more things do, because they grow with the size of the guest and not with what is sent:
+
+- A page that was never written is not sent, but one must read it whole to know that it is zero. A page in use shows
+  that in its first or last word, so looking at it costs nothing here. Of a guest of 100 GiB that uses 3, the first pass
+  is mostly this search: 97 GiB at 1 GiB/s take 97 s.
+- A dirty sync looks at the log of every page and re-arms it. At 5 ns for each, that is 0.13 s for 100 GiB, and 1.3 s
+  for 1 TiB.
+
+Both hold up the sender, and the guest writes on meanwhile. So each of them makes the next pass longer, too.
+"""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class GuestCosts:
-    """Nanoseconds for each page of the guest, or of what is looked at."""
+    """How many nanoseconds it takes to look at a page."""
 
     scan_ns_per_zero_page: float = 0.0
-    """Reading a whole page to find it zero."""
+    """To read a whole page and find it zero."""
     sync_ns_per_page: float = 0.0
-    """Collecting and re-arming the dirty log; it matters at 1 TiB."""
+    """To collect and re-arm its bit of the dirty log, which a sync does for every page of the guest."""
 
 
 FREE = GuestCosts()
-"""Looking costs nothing."""
+"""Here looking costs nothing."""
