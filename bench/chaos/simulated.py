@@ -159,7 +159,7 @@ class SimulatedRun:
 
     def _stopped_too_long(self) -> Iterator[str]:
         """Nobody knows how long a guest stays paused that is in doubt."""
-        limit_ns = self.pair.parameters.switchover_timeout_ns + _GRACE_NS
+        limit_ns = self.pair.parameters.switchover_timeout_ns() + _GRACE_NS
         if self.pair.source.owner is Owner.DESTINATION:
             limit_ns += _TAKE_OVER_NS
         if self.pair.source.owner is not Owner.IN_DOUBT and self.pair.channel.stopped_ns > limit_ns:

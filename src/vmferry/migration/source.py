@@ -145,13 +145,13 @@ class MigrationSource:
         switchover.stop()
         if self._capabilities.pause_before_switchover:
             self._set_status(MigrationStatus.PRE_SWITCHOVER)
-            switchover.wait_until(lambda: self._continue_requested, self._parameters().switchover_timeout_ns)
+            switchover.wait_until(lambda: self._continue_requested, self._parameters().switchover_timeout_ns())
         self._set_status(MigrationStatus.DEVICE)
         parameters = self._parameters()
         switchover.run(
             precopy,
             verify_within_ns=None if parameters.verify else precopy.body.downtime_limit_ns * bool(began.verify),
-            timeout_ns=parameters.switchover_timeout_ns,
+            timeout_ns=parameters.switchover_timeout_ns(precopy.rest_ns()),
         )
 
     def _plan_switchover(self, precopy: Precopy, digests_ns: int | None) -> SwitchoverBegan:

@@ -80,7 +80,8 @@ class MigrationParameters:
     )  # fmt: skip
     switchover_timeout: int = _integer(
         0, "uint64", "a guest that was stopped this long and is not handed over runs on where it was; "
-        "0 for ten times downtime-limit, but at least 10 s (not in QEMU)",
+        "0 for ten times downtime-limit, or what the rest is expected to take if that is more, but at least 10 s "
+        "(not in QEMU)",
         0, 2_000_000, unit="ms",
     )  # fmt: skip
     stall_timeout: int = _integer(
@@ -158,11 +159,11 @@ class MigrationParameters:
         """How long the guest may be stopped."""
         return self.downtime_limit * _NS_PER_MS
 
-    @property
-    def switchover_timeout_ns(self) -> int:
-        """How long a stopped guest waits to be handed over."""
-        derived_ms = max(_DOWNTIMES_UNTIL_TIMEOUT * self.downtime_limit, _MIN_SWITCHOVER_TIMEOUT_MS)
-        return (self.switchover_timeout or derived_ms) * _NS_PER_MS
+    def switchover_timeout_ns(self, rest_ns: int = 0) -> int:
+        """How long a stopped guest waits to be handed over, where sending the rest is expected to take so long."""
+        downtime_ns = max(self.downtime_limit_ns, rest_ns)
+        derived_ns = max(_DOWNTIMES_UNTIL_TIMEOUT * downtime_ns, _MIN_SWITCHOVER_TIMEOUT_MS * _NS_PER_MS)
+        return self.switchover_timeout * _NS_PER_MS or derived_ns
 
     @property
     def stall_timeout_ns(self) -> int:
