@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vmferry.convergence.actions import Action, Measure, Throttle
+from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
 from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
@@ -37,6 +37,7 @@ from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError, UsageError
 
 _NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,8 @@ class Convergence:
         self._ledger = ledger
         self._start_ns = start.now_ns
         self._newly_dirty_bytes = 0
+        self._iteration_count = self._shown_iteration_count = 0
+        self._iteration_remaining_bytes = start.remaining_bytes
         self._evaluated = self._measuring = self._synced = self._mark(start)
 
     def _make(self, kind: PolicyKind) -> Policy:
@@ -98,6 +101,8 @@ class Convergence:
 
     def look(self, sensed: Sensed, rules: Rules) -> list[Action]:
         """Take notice of what is sensed, and return what to do now. Raises PolicyError if the policy is broken."""
+        if sensed.iteration_count != self._iteration_count:
+            self._iteration_count, self._iteration_remaining_bytes = sensed.iteration_count, sensed.remaining_bytes
         period, still_ns = self._period(sensed, rules)
         written = self._written(sensed)
         actions: list[Action] = []
@@ -191,7 +196,10 @@ class Convergence:
             raise self._broken(why)
         if isinstance(action, Throttle):
             self.throttle_percent = min(action.percent, rules.max_throttle_percent)
-            action = replace(action, percent=self.throttle_percent)
+            return replace(action, percent=self.throttle_percent)
+        most_ms = rules.limits.max_downtime_ms
+        if isinstance(action, SetDowntimeLimit) and most_ms is not None:
+            return replace(action, limit_ns=min(action.limit_ns, most_ms * _NS_PER_MS))
         return action
 
     def _broken(self, why: str) -> PolicyError:
@@ -199,11 +207,15 @@ class Convergence:
         return PolicyError(f"the policy '{self._kind.name}' is broken: {why}")
 
     def _view(self, sensed: Sensed, period: Period | None, written: Written | None, rules: Rules) -> View:
+        began = sensed.iteration_count != self._shown_iteration_count
+        self._shown_iteration_count = sensed.iteration_count
         return View(
             sensed=sensed,
             period=period,
             written=written,
             elapsed_ns=sensed.now_ns - self._start_ns,
+            iteration_began=began,
+            iteration_remaining_bytes=self._iteration_remaining_bytes,
             throttle_percent=self.throttle_percent,
             lost_ns=self._ledger.taken_ns,
             vcpu_count=self._ledger.vcpu_count,

@@ -94,6 +94,10 @@ class View:
     """What was just found to be written since the dirty log was last looked at; None at a mere look."""
     elapsed_ns: int
     """Since the migration began."""
+    iteration_began: bool
+    """True at the first look that is shown of an iteration."""
+    iteration_remaining_bytes: int
+    """What there was to be sent when the iteration began: the rest before it, and what the guest had dirtied."""
     throttle_percent: int
     """In force now; 0 is none."""
     lost_ns: int
