@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus
@@ -160,7 +160,7 @@ scenarios = st.fixed_dictionaries(
 )
 
 
-@given(scenarios, st.sampled_from(list(VARIANTS)), st.integers(0, 3), st.none() | st.integers(0, 60))
+@given(scenarios, st.sampled_from(list(ALL_VARIANTS)), st.integers(0, 3), st.none() | st.integers(0, 60))
 @settings(max_examples=60, deadline=None)
 def test_any_scenario_ends_and_keeps_every_promise(
     data: dict[str, object], variant: str, seed: int, loss_message: int | None

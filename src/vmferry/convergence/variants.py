@@ -60,11 +60,35 @@ VARIANTS = {
 """The variants of the patch series and of QEMU >= 9.2, by name."""
 
 
+def field_variant(
+    name: str, policy: str, background_sync: BackgroundSync = BackgroundSync.OFF, settings: str = ""
+) -> Variant:
+    """Return a variant of another system's policy."""
+    return Variant(name, {"background-sync": background_sync.value, POLICY: policy, POLICY_SETTINGS: settings})
+
+
+FIELD_VARIANTS = {
+    variant.name: variant
+    for variant in (
+        field_variant("kubevirt", "kubevirt"),
+        field_variant("kubevirt-disruptive", "kubevirt", settings="allow_workload_disruption=true"),
+        field_variant("ovirt", "ovirt"),
+        field_variant("ovirt-suspend", "ovirt", settings="last_downtime=5000"),
+        field_variant("nova", "nova"),
+        field_variant("proxmox", "proxmox", BackgroundSync.MERGE),
+        field_variant("pause-resume", "pause-resume"),
+    )
+}
+"""How other systems do it, by name; run where they are asked for. Proxmox has a QEMU that makes background syncs."""
+
+ALL_VARIANTS = {**VARIANTS, **FIELD_VARIANTS}
+
+
 def find_variant(name: str) -> Variant:
     """Return the variant of that name. Raises UsageError for an unknown one."""
-    if name not in VARIANTS:
-        raise UsageError(f"no variant '{name}'; there are: {', '.join(VARIANTS)}")
-    return VARIANTS[name]
+    if name not in ALL_VARIANTS:
+        raise UsageError(f"no variant '{name}'; there are: {', '.join(ALL_VARIANTS)}")
+    return ALL_VARIANTS[name]
 
 
 def label_of(parameters: Mapping[str, object], digest: str | None = None) -> str:
@@ -73,7 +97,7 @@ def label_of(parameters: Mapping[str, object], digest: str | None = None) -> str
     `digest` is that of the policy's source, if it is known. A policy of somebody's own has it in its label.
     """
     named = {**_DEFAULTS, **parameters}
-    for variant in VARIANTS.values():
+    for variant in ALL_VARIANTS.values():
         if all(named.get(name) == value for name, value in {**_DEFAULTS, **variant.settings}.items()):
             return variant.name
     policy = str(named[POLICY])
@@ -82,6 +106,6 @@ def label_of(parameters: Mapping[str, object], digest: str | None = None) -> str
     if policy not in BUILT_IN and "@" not in policy and digest:
         policy = f"{policy}@{digest[:DIGEST_CHARACTERS]}"
     settings = [setting for setting in str(named[POLICY_SETTINGS]).split(",") if setting]
-    if named[BACKGROUND_SYNC] != BackgroundSync.PRESERVE or (policy in VARIANTS and not settings):
+    if named[BACKGROUND_SYNC] != BackgroundSync.PRESERVE or (policy in ALL_VARIANTS and not settings):
         settings.append(f"{BACKGROUND_SYNC}={named[BACKGROUND_SYNC]}")
     return f"{policy} ({', '.join(settings)})" if settings else policy

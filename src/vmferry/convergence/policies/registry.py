@@ -21,8 +21,13 @@ from typing import Any
 import msgspec
 
 from vmferry.convergence.policies.auto_converge import AutoConverge
+from vmferry.convergence.policies.kubevirt import KubeVirt
+from vmferry.convergence.policies.nova import Nova
+from vmferry.convergence.policies.ovirt import OVirt
+from vmferry.convergence.policies.pause_resume import PauseResume
 from vmferry.convergence.policies.planned import Planned
 from vmferry.convergence.policies.policy import Policy
+from vmferry.convergence.policies.proxmox import Proxmox
 from vmferry.convergence.sensing import Body
 from vmferry.errors import UsageError
 
@@ -31,7 +36,15 @@ MAX_FILE_BYTES = 1 << 20
 DIGEST_CHARACTERS = 8
 """Of a digest, where people read it."""
 
-BUILT_IN: dict[str, type[Policy]] = {"auto-converge": AutoConverge, "planned": Planned}
+BUILT_IN: dict[str, type[Policy]] = {
+    "auto-converge": AutoConverge,
+    "planned": Planned,
+    "kubevirt": KubeVirt,
+    "ovirt": OVirt,
+    "nova": Nova,
+    "proxmox": Proxmox,
+    "pause-resume": PauseResume,
+}
 
 
 class PolicySource(msgspec.Struct, frozen=True):
