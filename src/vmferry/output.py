@@ -19,7 +19,7 @@ MAX_WAITING_BYTES = 1 << 20
 
 _RETRY_S = 1.0
 _BUSY_RETRY_S = 0.05
-"""For a descriptor that does not block: its reader is slow, or absent."""
+"""How long to leave a descriptor alone that does not block and takes nothing: its reader is slow, or absent."""
 _LINE_S = 0.1
 """A line that comes in pieces, as from a serial port, has this long to become whole."""
 _CLOSE_S = 1.0

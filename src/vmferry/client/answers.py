@@ -82,14 +82,14 @@ class _RecordPart(_Answer):
 
 
 class SchemaMember(_Answer):
-    """An argument of a command; other kinds of members lack one or the other."""
+    """A member of a type, such as an argument of a command. Not every member has both fields."""
 
     name: str = ""
     type: str = ""
 
 
 class SchemaEntry(_Answer):
-    """A command, an event or a type; those of one kind lack what those of another have."""
+    """A command, an event or a type. Entries of each kind have some of the fields only."""
 
     name: str
     meta_type: str

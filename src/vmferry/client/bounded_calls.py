@@ -1,4 +1,4 @@
-"""Calls into a library that knows no limit of time, made so that nobody has to wait long for one."""
+"""Makes calls into a library that knows no limit of time, so that nobody waits long for one."""
 
 import math
 import threading

@@ -16,7 +16,7 @@ from vmferry.client.qmp_client import HURRIED_TIMEOUT_S
 from vmferry.errors import MonitorError
 
 _OPEN_TIMEOUT_S = 5.0
-"""To connect to a libvirtd; over ssh, which may have to ask for a password, it may take as long as any call."""
+"""How long connecting may take. Over ssh, which may ask for a password, it may take as long as any call."""
 _KEEP_ALIVE = 2, 3
 """Seconds between two messages, and how many may go unanswered: a call to a libvirtd that stands still fails in 8 s."""
 

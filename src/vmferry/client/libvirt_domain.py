@@ -65,7 +65,7 @@ class LibvirtDomain:
             "xbzrle-cache-size",
         }
     )
-    """Source: libvirt `src/qemu/qemu_migration_params.c`, `qemuMigrationParamsReset`."""
+    """What libvirt itself sets back (`src/qemu/qemu_migration_params.c`, `qemuMigrationParamsReset`)."""
 
     def __init__(self, connection: LibvirtConnection, name: str) -> None:
         """Find a domain by its name or UUID, and listen to its events. Raises libvirtError, MonitorError."""
@@ -122,7 +122,7 @@ class LibvirtDomain:
                 self._connection.call("the end of events", deregister)
 
     def _listen(self, event: int, note: Callable[..., None]) -> Callable[[], object]:
-        """Return what ends it."""
+        """Listen to the events of the domain, and return what ends that."""
         register = functools.partial(
             self._connection.raw.domainEventRegisterAny, self.raw, event, lambda *told: note(*told[2:-1]), None
         )

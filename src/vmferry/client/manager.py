@@ -1,4 +1,4 @@
-"""Who looks after a VM besides its monitor's clients, such as libvirt, and may migrate it itself."""
+"""A manager, such as libvirt, looks after a VM besides its monitor's clients, and may migrate it itself."""
 
 from dataclasses import dataclass
 from typing import Protocol

@@ -9,7 +9,7 @@ _AFTER_NAME = 3
 """Number of the first field of `stat` behind the name, which may hold anything."""
 _START = 22
 _ENDED = "ZX"
-"""States: nobody has asked yet how it ended, and dead."""
+"""The states of a process that has ended: a zombie, and dead."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ _FROZEN = ("FREEZING", "FROZEN", "frozen 1")
 """What `freezer.state` and `cgroup.events` say."""
 _UNIX_SOCKETS = Path("/proc/net/unix")
 _CONNECTED = ("02", "03")
-"""States there: SS_CONNECTING, which is a connection that is not accepted yet, and SS_CONNECTED."""
+"""The states of a client's socket: SS_CONNECTING until it is accepted, and SS_CONNECTED."""
 
 
 def why_stopped(connection: socket.socket) -> str | None:
@@ -31,7 +31,7 @@ def why_stopped(connection: socket.socket) -> str | None:
 
 
 def why_ungreeted(connection: socket.socket, where: str) -> str:
-    """Return what to tell of a monitor that has accepted no word with us, or does not greet."""
+    """Return what to tell of a monitor that has not accepted our connection, or does not greet us."""
     other_clients = _other_clients(connection) if connection.family == socket.AF_UNIX else None
     if other_clients:
         return (

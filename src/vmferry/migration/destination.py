@@ -86,7 +86,7 @@ class MigrationDestination:
 
     @property
     def stage(self) -> str:
-        """How far a source has come whose migration has not begun, in words for those who run the destination."""
+        """Tell in words how far a source has come whose migration has not begun."""
         if self.accepted:
             return "before its first pages"
         if not self._hello:

@@ -46,7 +46,7 @@ class DirtyRateRequest:
     period_ms: int
     mode: DirtyRateMode = DirtyRateMode.PAGE_SAMPLING
     sample_pages_per_gib: int | None = None
-    """Only for page sampling, which has a default."""
+    """How many pages of each GiB to hash. Only page sampling takes this, and has a default."""
 
     def __post_init__(self) -> None:
         if self.period_ms not in PERIOD_MS:
@@ -68,11 +68,11 @@ class DirtyRateInfo:
     mode: DirtyRateMode = DirtyRateMode.PAGE_SAMPLING
     period_ms: int = 0
     sample_pages_per_gib: int = 0
-    """0 in other modes."""
+    """How many pages of each GiB were hashed; 0 in modes that hash none."""
     start_s: int = 0
     """When it began, seconds after the Unix epoch."""
     mib_per_s: int | None = None
-    """Not before it is measured."""
+    """What was measured; None until then."""
 
 
 class ReadableGuest(Protocol):

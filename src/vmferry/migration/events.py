@@ -22,9 +22,9 @@ class RecordedBy(StrEnum):
     VM = "vm"
     """The VM that migrated: everything, as it happened."""
     DRIVER = "driver"
-    """Who decided from outside: the decisions, and of the VM what its monitor told ten times per second."""
+    """The driver that decided from outside: its decisions, and what the VM's monitor told ten times per second."""
     OBSERVER = "observer"
-    """Who only looked on: what the monitor told. Whether and why the VM decided on a throttle is not known."""
+    """Somebody who only looked on: what the monitor told. Why the VM throttled, if it did, is not known."""
 
 
 class Started(_Event, tag="started", frozen=True):
@@ -37,7 +37,7 @@ class Started(_Event, tag="started", frozen=True):
     parameters: dict[str, object]
     recorded_by: RecordedBy = RecordedBy.VM
     policy_digest: str | None = None
-    """Of the source of the policy that decides; None where nobody told, and in journals of old."""
+    """A digest of the source of the policy that decides. None in old journals, and where nobody told it."""
 
     @property
     def decisions_known(self) -> bool:
@@ -77,16 +77,16 @@ class Synced(_Event, tag="sync", frozen=True):
     dirty_sync_count: int
     iteration_count: int
     newly_dirty_pages: int | None
-    """Of the dirty pages, those that did not wait to be sent anyway; None if nobody told."""
+    """How many of the dirty pages did not wait to be sent anyway; None if nobody told."""
     remaining_pages: int
     duration_ns: int | None
-    """None where it is seen from outside."""
+    """How long the sync took; None if it was seen from outside."""
     dirty_pages: int | None = None
-    """All that were written since the sync before; None in journals of old and where it is seen from outside."""
+    """How many pages were written since the sync before. None in old journals, and if seen from outside."""
     zero_pages: int | None = None
-    """Sent as zero so far, the guest's unused memory in the main; None in journals of old."""
+    """How many pages were sent as zero so far, most of them unused memory. None in old journals."""
     waiting_pages: int | None = None
-    """Those that waited to be sent anyway; told where it is seen from outside, with an error of what 0.1 s send."""
+    """How many pages waited to be sent. Only told from outside, where it may be off by what is sent in 0.1 s."""
 
 
 class Measured(_Event, tag="measured", frozen=True):
@@ -94,9 +94,9 @@ class Measured(_Event, tag="measured", frozen=True):
 
     window_ns: int
     dirty_pages: int
-    """Each once between two syncs, however often it was written."""
+    """How many pages were written. A page counts once between two syncs, however often it was written."""
     sync_count: int
-    """Syncs of the migration that the window held, each of which let QEMU count a page anew."""
+    """How many syncs of the migration fell into the window. After each of them QEMU counts a page anew."""
     mode: str
     """QEMU's `calc-dirty-rate` mode; what `page-sampling` tells is an estimate."""
 
@@ -108,7 +108,7 @@ class ThrottleSeen(_Event, tag="throttle", frozen=True):
 
 
 class Lost(_Event, tag="lost", frozen=True):
-    """So many events that happened up to now are not in this journal; None if nobody knows how many."""
+    """This journal lacks some events up to now: how many, or None if nobody knows."""
 
     count: int | None
 
@@ -119,7 +119,7 @@ class SwitchoverBegan(_Event, tag="switchover", frozen=True):
     remaining_bytes: int
     threshold_bytes: int
     verify: bool | None = None
-    """Whether a digest of all memory is going to be compared; None in journals of old."""
+    """Whether a digest of all memory is going to be compared; None in old journals."""
     verify_estimate_ns: int | None = None
     """How long that would take; None where it was not worked out."""
 
@@ -135,7 +135,7 @@ class Decided(_Event, tag="decision", frozen=True):
     """The throttle was decided on, at the end of a period that was evaluated or in between."""
 
     period_ns: int | None
-    """None, as the two after it, if no period has ended."""
+    """How long the period was. This and the two figures after it are None if no period has ended."""
     dirty_bytes: int | None
     sent_bytes: int | None
     old_throttle_percent: int
@@ -169,7 +169,7 @@ class Acted(_Event, tag="action", frozen=True):
 
 
 class Ended(_Event, tag="ended", frozen=True):
-    """The migration is over; the figures of its whole course. None is what was not seen."""
+    """The migration is over. These are the figures of its whole course; None is what nobody has seen."""
 
     status: MigrationStatus
     total_time_ns: int | None

@@ -22,10 +22,10 @@ from vmferry.migration.ports import Journal
 from vmferry.output import Output, open_unblocked
 
 _SYNC_S = 0.05
-"""A disk that is slower than this does not hold a hand-over up."""
+"""How long a hand-over waits for the disk."""
 MAX_LINE_BYTES = 64 * 1024
 MAX_ENTRIES = 1_000_000
-"""Of one migration; 28 hours at ten bandwidth windows per second."""
+"""How many entries one migration may have: 28 hours at ten bandwidth windows per second."""
 
 
 class Entry(msgspec.Struct, frozen=True, rename="kebab"):
@@ -180,7 +180,7 @@ class Migration:
     number: int
     """Counted from 1."""
     count: int
-    """Of all in the file."""
+    """How many migrations the file holds."""
 
 
 def read_migration(

@@ -1,4 +1,4 @@
-"""What a throttle has taken from a guest, by the record of its migration: all figures of that follow from here."""
+"""Works out from a migration's record what its throttle took from the guest. All figures of that come from here."""
 
 from collections.abc import Callable
 
@@ -42,12 +42,12 @@ class LostWork(Ledger):
 
     @property
     def throttled_ns(self) -> int:
-        """The integral of the throttle over time, of one vCPU, as far as it is known."""
+        """How long the throttle kept each vCPU from running, as far as that is known."""
         return self.taken_ns + self.would_take_ns(self._now_ns() - self._read_ns)
 
     @property
     def vcpu_ns(self) -> int:
-        """The same of all vCPUs."""
+        """How long it kept all vCPUs together from running."""
         return self.throttled_ns * self.vcpu_count
 
     def percent_of(self, duration_ns: int) -> float:

@@ -16,12 +16,12 @@ from vmferry.migration.stats import BandwidthMeter, Counters
 from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000
-"""QEMU's: a window with less says nothing about the bandwidth."""
+"""A window in which less was sent says nothing about the bandwidth. The value is QEMU's."""
 _NS_PER_S = 1_000_000_000
 
 
 class Precopy:
-    """The sending of one guest's memory over an open channel; made once dirty logging is on."""
+    """Sends the memory of one guest over an open channel. It is made once dirty logging is on."""
 
     def __init__(self, outgoing: Outgoing, ledger: Ledger) -> None:
         """`ledger` is told by the journal what throttles take."""
@@ -107,7 +107,7 @@ class Precopy:
             self._tick()
 
     def _tick(self) -> None:
-        """All that must happen regularly while the guest runs, also while the channel is blocked."""
+        """Do what must happen regularly while the guest runs, also while the channel is blocked."""
         self._outgoing.check_cancel()
         self._update_bandwidth()
         self._watch_link()
@@ -132,7 +132,7 @@ class Precopy:
         self._outgoing.journal.record(now_ns, event)
 
     def _watch_link(self) -> None:
-        """Take down when the link begins and ends to stand still, and give it up in the end."""
+        """Record when the link comes to stand still and when it moves again, and give it up after a time."""
         now_ns, parameters = self._clock.now_ns(), self._outgoing.parameters()
         self.link.look(now_ns, self._channel.sent_bytes, self.sync.remaining_bytes, parameters.max_bandwidth)
         still_ns = self.link.still_ns

@@ -93,7 +93,10 @@ class MigrationSource:
         self._continue_requested = state is MigrationStatus.PRE_SWITCHOVER
 
     def take_back(self) -> None:
-        """A person has seen that the guest is not at the destination: it is ours. Raises UsageError if no doubt was."""
+        """Take a guest back that a person has seen not to be at the destination.
+
+        Raises UsageError if no hand-over is in doubt.
+        """
         if self.status is not MigrationStatus.IN_DOUBT or not self._switchover:
             raise UsageError("no hand-over is in doubt")
         self._switchover.owner = Owner.SOURCE

@@ -89,7 +89,7 @@ class Counters:
     """Bytes that were to be sent right after the last sync."""
     max_throttle_percent: int = 0
     precopy_bytes: int = 0
-    """Sent while the guest ran."""
+    """How many bytes were sent while the guest ran."""
     pages_per_s: int = 0
     _window_pages: int = field(default=0, repr=False)
 

@@ -4,7 +4,7 @@ from enum import StrEnum
 
 
 class MigrationStatus(StrEnum):
-    """QEMU's words, which has no `in-doubt`; the states of post-copy and COLO have no meaning here."""
+    """QEMU's words for the states, and `in-doubt`, which is ours. Post-copy and COLO have none here."""
 
     NONE = "none"
     SETUP = "setup"

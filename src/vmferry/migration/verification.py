@@ -12,9 +12,9 @@ from vmferry.migration.ports import Clock, Guest
 _SAMPLE_PAGES = 16_384
 """64 MiB: enough to be slower than the processor's caches, and done in a few milliseconds."""
 _SIDES = 2
-"""The destination begins when the source is done."""
+"""Both sides work out a digest, the destination when the source is done."""
 _MARGIN = 2
-"""For a destination that is slower or busier, and for a sample that was lucky."""
+"""The estimate is taken so many times: the destination may be slower or busier, and the sample may have been lucky."""
 
 
 class _TimeIsUpError(Exception):

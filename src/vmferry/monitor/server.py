@@ -42,7 +42,7 @@ class MonitorEndpoint:
     listens: bool = True
     """Whether clients come to this place, or the only client waits there."""
     pretty: bool = False
-    """Whether people read what is said."""
+    """True if answers are laid out for people to read."""
 
 
 class _Client:

@@ -24,7 +24,7 @@ _NS_PER_S = 1_000_000_000
 
 
 Answer = bytes | Callable[[], bytes]
-"""What the client gets, or what returns that after a while, and may be called in any thread."""
+"""What the client gets, or a function that takes its time to return that and may be called in any thread."""
 
 
 class Session:

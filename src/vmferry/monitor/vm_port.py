@@ -42,7 +42,7 @@ class RecordPart:
     """Some of what a VM has recorded of its latest outgoing migration."""
 
     lines: list[str]
-    """Those of its journal, in order."""
+    """Lines of its journal, in order."""
     next: int
     """The number of the event after them."""
     dropped: int

@@ -1,1 +1,1 @@
-"""Experiments: runs, comparisons and their tables."""
+"""Measures migrations of real guests."""

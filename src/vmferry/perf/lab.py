@@ -25,9 +25,9 @@ _POLL_INTERVAL_S = 0.02
 
 
 def _ending_with_us() -> tuple[str, ...]:
-    """Return what begins a command whose process gets SIGTERM when ours has ended, even by SIGKILL.
+    """Return what to put before a command so that its process gets SIGTERM when ours ends, even by SIGKILL.
 
-    It is nothing where util-linux is missing.
+    Where util-linux is missing there is no such thing, and nothing is returned.
     """
     setpriv = shutil.which("setpriv")
     return (setpriv, "--pdeathsig", "TERM", "--") if setpriv else ()

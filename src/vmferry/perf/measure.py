@@ -29,7 +29,7 @@ from vmferry.vm.clock import MonotonicClock
 SAMPLE_INTERVAL_S = 0.5
 _NS_PER_MS = 1_000_000
 _MEASURE_S = 2.0
-"""The undisturbed guest is watched so long, before and after."""
+"""How long the undisturbed guest is watched, before and after."""
 _SLOWEST_VCPU_SHARE = 0.5
 _WAITING_SHARE_MAX = 0.25
 _REGAINED_SHARE_MIN = 0.7
@@ -81,9 +81,9 @@ class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     pages_per_s_before: Number = 0.0
     pages_per_s_after: Number = 0.0
     work_lost_percent: Number | None = None
-    """What the guest did during the migration is so much less than at its speed before."""
+    """How much less the guest did during the migration than it would have done at its speed before."""
     waiting_percent: Number = 0.0
-    """Of the time that its vCPUs could have run before, so much they waited for a processor of the host."""
+    """For how much of the time before the migration its vCPUs had to wait for a processor of the host."""
     samples: list[GuestSample] = []
     started_at_s: Number = 0.0
     host: dict[str, str] = {}

@@ -14,7 +14,7 @@ from vmferry.study.record_file import RecordFile, open_private, read_records
 
 RUNS_FILE = "runs.jsonl"
 _AGAIN = ("error", "failed")
-"""What ended so is measured again. Cancelled runs stay: they came to the limits of their scenario."""
+"""Runs that ended so are measured again. Cancelled ones stay: they came to the limits of their scenario."""
 
 
 class ResultSet:

@@ -32,11 +32,11 @@ class Row:
 
     name: str
     label: str
-    """That of its lines, if it has any."""
+    """The label of its lines in the figure, if it has any."""
     figures: Mapping[str, str]
-    """By the headings of their columns."""
+    """What its cells say, by the headings of their columns."""
     troubles: Sequence[str] = ()
-    """What went wrong or makes it doubtful. It is marked, and they are told below the table."""
+    """What went wrong or makes the run doubtful. The row is marked, and the reasons stand below the table."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Section:
     heading: str
     verdict: str
     runs: Sequence[RunSeries]
-    """What is drawn; may be empty."""
+    """The migrations that are drawn; there may be none."""
     rows: Sequence[Row] = ()
-    """The table; left out, it has the figures of the runs."""
+    """The rows of the table. If they are left out, each run has one with its figures."""
 
 
 def page(title: str, sections: Sequence[Section], note: str = "") -> str:

@@ -24,9 +24,9 @@ from vmferry.report.series import RunSeries, Series
 PANELS = (MEASURED_SPEED, SPEED, THROTTLE, REMAINING, DIRTY_RATE, BANDWIDTH, ITERATIONS)
 MAX_POINTS_PER_LINE = 1500
 MAX_POINTS = 12_000
-"""Of all lines of a page, so that they take at most about 200 KiB."""
+"""How many points all lines of a page may have together, so that they take about 200 KiB at most."""
 _TITLE_SHARE = 0.24
-"""Of a panel's height."""
+"""The share of a panel's height that its title takes."""
 _REPEAT_OPACITY = 0.3
 _HOVER_CHARACTERS = 45
 

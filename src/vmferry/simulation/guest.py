@@ -45,7 +45,7 @@ class SimulatedGuest:
         self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
         self.running = running
         self.lost_ns = 0
-        """CPU time of each vCPU that the throttle took."""
+        """How much CPU time the throttle took from each vCPU."""
         self._clock = clock
         self._pattern = pattern
         self._costs = costs

@@ -31,9 +31,9 @@ class LinkModel:
     jitter: float = 0.0
     jitter_interval_ns: int = _NS_PER_S
     rate_changes: tuple[tuple[int, int], ...] = ()
-    """At these times, in ns, the rate becomes so many bytes per second; 0 is an outage."""
+    """Pairs of a time in ns and the rate from then on in bytes per second; a rate of 0 is an outage."""
     batch_pages: int = 1024
-    """So many pages at most are one message."""
+    """How many pages one message has at most."""
     loss_time_ns: int | None = None
     loss_message: int | None = None
     """The connection is lost at this time, or with the message of this number, counted from 0 in both directions."""

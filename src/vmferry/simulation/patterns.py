@@ -14,7 +14,7 @@ from vmferry.memory.bitmap import Bitmap
 
 _NS_PER_S = 1_000_000_000
 _CHUNK_PAGES = 1 << 20
-"""Random pages are drawn from so many at once, which take 8 MiB."""
+"""How many pages are drawn from at once; they take 8 MiB."""
 
 
 class Pattern(Protocol):

@@ -10,7 +10,7 @@ from vmferry.migration.journal import Entry
 
 _MAX_NS = 2**62
 _MAX_SYNCS = 16
-"""Of so many syncs that lie between two polls from outside, at most, is each a sample."""
+"""The syncs that lie between two polls from outside count as this many samples at most."""
 
 
 @dataclass(frozen=True)

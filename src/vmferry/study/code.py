@@ -6,7 +6,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 _PACKAGES = ("convergence", "memory", "wire", "settings", "migration", "simulation")
-"""What a simulation runs."""
+"""The packages that a simulation runs."""
 
 
 @cache

@@ -53,7 +53,7 @@ class Recorded:
         self._ended = next((entry.event for entry in entries if isinstance(entry.event, Ended)), None)
         self._first_pass, later = _split_windows(entries)
         self._busy = later if len(later) >= _MIN_WINDOWS else _without_waiting([*self._first_pass, *later])
-        """Windows in which nothing but sending took time, if there are such."""
+        """The windows in which nothing but sending took time, if there are any."""
 
     def settings(self) -> dict[str, object]:
         """Return the parameters but for those that a variant sets.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas
 
 _IN_FLIGHT = 256
-"""Enough for a cluster; a sweep of a million cases does not fill the memory with them."""
+"""How many cases are submitted at a time: enough for a cluster, and few beside a million that would fill the memory."""
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """What results that differ in their seed only have in common."""
+        """Scenario, settings and variant: results that have these in common differ in their seed only."""
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return self.scenario, settings, self.variant
 

@@ -30,7 +30,7 @@ _CALL_BACK_NS = 50_000_000
 """With waits of 50 ms, this makes 100 ms at most between two calls of `while_blocked`."""
 
 _READ_BYTES = 1 << 20
-"""Read at once of a frame; a peer that announces more must also send it before memory is taken for it."""
+"""How much of a frame is read at once: memory is taken for what a peer has sent, not for what it has announced."""
 
 
 class PageMemory(Protocol):

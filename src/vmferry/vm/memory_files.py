@@ -19,7 +19,7 @@ _CHUNK_BYTES = 16 << 20
 _MODE = 0o600
 _FLAGS = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 _NO_FILE = (errno.ELOOP, errno.ENXIO)
-"""What open says of symbolic links, and of a FIFO that nobody reads."""
+"""The errors by which open refuses a symbolic link, and a FIFO that nobody reads."""
 
 
 class MemoryFiles:

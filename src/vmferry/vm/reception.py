@@ -22,11 +22,11 @@ from vmferry.wire.messages import Accepted, Message, Pages
 MAX_CALLERS = 128
 _WAIT_MS = 50
 _GREETING_NS = 10_000_000_000
-"""Sources greet at once and answer at once."""
+"""How long a greeting may take: sources greet at once and answer at once."""
 _START_NS = 60_000_000_000
-"""Between its acceptance and the first pages a source switches the dirty log on, which takes long for much memory."""
+"""How long the first pages may take. A source first switches the dirty log on, which takes long for much memory."""
 _LINGER_NS = 1_000_000_000
-"""For a source to read why it is refused: closing with unread data could destroy that."""
+"""How long a source has to read why it is refused: closing with unread data could destroy that."""
 _AT_ONCE_NS = 100_000_000
 
 

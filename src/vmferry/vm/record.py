@@ -10,9 +10,9 @@ from vmferry.migration.journal import Entry
 from vmferry.monitor.vm_port import RecordPart
 
 MAX_EVENTS = 20_000
-"""Half an hour of a busy migration, in about 6 MiB."""
+"""How many events are kept: half an hour of a busy migration, in about 6 MiB."""
 MAX_PART_BYTES = 128 * 1024
-"""Of one answer; a single line may be longer."""
+"""How large one answer may be; a single line may be longer."""
 
 
 class MigrationRecord:

@@ -39,7 +39,7 @@ class _Segment:
     kind: int
     gpa: int
     data: memoryview
-    """What the file has of it; the rest of its memory is zero."""
+    """The bytes that the file has for it; the rest of its memory is zero."""
     memory_bytes: int
 
 

@@ -25,7 +25,7 @@ class Slot:
     page_count: int
     gpa: int
     address: int
-    """In this process."""
+    """Where it is mapped in this process."""
 
     def region(self, flags: int) -> abi.UserspaceMemoryRegion:
         """Return the structure that makes KVM use this slot."""

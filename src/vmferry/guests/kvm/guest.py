@@ -24,7 +24,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 
 MAX_VCPUS = 255
-"""The payload's and the 8-bit APIC id's limit."""
+"""Neither the payload nor an 8-bit APIC id can count more."""
 
 DEBUG_EXIT_PORT = 0xF4
 """Writing here ends the guest, as QEMU's isa-debug-exit device does."""
@@ -216,7 +216,7 @@ class KvmGuest:
             raise GuestError(f"KVM cannot go on with the guest: {what}, details {vcpu.exit_data().hex()}")
 
     def _serve_io(self, io: IoExit) -> None:
-        """Each byte of a wider access has the next port."""
+        """Carry out an access to ports, in which each further byte belongs to the next port."""
         if io.port == DEBUG_EXIT_PORT and not io.is_read:
             self.panicked = True
             words = self._serial.last_line

@@ -30,7 +30,7 @@ MAX_BYTES = 4 << 40
 """A memory slot has at most 2^31 - 1 pages (Linux `include/linux/kvm_host.h`, KVM_MEM_MAX_NR_PAGES)."""
 
 _DIGEST_PAGES = 1024
-"""Read at once for a digest: 4 MiB, a millisecond at the worst."""
+"""How much a digest reads at once: 4 MiB, which take a millisecond at the worst."""
 
 _MAP_NORESERVE = 0x4000
 """Linux <asm-generic/mman.h>; Python's mmap module does not have it."""
