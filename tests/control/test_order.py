@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.hostile import tampered
+from tests.support.policies import BROKEN, write_policy
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import Event
 from vmferry.control import actuators
@@ -18,8 +20,18 @@ from vmferry.control.drive import POLL_INTERVAL_NS, Progress, Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.steered import Steered
-from vmferry.convergence.variants import find_variant
-from vmferry.errors import CommandError, InterruptionError, MigrationError, MonitorError, UsageError, VmferryError
+from vmferry.convergence.policies.registry import load_policy
+from vmferry.convergence.variants import Variant, find_variant
+from vmferry.errors import (
+    CommandError,
+    InterruptionError,
+    MigrationError,
+    MonitorError,
+    PolicyError,
+    UsageError,
+    VmferryError,
+)
+from vmferry.migration.events import Ended, Started
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.simulation.clock import VirtualClock
@@ -127,6 +139,63 @@ def raising(error: BaseException) -> Callable[[], None]:
         raise error
 
     return act
+
+
+def of(policy: str, settings: str = "") -> Variant:
+    return Variant(policy, {"convergence-policy": policy, "policy-settings": settings})
+
+
+def test_a_policy_of_ones_own_steers_qemu(tmp_path: Path) -> None:
+    qemu, journal = FakeQemu([*COURSE, DONE]), MemoryJournal()
+    policy = write_policy(tmp_path)
+    steered(qemu, variant=of(policy, "step=41"), journal=journal)
+    steps = [values["max-cpu-throttle"] for _, values in qemu.told if "max-cpu-throttle" in values]
+    assert steps[:3] == [1, 41, 82]
+    [started] = (entry.event for entry in journal.entries if isinstance(entry.event, Started))
+    kind = load_policy(policy)
+    assert (started.policy_digest, started.parameters["policy-settings"]) == (kind.digest, "step=41")
+    assert run_series(journal.entries, "").variant == f"{kind.reference} (step=41)"
+
+
+def test_a_broken_policy_calls_off_what_it_was_to_steer(tmp_path: Path) -> None:
+    qemu, journal = FakeQemu([*COURSE, answer()]), MemoryJournal()
+    before = dict(qemu.parameters)
+    result = steered(qemu, variant=of(write_policy(tmp_path, BROKEN)), journal=journal)
+    assert result.last.status == "cancelled"
+    assert result.last.error
+    assert result.last.error.startswith("the policy 'ladder.py:Ladder' is broken: it failed with ZeroDivisionError")
+    assert 30 in [values.get("max-cpu-throttle") for _, values in qemu.told], "it did slow the guest before"
+    assert (qemu.parameters, qemu.capabilities["auto-converge"]) == (before, False)
+    ended = journal.entries[-1].event
+    assert isinstance(ended, Ended)
+    assert ended.error == result.last.error
+
+
+def test_a_broken_policy_lets_go_of_a_migration_that_somebody_else_has_begun(tmp_path: Path) -> None:
+    qemu = FakeQemu([*COURSE, answer()])
+    qemu.capabilities["auto-converge"] = True
+    before = dict(qemu.parameters)
+    qemu.begin()
+    with pytest.raises(PolicyError, match=r"the policy 'ladder\.py:Ladder' is broken"):
+        steered(qemu, uri=None, variant=of(write_policy(tmp_path, BROKEN)))
+    assert "migrate_cancel" not in names(qemu)
+    assert qemu.parameters == before
+
+
+def test_a_policy_that_is_not_there_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    policy = write_policy(tmp_path)
+    for variant, why in (
+        (of("fast"), "no convergence policy 'fast'; there are: "),
+        (of(f"{tmp_path}/none.py:Ladder"), "cannot read the policy"),
+        (of(policy, "stride=1"), "policy 'ladder.py:Ladder' has no setting 'stride'; there are: step, share"),
+        (of(policy, "step=100"), "policy 'ladder.py:Ladder': Expected `int` <= 99"),
+    ):
+        qemu = FakeQemu(COURSE)
+        before = dict(qemu.parameters)
+        with pytest.raises(UsageError, match=why):
+            steered(qemu, variant=variant)
+        assert "migrate" not in [name for name, _ in qemu.told]
+        assert qemu.parameters == before
 
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), SystemExit(1), ZeroDivisionError()])

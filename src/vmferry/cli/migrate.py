@@ -12,6 +12,7 @@ from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
+from vmferry.cli.policy_options import named_policy, policy_option, settings_option
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.tables import warn
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
@@ -22,7 +23,7 @@ from vmferry.control.drive import Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
-from vmferry.convergence.variants import VARIANTS, find_variant
+from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.figures import Figures
@@ -36,6 +37,8 @@ _NS_PER_MS = 1_000_000
 @click.argument("uri", required=False)
 @monitor_options
 @click.option("--variant", type=click.Choice(list(VARIANTS)), help="Named set of convergence parameters.")
+@policy_option("What decides how the guest is made to converge; a VM of ours must know it (`vmferry vm --policy`).")
+@settings_option
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
               help="Slow the guest down if it does not converge.")  # fmt: skip
 @click.option("--deadline", type=DURATION_MS, help="Longest time that the migration may take, such as 10min.")
@@ -64,6 +67,8 @@ def command(
     uri: str | None,
     address: str,
     variant: str | None,
+    policy: str | None,
+    settings: tuple[str, ...],
     auto_converge: bool,
     deadline: int | None,
     max_guest_loss: GuestLoss | None,
@@ -82,9 +87,9 @@ def command(
 ) -> None:
     """Migrate the VM behind a monitor to URI, such as tcp:otherhost:4444 or unix:/run/in.sock.
 
-    The VM may be one of ours or stock QEMU's (docs/qemu.md). With a --variant that has background sync, a VM of QEMU on
-    this host is made to converge from outside: its dirty rate is measured while it migrates, and its vCPU threads are
-    slowed, which needs the right to make control groups, or else by what QEMU has itself.
+    The VM may be one of ours or stock QEMU's (docs/qemu.md). With --policy, or a --variant that has background sync, a
+    VM of QEMU on this host is made to converge from outside: its dirty rate is measured while it migrates, and its vCPU
+    threads are slowed, which needs the right to make control groups, or else by what QEMU has itself.
 
     Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then goes on running
     where it is, unthrottled.
@@ -94,6 +99,7 @@ def command(
     if wait and not attach:
         raise UsageError("--wait waits for a migration that somebody else begins; give --attach as well")
     given = given_parameters(parameters)
+    chosen = named_policy(policy, variant, settings)
     course, clock = CourseJournal(), MonotonicClock()
     with (
         cancelled_by_signals() as cancel,  # whichever: the VM is left as it was found
@@ -108,7 +114,7 @@ def command(
         order = Order(
             uri=uri,
             wait=wait,
-            variant=find_variant(variant) if variant else None,
+            variant=chosen,
             auto_converge=auto_converge,
             parameters=given,
             throttle_by=throttle_by,

@@ -1,14 +1,13 @@
 """The options that name a policy, and its settings, in every command that makes migrations converge."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, Variant, find_variant
 from vmferry.errors import UsageError
-from vmferry.simulation.own_variants import policy_variant
-from vmferry.simulation.scenario import Scenario
+from vmferry.settings.policy_parameters import settings_text
 
 SETTING_PREFIX = "policy."
 _POLICY = "NAME|FILE.py:CLASS|MODULE:CLASS"
@@ -22,13 +21,6 @@ def policy_option(help: str, *, repeatable: bool = False) -> Callable[[_Command]
     return click.option("--policy", name, multiple=repeatable, metavar=_POLICY, help=help)
 
 
-variants_option = click.option(
-    "--variant",
-    "variants",
-    multiple=True,
-    metavar="NAME",
-    help=f"Only this; repeatable: {', '.join(VARIANTS)}, or one that the scenario defines.",
-)
 settings_option = click.option(
     "--set",
     "settings",
@@ -50,16 +42,16 @@ def policy_settings(settings: Iterable[str]) -> dict[str, str]:
     return values
 
 
-def choose(
-    scenarios: Iterable[Scenario], variants: Sequence[str], policies: Sequence[str], settings: Iterable[str]
-) -> list[Scenario]:
-    """Return the scenarios with the variants that a command is to simulate. Raises UsageError.
+def named_policy(policy: str | None, variant: str | None, settings: Iterable[str]) -> Variant | None:
+    """Return what a command is to use that takes either a policy, as its user names it, or a variant; None if neither.
 
-    The settings are those of the policies, or else of the variants of a scenario's own that were chosen.
+    Raises UsageError.
     """
     values = policy_settings(settings)
-    own = [policy_variant(policy, values) for policy in policies]
-    chosen = [scenario.choosing(variants, own) for scenario in scenarios]
-    if policies or not values:
-        return chosen
-    return [scenario.with_settings({f"{SETTING_PREFIX}{name}": values[name] for name in values}) for scenario in chosen]
+    if policy and variant:
+        raise UsageError("--variant and --policy both say what makes the guest converge; give one of them")
+    if values and not policy:
+        raise UsageError("--set sets the policy that --policy names; give that, too")
+    if policy:
+        return Variant(policy, {POLICY: policy, POLICY_SETTINGS: settings_text(values)})
+    return find_variant(variant) if variant else None

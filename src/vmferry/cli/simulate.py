@@ -12,8 +12,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from vmferry.cli.pictures import check_file, check_picture, write_picture
-from vmferry.cli.policy_options import choose, policy_option, settings_option, variants_option
+from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
+from vmferry.cli.variant_options import choose, variants_option
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
 from vmferry.report.journal_runs import clean_text, simulated_series

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.pictures import check_file, write_whole
-from vmferry.cli.policy_options import choose, policy_option, variants_option
+from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import compact_table, terminal
+from vmferry.cli.variant_options import choose, variants_option
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.report.journal_runs import clean_text

@@ -6,7 +6,9 @@ from uuid import uuid4
 
 import click
 
+from vmferry.cli.policy_options import policy_option
 from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT, parse_uuid
+from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.migration.trace import TRACE_EVENTS, matching_events
@@ -32,6 +34,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     default="",
     help="Take a guest only from a source that knows the secret in this file, and send it only to such a destination.",
 )
+@policy_option("Let `migrate --policy` name this policy; repeatable.", repeatable=True)
 @click.option("--journal", type=_FILE, help="Record migrations in this file, which is continued if it is there.")
 @click.option(
     "--trace",
@@ -54,6 +57,7 @@ def command(
     serial: str,
     incoming: str | None,
     token_file: str,
+    policies: tuple[str, ...],
     journal: Path | None,
     patterns: tuple[str, ...],
     name: str,
@@ -73,6 +77,8 @@ def command(
         return
     if incoming and (kernel or append):
         raise UsageError("--incoming brings a running guest along; leave out --kernel and --append")
+    for policy in policies:
+        load_policy(policy)
     image = None if incoming else kernel or STRESS_ELF
     line = f"{append} cpus={cpus}" if image == STRESS_ELF else append
     config = VmConfig(

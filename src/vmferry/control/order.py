@@ -158,9 +158,11 @@ def _check(monitor: Monitor, behind: Behind, order: Order) -> None:
     if not _is_steered(behind, order) and (order.throttle_by or order.window_ms is not None):
         raise UsageError(
             "the way to slow the guest and the interval are those of a QEMU that is steered from outside, "
-            "which needs a variant that has background sync"
+            "which needs a policy, or a variant that has background sync"
         )
     order.limits.check()
+    if order.variant and _is_steered(behind, order):
+        order.variant.named(_loaded)
     if order.uri is not None:
         if (status := ask(monitor)).running:
             raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
@@ -252,6 +254,10 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
     return parameters
 
 
+def _loaded(policy: str) -> str:
+    return load_policy(policy).reference
+
+
 def _steer(
     vm: Vm,
     clock: Clock,
@@ -266,8 +272,7 @@ def _steer(
     current = vm.behind.parameters | {name: STEERED.as_qmp()[name] for name in STEERING_PARAMETERS}
     wanted = order.limits.applied_to(order.parameters, current)
     ours = {name: value for name, value in wanted.items() if name in STEERING_PARAMETERS}
-    variant = order.variant.named(lambda name: load_policy(name).reference)
-    parameters = STEERED.changed({**variant, **ours})
+    parameters = STEERED.changed({**order.variant.named(_loaded), **ours})
     _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
     means = Means(vm, order.throttle_by, tell)

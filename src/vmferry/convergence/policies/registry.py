@@ -113,7 +113,8 @@ def find_policy(name: str) -> PolicyKind:
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name in installed:
         return _loaded.setdefault(name, _kind(name, _load(name, installed[name].load)))
-    raise UsageError(f"no convergence policy '{name}'; there are: {', '.join(known_names())}")
+    remedy = "one of your own is FILE.py:CLASS or MODULE:CLASS, which a VM learns by: vmferry vm --policy"
+    raise UsageError(f"no convergence policy '{name}'; there are: {', '.join(known_names())}; {remedy}")
 
 
 def known_names() -> list[str]:
