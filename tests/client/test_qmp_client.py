@@ -79,7 +79,7 @@ def test_events_wait_for_whoever_asks(client: QmpClient) -> None:
 
 def test_an_event_can_be_waited_for(vm: MemoryVm, path: Path) -> None:
     with monitor_thread(vm, f"unix:{path}") as call, QmpClient.connect(str(path), 10) as client:
-        call(lambda: vm.emit("MIGRATION", status="active"))
+        call(lambda: vm.events.emit("MIGRATION", status="active"))
         event = client.wait_event("MIGRATION", 10)
         assert event.data == {"status": "active"}
         assert event.time_s > 1e9

@@ -79,7 +79,7 @@ def ended(pid: int) -> bool:
 @pytest.fixture
 def ours(path: Path, vm: MemoryVm) -> Iterator[QmpClient]:
     """The monitor of a VM whose parameter is changed."""
-    vm.parameters = vm.parameters.changed(OURS)
+    vm.migrations.parameters = vm.migrations.parameters.changed(OURS)
     with monitor_thread(vm, f"unix:{path}"), QmpClient.connect(str(path)) as client:
         yield client
 
@@ -89,11 +89,11 @@ def test_a_driver_that_is_killed_is_undone(path: Path, vm: MemoryVm, number: sig
     """The guard gets the signal too, as it would from a terminal or from `kill` with a group; SIGKILL it alone."""
     with monitor_thread(vm, f"unix:{path}"):
         driver = Driver(path)
-        assert vm.parameters.downtime_limit == 77
+        assert vm.migrations.parameters.downtime_limit == 77
         if number is not signal.SIGKILL:
             os.kill(driver.guard_pid, number)
         driver.kill(number)
-        wait_until(lambda: vm.parameters.downtime_limit == 300)
+        wait_until(lambda: vm.migrations.parameters.downtime_limit == 300)
 
 
 @pytest.mark.qemu

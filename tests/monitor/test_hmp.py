@@ -200,7 +200,7 @@ def test_vcpus_are_listed() -> None:
 
 def test_states_that_are_not_running_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     vm = MemoryVm()
-    monkeypatch.setattr(vm, "run_state", lambda: RunState.POSTMIGRATE)
+    monkeypatch.setattr(vm.run_control, "state", lambda: RunState.POSTMIGRATE)
     assert run_hmp(vm, "info status") == "VM status: paused (postmigrate)\n"
 
 
@@ -211,7 +211,7 @@ def test_migrating_never_waits_and_says_so() -> None:
     assert run_hmp(vm, "migrate -d tcp:host:2") == "Error: There's a migration process in progress\n"
     run_hmp(vm, "migrate_cancel")
     assert run_hmp(vm, "migrate -d tcp:host:2") == ""
-    assert vm.uris == ["tcp:host:1", "tcp:host:2"]
+    assert vm.migrations.uris == ["tcp:host:1", "tcp:host:2"]
 
 
 def test_what_has_no_effect_cannot_be_changed() -> None:
@@ -229,10 +229,10 @@ def test_there_is_no_post_copy_to_interrupt() -> None:
 
 def test_a_migration_that_waits_goes_on() -> None:
     vm = MemoryVm()
-    vm.set_status(MigrationStatus.PRE_SWITCHOVER)
+    vm.migrations.set_status(MigrationStatus.PRE_SWITCHOVER)
     assert run_hmp(vm, "migrate_continue device") == "Error: Migration not in expected state: pre-switchover\n"
     assert run_hmp(vm, "migrate_continue pre-switchover") == ""
-    assert vm.migration.status is MigrationStatus.DEVICE
+    assert vm.migrations.latest.status is MigrationStatus.DEVICE
 
 
 def test_the_dirty_rate_is_measured_and_shown() -> None:
@@ -242,7 +242,7 @@ def test_the_dirty_rate_is_measured_and_shown() -> None:
     assert "Status: measuring\n" in run_hmp(vm, "info dirty_rate")
     assert "Sample Pages: 1024 (per GB)\nPeriod: 2 (sec)\n" in run_hmp(vm, "info dirty_rate")
     assert run_hmp(vm, "calc_dirty_rate 1") == "Error: the dirty rate is already being measured.\n"
-    vm.dirty_rate = DirtyRateInfo(status=DirtyRateStatus.MEASURED, mode=DirtyRateMode.DIRTY_BITMAP, mib_per_s=145)
+    vm.dirty_rate.info = DirtyRateInfo(status=DirtyRateStatus.MEASURED, mode=DirtyRateMode.DIRTY_BITMAP, mib_per_s=145)
     assert run_hmp(vm, "info dirty_rate").endswith("Mode: dirty-bitmap\nDirty rate: 145 (MB/s)\n")
     # QEMU 7.2 without KVM crashes here; the words are those of QEMU 10.
     only_sampling = "Error: sample-pages is used only in page-sampling mode\n"
@@ -318,7 +318,7 @@ TRANSCRIPTS: dict[str, tuple[MigrationInfo, str]] = {
 def test_transcripts(name: str) -> None:
     """UPDATE_GOLDEN=1 rewrites the transcripts; look at the difference before you commit it."""
     vm = MemoryVm()
-    vm.migration, line = TRANSCRIPTS[name]
+    vm.migrations.latest, line = TRANSCRIPTS[name]
     text = f"(vmferry) {line}\n{run_hmp(vm, line)}"
     path = GOLDEN / f"{name}.txt"
     if os.environ.get("UPDATE_GOLDEN"):

@@ -110,7 +110,7 @@ def test_answers_are_as_described(schema: Schema, name: str) -> None:
 
 def test_a_destinations_answer_is_as_described(schema: Schema) -> None:
     vm = MemoryVm()
-    vm.migration = MigrationInfo(status=MigrationStatus.SETUP, socket_address="unix:/run/x")
+    vm.migrations.latest = MigrationInfo(status=MigrationStatus.SETUP, socket_address="unix:/run/x")
     answer = execute(vm, "query-migrate")
     ret_type = schema["query-migrate"]["ret-type"]
     assert accepts(schema, ret_type, answer)
@@ -122,12 +122,12 @@ def test_events_are_as_described(schema: Schema) -> None:
     vm = MemoryVm()
     vm.subscribe(lambda event: heard.append((event.name, event.data)))
     heard: list[tuple[str, object]] = []
-    vm.stop()
-    vm.cont()
+    vm.run_control.stop()
+    vm.run_control.cont()
     vm.system_powerdown()
     vm.quit()
-    vm.capabilities = vm.capabilities.changed({"events": True})
-    vm.migrate("tcp:h:1")
+    vm.migrations.capabilities = vm.migrations.capabilities.changed({"events": True})
+    vm.migrations.start("tcp:h:1")
     assert {name for name, _ in heard} == {"STOP", "RESUME", "POWERDOWN", "SHUTDOWN", "MIGRATION"}
     for name, data in heard:
         assert accepts(schema, schema[name]["arg-type"], data)

@@ -120,7 +120,7 @@ def test_events_of_other_threads_arrive(path: Path) -> None:
         vm = MemoryVm()
         async with served(vm, f"unix:{path}"), connected(path) as client:
             with client.listener("MIGRATION_PASS") as heard:
-                migration = threading.Thread(target=lambda: vm.emit("MIGRATION_PASS", **{"pass": 3}))
+                migration = threading.Thread(target=lambda: vm.events.emit("MIGRATION_PASS", **{"pass": 3}))
                 migration.start()
                 assert (await heard.get())["data"] == {"pass": 3}
                 migration.join()
@@ -192,7 +192,7 @@ def test_a_client_that_reads_no_events_is_disconnected(path: Path) -> None:
             reader, writer = await asyncio.open_unix_connection(path, limit=1)
             writer.write(NEGOTIATE)
             for _ in range(2 * MAX_UNSENT_BYTES // 10_000):
-                vm.emit("BIG", text="x" * 10_000)
+                vm.events.emit("BIG", text="x" * 10_000)
                 await asyncio.sleep(0)
             with pytest.raises(ConnectionError):
                 while True:
@@ -310,7 +310,7 @@ def test_a_client_that_vanishes_does_no_harm(path: Path) -> None:
                 _, writer = await asyncio.open_unix_connection(path)
                 writer.write(farewell)
                 writer.transport.abort()
-                vm.emit("STOP")
+                vm.events.emit("STOP")
             assert await good.execute("query-name") == {"name": vm.name}
 
     run(test)

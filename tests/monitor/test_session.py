@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.memory_vm import MemoryVm
+from tests.support.memory_vm import MemoryRunControl, MemoryVm
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
@@ -48,7 +48,7 @@ def test_query_migrate_says_nothing_before_the_first_migration() -> None:
 
 def test_query_migrate_reports_a_running_migration_in_qemus_fields() -> None:
     vm = MemoryVm()
-    vm.migration = MigrationInfo(
+    vm.migrations.latest = MigrationInfo(
         status=MigrationStatus.ACTIVE, total_time_ms=5000, setup_time_ms=2, expected_downtime_ms=300, ram=RAM,
         cpu_throttle_percentage=30,
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_query_migrate_reports_a_running_migration_in_qemus_fields() -> None:
 def test_query_migrate_reports_the_parts_of_the_downtime() -> None:
     vm = MemoryVm()
     parts_ms = {"stop": 0.5, "last-sync": 1.0, "ram": 7.25, "state": 0.75, "hand-over": 2.0}
-    vm.migration = MigrationInfo(
+    vm.migrations.latest = MigrationInfo(
         status=MigrationStatus.COMPLETED, total_time_ms=5000, setup_time_ms=2, downtime_ms=11,
         downtime_parts_ms=parts_ms, ram=RAM,
     )  # fmt: skip
@@ -81,7 +81,7 @@ def test_query_migrate_reports_the_parts_of_the_downtime() -> None:
 
 def test_query_migrate_gives_the_reason_of_a_failure() -> None:
     vm = MemoryVm()
-    vm.migration = MigrationInfo(status=MigrationStatus.FAILED, error_desc="the link is gone")
+    vm.migrations.latest = MigrationInfo(status=MigrationStatus.FAILED, error_desc="the link is gone")
     assert execute(vm, "query-migrate")["return"] == {"status": "failed", "error-desc": "the link is gone"}
 
 
@@ -94,7 +94,7 @@ def test_query_migrate_gives_the_reason_of_a_failure() -> None:
 )
 def test_query_migrate_tells_where_a_destination_listens(uri: str, address: dict[str, str]) -> None:
     vm = MemoryVm()
-    vm.migration = MigrationInfo(status=MigrationStatus.SETUP, socket_address=uri)
+    vm.migrations.latest = MigrationInfo(status=MigrationStatus.SETUP, socket_address=uri)
     assert execute(vm, "query-migrate")["return"] == {"status": "setup", "socket-address": [address]}
 
 
@@ -112,7 +112,7 @@ def test_the_dirty_rate_comes_in_the_unit_that_is_asked_for() -> None:
         assert (answer["calc-time"], answer["calc-time-unit"], answer["status"]) == (value, unit, "measuring")
     already = {"class": "GenericError", "desc": "the dirty rate is already being measured."}
     assert execute(vm, "calc-dirty-rate", **{"calc-time": 1}) == {"error": already}
-    vm.dirty_rate = DirtyRateInfo(status=DirtyRateStatus.MEASURED, period_ms=1000, mib_per_s=0)
+    vm.dirty_rate.info = DirtyRateInfo(status=DirtyRateStatus.MEASURED, period_ms=1000, mib_per_s=0)
     assert execute(vm, "query-dirty-rate")["return"]["dirty-rate"] == 0  # type: ignore[index]
 
 
@@ -163,14 +163,14 @@ def test_what_the_vm_refuses_is_a_generic_error_with_its_text() -> None:
     assert execute(vm, "migrate", uri="tcp:host:4444") == in_progress
     events_on = [{"capability": "events", "state": True}]
     assert execute(vm, "migrate-set-capabilities", capabilities=events_on) == in_progress
-    assert vm.uris == ["tcp:host:4444"]
+    assert vm.migrations.uris == ["tcp:host:4444"]
 
 
 def test_one_wrong_parameter_changes_none() -> None:
     vm = MemoryVm()
-    before = vm.parameters
+    before = vm.migrations.parameters
     assert "error" in execute(vm, "migrate-set-parameters", **{"downtime-limit": 1, "cpu-throttle-initial": 0})
-    assert vm.parameters == before
+    assert vm.migrations.parameters == before
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_capabilities_that_do_not_exist_here_can_only_be_off() -> None:
     states = [{"capability": "events", "state": True}, {"capability": "postcopy-ram", "state": True}]
     error = {"class": "GenericError", "desc": "Capability 'postcopy-ram' is not supported"}
     assert execute(vm, "migrate-set-capabilities", capabilities=states) == {"error": error}
-    assert not vm.capabilities.events
+    assert not vm.migrations.capabilities.events
     states[1]["state"] = False
     assert execute(vm, "migrate-set-capabilities", capabilities=states) == {"return": {}}
     reported = execute(vm, "query-migrate-capabilities")["return"]
@@ -210,7 +210,7 @@ def test_capabilities_that_do_not_exist_here_can_only_be_off() -> None:
 def test_the_seeds_parameters_can_be_set() -> None:
     vm = MemoryVm()
     execute(vm, "migrate-set-parameters", **{"cpu-responsive-throttle": True, "background-sync": "merge"})
-    assert vm.parameters.cpu_responsive_throttle
+    assert vm.migrations.parameters.cpu_responsive_throttle
     answer = execute(vm, "query-migrate-parameters")["return"]
     assert isinstance(answer, dict)
     assert answer["background-sync"] == "merge"
@@ -311,7 +311,7 @@ def test_who_begins_with_no_json_is_hung_up_on_unheard(beginning: bytes, step: i
         if not session.broken:
             answers += map(said, session.feed(text[start : start + step]))
     assert session.broken
-    assert vm.run_state() is RunState.RUNNING
+    assert vm.run_control.state() is RunState.RUNNING
     assert [json.loads(answer)["error"]["class"] for answer in answers] == ["GenericError"]
 
 
@@ -321,12 +321,18 @@ def test_a_client_that_has_negotiated_may_blunder() -> None:
     answers = [said(answer) for answer in session.feed(b'POST\n\xff{"execute":"stop"}')]
     assert not session.broken
     assert json.loads(answers[-1]) == {"return": {}}
-    assert vm.run_state() is RunState.PAUSED
+    assert vm.run_control.state() is RunState.PAUSED
+
+
+class BrokenRunControl(MemoryRunControl):
+    def stop(self) -> None:
+        raise ZeroDivisionError("a defect of ours\n")
 
 
 class BrokenVm(MemoryVm):
-    def stop(self) -> None:
-        raise ZeroDivisionError("a defect of ours\n")
+    def __init__(self) -> None:
+        super().__init__()
+        self.run_control = BrokenRunControl(self.events)
 
     def vcpu_thread_ids(self) -> list[int]:
         return ["\ud800"]  # type: ignore[list-item]

@@ -56,12 +56,12 @@ def calc_dirty_rate(vm: MonitoredVm, arguments: CalcDirtyRate) -> None:
         mode=arguments.mode or DirtyRateMode.PAGE_SAMPLING,
         sample_pages_per_gib=None if arguments.sample_pages is UNSET else arguments.sample_pages,
     )
-    vm.calc_dirty_rate(request)
+    vm.dirty_rate.start(request)
 
 
 def query_dirty_rate(vm: MonitoredVm, arguments: QueryDirtyRate) -> DirtyRateInfo:
     """Return the latest measurement of the dirty rate."""
-    info, unit = vm.query_dirty_rate(), arguments.calc_time_unit or TimeUnit.SECOND
+    info, unit = vm.dirty_rate.info, arguments.calc_time_unit or TimeUnit.SECOND
     return DirtyRateInfo(
         dirty_rate=UNSET if info.mib_per_s is None else info.mib_per_s,
         status=info.status,

@@ -54,7 +54,7 @@ def _info_help() -> str:
 
 def _migrate(vm: MonitoredVm, given: Given) -> str:
     check_protocol(given.words[0])
-    vm.migrate(given.words[0])
+    vm.migrations.start(given.words[0])
     # Waiting would keep the monitor from serving anybody else, so it never waits, as in QEMU over QMP.
     return "" if "d" in given.flags else "terminal does not allow synchronous migration, continuing detached\n"
 
@@ -63,7 +63,7 @@ def _set_parameter(vm: MonitoredVm, given: Given) -> None:
     name, text = given.words
     if name not in PARAMETERS.keys() | INERT_PARAMETERS.keys():
         raise UsageError(f"invalid parameter value: {name}")
-    vm.set_parameters(vm.parameters.changed({name: parse_value(find_parameter(name), text)}))
+    vm.migrations.set_parameters(vm.migrations.parameters.changed({name: parse_value(find_parameter(name), text)}))
 
 
 def _set_capability(vm: MonitoredVm, given: Given) -> None:
@@ -72,14 +72,14 @@ def _set_capability(vm: MonitoredVm, given: Given) -> None:
         raise BadLineError("Expected 'on' or 'off'")
     if name not in CAPABILITIES:
         raise UsageError(f"invalid parameter value: {name}")
-    vm.set_capabilities(vm.capabilities.changed({name: state == "on"}))
+    vm.migrations.set_capabilities(vm.migrations.capabilities.changed({name: state == "on"}))
 
 
 def _continue(vm: MonitoredVm, given: Given) -> None:
     name = given.words[0]
     if name not in list(MigrationStatus):
         raise UsageError(f"invalid parameter value: {name}")
-    vm.migrate_continue(MigrationStatus(name))
+    vm.migrations.continue_from(MigrationStatus(name))
 
 
 def _calc_dirty_rate(vm: MonitoredVm, given: Given) -> str:
@@ -90,7 +90,7 @@ def _calc_dirty_rate(vm: MonitoredVm, given: Given) -> str:
         return "Incorrect period length specified!\n"
     mode = _DIRTY_RATE_MODES[given.flags[:1]]
     sample_pages = samples[0] if samples else None
-    vm.calc_dirty_rate(DirtyRateRequest(period_ms=seconds * 1000, mode=mode, sample_pages_per_gib=sample_pages))
+    vm.dirty_rate.start(DirtyRateRequest(period_ms=seconds * 1000, mode=mode, sample_pages_per_gib=sample_pages))
     return (
         f"Starting dirty rate measurement with period {seconds} seconds\n"
         "[Please use 'info dirty_rate' to check results]\n"
@@ -133,7 +133,7 @@ HMP_COMMANDS = (
     ),
     HmpCommand(
         "cont",
-        lambda vm, given: vm.cont(force="f" in given.flags),
+        lambda vm, given: vm.run_control.cont(force="f" in given.flags),
         "let the guest run (-f: also if its hand-over is in doubt, and the destination lacks it)",
         "[-f]",
         flags="f",
@@ -142,11 +142,11 @@ HMP_COMMANDS = (
     HmpCommand("help", _help, "describe a command, or all of them", "[cmd]", alias="?", more_words=2),
     HmpCommand("info", lambda _vm, _given: _info_help(), "show something of the VM", "[subcommand]"),
     HmpCommand("migrate", _migrate, "begin to migrate the guest to a uri", "[-d] uri", flags="d", words=1),
-    HmpCommand("migrate_cancel", lambda vm, _: vm.migrate_cancel(), "call the outgoing migration off"),
+    HmpCommand("migrate_cancel", lambda vm, _: vm.migrations.cancel(), "call the outgoing migration off"),
     HmpCommand("migrate_continue", _continue, "let a migration go on that waits in a state", "state", words=1),
     HmpCommand(
         "migrate_incoming",
-        lambda vm, given: vm.migrate_incoming(given.words[0]),
+        lambda vm, given: vm.migrations.listen(given.words[0]),
         "begin to wait at a uri for a guest",
         "uri",
         words=1,
@@ -163,7 +163,7 @@ HMP_COMMANDS = (
     ),
     HmpCommand("migrate_set_parameter", _set_parameter, "change a migration parameter", "parameter value", words=2),
     HmpCommand("quit", lambda vm, _: vm.quit(), "end the VM", alias="q"),
-    HmpCommand("stop", lambda vm, _: vm.stop(), "pause the guest", alias="s"),
+    HmpCommand("stop", lambda vm, _: vm.run_control.stop(), "pause the guest", alias="s"),
     HmpCommand(
         "system_powerdown", lambda vm, _: vm.system_powerdown(), "ask the guest to power down (none here hears it)"
     ),
@@ -181,23 +181,25 @@ HMP_COMMANDS = (
 INFO_COMMANDS = (
     HmpCommand("cpus", lambda vm, _: format_cpus(vm.vcpu_thread_ids()), "the vCPUs and their threads"),
     HmpCommand(
-        "dirty_rate", lambda vm, _: format_dirty_rate(vm.query_dirty_rate()), "the latest measurement of the dirty rate"
+        "dirty_rate", lambda vm, _: format_dirty_rate(vm.dirty_rate.info), "the latest measurement of the dirty rate"
     ),
     HmpCommand(
         "migrate",
-        lambda vm, given: format_migration(vm.query_migrate(), everything="a" in given.flags),
+        lambda vm, given: format_migration(vm.migrations.info(), everything="a" in given.flags),
         "the state of the latest migration (-a: with the throttle and the parts of the downtime)",
         "[-a]",
         flags="a",
     ),
     HmpCommand(
         "migrate_capabilities",
-        lambda vm, _: format_capabilities(vm.capabilities.as_qmp()),
+        lambda vm, _: format_capabilities(vm.migrations.capabilities.as_qmp()),
         "the migration capabilities",
     ),
-    HmpCommand("migrate_parameters", lambda vm, _: format_parameters(vm.parameters), "the migration parameters"),
+    HmpCommand(
+        "migrate_parameters", lambda vm, _: format_parameters(vm.migrations.parameters), "the migration parameters"
+    ),
     HmpCommand("name", lambda vm, _: f"{vm.name}\n" if vm.name else "", "the name of the VM"),
-    HmpCommand("status", lambda vm, _: format_status(vm.run_state()), "whether the guest runs"),
+    HmpCommand("status", lambda vm, _: format_status(vm.run_control.state()), "whether the guest runs"),
     HmpCommand(
         "trace-events",
         _info_trace_events,

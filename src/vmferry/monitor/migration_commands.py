@@ -109,7 +109,7 @@ def migrate(vm: MonitoredVm, arguments: Migrate) -> None:
     if arguments.resume:
         raise UsageError("Cannot resume if there is no paused migration")
     check_protocol(arguments.uri)
-    vm.migrate(arguments.uri)
+    vm.migrations.start(arguments.uri)
 
 
 def check_protocol(uri: str) -> None:
@@ -120,17 +120,17 @@ def check_protocol(uri: str) -> None:
 
 def migrate_incoming(vm: MonitoredVm, arguments: MigrateIncoming) -> None:
     """Begin to wait for a guest; only in a VM that was started for that."""
-    vm.migrate_incoming(arguments.uri)
+    vm.migrations.listen(arguments.uri)
 
 
 def migrate_cancel(vm: MonitoredVm) -> None:
     """Call the outgoing migration off; harmless if there is none."""
-    vm.migrate_cancel()
+    vm.migrations.cancel()
 
 
 def migrate_continue(vm: MonitoredVm, arguments: MigrateContinue) -> None:
     """Let a migration go on that waits in `pre-switchover`; refused if it is in another state than the one given."""
-    vm.migrate_continue(arguments.state)
+    vm.migrations.continue_from(arguments.state)
 
 
 def migrate_pause(vm: MonitoredVm) -> None:
@@ -140,32 +140,35 @@ def migrate_pause(vm: MonitoredVm) -> None:
 
 def query_migrate(vm: MonitoredVm) -> MigrationInfo:
     """Return the state and the figures of the latest migration."""
-    return migration_info(vm.query_migrate())
+    return migration_info(vm.migrations.info())
 
 
 def x_query_migrate_journal(vm: MonitoredVm, arguments: QueryMigrateJournal) -> MigrateJournal:
     """Return what the VM has recorded of its latest outgoing migration: syncs, bandwidth windows, decisions."""
-    part = vm.migration_record(None if arguments.first is UNSET else arguments.first)
+    part = vm.migrations.record(None if arguments.first is UNSET else arguments.first)
     return MigrateJournal(lines=part.lines, next=part.next, dropped=part.dropped)
 
 
 def migrate_set_parameters(vm: MonitoredVm, arguments: QapiStruct) -> None:
     """Change migration parameters, also of a running migration; all of them or, on an error, none."""
-    vm.set_parameters(vm.parameters.changed(msgspec.to_builtins(arguments)))
+    vm.migrations.set_parameters(vm.migrations.parameters.changed(msgspec.to_builtins(arguments)))
 
 
 def query_migrate_parameters(vm: MonitoredVm) -> QapiStruct:
     """Return all migration parameters."""
     inert = {name: spec.default for name, spec in INERT_PARAMETERS.items() if spec.default != []}
-    return msgspec.convert(inert | vm.parameters.as_qmp(), MigrationParameters)
+    return msgspec.convert(inert | vm.migrations.parameters.as_qmp(), MigrationParameters)
 
 
 def migrate_set_capabilities(vm: MonitoredVm, arguments: MigrateSetCapabilities) -> None:
     """Switch migration capabilities on or off; not while a migration runs."""
     states = {item.capability: item.state for item in arguments.capabilities}
-    vm.set_capabilities(vm.capabilities.changed(states))
+    vm.migrations.set_capabilities(vm.migrations.capabilities.changed(states))
 
 
 def query_migrate_capabilities(vm: MonitoredVm) -> list[MigrationCapabilityStatus]:
     """Return all migration capabilities."""
-    return [MigrationCapabilityStatus(capability=name, state=state) for name, state in vm.capabilities.as_qmp().items()]
+    return [
+        MigrationCapabilityStatus(capability=name, state=state)
+        for name, state in vm.migrations.capabilities.as_qmp().items()
+    ]

@@ -103,7 +103,7 @@ def query_version(vm: MonitoredVm) -> VersionInfo:
 
 def query_status(vm: MonitoredVm) -> StatusInfo:
     """Return what the VM is doing."""
-    state = vm.run_state()
+    state = vm.run_control.state()
     # A guest that is being handed over is stopped, and so is one that has crashed.
     return StatusInfo(running=state is RunState.RUNNING, status=state)
 
@@ -133,12 +133,12 @@ def query_cpus_fast(vm: MonitoredVm) -> list[CpuInfoFast]:
 
 def stop(vm: MonitoredVm) -> None:
     """Pause the guest; harmless if it is paused."""
-    vm.stop()
+    vm.run_control.stop()
 
 
 def cont(vm: MonitoredVm, arguments: Cont) -> None:
     """Let the guest run."""
-    vm.cont(force=arguments.force is True)
+    vm.run_control.cont(force=arguments.force is True)
 
 
 def system_powerdown(vm: MonitoredVm) -> None:

@@ -50,12 +50,87 @@ class RecordPart:
     that does not begin the migration."""
 
 
+class MonitoredRunControl(Protocol):
+    """Who may run the guest."""
+
+    def state(self) -> RunState:
+        """Return what the VM is doing."""
+        ...
+
+    def stop(self) -> None:
+        """Pause the guest; harmless if it is paused."""
+        ...
+
+    def cont(self, *, force: bool = False) -> None:
+        """Let the guest run; with `force`, also one whose hand-over is in doubt."""
+        ...
+
+
+class MonitoredMigrations(Protocol):
+    """The guest's migrations, out and in, and how they are to be done."""
+
+    @property
+    def parameters(self) -> MigrationParameters:
+        """The parameters in force."""
+        ...
+
+    @property
+    def capabilities(self) -> MigrationCapabilities:
+        """The capabilities in force."""
+        ...
+
+    def set_parameters(self, parameters: MigrationParameters) -> None:
+        """Put parameters in force, also for a running migration."""
+        ...
+
+    def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
+        """Put capabilities in force. Raises UsageError while a migration runs."""
+        ...
+
+    def start(self, uri: str) -> None:
+        """Begin to migrate to `uri`."""
+        ...
+
+    def listen(self, uri: str) -> None:
+        """Begin to wait at `uri` for a guest; in any thread."""
+        ...
+
+    def cancel(self) -> None:
+        """Call the outgoing migration off; harmless if there is none."""
+        ...
+
+    def continue_from(self, state: MigrationStatus) -> None:
+        """Let a migration that waits in `state` go on."""
+        ...
+
+    def info(self) -> MigrationInfo:
+        """Return the state of the latest migration."""
+        ...
+
+    def record(self, first: int | None) -> RecordPart:
+        """Return what was recorded of the latest outgoing migration, from the event of that number on."""
+        ...
+
+
+class MonitoredDirtyRate(Protocol):
+    """Measures how fast the guest dirties memory."""
+
+    @property
+    def info(self) -> DirtyRateInfo:
+        """The latest measurement."""
+        ...
+
+    def start(self, request: DirtyRateRequest) -> None:
+        """Begin to measure."""
+        ...
+
+
 class MonitoredVm(Protocol):
     """A VM under control.
 
-    All methods are called in the monitor's thread and return at once, but `save_memory` and `migrate_incoming`, which
-    may take long, are called in threads of their own. Any method may raise VmferryError; its text is what the client
-    reads.
+    All methods, and those of its parts, are called in the monitor's thread and return at once, but `save_memory` and
+    `migrations.listen`, which may take long, are called in threads of their own. Any method may raise VmferryError; its
+    text is what the client reads.
     """
 
     @property
@@ -69,13 +144,8 @@ class MonitoredVm(Protocol):
         ...
 
     @property
-    def parameters(self) -> MigrationParameters:
-        """The migration parameters in force."""
-        ...
-
-    @property
-    def capabilities(self) -> MigrationCapabilities:
-        """The migration capabilities in force."""
+    def memory_bytes(self) -> int:
+        """Size of guest RAM."""
         ...
 
     @property
@@ -83,16 +153,31 @@ class MonitoredVm(Protocol):
         """What prints trace events."""
         ...
 
-    def run_state(self) -> RunState:
-        """Return what the VM is doing."""
+    @property
+    def run_control(self) -> MonitoredRunControl:
+        """Who may run the guest."""
         ...
 
-    def stop(self) -> None:
-        """Pause the guest; harmless if it is paused."""
+    @property
+    def migrations(self) -> MonitoredMigrations:
+        """Its migrations."""
         ...
 
-    def cont(self, *, force: bool = False) -> None:
-        """Let the guest run; with `force`, also one whose hand-over is in doubt."""
+    @property
+    def dirty_rate(self) -> MonitoredDirtyRate:
+        """Its measurements."""
+        ...
+
+    def vcpu_thread_ids(self) -> list[int]:
+        """Return the kernel's thread id of each vCPU, in order."""
+        ...
+
+    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
+        """Write a piece of guest physical memory to a file; in any thread."""
+        ...
+
+    def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
+        """Call `callback` for every event from now on, in whichever thread it happens."""
         ...
 
     def system_powerdown(self) -> None:
@@ -101,61 +186,4 @@ class MonitoredVm(Protocol):
 
     def quit(self) -> None:
         """End the VM process soon after this call."""
-        ...
-
-    def vcpu_thread_ids(self) -> list[int]:
-        """Return the kernel's thread id of each vCPU, in order."""
-        ...
-
-    @property
-    def memory_bytes(self) -> int:
-        """Size of guest RAM."""
-        ...
-
-    def save_memory(self, gpa: int, size_bytes: int, path: str) -> None:
-        """Write a piece of guest physical memory to a file; in any thread."""
-        ...
-
-    def migrate(self, uri: str) -> None:
-        """Begin to migrate to `uri`."""
-        ...
-
-    def migrate_incoming(self, uri: str) -> None:
-        """Begin to wait at `uri` for a guest; in any thread."""
-        ...
-
-    def migrate_cancel(self) -> None:
-        """Call the outgoing migration off; harmless if there is none."""
-        ...
-
-    def migrate_continue(self, state: MigrationStatus) -> None:
-        """Let a migration that waits in `state` go on."""
-        ...
-
-    def query_migrate(self) -> MigrationInfo:
-        """Return the state of the latest migration."""
-        ...
-
-    def migration_record(self, first: int | None) -> RecordPart:
-        """Return what was recorded of the latest outgoing migration, from the event of that number on."""
-        ...
-
-    def calc_dirty_rate(self, request: DirtyRateRequest) -> None:
-        """Begin to measure the dirty rate."""
-        ...
-
-    def query_dirty_rate(self) -> DirtyRateInfo:
-        """Return the latest measurement."""
-        ...
-
-    def set_parameters(self, parameters: MigrationParameters) -> None:
-        """Put migration parameters in force, also for a running migration."""
-        ...
-
-    def set_capabilities(self, capabilities: MigrationCapabilities) -> None:
-        """Put migration capabilities in force. Raises UsageError while a migration runs."""
-        ...
-
-    def subscribe(self, callback: Callable[[VmEvent], None]) -> None:
-        """Call `callback` for every event from now on, in whichever thread it happens."""
         ...

@@ -26,19 +26,29 @@ _NS_PER_S = 1_000_000_000
 
 
 class DirtyRateMeter:
-    """The measurements of one guest; `log` is told when one fails."""
+    """The measurements of one guest (implements the monitor's `MonitoredDirtyRate`).
 
-    def __init__(self, guest: KvmGuest, clock: Clock, log: Callable[[str], None]) -> None:
+    `log_in_use` tells whether a migration needs the dirty log; `log` is told when a measurement fails.
+    """
+
+    def __init__(
+        self, guest: KvmGuest, clock: Clock, log_in_use: Callable[[], bool], log: Callable[[str], None]
+    ) -> None:
         self.info = DirtyRateInfo()
         """The latest measurement."""
         self._guest = guest
         self._clock = clock
+        self._log_in_use = log_in_use
         self._log = log
         self._thread: threading.Thread | None = None
         self._stopped = threading.Event()
 
     def start(self, request: DirtyRateRequest) -> None:
-        """Begin to measure. Raises UsageError if that goes on already."""
+        """Begin to measure. Raises UsageError if that cannot be done now."""
+        if request.mode is DirtyRateMode.DIRTY_BITMAP and self._log_in_use():
+            raise UsageError(
+                "the running migration uses the dirty log; see dirty-pages-rate of query-migrate, or use page-sampling"
+            )
         if self.info.status is DirtyRateStatus.MEASURING:
             raise UsageError("the dirty rate is already being measured.")
         samples = request.sample_pages_per_gib or DEFAULT_SAMPLE_PAGES_PER_GIB

@@ -4,14 +4,14 @@ import threading
 import time
 from collections.abc import Callable
 
-from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.migration.ports import Guest
 from vmferry.monitor.vm_port import VmEvent
 
 
 class EventFeed:
     """The events of one guest's VM, for any number of subscribers."""
 
-    def __init__(self, guest: KvmGuest) -> None:
+    def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._subscribers: list[Callable[[VmEvent], None]] = []
         self._told_running = guest.running

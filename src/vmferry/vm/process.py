@@ -19,7 +19,7 @@ from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
 from vmferry.output import Output, open_again, open_unblocked, unblocked_stderr
-from vmferry.vm.machine import Vm
+from vmferry.vm.machine import VirtualMachine
 from vmferry.vm.token_file import read_token
 
 _SWITCH_INTERVAL_S = 0.001
@@ -64,7 +64,7 @@ def run_vm(config: VmConfig) -> int:
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
 
-def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
+def _make_vm(config: VmConfig, resources: ExitStack) -> VirtualMachine:
     serial = _open_serial(config.serial, resources)
     kernel = _read_kernel(config.kernel) if config.kernel else None
     guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial)
@@ -74,26 +74,26 @@ def _make_vm(config: VmConfig, resources: ExitStack) -> Vm:
             guest.boot(kernel, config.command_line)
         except GuestError as error:
             raise GuestError(f"{config.kernel}: {error}") from error
-    return Vm(
+    return VirtualMachine(
         guest,
         config.name,
         config.uuid,
         _open_journal(config.journal, resources),
         log,
         Tracer(_write_trace, config.trace),
-        awaits_migration=config.incoming is not None,
+        awaits_guest=config.incoming is not None,
         start_paused=config.start_paused,
     )
 
 
-async def _serve(config: VmConfig, vm: Vm) -> int:
+async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[int] = asyncio.Queue()
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
     read_token(config.token_file)  # what is wrong with it is told now, not when the first migration fails
-    vm.set_parameters(vm.parameters.changed({"token-file": config.token_file}))
+    vm.migrations.set_parameters(vm.migrations.parameters.changed({"token-file": config.token_file}))
     if config.incoming and config.incoming != "defer":
-        vm.migrate_incoming(config.incoming)
+        vm.migrations.listen(config.incoming)
     elif config.incoming:
         log("waits to be told by migrate-incoming where a guest will come")
     monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]
@@ -104,7 +104,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
         await monitor.start()
         log(f"serves QMP at {monitor.where}")
     if config.kernel and not config.start_paused:
-        vm.cont()
+        vm.run_control.cont()
     exit_code = await ended.get()
     vm.end_threads(_MIGRATION_END_TIMEOUT_S)
     for monitor in monitors:
@@ -116,7 +116,7 @@ async def _serve(config: VmConfig, vm: Vm) -> int:
     return exit_code
 
 
-def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: Vm) -> None:
+def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: VirtualMachine) -> None:
     noted.append(number)
     vm.quit()
 
