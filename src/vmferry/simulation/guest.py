@@ -72,29 +72,24 @@ class SimulatedGuest:
         return self._logging
 
     def pause(self) -> None:
-        """Stop writing."""
         self.catch_up()
         self.running = False
 
     def resume(self) -> None:
-        """Go on writing."""
         self.catch_up()
         self.running = True
 
     def set_throttle(self, percent: int) -> None:
-        """Write `percent` slower from now on."""
         self.catch_up()
         self._throttle_percent = percent
         self._throttled_since_ns = self._seen_ns
 
     def start_dirty_log(self) -> None:
-        """Start recording which pages are written."""
         self.catch_up()
         self._log.clear_all()
         self._logging = True
 
     def stop_dirty_log(self) -> None:
-        """Stop recording."""
         self._logging = False
 
     def collect_dirty(self, bitmap: Bitmap) -> None:

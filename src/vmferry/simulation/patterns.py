@@ -46,7 +46,6 @@ class Sweep:
         mark_walk(bitmap, self._first_page, self._page_count, int(start), int(end))
 
     def areas(self) -> list[tuple[int, int]]:
-        """Return the pages walked."""
         return [(self._first_page, self._page_count)]
 
 
@@ -77,7 +76,6 @@ class Uniform:
         bitmap.set_pages(pages + first_page)
 
     def areas(self) -> list[tuple[int, int]]:
-        """Return the pages picked from."""
         return [(self._first_page, self._page_count)]
 
 
@@ -99,12 +97,10 @@ class HotCold:
         ]
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Mark pages of every octave."""
         for octave in self._octaves:
             octave.write(cpu_ns, bitmap)
 
     def areas(self) -> list[tuple[int, int]]:
-        """Return the pages of all octaves."""
         return [area for octave in self._octaves for area in octave.areas()]
 
 
@@ -115,12 +111,10 @@ class Together:
         self._patterns = patterns
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Let each pattern write for `cpu_ns`."""
         for pattern in self._patterns:
             pattern.write(cpu_ns, bitmap)
 
     def areas(self) -> list[tuple[int, int]]:
-        """Return the pages of all patterns."""
         return [area for pattern in self._patterns for area in pattern.areas()]
 
 
@@ -157,7 +151,6 @@ class Phases:
                 self._left_ns = self._phases[self._current].duration_ns
 
     def areas(self) -> list[tuple[int, int]]:
-        """Return the pages of all phases."""
         return [area for phase in self._phases for area in phase.pattern.areas()]
 
 

@@ -120,7 +120,6 @@ class KvmGuest:
     # Running
 
     def pause(self) -> None:
-        """Stop all vCPUs; on return none of them executes any more."""
         with self._run_lock:
             for vcpu in self._vcpus:
                 vcpu.request_pause()
@@ -139,7 +138,6 @@ class KvmGuest:
                 self._stop_crashed()
 
     def set_throttle(self, percent: int) -> None:
-        """Keep every vCPU from running `percent` (0 to 99) of the time."""
         self._throttle.set(percent)
 
     @property
@@ -163,15 +161,12 @@ class KvmGuest:
         raise UsageError(f"Invalid addr 0x{gpa:016x}/size {size_bytes} specified")
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
-        """Return one flag for each page of `pages`, in order: does it hold only zero bytes now?"""
         return self._ram.zero_pages(pages)
 
     def clear_pages(self, pages: PageRuns) -> None:
-        """Make these pages hold only zero bytes."""
         self._ram.clear_pages(pages)
 
     def memory_digest(self, page_count: int | None = None, while_reading: Callable[[], None] = lambda: None) -> bytes:
-        """Return a digest of the first pages, or of all RAM; `while_reading` is called between pieces and may raise."""
         return self._ram.digest(self.layout.page_count if page_count is None else page_count, while_reading)
 
     def populator(self) -> Populator:
@@ -179,15 +174,12 @@ class KvmGuest:
         return Populator(self._slots[0].address, self._ram.size_bytes)
 
     def start_dirty_log(self) -> None:
-        """Start recording which pages are written."""
         self._dirty_log.start()
 
     def stop_dirty_log(self) -> None:
-        """Stop recording; harmless if not started."""
         self._dirty_log.stop()
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        """Overwrite `bitmap` with the pages written since the last call, and re-arm the log of those."""
         self._dirty_log.collect(bitmap)
 
     # State
@@ -198,7 +190,6 @@ class KvmGuest:
         return save_state(self._vm, [thread.vcpu for thread in self._vcpus], self._serial, self._msr_indices)
 
     def load_state(self, blob: bytes) -> None:
-        """Take over the state that `save_state` returned elsewhere. Raises PeerError if it is malformed."""
         load_state(self._vm, [thread.vcpu for thread in self._vcpus], self._serial, blob)
 
     # Exits, in the vCPUs' threads
