@@ -23,7 +23,7 @@ from vmferry.control.drive import Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.control.order import Order, carry_out
 from vmferry.control.sensors import WINDOW_MS
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.figures import Figures
@@ -36,7 +36,7 @@ _NS_PER_MS = 1_000_000
 @click.command("migrate", short_help="Move a running VM to another host.")
 @click.argument("uri", required=False)
 @monitor_options
-@click.option("--variant", type=click.Choice(list(VARIANTS)), help="Named set of convergence parameters.")
+@click.option("--variant", type=click.Choice(list(ALL_VARIANTS)), help="Named set of convergence parameters.")
 @policy_option("What decides how the guest is made to converge; a VM of ours must know it (`vmferry vm --policy`).")
 @settings_option
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,

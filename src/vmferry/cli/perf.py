@@ -10,7 +10,7 @@ from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.measure import Job
@@ -44,7 +44,7 @@ def command() -> None:
     "--bandwidth", type=RATE_WITH_UNIT, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit."
 )
 @click.option("--downtime", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit.")
-@click.option("--variant", type=click.Choice(list(VARIANTS)), help="Auto-converge of this kind; off if left out.")
+@click.option("--variant", type=click.Choice(list(ALL_VARIANTS)), help="Auto-converge of this kind; off if left out.")
 @click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
 @click.option(
     "--step", "--auto-converge-step", "step", type=click.IntRange(1, 99), default=10, show_default=True,

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.perf.batch import troubles
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.results import read_runs, run_entries
@@ -144,7 +144,7 @@ def _variant(run: PerfRun) -> str:
 
 
 def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
-    variants = [None, *VARIANTS]
+    variants = [None, *ALL_VARIANTS]
     return sorted(
         runs,
         key=lambda run: (

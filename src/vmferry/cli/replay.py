@@ -13,7 +13,7 @@ from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.cli.types import RATE_WITH_UNIT
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy
@@ -39,7 +39,9 @@ _MUCH_LONGER = 1.2
 
 @click.command("replay", short_help="What if? A recorded guest under another policy or link.")
 @click.argument("journal", type=_FILE)
-@click.option("--variant", "variants", multiple=True, type=click.Choice(list(VARIANTS)), help="Only this; repeatable.")
+@click.option(
+    "--variant", "variants", multiple=True, type=click.Choice(list(ALL_VARIANTS)), help="Only this; repeatable."
+)
 @click.option("--migration", type=click.IntRange(1), help="Which of several in the journal; the last if left out.")
 @click.option("--rate", type=RATE_WITH_UNIT, help="Another link, such as 10Gbit/s.")
 @click.option("--latency", help="Another time one way, such as 2ms.")

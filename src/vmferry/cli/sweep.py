@@ -16,7 +16,7 @@ from vmferry.cli.pictures import check_file, write_whole
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.variant_options import choose, variants_option
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.report.journal_runs import clean_text
 from vmferry.simulation.run import SimulationResult
@@ -118,7 +118,7 @@ def _show(results: Iterable[CaseResult], as_json: bool) -> None:
 def _in_order(results: Iterable[CaseResult]) -> list[CaseResult]:
     """Return them by scenario, settings, variant and seed: first the variants that come along, in their order."""
     results = list(results)
-    variants = list(dict.fromkeys([*VARIANTS, *sorted(case.variant for case in results)]))
+    variants = list(dict.fromkeys([*ALL_VARIANTS, *sorted(case.variant for case in results)]))
     return sorted(results, key=lambda case: (case.scenario, case.group[1], variants.index(case.variant), case.seed))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import click
 
 from vmferry.cli.policy_options import SETTING_PREFIX, policy_settings
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.scenario import Scenario
 
@@ -14,7 +14,7 @@ variants_option = click.option(
     "variants",
     multiple=True,
     metavar="NAME",
-    help=f"Only this; repeatable: {', '.join(VARIANTS)}, or one that the scenario defines.",
+    help=f"Only this; repeatable: {', '.join(ALL_VARIANTS)}, or one that the scenario defines; all for all of them.",
 )
 
 

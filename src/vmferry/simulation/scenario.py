@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.settings.parameters import MigrationParameters
@@ -30,6 +30,8 @@ from vmferry.units import parse_duration_ns, parse_rate, parse_size
 
 MAX_FILE_BYTES = 1 << 20
 _MAX_SEEDS = 10_000
+ALL = "all"
+"""Every variant that there is, where variants are chosen."""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -81,20 +83,21 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         own = next((own for own in self.own_variants if own.name == variant), None)
         if own:
             return MigrationParameters().changed({**values, **self.parameters, **own.parameters()})
-        if variant not in VARIANTS:
-            there_are = ", ".join([*VARIANTS, *(own.name for own in self.own_variants)])
-            raise UsageError(f"no variant '{variant}'; there are: {there_are}")
-        return MigrationParameters().changed({**values, **VARIANTS[variant].settings, **self.parameters})
+        if variant not in ALL_VARIANTS:
+            raise UsageError(f"no variant '{variant}'; there are: {', '.join(self._variant_names())}")
+        return MigrationParameters().changed({**values, **ALL_VARIANTS[variant].settings, **self.parameters})
 
     def choosing(self, variants: Sequence[str], own: Sequence[OwnVariant] = ()) -> "Scenario":
-        """Return a copy that asks for these variants only, or for its own choice if there are none.
+        """Return a copy that asks for these variants only, ALL of which may be one, or else for its own choice.
 
         Those in `own` are added to the scenario's. Raises UsageError for a variant that it does not have.
         """
         if not variants and not own:
             return self
+        if ALL in variants:
+            variants = self._variant_names()
         others = [variant for variant in self.own_variants if variant.name not in {new.name for new in own}]
-        added = [variant for variant in own if variant.name not in VARIANTS]
+        added = [variant for variant in own if variant.name not in ALL_VARIANTS]
         names = dict.fromkeys([*variants, *(variant.name for variant in own)])
         chosen = msgspec.structs.replace(self, own_variants=(*others, *added), variants=tuple(names))
         chosen.check()
@@ -125,13 +128,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name, value in self.parameters.items():
             allowed_parameter(name, value)
         if not self.variants:
-            raise UsageError(f"variants is empty; there are: {', '.join(VARIANTS)}")
+            raise UsageError(f"variants is empty; there are: {', '.join(ALL_VARIANTS)}")
         self._check_own_variants()
         for variant in self.variants:
             self.migration_parameters(variant)
 
+    def _variant_names(self) -> list[str]:
+        return [*ALL_VARIANTS, *(own.name for own in self.own_variants)]
+
     def _check_own_variants(self) -> None:
-        names = [*VARIANTS]
+        names = [ALL, *ALL_VARIANTS]
         for number, variant in enumerate(self.own_variants):
             if variant.name in names:
                 raise UsageError(f"variant[{number}].name: there is a variant '{variant.name}' already; name it anew")
