@@ -13,7 +13,7 @@ class Throttle:
     percent: int
     reason: str
     period: Period | None = None
-    """What it was decided on; the brain fills it in."""
+    """The period that it was decided on; the brain fills this in."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """The policy's own numbers, by name, for whoever reads the record."""
 
@@ -27,7 +27,7 @@ class Measure:
 
 @dataclass(frozen=True, kw_only=True)
 class SetDowntimeLimit:
-    """Let the guest be stopped for so long when it moves."""
+    """Allow this downtime when the guest moves."""
 
     limit_ns: int
     reason: str
@@ -56,7 +56,7 @@ class Cancel:
 
 @dataclass(frozen=True, kw_only=True)
 class Tell:
-    """Only say so."""
+    """Do nothing, but have people told the reason."""
 
     reason: str
 

@@ -8,7 +8,7 @@ from vmferry.convergence.sensing import Body
 
 MAX_PERCENT = 99
 MAX_LIMIT_NS = 2000 * 1_000_000_000
-"""Of the downtime limit, as QEMU has it."""
+"""The highest downtime limit, as in QEMU."""
 MAX_REASON_CHARACTERS = 1000
 MAX_FIGURES = 50
 _MAX_NAME_CHARACTERS = 100
@@ -59,5 +59,5 @@ def _is_number(value: object) -> bool:
 
 
 def _is_text(value: object, most_characters: int) -> bool:
-    """A lone surrogate, for one, cannot be written into a journal."""
+    """Return whether this can be written into a journal, which a lone surrogate, for one, cannot."""
     return isinstance(value, str) and len(value) <= most_characters and value.isprintable()

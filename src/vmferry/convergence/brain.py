@@ -42,7 +42,7 @@ _NS_PER_MS = 1_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What operators may change while a migration runs."""
+    """The rules that operators may change while a migration runs."""
 
     evaluation_period_ns: int
     """Shortest time between two evaluations of dirty syncs."""
@@ -58,9 +58,9 @@ class _Mark:
     now_ns: int
     sent_bytes: int
     still_ns: int
-    """For how long the link had stood still by then."""
+    """How long the link had stood still by then."""
     taken_ns: int
-    """What throttles had taken by then."""
+    """How much time throttles had taken from each vCPU by then."""
 
 
 class Convergence:
@@ -78,9 +78,9 @@ class Convergence:
             missing = ", ".join(str(flag.name) for flag in kind.needs & ~body)
             raise UsageError(f"the policy '{kind.name}' cannot be used here: it needs {missing.lower()}")
         self.throttle_percent = 0
-        """What the policy has decided on last; 0 is none."""
+        """The throttle that was decided on last; 0 is none."""
         self.last_period: Period | None = None
-        """The one that was evaluated last."""
+        """The period that was evaluated last."""
         self._kind = kind
         self._policy = self._make(kind) if kind else None
         self._body = body

@@ -2,7 +2,7 @@
 
 
 class Ledger:
-    """The integral of the throttle over time, for one vCPU; all of them are throttled alike."""
+    """Adds up how much time throttles take from one vCPU; all of them are throttled alike."""
 
     def __init__(self, vcpu_count: int = 0) -> None:
         self.vcpu_count = vcpu_count
@@ -11,21 +11,21 @@ class Ledger:
         self._taken_percent_ns = 0
 
     def set_throttle(self, time_ns: int, percent: int) -> None:
-        """From then on so much is taken; 0 is nothing."""
+        """Let this throttle be in force from then on; 0 is none."""
         self.advance(time_ns)
         self._percent = percent
 
     def advance(self, time_ns: int) -> None:
-        """Let the throttle be in force until then. Time does not run backwards."""
+        """Count the throttle up to then. Time does not run backwards."""
         time_ns = max(self._last_ns, time_ns)
         self._taken_percent_ns += (time_ns - self._last_ns) * self._percent
         self._last_ns = time_ns
 
     def would_take_ns(self, duration_ns: int) -> int:
-        """What the throttle that is in force takes of so much time."""
+        """Return how much of a time the throttle in force takes."""
         return duration_ns * self._percent // 100
 
     @property
     def taken_ns(self) -> int:
-        """What was taken of one vCPU up to the time that was told last."""
+        """How much time was taken from one vCPU up to the time that was told last."""
         return self._taken_percent_ns // 100

@@ -20,11 +20,11 @@ class Limits:
     """Bounds that operators set; None is no bound."""
 
     deadline_ns: int | None = None
-    """For the whole migration."""
+    """How long the whole migration may take."""
     max_guest_loss_percent: float | None = None
-    """Of the work that the guest could have done since the migration began."""
+    """How much of the work that it could have done since the migration began the guest may lose."""
     max_guest_loss_ns: int | None = None
-    """Of vCPU time."""
+    """How much vCPU time the guest may lose."""
     max_throttle_percent: int | None = None
     max_downtime_ms: int | None = None
     """Neither the downtime limit nor what `SWITCHOVER` allows exceeds it."""

@@ -28,12 +28,12 @@ class LinkWatch:
 
     @property
     def still_ns(self) -> int:
-        """For how long the link has stood still; 0 if it does not."""
+        """How long the link has stood still; 0 if it carries something."""
         return self._silent_ns if self._silent_ns >= self._patience_ns else 0
 
     @property
     def total_still_ns(self) -> int:
-        """For how long it has stood still since the beginning, all times together."""
+        """How long it has stood still since the beginning, all times added up."""
         return self._past_still_ns + self.still_ns
 
     @property
@@ -41,16 +41,16 @@ class LinkWatch:
         return self._now_ns - self._progress_ns
 
     def still_since(self, total_still_ns: int, period_ns: int) -> int:
-        """For how long it stood still in a period that is just over, at whose beginning `total_still_ns` was so much.
+        """Return how long it stood still in a period that is just over and began with this `total_still_ns`.
 
-        Where it is half of the period, nobody need wait as long as otherwise.
+        Silence for half of the period counts even if it is shorter than the patience.
         """
         enough_ns = min(self._patience_ns, max(period_ns // 2, _BETWEEN_BURSTS_NS))
         now_ns = self._silent_ns if self._silent_ns >= enough_ns else 0
         return min(period_ns, self._past_still_ns - total_still_ns + now_ns)
 
     def look(self, now_ns: int, sent_bytes: int, remaining_bytes: int, limit_bytes_per_s: int = 0) -> None:
-        """Take notice of all that has been sent, what remains, which may grow, and the rate limit, 0 for none."""
+        """Take notice of what was sent in all, of what remains, which may grow, and of the rate limit, 0 for none."""
         if not self._begun:
             self._begun, self._start_ns, self._start_bytes = True, now_ns, sent_bytes
             self._now_ns = self._progress_ns = now_ns
@@ -66,13 +66,13 @@ class LinkWatch:
             self._sent_bytes, self._remaining_bytes = sent_bytes, remaining_bytes
 
     def pass_over(self, duration_ns: int) -> None:
-        """The body was busy with something else for so long, and did not want to send."""
+        """Leave out a time in which the body was busy with something else and did not want to send."""
         self._now_ns += duration_ns
         self._progress_ns += duration_ns
         self._start_ns += duration_ns
 
     def _usual_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
-        """What the link carries on average in as much time as has passed since the last progress."""
+        """Return what the link carries on average in the time that has passed since the last progress."""
         usual_bytes = (sent_bytes - self._start_bytes) * self._silent_ns // max(1, self._now_ns - self._start_ns)
         limit_bytes = limit_bytes_per_s * self._silent_ns // _NS_PER_S
         return min(usual_bytes, limit_bytes) if limit_bytes_per_s else usual_bytes

@@ -25,9 +25,9 @@ class Synced:
     """A dirty sync was made."""
 
     newly_dirty_bytes: int
-    """Written since the sync before, and not waiting to be sent anyway."""
+    """What was written since the sync before and did not wait to be sent anyway."""
     dirty_bytes: int | None = None
-    """All that was written since then; None where the body cannot tell."""
+    """What was written since then, whether it waited or not; None if the body cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,18 @@ class Sensed:
     memory_bytes: int
     """The size of the guest."""
     remaining_bytes: int
-    """Known to be still to be sent."""
+    """What is known to be left to send."""
     again_bytes: int | None
-    """Of what was sent in the running pass, so much is known to be dirty again; None where the body cannot tell."""
+    """What was sent in the running pass and is known to be dirty again; None if the body cannot tell."""
     threshold_bytes: int
-    """What can be sent within the downtime limit; when no more remains, the guest moves."""
+    """What can be sent within the downtime limit. When no more than this is left, the guest moves."""
     bandwidth_bytes_per_s: float
-    """As it was measured last; 0 if it was not yet."""
+    """The bandwidth that was measured last; 0 before the first measurement."""
     downtime_limit_ns: int
     iteration_count: int
     dirty_sync_count: int
     found: Found | None = None
-    """None is a mere look: time has passed."""
+    """What the body has just found out; None at a mere look, which only tells that time has passed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +76,11 @@ class Period:
 
     duration_ns: int
     dirty_bytes: int
-    """Newly dirty in the period: pages that waited to be sent anyway do not count."""
+    """How much became dirty in the period. Pages that waited to be sent anyway do not count."""
     sent_bytes: int
-    """Put on the wire in the period."""
+    """How much was put on the wire in the period."""
     throttle_percent: int
-    """In force during the period; 0 is none."""
+    """The throttle during the period; 0 is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,19 +91,19 @@ class View:
     period: Period | None
     """The period that has just ended; None at a mere look."""
     written: Written | None
-    """What was just found to be written since the dirty log was last looked at; None at a mere look."""
+    """What has just been found to be written since the last time one looked; None at a mere look."""
     elapsed_ns: int
-    """Since the migration began."""
+    """The time since the migration began."""
     iteration_began: bool
-    """True at the first look that is shown of an iteration."""
+    """True at the first look at each iteration."""
     iteration_remaining_bytes: int
-    """What there was to be sent when the iteration began: the rest before it, and what the guest had dirtied."""
+    """How much there was to send when the iteration began: what was left, and what the guest had dirtied."""
     throttle_percent: int
-    """In force now; 0 is none."""
+    """The throttle now; 0 is none."""
     lost_ns: int
-    """What throttles have taken so far, of each vCPU."""
+    """How much time throttles have taken from each vCPU so far."""
     vcpu_count: int
     still_ns: int
-    """For how long the link has stood still; 0 if it does not."""
+    """How long the link has stood still; 0 if it carries something."""
     limits: Limits = field(default=NO_LIMITS)
-    """What the operator allows; None in it is no limit."""
+    """What the operator allows; a limit that is None does not exist."""

@@ -24,7 +24,7 @@ class Variant:
 
     name: str
     settings: Mapping[str, object] = field(default_factory=dict)
-    """The parameters that make it up, by their QMP names."""
+    """The parameters that it stands for, by their QMP names."""
 
     @property
     def background_sync(self) -> BackgroundSync:

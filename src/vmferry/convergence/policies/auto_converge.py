@@ -133,7 +133,7 @@ def next_throttle_percent(period: Period, settings: AutoConvergeSettings) -> int
 
 
 def _tailslow_increment(period: Period, settings: AutoConvergeSettings) -> int:
-    """Only as much as brings the dirtying down to the threshold, were it proportional to CPU time."""
+    """Return the step that brings dirtying down to the threshold if it is in proportion to CPU time."""
     cpu_now = 100 - period.throttle_percent
     allowed_bytes = period.sent_bytes * settings.throttle_trigger_threshold // 100
     cpu_ideal = cpu_now * allowed_bytes // period.dirty_bytes

@@ -35,7 +35,7 @@ class KubeVirt:
         self._stall = StallDetector()
         self._bandwidth = SmoothBandwidth()
         self._deadline_ns: int | None = None
-        """By when the guest must have moved, once that was made possible."""
+        """The time by which the guest must have moved, once that was made possible."""
 
     def look(self, view: View, settings: KubeVirtSettings) -> Iterable[Action]:
         """See whether it is time to end it, or else to make a step on the ramp."""
@@ -78,7 +78,7 @@ class DowntimeRamp:
 
     def __init__(self) -> None:
         self._steps_made = -1
-        """-1 before the limit was set at all."""
+        """How many steps were made; -1 before the limit was set at all."""
         self._next_ns: int | None = None
 
     def look(self, view: View, settings: KubeVirtSettings) -> Iterator[Action]:

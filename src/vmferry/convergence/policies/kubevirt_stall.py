@@ -23,11 +23,11 @@ class StallDetector:
 
     def __init__(self) -> None:
         self._recent: deque[tuple[int, int]] = deque()
-        """Those within the window: when each began, and what there was to be sent then."""
+        """The iterations within the window: when each began, and how much there was to send then."""
         self._oldest_bytes: int | None = None
-        """The least of those before the window."""
+        """The least that there was to send in the iterations before the window."""
         self._relaxation: Relaxation | None = None
-        """There since the migration has stalled."""
+        """What is waited for since the migration has stalled; None before."""
 
     def good_moment(self, view: View, settings: KubeVirtSettings) -> bool:
         """Return True if the migration has stalled, and this iteration begins with about as little as it gets."""
@@ -54,7 +54,7 @@ class Relaxation:
         self._patience_ns = patience_ns
         self._deadline_ns = now_ns + patience_ns
         self._seen_bytes: list[int] = []
-        """A heap."""
+        """A heap of what iterations since the stall had to send."""
 
     def good_moment(self, now_ns: int, remaining_bytes: int, settings: KubeVirtSettings) -> bool:
         """Return True if there is about as little to be sent as is waited for, which may be more from now on."""

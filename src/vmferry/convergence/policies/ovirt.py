@@ -23,7 +23,7 @@ _ANY = -1
 
 
 class OVirtSettings(AutoConvergeSettings, frozen=True, kw_only=True):
-    """Those of auto-converge are migration parameters."""
+    """The settings of oVirt's schedule; those of auto-converge are migration parameters."""
 
     initial_downtime: Annotated[Milliseconds, msgspec.Meta(description="downtime limit at the beginning, in ms")] = 100
     last_downtime: Annotated[

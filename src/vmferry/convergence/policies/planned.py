@@ -21,7 +21,7 @@ from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
 _SOON = 1.5
-"""A guest that would be moved without a throttle within so many times the best time is not slowed."""
+"""A guest is not slowed if it moves without a throttle in at most this many times the shortest time."""
 _SOON_NS = 10 * _NS_PER_S
 _RATES = 8
 _MAX_DOUBLINGS = 3
@@ -31,7 +31,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The goal, as one number: what the guest's work is worth."""
 
     work_weight: Annotated[float, msgspec.Meta(ge=0, le=1000)] = 1.0
-    """Seconds of total time that are given for a second of each vCPU's work: 0 is fast, 10 is gentle."""
+    """How many seconds of total time a second of each vCPU's work is worth: 0 is fast, 10 is gentle."""
     window_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 250
     """How long the shortest measurement lasts; each is twice as long as the one before, up to eight times."""
     max_cpu_throttle: Annotated[int, msgspec.Meta(ge=1, le=99)] = 99
@@ -76,7 +76,7 @@ class Planned:
 
     @property
     def _bytes_per_s(self) -> float:
-        """What the link carries: the upper quartile of what it did where it had enough to do."""
+        """Return what the link carries: the upper quartile of what it did when it had enough to do."""
         return float(np.percentile(self._rates, 75))
 
     def _plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
@@ -109,7 +109,7 @@ class Planned:
             yield Throttle(percent=percent, reason=f"{reason}: throttle stays {percent} %")
 
     def _again_bytes(self, curve: DirtyCurve, sensed: Sensed) -> float:
-        """What was sent in this pass and is dirty again; where nobody tells, half of what may be."""
+        """Return what was sent in this pass and is dirty again. Where nobody tells, it is half of what can be."""
         if sensed.again_bytes is not None:
             return sensed.again_bytes
         worked = float(curve.distinct_bytes(np.array([self._pass.worked_ns]))[0])

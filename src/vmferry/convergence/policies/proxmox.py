@@ -23,7 +23,7 @@ _LAST_LOOK_INTERVAL_NS = NS_PER_S // 10
 
 
 class ProxmoxSettings(AutoConvergeSettings, frozen=True, kw_only=True):
-    """Those of auto-converge are migration parameters."""
+    """The settings of Proxmox; those of auto-converge are migration parameters."""
 
     migrate_downtime: Annotated[Milliseconds, msgspec.Meta(description="downtime limit at the beginning, in ms")] = 100
     tolerated_regressions: Annotated[

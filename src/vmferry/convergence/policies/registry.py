@@ -34,7 +34,7 @@ from vmferry.errors import UsageError
 ENTRY_POINTS = "vmferry.policies"
 MAX_FILE_BYTES = 1 << 20
 DIGEST_CHARACTERS = 8
-"""Of a digest, where people read it."""
+"""How many characters of a digest people are shown."""
 
 BUILT_IN: dict[str, type[Policy]] = {
     "auto-converge": AutoConverge,
@@ -64,7 +64,7 @@ class PolicyKind:
     settings_type: type[msgspec.Struct]
     needs: Body
     digest: str
-    """Of its source, so that what was edited is not taken for the same."""
+    """A digest of its source, so that an edited policy is not taken for the same."""
     source: PolicySource | None = None
     """Where it is in a file of its own."""
 
@@ -101,7 +101,7 @@ def _allowed(name: str, own: Sequence[str], parameters: Mapping[str, object]) ->
 
 
 _loaded: dict[str, PolicyKind] = {}
-"""Those in files and modules by their names, and by their references; of those of one name, the last."""
+"""The policies in files and modules by name and by reference. A name that several have is the last one's."""
 
 
 def find_policy(name: str) -> PolicyKind:
@@ -210,7 +210,7 @@ def _kind(name: str, kind: type[Policy], source: PolicySource | None = None) -> 
 
 
 def _digest(kind: type, source: PolicySource | None) -> str:
-    """Of its module's text; of a class that was typed in, its name is all there is."""
+    """Return a digest of its module's text, or of its name if it was typed in and there is nothing else."""
     try:
         text = source.text if source else inspect.getsource(inspect.getmodule(kind) or kind)
     except (OSError, TypeError):
