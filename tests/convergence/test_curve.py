@@ -46,10 +46,17 @@ def test_it_never_falls_never_bends_upwards_and_is_above_all_it_has_seen(seen: l
     steps = np.diff(curve.distinct_bytes(works))
     assert (steps >= -1e-3).all()
     assert (np.diff(steps) <= 1e-6 * MEMORY).all()
-    for point in seen[-MAX_POINTS:]:
+    for point in (point for point in seen[-MAX_POINTS:] if point.cpu_ns >= 50 * MS):
         work_ns = point.duration_ns * min(1.0, point.cpu_share / curve.demand)
         if work_ns <= longest:
             assert at(curve, work_ns) >= point.distinct_bytes * (1 - 1e-9)
+
+
+def test_short_times_of_a_throttled_guest_are_put_together() -> None:
+    curve = curve_of(Written(S, 1.0, 1000 << 20), Written(2 * S, 1.0, 1000 << 20))
+    for slices in (0, 2, 1, 0, 2):  # of 10 ms each, at 1 GiB/s
+        curve.learn(Written(S, 0.01, slices * 10 << 20))
+    assert at(curve, 10 * MS) == pytest.approx(10 << 20, rel=0.01)
 
 
 @given(st.lists(points, min_size=1, max_size=60), st.floats(0, 1e15))

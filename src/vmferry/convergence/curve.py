@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 MAX_POINTS = 24
 _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
+_ENOUGH_CPU_NS = 50_000_000
+"""Five slices of a throttled guest."""
 _MAX_FALL = 8.0
 _EXPLAINED = 1.25
 """A point is explained if it is at most so many times what a curve through the others says."""
@@ -37,13 +39,21 @@ class Written:
     """What the throttle left of the time, 0 to 1."""
     distinct_bytes: int
 
+    @property
+    def cpu_ns(self) -> float:
+        """How long the guest was let run."""
+        return self.duration_ns * self.cpu_share
+
 
 class DirtyCurve:
     """Learns from what a body finds; asked for distinct bytes by time of work. Sizes are of the whole guest."""
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._points: deque[Written] = deque(maxlen=MAX_POINTS)
+        self._free: deque[Written] = deque(maxlen=MAX_POINTS)
+        self._slowed: deque[Written] = deque(maxlen=MAX_POINTS)
+        """Kept apart, as only these tell what is written in very little work."""
+        self._short: list[Written] = []
         self._demand = 1.0
         self._hull_ns, self._hull_bytes = np.zeros(1), np.zeros(1)
         self._last_bytes = self._fall = 0.0
@@ -52,7 +62,7 @@ class DirtyCurve:
     @property
     def bends(self) -> bool:
         """False until windows of different lengths were seen; before, a working set cannot be told from a flood."""
-        return len({point.duration_ns for point in self._points}) > 1
+        return len({point.duration_ns for point in self._points()}) > 1
 
     @property
     def demand(self) -> float:
@@ -65,10 +75,16 @@ class DirtyCurve:
         return int(self._hull_ns[-1])
 
     def learn(self, written: Written) -> None:
-        """Take another point into account."""
+        """Take another point into account.
+
+        A throttled guest runs in slices, so a short time may hold none or two of them: short ones are put together.
+        """
         if written.duration_ns <= 0:
             return
-        self._points.append(written)
+        point = self._with_short_ones(written)
+        if point is None:
+            return
+        (self._free if point.cpu_share >= 1 else self._slowed).append(point)
         self._demand = self._explaining_demand()
         self._fit()
 
@@ -79,15 +95,39 @@ class DirtyCurve:
     def distinct_bytes(self, work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what it writes in so much work, each page once; at most all of its memory."""
         known: NDArray[np.float64] = np.interp(work_ns, self._hull_ns, self._hull_bytes)
-        times = np.maximum(1.0, work_ns / self._hull_ns[-1])
+        times = np.maximum(1.0, work_ns / max(1.0, self._hull_ns[-1]))
         beyond = np.log(times) if self._fall == 1 else (times ** (1 - self._fall) - 1) / (1 - self._fall)
         most: NDArray[np.float64] = np.minimum(known + self._last_bytes * beyond, float(self._memory_bytes))
         return most
+
+    def sweeps(self) -> list[tuple[float, float]]:
+        """Return sweeps that write together as the curve says: of each its size in bytes, and the work of one round.
+
+        Every concave curve is a sum of them: at each corner of the hull one has finished its first round.
+        """
+        corners = list(zip(self._hull_ns.tolist(), self._hull_bytes.tolist(), strict=True))
+        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
+        falls = [before - after for before, after in pairwise([*slopes, 0.0])]
+        return [(fall * work_ns, work_ns) for fall, (work_ns, _) in zip(falls, corners[1:], strict=True)]
 
     def working_set_bytes(self, work_ns: float) -> float:
         """Return what it writes again and again, as far as so much work shows, or all that was seen."""
         longest = max(work_ns, float(self._hull_ns[-1]))
         return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
+
+    def _with_short_ones(self, written: Written) -> Written | None:
+        """Return the mean of the short throttled points so far, once they are enough; any other point as it is."""
+        if written.cpu_share >= 1 or written.cpu_ns >= _ENOUGH_CPU_NS:
+            self._short.clear()
+            return written
+        self._short.append(written)
+        if sum(point.cpu_ns for point in self._short) < _ENOUGH_CPU_NS:
+            return None
+        count, duration_ns = len(self._short), sum(point.duration_ns for point in self._short)
+        share = sum(point.cpu_ns for point in self._short) / duration_ns
+        mean = Written(duration_ns // count, share, sum(point.distinct_bytes for point in self._short) // count)
+        self._short.clear()
+        return mean
 
     def _fit(self) -> None:
         hull = list(self._hull())
@@ -110,8 +150,12 @@ class DirtyCurve:
             hull.append(point)
         yield from hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
 
+    def _points(self) -> Iterator[Written]:
+        yield from self._free
+        yield from self._slowed
+
     def _in_work(self, demand: float) -> Iterator[tuple[float, float]]:
-        for point in self._points:
+        for point in self._points():
             yield point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
 
     def _explaining_demand(self) -> float:
@@ -120,12 +164,10 @@ class DirtyCurve:
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
         unthrottled points say less for so little work than was seen.
         """
-        free = [point for point in self._points if point.cpu_share >= 1]
-        slowed = [point for point in self._points if point.cpu_share < 1]
-        if not (free and slowed):
-            return self._demand if slowed else 1.0
-        rate = max(point.distinct_bytes / point.duration_ns for point in free)
-        newest = list(slowed)[-4:]
+        if not (self._free and self._slowed):
+            return self._demand if self._slowed else 1.0
+        rate = max(point.distinct_bytes / point.duration_ns for point in self._free)
+        newest = list(self._slowed)[-4:]
         for demand in _DEMANDS:
             said = [rate * point.duration_ns * min(1.0, point.cpu_share / demand) for point in newest]
             if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(newest, said, strict=True)) == 0:

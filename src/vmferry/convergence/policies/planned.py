@@ -23,7 +23,12 @@ _NS_PER_S = 1_000_000_000
 _SOON = 1.5
 """A guest is not slowed if it moves without a throttle in at most this many times the shortest time."""
 _SOON_NS = 10 * _NS_PER_S
+_NS_PER_MS = 1_000_000
+_KNOWN_SHARE = 0.05
+"""The curve has to be known for so much of the rest of a pass before the guest is slowed."""
 _RATES = 8
+_IN_A_ROW = 2
+"""So many looks have to find that nothing helps before the guest is let run."""
 _MAX_DOUBLINGS = 3
 
 
@@ -50,6 +55,7 @@ class Planned:
         self._measured_ns = 0
         """When the dirty log was last looked at."""
         self._doublings = 0
+        self._hopeless_count = 0
         self._told_hopeless = False
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
@@ -58,11 +64,11 @@ class Planned:
         self._learn(self._curve, view)
         if view.still_ns:
             return
-        window_ns = settings.window_ms * 1_000_000 << self._doublings
+        window_ns = settings.window_ms * _NS_PER_MS << self._doublings
         if view.elapsed_ns - self._measured_ns >= window_ns and not view.written:
             self._measured_ns = view.elapsed_ns
             yield Measure(reason="the plan needs to know what the guest writes")
-        if view.written and self._curve.bends and self._rates:
+        if view.written and self._curve.bends and self._bytes_per_s(view):
             yield from self._plan(self._curve, view, settings)
 
     def _learn(self, curve: DirtyCurve, view: View) -> None:
@@ -74,25 +80,30 @@ class Planned:
         if view.period and view.period.sent_bytes >= self._pass.take_drained_bytes() / 2:
             self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
 
-    @property
-    def _bytes_per_s(self) -> float:
-        """Return what the link carries: the upper quartile of what it did when it had enough to do."""
-        return float(np.percentile(self._rates, 75))
+    def _bytes_per_s(self, view: View) -> float:
+        """Return what the link carries: the upper quartile of what it did with enough to do, or at first does now."""
+        return float(np.percentile(self._rates, 75)) if self._rates else view.sensed.bandwidth_bytes_per_s
 
     def _plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
-        sensed = view.sensed
+        sensed, bytes_per_s = view.sensed, self._bytes_per_s(view)
         situation = Situation(
             pending_bytes=sensed.remaining_bytes,
-            pending_ns=self._pass.remaining_ns(sensed.remaining_bytes, self._bytes_per_s),
+            pending_ns=self._pass.remaining_ns(sensed.remaining_bytes, bytes_per_s),
             again_bytes=self._again_bytes(curve, sensed),
-            bandwidth_bytes_per_s=self._bytes_per_s,
-            threshold_bytes=self._bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
+            bandwidth_bytes_per_s=bytes_per_s,
+            threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
         )
+        longest_ns = settings.window_ms * _NS_PER_MS << _MAX_DOUBLINGS
+        if curve.known_ns < min(longest_ns, _KNOWN_SHARE * situation.pending_ns):
+            return  # in a long pass there is time to find out whether the guest's set is small
         now = look_ahead(curve, situation, from_now=True)
         later = look_ahead(curve, situation, from_now=False)
         highest = settings.max_cpu_throttle
         percent, course_ns, lost_ns, begins = _cheapest(now, later, settings.work_weight, highest)
         if not np.isfinite(course_ns):
+            self._hopeless_count += 1
+            if self._hopeless_count < _IN_A_ROW:
+                return
             yield from self._hopeless(now, situation, highest)
             percent, reason = 0, "no throttle would help"
         elif begins == "later":
@@ -101,6 +112,7 @@ class Planned:
         else:
             reason = f"plan: {percent} %"
         if np.isfinite(course_ns):
+            self._hopeless_count = 0
             reason += f", moved in {_text(course_ns)}, {_text(lost_ns)} of each vCPU lost"
         if percent != view.throttle_percent:
             self._doublings = 0
