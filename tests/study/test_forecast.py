@@ -3,7 +3,8 @@
 import pytest
 
 from vmferry.convergence.curve import Written
-from vmferry.study.forecast import NO_THROTTLE, PLANNED, Survey, forecast, prices
+from vmferry.convergence.variants import PLANNED
+from vmferry.study.forecast import NO_THROTTLE, Survey, forecast, prices
 
 MIB = 1 << 20
 MS = 1_000_000
@@ -26,7 +27,7 @@ def survey(set_mib: int, mib_per_s: int, downtime_limit_ms: int = 300) -> Survey
 
 
 def test_a_quiet_guest_will_move_by_itself_whatever_is_done() -> None:
-    for told in forecast(survey(200, 5), (NO_THROTTLE, "original", PLANNED), draws=2, tell=lambda name: None):
+    for told in forecast(survey(200, 5), (NO_THROTTLE, "original", PLANNED.name), draws=2, tell=lambda name: None):
         assert told.chance == 1
         assert told.total_time_ms
         assert 2400 < told.total_time_ms.p50 < 3500
@@ -36,7 +37,7 @@ def test_a_quiet_guest_will_move_by_itself_whatever_is_done() -> None:
 
 def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> None:
     busy = survey(200, 2000)
-    free, planned = forecast(busy, (NO_THROTTLE, PLANNED), draws=2, tell=lambda name: None)
+    free, planned = forecast(busy, (NO_THROTTLE, PLANNED.name), draws=2, tell=lambda name: None)
     assert (free.chance, planned.chance) == (0, 1)
     assert planned.work_lost_vcpu_s
     assert planned.work_lost_vcpu_s.p50 > 0
@@ -51,7 +52,9 @@ def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> 
 
 
 def test_forecasts_of_a_steady_guest_agree() -> None:
-    first, second = (next(forecast(survey(200, 2000), (PLANNED,), draws=3, tell=lambda name: None)) for _ in range(2))
+    first, second = (
+        next(forecast(survey(200, 2000), (PLANNED.name,), draws=3, tell=lambda name: None)) for _ in range(2)
+    )
     assert first == second
 
 

@@ -81,7 +81,10 @@ FIELD_VARIANTS = {
 }
 """How other systems do it, by name; run where they are asked for. Proxmox has a QEMU that makes background syncs."""
 
-ALL_VARIANTS = {**VARIANTS, **FIELD_VARIANTS}
+PLANNED = field_variant("planned", "planned", BackgroundSync.PRESERVE)
+"""Ours that plans ahead instead of reacting."""
+
+ALL_VARIANTS = {**VARIANTS, PLANNED.name: PLANNED, **FIELD_VARIANTS}
 
 
 def find_variant(name: str) -> Variant:

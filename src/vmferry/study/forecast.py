@@ -13,15 +13,16 @@ import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.lookahead import Situation, look_ahead
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import PLANNED, VARIANTS
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.scenario import GuestScenario, Limits, LinkScenario, LoadScenario, Scenario
+from vmferry.simulation.scenario import Scenario
+from vmferry.simulation.scenario_parts import GuestScenario, Limits, LinkScenario, LoadScenario
 from vmferry.simulation.trace import DirtyTrace
 
-NO_THROTTLE, PLANNED = "no throttle", "planned"
-STRATEGIES = (NO_THROTTLE, *VARIANTS, PLANNED)
+NO_THROTTLE = "no throttle"
+STRATEGIES = (NO_THROTTLE, *VARIANTS, PLANNED.name)
 DRAWS = 5
 MAX_TIME_S = 1200
 _NS_PER_S = 1_000_000_000
@@ -146,9 +147,7 @@ def _run(survey: Survey, strategy: str, seed: int) -> SimulationResult:
     if seed == 0:
         written = link = 1.0
     scenario = _scenario(survey, written, link)
-    if strategy == PLANNED:
-        scenario = msgspec.structs.replace(scenario, parameters={**scenario.parameters, "convergence-policy": PLANNED})
-    variant = strategy if strategy in VARIANTS else "background-sync"
+    variant = "original" if strategy == NO_THROTTLE else strategy
     capabilities = MigrationCapabilities(auto_converge=strategy != NO_THROTTLE)
     if strategy == NO_THROTTLE:  # nothing changes from pass to pass, so more of them show nothing
         limits = msgspec.structs.replace(scenario.limits, max_iterations=_PASSES_WITHOUT_THROTTLE)
