@@ -20,7 +20,6 @@ from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.client.processes import Thread
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control import undo as undo_module
 from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.guard import Guard
@@ -31,8 +30,10 @@ from vmferry.control.undo import undo
 from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
 from vmferry.control.way_in import WayIn
 from vmferry.errors import CommandError, HostError
+from vmferry.simulation.clock import VirtualClock
 from vmferry.vm.clock import MonotonicClock
 
+S = 1_000_000_000
 BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))
 DRIVER = """
 import os, sys, time
@@ -199,25 +200,6 @@ def test_what_cannot_be_undone_is_told_with_the_command_that_does_it(ours: QmpCl
     assert line.endswith(f"""send '{{"execute": "no-such-command", "arguments": {{}}}}' to {ours.where}""")
 
 
-class Clock:
-    """Time that passes as it is slept away."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-        self.monotonic = lambda: self.now_s
-
-    def sleep(self, seconds: float) -> None:
-        self.now_s += seconds
-
-
-@pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    lines: list[str] = []
-    monkeypatch.setattr(undo_module, "time", Clock())
-    monkeypatch.setattr(undo_module, "_tell", lines.append)
-    return lines
-
-
 class Step:
     """Can be undone at the `n`th try."""
 
@@ -243,22 +225,22 @@ class Vm:
         return self._gone()
 
 
-def test_as_long_as_the_vm_is_there_it_is_tried_once_a_second(told: list[str]) -> None:
-    step = Step(10_000)
-    undo([step], Vm(lambda: False))  # type: ignore[arg-type]
+def test_as_long_as_the_vm_is_there_it_is_tried_once_a_second() -> None:
+    step, clock, told = Step(10_000), VirtualClock(), list[str]()
+    undo([step], Vm(lambda: False), clock, told.append)  # type: ignore[arg-type]
     assert step.try_count == 10_000
-    assert undo_module.time.monotonic() == pytest.approx(10_000, rel=0.01)
+    assert clock.now_ns() / S == pytest.approx(10_000, rel=0.01)
     assert told == ["a change to a VM is not undone yet and is tried again; by hand: do it"]
 
 
 @pytest.mark.parametrize(
     ("gone", "known", "until_s"), [(lambda: True, True, 10), (lambda: False, False, 600), (lambda: False, None, 600)]
 )
-def test_what_is_given_up_is_told(
-    told: list[str], gone: Callable[[], bool], known: bool | None, until_s: float
-) -> None:
-    undo([Step(float("inf"))], None if known is None else Vm(gone, known=known))  # type: ignore[arg-type]
-    assert undo_module.time.monotonic() == pytest.approx(until_s, abs=1.1)
+def test_what_is_given_up_is_told(gone: Callable[[], bool], known: bool | None, until_s: float) -> None:
+    clock, told = VirtualClock(), list[str]()
+    vm = None if known is None else Vm(gone, known=known)
+    undo([Step(float("inf"))], vm, clock, told.append)  # type: ignore[arg-type]
+    assert clock.now_ns() / S == pytest.approx(until_s, abs=1.1)
     assert told[-1] == "a change to a VM was not undone; by hand: do it"
 
 

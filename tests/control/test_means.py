@@ -45,12 +45,12 @@ def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
             raise result
         return result
 
-    monkeypatch.setattr(module, "_CLASSES", {name: lambda vm, name=name: take(name) for name in module.MEANS})
+    monkeypatch.setattr(module, "KINDS", {name: lambda vm, name=name: take(name) for name in module.MEANS})
     return found
 
 
 def means(told: list[str], wanted: str | None = None) -> Means:
-    return Means(None, wanted, told.append)  # type: ignore[arg-type]
+    return Means(None, wanted, told.append, module.KINDS)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("error", [HostError("gone"), CommandError("gone", "GenericError")])

@@ -10,7 +10,7 @@ from typing import Protocol
 from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
 from vmferry.control.cpu_quota import CpuQuota
-from vmferry.control.guard import Guard
+from vmferry.control.promises import Promises
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, HostError, VmLeftError
@@ -27,7 +27,7 @@ class Vm:
 
     monitor: Monitor
     behind: Behind
-    guard: Guard
+    guard: Promises
     settings: Settings
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from vmferry.client.processes import Thread
 from vmferry.control.cgroup import Hierarchy, find_hierarchy, group_of
-from vmferry.control.guard import Guard
 from vmferry.control.own_group import PREFIX, OwnGroup
+from vmferry.control.promises import Promises
 from vmferry.errors import HostError
 
 MIN_QUOTA_US = 1_000
@@ -43,7 +43,7 @@ class CpuQuota:
     Raises HostError if that is not possible or not permitted.
     """
 
-    def __init__(self, threads: Sequence[Thread], guard: Guard, hierarchy: Hierarchy | None = None) -> None:
+    def __init__(self, threads: Sequence[Thread], guard: Promises, hierarchy: Hierarchy | None = None) -> None:
         """Make the groups, and slow the threads by 1 % for a moment to see that it works."""
         self._hierarchy = hierarchy or find_hierarchy()
         self._guard = guard

@@ -6,18 +6,15 @@ monitor, which QEMU therefore keeps open for it, so that no other client comes i
 """
 
 import contextlib
-import json
 import os
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from vmferry.control.own_group import OwnGroup
-from vmferry.control.way_in import vm_process
+from vmferry.control.promises import Promises
 from vmferry.errors import HostError
 
 if TYPE_CHECKING:
@@ -27,7 +24,7 @@ _END_TIMEOUT_S = 10.0
 _STDERR = 2
 
 
-class Guard:
+class Guard(Promises):
     """A running guard process; a context manager that has everything undone at its end.
 
     Raises HostError if it does not start.
@@ -43,8 +40,8 @@ class Guard:
 
         `tell` gets a line if the guard goes on trying after that.
         """
+        super().__init__()
         self._tell_people = tell
-        self._promise_count = 0
         descriptors = [one.descriptor for one in (monitor, destination) if one]
         self._process = _start([descriptor for descriptor in descriptors if descriptor is not None])
         assert self._process.stdin
@@ -54,41 +51,13 @@ class Guard:
             if self._process.stdout.readline() != b"ready\n":
                 raise HostError("the process that undoes the throttle if this one dies did not start")
             if monitor:
-                self._promise("vm", *_way_to(monitor))
+                self.will_go_to(monitor)
         except BaseException:
             self._process.kill()
             self._process.wait()
             self._pipe.close()
             self._process.stdout.close()
             raise
-
-    def will_dissolve(self, group: OwnGroup) -> None:
-        """Have a control group dissolved at the end."""
-        self._promise("group", group.thread.id, group.thread.start_ticks, str(group.home), group.home_inode)
-
-    def will_take_cpu_back(self, group: Path) -> None:
-        """Have the cpu controller taken from the groups below `group` at the end, if there is none left (cgroup v2)."""
-        self._promise("take-cpu-back", str(group), group.stat().st_ino)
-
-    def will_send(self, command: str, arguments: Mapping[str, object]) -> int:
-        """Have a QMP command sent to the monitor at the end. Returns the number of the promise."""
-        return self._promise("send", command, arguments)
-
-    def will_set_back(self, before: Mapping[str, object], ours: Mapping[str, object]) -> int:
-        """Have migration parameters that still are as in `ours` set to `before`. Returns the number of the promise."""
-        return self._promise("set-back", before, ours)
-
-    def will_let_run(self, destination: "Monitor", ran: bool) -> int:
-        """Have the guest let run at the destination once the source has completed, if it ran there before.
-
-        Returns the number of the promise.
-        """
-        return self._promise("let-run", ran, *_way_to(destination))
-
-    def kept(self, promise: int) -> None:
-        """Take note that the driver has kept a promise itself, or that there is nothing to it any more."""
-        with contextlib.suppress(HostError):  # a guard that is gone keeps none
-            self._promise("kept", promise)
 
     def close(self) -> None:
         """Have everything undone and wait until it is, for some time. Harmless if it is."""
@@ -109,14 +78,12 @@ class Guard:
     ) -> None:
         self.close()
 
-    def _promise(self, *step: object) -> int:
-        self._promise_count += 1
+    def _write(self, promise: str) -> None:
         try:
-            self._pipe.write(json.dumps([self._promise_count, *step]).encode() + b"\n")
+            self._pipe.write(promise.encode() + b"\n")
             self._pipe.flush()
         except BrokenPipeError as error:
             raise HostError("the process that undoes the throttle is gone; nothing more is changed") from error
-        return self._promise_count
 
 
 def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
@@ -131,15 +98,6 @@ def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise HostError(f"cannot start the process that undoes the throttle: {error.strerror}", error.errno) from error
-
-
-def _way_to(monitor: "Monitor") -> tuple[str, int | None, int | None, int | None]:
-    """Return address and connection of a monitor, its process on this host and when that started.
-
-    The latter are None if they are not certain.
-    """
-    process = vm_process(monitor)
-    return monitor.where, monitor.descriptor, *((process.id, process.start_ticks) if process else (None, None))
 
 
 def _somebody_waits_for_the_end_of(descriptor: int) -> bool:

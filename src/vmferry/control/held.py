@@ -15,7 +15,7 @@ from typing import Self
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.drive import Progress, Result, ask
-from vmferry.control.guard import Guard
+from vmferry.control.promises import Promises
 from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
@@ -34,7 +34,7 @@ class HeldDestination:
         monitor: Monitor,
         clock: Clock,
         destination: Destination,
-        guard: Guard,
+        guard: Promises,
         warn: Callable[[str], object],
     ) -> None:
         """`monitor` is the source's. If we cannot, `guard` lets the guest run once the source says that it is done.

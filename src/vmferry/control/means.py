@@ -1,6 +1,6 @@
 """Which means slows the guest, and which one takes its place if it fails while it runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from vmferry.control.actuators import (
@@ -15,7 +15,10 @@ from vmferry.control.actuators import (
 )
 from vmferry.errors import CommandError, HostError, MonitorError
 
-_CLASSES: dict[str, Callable[[Vm], Throttle]] = {
+Kinds = Mapping[str, Callable[[Vm], Throttle]]
+"""Makes each of MEANS, or raises HostError."""
+
+KINDS: Kinds = {
     "cgroup": CgroupThrottle,
     "dirty-limit": DirtyLimitThrottle,
     "auto-converge": AutoConvergeThrottle,
@@ -28,10 +31,11 @@ class Means:
     Raises HostError with every reason if there is none.
     """
 
-    def __init__(self, vm: Vm, wanted: str | None, tell: Callable[[str], object]) -> None:
+    def __init__(self, vm: Vm, wanted: str | None, tell: Callable[[str], object], kinds: Kinds = KINDS) -> None:
         """`tell` gets a line when another means takes over, and when one cannot do all that is asked of it."""
         self._vm = vm
         self._tell = tell
+        self._kinds = kinds
         self._untried = [wanted] if wanted else list(MEANS)
         self.reasons: list[str] = []
         """Why not those that come before it, or no longer."""
@@ -98,7 +102,7 @@ class Means:
         while self._untried:
             name = self._untried.pop(0)
             try:
-                return _CLASSES[name](self._vm)
+                return self._kinds[name](self._vm)
             except HostError as error:
                 self.reasons.append(f"not by {name}: {error}")
         raise HostError(f"the VM cannot be slowed: {'; '.join(self.reasons)}")

@@ -14,13 +14,13 @@ from vmferry.control.behind import Behind, own_variant
 from vmferry.control.course import Course, Onlookers
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Progress, Result, ask
-from vmferry.control.guard import Guard
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.link import LinkKeeper
-from vmferry.control.means import Means
+from vmferry.control.means import Kinds, Means
+from vmferry.control.place import HERE, Place
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
@@ -84,6 +84,7 @@ def carry_out(
     *,
     clock: Clock,
     cancel: CancelToken,
+    place: Place = HERE,
 ) -> Result:
     """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
 
@@ -96,7 +97,7 @@ def carry_out(
     if order.uri is None:
         await_migration(monitor, clock, cancel, wait=order.wait)
     behind = Behind.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
-    leftovers = Leftovers(monitor, warn or tell)
+    leftovers = Leftovers(monitor, warn or tell, place.put_back_later)
     with ExitStack() as stack:
         lost = LostWork(clock.now_ns)
         journal = TeeJournal([order.journal, lost])
@@ -104,13 +105,13 @@ def carry_out(
         destination = _destination_to_hold(behind, order)
         steers = _is_steered(behind, order)
         other = destination.monitor if destination else None
-        guard = stack.enter_context(Guard(monitor, warn or tell, other)) if steers or destination else None
+        guard = stack.enter_context(place.guard(monitor, warn or tell, other)) if steers or destination else None
         settings = stack.enter_context(Settings(monitor, clock, behind, leftovers.leave))
         steered = prospect = None
         link = _keep_link(monitor, behind, order, tell)
         if guard and steers:
             vm = Vm(monitor, behind, guard, settings)
-            steered = stack.enter_context(_steer(vm, clock, order, recorder, link.watch, lost, tell))
+            steered = stack.enter_context(_steer(vm, place.means, clock, order, recorder, link.watch, lost, tell))
         else:
             prospect = _set_own(behind, order, settings, tell)
         if order.uri is not None:
@@ -260,6 +261,7 @@ def _loaded(policy: str) -> str:
 
 def _steer(
     vm: Vm,
+    kinds: Kinds,
     clock: Clock,
     order: Order,
     recorder: Recorder | VmRecord,
@@ -275,7 +277,7 @@ def _steer(
     parameters = STEERED.changed({**order.variant.named(_loaded), **ours})
     _set_parameters(vm.settings, {name: value for name, value in wanted.items() if name not in ours})
     sensor = DirtyRateSensor(vm.monitor, vm.behind, WINDOW_MS if order.window_ms is None else order.window_ms)
-    means = Means(vm, order.throttle_by, tell)
+    means = Means(vm, order.throttle_by, tell, kinds)
     tell(f"{vm.behind.name} is driven from outside: {means.throttle.description}")
     for reason in means.reasons:
         tell(reason)

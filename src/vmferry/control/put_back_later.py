@@ -7,20 +7,24 @@ capabilities. Nobody wants to wait for that at a terminal.
 import signal
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 
-from vmferry.client.monitor import open_monitor
+from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.client.processes import Thread
 from vmferry.control.settings import Change, put_back
 from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError
+from vmferry.migration.ports import Clock
+from vmferry.vm.clock import MonotonicClock
 
 PATIENCE_S = 600
-_INTERVAL_S = 1.0
+_INTERVAL_NS = 1_000_000_000
 _ANSWER_TIMEOUT_S = 2.0
+_NS_PER_S = 1_000_000_000
 
 
 class _Work(msgspec.Struct):
@@ -46,16 +50,25 @@ def put_back_later(address: str, vm: Thread | None, changes: list[Change]) -> in
 
 
 def main() -> None:
-    """Try once a second until all is put back, the VM has ended, or the patience has."""
+    """Be deaf to signals, and do the work that is told on stdin."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     work = msgspec.json.decode(sys.stdin.buffer.read(), type=_Work)
     way_in = WayIn(work.address, None, work.vm)
-    end_s = time.monotonic() + PATIENCE_S
-    while work.changes and not way_in.vm_is_gone and time.monotonic() < end_s:
-        time.sleep(_INTERVAL_S)
-        with suppress(MonitorError), open_monitor(work.address, _ANSWER_TIMEOUT_S) as monitor:
-            work.changes = put_back(monitor, work.changes)
+    connect = partial(open_monitor, work.address, _ANSWER_TIMEOUT_S)
+    put_back_patiently(work.changes, connect, lambda: way_in.vm_is_gone, MonotonicClock())
+
+
+def put_back_patiently(
+    changes: list[Change], connect: Callable[[], Monitor], is_gone: Callable[[], bool], clock: Clock
+) -> list[Change]:
+    """Try once a second until all is put back, the VM has ended, or the patience has. Returns what is left."""
+    end_ns = clock.now_ns() + PATIENCE_S * _NS_PER_S
+    while changes and not is_gone() and clock.now_ns() < end_ns:
+        clock.sleep_ns(_INTERVAL_NS)
+        with suppress(MonitorError), connect() as monitor:
+            changes = put_back(monitor, changes)
+    return changes
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import msgspec
 from vmferry.client.monitor import Monitor
 from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
-from vmferry.control.guard import Guard
+from vmferry.control.promises import Promises
 from vmferry.errors import CommandError, MigrationError, MonitorError, VmLeftError
 from vmferry.migration.ports import Clock
 
@@ -102,9 +102,9 @@ class Settings:
         self._behind = behind
         self._leave = leave or (lambda changes, refused: None)
         self._changes: dict[tuple[bool, str], Change] = {}
-        self._promises: list[tuple[Guard, int]] = []
+        self._promises: list[tuple[Promises, int]] = []
 
-    def set_parameters(self, values: Mapping[str, object], guard: Guard | None = None) -> None:
+    def set_parameters(self, values: Mapping[str, object], guard: Promises | None = None) -> None:
         """Set parameters; a guard puts them back if we cannot.
 
         Raises CommandError if the VM refuses one; then none is set. MigrationError as `_restored_by_manager`.

@@ -11,20 +11,23 @@ import json
 import signal
 import sys
 import syslog
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmferry.client.processes import Thread
 from vmferry.control.cgroup import find_hierarchy
 from vmferry.control.let_run import LetRun
 from vmferry.control.own_group import OwnGroup
 from vmferry.control.undo_steps import DissolveGroup, SendCommand, SetBack, TakeCpuBack, Undo
-from vmferry.control.way_in import WayIn
+from vmferry.control.way_in import Connect, WayIn, open_way_in
 from vmferry.errors import CommandError
 from vmferry.output import Output
+from vmferry.vm.clock import MonotonicClock
+
+if TYPE_CHECKING:
+    from vmferry.migration.ports import Clock
 
 TOLD_AFTER_S = 5.0
 PATIENCE_S = 600.0
@@ -35,7 +38,8 @@ _STILL, _GIVEN_UP = (
     "a change to a VM is not undone yet and is tried again; by hand",
     "a change to a VM was not undone; by hand",
 )
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.02, 1.0
+_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = 20_000_000, 1_000_000_000
+_NS_PER_S = 1_000_000_000
 
 
 def main() -> None:
@@ -48,28 +52,32 @@ def main() -> None:
         with suppress(json.JSONDecodeError):  # torn off by the driver's death; that step was not taken
             number, *promise = json.loads(line)
             promises[number] = promise
-    way_in = _way_in(promises.values())
-    undo(_steps(promises, way_in), way_in)
+    keep(promises, MonotonicClock())
 
 
-def _way_in(promises: Iterable[list[Any]]) -> WayIn | None:
-    for promise in promises:
-        match promise:
-            case ["vm", *way]:
-                return _way(*way)
-    return None
+def keep(
+    promises: Mapping[int, list[Any]],
+    clock: "Clock",
+    connect: Connect = open_way_in,
+    tell: Callable[[str], object] | None = None,
+) -> None:
+    """Keep promises by their numbers; `connect` opens monitors, and `tell` gets lines for people."""
+    ways = (_way(connect, *promise[1:]) for promise in promises.values() if promise[0] == "vm")
+    way_in = next(ways, None)
+    undo(_steps(promises, way_in, connect), way_in, clock, tell)
 
 
-def _way(address: str, descriptor: int | None, pid: int | None, start_ticks: int | None) -> WayIn:
-    return WayIn(address, descriptor, None if pid is None or start_ticks is None else Thread(pid, start_ticks))
+def _way(connect: Connect, address: str, descriptor: int | None, pid: int | None, start_ticks: int | None) -> WayIn:
+    process = None if pid is None or start_ticks is None else Thread(pid, start_ticks)
+    return WayIn(address, descriptor, process, connect)
 
 
-def _steps(promises: dict[int, list[Any]], way_in: WayIn | None) -> list[Undo]:
+def _steps(promises: Mapping[int, list[Any]], way_in: WayIn | None, connect: Connect) -> list[Undo]:
     """Return what is to be done, in this order."""
     kept = {promise[1] for promise in promises.values() if promise[0] == "kept"}
     groups: list[Undo] = []
     commands: list[Undo] = []
-    for number, promise in reversed(promises.items()):
+    for number, promise in sorted(promises.items(), reverse=True):
         match promise:
             case ["group", thread_id, start_ticks, home, inode]:
                 group = OwnGroup(Thread(thread_id, start_ticks), Path(home), inode)
@@ -81,30 +89,34 @@ def _steps(promises: dict[int, list[Any]], way_in: WayIn | None) -> list[Undo]:
             case ["set-back", before, ours] if way_in and number not in kept:
                 commands.append(SetBack(way_in, before, ours))
             case ["let-run", ran, *way] if way_in and number not in kept:
-                commands.append(LetRun(way_in, _way(*way), ran))
+                commands.append(LetRun(way_in, _way(connect, *way), ran))
     return groups + commands
 
 
-def undo(steps: Sequence[Undo], way_in: WayIn | None) -> None:
-    """Carry the steps out; go on for as long as it can help."""
+def undo(
+    steps: Sequence[Undo], way_in: WayIn | None, clock: "Clock", tell: Callable[[str], object] | None = None
+) -> None:
+    """Carry the steps out; go on for as long as it can help. `tell` gets lines for people."""
     for step in steps:
         if isinstance(step, DissolveGroup):
             step.group.let_run(step.hierarchy)  # all of them, before the first waits for anything
-    trying = _Trying(way_in)
-    pause_s = _FIRST_PAUSE_S
+    trying = _Trying(way_in, clock, tell or _tell)
+    pause_ns = _FIRST_PAUSE_NS
     while steps := [step for step in steps if not trying.attempt(step)]:
         if not trying.goes_on(steps):
             break
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+        clock.sleep_ns(pause_ns)
+        pause_ns = min(2 * pause_ns, _LONGEST_PAUSE_NS)
 
 
 class _Trying:
     """How long it is tried, and what is told of it."""
 
-    def __init__(self, way_in: WayIn | None) -> None:
+    def __init__(self, way_in: WayIn | None, clock: "Clock", tell: Callable[[str], object]) -> None:
         self._way_in = way_in
-        self._start_s = time.monotonic()
+        self._clock = clock
+        self._tell = tell
+        self._start_s = self._now_s
         self._gone_since_s: float | None = None
         self._told = False
 
@@ -113,20 +125,24 @@ class _Trying:
         try:
             return step.attempt()
         except CommandError as error:
-            _tell(f"the VM refuses what undoes a change ({error}): {step.by_hand()}")
+            self._tell(f"the VM refuses what undoes a change ({error}): {step.by_hand()}")
             return True
 
     def goes_on(self, left: Sequence[Undo]) -> bool:
         """Tell of what is left once that takes long, and whether it is tried again."""
-        now_s = time.monotonic()
+        now_s = self._now_s
         if self._way_in and self._way_in.vm_is_gone and self._gone_since_s is None:
             self._gone_since_s = now_s
         goes_on = now_s < self._end_s
         if not goes_on or (not self._told and now_s > self._start_s + TOLD_AFTER_S):
             self._told = True
             for step in left:
-                _tell(f"{_STILL if goes_on else _GIVEN_UP}: {step.by_hand()}")
+                self._tell(f"{_STILL if goes_on else _GIVEN_UP}: {step.by_hand()}")
         return goes_on
+
+    @property
+    def _now_s(self) -> float:
+        return self._clock.now_ns() / _NS_PER_S
 
     @property
     def _end_s(self) -> float:

@@ -6,7 +6,7 @@ What speaks QMP is imported when it is needed: most guards have nothing to say, 
 import errno
 import functools
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vmferry.client.processes import Thread
@@ -17,16 +17,21 @@ if TYPE_CHECKING:
     from vmferry.client.monitor import Monitor
 
 _TIMEOUT_S = 5.0
+Connect = Callable[[str, float], "Monitor"]
+"""Opens the monitor at an address, whose answers may take no longer than some seconds. Raises MonitorError."""
 
 
 class WayIn:
     """The way to the monitor of one VM."""
 
-    def __init__(self, address: str, descriptor: int | None, process: Thread | None) -> None:
+    def __init__(
+        self, address: str, descriptor: int | None, process: Thread | None, connect: "Connect | None" = None
+    ) -> None:
         """`descriptor` is the driver's connection, and `process` the VM on this host; None if it is not known."""
         self._address = address
         self._descriptor = descriptor
         self._process = process
+        self._connect = connect or open_way_in
 
     @property
     def vm_is_gone(self) -> bool:
@@ -46,9 +51,7 @@ class WayIn:
             return self._inherited.execute(command, arguments, _TIMEOUT_S)
         if self.vm_is_gone:
             raise MonitorError("the VM is gone")
-        from vmferry.client.monitor import open_monitor
-
-        with open_monitor(self._address, _TIMEOUT_S) as monitor:
+        with self._connect(self._address, _TIMEOUT_S) as monitor:
             if self._process and vm_process(monitor) != self._process:
                 raise MonitorError(f"another VM answers at {self._address}")
             return monitor.execute(command, arguments)
@@ -74,6 +77,13 @@ class WayIn:
             uri, _, domain = self._address.removeprefix(LIBVIRT).partition("#")
             return f"virsh {f'-c {uri} ' if uri else ''}qemu-monitor-command {domain} {command}"
         return f"send {command} to {self._address}"
+
+
+def open_way_in(address: str, timeout_s: float) -> "Monitor":
+    """Make a connection of the guard's own, as `open_monitor` does."""
+    from vmferry.client.monitor import open_monitor
+
+    return open_monitor(address, timeout_s)
 
 
 def vm_process(monitor: "Monitor") -> Thread | None:
