@@ -42,8 +42,8 @@ EDGES = {
     "client/libvirt_domain.py": {"time"},
     "client/libvirt_connection.py": {"threading"},
     "client/bounded_calls.py": {"threading"},
-    "control/undo.py": {"time", "signal"},
-    "control/put_back_later.py": {"time", "signal"},
+    "control/undo.py": {"signal"},
+    "control/put_back_later.py": {"signal"},
 }
 """Where driving looks at real time, threads and signals.
 

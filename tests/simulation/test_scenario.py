@@ -87,7 +87,7 @@ def test_what_is_wrong_is_named(old: str, new: str, complaint: str) -> None:
             "there are: pattern, memory, write-rate, .*, journal$",
         ),
         ('rate = "1Gbit/s"', 'rate = "1Gbit/s", speed = 1', "there are: rate, share, latency, jitter, "),
-        ('name = "x"', 'name = "x"\nseed = 1', "there are: name, .*, limits, variant, variants, seeds$"),
+        ('name = "x"', 'name = "x"\nseed = 1', "there are: name, .*, limits, driven, variant, variants, seeds$"),
         (
             'name = "x"',
             'name = "x"\nparameters.downtime = 1',

@@ -14,13 +14,14 @@ from rich.table import Table
 from vmferry.cli.pictures import check_file, check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.cli.variant_options import choose, variants_option
+from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
 from vmferry.report.journal_runs import clean_text, simulated_series
-from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import Scenario, load_scenarios
 from vmferry.study.seed_table import Cell, Run, seed_cells
+from vmferry.study.simulate import simulate
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -31,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--seed-table", is_flag=True, help="Simulate the patch series' 27 runs and show them beside the measured."
 )
 @variants_option
+@driven_option
 @policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
 @settings_option
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
@@ -49,6 +51,7 @@ def command(
     files: tuple[Path, ...],
     seed_table: bool,
     variants: tuple[str, ...],
+    driven: str | None,
     policies: tuple[str, ...],
     settings: tuple[str, ...],
     seeds: int | None,
@@ -66,14 +69,14 @@ def command(
         raise UsageError("give either scenario files or --seed-table")
     if picture and len(files) != 1:
         raise UsageError("--picture shows the runs of one scenario; give one scenario file")
-    if seed_table and (variants or policies or settings or journal):
+    if seed_table and (variants or driven or policies or settings or journal):
         raise UsageError(
             "--seed-table simulates all its runs; --policy, --variant and --journal go with scenario files"
         )
     if seed_table:
         _show_seed_table(seeds or 3, as_json)
         return
-    runs = list(_runs(choose(load_scenarios(files), variants, policies, settings), seeds))
+    runs = list(_runs(choose(load_scenarios(files), variants, policies, settings, driven), seeds))
     if journal and len(runs) != 1:
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
     results = [simulate(*run) for run in runs]

@@ -15,7 +15,7 @@ from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.pictures import check_file, write_whole
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import compact_table, terminal
-from vmferry.cli.variant_options import choose, variants_option
+from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.report.journal_runs import clean_text
@@ -33,6 +33,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--csv", "table", type=_FILE, callback=check_file, help="Write the results as a table, too.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE,...", help="Try each value; repeatable.")
 @variants_option
+@driven_option
 @policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each, instead of the scenario's number.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
@@ -47,6 +48,7 @@ def command(
     table: Path | None,
     settings: tuple[str, ...],
     variants: tuple[str, ...],
+    driven: str | None,
     policies: tuple[str, ...],
     seeds: int | None,
     jobs: int | None,
@@ -64,7 +66,7 @@ def command(
     """
     if jobs and scheduler:
         raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
-    scenarios = choose(load_scenarios(files), variants, policies, ())
+    scenarios = choose(load_scenarios(files), variants, policies, (), driven)
     cases = make_cases(scenarios, _grid(settings), seeds=seeds)
     sweep = Sweep(cases, output)
     log = terminal(stderr=True, quiet=as_json)

@@ -7,8 +7,14 @@ import click
 from vmferry.cli.policy_options import SETTING_PREFIX, policy_settings
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.simulation.own_variants import policy_variant
+from vmferry.simulation.qemu.releases import RELEASES
 from vmferry.simulation.scenario import Scenario
 
+driven_option = click.option(
+    "--driven",
+    type=click.Choice(list(RELEASES)),
+    help="Run the guest in a modelled QEMU, and have the driver of `migrate` make it converge from outside.",
+)
 variants_option = click.option(
     "--variant",
     "variants",
@@ -19,12 +25,18 @@ variants_option = click.option(
 
 
 def choose(
-    scenarios: Iterable[Scenario], variants: Sequence[str], policies: Sequence[str], settings: Iterable[str]
+    scenarios: Iterable[Scenario],
+    variants: Sequence[str],
+    policies: Sequence[str],
+    settings: Iterable[str],
+    driven: str | None = None,
 ) -> list[Scenario]:
-    """Return the scenarios with the variants that a command is to simulate. Raises UsageError.
+    """Return the scenarios with the variants that a command is to simulate, and the QEMU. Raises UsageError.
 
     The settings are those of the policies, or else of the variants of a scenario's own that were chosen.
     """
+    if driven:
+        scenarios = [scenario.driven_by(driven) for scenario in scenarios]
     values = policy_settings(settings)
     own = [policy_variant(policy, values) for policy in policies]
     chosen = [scenario.choosing(variants, own) for scenario in scenarios]

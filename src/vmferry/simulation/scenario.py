@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS, Variant, find_variant
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.settings.parameters import MigrationParameters
@@ -24,6 +24,7 @@ from vmferry.simulation.keys import allowed_parameter, keys_of, refusal
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.own_variants import OwnVariant
 from vmferry.simulation.patterns import Pattern, Phase, Phases
+from vmferry.simulation.qemu.releases import find_release
 from vmferry.simulation.scenario_parts import GuestScenario, Limits, LinkScenario, LoadScenario, require_file
 from vmferry.simulation.values import require, telling
 from vmferry.units import parse_duration_ns, parse_rate, parse_size
@@ -42,6 +43,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     link: LinkScenario
     parameters: dict[str, int | bool | str] = {}
     limits: Limits = Limits()
+    driven: str = ""
+    """The modelled QEMU that is driven from outside, such as `qemu-7.2`; empty for our own engine."""
     own_variants: tuple[OwnVariant, ...] = msgspec.field(default=(), name="variant")
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Those to simulate; where a file leaves them out, its own are among them."""
@@ -87,6 +90,16 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise UsageError(f"no variant '{variant}'; there are: {', '.join(self._variant_names())}")
         return MigrationParameters().changed({**values, **ALL_VARIANTS[variant].settings, **self.parameters})
 
+    def variant(self, name: str) -> Variant:
+        """Return a variant that comes along or is the scenario's own. Raises UsageError."""
+        own = next((own for own in self.own_variants if own.name == name), None)
+        return Variant(name, own.parameters()) if own else find_variant(name)
+
+    def driven_by(self, release: str) -> "Scenario":
+        """Return a copy whose guest runs in this modelled QEMU, and says so in its name. Raises UsageError."""
+        find_release(release)
+        return msgspec.structs.replace(self, name=f"{self.name}, {release}", driven=release)
+
     def choosing(self, variants: Sequence[str], own: Sequence[OwnVariant] = ()) -> "Scenario":
         """Return a copy that asks for these variants only, ALL of which may be one, or else for its own choice.
 
@@ -124,6 +137,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         self.guest.check()
         self.link.check()
         self.limits.check()
+        if self.driven:
+            find_release(self.driven)
         require("seeds", self.seeds, 1, _MAX_SEEDS)
         for name, value in self.parameters.items():
             allowed_parameter(name, value)

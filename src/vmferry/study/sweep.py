@@ -16,11 +16,12 @@ import msgspec
 from vmferry import __version__
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import UsageError, VmferryError
-from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import Scenario
 from vmferry.study.code import own_code
 from vmferry.study.executors import local_pool
 from vmferry.study.record_file import RecordFile
+from vmferry.study.simulate import simulate
 
 if TYPE_CHECKING:
     import pandas

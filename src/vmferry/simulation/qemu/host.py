@@ -62,6 +62,10 @@ class Host:
         """Return what somebody takes."""
         return self._throttles.get(by, 0)
 
+    def release_quota(self) -> None:
+        """Take nothing from outside any more."""
+        self.throttle(QUOTA, 0)
+
     def set_running(self, running: bool) -> None:
         """Pause the guest or let it run, as somebody says."""
         if running == self.guest.running:

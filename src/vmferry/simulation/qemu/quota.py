@@ -1,5 +1,7 @@
 """A CPU quota on a modelled guest: the means of slowing it from outside, as `control/actuators.py` wants one."""
 
+from collections.abc import Container
+
 from vmferry.errors import HostError
 from vmferry.simulation.qemu.host import QUOTA, Host
 
@@ -12,17 +14,17 @@ class ModelledQuota:
     delays_stop = True
     description = "CPU quota of a modelled guest"
 
-    def __init__(self, host: Host, fails_at: int = 0) -> None:
-        """`fails_at` is the number of the quota, counted from 1, that somebody takes away; 0 is none."""
+    def __init__(self, host: Host, lost: Container[int] = ()) -> None:
+        """The quotas of the numbers in `lost`, counted from 1, somebody takes away."""
         self.in_force_percent = 0
         self._host = host
-        self._fails_at = fails_at
+        self._lost = lost
         self._count = 0
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Set the quota. Raises HostError if it is not permitted any more."""
         self._count += 1
-        if self._count == self._fails_at:
+        if self._count in self._lost:
             raise HostError("somebody has taken the right to set quotas away")
         self._host.throttle(QUOTA, percent)
         self.in_force_percent = percent
@@ -32,5 +34,5 @@ class ModelledQuota:
 
     def release(self) -> None:
         """Let the guest run freely."""
-        self._host.throttle(QUOTA, 0)
+        self._host.release_quota()
         self.in_force_percent = 0

@@ -1,0 +1,108 @@
+"""Runs the shipped driver on a scenario in virtual time: a modelled QEMU is driven from outside by `control/`."""
+
+from collections.abc import Iterable
+
+from vmferry.cancel import CancelToken
+from vmferry.control.destination import Destination
+from vmferry.control.drive import Progress, Result
+from vmferry.control.order import Order, carry_out
+from vmferry.migration.events import Ended
+from vmferry.migration.journal import MemoryJournal
+from vmferry.simulation.qemu.destination import LOADS, Reception
+from vmferry.simulation.qemu.lab import URI, ModelledLab
+from vmferry.simulation.qemu.monitor import Fault
+from vmferry.simulation.qemu.releases import find_release
+from vmferry.simulation.run import SimulationResult
+from vmferry.simulation.scenario import Scenario
+from vmferry.study.modelled_place import ModelledPlace
+from vmferry.units import parse_duration_ns
+
+_NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_UNLIMITED = {"max-bandwidth": 0}
+"""The scenario's link is the limit, unless it says otherwise."""
+
+
+class DrivenRun:
+    """One driven migration, made of a scenario's parts; `run` carries it out."""
+
+    def __init__(
+        self,
+        scenario: Scenario,
+        variant: str,
+        seed: int = 0,
+        *,
+        faults: Iterable[Fault] = (),
+        lost_quotas: Iterable[int] = (),
+        reception: Reception = LOADS,
+        holds_destination: bool = False,
+    ) -> None:
+        """`holds_destination` if the driver is told of the destination's monitor, and keeps it from running the guest.
+
+        Raises UsageError if the scenario names no release, or there is no such variant.
+        """
+        self.scenario = scenario
+        self.lab = ModelledLab(scenario, find_release(scenario.driven), seed, reception)
+        self.place = ModelledPlace(self.lab, lost_quotas)
+        self.journal = MemoryJournal()
+        self.cancel = CancelToken()
+        self.told: list[str] = []
+        self.monitor = self.lab.connect(faults)
+        self._order = Order(
+            uri=URI,
+            variant=scenario.variant(variant),
+            parameters={**_UNLIMITED, **scenario.parameters},
+            destination=Destination(self.lab.connect_to_destination(), self.lab.clock) if holds_destination else None,
+            journal=self.journal,
+        )
+        self.lab.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)
+
+    def run(self) -> Result:
+        """Migrate. Raises what `carry_out` does."""
+        return carry_out(
+            self.monitor,
+            self._order,
+            self._watch,
+            self.told.append,
+            clock=self.lab.clock,
+            cancel=self.cancel,
+            place=self.place.driver_place,
+        )
+
+    def _watch(self, progress: Progress) -> None:
+        if (progress.iteration_count or 0) > self.scenario.limits.max_iterations:
+            self._cancel()
+
+    def _cancel(self) -> None:
+        self.cancel.set("the limit of the scenario")
+
+
+def simulate_driven(scenario: Scenario, variant: str, seed: int = 0) -> SimulationResult:
+    """Have the driver migrate the scenario's guest, which runs in a modelled QEMU. The same seed gives the same result.
+
+    A variant that has no background sync leaves QEMU to converge by itself. Raises UsageError.
+    """
+    run = DrivenRun(scenario, variant, seed)
+    result = run.run()
+    run.lab.guest.catch_up()
+    ended = run.journal.entries[-1].event
+    assert isinstance(ended, Ended)
+    guest, sent_bytes, total_ns = run.lab.guest, ended.sent_bytes or 0, ended.total_time_ns or run.lab.clock.now_ns()
+    return SimulationResult(
+        scenario=scenario.name,
+        variant=variant,
+        seed=seed,
+        status=result.last.status,
+        error=result.last.error or "",
+        total_time_ms=total_ns // _NS_PER_MS,
+        downtime_ms=(ended.downtime_ns or 0) // _NS_PER_MS,
+        iteration_count=ended.iteration_count or 0,
+        dirty_sync_count=ended.dirty_sync_count or 0,
+        max_throttle_percent=ended.max_throttle_percent or 0,
+        sent_bytes=sent_bytes,
+        memory_bytes=guest.layout.size_bytes,
+        sent_per_memory=sent_bytes / guest.layout.size_bytes if guest.layout.size_bytes else 0.0,
+        work_lost_vcpu_s=guest.layout.vcpu_count * guest.lost_ns / _NS_PER_S,
+        work_lost_percent=100 * guest.lost_ns / total_ns,
+        entries=run.journal.entries,
+    )
