@@ -6,10 +6,15 @@ are powers of 1000.
 """
 
 import re
+from collections.abc import Callable
 from fractions import Fraction
+from typing import TypeVar
 
 from vmferry.errors import UsageError
 
+UNKNOWN = "unknown"
+"""What is told of a figure that nobody knows."""
+_T = TypeVar("_T", int, float)
 _NUMBER = r"(?P<number>[0-9]{1,20}(?:\.[0-9]{1,20})?)"
 _MAX_SHOWN_CHARACTERS = 40
 _BINARY = {prefix: 1024**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
@@ -100,3 +105,8 @@ def _shown(text: str) -> str:
 
 def _three_digits(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 999.5 else f"{value:.0f}"
+
+
+def told(value: _T | None, text: Callable[[_T], str], unknown: str = UNKNOWN) -> str:
+    """Return the text of a figure, or that it is not known."""
+    return unknown if value is None else text(value)

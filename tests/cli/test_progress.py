@@ -13,7 +13,6 @@ from tests.report.test_series import COURSE, journal
 from vmferry.cli.progress import progress_view, show_result
 from vmferry.control.drive import Arrival, ArrivalState, Progress, Result
 from vmferry.control.forecast import Outlook
-from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
 
 RAM = {"remaining": (1 << 50) - 1, "total": 1 << 50, "transferred": 1, "mbps": 99_999.9, "page-size": 4096, "normal": 1}
@@ -73,5 +72,5 @@ def test_a_guest_that_may_not_have_arrived_has_not_simply_completed(
 ) -> None:
     last = Progress.from_qmp({"status": "completed"})
     result = Result(last, None, arrival=Arrival(state, "nobody", "who knows"))
-    show_result(result, Figures.of(run_series(journal(*COURSE), "")))
+    show_result(result, run_series(journal(*COURSE), "").outcome)
     assert capsys.readouterr().out.splitlines()[0].strip() == title

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -12,7 +13,8 @@ from vmferry.cli.simulate import command
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal
-from vmferry.study.seed_table import Cell, Run
+from vmferry.migration.outcome import Outcome
+from vmferry.study.seed_table import Cell
 
 SCENARIO = """
 name = "small"
@@ -104,15 +106,20 @@ def test_a_journal_that_cannot_be_is_refused_before_anything_is_simulated(
 
 
 def test_the_seed_table_has_the_figures_of_merit_and_fits_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Run(400_000, 600, 25, 99, 0.59, 2000.0, 41.4)
-    cells = [Cell("seed-3000MB", variant, (Run(400_000, 600, 25, 99),), (run,)) for variant in VARIANTS]
+    measured = Outcome(
+        status="completed", total_time_ms=400_000, downtime_ms=600, dirty_sync_count=25, max_throttle_percent=99
+    )
+    simulated = msgspec.structs.replace(measured, sent_per_memory=0.59, work_lost_percent=41.4)
+    cells = [Cell("seed-3000MB", variant, (measured,), (simulated,)) for variant in VARIANTS]
     monkeypatch.setattr(simulate_module, "seed_cells", lambda seeds, progress: cells)
     lines = simulate("--seed-table").stdout.splitlines()
     assert lines[1].split()[-1] == "lost"
     assert lines[3].split()[-1] == "41"
     assert not any("…" in line for line in lines)
-    simulated = json.loads(simulate("--seed-table", "--json").stdout.splitlines()[0])["simulated"][0]
-    assert (simulated["sent_per_memory"], simulated["work_lost_percent"]) == (0.59, 41.4)
+    cell = json.loads(simulate("--seed-table", "--json").stdout.splitlines()[0])
+    told = cell["simulated"][0]
+    assert (told["sent_per_memory"], told["work_lost_percent"]) == (0.59, 41.4)
+    assert cell["measured"][0]["sent_per_memory"] is None
 
 
 def test_the_demo_can_be_simulated_where_there_is_no_kvm() -> None:

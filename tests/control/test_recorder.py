@@ -14,7 +14,6 @@ from vmferry.convergence.actions import Throttle
 from vmferry.convergence.sensing import Period
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
-from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
 from vmferry.report.text_report import text_report
 from vmferry.simulation.samples import dirty_samples
@@ -122,7 +121,7 @@ def test_the_throttle_of_a_vm_that_decides_itself_is_recorded_with_its_times() -
     assert [event.throttle_percent for event in events if isinstance(event, ThrottleSeen)] == [20, 50, 99]
     run = run_series(qemu.kept.entries, "seen")
     assert run.decisions is None
-    assert run.work_lost_percent == pytest.approx((20 * 2 + 50 * 4 + 99) / 10)
+    assert run.outcome.work_lost_percent == pytest.approx((20 * 2 + 50 * 4 + 99) / 10)
     text = text_report([run])
     assert "What was decided is unknown" in text
     assert "      0.5 s  50 %" in text
@@ -134,7 +133,7 @@ def test_a_cancelled_migration_keeps_what_was_seen_last_and_the_rest_is_unknown(
     qemu.send(700)
     qemu.poll()
     qemu.end(Progress.from_qmp({"status": "cancelled"}).after(qemu.answer()))
-    figures = Figures.of(run_series(qemu.kept.entries, ""))
+    figures = run_series(qemu.kept.entries, "").outcome
     assert (figures.status, figures.total_time_ms, figures.sent_bytes) == ("cancelled", 200, 700 * (PAGE + 8))
     assert (figures.dirty_sync_count, figures.max_throttle_percent, figures.downtime_ms) == (1, 50, None)
 
@@ -145,7 +144,7 @@ def test_what_was_never_seen_is_unknown() -> None:
     qemu = Qemu()
     qemu.recorder.end(Result(nothing, None))
     run = run_series(qemu.kept.entries, "nothing")
-    figures = Figures.of(run)
+    figures = run.outcome
     assert {figures.total_time_ms, figures.sent_bytes, figures.max_throttle_percent, figures.iteration_count} == {None}
     assert "sent unknown" in text_report([run])
     assert "throttle up to unknown" in text_report([run])
@@ -159,7 +158,7 @@ def test_who_begins_late_knows_that_he_has_not_seen_all() -> None:
     events = late.end()
     assert any(isinstance(event, Lost) for event in events)
     assert [event.sent_bytes for event in events if isinstance(event, BandwidthWindow)] == [10 * (PAGE + 8)]
-    assert run_series(late.kept.entries, "").work_lost_percent is None
+    assert run_series(late.kept.entries, "").outcome.work_lost_percent is None
 
 
 def test_a_measurement_is_recorded_with_the_syncs_that_it_held() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.support.known import known
 from vmferry.migration.events import Acted, Decided
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
@@ -56,8 +57,8 @@ def test_a_busy_guest_is_moved_sooner_and_with_less_work_lost_than_by_any_ladder
     load: dict[str, Any] = {"pattern": pattern, "write-rate": write_rate}
     planned, ladder = migrated("planned", **load), migrated(RESPONSIVE, **load)
     assert planned.status == ladder.status == "completed"
-    assert planned.total_time_ms < 0.6 * ladder.total_time_ms
-    assert planned.work_lost_vcpu_s < ladder.work_lost_vcpu_s
+    assert known(planned.total_time_ms) < 0.6 * known(ladder.total_time_ms)
+    assert known(planned.work_lost_vcpu_s) < known(ladder.work_lost_vcpu_s)
 
 
 def test_where_no_throttle_helps_it_is_said_and_the_guest_is_let_run() -> None:
@@ -66,4 +67,4 @@ def test_where_no_throttle_helps_it_is_said_and_the_guest_is_let_run() -> None:
     assert len(told) == 1
     assert "no throttle up to 99 % makes this converge" in told[0].event.reason  # type: ignore[union-attr]
     assert told[0].time_ns < 10 * 10**9
-    assert result.work_lost_percent < 5
+    assert known(result.work_lost_percent) < 5

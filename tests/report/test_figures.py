@@ -18,7 +18,7 @@ from vmferry.migration.journal import Entry, FileJournal
 from vmferry.perf.measure import GuestSample, Job, PerfRun, _recorded_figures
 from vmferry.perf.results import ResultSet
 from vmferry.perf.scenarios import PerfScenario
-from vmferry.report.figures import Figures, lost_text, median, time_text
+from vmferry.report.figures import lost_text, median, time_text
 from vmferry.report.journal_runs import run_series
 
 RUNS = ((20_399_999_999, 64_900_000, 48.4), (21_600_000_000, 12_400_000, 56.1), (25_000_000_001, 11_999_999, 48.9))
@@ -62,7 +62,7 @@ def test_one_journal(tmp_path: Path, number: int) -> None:
     assert f"{figures['work_lost_percent']:.1f} % of the guest's work lost, {figures['work_lost_vcpu_s']:.1f}" in text
     cells = (time_text(figures["total_time_ms"]), time_text(figures["downtime_ms"]))
     assert all(f"> {cell} <" in f"> {page} <".replace("  ", " > <") or cell in page for cell in cells)
-    assert lost_text(Figures.of(run_series(migration(total_ns, downtime_ns), ""))) in page
+    assert lost_text(run_series(migration(total_ns, downtime_ns), "").outcome) in page
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -72,8 +72,7 @@ def test_medians_of_measured_runs(tmp_path: Path, count: int) -> None:
         job = Job("run", PerfScenario(variant="original"), number)
         path = write(kept.journal_path(job), migration(total_ns, downtime_ns))
         samples = [GuestSample(time_s, [round(time_s * 1000)]) for time_s in (0, 10, 20)]
-        figures = _recorded_figures(path)
-        kept.add(PerfRun(job=job, status="completed", work_lost_percent=lost, samples=samples, **figures))
+        kept.add(PerfRun(job=job, samples=samples, **_recorded_figures(path, lost)))
     directory = str(tmp_path / "results")
     runs = [json.loads(line) for line in CliRunner().invoke(perf, ["report", directory, "--json"]).stdout.splitlines()]
     terminal = CliRunner().invoke(perf, ["report", directory, "--html", f"{tmp_path}/p.html"]).stdout

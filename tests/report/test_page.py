@@ -213,7 +213,7 @@ def test_the_verdict_says_what_came_out() -> None:
     assert verdict([torn, *runs]) == "8 of 9 migrations completed; not: torn."
     assert verdict([torn, torn]) == "0 of 2 migrations completed; not: torn."
     assert verdict([fastest, fastest]).startswith("The median of 2 migrations completed in ")
-    unknown = replace(fastest, label="unknown", ended=msgspec.structs.replace(fastest.ended, total_time_ns=None))
+    unknown = replace(fastest, label="unknown", outcome=msgspec.structs.replace(fastest.outcome, total_time_ms=None))
     assert verdict([*runs, unknown]) == "All completed; how long unknown took is unknown."
     other = run_series(journal(*COURSE), "other")
     assert verdict([fastest, other]) == "All 2 migrations completed; their guests differ in size."

@@ -22,7 +22,7 @@ from vmferry.migration.status import MigrationStatus as Status
 from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.report.series import RunSeries, Series
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.simulation.run import simulate
+from vmferry.simulation.run import Simulation
 from vmferry.simulation.scenario import parse_scenario
 
 SCENARIO = b"""
@@ -115,10 +115,10 @@ def course() -> RunSeries:
 def test_figures_are_the_ones_worked_out_by_hand() -> None:
     run = course()
     # 20 % from 8 to 12 s and 50 % from 12 to 18 s, when the guest is stopped: 0.8 + 3.0 s of each of 4 vCPUs in 20 s.
-    assert run.work_lost_vcpu_s == pytest.approx(4 * 3.8)
-    assert run.work_lost_percent == pytest.approx(100 * 3.8 / 20)
-    assert run.sent_per_memory == 2
-    assert run.memory_bytes == 1000 * PAGE
+    assert run.outcome.work_lost_vcpu_s == pytest.approx(4 * 3.8)
+    assert run.outcome.work_lost_percent == pytest.approx(100 * 3.8 / 20)
+    assert run.outcome.sent_per_memory == 2
+    assert run.outcome.memory_bytes == 1000 * PAGE
     assert (run.variant, run.downtime_s) == ("background-sync", (18, 20))
 
 
@@ -163,7 +163,7 @@ def test_the_speed_of_each_vcpu_is_measured_between_samples() -> None:
 
 
 def test_sums_over_a_journal_with_gaps_and_without_an_end_are_unknown() -> None:
-    torn = run_series(journal(*COURSE[:5], (8, Lost(count=None))), "x").ended
+    torn = run_series(journal(*COURSE[:5], (8, Lost(count=None))), "x").outcome
     assert (torn.sent_bytes, torn.max_throttle_percent) == (None, None)
 
 
@@ -171,10 +171,10 @@ def test_a_journal_holds_several_migrations_and_what_is_not_theirs() -> None:
     stray: list[tuple[float, Event]] = [(0, status(Status.ACTIVE))]
     entries = journal(*stray, *COURSE, *stray, *COURSE[:-1], *COURSE[:5])
     migrations = [run_series(migration, "x") for migration in split_migrations(entries)]
-    assert [run.ended.status for run in migrations] == [Status.COMPLETED, Status.DEVICE, Status.SETUP]
-    assert [run.ended.error for run in migrations][1:] == 2 * ["the journal ends before the migration does"]
-    assert migrations[2].ended.sent_bytes == 3 * MB
-    assert migrations[2].ended.max_throttle_percent == 20
+    assert [run.outcome.status for run in migrations] == [Status.COMPLETED, Status.DEVICE, Status.SETUP]
+    assert [run.outcome.error for run in migrations][1:] == 2 * ["the journal ends before the migration does"]
+    assert migrations[2].outcome.sent_bytes == 3 * MB
+    assert migrations[2].outcome.max_throttle_percent == 20
     assert migrations[2].total_s == 8
     assert list(split_migrations([])) == []
 
@@ -197,14 +197,16 @@ def test_time_that_runs_backwards_is_held() -> None:
     assert list(run.throttle_percent.points()) == [(0, 0), (5, 20), (5, 30), (6, 30)]
 
 
-def test_the_work_lost_is_the_simulations() -> None:
+def test_the_work_lost_is_what_the_guest_could_not_do() -> None:
     scenario = parse_scenario(SCENARIO, "small")
     for variant in scenario.variants:
-        result = simulate(scenario, variant)
-        run = run_series(result.entries, variant)
-        assert result.work_lost_vcpu_s > 0
-        assert run.work_lost_vcpu_s == pytest.approx(result.work_lost_vcpu_s, rel=1e-6)
-        assert run.work_lost_percent == pytest.approx(result.work_lost_percent, rel=1e-6)
+        simulation = Simulation(scenario, variant, 0)
+        run = run_series(simulation.run().entries, variant)
+        lost_ns = simulation.source_guest.lost_ns
+        assert lost_ns > 0
+        assert run.outcome.work_lost_vcpu_s == pytest.approx(lost_ns / 1e9 * scenario.guest.vcpus, rel=1e-6)
+        assert run.outcome.work_lost_percent == pytest.approx(100 * lost_ns / simulation.clock.now_ns(), rel=1e-6)
+        assert run.outcome.sent_bytes == simulation.channel.sent_bytes
         assert run.variant == variant
 
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.known import known
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
@@ -179,8 +180,8 @@ def test_a_busy_guest_converges_and_loses_no_page(variant: str) -> None:
     simulation, contents = followed(BUSY, variant, 0)
     result = simulation.run()
     assert result.status == "completed"
-    assert result.max_throttle_percent > 50
-    assert result.work_lost_vcpu_s > 0
+    assert known(result.max_throttle_percent) > 50
+    assert known(result.work_lost_vcpu_s) > 0
     assert_promises_kept(simulation, contents)
 
 
@@ -244,7 +245,7 @@ def test_a_link_that_stalls_at_any_message_and_goes_on_is_survived() -> None:
         simulation, contents = stalled(time_ns, 9 * S)  # the stopped guest waits for 10 s
         result = simulation.run()
         assert result.status == "completed"
-        assert result.total_time_ms > 9000
+        assert known(result.total_time_ms) > 9000
         assert_promises_kept(simulation, contents)
 
 
@@ -300,7 +301,7 @@ def test_an_outage_is_survived() -> None:
     simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
     assert result.status == "completed"
-    assert result.total_time_ms > 3_600_000
+    assert known(result.total_time_ms) > 3_600_000
     assert_promises_kept(simulation, contents)
 
 
@@ -338,7 +339,7 @@ def test_clock_steps_of_hours_do_no_harm() -> None:
     result = simulation.run()
     assert len(stepped) == 3
     assert result.status == "completed"
-    assert result.total_time_ms > 15 * 3600 * 1000
+    assert known(result.total_time_ms) > 15 * 3600 * 1000
     assert_promises_kept(simulation, contents)
 
 
@@ -364,8 +365,8 @@ IDLE = BUSY.with_settings({"load.pattern": "idle", "load.memory": "0", "link.jit
 
 def test_latency_is_waited_for_there_and_back() -> None:
     near, far = (simulate(IDLE.with_settings({"link.latency": latency}), "original") for latency in ("0ms", "1s"))
-    assert far.downtime_ms - near.downtime_ms >= 2000
-    assert (far.total_time_ms - near.total_time_ms) % 2000 in (0, 1, 1999)
+    assert known(far.downtime_ms) - known(near.downtime_ms) >= 2000
+    assert (known(far.total_time_ms) - known(near.total_time_ms)) % 2000 in (0, 1, 1999)
 
 
 def test_each_sync_costs_time_by_the_page() -> None:
@@ -373,13 +374,15 @@ def test_each_sync_costs_time_by_the_page() -> None:
         simulate(IDLE.with_settings({"guest.sync-ns-per-page": cost}), "original") for cost in ("0", "61035.15625")
     )
     assert free.dirty_sync_count == costly.dirty_sync_count
-    assert costly.total_time_ms - free.total_time_ms == pytest.approx(1000 * costly.dirty_sync_count, abs=1000)
-    assert costly.total_time_ms - free.total_time_ms >= 1000
+    assert known(costly.total_time_ms) - known(free.total_time_ms) == pytest.approx(
+        1000 * known(costly.dirty_sync_count), abs=1000
+    )
+    assert known(costly.total_time_ms) - known(free.total_time_ms) >= 1000
 
 
 def test_finding_pages_zero_costs_time() -> None:
     free, costly = (simulate(IDLE.with_settings({"guest.zero-scan-rate": rate}), "original") for rate in ("0", "32M"))
-    assert costly.total_time_ms - free.total_time_ms == pytest.approx(2000, abs=50)
+    assert known(costly.total_time_ms) - known(free.total_time_ms) == pytest.approx(2000, abs=50)
     used = IDLE.with_settings({"guest.zero-scan-rate": "32M", "guest.used-memory": "64M"})
     assert simulate(used, "original").total_time_ms == pytest.approx(64 / 20 * 1000, rel=0.02), "sending is enough"
 
@@ -404,7 +407,7 @@ def test_guests_of_no_page_and_of_one_page(memory: str) -> None:
 def test_a_guest_that_never_writes_moves_in_one_pass() -> None:
     result = simulate(changed(BUSY, guest={"loads": [{"pattern": "idle"}]}), "original")
     assert (result.status, result.iteration_count, result.max_throttle_percent) == ("completed", 2, 0)
-    assert result.sent_per_memory < 0.01
+    assert known(result.sent_per_memory) < 0.01
 
 
 def test_the_same_seed_gives_the_same_journal_and_another_one_does_not() -> None:
@@ -432,7 +435,7 @@ def test_the_patch_series_table_is_reproduced() -> None:
     cells = {(cell.scenario, cell.variant): cell for cell in seed_cells(seeds=3)}
     for load in ("seed-3000MB", "seed-5000MB"):
         variants = [cells[load, variant] for variant in list(VARIANTS)[:3]]
-        times = [statistics.median(run.total_time_ms for run in cell.simulated) for cell in variants]
+        times = [statistics.median(known(run.total_time_ms) for run in cell.simulated) for cell in variants]
         assert times == sorted(times, reverse=True)
         for cell in variants:
             assert {run.max_throttle_percent for run in cell.simulated} == {99}
@@ -441,8 +444,8 @@ def test_the_patch_series_table_is_reproduced() -> None:
             assert cell.total_time_ratio == pytest.approx(1, abs=tolerance)
     for variant in list(VARIANTS)[:3]:
         cell = cells["seed-150MB", variant]
-        measured = [run.total_time_ms for run in cell.measured]
-        simulated = statistics.median(run.total_time_ms for run in cell.simulated)
+        measured = [known(run.total_time_ms) for run in cell.measured]
+        simulated = statistics.median(known(run.total_time_ms) for run in cell.simulated)
         assert 0.9 * min(measured) <= simulated <= 1.1 * max(measured)
 
 

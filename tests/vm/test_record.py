@@ -95,7 +95,7 @@ def test_what_is_dropped_is_counted(room: int, steps: list[int]) -> None:
     assert isinstance(copied[0].event, Started)
     assert copied == sorted(copied, key=ENTRIES.index)
     run = run_series(kept.entries, "gaps")
-    assert (run.work_lost_percent is None) == bool(lost)
+    assert (run.outcome.work_lost_percent is None) == bool(lost)
     if lost:
         assert "how much of the guest's work was lost is unknown" in text_report([run])
 
@@ -149,7 +149,7 @@ def test_a_record_without_a_beginning_is_none() -> None:
     monitor.execute = lambda command, arguments=None: {"lines": lines, "next": 9, "dropped": 0}  # type: ignore[method-assign]
     copy.poll(NOTHING)
     copy.end(Result(NOTHING, None))
-    assert run_series(kept.entries, "seen").ended.status is MigrationStatus.CANCELLED
+    assert run_series(kept.entries, "seen").outcome.status == MigrationStatus.CANCELLED
 
 
 def test_a_vm_that_tells_nothing_is_recorded_as_it_was_seen() -> None:
@@ -158,4 +158,8 @@ def test_a_vm_that_tells_nothing_is_recorded_as_it_was_seen() -> None:
     copy.poll(NOTHING)
     copy.end(Result(NOTHING, None))
     run = run_series(kept.entries, "seen")
-    assert (run.ended.status, run.ended.sent_bytes, run.ended.total_time_ns) == (MigrationStatus.CANCELLED, None, None)
+    assert (run.outcome.status, run.outcome.sent_bytes, run.outcome.total_time_ms) == (
+        MigrationStatus.CANCELLED,
+        None,
+        None,
+    )

@@ -14,8 +14,8 @@ from vmferry.errors import HostError
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.perf.demo import TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
 from vmferry.perf.scenarios import SEED_VARIANTS
-from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, told
-from vmferry.units import format_rate, format_size
+from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text
+from vmferry.units import format_rate, format_size, told
 
 
 @click.command("demo", short_help="See a busy VM migrate live, in three variants.")
@@ -102,7 +102,7 @@ class _Screen:
         self.console.print(
             _lines(
                 run.variant,
-                f"{seconds_text(run.result.last.elapsed_ms)} s",
+                f"{seconds_text(run.total_time_ms)} s",
                 f"arrived intact: {run.checked_pages} pages checked, speed {run.speed_ratio:.0%} of before",
             )
         )
@@ -132,13 +132,12 @@ def _seed_table(runs: list[DemoRun]) -> Table:
     for name in SEED_VARIANTS:
         for run in runs:
             if run.variant == name:
-                last = run.result.last
                 table.add_row(
                     name,
-                    count_text(last.elapsed_ms),
-                    count_text(last.downtime_ms),
-                    count_text(last.iteration_count),
-                    count_text(run.result.max_throttle_percent),
+                    count_text(run.total_time_ms),
+                    count_text(run.downtime_ms),
+                    count_text(run.iteration_count),
+                    count_text(run.max_throttle_percent),
                     ratio_text(run.sent_per_memory),
                     count_text(run.work_lost_percent),
                 )
@@ -146,9 +145,7 @@ def _seed_table(runs: list[DemoRun]) -> Table:
 
 
 def _verdict(runs: list[DemoRun]) -> str:
-    medians = {
-        name: median(run.result.last.elapsed_ms for run in runs if run.variant == name) for name in SEED_VARIANTS
-    }
+    medians = {name: median(run.total_time_ms for run in runs if run.variant == name) for name in SEED_VARIANTS}
     first, *others = SEED_VARIANTS
     ratios = (f"  {name} {(medians[name] or 0) / (medians[first] or 1):.2f}" for name in others)
     return f"\nTotal time as a share of {first}'s:\n" + "\n".join(ratios)

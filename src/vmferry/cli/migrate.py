@@ -26,11 +26,16 @@ from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
-from vmferry.report.figures import Figures
+from vmferry.migration.outcome import Outcome
 from vmferry.report.journal_runs import run_series
 from vmferry.vm.clock import MonotonicClock
 
 _NS_PER_MS = 1_000_000
+_FIGURES = (
+    *("downtime_ms", "iteration_count", "dirty_sync_count", "max_throttle_percent", "sent_bytes", "sent_per_memory"),
+    *("work_lost_percent", "work_lost_vcpu_s"),
+)
+"""Of the outcome, what the JSON object tells beside the last answer of the monitor."""
 
 
 @click.command("migrate", short_help="Move a running VM to another host.")
@@ -132,7 +137,7 @@ def command(
             journal=TeeJournal([record, course]),
         )
         result = carry_out(monitor, order, watch, tell, warn if as_json else None, clock=clock, cancel=cancel)
-    _report(result, Figures.of(run_series(course.entries, "")), as_json)
+    _report(result, run_series(course.entries, "").outcome, as_json)
     context.exit(exit_code_of(result))
 
 
@@ -142,19 +147,18 @@ def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downti
     return int({**current, **changed}["downtime-limit"])
 
 
-def _report(result: Result, figures: Figures, as_json: bool) -> None:
+def _report(result: Result, outcome: Outcome, as_json: bool) -> None:
     if as_json:
         answer = asdict(result.last) | {
-            "max_throttle_percent": figures.max_throttle_percent,
+            "elapsed_ms": outcome.total_time_ms,
+            **{name: getattr(outcome, name) for name in _FIGURES},
             "throttle_by": result.throttle_by,
             "throttle_reasons": result.throttle_reasons,
             "arrival": result.arrival.state if result.arrival else None,
             "arrival_by": result.arrival.by if result.arrival else None,
-            "work_lost_percent": figures.work_lost_percent,
-            "work_lost_vcpu_s": figures.work_lost_vcpu_s,
             "not_put_back": result.not_put_back,
             "limits": [asdict(verdict) for verdict in result.verdicts],
         }
         click.echo(msgspec.json.encode(answer))
     else:
-        show_result(result, figures)
+        show_result(result, outcome)

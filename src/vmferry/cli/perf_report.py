@@ -5,7 +5,6 @@ from itertools import groupby
 from pathlib import Path
 
 import click
-import msgspec
 from rich.table import Table
 
 from vmferry.cli.pictures import write_whole
@@ -13,6 +12,7 @@ from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.perf.batch import troubles
 from vmferry.perf.measure import PerfRun
+from vmferry.perf.records import encode
 from vmferry.perf.results import read_runs, run_entries
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
 from vmferry.report.journal_runs import clean_text, run_series
@@ -95,7 +95,7 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
     """Print the runs, load by load, and what was not as it should have been."""
     if as_json:
         for run in runs:
-            click.echo(msgspec.json.encode(run))
+            click.echo(encode(run))
         return
     console = terminal()
     told = troubles(runs)

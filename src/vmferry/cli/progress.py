@@ -14,9 +14,10 @@ from vmferry.cli.tables import bold, terminal, warn
 from vmferry.control.drive import ArrivalState, Progress, Result, Verdict
 from vmferry.control.forecast import Forecast, Outlook
 from vmferry.errors import InterruptionError, MigrationError
+from vmferry.migration.outcome import Outcome
 from vmferry.output import unblocked_stderr
-from vmferry.report.figures import UNKNOWN, Figures, count_text, lost_text, percent_text, sent_text, time_text, told
-from vmferry.units import format_duration, format_rate, format_size
+from vmferry.report.figures import count_text, lost_text, percent_text, sent_text, time_text
+from vmferry.units import UNKNOWN, format_duration, format_rate, format_size, told
 
 _NS_PER_S = 1_000_000_000
 _KEPT = {True: "kept", False: "NOT kept", None: "unknown whether kept"}
@@ -71,13 +72,13 @@ def outlook_text(outlook: Outlook) -> str:
     return f"{outlook.percent} %, {least} to {format_duration(round(outlook.most_s * _NS_PER_S))} left"
 
 
-def show_result(result: Result, figures: Figures) -> None:
+def show_result(result: Result, outcome: Outcome) -> None:
     """Print the figures of a completed migration.
 
     Raises MigrationError with the reason of any other, and InterruptionError if a signal cancelled it.
     """
     if result.completed:
-        terminal().print(_figures(result, figures))
+        terminal().print(_figures(result, outcome))
         return
     last = result.last
     what = f"migration {last.status}" + (f": {' '.join(last.error.split())}" if last.error else "")
@@ -85,19 +86,19 @@ def show_result(result: Result, figures: Figures) -> None:
     raise MigrationError(text) if result.interrupted_by is None else InterruptionError(text, result.interrupted_by)
 
 
-def _figures(result: Result, figures: Figures) -> Table:
+def _figures(result: Result, outcome: Outcome) -> Table:
     arrived = result.arrival is None or result.arrival.state is ArrivalState.VERIFIED
     title = "Migration completed" if arrived else "Migration completed, as far as the source tells"
     table = Table(title=title, show_header=False, title_justify="left")
-    table.add_row("total time", time_text(figures.total_time_ms))
-    table.add_row("downtime", time_text(figures.downtime_ms))
-    for name, part_ms in figures.downtime_parts_ms.items():
+    table.add_row("total time", time_text(outcome.total_time_ms))
+    table.add_row("downtime", time_text(outcome.downtime_ms))
+    for name, part_ms in outcome.downtime_parts_ms.items():
         table.add_row(f"  {one_line(name)}", f"{part_ms:.1f} ms")
-    table.add_row("iterations", count_text(figures.iteration_count, UNKNOWN))
-    table.add_row("dirty syncs", count_text(figures.dirty_sync_count, UNKNOWN))
-    table.add_row("max throttle", percent_text(figures.max_throttle_percent))
-    table.add_row("guest's work lost", lost_text(figures, 1))
-    table.add_row("sent", sent_text(figures))
+    table.add_row("iterations", count_text(outcome.iteration_count, UNKNOWN))
+    table.add_row("dirty syncs", count_text(outcome.dirty_sync_count, UNKNOWN))
+    table.add_row("max throttle", percent_text(outcome.max_throttle_percent))
+    table.add_row("guest's work lost", lost_text(outcome, 1))
+    table.add_row("sent", sent_text(outcome))
     if result.arrival:
         table.add_row("arrival", f"{result.arrival.state}: {result.arrival.text}")
     for verdict in result.verdicts:

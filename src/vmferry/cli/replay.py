@@ -18,8 +18,9 @@ from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import Entry, read_migration
+from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
-from vmferry.report.figures import Figures, count_text, lost_text, ratio_text, seconds_text, time_text
+from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_text, time_text
 from vmferry.report.journal_runs import clean_text, run_series, simulated_series
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import figures
@@ -113,15 +114,15 @@ def _require_likeness(recorded: RunSeries, replayed: SimulationResult, where: st
     """
     if recorded.gaps:
         raise UsageError(f"{where}: part of the migration is not in the journal, so it cannot be replayed")
-    recorded_ms, replayed_ms = _total_ms(recorded), replayed.total_time_ms
-    if not _completed(recorded):
-        if replayed.status == MigrationStatus.COMPLETED and replayed_ms < recorded_ms * (1 - _LIKE):
+    recorded_ms, replayed_ms = _total_ms(recorded.outcome), _total_ms(replayed)
+    if not recorded.outcome.completed:
+        if replayed.completed and replayed_ms < recorded_ms * (1 - _LIKE):
             said = (
                 f"it had not converged after {time_text(recorded_ms)}, but replayed it does in {time_text(replayed_ms)}"
             )
             raise UsageError(f"{where}: {said}; {_NO_ANSWER}")
         return
-    unlike = replayed.status != MigrationStatus.COMPLETED or abs(replayed_ms - recorded_ms) > recorded_ms * _LIKE
+    unlike = not replayed.completed or abs(replayed_ms - recorded_ms) > recorded_ms * _LIKE
     if unlike and recorded.started.recorded_by is not RecordedBy.VM:
         said = f"it took {time_text(recorded_ms)}, but replayed it is {replayed.status} after {time_text(replayed_ms)}"
         raise UsageError(f"{where}: {said}; {_NO_ANSWER}")
@@ -131,36 +132,40 @@ def _table(runs: Sequence[RunSeries]) -> Table:
     table = compact_table("", "", "total s", "down", "passes", "max", "sent", "lost")
     table.caption = "down: ms. max: throttle in %. sent: x memory size. lost: guest work in %."
     for run in runs:
-        figures = Figures.of(run)
+        outcome = run.outcome
         table.add_row(
             run.label,
-            seconds_text(figures.total_time_ms) if figures.completed else figures.status,
-            count_text(figures.downtime_ms),
-            count_text(figures.iteration_count),
-            count_text(figures.max_throttle_percent),
-            ratio_text(figures.sent_per_memory),
-            count_text(figures.work_lost_percent),
+            seconds_text(outcome.total_time_ms) if outcome.completed else outcome.status,
+            count_text(outcome.downtime_ms),
+            count_text(outcome.iteration_count),
+            count_text(outcome.max_throttle_percent),
+            ratio_text(outcome.sent_per_memory),
+            count_text(outcome.work_lost_percent),
         )
     return table
 
 
 def _sentence(recorded: RunSeries, run: RunSeries) -> str:
     """Answer the question for one variant."""
-    figures = Figures.of(run)
-    time = time_text(figures.total_time_ms)
-    lost = f"the throttle takes {lost_text(figures, 1)} of the guest's work"
-    if figures.status == MigrationStatus.FAILED:
-        return f"{run.label} fails after {time}: {clean_text(figures.error)}."
-    if not figures.completed:
-        return f"{run.label} does not converge: given up after {time} and {figures.iteration_count} passes; {lost}."
-    compared = f", {_compared(_total_ms(run) / _total_ms(recorded))} recorded," if _completed(recorded) else ""
-    downtime = time_text(figures.downtime_ms)
+    outcome = run.outcome
+    time = time_text(outcome.total_time_ms)
+    lost = f"the throttle takes {lost_text(outcome, 1)} of the guest's work"
+    if outcome.status == MigrationStatus.FAILED:
+        return f"{run.label} fails after {time}: {clean_text(outcome.error)}."
+    if not outcome.completed:
+        return f"{run.label} does not converge: given up after {time} and {outcome.iteration_count} passes; {lost}."
+    compared = (
+        f", {_compared(_total_ms(run.outcome) / _total_ms(recorded.outcome))} recorded,"
+        if recorded.outcome.completed
+        else ""
+    )
+    downtime = time_text(outcome.downtime_ms)
     return f"{run.label} converges in {time}{compared} with {downtime} of downtime; {lost}."
 
 
-def _total_ms(run: RunSeries) -> int:
+def _total_ms(outcome: Outcome) -> int:
     """Return the total time of a migration that has ended, at least 1 ms."""
-    return max(1, Figures.of(run).total_time_ms or 0)
+    return max(1, outcome.total_time_ms or 0)
 
 
 def _compared(ratio: float) -> str:
@@ -206,7 +211,7 @@ def _outlasting(runs: Sequence[RunSeries], replay: Replay) -> Iterator[str]:
 
 
 def _outlasts(run: RunSeries, replay: Replay) -> bool:
-    cpu_ms = _total_ms(run) * (1 - (run.work_lost_percent or 0) / 100)
+    cpu_ms = _total_ms(run.outcome) * (1 - (run.outcome.work_lost_percent or 0) / 100)
     return cpu_ms * _NS_PER_MS > _MUCH_LONGER * replay.trace.recorded_ns
 
 
@@ -214,11 +219,7 @@ def _how_close(replay: Replay, recorded: RunSeries, *replayed: RunSeries) -> Ite
     """Tell how far the replay of the recorded settings is from what was recorded."""
     slowed = "" if replay.throttle is None else ", slowed as it was seen to be slowed,"
     for run in replayed:
-        if run.label == recorded.variant and _completed(run) and _completed(recorded):
-            off = _total_ms(run) / _total_ms(recorded) - 1
+        if run.label == recorded.variant and run.outcome.completed and recorded.outcome.completed:
+            off = _total_ms(run.outcome) / _total_ms(recorded.outcome) - 1
             said = f"{run.label} was recorded, and its replay{slowed} is off by {off:+.0%} in total time"
             yield f"How close this is: {said}."
-
-
-def _completed(run: RunSeries) -> bool:
-    return run.ended.status is MigrationStatus.COMPLETED

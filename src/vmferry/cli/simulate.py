@@ -1,6 +1,5 @@
 """`vmferry simulate`: migrate modelled guests of any size in virtual time."""
 
-import statistics
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
@@ -17,10 +16,12 @@ from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
 from vmferry.migration.journal import FileJournal
+from vmferry.migration.outcome import Outcome
+from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text, simulated_series
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import Scenario, load_scenarios
-from vmferry.study.seed_table import Cell, Run, seed_cells
+from vmferry.study.seed_table import Cell, seed_cells
 from vmferry.study.simulate import simulate
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -119,12 +120,12 @@ def _result_table(results: list[SimulationResult]) -> Table:
         for result in group:
             table.add_row(
                 clean_text(result.variant),
-                f"{result.total_time_ms / 1000:.1f}" if result.status == "completed" else result.status,
-                str(result.downtime_ms),
-                str(result.iteration_count),
-                str(result.max_throttle_percent),
-                f"{result.sent_per_memory:.2f}",
-                f"{result.work_lost_percent:.0f}",
+                seconds_text(result.total_time_ms) if result.completed else result.status,
+                count_text(result.downtime_ms),
+                count_text(result.iteration_count),
+                count_text(result.max_throttle_percent),
+                ratio_text(result.sent_per_memory),
+                count_text(result.work_lost_percent),
             )
     return table
 
@@ -150,15 +151,14 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
 def _seed_row(cell: Cell) -> tuple[str, ...]:
     return (
         cell.variant,
-        _medians(cell, lambda run: run.total_time_ms // 1000),
+        _medians(cell, lambda run: None if run.total_time_ms is None else run.total_time_ms // 1000),
         f"{cell.total_time_ratio - 1:+.0%}",
         _medians(cell, lambda run: run.downtime_ms),
         _medians(cell, lambda run: run.dirty_sync_count),
         _medians(cell, lambda run: run.max_throttle_percent),
-        f"{statistics.median(run.work_lost_percent or 0.0 for run in cell.simulated):.0f}",
+        count_text(median(run.work_lost_percent for run in cell.simulated)),
     )
 
 
-def _medians(cell: Cell, figure: Callable[[Run], int]) -> str:
-    measured, simulated = (statistics.median(map(figure, runs)) for runs in (cell.measured, cell.simulated))
-    return f"{measured:.0f}|{simulated:.0f}"
+def _medians(cell: Cell, figure: Callable[[Outcome], int | None]) -> str:
+    return "|".join(count_text(median(map(figure, runs))) for runs in (cell.measured, cell.simulated))

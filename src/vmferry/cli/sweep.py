@@ -1,6 +1,5 @@
 """`vmferry sweep`: simulate a grid of scenarios, variants and seeds on all processors or a cluster."""
 
-import statistics
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import groupby
@@ -18,8 +17,9 @@ from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
+from vmferry.migration.outcome import Outcome
+from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text
-from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.executors import cluster, local_pool
 from vmferry.study.sweep import CaseResult, Sweep, make_cases
@@ -126,17 +126,17 @@ def _in_order(results: Iterable[CaseResult]) -> list[CaseResult]:
 
 def _medians(cases: list[CaseResult]) -> list[str]:
     """Return the cells of one line; only completed migrations count."""
-    completed = [case.result for case in cases if case.result and case.result.status == "completed"]
+    completed = [case.result for case in cases if case.result and case.result.completed]
 
-    def median(figure: Callable[[SimulationResult], float], digits: int = 0) -> str:
-        return f"{statistics.median(map(figure, completed)):.{digits}f}" if completed else "-"
+    def of(figure: Callable[[Outcome], float | None]) -> float | None:
+        return median(map(figure, completed))
 
     return [
         f"{len(completed)}/{len(cases)}",
-        median(lambda result: result.total_time_ms / 1000, 1),
-        median(lambda result: result.downtime_ms),
-        median(lambda result: result.iteration_count),
-        median(lambda result: result.max_throttle_percent),
-        median(lambda result: result.sent_per_memory, 2),
-        median(lambda result: result.work_lost_percent),
+        seconds_text(of(lambda outcome: outcome.total_time_ms)),
+        count_text(of(lambda outcome: outcome.downtime_ms)),
+        count_text(of(lambda outcome: outcome.iteration_count)),
+        count_text(of(lambda outcome: outcome.max_throttle_percent)),
+        ratio_text(of(lambda outcome: outcome.sent_per_memory)),
+        count_text(of(lambda outcome: outcome.work_lost_percent)),
     ]

@@ -18,7 +18,6 @@ from vmferry.control.order import start_recording
 from vmferry.control.phases import Phases
 from vmferry.control.vm_record import open_recorder
 from vmferry.migration.journal import CourseJournal, TeeJournal
-from vmferry.report.figures import Figures
 from vmferry.report.journal_runs import run_series
 from vmferry.vm.clock import MonotonicClock
 
@@ -61,5 +60,5 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
             result = follow(monitor, clock, observe, cancel)
         recorder.end(result)
     result = replace(result, arrival=arrival_of(result, behind, behind.capabilities, monitor.manager, None))
-    show_result(result, Figures.of(run_series(course.entries, "")))
+    show_result(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))

@@ -14,9 +14,9 @@ from vmferry.control.drive import Progress, Result, drive, require_completed, se
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import GuestError
 from vmferry.migration.journal import read_migration
+from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
-from vmferry.report.journal_runs import run_series
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.simulation.scenario import Scenario
 from vmferry.vm.clock import MonotonicClock
@@ -67,21 +67,16 @@ class DemoSetting:
         return msgspec.convert(data, Scenario)
 
 
-@dataclass(frozen=True)
-class DemoRun:
+class DemoRun(Outcome, frozen=True, kw_only=True):
     """One migration of the demo, and the proof that the guest survived it."""
 
     variant: str
     result: Result
+    """What the driver has seen."""
     checked_pages: int
     """Pages whose content was checked at the destination."""
     speed_before_pages_per_s: float
     speed_after_pages_per_s: float
-    sent_per_memory: float | None
-    """Bytes sent as a multiple of the guest's memory."""
-    work_lost_vcpu_s: float | None
-    """Integral of the throttle over time and vCPUs."""
-    work_lost_percent: float | None
 
     @property
     def speed_ratio(self) -> float:
@@ -127,16 +122,13 @@ def _migrate(
     progress = destination.check_memory()
     if progress.written_pages <= written_before:
         raise GuestError("the guest's counters did not go on from where they stood")
-    course = run_series(read_migration(journal).entries, name)
-    return DemoRun(
-        name,
-        result,
+    return DemoRun.of(
+        read_migration(journal).entries,
+        variant=name,
+        result=result,
         checked_pages=progress.page_count,
         speed_before_pages_per_s=speed_before,
         speed_after_pages_per_s=destination.pages_per_s(),
-        sent_per_memory=course.sent_per_memory,
-        work_lost_vcpu_s=course.work_lost_vcpu_s,
-        work_lost_percent=course.work_lost_percent,
     )
 
 

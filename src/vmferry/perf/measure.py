@@ -20,10 +20,9 @@ from vmferry.control.drive import Progress, Result, drive, set_up
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
+from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import MIB, PerfScenario
-from vmferry.report.figures import Figures
-from vmferry.report.journal_runs import run_series
 from vmferry.vm.clock import MonotonicClock
 
 SAMPLE_INTERVAL_S = 0.5
@@ -60,33 +59,25 @@ class Job(msgspec.Struct, frozen=True):
         return f"{self.comparison}_{self.scenario.label}_{self.number}"
 
 
-class PerfRun(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One measured migration; the figures are None where it did not come so far.
+class PerfRun(Outcome, frozen=True, kw_only=True):
+    """One measured migration; what it does not know is None.
 
-    Those of the migration are its journal's: the monitor forgets them when it is cancelled or fails.
+    The figures of the migration are its journal's: the monitor forgets them when it is cancelled or fails. The work
+    that was lost is how much less the guest did during the migration than it would have done at its speed before.
     """
 
     job: Job
     status: Annotated[str, msgspec.Meta(pattern="^(completed|cancelled|failed|error)$")]
     """`error` if it could not even be run."""
-    error: str = ""
-    flags: list[str] = []
+    flags: list[str] = msgspec.field(default_factory=list)
     """What was not as it should have been."""
-    total_time_ms: Natural | None = None
-    downtime_ms: Natural | None = None
-    iteration_count: Natural | None = None
-    dirty_sync_count: Natural | None = None
-    max_throttle_percent: Natural | None = None
-    sent_bytes: Natural | None = None
     pages_per_s_before: Number = 0.0
     pages_per_s_after: Number = 0.0
-    work_lost_percent: Number | None = None
-    """How much less the guest did during the migration than it would have done at its speed before."""
     waiting_percent: Number = 0.0
     """For how much of the time before the migration its vCPUs had to wait for a processor of the host."""
-    samples: list[GuestSample] = []
+    samples: list[GuestSample] = msgspec.field(default_factory=list)
     started_at_s: Number = 0.0
-    host: dict[str, str] = {}
+    host: dict[str, str] = msgspec.field(default_factory=dict)
 
     @property
     def began(self) -> bool:
@@ -109,8 +100,7 @@ def measure(job: Job, journal: Path) -> PerfRun:
         samples=measurement.samples,
         started_at_s=started_at_s,
         host={"cpus": str(os.cpu_count()), "kernel": platform.release(), "vmferry": __version__},
-        **measurement.figures,
-        **_recorded_figures(journal),
+        **(_recorded_figures(journal, measurement.work_lost_percent) | measurement.figures),
     )
 
 
@@ -122,6 +112,7 @@ class _Measurement:
         self.samples: list[GuestSample] = []
         self.figures: dict[str, Any] = {}
         """What is known of the guest and of how the migration ended."""
+        self.work_lost_percent: float | None = None
         self._scenario = scenario
         self._start_s = 0.0
         self._limit_hit = ""
@@ -142,7 +133,7 @@ class _Measurement:
             set_up(source.monitor, scenario.parameters(), auto_converge=scenario.variant is not None)
             result, work_lost = self._migrate(source, destination, uri, before)
             self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
-            self.figures |= {"work_lost_percent": 100 * work_lost}
+            self.work_lost_percent = 100 * work_lost
             owner = destination if result.completed else source
             owner.check_memory()
             after = self.figures["pages_per_s_after"] = owner.pages_per_s(_MEASURE_S)
@@ -212,20 +203,10 @@ def _waiting_share(start: tuple[int, int], end: tuple[int, int]) -> float:
     return waited / (ran + waited) if ran + waited else 0.0
 
 
-def _recorded_figures(journal: Path) -> dict[str, Any]:
+def _recorded_figures(journal: Path, work_lost_percent: float | None) -> dict[str, Any]:
     """Return what a journal says of how its migration ended, or how far it came; nothing if none began."""
     try:
         migration = next(split_migrations(read_journal(journal)), None)
     except UsageError:  # there is none
         migration = None
-    if migration is None:
-        return {}
-    figures = Figures.of(run_series(migration, ""))
-    return {
-        "total_time_ms": figures.total_time_ms,
-        "downtime_ms": figures.downtime_ms,
-        "iteration_count": figures.iteration_count,
-        "dirty_sync_count": figures.dirty_sync_count,
-        "max_throttle_percent": figures.max_throttle_percent,
-        "sent_bytes": figures.sent_bytes,
-    }
+    return msgspec.structs.asdict(Outcome.of(migration).counted(work_lost_percent)) if migration else {}

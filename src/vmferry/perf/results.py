@@ -10,6 +10,7 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.migration.journal import Entry, read_journal
 from vmferry.perf.measure import Job, PerfRun
+from vmferry.perf.records import FORMAT
 from vmferry.study.record_file import RecordFile, open_private, read_records
 
 RUNS_FILE = "runs.jsonl"
@@ -22,7 +23,7 @@ class ResultSet:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._file = RecordFile(directory / RUNS_FILE, PerfRun)
+        self._file = RecordFile(directory / RUNS_FILE, FORMAT)
 
     @property
     def runs(self) -> list[PerfRun]:
@@ -55,7 +56,7 @@ def read_runs(directory: Path) -> list[PerfRun]:
     """Return the runs of a directory. Raises UsageError if there are none, or what is there is something else."""
     if not (directory / RUNS_FILE).exists():
         raise UsageError(f"{directory} is no directory of results, it has no {RUNS_FILE}")
-    return _latest(list(read_records(directory / RUNS_FILE, PerfRun)))
+    return _latest(list(read_records(directory / RUNS_FILE, FORMAT)))
 
 
 def run_entries(directory: Path, run: PerfRun) -> list[Entry]:

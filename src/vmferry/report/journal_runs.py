@@ -20,14 +20,12 @@ from vmferry.migration.events import (
     Lost,
     Measured,
     Started,
-    StatusChanged,
     SwitchoverBegan,
     Synced,
     ThrottleSeen,
 )
 from vmferry.migration.journal import Entry
-from vmferry.migration.lost_work import LostWork
-from vmferry.migration.status import MigrationStatus
+from vmferry.migration.outcome import Outcome, end_of
 from vmferry.report.series import Decision, RunSeries, Series
 from vmferry.simulation.run import SimulationResult
 
@@ -46,20 +44,20 @@ def run_series(
     """Return the course of one migration, whose first entry is `started`.
 
     `guest_samples` are times in seconds and the pages that each vCPU has written up to then, if somebody measured, and
-    `work_lost_percent` is what of its work was lost, if somebody counted. Raises UsageError for numbers that cannot be.
+    `work_lost_percent` is what of its work was then seen to be lost. Raises UsageError for numbers that cannot be.
     """
     journal = _Journal(entries, clean_text(label))
     started, ended = journal.started, journal.ended
     total_s = max((ended.total_time_ns or 0) / _NS_PER_S, journal.last_s)
-    completed = ended.status is MigrationStatus.COMPLETED
+    outcome = Outcome.of(entries)
     iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
     decided = list(journal.all(Decided))
     return RunSeries(
         label=journal.label,
         started=started,
-        ended=ended,
+        outcome=outcome if work_lost_percent is None else outcome.counted(work_lost_percent),
         total_s=total_s,
-        remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if completed else [])]),
+        remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if outcome.completed else [])]),
         throttle_percent=_until(total_s, [(0, 0), *journal.throttle()]),
         bandwidth_bytes_per_s=Series.of(
             (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
@@ -72,15 +70,13 @@ def run_series(
         decisions=tuple(journal.decisions()) if started.decisions_known else None,
         downtime_s=journal.downtime(),
         gaps=any(journal.all(Lost)),
-        lost=journal.lost,
-        known_work_lost_percent=work_lost_percent,
         measured_pages_per_s=_speeds(guest_samples),
     )
 
 
 def simulated_series(result: SimulationResult, label: str) -> RunSeries:
-    """Return the course of a simulated migration; what work was lost is counted in its guest."""
-    return run_series(result.entries, label, work_lost_percent=result.work_lost_percent)
+    """Return the course of a simulated migration."""
+    return run_series(result.entries, label)
 
 
 def clean_text(text: str) -> str:
@@ -95,17 +91,14 @@ class _Journal:
         assert isinstance(entries[0].event, Started)
         self.label = label
         self.started = entries[0].event
-        self.lost = LostWork()
         self._timed: list[tuple[float, Event]] = []
         start_ns = last_ns = entries[0].time_ns
         for entry in entries:
             self._check(entry)
             last_ns = max(last_ns, entry.time_ns)
             self._timed.append(((last_ns - start_ns) / _NS_PER_S, entry.event))
-            self.lost.record(last_ns, entry.event)
         self.last_s = self._timed[-1][0]
-        last = entries[-1].event
-        self.ended = last if isinstance(last, Ended) else self._torn_off()
+        self.ended = end_of(entries)
 
     def all(self, kind: type[_E]) -> Iterator[tuple[float, _E]]:
         """Yield the events of one kind with their times."""
@@ -172,23 +165,6 @@ class _Journal:
             if isinstance(number, int) and not 0 <= number <= maximum:
                 where = f"{self.label}: no journal of a migration"
                 raise UsageError(f"{where}: '{clean_text(name)}' is {number}, 0 to {maximum} is possible")
-
-    def _torn_off(self) -> Ended:
-        """Make up the figures of a migration whose end is not in the journal."""
-        syncs = [event for _, event in self.all(Synced)]
-        states = [event.new for _, event in self.all(StatusChanged)]
-        gaps = any(self.all(Lost))
-        return Ended(
-            status=states[-1] if states else MigrationStatus.SETUP,
-            total_time_ns=round(self.last_s * _NS_PER_S),
-            downtime_ns=None,
-            downtime_parts_ns={},
-            sent_bytes=None if gaps else sum(event.sent_bytes for _, event in self.all(BandwidthWindow)),
-            iteration_count=syncs[-1].iteration_count if syncs else 0,
-            dirty_sync_count=syncs[-1].dirty_sync_count if syncs else 0,
-            max_throttle_percent=None if gaps else max((percent for _, percent in self.throttle()), default=0),
-            error="the journal ends before the migration does",
-        )
 
 
 def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:

@@ -83,7 +83,7 @@ def _section(section: Section, max_points: int) -> str:
 
 def _row_of(run: RunSeries) -> Row:
     figures = {heading: text(run) for heading, text in RESULT_COLUMNS.items()}
-    return Row(run.label, run.label, figures, [run.ended.error] if run.ended.error else [])
+    return Row(run.label, run.label, figures, [run.outcome.error] if run.outcome.error else [])
 
 
 def _course(runs: Sequence[RunSeries], max_points: int) -> str:

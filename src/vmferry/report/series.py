@@ -1,7 +1,7 @@
-"""The course of one migration over time, and the figures that follow from it. Times are seconds since it began."""
+"""The course of one migration over time. Times are seconds since it began."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 
 from vmferry.bounds import one_line
 from vmferry.convergence.variants import label_of
-from vmferry.migration.events import Ended, Started
-from vmferry.migration.lost_work import LostWork
+from vmferry.migration.events import Started
+from vmferry.migration.outcome import Outcome
 
-_NS_PER_S = 1_000_000_000
 NO_AUTO_CONVERGE = "no auto-converge"
 """What stands for a variant's name where the guest is not slowed."""
 
@@ -65,66 +64,33 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSeries:
-    """One migration: its configuration, its figures, and its course."""
+    """One migration: its configuration, its figures, and its course, which `repr` leaves out."""
 
     label: str
     """Runs of the same label are repeats of each other."""
     started: Started
-    ended: Ended
-    """The figures; made up from what is there if the journal ends before the migration does."""
+    outcome: Outcome
     total_s: float
     """How long the course is."""
-    remaining_bytes: Series
-    throttle_percent: Series
+    remaining_bytes: Series = field(repr=False)
+    throttle_percent: Series = field(repr=False)
     """Steps: each value holds until the next."""
-    bandwidth_bytes_per_s: Series
+    bandwidth_bytes_per_s: Series = field(repr=False)
     """Of the bandwidth window that ends at each point."""
-    dirty_bytes_per_s: Series
+    dirty_bytes_per_s: Series = field(repr=False)
     """Of the period that ends at each point; the first point is the beginning of the first period."""
-    iterations: Series
+    iterations: Series = field(repr=False)
     """Steps: the number of each iteration where it begins."""
-    background_syncs: Series
+    background_syncs: Series = field(repr=False)
     """The number of the iteration at each background sync."""
-    decisions: tuple[Decision, ...] | None
+    decisions: tuple[Decision, ...] | None = field(repr=False)
     """None if the VM decided by itself and told nobody."""
     downtime_s: tuple[float, float] | None
     """When the guest stood still; None if it did not, or nobody knows how long."""
     gaps: bool = False
     """True if part of the course is missing, so that what follows from the whole of it is not known."""
-    lost: LostWork
-    """What the throttle took."""
-    known_work_lost_percent: float | None = None
-    """Of the guest's work, by who counted it in the guest; None if nobody did."""
-    measured_pages_per_s: tuple[Series, ...] = ()
+    measured_pages_per_s: tuple[Series, ...] = field(default=(), repr=False)
     """For each vCPU, of the period that ends at each point; empty if nobody measured it."""
-
-    @property
-    def memory_bytes(self) -> int:
-        """Size of the guest."""
-        return self.started.page_count * self.started.page_size
-
-    @property
-    def sent_per_memory(self) -> float | None:
-        """Bytes sent as a multiple of the guest's memory."""
-        sent_bytes = self.ended.sent_bytes
-        return sent_bytes / self.memory_bytes if sent_bytes is not None and self.memory_bytes else None
-
-    @property
-    def work_lost_percent(self) -> float | None:
-        """What the guest was kept from doing, as a share of what it would have done; None if nobody knows.
-
-        That is what was counted in the guest, or else what the throttle took.
-        """
-        if self.known_work_lost_percent is not None or self.gaps or self.ended.total_time_ns is None:
-            return self.known_work_lost_percent
-        return self.lost.percent_of(self.ended.total_time_ns)
-
-    @property
-    def work_lost_vcpu_s(self) -> float | None:
-        """The same in seconds of a vCPU."""
-        if self.work_lost_percent is None or self.ended.total_time_ns is None:
-            return None
-        return self.started.vcpu_count * self.work_lost_percent / 100 * self.ended.total_time_ns / _NS_PER_S
 
     @property
     def guest_speed_percent(self) -> Series:

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from vmferry.report.figures import Figures, median, percent_text, time_text
+from vmferry.report.figures import median, percent_text, time_text
 from vmferry.report.journal_runs import clean_text
 from vmferry.report.panels import (
     MEASURED_SPEED,
@@ -130,11 +130,11 @@ def _legend(colours: dict[str, str], repeats: dict[str, list[RunSeries]], top: f
 
 
 def _outcome(repeats: Sequence[RunSeries]) -> str:
-    figures = [Figures.of(run) for run in repeats]
-    if not all(each.completed for each in figures):
+    outcomes = [run.outcome for run in repeats]
+    if not all(each.completed for each in outcomes):
         return ""
-    time_ms = median(each.total_time_ms for each in figures)
-    return f": {time_text(time_ms)}, {percent_text(median(each.work_lost_percent for each in figures))} lost"
+    time_ms = median(each.total_time_ms for each in outcomes)
+    return f": {time_text(time_ms)}, {percent_text(median(each.work_lost_percent for each in outcomes))} lost"
 
 
 def _line(x1: float, y1: float, x2: float, y2: float) -> str:

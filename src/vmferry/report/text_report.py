@@ -4,10 +4,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from vmferry.report.figures import UNKNOWN, Figures, count_text, percent_text, ratio_text, sent_text, time_text
+from vmferry.migration.outcome import Outcome
+from vmferry.report.figures import count_text, percent_text, ratio_text, sent_text, time_text
 from vmferry.report.journal_runs import clean_text
 from vmferry.report.series import Decision, RunSeries
 from vmferry.report.summary import configuration, verdict
+from vmferry.units import UNKNOWN
 
 WIDTH = 80
 _INDENT = "  "
@@ -27,16 +29,16 @@ def text_report(runs: Sequence[RunSeries]) -> str:
 def _table(runs: Sequence[RunSeries]) -> Iterator[str]:
     yield _GRID.format(*_HEADINGS)
     for run in runs:
-        figures = Figures.of(run)
+        outcome = run.outcome
         yield from _wrap(run.label, "")
         yield _GRID.format(
-            figures.status,
-            time_text(figures.total_time_ms),
-            time_text(figures.downtime_ms),
-            count_text(figures.iteration_count),
-            percent_text(figures.max_throttle_percent),
-            ratio_text(figures.sent_per_memory),
-            percent_text(figures.work_lost_percent),
+            outcome.status,
+            time_text(outcome.total_time_ms),
+            time_text(outcome.downtime_ms),
+            count_text(outcome.iteration_count),
+            percent_text(outcome.max_throttle_percent),
+            ratio_text(outcome.sent_per_memory),
+            percent_text(outcome.work_lost_percent),
         )
     yield "throttle: highest; sent: x the guest's memory; lost: of the guest's work"
 
@@ -57,21 +59,21 @@ def _report(run: RunSeries) -> str:
 
 
 def _figures(run: RunSeries) -> Iterator[str]:
-    figures = Figures.of(run)
-    parts = ", ".join(f"{clean_text(name)} {ms:.1f} ms" for name, ms in figures.downtime_parts_ms.items())
-    yield from _wrap(f"downtime {time_text(figures.downtime_ms)}{f': {parts}' if parts else ''}", _INDENT)
-    iterations, syncs = (count_text(n, UNKNOWN) for n in (figures.iteration_count, figures.dirty_sync_count))
+    outcome = run.outcome
+    parts = ", ".join(f"{clean_text(name)} {ms:.1f} ms" for name, ms in outcome.downtime_parts_ms.items())
+    yield from _wrap(f"downtime {time_text(outcome.downtime_ms)}{f': {parts}' if parts else ''}", _INDENT)
+    iterations, syncs = (count_text(n, UNKNOWN) for n in (outcome.iteration_count, outcome.dirty_sync_count))
     yield f"{_INDENT}iterations {iterations}, dirty syncs {syncs}"
-    yield f"{_INDENT}sent {sent_text(figures)}"
-    yield from _wrap(f"throttle up to {percent_text(figures.max_throttle_percent)}: {_lost(figures)}", _INDENT)
+    yield f"{_INDENT}sent {sent_text(outcome)}"
+    yield from _wrap(f"throttle up to {percent_text(outcome.max_throttle_percent)}: {_lost(outcome)}", _INDENT)
     if run.gaps:
         yield from _wrap("part of the migration is not in the journal; figures of its whole are unknown", _INDENT)
 
 
-def _lost(figures: Figures) -> str:
-    if figures.work_lost_percent is None or figures.work_lost_vcpu_s is None:
+def _lost(outcome: Outcome) -> str:
+    if outcome.work_lost_percent is None or outcome.work_lost_vcpu_s is None:
         return "how much of the guest's work was lost is unknown"
-    return f"{figures.work_lost_percent:.1f} % of the guest's work lost, {figures.work_lost_vcpu_s:.1f} vCPU s"
+    return f"{outcome.work_lost_percent:.1f} % of the guest's work lost, {outcome.work_lost_vcpu_s:.1f} vCPU s"
 
 
 def _timeline(run: RunSeries) -> Iterator[str]:

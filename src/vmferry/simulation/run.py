@@ -5,13 +5,13 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from vmferry.bounds import Natural, Number
 from vmferry.errors import PolicyError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.destination import MigrationDestination
-from vmferry.migration.events import Ended, Event, Synced
+from vmferry.migration.events import Event, Synced
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import Entry, MemoryJournal, TeeJournal
+from vmferry.migration.outcome import Outcome
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.switchover import Owner
@@ -20,7 +20,7 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.scenario import Scenario
-from vmferry.units import format_duration, format_size, parse_duration_ns
+from vmferry.units import parse_duration_ns
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
@@ -29,29 +29,14 @@ _AUTO_CONVERGE = MigrationCapabilities(auto_converge=True)
 _CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
-class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What one simulated migration came to. Times are milliseconds of virtual time."""
+class SimulationResult(Outcome, frozen=True, kw_only=True):
+    """What one simulated migration came to, in virtual time."""
 
     scenario: str
     variant: str
     seed: int
-    status: str
-    error: str
     policy_broken: bool = False
     """True if it failed because its policy did."""
-    total_time_ms: Natural
-    downtime_ms: Natural
-    iteration_count: Natural
-    dirty_sync_count: Natural
-    max_throttle_percent: Natural
-    sent_bytes: Natural
-    memory_bytes: Natural
-    sent_per_memory: Number = 0.0
-    """Bytes sent as a multiple of the guest's memory."""
-    work_lost_vcpu_s: Number
-    """Integral of the throttle over time and vCPUs: what the guest was kept from doing."""
-    work_lost_percent: Number
-    """The same as a share of what it would have done."""
     entries: list[Entry]
     """The journal; `repr` leaves it out."""
 
@@ -60,17 +45,7 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
         return f"SimulationResult({', '.join(f'{name}={value!r}' for name, value in facts.items())})"
 
     def __str__(self) -> str:
-        return "\n".join(
-            [
-                f"{self.scenario}, {self.variant}, seed {self.seed}: {self.status} {self.error}".rstrip(),
-                f"total time      {format_duration(self.total_time_ms * _NS_PER_MS)}",
-                f"downtime        {format_duration(self.downtime_ms * _NS_PER_MS)}",
-                f"iterations      {self.iteration_count}, dirty syncs {self.dirty_sync_count}",
-                f"throttle        up to {self.max_throttle_percent} %",
-                f"guest work lost {self.work_lost_percent:.1f} %, {self.work_lost_vcpu_s:.1f} vCPU s",
-                f"sent            {format_size(self.sent_bytes)}, {self.sent_per_memory:.2f} x the guest's memory",
-            ]
-        )
+        return f"{self.scenario}, {self.variant}, seed {self.seed}\n{super().__str__()}"
 
 
 class Simulation:
@@ -124,31 +99,19 @@ class Simulation:
 
     def run(self) -> SimulationResult:
         """Migrate."""
-        status = self.source.run()
+        self.source.run()
         self.source_guest.catch_up()
-        total_ns = self.clock.now_ns()
-        sent_bytes, memory_bytes = self.channel.sent_bytes, self.source_guest.layout.size_bytes
-        vcpu_count, lost_ns = self.scenario.guest.vcpus, self.source_guest.lost_ns
-        ended = self.journal.entries[-1].event
-        assert isinstance(ended, Ended)
-        return SimulationResult(
+        return self.result(self.journal.entries)
+
+    def result(self, entries: list[Entry]) -> SimulationResult:
+        """Return what the entries of its journal tell."""
+        return SimulationResult.of(
+            entries,
             scenario=self.scenario.name,
             variant=self.variant,
             seed=self.seed,
-            status=status.value,
-            error=self.source.error or "",
             policy_broken=isinstance(self.source.cause, PolicyError),
-            total_time_ms=total_ns // _NS_PER_MS,
-            downtime_ms=(ended.downtime_ns or 0) // _NS_PER_MS,
-            iteration_count=ended.iteration_count or 0,
-            dirty_sync_count=ended.dirty_sync_count or 0,
-            max_throttle_percent=ended.max_throttle_percent or 0,
-            sent_bytes=sent_bytes,
-            memory_bytes=memory_bytes,
-            sent_per_memory=sent_bytes / memory_bytes if memory_bytes else 0.0,
-            work_lost_vcpu_s=vcpu_count * lost_ns / 1e9,
-            work_lost_percent=100 * lost_ns / total_ns if total_ns else 0.0,
-            entries=self.journal.entries,
+            entries=entries,
         )
 
     @property

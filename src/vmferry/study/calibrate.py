@@ -33,7 +33,7 @@ def loss_of(values: dict[str, float], seeds: int) -> float:
     cells = simulate_cells([scenario.with_settings(settings) for scenario in seed_scenarios()], seeds)
     ratios = [cell.total_time_ratio for cell in cells]
     ratios += [
-        cell.dirty_sync_ratio for cell in cells if _is_repeatable([run.dirty_sync_count for run in cell.measured])
+        cell.dirty_sync_ratio for cell in cells if _is_repeatable([run.dirty_sync_count or 0 for run in cell.measured])
     ]
     return sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios)
 

@@ -6,7 +6,6 @@ from vmferry.cancel import CancelToken
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Progress, Result
 from vmferry.control.order import Order, carry_out
-from vmferry.migration.events import Ended
 from vmferry.migration.journal import MemoryJournal
 from vmferry.simulation.qemu.destination import LOADS, Reception
 from vmferry.simulation.qemu.lab import URI, ModelledLab
@@ -17,8 +16,6 @@ from vmferry.simulation.scenario import Scenario
 from vmferry.study.modelled_place import ModelledPlace
 from vmferry.units import parse_duration_ns
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 _UNLIMITED = {"max-bandwidth": 0}
 """The scenario's link is the limit, unless it says otherwise."""
 
@@ -83,26 +80,6 @@ def simulate_driven(scenario: Scenario, variant: str, seed: int = 0) -> Simulati
     A variant that has no background sync leaves QEMU to converge by itself. Raises UsageError.
     """
     run = DrivenRun(scenario, variant, seed)
-    result = run.run()
-    run.lab.guest.catch_up()
-    ended = run.journal.entries[-1].event
-    assert isinstance(ended, Ended)
-    guest, sent_bytes, total_ns = run.lab.guest, ended.sent_bytes or 0, ended.total_time_ns or run.lab.clock.now_ns()
-    return SimulationResult(
-        scenario=scenario.name,
-        variant=variant,
-        seed=seed,
-        status=result.last.status,
-        error=result.last.error or "",
-        total_time_ms=total_ns // _NS_PER_MS,
-        downtime_ms=(ended.downtime_ns or 0) // _NS_PER_MS,
-        iteration_count=ended.iteration_count or 0,
-        dirty_sync_count=ended.dirty_sync_count or 0,
-        max_throttle_percent=ended.max_throttle_percent or 0,
-        sent_bytes=sent_bytes,
-        memory_bytes=guest.layout.size_bytes,
-        sent_per_memory=sent_bytes / guest.layout.size_bytes if guest.layout.size_bytes else 0.0,
-        work_lost_vcpu_s=guest.layout.vcpu_count * guest.lost_ns / _NS_PER_S,
-        work_lost_percent=100 * guest.lost_ns / total_ns,
-        entries=run.journal.entries,
-    )
+    run.run()
+    entries = run.journal.entries
+    return SimulationResult.of(entries, scenario=scenario.name, variant=variant, seed=seed, entries=entries)

@@ -5,7 +5,7 @@ was only measured: how much it writes, and how fast the link is. That gives chan
 """
 
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -61,11 +61,12 @@ class Interval(msgspec.Struct, frozen=True):
     p90: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Interval | None":
-        """Return the interval of these values; None if there are none."""
-        if not values:
+    def of(cls, values: Iterable[float | None]) -> "Interval | None":
+        """Return the interval of those values that are known; None if none is."""
+        known = [value for value in values if value is not None]
+        if not known:
             return None
-        p10, p50, p90 = np.percentile(values, (10, 50, 90)).tolist()
+        p10, p50, p90 = np.percentile(known, (10, 50, 90)).tolist()
         return cls(p10, p50, p90)
 
 
@@ -191,8 +192,8 @@ def _summary(strategy: str, runs: Sequence[SimulationResult]) -> StrategyForecas
     return StrategyForecast(
         strategy=strategy,
         chance=statistics.mean(run in done for run in runs),
-        total_time_ms=Interval.of([run.total_time_ms for run in done]),
-        downtime_ms=Interval.of([run.downtime_ms for run in done]),
-        work_lost_vcpu_s=Interval.of([run.work_lost_vcpu_s for run in done]),
-        sent_bytes=Interval.of([run.sent_bytes for run in done]),
+        total_time_ms=Interval.of(run.total_time_ms for run in done),
+        downtime_ms=Interval.of(run.downtime_ms for run in done),
+        work_lost_vcpu_s=Interval.of(run.work_lost_vcpu_s for run in done),
+        sent_bytes=Interval.of(run.sent_bytes for run in done),
     )

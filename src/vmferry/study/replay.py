@@ -60,8 +60,7 @@ class Replay:
         events = [entry.event for entry in result.entries]
         highest = max((event.throttle_percent for event in events if isinstance(event, ThrottleSeen)), default=0)
         ended = msgspec.structs.replace(events[-1], max_throttle_percent=highest)
-        entries = [*result.entries[:-1], Entry(result.entries[-1].time_ns, ended)]
-        return msgspec.structs.replace(result, max_throttle_percent=highest, entries=entries)
+        return simulation.result([*result.entries[:-1], Entry(result.entries[-1].time_ns, ended)])
 
 
 def _slow(simulation: Simulation, percent: int) -> None:

@@ -20,7 +20,7 @@ from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import Scenario
 from vmferry.study.code import own_code
 from vmferry.study.executors import local_pool
-from vmferry.study.record_file import RecordFile
+from vmferry.study.record_file import Format, RecordFile
 from vmferry.study.simulate import simulate
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+_FORMAT = Format(msgspec.json.Decoder(CaseResult).decode)
 _FIGURES = [name for name in SimulationResult.__struct_fields__ if name not in ("scenario", "entries", "policy_broken")]
 
 
@@ -142,7 +143,7 @@ class Sweep:
 
     def __init__(self, cases: Iterable[Case], output: Path | str) -> None:
         self.cases = {case.key: case for case in cases}
-        self._file = RecordFile(Path(output), CaseResult)
+        self._file = RecordFile(Path(output), _FORMAT)
         done = {record.key for record in self._file.records if record.result}
         self.missing = [case for key, case in self.cases.items() if key not in done]
 
