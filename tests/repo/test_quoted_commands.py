@@ -15,8 +15,8 @@ from vmferry.cli.main import vmferry
 
 BLOCK = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
-WHOLE = re.compile(r"(?:^|\bdo )\s*(?:\$ )?(?:sudo )?(vmferry [^;&#]+)", re.MULTILINE)
-MODULE = re.compile(r"python3? -m ((?:bench|vmferry|tests)[\w.]*)([^;&#`]*)")
+WHOLE = re.compile(r"(?:^|\bdo )\s*(?:\$ )?(?:sudo )?(vmferry [^;&#\n]+)", re.MULTILINE)
+MODULE = re.compile(r"python3? -m ((?:bench|vmferry|tests)[\w.]*)([^;&#`\n]*)")
 
 
 def whole_commands(text: str) -> Iterator[list[str]]:
@@ -80,6 +80,7 @@ def sources_of(origin: Path) -> list[Path]:
 
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:
-    text = "`vmferry watch --qmp` and\n```\n$ vmferry vm --memory 1G \\\n    --cpus 2 &   # run\nvmferry demo\n```\n"
-    assert list(whole_commands(text)) == [["vm", "--memory", "1G", "--cpus", "2"], ["demo"]]
+    block = "```\n$ vmferry vm --memory 1G \\\n    --cpus 2 &   # run\nvmferry demo\nvmferry demo\n```\n"
+    text = f"`vmferry watch --qmp` and\n{block}"
+    assert list(whole_commands(text)) == [["vm", "--memory", "1G", "--cpus", "2"], ["demo"], ["demo"]]
     assert list(mentioned_commands(text)) == [["watch", "--qmp"]]
