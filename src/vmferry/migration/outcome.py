@@ -48,7 +48,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     work_lost_percent: Number | None = None
     """What the throttle kept the guest from doing, as a share of what it would have done, or what was counted in it."""
     work_lost_vcpu_s: Number | None = None
-    """The same in seconds of a vCPU."""
+    """What the throttle kept the guest from doing, in seconds of one vCPU."""
 
     @classmethod
     def of(cls, entries: Sequence[Entry], /, **more: Any) -> Self:

@@ -25,7 +25,7 @@ TIME_SCALE = 10
 _JOURNAL = "demo.journal"
 
 LOOPBACK_RATE = "1GB/s"
-"""Only the last pages, for which the rate limit is lifted, go so fast."""
+"""How fast the last pages go, for which the rate limit is lifted."""
 
 TYPICAL_WRITE_BYTES_PER_S = 2_600_000_000
 """What the demo's guest writes where the simulation was compared with it (docs/benchmarks.md)."""

@@ -70,7 +70,7 @@ class PerfRun(Outcome, frozen=True, kw_only=True):
     status: Annotated[str, msgspec.Meta(pattern="^(completed|cancelled|failed|error)$")]
     """`error` if it could not even be run."""
     flags: list[str] = msgspec.field(default_factory=list)
-    """What was not as it should have been."""
+    """The things that were not as they should have been."""
     pages_per_s_before: Number = 0.0
     pages_per_s_after: Number = 0.0
     waiting_percent: Number = 0.0

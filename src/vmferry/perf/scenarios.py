@@ -19,7 +19,7 @@ from vmferry.units import format_rate, format_size
 MIB = 1 << 20
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 _HEADROOM_BYTES = 16 * MIB
-"""What the stress payload needs beside the memory that it rewrites."""
+"""How much memory the stress payload needs beside what it rewrites."""
 
 
 class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
@@ -28,9 +28,9 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     vcpu_count: Positive = 2
     memory_bytes: Positive = 1024 * MIB
     stress_bytes: Natural = 512 * MIB
-    """Rewritten for ever, by all vCPUs together."""
+    """How much memory all vCPUs together rewrite for ever."""
     bandwidth_bytes_per_s: Natural = 0
-    """0 is no limit."""
+    """What the link carries; 0 is no limit."""
     downtime_limit_ms: Natural = 500
     variant: str | None = None
     throttle_step_percent: Natural = 10
@@ -61,7 +61,7 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     @property
     def load_text(self) -> str:
-        """In words, without the variant: what runs that are compared have in common."""
+        """What runs that are compared have in common, in words: all but the variant."""
         link = format_rate(self.bandwidth_bytes_per_s) if self.bandwidth_bytes_per_s else "not limited"
         words = [
             f"{self.vcpu_count} vCPUs rewrite {format_size(self.stress_bytes)} of {format_size(self.memory_bytes)}",

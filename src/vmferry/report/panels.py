@@ -88,7 +88,7 @@ def size_text(size_bytes: float) -> str:
 
 @dataclass(frozen=True)
 class Panel:
-    """One of the panels."""
+    """A part of the picture that shows one figure over time."""
 
     title: str
     lines: Callable[[RunSeries], Sequence[Series]]

@@ -13,7 +13,7 @@ from vmferry.migration.events import Started
 from vmferry.migration.outcome import Outcome
 
 NO_AUTO_CONVERGE = "no auto-converge"
-"""What stands for a variant's name where the guest is not slowed."""
+"""Stands for the name of a variant where the guest is not slowed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +74,13 @@ class RunSeries:
     """How long the course is."""
     remaining_bytes: Series = field(repr=False)
     throttle_percent: Series = field(repr=False)
-    """Steps: each value holds until the next."""
+    """The throttle, as steps: each value holds until the next."""
     bandwidth_bytes_per_s: Series = field(repr=False)
-    """Of the bandwidth window that ends at each point."""
+    """At each point the bandwidth of the window that ends there."""
     dirty_bytes_per_s: Series = field(repr=False)
-    """Of the period that ends at each point; the first point is the beginning of the first period."""
+    """At each point the dirty rate of the period that ends there. The first point is where the first period begins."""
     iterations: Series = field(repr=False)
-    """Steps: the number of each iteration where it begins."""
+    """The number of each iteration, as steps from where it begins."""
     background_syncs: Series = field(repr=False)
     """The number of the iteration at each background sync."""
     decisions: tuple[Decision, ...] | None = field(repr=False)
@@ -90,7 +90,7 @@ class RunSeries:
     gaps: bool = False
     """True if part of the course is missing, so that what follows from the whole of it is not known."""
     measured_pages_per_s: tuple[Series, ...] = field(default=(), repr=False)
-    """For each vCPU, of the period that ends at each point; empty if nobody measured it."""
+    """For each vCPU, how fast it wrote in the period that ends at each point; empty if nobody measured."""
 
     @property
     def guest_speed_percent(self) -> Series:

@@ -56,7 +56,7 @@ def _lost(runs: Sequence[RunSeries]) -> str:
 
 
 def _taker(runs: Sequence[RunSeries]) -> str:
-    """Where the guest was watched, all that it lost is known, and not only what the throttle took."""
+    """Name who took work from the guest. If it was watched, all that it lost is known, not only the throttle's part."""
     return "the migration took" if all(run.measured_pages_per_s for run in runs) else "the throttle took"
 
 

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from vmferry.simulation.clock import VirtualClock
 
 Steps = Generator[int]
-"""What a process does; it yields, again and again, for how many ns it waits."""
+"""What a process does: again and again it yields how many ns it waits."""
 
 
 def start(clock: VirtualClock, steps: Steps) -> None:

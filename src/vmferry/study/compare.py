@@ -46,7 +46,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """What may be said of the second group, in words; too few runs may differ each and still prove nothing."""
+        """Say what the comparison shows of the second group. Too few runs may all differ and still prove nothing."""
         direction = "less" if self.cliffs_delta < 0 else "more"
         if self.p <= SIGNIFICANT_P:
             return direction

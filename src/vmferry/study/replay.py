@@ -33,7 +33,7 @@ class Replay:
 
     scenario: Scenario
     trace: DirtyTrace
-    """How its guest writes."""
+    """The trace of how its guest writes."""
     link_rate_is_lower_bound: bool
     """True if the link was never used to the full: `max-bandwidth` was in force or next to nothing was sent."""
     own_settings: dict[str, int | bool | str]
@@ -41,7 +41,7 @@ class Replay:
     auto_converge: bool
     """Whether it was on when the migration was recorded."""
     throttle: tuple[tuple[int, int], ...] | None
-    """Since when, in ns, the recorded guest was slowed by how many percent; None if the VM recorded its decisions."""
+    """From which time in ns the guest was slowed by how many percent. None if the VM recorded its decisions."""
 
     def as_recorded(self) -> SimulationResult:
         """Simulate it with all the settings that it was recorded with; `read_replay` was given no others.

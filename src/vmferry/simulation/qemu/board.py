@@ -11,7 +11,7 @@ _NS_PER_S = 1_000_000_000
 
 
 class Board:
-    """Of one QEMU process."""
+    """The lock and the listeners of one QEMU process."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self.clock = clock

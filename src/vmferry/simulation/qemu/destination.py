@@ -22,14 +22,14 @@ class Reception:
 
 
 LOADS = Reception()
-"""Takes it."""
+"""How a destination takes the guest that does nothing unusual."""
 
 
 class ModelledDestination:
     """Serves one migration; its monitor knows only what a driver needs."""
 
     def __init__(self, board: Board, reception: Reception = LOADS, uri: str = "") -> None:
-        """It listens at `uri`; empty is wherever it is looked for."""
+        """It listens at `uri`; if that is empty, wherever it is looked for."""
         self.board = board
         self.reception = reception
         self.run_state = WAITING

@@ -10,7 +10,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.guest import SimulatedGuest
 
 CHUNK_PAGES = 1 << 18
-"""What is armed at once: QEMU's `clear-bitmap-shift` of 18."""
+"""How many pages are armed at once, by QEMU's `clear-bitmap-shift` of 18."""
 _WORD_PAGES = 64
 
 
@@ -25,9 +25,9 @@ class DirtyLog:
         """How many bits all syncs together have found."""
         self._guest = guest
         self._written = Bitmap(page_count)
-        """KVM's bits."""
+        """The bits that KVM has set."""
         self._told = Bitmap(page_count)
-        """Those of them that QEMU knows of; arming clears no others."""
+        """Those of KVM's bits that QEMU knows of; arming clears no others."""
         self._fresh = Bitmap(page_count)
         self._users = 0
         self._witnesses: list[Bitmap] = []

@@ -11,7 +11,7 @@ from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.settings import Settings
 
 QUOTA = "quota"
-"""What slows the guest from outside, and delays its stop."""
+"""Names the quota that slows the guest from outside and delays its stop."""
 FINISHING, POSTMIGRATE, PAUSED, RUNNING = "finish-migrate", "postmigrate", "paused", "running"
 _NS_PER_MS = 1_000_000
 _STOP_NS = _NS_PER_MS

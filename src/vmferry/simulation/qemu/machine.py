@@ -14,7 +14,7 @@ from vmferry.simulation.qemu.settings import check_argument, refuse
 
 _NO_DIRTY_RING = "dirty page limit feature requires KVM with accelerator property 'dirty-ring-size' set'"
 _FIRST_THREAD_ID = 4_194_304
-"""Linux has no thread of that number."""
+"""The first thread has this number, which no thread of Linux has."""
 _PROTOCOLS = ("tcp:", "unix:", "exec:", "fd:", "vsock:", "file:")
 
 
@@ -25,7 +25,7 @@ class ModelledQemu:
         self.host = host
         self.board = host.board
         self.migration: Migration | None = None
-        """The last one."""
+        """The migration that was begun last."""
         self._meter = DirtyRateMeter(host.board.clock, host.release, host.guest, host.log, random)
 
     def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:

@@ -20,15 +20,15 @@ _NS_PER_S = 1_000_000_000
 _WINDOW_NS = 100 * _NS_PER_MS
 _WINDOWS_PER_S = _NS_PER_S // _WINDOW_NS
 _TURN_NS = _WINDOW_NS // 2
-"""QEMU's MAX_WAIT: so long it sends before it looks around."""
+"""How long it sends before it looks around: QEMU's MAX_WAIT."""
 _PERIOD_NS = _NS_PER_S
 _PERIODIC_SYNC_NS = 5 * _NS_PER_S
 _SET_UP_NS = 13 * _NS_PER_MS
 _CLEAN_UP_NS = 10 * _NS_PER_MS
 _FIGURES_NS = _NS_PER_MS
-"""QEMU says `completed` so long before it has worked out how long it took."""
+"""How long after `completed` QEMU has worked out how long it took."""
 _STATE_BYTES = 100_000
-"""What the devices of a small machine come to."""
+"""The size of the devices' state in a small machine."""
 _BATCH_PAGES = 1024
 _MIN_BYTES_FOR_ESTIMATE = 10_000
 _NEVER_CONNECTED = "Failed to connect to '{}': Connection refused"
@@ -274,7 +274,7 @@ class Migration:
 
     @property
     def _limit_bytes(self) -> int:
-        """What may be sent in a window; 0 is without limit."""
+        """Return how much may be sent in a window; 0 is without limit."""
         return int(self._settings.parameters["max-bandwidth"]) // _WINDOWS_PER_S if self._limited else 0
 
     @property

@@ -16,7 +16,7 @@ from vmferry.simulation.qemu.settings import GENERIC
 
 _NS_PER_S = 1_000_000_000
 _LATENCY_NS = 400_000
-"""From a command to its answer, as measured on a unix socket."""
+"""The time from a command to its answer, as measured on a unix socket."""
 _LOOK_NS = 1_000_000
 
 
@@ -66,7 +66,7 @@ class ModelledMonitor:
     def __init__(self, qemu: Served, where: str = "unix:/modelled", faults: Iterable[Fault] = ()) -> None:
         self.where = where
         self.commands: list[str] = []
-        """What was sent, in order."""
+        """The commands that were sent, in order."""
         self._qemu = qemu
         self._clock = qemu.board.clock
         self._faults = list(faults)

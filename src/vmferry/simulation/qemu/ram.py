@@ -14,7 +14,7 @@ class Ram:
 
     def __init__(self, guest: SimulatedGuest, log: DirtyLog) -> None:
         self.normal_pages = self.zero_pages = 0
-        """Sent so far."""
+        """How many pages with content were sent so far."""
         self.total_pages = self.waiting_pages = guest.layout.page_count
         self._guest = guest
         self._log = log

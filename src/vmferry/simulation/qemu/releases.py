@@ -87,7 +87,7 @@ RELEASES = {
         ),
     )
 }
-"""By name."""
+"""The releases by name."""
 
 
 def find_release(name: str) -> Release:

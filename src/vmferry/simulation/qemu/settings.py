@@ -25,7 +25,7 @@ class Settings:
 
     def __init__(self, release: Release) -> None:
         self.parameters: dict[str, Any] = dict(release.parameters)
-        """By QMP name."""
+        """The parameters' values by QMP name."""
         self.capabilities = dict.fromkeys(release.capabilities, False)
 
     def set_parameters(self, values: Mapping[str, object]) -> None:
