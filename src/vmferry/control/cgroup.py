@@ -17,7 +17,7 @@ class Hierarchy:
 
     @property
     def threads_file(self) -> str:
-        """Writing a thread's id to this file of a group moves it there."""
+        """The name of the file to write a thread's id to, which moves the thread into the group."""
         return "tasks" if self.version == 1 else "cgroup.threads"
 
     def quota_us(self, group: Path) -> tuple[int, int] | None:

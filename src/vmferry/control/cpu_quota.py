@@ -21,16 +21,16 @@ from vmferry.control.promises import Promises
 from vmferry.errors import HostError
 
 MIN_QUOTA_US = 1_000
-"""The kernel accepts no less."""
+"""The shortest quota that the kernel accepts."""
 MIN_PERIOD_US, MAX_PERIOD_US = 10_000, 1_000_000
-"""In shorter ones the guest gets less than its share; the kernel accepts no longer ones."""
+"""In a shorter period the guest gets less than its share, and the kernel accepts no longer one."""
 
 _FAIR = (os.SCHED_OTHER, os.SCHED_BATCH, os.SCHED_IDLE)
 """The policies of threads that quotas slow (sched(7))."""
 _REAL_TIME = "thread {} is a real-time one, which quotas do not slow"
 _TRIAL_PERCENT = 1
 _TRIES = 5
-"""So often may a thread be moved away just while it is slowed."""
+"""How often to try again if a thread is moved away just while it is slowed."""
 
 
 class _MovedError(HostError):
@@ -49,7 +49,7 @@ class CpuQuota:
         self._guard = guard
         self._groups: dict[Thread, OwnGroup] = {}
         self._quotas_us: dict[Thread, tuple[int, int]] = {}
-        """In force: how long each thread may run in each period, and how long that is."""
+        """The quotas in force: how long each thread may run in each period, and how long that is."""
         try:
             self.set(threads, _TRIAL_PERCENT)
             with _explained("cannot send the threads back from groups below", self._hierarchy.mount):
@@ -96,7 +96,7 @@ class CpuQuota:
             group.dissolve(self._hierarchy)  # or else the guard does, a little later
 
     def _let_run(self) -> None:
-        """The quotas go first, because moving a thread may have to wait for the kernel."""
+        """Let threads run again. Their quotas go first, as moving a thread may have to wait for the kernel."""
         self._quotas_us.clear()
         for group in self._groups.values():
             group.let_run(self._hierarchy)

@@ -8,7 +8,7 @@ from vmferry.migration.ports import Clock
 
 WAITING = "inmigrate"
 ARRIVAL_TIMEOUT_NS = 10_000_000_000
-"""So long a guest that was sent is waited for."""
+"""How long to wait for a guest that was sent."""
 _POLL_INTERVAL_NS = 100_000_000
 _PAUSED = frozenset({b"-S", b"--S"})
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from vmferry.control.drive import Progress
 
 _SMOOTHING = 0.2
-"""Weight of the newest bandwidth: QEMU's is that of the last 100 ms."""
+"""The weight of the newest bandwidth, as QEMU's is that of the last 100 ms only."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Forecast:
         return self._excess_bytes(min(left_bytes, progress.total_bytes or left_bytes)) / shrinks_by
 
     def _excess_bytes(self, left_bytes: float) -> float:
-        """What is left beyond what may be sent while the guest stands still."""
+        """Return how much is left beyond what may be sent while the guest stands still."""
         return max(0.0, left_bytes - self._bytes_per_s * self._downtime_limit_s)
 
 

@@ -16,9 +16,9 @@ from vmferry.units import format_duration
 _NS_PER_MS = 1_000_000
 _LEAST_NS = 10_000_000_000
 _DOWNTIME_LIMITS = 2
-"""What a guest may be stopped by default: so many downtime limits more than _LEAST_NS."""
+"""By default a guest may be stopped for _LEAST_NS and so many downtime limits."""
 _MOST_ON_THE_WAY_BYTES = 32 << 20
-"""More than buffers between the two hold: a peer that has taken so much has read the stream."""
+"""More than the buffers between the two hold. A peer that has taken this much has read the stream."""
 _HANDING_OVER = frozenset({"active", "device"})
 
 
@@ -36,7 +36,7 @@ class HandOver:
         self.has_begun = False
         """True once the guest was stopped for it."""
         self.is_certain = True
-        """Whether the reason to cancel that was given last leaves no other copy; if not, it is very likely so."""
+        """Whether the reason that was given last makes it certain, or only very likely, that there is no other copy."""
         self._since_ns: int | None = None
         self._allowed_ns = 0
 

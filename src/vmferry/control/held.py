@@ -23,7 +23,7 @@ from vmferry.migration.ports import Clock
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _STOPPED_POLL_NS = 10_000_000
-"""How often the source is asked while the guest stands still."""
+"""How long to wait between two questions to the source while the guest stands still."""
 
 
 class HeldDestination:

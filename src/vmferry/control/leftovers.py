@@ -22,7 +22,7 @@ class Leftovers:
     def __init__(self, monitor: Monitor, warn: Callable[[str], None], later: Later = by_process) -> None:
         """`later` has changes put back once the VM lets."""
         self.commands: list[str] = []
-        """QMP commands that are left to do."""
+        """The QMP commands that are left to do."""
         self._monitor = monitor
         self._warn = warn
         self._later = later

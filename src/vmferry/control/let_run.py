@@ -12,7 +12,7 @@ class LetRun:
     """Waits for the source's last word. A source that has failed or was cancelled runs on, so nothing is done then."""
 
     def __init__(self, source: WayIn, destination: WayIn, has_run: bool) -> None:
-        """`has_run` if the guest ran at the source when the driver looked last."""
+        """`has_run` says that the guest ran at the source when the driver looked last."""
         self._source = source
         self._destination = destination
         self._ran = has_run
@@ -39,7 +39,7 @@ class LetRun:
         self._ran = ran(self._source.execute("query-status", {})["status"], self._ran)
 
     def _without_source(self) -> bool:
-        """A guest that has arrived is let run if the source's process has ended, as there is no other copy then."""
+        """Let a guest that has arrived run if the source's process has ended, as there is no other copy then."""
         if not (self._source.vm_is_known and self._source.vm_is_gone):
             return False
         try:

@@ -1,4 +1,4 @@
-"""Watches the link of a migration from outside: says that it stands still, and for how long that may last."""
+"""Watches the link of a migration from outside: says when it stands still, and calls it off after a time."""
 
 from collections.abc import Callable
 

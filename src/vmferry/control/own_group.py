@@ -13,7 +13,7 @@ from vmferry.control.cgroup import Hierarchy, group_of
 from vmferry.errors import HostError
 
 PREFIX = "vmferry-"
-"""Our groups are called `vmferry-THREAD`."""
+"""The beginning of the names of our groups, `vmferry-THREAD`."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class OwnGroup:
 
     @property
     def path(self) -> Path:
-        """Where it was made."""
+        """The directory that was made for it."""
         return self.home / f"{PREFIX}{self.thread.id}"
 
     def find(self, hierarchy: Hierarchy) -> Path | None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from vmferry.control.drive import Progress
 
 _TOLD_POLLS = 10
-"""After so many polls, a second, it is said that somebody is waited for."""
+"""After this many polls, a second, people are told who is waited for."""
 
 
 RECOVERY = (

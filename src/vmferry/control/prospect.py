@@ -6,7 +6,7 @@ from vmferry.control.drive import Progress
 from vmferry.units import format_size
 
 _HOPELESS_PERCENT = 95
-"""So much of what is sent is dirtied again meanwhile that there is no getting ahead."""
+"""There is no getting ahead if this share of what is sent is dirtied again meanwhile."""
 _IN_A_ROW = 2
 
 
@@ -20,7 +20,7 @@ class Prospect:
         self._hopeless = 0
         self._syncs = 0
         self._period_start = (0, 0)
-        """Elapsed time in ms and bytes sent by then, at the newest dirty sync."""
+        """The elapsed time in ms and the bytes sent at the newest dirty sync."""
 
     def evaluated(self, throttle_percent: int, dirty_bytes: int, sent_bytes: int) -> None:
         """Judge a period in which that throttle was in force."""

@@ -16,7 +16,7 @@ from vmferry.client.sock_diag import ALL, ask_kernel, attribute
 
 _ESTABLISHED = 1 << 1
 _INFO = 2
-"""INET_DIAG_INFO, whose attribute is a struct tcp_info."""
+"""The attribute INET_DIAG_INFO, which is a struct tcp_info."""
 _REQUEST = struct.Struct("=BBBBI48x")
 """struct inet_diag_req_v2: family, protocol, extensions, padding, states; any socket."""
 _PORTS = struct.Struct(">HH")
@@ -50,7 +50,7 @@ def _sockets_of(pid: int) -> Iterator[int]:
 
 
 def _connections() -> Iterator[tuple[int, int, int]]:
-    """Yield of each TCP connection of this network namespace its inode, the peer's port, and the bytes received."""
+    """Yield inode, peer's port and bytes received of each TCP connection of this network namespace."""
     for family in (socket.AF_INET, socket.AF_INET6):
         for message in ask_kernel(_REQUEST.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), 0, _ESTABLISHED), ALL):
             inode = int.from_bytes(message[_INODE_AT:_MESSAGE_BYTES], "little")

@@ -6,10 +6,10 @@ if TYPE_CHECKING:
     from vmferry.client.monitor import Monitor
 
 FINISHING = "finish-migrate"
-"""Stopped for the hand-over."""
+"""The run state of a guest that is stopped for the hand-over."""
 _HANDED_OVER = frozenset({FINISHING, "postmigrate"})
 _LIVE = frozenset({"running", "suspended"})
-"""QEMU's `runstate_is_live`."""
+"""The run states in which a guest runs: QEMU's `runstate_is_live`."""
 
 
 def run_state(monitor: "Monitor") -> str:

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 TOLD_AFTER_S = 5.0
 PATIENCE_S = 600.0
-"""For a VM of which it cannot be told whether it is still there."""
+"""How long to try if nobody can tell whether the VM is still there."""
 AFTERMATH_S = 10.0
-"""For what a VM leaves behind when it ends."""
+"""How long to try to clear away what a VM leaves behind when it ends."""
 _STILL, _GIVEN_UP = (
     "a change to a VM is not undone yet and is tried again; by hand",
     "a change to a VM was not undone; by hand",

@@ -1,4 +1,4 @@
-"""What there is to be undone of a VM: groups, a controller, commands, parameters. Each can be tried again and again."""
+"""Steps that undo what was done to a VM: groups, a controller, commands, parameters. Each can be tried repeatedly."""
 
 import json
 import shlex
@@ -95,7 +95,7 @@ class SetBack:
     way_in: WayIn
     before: Mapping[str, Any]
     ours: Mapping[str, Any]
-    """Of the same parameters."""
+    """The values that we have given to the same parameters."""
 
     def attempt(self) -> bool:
         """Ask for them, and set them."""
