@@ -1,7 +1,8 @@
-"""Each command that a document quotes exists, with the options that it is quoted with."""
+"""What a document quotes is there: commands with their options, scenarios, lines of Python."""
 
-import importlib
+import ast
 import importlib.util
+import pkgutil
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from tests.repo.test_documents import DOCUMENTS, relative
 from vmferry.cli.main import vmferry
+from vmferry.simulation.scenario import parse_scenario
 
 BLOCK = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")
@@ -77,6 +79,26 @@ def test_modules_that_are_run_are_there_and_know_the_options(document: Path) -> 
 def sources_of(origin: Path) -> list[Path]:
     """Return what may define the options of a module or of a package that is run."""
     return sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
+
+
+def blocks_of(kind: str) -> Iterator[str]:
+    for document in DOCUMENTS:
+        yield from re.findall(rf"^```{kind}\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_scenarios_can_be_simulated() -> None:
+    scenarios = [block for block in blocks_of("toml") if "[guest]" in block]
+    assert scenarios
+    for block in scenarios:
+        parse_scenario(block.encode(), "a document")
+
+
+def test_what_python_imports_is_there() -> None:
+    trees = [ast.parse(block) for block in blocks_of("python")]
+    imports = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        assert all(pkgutil.resolve_name(f"{node.module}:{alias.name}") for alias in node.names)
 
 
 def test_commands_are_found_in_blocks_and_sentences() -> None:
