@@ -1,5 +1,6 @@
 """`vmferry perf`: measure migrations of real, busy guests, many of them, and compare them."""
 
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import click
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.perf_report import show_runs
+from vmferry.cli.policy_options import policy_option, require_one_way, settings_of, settings_option
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.variants import ALL_VARIANTS
@@ -15,7 +17,8 @@ from vmferry.errors import InterruptionError, UsageError
 from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.measure import Job
 from vmferry.perf.results import ResultSet
-from vmferry.perf.scenarios import PerfScenario, find_scenarios
+from vmferry.perf.scenarios import PerfScenario, find_scenarios, with_policy
+from vmferry.simulation.own_variants import policy_variant
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _REPEATS = click.IntRange(1, 1000)
@@ -46,6 +49,8 @@ def command() -> None:
 @click.option("--downtime", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit.")
 @click.option("--variant", type=click.Choice(list(ALL_VARIANTS)), help="Auto-converge of this kind; off if left out.")
 @click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
+@policy_option("In place of a variant: what decides how the guest is made to converge.")
+@settings_option
 @click.option(
     "--step", "--auto-converge-step", "step", type=click.IntRange(1, 99), default=10, show_default=True,
     help="Throttle increment in percent.",
@@ -67,6 +72,8 @@ def run(
     downtime: int,
     variant: str | None,
     auto_converge: bool,
+    policy: str | None,
+    settings: tuple[str, ...],
     step: int,
     time_scale: int,
     max_iters: int,
@@ -76,6 +83,7 @@ def run(
     as_json: bool,
 ) -> None:
     """Measure one scenario."""
+    require_one_way(policy, variant, auto_converge)
     scenario = PerfScenario(
         vcpu_count=cpus,
         memory_bytes=mem,
@@ -88,25 +96,43 @@ def run(
         max_iterations=max_iters,
         max_time_s=max_time,
     )
-    context.exit(_measure_all([("run", scenario)], repeats, output, as_json))
+    context.exit(_measure_all(_by_policy([("run", scenario)], policy, settings), repeats, output, as_json))
+
+
+def _by_policy(
+    scenarios: list[tuple[str, PerfScenario]], policy: str | None, settings: Iterable[str]
+) -> list[tuple[str, PerfScenario]]:
+    """Return the scenarios, with the policy if there is one. Raises UsageError."""
+    values = settings_of(policy, settings)
+    return with_policy(scenarios, policy_variant(policy, values)) if policy else scenarios
 
 
 @command.command("batch")
 @click.argument("pattern", default="*")
 @click.option("--list", "only_list", is_flag=True, help="Show the scenarios that fit and end.")
+@policy_option("Measure the guests of these scenarios with this policy, in place of their variants.")
+@settings_option
 @click.option("--repeats", type=_REPEATS, default=5, show_default=True, help="Runs of each scenario.")
 @click.option("--output", type=_DIRECTORY, help="Directory for results and journals.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
 @click.pass_context
 def batch(
-    context: click.Context, /, pattern: str, only_list: bool, repeats: int, output: Path | None, as_json: bool
+    context: click.Context,
+    /,
+    pattern: str,
+    only_list: bool,
+    policy: str | None,
+    settings: tuple[str, ...],
+    repeats: int,
+    output: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure all scenarios whose comparison/label fits the glob PATTERN.
 
     Runs that are in the output directory are not measured again, so an interrupted batch goes on when the same command
     is given. A run that fails is recorded and the batch goes on; the exit code is 1 then.
     """
-    scenarios = find_scenarios(pattern)
+    scenarios = _by_policy(find_scenarios(pattern), policy, settings)
     if only_list:
         for comparison, scenario in scenarios:
             click.echo(f"{comparison}/{scenario.label}")

@@ -140,17 +140,18 @@ def _completed(runs: Iterable[PerfRun]) -> Iterator[tuple[str, list[PerfRun]]]:
 
 
 def _variant(run: PerfRun) -> str:
-    return run.job.scenario.variant or NO_AUTO_CONVERGE
+    return clean_text(run.job.scenario.converged_by or NO_AUTO_CONVERGE)
 
 
 def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
-    variants = [None, *ALL_VARIANTS]
+    runs = list(runs)
+    variants = list(dict.fromkeys([NO_AUTO_CONVERGE, *ALL_VARIANTS, *sorted(map(_variant, runs))]))
     return sorted(
         runs,
         key=lambda run: (
             run.job.scenario.stress_bytes,
             run.job.scenario.load_text,
-            variants.index(run.job.scenario.variant),
+            variants.index(_variant(run)),
             run.job.number,
         ),
     )

@@ -42,16 +42,27 @@ def policy_settings(settings: Iterable[str]) -> dict[str, str]:
     return values
 
 
+def settings_of(policy: str | None, settings: Iterable[str]) -> dict[str, str]:
+    """Return the settings of the policy that is named. Raises UsageError if none is."""
+    values = policy_settings(settings)
+    if values and not policy:
+        raise UsageError("--set sets the policy that --policy names; give that, too")
+    return values
+
+
+def require_one_way(policy: str | None, *variants: object) -> None:
+    """Raise UsageError if a policy is named and a variant, too."""
+    if policy and any(variants):
+        raise UsageError("--variant and --policy both say what makes the guest converge; give one of them")
+
+
 def named_policy(policy: str | None, variant: str | None, settings: Iterable[str]) -> Variant | None:
     """Return what a command is to use that takes either a policy, as its user names it, or a variant; None if neither.
 
     Raises UsageError.
     """
-    values = policy_settings(settings)
-    if policy and variant:
-        raise UsageError("--variant and --policy both say what makes the guest converge; give one of them")
-    if values and not policy:
-        raise UsageError("--set sets the policy that --policy names; give that, too")
+    require_one_way(policy, variant)
+    values = settings_of(policy, settings)
     if policy:
         return Variant(policy, {POLICY: policy, POLICY_SETTINGS: settings_text(values)})
     return find_variant(variant) if variant else None

@@ -60,6 +60,10 @@ VARIANTS = {
 """The variants of the patch series and of QEMU >= 9.2, by name."""
 
 
+VARIANT_PARAMETERS = frozenset(VARIANTS["original"].settings) | {POLICY, POLICY_SETTINGS}
+"""The parameters that tell variants from each other."""
+
+
 def field_variant(
     name: str, policy: str, background_sync: BackgroundSync = BackgroundSync.OFF, settings: str = ""
 ) -> Variant:

@@ -17,6 +17,8 @@ from vmferry import __version__
 from vmferry.bounds import Natural, Number
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.variants import POLICY
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
@@ -123,14 +125,17 @@ class _Measurement:
         with Lab() as lab:
             source, destination, uri = lab.start_pair(
                 ["--memory", f"{scenario.memory_bytes}B", "--cpus", str(scenario.vcpu_count)],
-                ["--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)],
+                [
+                    *("--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)),
+                    *_policy_options(scenario, lab.directory),
+                ],
             )
             source.wait_for_passes(2)
             ran_and_waited_ns = _ran_and_waited_ns(source)
             before = self._checked_speed(source)
             waiting_share = _waiting_share(ran_and_waited_ns, _ran_and_waited_ns(source))
             self.figures |= {"pages_per_s_before": before, "waiting_percent": 100 * waiting_share}
-            set_up(source.monitor, scenario.parameters(), auto_converge=scenario.variant is not None)
+            set_up(source.monitor, scenario.parameters(), auto_converge=scenario.converged_by is not None)
             result, work_lost = self._migrate(source, destination, uri, before)
             self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
             self.work_lost_percent = 100 * work_lost
@@ -184,6 +189,17 @@ class _Measurement:
         vcpus = vm.progress().vcpus
         time_s = round(time.monotonic() - self._start_s, 3)
         self.samples.append(GuestSample(time_s, [vcpu.written_pages for vcpu in vcpus]))
+
+
+def _policy_options(scenario: PerfScenario, directory: Path) -> list[str]:
+    """Return what lets a VM know the scenario's policy, whose file is written into a directory as it was read."""
+    if not scenario.policy:
+        return []
+    kind = find_policy(str(scenario.policy[POLICY]))
+    if kind.source:
+        (directory / kind.name.rpartition(":")[0]).write_text(kind.source.text)
+        return ["--policy", str(directory / kind.name)]
+    return ["--policy", kind.name]
 
 
 def _ran_and_waited_ns(vm: VmProcess) -> tuple[int, int]:

@@ -4,7 +4,9 @@ The comparisons follow those of QEMU's guestperf where they have a meaning here.
 so it cannot lie about them.
 """
 
-from collections.abc import Iterator
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from itertools import product
 
@@ -14,16 +16,19 @@ from vmferry.bounds import Natural, Positive
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import UsageError
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.settings.policy_parameters import policy_label
+from vmferry.simulation.own_variants import OwnVariant
 from vmferry.units import format_rate, format_size
 
 MIB = 1 << 20
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
+_MAX_NAME_CHARACTERS = 80
 _HEADROOM_BYTES = 16 * MIB
 """How much memory the stress payload needs beside what it rewrites."""
 
 
 class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One guest and how it is migrated, by a variant that is known; without one, auto-converge is off."""
+    """One guest and how it is migrated, by a variant that is known or by a policy; else auto-converge is off."""
 
     vcpu_count: Positive = 2
     memory_bytes: Positive = 1024 * MIB
@@ -33,6 +38,10 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """What the link carries; 0 is no limit."""
     downtime_limit_ms: Natural = 500
     variant: str | None = None
+    policy: dict[str, bool | int | str] = {}
+    """The migration parameters that name it and set it; empty where a variant says it all."""
+    policy_digest: str | None = None
+    """Of its source."""
     throttle_step_percent: Natural = 10
     time_scale: Natural = 1
     """The algorithm's constants of time are divided by this."""
@@ -44,10 +53,15 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             find_variant(self.variant)
 
     @property
+    def converged_by(self) -> str | None:
+        """The variant, or what tells the policy from others; None where nothing slows the guest."""
+        return policy_label(self.policy, self.policy_digest) if self.policy else self.variant
+
+    @property
     def label(self) -> str:
         """All that tells this scenario from others, fit for a file name."""
         parts = [
-            self.variant or "no-auto-converge",
+            _file_name(self.converged_by or "no-auto-converge"),
             f"{self.vcpu_count}cpu",
             f"{_size(self.stress_bytes)}-of-{_size(self.memory_bytes)}",
             f"{_size(self.bandwidth_bytes_per_s)}ps" if self.bandwidth_bytes_per_s else "unlimited",
@@ -81,14 +95,15 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
 
     def parameters(self) -> dict[str, object]:
         """Return the migration parameters by their QMP names. Raises UsageError if one is out of range."""
-        settings = dict(find_variant(self.variant).settings) if self.variant else {}
-        settings |= {
+        settings = {
+            **(find_variant(self.variant).settings if self.variant else {}),
             "max-bandwidth": self.bandwidth_bytes_per_s,
             "downtime-limit": self.downtime_limit_ms,
             "cpu-throttle-increment": self.throttle_step_percent,
             "x-evaluation-period": 1000 // self.time_scale,
             "x-watch-interval": 1000 // self.time_scale,
             "x-background-sync-interval": 5000 // self.time_scale,
+            **self.policy,
         }
         MigrationParameters().changed(settings)
         return settings
@@ -131,6 +146,16 @@ def find_scenarios(pattern: str) -> list[tuple[str, PerfScenario]]:
     return found
 
 
+def with_policy(scenarios: Iterable[tuple[str, PerfScenario]], own: OwnVariant) -> list[tuple[str, PerfScenario]]:
+    """Return the guests of (comparison, scenario), each once, with a policy in the place of their variants."""
+    changed = {"variant": None, "policy": own.parameters(), "policy_digest": own.digest}
+    guests: list[tuple[str, PerfScenario]] = []
+    for name, scenario in scenarios:
+        if (guest := (name, msgspec.structs.replace(scenario, **changed))) not in guests:
+            guests.append(guest)
+    return guests
+
+
 def _seed(rewritten_mib: tuple[int, ...], rate_mib: int, time_scale: int) -> Iterator[PerfScenario]:
     """The patch series' experiment: light, medium and heavy load by each variant.
 
@@ -160,6 +185,12 @@ def _busy(*, bandwidth_bytes_per_s: int = 125 * MIB, **settings: object) -> Perf
         | {name.replace("_", "-"): value for name, value in settings.items()},
         PerfScenario,
     )
+
+
+def _file_name(text: str) -> str:
+    """Return a text without what may not be in a file's name; a digest tells it from others that would be the same."""
+    kept = re.sub(r"[^\w.+-]+", "-", text, flags=re.ASCII)[:_MAX_NAME_CHARACTERS]
+    return kept if kept == text else f"{kept.strip('-')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _size(size_bytes: int) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import msgspec
 
 from vmferry.convergence.policies.registry import PolicyKind
-from vmferry.convergence.variants import POLICY, POLICY_SETTINGS
+from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANT_PARAMETERS, label_of
 from vmferry.errors import UsageError
-from vmferry.settings.parameters import PARAMETERS
+from vmferry.settings.parameters import PARAMETERS, MigrationParameters
 
 
 def policy_parameters(kind: PolicyKind, settings: Mapping[str, object]) -> dict[str, object]:
@@ -25,6 +25,12 @@ def policy_parameters(kind: PolicyKind, settings: Mapping[str, object]) -> dict[
         else:
             own[name] = value
     return {**parameters, POLICY: kind.reference, POLICY_SETTINGS: settings_text(own)}
+
+
+def policy_label(parameters: Mapping[str, object], digest: str | None) -> str:
+    """Return what tells a policy, as `policy_parameters` has it, from others; `digest` is that of its source."""
+    label = label_of({**MigrationParameters().as_qmp(), **parameters}, digest)
+    return " ".join([label, *(f"{name}={parameters[name]}" for name in parameters if name not in VARIANT_PARAMETERS)])
 
 
 def settings_text(settings: Mapping[str, object]) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 
 from vmferry.convergence.policies.registry import PolicyKind, PolicySource, load_policy, load_source
-from vmferry.convergence.variants import BACKGROUND_SYNC, DEFAULT_POLICY, label_of
+from vmferry.convergence.variants import BACKGROUND_SYNC, DEFAULT_POLICY
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import UsageError
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.settings.policy_parameters import policy_parameters
+from vmferry.settings.policy_parameters import policy_label, policy_parameters
 
 _MAX_NAME_CHARACTERS = 100
 
@@ -57,5 +57,6 @@ class OwnVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def policy_variant(policy: str, settings: Mapping[str, str]) -> OwnVariant:
     """Return the variant of a policy that a user names, under a name that tells it from others. Raises UsageError."""
     variant = OwnVariant(name=policy, policy=policy, settings=dict(settings)).loaded(Path())
-    label = label_of(MigrationParameters().changed(variant.parameters()).as_qmp(), variant.digest)
-    return msgspec.structs.replace(variant, name=label)
+    parameters = variant.parameters()
+    MigrationParameters().changed(parameters)
+    return msgspec.structs.replace(variant, name=policy_label(parameters, variant.digest))

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANTS
+from vmferry.convergence.variants import VARIANT_PARAMETERS
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
@@ -20,8 +20,6 @@ from vmferry.units import parse_duration_ns, parse_size
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-VARIANT_SETTINGS = frozenset(VARIANTS["original"].settings) | {POLICY, POLICY_SETTINGS}
-"""The parameters that make up a variant."""
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16
 _MIN_LINK_BYTES = 1 << 20
@@ -60,7 +58,7 @@ class Recorded:
 
         Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
         """
-        recorded = {name: value for name, value in self._started.parameters.items() if name not in VARIANT_SETTINGS}
+        recorded = {name: value for name, value in self._started.parameters.items() if name not in VARIANT_PARAMETERS}
         look_ms = recorded.get("x-watch-interval")
         if self._cycles_ns and isinstance(look_ms, int):
             cycle_ms = int(statistics.median(self._cycles_ns)) // _NS_PER_MS

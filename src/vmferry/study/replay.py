@@ -6,6 +6,7 @@ from functools import partial
 
 import msgspec
 
+from vmferry.convergence.variants import VARIANT_PARAMETERS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import (
@@ -22,7 +23,7 @@ from vmferry.simulation.scenario import Scenario
 from vmferry.simulation.scenario_parts import GuestScenario, LinkScenario, LoadScenario
 from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
 from vmferry.simulation.values import MAX_BYTES_PER_S
-from vmferry.study.recorded import MAX_TIME_NS, VARIANT_SETTINGS, Recorded
+from vmferry.study.recorded import MAX_TIME_NS, Recorded
 
 _Settings = dict[str, int | bool | str]
 
@@ -100,7 +101,7 @@ def read_replay(
             limits=recorded.limits(),
         )
         scenario.check()
-        variant = {name: value for name, value in started.parameters.items() if name in VARIANT_SETTINGS}
+        variant = {name: value for name, value in started.parameters.items() if name in VARIANT_PARAMETERS}
         return Replay(
             scenario=scenario,
             trace=trace,
