@@ -22,6 +22,7 @@ import pytest
 import vmferry
 from tests.support.policies import BROKEN, LADDER, write_policy
 from tests.support.wait import wait_until
+from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.run import SimulationResult
@@ -151,6 +152,14 @@ def test_an_edited_policy_makes_another_case(tmp_path: Path) -> None:
     edited = sweep(LADDER + "# edited\n")
     assert [case.variant.partition("@")[0] for case in edited.missing] == ["ladder.py:Ladder"]
     assert [result.variant for result in edited.results] == ["original"], "what the old one did is not shown as its"
+
+
+def test_no_policy_goes_by_the_name_of_a_variant(tmp_path: Path) -> None:
+    kind = load_policy(write_policy(tmp_path))
+    grid = {"parameters.convergence-policy": [kind.reference], "parameters.background-sync": ["preserve", "off"]}
+    results = [run_case(case) for case in make_cases([QUICK], grid, ("original",), 1)]
+    assert [result.variant for result in results] == [kind.reference, f"{kind.reference} (background-sync=off)"]
+    assert [result.result.variant for result in results if result.result] == [result.variant for result in results]
 
 
 def test_a_case_whose_policy_is_broken_has_failed(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ from rich.table import Table
 
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
+from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.cli.types import RATE_WITH_UNIT
-from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
+from vmferry.cli.variant_options import choose, variants_option
+from vmferry.convergence.policies.registry import load_policy
+from vmferry.convergence.variants import POLICY, POLICY_SETTINGS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy
@@ -40,19 +43,24 @@ _MUCH_LONGER = 1.2
 
 @click.command("replay", short_help="What if? A recorded guest under another policy or link.")
 @click.argument("journal", type=_FILE)
-@click.option(
-    "--variant", "variants", multiple=True, type=click.Choice(list(ALL_VARIANTS)), help="Only this; repeatable."
-)
+@variants_option
+@policy_option("Only this policy; repeatable.", repeatable=True)
+@settings_option
 @click.option("--migration", type=click.IntRange(1), help="Which of several in the journal; the last if left out.")
 @click.option("--rate", type=RATE_WITH_UNIT, help="Another link, such as 10Gbit/s.")
 @click.option("--latency", help="Another time one way, such as 2ms.")
 @click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
-@parameter_options("background-sync", "cpu-responsive-throttle", "token-file")
+@parameter_options("background-sync", "cpu-responsive-throttle", "token-file", POLICY, POLICY_SETTINGS)
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     journal: Path,
     variants: tuple[str, ...],
+    policies: tuple[str, ...],
+    settings: tuple[str, ...],
     migration: int | None,
     rate: int | None,
     latency: str | None,
@@ -64,7 +72,7 @@ def command(
     """Would the recorded guest have converged with another variant, link or parameter, how fast, and at what cost?
 
     The guest that a JOURNAL tells of is simulated: as many pages are dirtied in as much CPU time. Link and parameters
-    are the recorded ones where none are given.
+    are the recorded ones where none are given. Exit code 1 if a policy is broken.
     """
     if rate == 0:
         raise UsageError("--rate is 0; give a rate such as 10Gbit/s")
@@ -74,27 +82,41 @@ def command(
     changed_link = {name: value for name, value in link.items() if value is not None}
     changed_parameters = given_parameters(parameters)
     runs = [_recorded_series(recorded.entries, where)]
+    for policy in policies:
+        load_policy(policy)  # it may be the one that has decided
     as_recorded = read_replay(recorded.entries, where, {}, {}).as_recorded()
     _require_likeness(runs[0], as_recorded, where)
     replay = read_replay(recorded.entries, where, changed_parameters, changed_link)
+    [scenario] = choose([replay.scenario], variants, policies, settings)
     unchanged = not changed_link and not changed_parameters
-    for variant in variants or VARIANTS:
-        same = unchanged and variant == runs[0].variant
-        runs.append(simulated_series(as_recorded if same else simulate(replay.scenario, variant), variant))
+    results = [
+        as_recorded if unchanged and variant == runs[0].variant else simulate(scenario, variant)
+        for variant in scenario.variants
+    ]
+    runs += map(simulated_series, results, scenario.variants)
     if picture:
         write_picture(picture, f"What if: {clean_text(journal.name)}", runs)
     if as_json:
-        doubts = {
-            "write_rate_is_lower_bound": replay.trace.rate_is_lower_bound,
-            "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
-        }
-        for run in runs:
-            outlasts = run is not runs[0] and _outlasts(run, replay)
-            click.echo(msgspec.json.encode(figures(run) | doubts | {"outlasts_recording": outlasts}))
-        return
-    which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
+        _print_json(replay, runs)
+    else:
+        which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
+        click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
+        _print_answers(replay, runs, unchanged=unchanged)
+    context.exit(1 if any(result.policy_broken for result in results) else 0)
+
+
+def _print_json(replay: Replay, runs: Sequence[RunSeries]) -> None:
+    doubts = {
+        "write_rate_is_lower_bound": replay.trace.rate_is_lower_bound,
+        "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
+    }
+    for run in runs:
+        outlasts = run is not runs[0] and _outlasts(run, replay)
+        click.echo(msgspec.json.encode(figures(run) | doubts | {"outlasts_recording": outlasts}))
+
+
+def _print_answers(replay: Replay, runs: Sequence[RunSeries], *, unchanged: bool) -> None:
     remarks = [*_remarks(replay), *_outlasting(runs[1:], replay), *(_how_close(replay, *runs) if unchanged else ())]
-    click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
     terminal().print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
         click.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))

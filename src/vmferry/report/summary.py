@@ -85,6 +85,7 @@ def figures(run: RunSeries) -> dict[str, Any]:
         **msgspec.structs.asdict(run.outcome),
         "auto_converge": started.auto_converge,
         "parameters": started.parameters,
+        "policy_digest": started.policy_digest,
         "recorded_by": started.recorded_by,
         "decisions": run.decisions,
     }

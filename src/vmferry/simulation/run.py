@@ -108,7 +108,7 @@ class Simulation:
         return SimulationResult.of(
             entries,
             scenario=self.scenario.name,
-            variant=self.variant,
+            variant=self.scenario.label(self.variant),
             seed=self.seed,
             policy_broken=isinstance(self.source.cause, PolicyError),
             entries=entries,

@@ -14,7 +14,16 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS, Variant, find_variant
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.variants import (
+    ALL_VARIANTS,
+    POLICY,
+    POLICY_SETTINGS,
+    VARIANTS,
+    Variant,
+    find_variant,
+    label_of,
+)
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.settings.parameters import MigrationParameters
@@ -99,6 +108,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         """Return a copy whose guest runs in this modelled QEMU, and says so in its name. Raises UsageError."""
         find_release(release)
         return msgspec.structs.replace(self, name=f"{self.name}, {release}", driven=release)
+
+    def label(self, variant: str) -> str:
+        """Return the name of a variant, or what tells the policy that the parameters put in the place of its own."""
+        own = any(own.name == variant for own in self.own_variants)
+        if own or self.parameters.keys().isdisjoint({POLICY, POLICY_SETTINGS}):
+            return variant
+        parameters = self.migration_parameters(variant)
+        return label_of(parameters.as_qmp(), find_policy(parameters.convergence_policy).digest)
 
     def choosing(self, variants: Sequence[str], own: Sequence[OwnVariant] = ()) -> "Scenario":
         """Return a copy that asks for these variants only, ALL of which may be one, or else for its own choice.

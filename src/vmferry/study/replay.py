@@ -6,7 +6,8 @@ from functools import partial
 
 import msgspec
 
-from vmferry.convergence.variants import VARIANT_PARAMETERS
+from vmferry.convergence.policies.registry import BUILT_IN, find_policy
+from vmferry.convergence.variants import DEFAULT_POLICY, POLICY, POLICY_SETTINGS, VARIANT_PARAMETERS
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import (
@@ -42,13 +43,14 @@ class Replay:
     auto_converge: bool
     """Whether it was on when the migration was recorded."""
     throttle: tuple[tuple[int, int], ...] | None
-    """From which time in ns the guest was slowed by how many percent. None if the VM recorded its decisions."""
+    """From which time in ns the guest was slowed by how many percent. None if what has decided can decide again: the
+    VM itself, by a policy that is here."""
 
     def as_recorded(self) -> SimulationResult:
         """Simulate it with all the settings that it was recorded with; `read_replay` was given no others.
 
         Where it was seen from outside, the guest is slowed when it was seen to be slowed: the rates by which others
-        decide are not those that the engine would decide by.
+        decide are not those that the engine would decide by. So it is where the policy is not here.
         """
         scenario = msgspec.structs.replace(self.scenario, parameters=self.scenario.parameters | self.own_settings)
         capabilities = MigrationCapabilities(auto_converge=self.auto_converge and self.throttle is None)
@@ -101,17 +103,29 @@ def read_replay(
             limits=recorded.limits(),
         )
         scenario.check()
-        variant = {name: value for name, value in started.parameters.items() if name in VARIANT_PARAMETERS}
+        told = _policy_is_here(started)
+        own = VARIANT_PARAMETERS if told else VARIANT_PARAMETERS - {POLICY, POLICY_SETTINGS}
+        variant = {name: value for name, value in started.parameters.items() if name in own}
+        decides = told and started.recorded_by is RecordedBy.VM
         return Replay(
             scenario=scenario,
             trace=trace,
             link_rate_is_lower_bound=lower_bound,
             own_settings=msgspec.convert(variant, _Settings),
             auto_converge=started.auto_converge,
-            throttle=None if started.recorded_by is RecordedBy.VM else tuple(_throttle(entries)),
+            throttle=None if decides else tuple(_throttle(entries)),
         )
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _policy_is_here(started: Started) -> bool:
+    """Tell whether the policy that has decided can decide again: it comes along, or is the same one here."""
+    name = str(started.parameters.get(POLICY, DEFAULT_POLICY))
+    try:
+        return name in BUILT_IN or find_policy(name).digest == started.policy_digest
+    except UsageError:
+        return False
 
 
 def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:

@@ -207,7 +207,7 @@ def _done(case: Case, result: SimulationResult | None = None, error: str = "") -
         key=case.key,
         scenario=case.scenario.name,
         settings=case.settings,
-        variant=case.variant,
+        variant=case.scenario.label(case.variant),
         seed=case.seed,
         result=result,
         error=error,

@@ -131,7 +131,7 @@ def load_policy(name: str, directory: Path = Path()) -> PolicyKind:
     place, separator, class_name = name.rpartition(":")
     if name.endswith(".py"):
         raise UsageError(f"the policy '{name}' is a file without a class; write {name}:CLASS")
-    if not separator:
+    if not separator or "@" in class_name:
         return find_policy(name)
     if place.endswith(".py"):
         return load_source(PolicySource(registered_name(name), _read(directory / place)))
