@@ -169,6 +169,7 @@ def test_a_broken_policy_calls_off_what_it_was_to_steer(tmp_path: Path) -> None:
     ended = journal.entries[-1].event
     assert isinstance(ended, Ended)
     assert ended.error == result.last.error
+    assert ended.policy_broken
 
 
 def test_a_broken_policy_lets_go_of_a_migration_that_somebody_else_has_begun(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from vmferry.errors import UsageError
 from vmferry.migration.events import Started
 from vmferry.report.journal_runs import simulated_series
 from vmferry.simulation.own_variants import policy_variant
-from vmferry.simulation.run import Simulation, simulate
+from vmferry.simulation.run import Simulation
 from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario
+from vmferry.study.simulate import simulate
 
 SMALL = """
 name = "small"
@@ -161,3 +162,24 @@ def test_a_broken_policy_fails_its_migration_and_leaves_the_guest_at_full_speed(
     assert simulation.source_guest.running
     assert simulation.source_guest.throttle_percent == 0
     assert simulation.running_guests == 1
+
+
+def test_a_policy_of_ones_own_drives_a_modelled_qemu(tmp_path: Path) -> None:
+    text = SMALL + GENTLE.replace("step = 10", "step = 90")
+    write_policy(tmp_path)
+    busy = parse_scenario(text.replace("50MiB/s", "500MiB/s").encode(), "here", tmp_path).driven_by("qemu-7.2")
+    result = simulate(busy, "gentle")
+    assert result.status == "completed"
+    assert result.max_throttle_percent in (90, 99)
+    started = result.entries[0].event
+    assert isinstance(started, Started)
+    assert started.policy_digest == registry.find_policy("ladder.py:Ladder").digest
+
+
+def test_a_broken_policy_calls_off_what_it_drives(tmp_path: Path) -> None:
+    text = SMALL + GENTLE.replace("step = 10", "")
+    write_policy(tmp_path, BROKEN)
+    busy = parse_scenario(text.replace("50MiB/s", "500MiB/s").encode(), "here", tmp_path).driven_by("qemu-7.2")
+    result = simulate(busy, "gentle")
+    assert (result.status, result.policy_broken) == ("cancelled", True)
+    assert result.error.startswith("the policy 'ladder.py:Ladder' is broken: it failed with ZeroDivisionError")

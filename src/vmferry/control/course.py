@@ -98,6 +98,7 @@ class Course:
         self._prospect = prospect
         self._cancellation = Cancellation(clock)
         self._why_cancelled: str | None = None
+        self._policy_broken = False
         self._is_only_here = False
         """True if the destination is known not to have the guest."""
         self._left_to_send = True
@@ -174,7 +175,8 @@ class Course:
         reasons = [self._why_cancelled or last.error, self._what_is_left()]
         if last.status == "failed" and self.used_destination and self._ours and not self._why_cancelled:
             reasons.append(DESTINATION_KNOWS)
-        return replace(result, last=replace(last, error="; ".join(filter(None, reasons)) or None))
+        error = "; ".join(filter(None, reasons)) or None
+        return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken)
 
     def _what_is_left(self) -> str | None:
         """Say what is true of a guest that was stopped for its hand-over, which then failed."""
@@ -235,6 +237,8 @@ class Course:
             if not self._ours:
                 raise
             self._why_cancelled = self._why_cancelled or str(error)
+            self._policy_broken = True
+            self._onlookers.tell(str(error))
             self._cancel()
             return steered.complete(progress)
 

@@ -135,6 +135,8 @@ class Result:
     """Why not by a means that comes before it."""
     interrupted_by: int | None = None
     """The number of the signal that cancelled it; None if none did."""
+    policy_broken: bool = False
+    """True if it was called off because its policy is broken."""
     vm_left: bool = False
     """True if the VM's manager says that it has migrated, and has ended it here."""
     arrival: Arrival | None = None

@@ -215,6 +215,7 @@ def ended(result: Result) -> Ended:
         dirty_sync_count=progress.dirty_sync_count,
         max_throttle_percent=result.max_throttle_percent,
         error=progress.error or "",
+        policy_broken=result.policy_broken,
     )
 
 

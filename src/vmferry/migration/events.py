@@ -182,6 +182,8 @@ class Ended(_Event, tag="ended", frozen=True):
     error: str = ""
     verified: bool | None = None
     """Whether a digest of all memory was the same on both sides; None where it is not known."""
+    policy_broken: bool = False
+    """True if it was given up because its policy is broken."""
 
 
 Event = (

@@ -34,6 +34,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
     status: str
     error: str = ""
+    policy_broken: bool = False
+    """True if it was given up because its policy is broken."""
     total_time_ms: Natural | None = None
     downtime_ms: Natural | None = None
     downtime_parts_ms: dict[str, Number] = {}
@@ -59,6 +61,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             status=ended.status.value,
             error=ended.error,
+            policy_broken=ended.policy_broken,
             total_time_ms=_ms(ended.total_time_ns),
             downtime_ms=_ms(ended.downtime_ns),
             downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in ended.downtime_parts_ns.items()},

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 from vmferry.cancel import CancelToken
 from vmferry.convergence.policies.registry import find_policy
-from vmferry.errors import CancelledError, ChannelError, MigrationError, UsageError, VmferryError
+from vmferry.errors import CancelledError, ChannelError, MigrationError, PolicyError, UsageError, VmferryError
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
@@ -52,8 +52,7 @@ class MigrationSource:
     ) -> None:
         self.status = MigrationStatus.NONE
         self.error: str | None = None
-        self.cause: BaseException | None = None
-        """What `error` is the text of."""
+        self._policy_broken = False
         self._guest = guest
         self._open_channel = open_channel
         self._clock = clock
@@ -202,7 +201,8 @@ class MigrationSource:
         except VmferryError as trouble:
             error = error or trouble
         self._end_ns = self._clock.now_ns()
-        self.cause, self.error = error, self._reason(error) if error else None
+        self.error = self._reason(error) if error else None
+        self._policy_broken = isinstance(error, PolicyError)
         if self._channel:
             self._channel.close()
         self._set_status(status)
@@ -301,5 +301,6 @@ class MigrationSource:
             max_throttle_percent=counters.max_throttle_percent if counters else 0,
             error=self.error or "",
             verified=bool(self._switchover and self._switchover.verified),
+            policy_broken=self._policy_broken,
         )
         self._journal.record(self._end_ns, event)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
-from vmferry.errors import PolicyError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Event, Synced
@@ -35,8 +34,6 @@ class SimulationResult(Outcome, frozen=True, kw_only=True):
     scenario: str
     variant: str
     seed: int
-    policy_broken: bool = False
-    """True if it failed because its policy did."""
     entries: list[Entry]
     """The journal; `repr` leaves it out."""
 
@@ -110,7 +107,6 @@ class Simulation:
             scenario=self.scenario.name,
             variant=self.scenario.label(self.variant),
             seed=self.seed,
-            policy_broken=isinstance(self.source.cause, PolicyError),
             entries=entries,
         )
 

@@ -82,4 +82,6 @@ def simulate_driven(scenario: Scenario, variant: str, seed: int = 0) -> Simulati
     run = DrivenRun(scenario, variant, seed)
     run.run()
     entries = run.journal.entries
-    return SimulationResult.of(entries, scenario=scenario.name, variant=variant, seed=seed, entries=entries)
+    return SimulationResult.of(
+        entries, scenario=scenario.name, variant=scenario.label(variant), seed=seed, entries=entries
+    )
