@@ -17,7 +17,6 @@ from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
-from vmferry.migration.status import MigrationStatus
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Message, Pages
@@ -246,6 +245,5 @@ class FarEnd:
         if self._destination.in_charge:
             return b""
         answer = self._encoder.encode(self._destination.refusal(reason))
-        if self._destination.status is MigrationStatus.ACTIVE:
-            self._destination.fail(reason)
+        self._destination.fail(reason)
         return answer

@@ -1,4 +1,4 @@
-"""What a source may keep a destination waiting for, in no time."""
+"""What a destination does with what comes over its channel, and what a source may keep it waiting for; in no time."""
 
 from collections.abc import Callable, Iterator
 
@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.loopback import ManualClock, Pair
 from tests.support.memory_guest import MemoryGuest
-from vmferry.errors import CancelledError, ChannelError
+from vmferry.errors import CancelledError, ChannelError, PeerError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.destination import MigrationDestination
@@ -17,7 +17,20 @@ from vmferry.migration.receiver import PROGRESS_BYTES, Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.wire.format import NONCE_BYTES
-from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, Ready, State, TakenOver
+from vmferry.wire.messages import (
+    Accepted,
+    Challenge,
+    Commit,
+    Digest,
+    Failed,
+    Finish,
+    Hello,
+    Message,
+    Pages,
+    Ready,
+    State,
+    TakenOver,
+)
 
 PAGES = 8192
 ALL_ZERO = Pages(EMPTY, PageRuns.of([(0, PAGES)]))
@@ -25,6 +38,7 @@ SOME_DATA = Pages(PageRuns.of([(3, 2)]), EMPTY)
 STEP_NS = 100_000_000
 STALL_NS = 60 * 10**9
 NS_PER_S = 10**9
+CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
 class ScriptedChannel:
@@ -71,17 +85,20 @@ class Incoming:
     def __init__(self, *script: tuple[int, Message], bytes_per_s: float = 0, first: Pages = ALL_ZERO) -> None:
         self.clock = ManualClock()
         self.guest = MemoryGuest(PAGES, running=False)
-        credentials = Credentials(bytes(NONCE_BYTES))
-        self.destination = MigrationDestination(self.guest, self.clock, MemoryJournal(), credentials)
-        challenge = credentials.challenge(bytes(NONCE_BYTES))
-        for message in (Hello(self.guest.layout), credentials.answer(challenge), first):
+        self.destination = self.fresh_destination()
+        challenge = CREDENTIALS.challenge(bytes(NONCE_BYTES))
+        for message in (Hello(self.guest.layout), CREDENTIALS.answer(challenge), first):
             self.destination.handle(message)
         self.channel = ScriptedChannel(self.clock, list(script), bytes_per_s)
         self.check_stop: Callable[[], None] = lambda: None
         self.stall_timeout_ns = STALL_NS
+        self.filled_up_to: list[int] = []
         self._first = first
 
-    def run(self) -> None:
+    def fresh_destination(self) -> MigrationDestination:
+        return MigrationDestination(self.guest, self.clock, MemoryJournal(), CREDENTIALS)
+
+    def run(self, *, from_greeting: bool = False) -> None:
         start_ns = self.clock.now_ns()
         try:
             Receiver(
@@ -90,8 +107,8 @@ class Incoming:
                 self.clock,
                 lambda: self.stall_timeout_ns,
                 lambda: self.check_stop(),
-                lambda page: None,
-            ).run(self._first)
+                self.filled_up_to.append,
+            ).run(None if from_greeting else self._first)
         finally:
             self.elapsed_s = (self.clock.now_ns() - start_ns) / NS_PER_S
 
@@ -159,6 +176,41 @@ def test_the_wait_can_be_ended() -> None:
     incoming.check_stop = stop
     with pytest.raises(CancelledError):
         incoming.run()
+
+
+def test_a_source_that_breaks_the_protocol_is_told_so_and_nothing_of_it_stays() -> None:
+    incoming = Incoming((0, State(b"registers")), (0, State(b"registers")))
+    incoming.guest.ram[:] = 1
+    with pytest.raises(PeerError, match="sent State where Digest or Finish was due"):
+        incoming.run()
+    assert incoming.channel.sent == [Failed("the source sent State where Digest or Finish was due")]
+    assert incoming.destination.status is MigrationStatus.FAILED
+    assert not incoming.guest.ram.any()
+
+
+def test_a_stranger_is_told_nothing_and_changes_nothing() -> None:
+    incoming = Incoming((0, Finish()))
+    incoming.destination = incoming.fresh_destination()
+    incoming.guest.ram[:] = 1
+    with pytest.raises(PeerError, match="sent Finish where Hello was due"):
+        incoming.run(from_greeting=True)
+    [failed] = incoming.channel.sent
+    assert isinstance(failed, Failed)
+    assert "its own log says why" in failed.reason
+    assert incoming.destination.status is MigrationStatus.SETUP
+    assert incoming.guest.ram.all()
+
+
+def test_a_whole_migration_is_received_from_its_greeting_on() -> None:
+    hello = Hello(MemoryGuest(PAGES).layout, bytes(NONCE_BYTES))
+    proof = CREDENTIALS.answer(CREDENTIALS.challenge(hello.nonce))
+    last: list[Message] = [Pages(PageRuns.of([(3, 2)]), EMPTY), State(b"registers"), Finish(), Commit(run=True)]
+    incoming = Incoming(*((0, message) for message in [hello, proof, ALL_ZERO, *last]))
+    incoming.destination = incoming.fresh_destination()
+    incoming.run(from_greeting=True)
+    assert incoming.destination.in_charge
+    assert incoming.filled_up_to == [4]
+    assert [type(answer) for answer in incoming.channel.sent] == [Challenge, Accepted, Ready, TakenOver]
 
 
 @pytest.mark.parametrize("cut_at", [8, 20, -6, -4])

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.memory_guest import MemoryGuest
-from vmferry.errors import ChannelError, VmferryError
+from vmferry.errors import ChannelError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
-from vmferry.migration.status import MigrationStatus
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.format import NONCE_BYTES
-from vmferry.wire.messages import Message, Pages
+from vmferry.wire.messages import Failed, Message, Pages
 
 MIB = 1 << 20
 
@@ -116,22 +115,16 @@ class LoopbackChannel:
         if isinstance(message, Pages):
             pages = message.data.indices()
             self._pair.there.ram[pages] = self._pair.here.ram[pages]
-        try:
-            answer = self._pair.destination.handle(message)
-        except VmferryError as error:
-            answer = self._pair.destination.refusal(str(error))
-            if self._pair.destination.status is not MigrationStatus.SETUP:
-                self._pair.destination.fail(str(error))
-            self.open = False
+        answer = self._pair.destination.respond(message)
         if answer:
             self._answers.append(answer)
+        if isinstance(answer, Failed):
+            self.open = False
 
     def _break(self) -> None:
         self.open = False
         self._answers.clear()
-        destination = self._pair.destination
-        if not destination.in_charge and destination.status is MigrationStatus.ACTIVE:
-            destination.fail("the connection broke")
+        self._pair.destination.fail("the connection broke")
         raise ChannelError("the connection broke")
 
     def _check_open(self) -> None:

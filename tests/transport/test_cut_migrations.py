@@ -1,9 +1,9 @@
 """Whole migrations over real sockets through a relay that cuts the connection after any number of bytes, or drips."""
 
-import contextlib
 import socket
 import threading
 import time
+from contextlib import closing, suppress
 
 import pytest
 
@@ -12,6 +12,7 @@ from vmferry.errors import VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
+from vmferry.migration.receiver import Receiver
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
@@ -21,7 +22,7 @@ from vmferry.transport.stream import StreamChannel
 from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
-from vmferry.wire.messages import Commit, Pages
+from vmferry.wire.messages import Commit
 
 PAGES = 40
 CREDENTIALS = Credentials(bytes(NONCE_BYTES))
@@ -30,7 +31,7 @@ CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None, drips: bool) -> None:
     """Pass bytes on; after `limit_bytes` of them, close both ends or pass one on every 50 ms."""
     passed = 0
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         while data := source.recv(65536 if limit_bytes is None else max(1, min(65536, limit_bytes - passed))):
             if limit_bytes is not None and passed >= limit_bytes:
                 if not drips:
@@ -39,7 +40,7 @@ def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None,
             target.sendall(data)
             passed += len(data)
     for end in (source, target):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
 
 
@@ -85,21 +86,8 @@ class Migration:
             end.close()
 
     def _receive(self) -> None:
-        try:
-            while True:
-                message = self._there.receive(lambda: None)
-                answer = self.destination.handle(message)
-                if isinstance(message, Pages):
-                    self._there.receive_pages(message, lambda: None)
-                if answer:
-                    self._there.send(answer, lambda: None)
-                if self.destination.in_charge:
-                    return
-        except VmferryError as error:
-            if not self.destination.in_charge:
-                self.destination.fail(str(error))
-        finally:
-            self._there.close()
+        with closing(self._there), suppress(VmferryError):
+            Receiver(self._there, self.destination, MonotonicClock(), lambda: 0, lambda: None, lambda page: None).run()
 
     @property
     def sent_bytes(self) -> int:

@@ -6,7 +6,7 @@ memory once `handle` has found them due, and sends back what `handle` returns. T
 
 from collections.abc import Callable
 
-from vmferry.errors import PeerError
+from vmferry.errors import PeerError, VmferryError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
@@ -111,12 +111,22 @@ class MigrationDestination:
             raise PeerError(f"the source sent {type(message).__name__} where {names} was due")
         return handler(message)
 
+    def respond(self, message: Message) -> Message | None:
+        """Take one message as `handle` does; what is wrong with it ends the migration here, and the answer says so."""
+        try:
+            return self.handle(message)
+        except VmferryError as error:
+            self.fail(str(error))
+            return self.refusal(str(error))
+
     def refusal(self, reason: str) -> Failed:
         """Return what the source is told of its failure: a stranger learns nothing from it."""
         return Failed(reason if self._trusted else "this destination does not take this guest; its own log says why")
 
     def fail(self, reason: str) -> None:
-        """Give an active migration up and make memory fresh again; never once the guest belongs here."""
+        """Give up a migration that has begun, and make memory fresh again; harmless before that and after its end."""
+        if self.status is not MigrationStatus.ACTIVE:
+            return
         self._set_status(MigrationStatus.FAILED, reason)
         self._guest.clear_pages(PageRuns.of([(0, self._guest.layout.page_count)]))
 

@@ -1,21 +1,23 @@
-"""Receives a migration that has begun: messages to the destination, page bytes to guest memory, answers back.
+"""Receives a migration: messages to the destination, page bytes to guest memory, answers back.
 
 Nothing is waited for without end, unless `stall-timeout` is 0. A source makes progress when a whole message has come,
 or a good piece of one; single bytes now and then are none.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
-from vmferry.errors import ChannelError
+from vmferry.errors import ChannelError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Channel, Clock
-from vmferry.migration.switchover import DIGEST_BYTES_PER_S
+from vmferry.migration.switchover import DIGEST_BYTES_PER_S, Deadline
 from vmferry.wire.messages import Message, Pages
 
 PROGRESS_BYTES = 256 << 10
 """A source that sends this much of a message is alive; one that waits before its switchover sends an empty one."""
 _NS_PER_S = 1_000_000_000
+_REFUSAL_NS = 100_000_000
 
 
 class PageChannel(Channel, Protocol):
@@ -32,7 +34,7 @@ class PageChannel(Channel, Protocol):
 
 
 class Receiver:
-    """Takes what follows the first pages, until the guest belongs to `destination`.
+    """Takes what comes over one channel, until the guest belongs to `destination`.
 
     `stall_timeout_ns` tells how long a source may make no progress; 0 is for ever. `check_stop` is called while waiting
     and raises to end it; `filled_up_to` is told the last page of each message.
@@ -54,9 +56,22 @@ class Receiver:
         self._check_stop = check_stop
         self._filled_up_to = filled_up_to
 
-    def run(self, first: Pages) -> None:
-        """Receive, from the payload of `first` on. Raises VmferryError; the guest then does not belong here."""
-        self._fill(first)
+    def run(self, first: Pages | None = None) -> None:
+        """Receive from the greeting on, or from the payload of `first`, which was handled, until the guest is ours.
+
+        Raises VmferryError if it does not become ours: the source was told as much as it may know, and the destination
+        has failed.
+        """
+        try:
+            if first:
+                self._fill(first)
+            self._receive()
+        except VmferryError as error:
+            if not self._destination.in_charge:
+                self._give_up(str(error))
+            raise
+
+    def _receive(self) -> None:
         while not self._destination.in_charge:
             message = self._channel.receive(self._patience())
             answer = self._destination.handle(message)
@@ -77,6 +92,12 @@ class Receiver:
             # After Commit the guest is ours even if the source never learns it.
             if not self._destination.in_charge:
                 raise
+
+    def _give_up(self, reason: str) -> None:
+        with suppress(VmferryError):
+            at_once = Deadline(self._clock, _REFUSAL_NS, "it does not take its answer")
+            self._channel.send(self._destination.refusal(reason), at_once)
+        self._destination.fail(reason)
 
     def _patience(self) -> "_Patience":
         limit_ns = self._stall_timeout_ns()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmferry.errors import ChannelError, VmferryError
+from vmferry.errors import ChannelError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
-from vmferry.migration.status import MigrationStatus
 from vmferry.simulation.clock import VirtualClock
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
-from vmferry.wire.messages import Message, Pages
+from vmferry.wire.messages import Failed, Message, Pages
 
 _NS_PER_S = 1_000_000_000
 
@@ -110,14 +109,11 @@ class SimulatedChannel:
         self._before_delivery(message)
         self._transmit(self._size_bytes(message), while_blocked)
         self._count_message()
-        try:
-            answer = self._destination.handle(message)
-        except VmferryError as error:
-            answer = self._destination.refusal(str(error))
-            self._end_destination(str(error))
-            self.is_open = False
+        answer = self._destination.respond(message)
         if answer:
             self._answers.append(answer)
+        if isinstance(answer, Failed):
+            self.is_open = False
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         """Return the destination's next answer after the link's latency there and back."""
@@ -131,7 +127,7 @@ class SimulatedChannel:
     def close(self) -> None:
         """Close the connection; a destination that does not own the guest fails."""
         self.is_open = False
-        self._end_destination("the source closed the connection")
+        self._destination.fail("the source closed the connection")
 
     def _transmit(self, size_bytes: float, while_blocked: Callable[[], None]) -> None:
         while size_bytes > 0:
@@ -165,11 +161,7 @@ class SimulatedChannel:
     def _lose(self) -> None:
         self.is_open = False
         self._answers.clear()
-        self._end_destination("the connection is lost")
-
-    def _end_destination(self, reason: str) -> None:
-        if self._destination.status is MigrationStatus.ACTIVE:
-            self._destination.fail(reason)
+        self._destination.fail("the connection is lost")
 
     def _check_open(self) -> None:
         if not self.is_open and not self._answers:

@@ -101,8 +101,7 @@ class IncomingMigration:
         except VmferryError as error:
             if caller.destination.in_charge:
                 raise
-            reception.see_off(caller, str(error))
-            caller.destination.fail(str(error))
+            reception.see_off(caller)
             self._destination = None
             if isinstance(error, CancelledError):
                 raise

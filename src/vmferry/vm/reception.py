@@ -82,16 +82,12 @@ class Reception:
             if self._listener.fileno() in ready:
                 self._let_in()
 
-    def see_off(self, caller: Caller, reason: str) -> None:
-        """Tell a caller as much of the reason as it may know, and give it a moment to read that."""
+    def see_off(self, caller: Caller) -> None:
+        """Give a caller that was told to go a moment to read that."""
         caller.leaving = True
         caller.deadline_ns = self._clock.now_ns() + _LINGER_NS
         if caller not in self._callers:
             self._callers.append(caller)
-        try:
-            caller.channel.send(caller.destination.refusal(reason), self._at_once())
-        except VmferryError:
-            self._close(caller)
 
     def close(self) -> None:
         """Close all connections and stop listening."""
@@ -136,9 +132,16 @@ class Reception:
             if caller.leaving:
                 self._close(caller)
             else:
-                self._tell(caller, str(error))
-                self.see_off(caller, str(error))
+                self._refuse(caller, str(error))
         return False
+
+    def _refuse(self, caller: Caller, reason: str) -> None:
+        self._tell(caller, reason)
+        try:
+            caller.channel.send(caller.destination.refusal(reason), self._at_once())
+            self.see_off(caller)
+        except VmferryError:
+            self._close(caller)
 
     def _answer(self, caller: Caller, message: Message) -> bool:
         answer = caller.destination.handle(message)
