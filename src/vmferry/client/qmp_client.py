@@ -1,6 +1,6 @@
 """A blocking QMP client for programs that wait for answers one at a time, of our VMs and of QEMU.
 
-The monitor may be anybody's: messages are capped and everything that is no QMP is refused. A message ends where its
+The monitor may be anybody's: messages are capped and everything that is not QMP is refused. A message ends where its
 brackets close, for a monitor with `pretty=on` spreads it over lines. Nothing is sent before the monitor has greeted, so
 after a monitor was given up as busy nothing happens when its other client leaves.
 """

@@ -16,7 +16,7 @@ _MAX_SHOWN_CHARACTERS = 200
 
 
 def fault_of(answer: object, body: Body) -> str | None:
-    """Return what is wrong with one answer of a policy, for a body that can do so much; None if it is an action."""
+    """Return what is wrong with one answer of a policy, given what the body can do; None if it is a valid action."""
     needs = NEEDS.get(type(answer))
     if needs is None:
         return f"it answered {shown(answer)}, which is no action"

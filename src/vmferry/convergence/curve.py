@@ -1,4 +1,4 @@
-"""The dirty curve of a guest: how many distinct bytes it writes in so much time of work.
+"""The dirty curve of a guest: how many distinct bytes it writes in a given time of work.
 
 A page that is written again and again is dirty once, so the curve bends: within a short time nearly every write dirties
 another page, in a long time no more than the working set. It is concave, as every page counts once from its first write
@@ -27,7 +27,7 @@ _ENOUGH_CPU_NS = 50_000_000
 """Five slices of a throttled guest."""
 _MAX_FALL = 8.0
 _EXPLAINED = 1.25
-"""A point is explained if it is at most so many times what a curve through the others says."""
+"""A point is explained if it is at most this many times what a curve through the others says."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class DirtyCurve:
         return duration_ns * min(1.0, cpu_share / self._demand)
 
     def distinct_bytes(self, work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what it writes in so much work, each page once; at most all of its memory."""
+        """Return what it writes in this much work, counting each page once; at most all of its memory."""
         known: NDArray[np.float64] = np.interp(work_ns, self._hull_ns, self._hull_bytes)
         times = np.maximum(1.0, work_ns / max(1.0, self._hull_ns[-1]))
         beyond = np.log(times) if self._fall == 1 else (times ** (1 - self._fall) - 1) / (1 - self._fall)
@@ -111,7 +111,7 @@ class DirtyCurve:
         return [(fall * work_ns, work_ns) for fall, (work_ns, _) in zip(falls, corners[1:], strict=True)]
 
     def working_set_bytes(self, work_ns: float) -> float:
-        """Return what it writes again and again, as far as so much work shows, or all that was seen."""
+        """Return what it writes again and again, as far as this much work shows it."""
         longest = max(work_ns, float(self._hull_ns[-1]))
         return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
 

@@ -47,7 +47,7 @@ class Courses:
 
     time_ns: NDArray[np.float64]
     lost_ns: NDArray[np.float64]
-    """Of each vCPU."""
+    """The time that each vCPU would lose."""
     left_bytes: NDArray[np.float64]
     """What remains when the guest moves, or where it would not converge, what remains at the least."""
 

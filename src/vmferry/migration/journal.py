@@ -56,7 +56,7 @@ class CourseJournal(MemoryJournal):
 
 
 class FileJournal:
-    """Has each entry written to a file as it happens, without waiting for that; a context manager.
+    """Has each entry written to a file as it happens, without waiting. It is a context manager.
 
     A new file is for its owner's eyes only. A journal that is there already is continued, anything else is left alone.
     If the file does not take entries for so long that one must be dropped, the journal ends before it. `tell` is told

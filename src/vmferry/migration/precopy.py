@@ -73,7 +73,7 @@ class Precopy:
             self._send_some()
 
     def _send_more(self, size_bytes: int) -> None:
-        """Send so much of what is left; the guest may go on dirtying, and background syncs may find that out."""
+        """Send this much of what is left. The guest may go on dirtying, and background syncs may find that out."""
         enough_pages = self.counters.pages + size_bytes // self._page_size
         while self.sync.ram.remaining_pages and self.counters.pages < enough_pages:
             self._send_some()

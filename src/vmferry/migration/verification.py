@@ -14,7 +14,7 @@ _SAMPLE_PAGES = 16_384
 _SIDES = 2
 """Both sides work out a digest, the destination when the source is done."""
 _MARGIN = 2
-"""The estimate is taken so many times: the destination may be slower or busier, and the sample may have been lucky."""
+"""The estimate is multiplied by this: the destination may be slower or busier, and the sample may have been lucky."""
 
 
 class _TimeIsUpError(Exception):

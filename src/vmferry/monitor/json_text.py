@@ -23,7 +23,7 @@ _TOKEN = re.compile(
 )
 _ESCAPE = re.compile(rb"\\(?:u(?P<unit>[0-9a-fA-F]{4})(?P<low>\\u[dD][c-fC-F][0-9a-fA-F]{2})?|(?P<other>.))", re.DOTALL)
 MAX_EXPLAINED_BYTES = 1 << 16
-"""Reading so much again takes 60 ms; for longer texts the faster parser's words must do."""
+"""Reading this much again takes 60 ms. What is wrong with longer texts is told in the faster parser's words."""
 _PRETTY_INDENT = 4
 _NOT_PRINTABLE = re.compile(r"[^\x00-\x7e]")
 _HIGH_SURROGATES = range(0xD800, 0xDC00)

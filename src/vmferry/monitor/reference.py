@@ -59,14 +59,15 @@ A command that has to wait, for a disk or a name server, holds up the client tha
   gets an error and is disconnected (QEMU takes 64 MiB and 1024 levels, and goes on reading).
 - {MAX_CLIENTS} clients at a time; more are turned away. A client that does not read its answers is not read from,
   and one that leaves {format_size(MAX_UNSENT_BYTES)} of events unread is disconnected.
-- Who begins with what is no JSON, such as a browser that was made to post something to a TCP monitor, is hung up on
-  at once (QEMU goes on reading, and carries out the commands that follow). After the negotiation a client may blunder.
+- A client whose first bytes are not JSON, such as a browser that was made to post something to a TCP monitor, is
+  disconnected at once (QEMU goes on reading, and carries out the commands that follow). After the negotiation a client
+  may send nonsense.
 - A member that an object has twice is refused (`JSON parse error, duplicate key`), as other errors of JSON are, in
   QEMU's words. Our own are those after `JSON parse error, stray`, those for numbers that no JSON text holds (`01`,
   `1e`), and those for messages of more than {format_size(MAX_EXPLAINED_BYTES)}.
 - A number that is too large for a double (`1e999`), and a NUL that is written in two bytes, are refused (QEMU takes
   them).
-- `pmemsave` refuses what is no regular file (QEMU waits until a FIFO has a reader).
+- `pmemsave` refuses anything but regular files (QEMU waits until a FIFO has a reader).
 - A negative number for an unsigned 64-bit one is refused (QEMU wraps it round).
 - No out-of-band commands, no file descriptors over the socket.
 - Parameters and capabilities of QEMU's that have no effect here are reported at their defaults. They can be set to

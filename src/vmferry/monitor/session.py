@@ -3,8 +3,8 @@
 It begins with a greeting; until the client has sent `qmp_capabilities`, other commands are refused
 and no events are sent. Every command gets one answer, in order, with the client's `id` in it.
 
-Who begins with what is no JSON is no QMP client: a web page, for example, that makes a browser post commands to a
-TCP monitor. Nothing of what it sends after that is looked at.
+A client whose first bytes are not JSON does not speak QMP: a web page, for example, may make a browser post commands to
+a TCP monitor. Nothing of what it sends after that is looked at.
 """
 
 from collections.abc import Callable, Iterator

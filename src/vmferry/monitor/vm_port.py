@@ -46,8 +46,8 @@ class RecordPart:
     next: int
     """The number of the event after them."""
     dropped: int
-    """Of the events that were asked for, those that it does not have any more. They were before the first of the lines
-    that does not begin the migration."""
+    """How many of the events that were asked for it does not have any more. They were before the first line that does
+    not begin the migration."""
 
 
 class MonitoredRunControl(Protocol):

@@ -93,7 +93,7 @@ class SimulatedGuest:
         self._logging = False
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        """Hand over the log; this takes as long as it would for so many pages."""
+        """Hand over the log, which takes time for every page of the guest."""
         self._clock.sleep_ns(round(self._costs.sync_ns_per_page * self.layout.page_count))
         self.catch_up()
         bitmap.copy_from(self._log)

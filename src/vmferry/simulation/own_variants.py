@@ -26,9 +26,9 @@ class OwnVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """NAME, MODULE:CLASS or PATH.py:CLASS."""
     settings: dict[str, bool | int | float | str] = {}
     background_sync: BackgroundSync | None = None
-    """None is that of the scenario's parameters."""
+    """The kind of background sync; None is that of the scenario's parameters."""
     digest: str | None = None
-    """Of the policy's source; a scenario's file leaves it out, as the next one."""
+    """A digest of the policy's source. A scenario's file leaves it out, and the source as well."""
     source: PolicySource | None = None
     """Where the policy is in a file."""
 

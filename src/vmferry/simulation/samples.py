@@ -1,4 +1,4 @@
-"""What a recorded guest wrote, sample by sample: so much CPU time, so many pages written in it at least once."""
+"""What a recorded guest wrote, sample by sample: some CPU time, and how many pages were written in it at least once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ def _checked(
 
 
 def _rewritten_pages(entries: Sequence[Entry]) -> int:
-    """Return how many pages the guest rewrites: so many were left after most syncs, or were found written."""
+    """Return how many pages the guest rewrites, judged by what was left after most syncs or found written."""
     counts = []
     for entry in entries:
         event = entry.event

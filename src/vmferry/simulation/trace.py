@@ -76,7 +76,7 @@ class DirtyTrace(msgspec.Struct, frozen=True):
         return self.curve(self.shortest_ns) > _SATURATED * self.written_pages > 0
 
     def curve(self, cpu_ns: int) -> float:
-        """Return how many pages are written in so much CPU time when all are used."""
+        """Return how many pages are written in this much CPU time when all are used."""
         return _curve(self.sweeps, cpu_ns)
 
 
@@ -234,7 +234,7 @@ def _steps(samples: Sequence[DirtySample], sweeps: Sequence[tuple[int, int]]) ->
 
 
 def _used_pages(entries: Sequence[Entry], started: Started) -> int:
-    """Return how many pages the first pass did not find zero; journals of old tell only how much it sent."""
+    """Return how many pages the first pass did not find zero. Old journals tell only how much it sent."""
     sent_bytes = 0
     for entry in entries:
         if isinstance(entry.event, BandwidthWindow):

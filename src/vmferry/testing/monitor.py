@@ -42,7 +42,7 @@ class MonitorContract:
     """Where nobody listens."""
 
     def wait(self, seconds: float) -> None:
-        """Let so much time pass for the VM."""
+        """Let this much time pass for the VM."""
         raise NotImplementedError
 
     def test_it_says_what_it_is(self, monitor: Monitor) -> None:

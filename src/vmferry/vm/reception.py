@@ -167,7 +167,7 @@ class Reception:
                 self._dismiss(caller, "it took too long")
 
     def _make_room(self, places: int) -> None:
-        """Keep no more than so many: who has shown least of being a source goes, and of those who came first."""
+        """Keep at most `places` callers. Those who have shown least of being a source go, the earliest first."""
         excess = len(self._callers) - places
         for caller in sorted(self._callers, key=lambda caller: caller.rank)[: max(0, excess)]:
             self._dismiss(caller, "too many others came")

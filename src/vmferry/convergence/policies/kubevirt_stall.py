@@ -83,7 +83,7 @@ class SmoothBandwidth:
         self._bytes_per_s = alpha * sample + (1 - alpha) * old
 
     def time_ns(self, size_bytes: int) -> int | None:
-        """Return how long so much takes; None while no bandwidth is known."""
+        """Return how long it takes to send this much; None while no bandwidth is known."""
         return round(size_bytes * NS_PER_S / self._bytes_per_s) if self._bytes_per_s else None
 
 

@@ -81,7 +81,7 @@ class VcpuThread:
             self._condition.wait_for(lambda: self._parked)
 
     def sleep(self, duration_ns: int) -> None:
-        """Keep the vCPU out of the guest for so long from now on; 0 ends a sleep."""
+        """Keep the vCPU out of the guest for this long from now on; 0 ends a sleep."""
         with self._condition:
             self._sleep_until_ns = time.monotonic_ns() + duration_ns if duration_ns else 0
             self._want_out()

@@ -51,7 +51,7 @@ class Host:
         return self.guest.running
 
     def throttle(self, by: str, percent: int) -> None:
-        """Have somebody take so much of the guest's time; what several take adds up."""
+        """Have somebody take this share of the guest's time; what several take adds up."""
         self._throttles[by] = percent
         left = 1.0
         for taken in self._throttles.values():
