@@ -16,6 +16,10 @@ class ExitCode(IntEnum):
     """A migration completed as far as the source tells, but nobody knows whether the guest has arrived."""
     LIMIT_NOT_KEPT = 4
     """A migration completed, but something that was limited went over its limit."""
+    MAY_CONVERGE = 5
+    """A forecast: some runs converge, and some do not."""
+    WILL_NOT_CONVERGE = 6
+    """A forecast: no strategy makes the guest converge."""
 
 
 def interrupted_by(signal_number: int) -> int:

@@ -15,6 +15,7 @@ from vmferry.output import Output, open_again
 
 _COMMANDS = {
     "demo": "vmferry.cli.demo",
+    "forecast": "vmferry.cli.forecast",
     "migrate": "vmferry.cli.migrate",
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
@@ -57,6 +58,7 @@ def vmferry() -> None:
     Try it:            vmferry demo
     Run a VM:          vmferry vm --memory 1G --cpus 2 --qmp unix:/tmp/a.qmp
     Await one:         vmferry vm --memory 1G --cpus 2 --incoming tcp:0.0.0.0:4444
+    Will it converge?  vmferry forecast --qmp unix:/tmp/a.qmp --bandwidth 1Gbit/s
     Migrate it there:  vmferry migrate --qmp unix:/tmp/a.qmp tcp:otherhost:4444
     Talk to it:        vmferry monitor unix:/tmp/a.qmp
     """

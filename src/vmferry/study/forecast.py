@@ -101,6 +101,14 @@ def forecast(
         yield _summary(strategy, runs)
 
 
+def verdict(told: Sequence[StrategyForecast]) -> str:
+    """Return whether the guest converges by the best of the strategies: `will`, `may` or `will not`."""
+    best = max(each.chance for each in told)
+    if best == 1:
+        return "will"
+    return "may" if best else "will not"
+
+
 def prices(survey: Survey) -> Prices:
     """Return what a single change would have to be, by the look-ahead."""
     curve = survey.curve()

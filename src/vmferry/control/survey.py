@@ -1,0 +1,56 @@
+"""Finds out how a guest writes before anything moves, and without slowing it: points of its dirty curve.
+
+Windows of several lengths tell a small set that is rewritten fast from a flood (QEMU `migration/dirtyrate.c`). QEMU
+before 8.2 measures whole seconds only, so of shorter times its curve is known from below.
+"""
+
+from collections.abc import Iterator
+
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
+from vmferry.client.processes import PROC
+from vmferry.control.behind import Behind
+from vmferry.control.sensors import DirtyRateSensor
+from vmferry.convergence.curve import Written
+from vmferry.errors import HostError, MonitorError
+from vmferry.migration.ports import Clock
+
+WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
+WHOLE_SECONDS_MS = (1000, 2000, 3000)
+_LOOK_NS = 10_000_000
+_NS_PER_S = 1_000_000_000
+_GIVE_UP_NS = 5 * _NS_PER_S
+"""A measurement that takes so much longer than its window is not waited for."""
+_KIB = 1024
+
+
+def measure_curve(monitor: Monitor, behind: Behind, clock: Clock, cancel: CancelToken) -> Iterator[Written]:
+    """Yield what the guest has written in each window.
+
+    Raises HostError if the VM cannot measure or somebody else does, MonitorError, and CancelledError.
+    """
+    in_ms = "calc-time-unit" in behind.schema.argument_types("calc-dirty-rate")
+    for window_ms in WINDOWS_MS if in_ms else WHOLE_SECONDS_MS:
+        sensor = DirtyRateSensor(monitor, behind, window_ms)
+        if not sensor.start():
+            raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
+        end_ns = clock.now_ns() + window_ms * 1_000_000 + _GIVE_UP_NS
+        while (rate := sensor.fetch()) is None:
+            cancel.check()
+            if clock.now_ns() > end_ns:
+                raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // _NS_PER_S} s later")
+            clock.sleep_ns(_LOOK_NS)
+        yield Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * rate.window_ns / _NS_PER_S))
+
+
+def resident_bytes(monitor: Monitor) -> int | None:
+    """Return how much memory the VM's process holds, which is what its guest has touched and a little more.
+
+    None if the process is not seen on this host.
+    """
+    try:
+        status = (PROC / str(monitor.peer_pid) / "status").read_text(errors="replace")
+        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
+        return sum(int(fields.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem")) * _KIB
+    except (HostError, MonitorError, OSError, ValueError):
+        return None

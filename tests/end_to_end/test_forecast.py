@@ -1,0 +1,56 @@
+"""`vmferry forecast` of real guests: ours and QEMU's. What it says of modelled ones is in tests/study."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.qemu import qemu_without_guest
+from vmferry.perf.lab import Lab
+
+pytestmark = pytest.mark.kvm
+FORECAST = (sys.executable, "-m", "vmferry", "forecast")
+
+
+def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed() -> None:
+    with Lab() as lab:
+        source, _, _ = lab.start_pair(["--memory", "256M", "--cpus", "2"], ["--append", "ramsize=128"])
+        address = f"unix:{lab.directory / 'source.qmp'}"
+        source.wait_for_passes(2)
+        before = source.monitor.execute("query-migrate-parameters")
+        words = [*FORECAST, "--qmp", address, "--bandwidth", "40MiB/s", "--downtime-limit", "100ms", "--json"]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        assert source.monitor.execute("query-migrate-parameters") == before
+        assert source.monitor.execute("query-status")["running"]
+    told = json.loads(run.stdout)
+    strategies = {each["strategy"]: each for each in told["strategies"]}
+    assert strategies["no throttle"]["chance"] == 0
+    assert told["prices"]["throttle_percent"] != 0
+    assert told["prices"]["bandwidth_bytes_per_s"] > 40 << 20
+    assert {"will": 0, "may": 5, "will not": 6}[told["verdict"]] == run.returncode
+
+
+def test_a_qemu_without_a_busy_guest_will_converge(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with qemu_without_guest(path):
+        words = [*FORECAST, "--qmp", f"unix:{path}", "--bandwidth", "1GiB/s"]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "It will converge" in run.stdout
+    assert "It converges by itself: nothing has to change." in run.stdout
+
+
+def test_a_vm_without_a_rate_limit_needs_to_be_told_the_bandwidth(tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    with qemu_without_guest(path) as _:
+        words = [*FORECAST, "--qmp", f"unix:{path}"]
+        subprocess.run(
+            [sys.executable, "-m", "vmferry", "monitor", f"unix:{path}", "migrate_set_parameter max-bandwidth 0"],
+            timeout=60,
+            check=True,
+        )
+        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert run.returncode == 2
+    assert "give --bandwidth, what the link carries" in run.stderr
