@@ -10,10 +10,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from bench.chaos import simulated
+from bench.chaos import driven, simulated
 from bench.chaos.bodies import ours, qemus
 from bench.chaos.live import run_many
-from bench.chaos.records import Record, Tally, read_records
+from bench.chaos.records import Counted, Tally, read_records
 
 _OUTPUT = click.Path(dir_okay=False, path_type=Path)
 
@@ -42,6 +42,16 @@ def simulated_command(settings: tuple[int, int | None, Path | None], /, runs: in
     """Small guests in memory, in virtual time."""
     seed, only, output = settings
     report(simulated.run_many(seed, numbers(runs, only), processes), output)
+
+
+@chaos.command("driven")
+@click.option("--runs", default=1000, show_default=True, help="How many.")
+@_processes
+@click.pass_obj
+def driven_command(settings: tuple[int, int | None, Path | None], /, runs: int, processes: int) -> None:
+    """The driver against modelled QEMUs, in virtual time: its monitor, other clients, the far side."""
+    seed, only, output = settings
+    report(driven.run_many(seed, numbers(runs, only), processes), output)
 
 
 @chaos.command()
@@ -103,7 +113,7 @@ def numbers(runs: int, only: int | None) -> Sequence[int]:
     return range(runs) if only is None else [only]
 
 
-def report(records: Iterable[Record], output: Path | None) -> None:
+def report(records: Iterable[Counted], output: Path | None) -> None:
     """Keep the records, tell of each violation at once, and print the table. Exits with 1 if there was one."""
     tally = Tally()
     with output.open("ab") if output else open(os.devnull, "wb") as file:

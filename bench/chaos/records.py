@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
@@ -22,6 +23,55 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     violations: list[str]
     observation: Observation
+
+    @property
+    def fault_name(self) -> str:
+        """What broke."""
+        return self.observation.fault.name
+
+    @property
+    def has_fired(self) -> bool:
+        """True if the fault happened."""
+        return self.observation.has_fired
+
+
+class Counted(Protocol):
+    """What a tally counts of a run: a `Record`, or one of other faults."""
+
+    @property
+    def body(self) -> str:
+        """Of what kind of VM."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Of what was drawn."""
+        ...
+
+    @property
+    def number(self) -> int:
+        """With the seed, it makes the run again."""
+        ...
+
+    @property
+    def fault_name(self) -> str:
+        """What broke."""
+        ...
+
+    @property
+    def has_fired(self) -> bool:
+        """True if the fault happened."""
+        ...
+
+    @property
+    def outcome(self) -> Outcome:
+        """Where the guest is."""
+        ...
+
+    @property
+    def violations(self) -> list[str]:
+        """What should not be."""
+        ...
 
 
 def judged(body: str, seed: int, number: int, seconds: float, settings: dict[str, object], seen: Observation) -> Record:
@@ -61,7 +111,7 @@ class Tally:
         self.violation_count = 0
         self._bodies: dict[str, Counter[tuple[str, str]]] = {}
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Counted) -> None:
         """Count one run."""
         self.violation_count += len(record.violations)
         self._bodies.setdefault(record.body, Counter()).update(_cells(record))
@@ -70,11 +120,11 @@ class Tally:
         return "\n\n".join(f"{body}\n\n{_body_table(cells)}" for body, cells in self._bodies.items())
 
 
-def _cells(record: Record) -> Iterator[tuple[str, str]]:
+def _cells(record: Counted) -> Iterator[tuple[str, str]]:
     """Yield the cells that a run is counted in."""
-    for row in (record.observation.fault.name, _ALL):
+    for row in (record.fault_name, _ALL):
         yield row, _RUNS
-        if record.observation.has_fired:
+        if record.has_fired:
             yield row, _FIRED
         yield row, record.outcome
 

@@ -132,6 +132,13 @@ def test_a_switchover_is_allowed_what_is_asked_for_or_the_most_that_there_is(
     assert f"migrate-set-parameters {{'downtime-limit': {set_ms}}}" in monitor.told
 
 
+def test_a_deadline_that_passed_since_the_last_look_was_not_kept(clock: VirtualClock) -> None:
+    watched = keeper(clock, Monitor(), [], deadline_ns=10 * S)
+    watched.observe()
+    [verdict] = watched.verdicts(Result(Progress.from_qmp({"status": "completed", "total-time": 12_000}), 0))
+    assert (verdict.kept, verdict.text) == (False, "12 s of 10 s")
+
+
 @pytest.mark.parametrize("on_limit", list(OnLimit))
 def test_a_deadline_that_has_moved_the_guest_was_obeyed(clock: VirtualClock, on_limit: OnLimit) -> None:
     watched = keeper(clock, Monitor(), [], deadline_ns=S, on_limit=on_limit)

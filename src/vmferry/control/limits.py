@@ -109,7 +109,8 @@ class LimitKeeper:
             self._act_on([verdict for verdict in self._while_running() if verdict.kept is False])
 
     def verdicts(self, result: Result) -> Iterator[Verdict]:
-        """Yield of every limit whether it was kept."""
+        """Yield of every limit whether it was kept. The last look may have been long before the end."""
+        self._last_ns = max(self._last_ns, self._start_ns + (result.last.elapsed_ms or 0) * _NS_PER_MS)
         moved = self._limits.on_limit is OnLimit.SWITCHOVER
         for verdict in self._while_running():
             yield replace(verdict, obeyed=True) if verdict.kept is False and moved else verdict

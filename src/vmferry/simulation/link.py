@@ -49,7 +49,7 @@ class Pace:
         self._factor = 1.0
         self._factor_until_ns = clock.now_ns()
         for time_ns, bytes_per_s in model.rate_changes:
-            clock.schedule(time_ns, lambda rate=bytes_per_s: self._set_rate(rate))  # type: ignore[misc]
+            clock.schedule(time_ns, lambda rate=bytes_per_s: self.set_rate(rate))  # type: ignore[misc]
 
     def step(self, size_bytes: float) -> tuple[int, float]:
         """Return how long the rate stays as it is, in ns, and how many of the bytes it carries until then.
@@ -69,7 +69,8 @@ class Pace:
             self._factor_until_ns += self._model.jitter_interval_ns
         return self._nominal_bytes_per_s * self._factor
 
-    def _set_rate(self, bytes_per_s: int) -> None:
+    def set_rate(self, bytes_per_s: int) -> None:
+        """Change the rate; 0 is an outage."""
         self._nominal_bytes_per_s = bytes_per_s
 
 

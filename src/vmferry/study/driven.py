@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from vmferry.cancel import CancelToken
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Progress, Result
+from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.order import Order, carry_out
 from vmferry.migration.journal import MemoryJournal
 from vmferry.simulation.qemu.destination import LOADS, Reception
@@ -33,6 +34,8 @@ class DrivenRun:
         lost_quotas: Iterable[int] = (),
         reception: Reception = LOADS,
         holds_destination: bool = False,
+        destination_faults: Iterable[Fault] = (),
+        limits: Limits = NO_LIMITS,
     ) -> None:
         """`holds_destination` if the driver is told of the destination's monitor, and keeps it from running the guest.
 
@@ -45,11 +48,13 @@ class DrivenRun:
         self.cancel = CancelToken()
         self.told: list[str] = []
         self.monitor = self.lab.connect(faults)
+        self.there = self.lab.connect_to_destination(destination_faults)
         self._order = Order(
             uri=URI,
             variant=scenario.variant(variant),
             parameters={**_UNLIMITED, **scenario.parameters},
-            destination=Destination(self.lab.connect_to_destination(), self.lab.clock) if holds_destination else None,
+            destination=Destination(self.there, self.lab.clock) if holds_destination else None,
+            limits=limits,
             journal=self.journal,
         )
         self.lab.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)

@@ -38,6 +38,8 @@ class ModelledDestination:
         self._uri = uri
         self._autostart = True
         self._taken = False
+        self.was_given_a_guest = False
+        """True once all of one was sent."""
 
     @property
     def runs_guest(self) -> bool:
@@ -53,6 +55,7 @@ class ModelledDestination:
 
     def load(self) -> str:
         """Load a guest, all of which is here. Returns why it could not, empty if it could."""
+        self.was_given_a_guest = True
         if self.reception.refusal:
             self.lose()
         elif self.is_there:

@@ -17,8 +17,8 @@ from vmferry.simulation.scenario import Scenario
 
 URI = "tcp:modelled:4444"
 """Where the destination listens."""
-SOURCE, DESTINATION = "unix:/modelled/source.qmp", "unix:/modelled/destination.qmp"
-"""The addresses of the monitors."""
+SOURCE, DESTINATION = "modelled:source", "modelled:destination"
+"""The addresses of the monitors; no kind that there is, so that nobody looks for a socket."""
 
 
 class ModelledLab:

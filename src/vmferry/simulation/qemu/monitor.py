@@ -63,10 +63,12 @@ class ModelledMonitor:
     manager = None
     descriptor = None
 
-    def __init__(self, qemu: Served, where: str = "unix:/modelled", faults: Iterable[Fault] = ()) -> None:
+    def __init__(self, qemu: Served, where: str = "modelled:source", faults: Iterable[Fault] = ()) -> None:
         self.where = where
         self.commands: list[str] = []
         """The commands that were sent, in order."""
+        self.mishaps: list[Mishap] = []
+        """What has befallen them."""
         self._qemu = qemu
         self._clock = qemu.board.clock
         self._faults = list(faults)
@@ -134,6 +136,7 @@ class ModelledMonitor:
         for fault in self._faults:
             number = self._counts[fault.command] if fault.command else len(self.commands)
             if number == fault.number and fault.command in (None, command):
+                self.mishaps.append(fault.mishap)
                 if fault.mishap is Mishap.SILENT:
                     start(self._clock, self._stand_still(fault.duration_ns))
                 return fault.mishap
