@@ -26,6 +26,7 @@ class NoSettings(msgspec.Struct, frozen=True):
     pass
 
 
+CAN = Body.THROTTLE | Body.MEASURE
 RULES = Rules(evaluation_period_ns=S, max_throttle_percent=80, policy_settings=NoSettings())
 
 
@@ -101,6 +102,15 @@ def test_a_measurement_is_evaluated_over_its_own_window() -> None:
     assert [type(action) for action in bench.look(6, 600)] == [Measure]
     bench.look(7, 700, RateMeasured(1000.0))
     assert bench.periods == [(1, 1000, 100)]
+
+
+def test_a_measurement_that_the_policy_asks_for_is_evaluated_over_its_own_window_too() -> None:
+    bench = Bench(lambda view: [Measure(reason="so")] if view.elapsed_ns == 6 * S else [])
+    bench.look(5, 500)
+    bench.watcher.wanted = True
+    assert [action.reason for action in bench.look(6, 600)] == ["nothing was evaluated for long"]
+    bench.look(8, 800, RateMeasured(1000.0))
+    assert bench.periods == [(2, 2000, 200)]
 
 
 def test_after_a_sync_nobody_looks_again_at_once() -> None:

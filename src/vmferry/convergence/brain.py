@@ -110,11 +110,18 @@ class Convergence:
             self.last_period = period
             self._evaluated, self._newly_dirty_bytes = self._mark(sensed), 0
         elif not isinstance(sensed.found, Synced) and self._watcher.due(self._iteration(sensed, rules)):
-            self._measuring = self._mark(sensed)
             actions.append(Measure(reason="nothing was evaluated for long"))
         if self._policy:
             actions += self._decide(sensed, period, written, still_ns, rules)
-        return actions
+        return self._measured_once(actions, sensed)
+
+    def _measured_once(self, actions: list[Action], sensed: Sensed) -> list[Action]:
+        """Note when a measurement is asked for, by the watcher or by the policy; if by both, one is enough."""
+        asked = [action for action in actions if isinstance(action, Measure)]
+        if not asked:
+            return actions
+        self._measuring = self._mark(sensed)
+        return [asked[0], *(action for action in actions if not isinstance(action, Measure))]
 
     def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
         """Return the period that has ended, if one has, and for how long the link stood still in it."""
