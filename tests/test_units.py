@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
 from vmferry.units import (
+    exact_duration,
+    exact_size,
     format_duration,
     format_rate,
     format_size,
@@ -78,3 +80,19 @@ def test_printing() -> None:
 @given(st.integers(0, 10**15))
 def test_a_size_survives_printing_to_three_digits(size_bytes: int) -> None:
     assert parse_size(format_size(size_bytes)) == pytest.approx(size_bytes, rel=0.006)
+
+
+@given(st.integers(0, 10**19))
+def test_an_exact_text_is_read_as_the_same_number(number: int) -> None:
+    assert parse_size(exact_size(number)) == parse_rate(exact_size(number)) == number
+    assert parse_duration_ns(exact_duration(number)) == number
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0"), (2 << 30, "2G"), (150 << 20, "150M"), (4097, "4097")])
+def test_exact_sizes_are_short(number: int, text: str) -> None:
+    assert exact_size(number) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0s"), (3600 * 10**9, "1h"), (1500 * 10**6, "1500ms"), (1, "1ns")])
+def test_exact_durations_are_short(number: int, text: str) -> None:
+    assert exact_duration(number) == text

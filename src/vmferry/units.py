@@ -77,6 +77,20 @@ def format_size(size_bytes: int) -> str:
     return f"{_three_digits(value)} {unit}"
 
 
+def exact_size(size_bytes: int) -> str:
+    """Return a size, or a rate, so that it is read as the same number: `2G`, `150M` or `4097`."""
+    unit = next((prefix for prefix in "TGMK" if size_bytes and size_bytes % _BINARY[prefix] == 0), "")
+    return f"{size_bytes // _BINARY[unit]}{unit}"
+
+
+def exact_duration(duration_ns: int) -> str:
+    """Return a duration so that it is read as the same number: `2h`, `1500ms` or `0s`."""
+    if not duration_ns:
+        return "0s"
+    unit = next(unit for unit, unit_ns in reversed(_DURATION_NS.items()) if duration_ns % unit_ns == 0)
+    return f"{duration_ns // _DURATION_NS[unit]}{unit}"
+
+
 def format_rate(bytes_per_s: float) -> str:
     """Return a rate such as `198 MiB/s`."""
     return f"{format_size(round(bytes_per_s))}/s"

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from tests.support.known import known
+from vmferry.experiment.experiment import experiment_of
 from vmferry.migration.events import Acted, Decided
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.simulation.scenario import Scenario
 
 RESPONSIVE = "background-sync+responsive-throttle"
 
@@ -21,7 +21,7 @@ def migrated(variant: str, *, limit_ms: int = 500, rate: str = "200MB/s", **load
         "parameters": {"downtime-limit": limit_ms},
         "limits": {"max-time": "300s"},
     }
-    scenario = msgspec.convert(data, Scenario)
+    scenario = experiment_of(data)
     if variant == "planned":
         parameters = {**scenario.parameters, "convergence-policy": "planned"}
         scenario = msgspec.structs.replace(scenario, parameters=parameters)

@@ -13,7 +13,7 @@ FLOORS = [
     {"convergence", "memory", "wire"},
     {"settings"},
     {"migration"},
-    {"guests", "transport", "client", "simulation", "monitor"},
+    {"guests", "transport", "client", "experiment", "simulation", "monitor"},
     {"vm", "control"},
     {"report", "study", "perf", "testing"},
     {"cli", "__main__"},
@@ -31,7 +31,7 @@ PLACES = {
 }
 """Modules that only these places may import."""
 
-PURE = ["convergence", "memory", "wire", "settings", "simulation", "migration"]
+PURE = ["convergence", "memory", "wire", "settings", "experiment", "simulation", "migration"]
 IMPURE_MODULES = {"time", "random", "threading", "socket", "asyncio", "subprocess", "os"}
 """What decides and what is simulated must not look at the world."""
 

@@ -204,7 +204,7 @@ def test_the_work_lost_is_what_the_guest_could_not_do() -> None:
         run = run_series(simulation.run().entries, variant)
         lost_ns = simulation.source_guest.lost_ns
         assert lost_ns > 0
-        assert run.outcome.work_lost_vcpu_s == pytest.approx(lost_ns / 1e9 * scenario.guest.vcpus, rel=1e-6)
+        assert run.outcome.work_lost_vcpu_s == pytest.approx(lost_ns / 1e9 * scenario.guest.vcpu_count, rel=1e-6)
         assert run.outcome.work_lost_percent == pytest.approx(100 * lost_ns / simulation.clock.now_ns(), rel=1e-6)
         assert run.outcome.sent_bytes == simulation.channel.sent_bytes
         assert run.variant == variant

@@ -8,9 +8,10 @@ import pytest
 from tests.support.known import known
 from vmferry.convergence.policies.nova import NovaSettings, downtime_steps
 from vmferry.convergence.policies.pause_resume import PauseResumeSettings, throttle_percent
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.events import Acted, Decided, Synced
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.simulation.scenario import parse_scenario
 
 S = 1_000_000_000
 LOOK_S = 0.11
@@ -27,7 +28,7 @@ HOPELESS = parse_scenario(
 """Not even a throttle of 99 % helps: every iteration sends 40 MiB, in 2 s."""
 
 
-def run(variant: str, settings: str = "", scenario: Scenario = HOPELESS, **parameters: int | str) -> SimulationResult:
+def run(variant: str, settings: str = "", scenario: Experiment = HOPELESS, **parameters: int | str) -> SimulationResult:
     given = {name.replace("_", "-"): value for name, value in parameters.items()}
     if settings:
         given["policy-settings"] = settings

@@ -9,11 +9,12 @@ from tests.support.known import known
 from tests.support.policies import BROKEN, LADDER, write_policy
 from vmferry.convergence.policies import registry
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.events import Started
 from vmferry.report.journal_runs import simulated_series
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.run import Simulation
-from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario
+from vmferry.simulation.scenario import load_scenario, parse_scenario
 from vmferry.study.simulate import simulate
 
 SMALL = """
@@ -29,7 +30,7 @@ settings = { step = 10 }
 """
 
 
-def scenario(directory: Path, text: str = GENTLE, policy: str = LADDER) -> Scenario:
+def scenario(directory: Path, text: str = GENTLE, policy: str = LADDER) -> Experiment:
     write_policy(directory, policy)
     (directory / "small.toml").write_text(SMALL + text)
     return load_scenario(directory / "small.toml")
@@ -60,7 +61,7 @@ def test_a_scenario_takes_its_policy_along(tmp_path: Path) -> None:
     text = msgspec.json.encode(small)
     (tmp_path / "ladder.py").unlink()
     forget()
-    assert simulate(msgspec.json.decode(text, type=Scenario), "gentle") == simulate(small, "gentle")
+    assert simulate(msgspec.json.decode(text, type=Experiment), "gentle") == simulate(small, "gentle")
 
 
 def test_the_journal_tells_policy_settings_and_digest(tmp_path: Path) -> None:

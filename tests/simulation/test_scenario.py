@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.memory.bitmap import Bitmap
+from vmferry.simulation.models import link_of, pattern_of
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import Scenario, load_scenario, load_scenarios, parse_scenario
+from vmferry.simulation.scenario import load_scenario, load_scenarios, parse_scenario
 
 GOOD = """
 name = "x"
@@ -25,6 +27,8 @@ link = { rate = "1Gbit/s" }
     [
         ('name = "x"', "name = ", "Invalid value"),
         ('name = "x"', 'nam = "x"', "`nam`"),
+        ('memory = "1G"', "memory = 4096", "guest.memory is 4096; write it as a text"),
+        ('"1Gbit/s"', '"1Gbit/s", rate-changes = [["2s", 5]]', r"link.rate-changes\[0\] is 5; write it as a text"),
         ('memory = "1G"', 'memory = "much"', "'much' is not a size"),
         ('memory = "100M"', 'memory = "2G"', r"guest.loads\[0\].memory is 2G, the guest has 1G"),
         ("vcpus = 2", "vcpus = 0", "guest.vcpus is 0, 1 to 4096"),
@@ -110,15 +114,15 @@ def test_a_path_may_be_text(tmp_path: Path) -> None:
 
 def test_a_good_one_is_read(tmp_path: Path) -> None:
     (tmp_path / "good.toml").write_text(GOOD)
-    assert load_scenario(tmp_path / "good.toml").page_count() == 1 << 18
+    assert load_scenario(tmp_path / "good.toml").guest.page_count == 1 << 18
 
 
 def test_a_number_alone_is_bytes_or_bytes_per_second() -> None:
     plain = GOOD.replace('"1G"', f'"{1 << 30}"').replace('"1Gbit/s"', '"125000000"')
     assert plain != GOOD
     first, second = (parse_scenario(text.encode(), "here") for text in (GOOD, plain))
-    assert first.page_count() == second.page_count() == 1 << 18
-    assert first.link_model() == second.link_model()
+    assert first.guest.page_count == second.guest.page_count == 1 << 18
+    assert link_of(first.link) == link_of(second.link)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -181,9 +185,9 @@ def test_what_is_set_is_checked_like_what_is_written(settings: dict[str, str], n
         parse_scenario(GOOD.encode(), "here").with_settings(settings)
 
 
-def written_pages(scenario: Scenario) -> int:
-    bitmap = Bitmap(scenario.page_count())
-    scenario.pattern(np.random.default_rng(0)).write(10**12, bitmap)
+def written_pages(scenario: Experiment) -> int:
+    bitmap = Bitmap(scenario.guest.page_count)
+    pattern_of(scenario.guest, np.random.default_rng(0)).write(10**12, bitmap)
     return bitmap.count()
 
 
@@ -199,8 +203,8 @@ def test_every_page_of_a_load_is_written_however_many_vcpus_share_it(pattern: st
 def test_vcpus_write_as_much_together_as_the_load_says() -> None:
     settings = {"guest.vcpus": "3", "load.memory": "100M", "load.write-rate": "4000000"}
     scenario = parse_scenario(GOOD.encode(), "here").with_settings(settings)
-    bitmap = Bitmap(scenario.page_count())
-    scenario.pattern(np.random.default_rng(0)).write(10**9, bitmap)
+    bitmap = Bitmap(scenario.guest.page_count)
+    pattern_of(scenario.guest, np.random.default_rng(0)).write(10**9, bitmap)
     assert bitmap.count() == pytest.approx(4_000_000 / 4096, abs=3)
 
 
@@ -224,6 +228,6 @@ def test_garbage_is_refused_in_one_line(garbage: bytes) -> None:
 
 def test_the_benchmarks_scenario_can_be_simulated() -> None:
     scenario = load_scenario(Path(__file__).parents[2] / "bench" / "huge.toml")
-    assert scenario.page_count() == 1 << 28
+    assert scenario.guest.page_count == 1 << 28
     small = scenario.with_settings({"guest.memory": "1G", "load.memory": "512M", "guest.vcpus": "4"})
     assert simulate(small, "background-sync").status == "completed"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import statistics
+import tomllib
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.support.known import known
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
+from vmferry.experiment.experiment import Experiment, experiment_of
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus
@@ -20,28 +22,29 @@ from vmferry.migration.switchover import Owner
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
+from vmferry.simulation.models import costs_of, link_of
 from vmferry.simulation.run import Simulation, simulate
-from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario, seed_scenarios
+from vmferry.simulation.scenario import load_scenario, parse_scenario, seed_scenarios
 from vmferry.study.seed_table import measured_runs, seed_cells
 from vmferry.wire.messages import Message, Pages
 
 S = 1_000_000_000
-BUSY = parse_scenario(
-    b"""
+BUSY_TEXT = """
     name = "busy"
     guest = { memory = "64M", vcpus = 2, loads = [{ pattern = "sweep", memory = "40M", write-rate = "200MiB/s" }] }
     link = { rate = "20MiB/s", jitter = 0.1 }
     parameters = { downtime-limit = 100 }
-    """,
-    "busy",
-)
+    """
 
 
-def changed(scenario: Scenario, **sections: dict[str, object]) -> Scenario:
-    data = msgspec.to_builtins(scenario)
+def busy(**sections: dict[str, object]) -> Experiment:
+    data = tomllib.loads(BUSY_TEXT)
     for name, values in sections.items():
-        data[name] = data[name] | {key.replace("_", "-"): value for key, value in values.items()}
-    return msgspec.convert(data, Scenario)
+        data[name] = data.get(name, {}) | {key.replace("_", "-"): value for key, value in values.items()}
+    return experiment_of(data)
+
+
+BUSY = busy()
 
 
 class Contents:
@@ -64,8 +67,8 @@ class Contents:
                 self.there[indices] = self.here[indices]
 
 
-def followed(scenario: Scenario, variant: str, seed: int, **more: Any) -> tuple[Simulation, Contents]:
-    contents = Contents(scenario.page_count())
+def followed(scenario: Experiment, variant: str, seed: int, **more: Any) -> tuple[Simulation, Contents]:
+    contents = Contents(scenario.guest.page_count)
     simulation = Simulation(
         scenario, variant, seed, on_write=contents.on_write, before_delivery=contents.before_delivery, **more
     )
@@ -166,9 +169,9 @@ scenarios = st.fixed_dictionaries(
 def test_any_scenario_ends_and_keeps_every_promise(
     data: dict[str, object], variant: str, seed: int, loss_message: int | None
 ) -> None:
-    scenario = msgspec.convert(data, Scenario)
+    scenario = experiment_of(data)
     scenario.check()
-    link = replace(scenario.link_model(), loss_message=loss_message)
+    link = replace(link_of(scenario.link), loss_message=loss_message)
     simulation, contents = followed(scenario, variant, seed, link=link)
     simulation.channel.max_batch_pages = 100
     simulation.run()
@@ -185,7 +188,7 @@ def test_a_busy_guest_converges_and_loses_no_page(variant: str) -> None:
     assert_promises_kept(simulation, contents)
 
 
-BUSY_LINK = BUSY.link_model()
+BUSY_LINK = link_of(BUSY.link)
 SMALL = parse_scenario(
     b"""
     name = "small"
@@ -224,20 +227,20 @@ def test_losing_the_connection_at_any_message_never_leaves_two_guests_or_none() 
     assert total > 50
     in_doubt = 0
     for number in range(total):
-        simulation, contents = small(replace(SMALL.link_model(), loss_message=number))
+        simulation, contents = small(replace(link_of(SMALL.link), loss_message=number))
         status = simulation.run().status
         assert_promises_kept(simulation, contents)
         assert status == ("in-doubt" if simulation.owner is Owner.IN_DOUBT else "failed")
         in_doubt += simulation.owner is Owner.IN_DOUBT
     assert in_doubt == 2  # Commit itself, and the answer to it
-    simulation, _ = small(replace(SMALL.link_model(), loss_message=total))
+    simulation, _ = small(replace(link_of(SMALL.link), loss_message=total))
     assert simulation.run().status == "completed", "there is no such message"
 
 
 def stalled(time_ns: int, duration_ns: int) -> tuple[Simulation, Contents]:
     """A migration of SMALL whose link stands still from a time on."""
     stall = ((time_ns, 0), (time_ns + duration_ns, 1 << 20))
-    return small(replace(SMALL.link_model(), rate_changes=stall))
+    return small(replace(link_of(SMALL.link), rate_changes=stall))
 
 
 def test_a_link_that_stalls_at_any_message_and_goes_on_is_survived() -> None:
@@ -297,7 +300,7 @@ def test_losing_the_connection_at_a_time(time_s: float) -> None:
 
 def test_an_outage_is_survived() -> None:
     outage = replace(BUSY_LINK, rate_changes=((2 * S, 0), (3600 * S, 20 << 20)))
-    scenario = changed(BUSY, limits={"max_time": "2h"}, parameters={"stall-timeout": 0})
+    scenario = busy(limits={"max_time": "2h"}, parameters={"stall-timeout": 0})
     simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
     assert result.status == "completed"
@@ -307,7 +310,7 @@ def test_an_outage_is_survived() -> None:
 
 def test_an_outage_without_end_is_cancelled_by_the_limit() -> None:
     outage = replace(BUSY_LINK, rate_changes=((2 * S, 0),))
-    scenario = changed(BUSY, parameters={"stall-timeout": 0})
+    scenario = busy(parameters={"stall-timeout": 0})
     simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
     assert result.status == "cancelled"
@@ -325,7 +328,7 @@ def test_an_outage_is_given_up_after_the_stall_timeout() -> None:
 
 
 def test_clock_steps_of_hours_do_no_harm() -> None:
-    scenario = changed(BUSY, limits={"max_time": "100h"})
+    scenario = busy(limits={"max_time": "100h"})
     simulation, contents = followed(scenario, "background-sync+responsive-throttle", 0)
     clock, stepped = simulation.clock, []
 
@@ -346,7 +349,7 @@ def test_clock_steps_of_hours_do_no_harm() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_guest_that_always_writes_all_is_given_up_unharmed(variant: str) -> None:
     load = {"pattern": "sweep", "memory": "64M", "write-rate": "100GiB/s"}
-    scenario = changed(BUSY, guest={"loads": [load]}, limits={"max_time": "300s"})
+    scenario = busy(guest={"loads": [load]}, limits={"max_time": "300s"})
     simulation, contents = followed(scenario, variant, 0)
     result = simulation.run()
     assert (result.status, result.max_throttle_percent) == ("cancelled", 99)
@@ -354,7 +357,7 @@ def test_a_guest_that_always_writes_all_is_given_up_unharmed(variant: str) -> No
 
 
 def test_the_iteration_limit_calls_the_migration_off() -> None:
-    simulation, contents = followed(changed(BUSY, limits={"max_iterations": 5}), "original", 0)
+    simulation, contents = followed(busy(limits={"max_iterations": 5}), "original", 0)
     result = simulation.run()
     assert (result.status, result.iteration_count) == ("cancelled", 6)
     assert_promises_kept(simulation, contents)
@@ -398,14 +401,14 @@ def test_the_rate_scatters_as_the_jitter_says(jitter: str) -> None:
 
 @pytest.mark.parametrize("memory", ["0", "4K"])
 def test_guests_of_no_page_and_of_one_page(memory: str) -> None:
-    scenario = changed(BUSY, guest={"memory": memory, "loads": [{"pattern": "idle"}]})
+    scenario = busy(guest={"memory": memory, "loads": [{"pattern": "idle"}]})
     simulation, contents = followed(scenario, "original", 0)
     assert simulation.run().status == "completed"
     assert_promises_kept(simulation, contents)
 
 
 def test_a_guest_that_never_writes_moves_in_one_pass() -> None:
-    result = simulate(changed(BUSY, guest={"loads": [{"pattern": "idle"}]}), "original")
+    result = simulate(busy(guest={"loads": [{"pattern": "idle"}]}), "original")
     assert (result.status, result.iteration_count, result.max_throttle_percent) == ("completed", 2, 0)
     assert known(result.sent_per_memory) < 0.01
 
@@ -419,10 +422,11 @@ def test_the_same_seed_gives_the_same_journal_and_another_one_does_not() -> None
 def test_the_patch_series_scenarios_come_along() -> None:
     scenarios = list(seed_scenarios())
     assert [scenario.name for scenario in scenarios] == ["seed-150MB", "seed-3000MB", "seed-5000MB"]
-    shared = [dataclasses.replace(scenario.link_model()) for scenario in scenarios]
+    shared = [dataclasses.replace(link_of(scenario.link)) for scenario in scenarios]
     assert shared[0] == shared[1] == shared[2]
-    assert len({scenario.costs() for scenario in scenarios}) == 1
-    assert len({scenario.guest.loads[0].write_rate for scenario in scenarios}) == 1, "no number is fitted to one cell"
+    assert len({costs_of(scenario.guest) for scenario in scenarios}) == 1
+    rates = {scenario.guest.loads[0].write_bytes_per_s for scenario in scenarios}
+    assert len(rates) == 1, "no number is fitted to one cell"
     assert set(measured_runs()) == {scenario.name for scenario in scenarios}
 
 

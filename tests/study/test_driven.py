@@ -12,9 +12,10 @@ from tests.support.known import known
 from vmferry.cli.main import vmferry
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.events import Decided, Measured, Started
 from vmferry.simulation.qemu.releases import RELEASES
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import DrivenRun, simulate_driven
 
 RESPONSIVE = "background-sync+responsive-throttle"
@@ -35,18 +36,18 @@ rate = "50MiB/s"
 
 
 @pytest.fixture(params=RELEASES)
-def busy(request: pytest.FixtureRequest) -> Scenario:
+def busy(request: pytest.FixtureRequest) -> Experiment:
     return BUSY.driven_by(request.param)
 
 
-def test_a_guest_that_qemu_alone_moves_late_is_moved_early(busy: Scenario) -> None:
+def test_a_guest_that_qemu_alone_moves_late_is_moved_early(busy: Experiment) -> None:
     own, driven = (simulate_driven(busy, variant) for variant in ("original", RESPONSIVE))
     assert (own.status, driven.status) == ("completed", "completed")
     assert known(driven.total_time_ms) < 0.5 * known(own.total_time_ms)
     assert 0 < known(driven.work_lost_vcpu_s) < known(own.work_lost_vcpu_s)
 
 
-def test_the_journal_has_what_was_measured_and_decided(busy: Scenario) -> None:
+def test_the_journal_has_what_was_measured_and_decided(busy: Experiment) -> None:
     entries = simulate_driven(busy, RESPONSIVE).entries
     events = [entry.event for entry in entries]
     assert isinstance(events[0], Started)
@@ -54,13 +55,13 @@ def test_the_journal_has_what_was_measured_and_decided(busy: Scenario) -> None:
     assert max(event.throttle_percent for event in events if isinstance(event, Decided)) > 50
 
 
-def test_the_same_seed_gives_the_same_journal(busy: Scenario) -> None:
+def test_the_same_seed_gives_the_same_journal(busy: Experiment) -> None:
     first, again = (msgspec.json.encode(simulate_driven(busy, RESPONSIVE, seed=1)) for _ in range(2))
     assert first == again
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_the_vm_is_left_as_it_was(busy: Scenario, variant: str) -> None:
+def test_the_vm_is_left_as_it_was(busy: Experiment, variant: str) -> None:
     run = DrivenRun(busy, variant)
     before = run.lab.host.settings.parameters, run.lab.host.settings.capabilities
     result = run.run()
@@ -72,13 +73,13 @@ def test_the_vm_is_left_as_it_was(busy: Scenario, variant: str) -> None:
     assert run.lab.running_guests == 1
 
 
-def test_a_held_destination_is_let_run(busy: Scenario) -> None:
+def test_a_held_destination_is_let_run(busy: Experiment) -> None:
     run = DrivenRun(busy, RESPONSIVE, holds_destination=True)
     assert run.run().completed
     assert (run.lab.host.run_state, run.lab.destination.run_state) == ("postmigrate", "running")
 
 
-def test_time_that_is_up_cancels(busy: Scenario) -> None:
+def test_time_that_is_up_cancels(busy: Experiment) -> None:
     short = msgspec.structs.replace(busy, limits=msgspec.structs.replace(busy.limits, max_time="2s"))
     run = DrivenRun(short, "original")
     assert run.run().last.status == "cancelled"

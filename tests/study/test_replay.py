@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from tests.support.known import known
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.events import Synced
 from vmferry.migration.journal import Entry, read_migration
+from vmferry.simulation.models import link_of
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import Scenario, load_scenario, parse_scenario
+from vmferry.simulation.scenario import load_scenario, parse_scenario
 from vmferry.study.replay import read_replay
 
 DATA = Path(__file__).parents[1] / "data"
@@ -26,7 +28,7 @@ BY_CHANCE = ("uniform", RESPONSIVE)
 """Its dirty ratio hardly changes from one evaluation to the next, and whether it rises decides: docs/simulation.md."""
 
 
-def scenario(pattern: str) -> Scenario:
+def scenario(pattern: str) -> Experiment:
     load = f'{{ pattern = "{pattern}", memory = "400M", write-rate = "4GB/s" }}'
     return parse_scenario(
         f"""
@@ -79,7 +81,7 @@ def test_a_link_that_waited_for_the_scan_of_zero_memory_is_not_slow() -> None:
     replay = read_replay(recorded.entries, "x", {}, {})
     replayed = simulate(replay.scenario, "original")
     assert not replay.link_rate_is_lower_bound
-    assert replay.scenario.link_model().bytes_per_s == pytest.approx(1.25e9, rel=0.1)
+    assert link_of(replay.scenario.link).bytes_per_s == pytest.approx(1.25e9, rel=0.1)
     assert replayed.total_time_ms == pytest.approx(recorded.total_time_ms, rel=0.05)
     assert known(replayed.downtime_ms) < 300  # the default limit, which a slow link would exceed
 
@@ -143,16 +145,16 @@ def test_a_trace_without_its_journal_is_refused(load: str, named: str) -> None:
 
 @pytest.mark.parametrize(
     ("parameters", "link", "named"),
-    [({"downtime-limit": -1}, {}, "downtime"), ({}, {"jitter": 2.0}, "jitter"), ({}, {"latency": "soon"}, "soon")],
+    [({"downtime-limit": -1}, {}, "downtime"), ({}, {"jitter": "2.0"}, "jitter"), ({}, {"latency": "soon"}, "soon")],
 )
-def test_what_cannot_be_is_named(parameters: dict[str, object], link: dict[str, object], named: str) -> None:
+def test_what_cannot_be_is_named(parameters: dict[str, object], link: dict[str, str], named: str) -> None:
     with pytest.raises(UsageError, match=f"^here: .*{named}"):
         scenario = read_replay(ENTRIES, "here", parameters, link).scenario
         scenario.migration_parameters("original")
 
 
 def test_syncs_that_took_centuries_are_refused_and_long_ones_replayed() -> None:
-    def replay(duration_ns: int) -> Scenario:
+    def replay(duration_ns: int) -> Experiment:
         entries = [
             Entry(entry.time_ns, msgspec.structs.replace(entry.event, duration_ns=duration_ns))
             if isinstance(entry.event, Synced)

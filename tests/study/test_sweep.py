@@ -24,10 +24,11 @@ from tests.support.policies import BROKEN, LADDER, write_policy
 from tests.support.wait import wait_until
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.run import simulate as run_simulation
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.simulation.scenario import parse_scenario
 from vmferry.study import code as code_module
 from vmferry.study import sweep as sweep_module
 from vmferry.study.code import own_code
@@ -61,8 +62,9 @@ def test_a_grid_has_every_combination() -> None:
     cases = make_cases([QUICK], GRID, (), None)
     assert len(cases) == 2 * 3 * 2 * 2
     assert len({case.key for case in cases}) == len(cases)
-    assert {case.scenario.link.rate for case in cases if case.settings["link.rate"] == "30MiB/s"} == {"30MiB/s"}
-    assert {case.scenario.guest.loads[0].memory for case in cases} == {"4M", "8M", "12M"}
+    rates = {case.scenario.link.rate_bytes_per_s for case in cases if case.settings["link.rate"] == "30MiB/s"}
+    assert rates == {30 << 20}
+    assert {case.scenario.guest.loads[0].memory_bytes for case in cases} == {4 << 20, 8 << 20, 12 << 20}
 
 
 def test_parameters_can_be_set_by_their_names() -> None:
@@ -185,7 +187,7 @@ def test_edited_code_of_the_engine_makes_another_case(tmp_path: Path, monkeypatc
 
 
 def test_a_case_is_the_same_whatever_others_its_scenario_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    def keys(scenario: Scenario) -> set[str]:
+    def keys(scenario: Experiment) -> set[str]:
         return {case.key for case in make_cases([scenario], {}, ("original",), 2)}
 
     before = keys(QUICK)
@@ -215,7 +217,7 @@ def test_another_file_is_refused_and_kept(tmp_path: Path) -> None:
 
 
 def test_a_failing_case_does_not_cost_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def simulate(scenario: Scenario, variant: str, seed: int) -> SimulationResult:
+    def simulate(scenario: Experiment, variant: str, seed: int) -> SimulationResult:
         if seed == 1:
             raise RuntimeError("a defect")
         return run_simulation(scenario, variant, seed)

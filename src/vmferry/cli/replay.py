@@ -78,8 +78,8 @@ def command(
         raise UsageError("--rate is 0; give a rate such as 10Gbit/s")
     recorded = read_migration(journal, migration, warn)
     where = clean_text(str(journal))
-    link = {"rate": None if rate is None else str(rate), "latency": latency, "jitter": jitter}
-    changed_link = {name: value for name, value in link.items() if value is not None}
+    link = {"rate": rate, "latency": latency, "jitter": jitter}
+    changed_link = {name: str(value) for name, value in link.items() if value is not None}
     changed_parameters = given_parameters(parameters)
     runs = [_recorded_series(recorded.entries, where)]
     for policy in policies:
@@ -200,7 +200,7 @@ def _remarks(replay: Replay) -> Iterator[str]:
     """Say what is taken for granted, and where the journal does not tell enough."""
     scenario, trace = replay.scenario, replay.trace
     page_bytes = PAGE_SIZE_BYTES
-    rate = scenario.link_model().bytes_per_s
+    rate = scenario.link.shared(scenario.link.rate_bytes_per_s)
     yield (
         f"Assumed: the guest uses {format_size(trace.used_pages * page_bytes)} and rewrites "
         f"{format_size(trace.written_pages * page_bytes)} of it at {format_rate(trace.pages_per_s * page_bytes)} "

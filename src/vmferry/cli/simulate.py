@@ -15,12 +15,13 @@ from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text, simulated_series
 from vmferry.simulation.run import SimulationResult
-from vmferry.simulation.scenario import Scenario, load_scenarios
+from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.seed_table import Cell, seed_cells
 from vmferry.study.simulate import simulate
 
@@ -96,7 +97,7 @@ def command(
     context.exit(1 if any(result.policy_broken for result in results) else 0)
 
 
-def _runs(scenarios: list[Scenario], seeds: int | None) -> Iterator[tuple[Scenario, str, int]]:
+def _runs(scenarios: list[Experiment], seeds: int | None) -> Iterator[tuple[Experiment, str, int]]:
     for scenario in scenarios:
         for variant in scenario.variants:
             for seed in range(seeds or scenario.seeds):

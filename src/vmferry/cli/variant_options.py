@@ -6,9 +6,9 @@ import click
 
 from vmferry.cli.policy_options import SETTING_PREFIX, policy_settings
 from vmferry.convergence.variants import ALL_VARIANTS
+from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.qemu.releases import RELEASES
-from vmferry.simulation.scenario import Scenario
 
 driven_option = click.option(
     "--driven",
@@ -25,12 +25,12 @@ variants_option = click.option(
 
 
 def choose(
-    scenarios: Iterable[Scenario],
+    scenarios: Iterable[Experiment],
     variants: Sequence[str],
     policies: Sequence[str],
     settings: Iterable[str],
     driven: str | None = None,
-) -> list[Scenario]:
+) -> list[Experiment]:
     """Return the scenarios with the variants that a command is to simulate, and the QEMU. Raises UsageError.
 
     The settings are those of the policies, or else of the variants of a scenario's own that were chosen.

@@ -13,12 +13,12 @@ import msgspec
 from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import GuestError
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.simulation.scenario import Scenario
 from vmferry.vm.clock import MonotonicClock
 
 TIME_SCALE = 10
@@ -53,7 +53,7 @@ class DemoSetting:
             "verify": True,
         }
 
-    def scenario(self, write_bytes_per_s: int) -> Scenario:
+    def scenario(self, write_bytes_per_s: int) -> Experiment:
         """Return the same experiment as a simulation, for a guest that writes so fast."""
         loads = [{"pattern": "sweep", "memory": f"{self.stress_mib}M", "write-rate": str(write_bytes_per_s)}]
         guest = {"memory": f"{self.memory_mib}M", "vcpus": self.vcpu_count, "loads": loads}
@@ -64,7 +64,7 @@ class DemoSetting:
             "parameters": self.parameters,
             "variants": SEED_VARIANTS,
         }
-        return msgspec.convert(data, Scenario)
+        return msgspec.convert(data, Experiment)
 
 
 class DemoRun(Outcome, frozen=True, kw_only=True):

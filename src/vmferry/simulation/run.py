@@ -5,7 +5,9 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 
+from vmferry.experiment.experiment import Experiment
 from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Event, Synced
 from vmferry.migration.handshake import Credentials
@@ -18,8 +20,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
-from vmferry.simulation.scenario import Scenario
-from vmferry.units import parse_duration_ns
+from vmferry.simulation.models import costs_of, link_of, pattern_of
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
@@ -53,7 +54,7 @@ class Simulation:
 
     def __init__(
         self,
-        scenario: Scenario,
+        scenario: Experiment,
         variant: str,
         seed: int,
         *,
@@ -66,21 +67,21 @@ class Simulation:
         self.clock = VirtualClock()
         self.journal = MemoryJournal()
         guest_random, link_random = np.random.default_rng(seed).spawn(2)
-        page_count, vcpu_count = scenario.page_count(), scenario.guest.vcpus
+        page_count, vcpu_count = scenario.guest.page_count, scenario.guest.vcpu_count
         self.source_guest = SimulatedGuest(
             self.clock,
             page_count,
             vcpu_count,
-            scenario.pattern(guest_random),
-            scenario.costs(),
-            used_page_count=scenario.used_page_count(),
-            throttle_slice_ns=parse_duration_ns(scenario.guest.throttle_slice),
+            pattern_of(scenario.guest, guest_random),
+            costs_of(scenario.guest),
+            used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
+            throttle_slice_ns=scenario.guest.throttle_slice_ns,
             on_write=on_write,
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)
         self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal(), _CREDENTIALS)
         self.channel = SimulatedChannel(
-            self.clock, link or scenario.link_model(), self.destination, link_random, before_delivery
+            self.clock, link or link_of(scenario.link), self.destination, link_random, before_delivery
         )
         self.parameters = scenario.migration_parameters(variant)
         self.source = MigrationSource(
@@ -92,7 +93,7 @@ class Simulation:
             capabilities,
             _CREDENTIALS,
         )
-        self.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)
+        self.clock.schedule(scenario.limits.max_time_ns, self._cancel)
 
     def run(self) -> SimulationResult:
         """Migrate."""
@@ -140,6 +141,6 @@ class _IterationLimit:
             self._cancel()
 
 
-def simulate(scenario: Scenario, variant: str, seed: int = 0) -> SimulationResult:
+def simulate(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:
     """Migrate the scenario's guest with a variant of auto-converge. The same seed gives the same result."""
     return Simulation(scenario, variant, seed).run()

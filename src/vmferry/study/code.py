@@ -5,7 +5,18 @@ from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
-_PACKAGES = ("convergence", "memory", "wire", "settings", "migration", "simulation", "client", "control", "study")
+_PACKAGES = (
+    "convergence",
+    "memory",
+    "wire",
+    "settings",
+    "migration",
+    "experiment",
+    "simulation",
+    "client",
+    "control",
+    "study",
+)
 """The packages that a simulation runs; the last three if a QEMU is driven."""
 
 

@@ -7,15 +7,14 @@ from vmferry.control.destination import Destination
 from vmferry.control.drive import Progress, Result
 from vmferry.control.limits import NO_LIMITS, Limits
 from vmferry.control.order import Order, carry_out
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal
 from vmferry.simulation.qemu.destination import LOADS, Reception
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.monitor import Fault
 from vmferry.simulation.qemu.releases import find_release
 from vmferry.simulation.run import SimulationResult
-from vmferry.simulation.scenario import Scenario
 from vmferry.study.modelled_place import ModelledPlace
-from vmferry.units import parse_duration_ns
 
 _UNLIMITED = {"max-bandwidth": 0}
 """The scenario's link is the limit, unless it says otherwise."""
@@ -26,7 +25,7 @@ class DrivenRun:
 
     def __init__(
         self,
-        scenario: Scenario,
+        scenario: Experiment,
         variant: str,
         seed: int = 0,
         *,
@@ -57,7 +56,7 @@ class DrivenRun:
             limits=limits,
             journal=self.journal,
         )
-        self.lab.clock.schedule(parse_duration_ns(scenario.limits.max_time), self._cancel)
+        self.lab.clock.schedule(scenario.limits.max_time_ns, self._cancel)
 
     def run(self) -> Result:
         """Migrate. Raises what `carry_out` does."""
@@ -79,7 +78,7 @@ class DrivenRun:
         self.cancel.set("the limit of the scenario")
 
 
-def simulate_driven(scenario: Scenario, variant: str, seed: int = 0) -> SimulationResult:
+def simulate_driven(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:
     """Have the driver migrate the scenario's guest, which runs in a modelled QEMU. The same seed gives the same result.
 
     A variant that has no background sync leaves QEMU to converge by itself. Raises UsageError.

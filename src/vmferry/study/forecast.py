@@ -14,11 +14,11 @@ import numpy as np
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.lookahead import Situation, look_ahead
 from vmferry.convergence.variants import PLANNED, VARIANTS
+from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.scenario import Scenario
-from vmferry.simulation.scenario_parts import GuestScenario, Limits, LinkScenario, LoadScenario
 from vmferry.simulation.trace import DirtyTrace
 
 NO_THROTTLE = "no throttle"
@@ -164,7 +164,7 @@ def _run(survey: Survey, strategy: str, seed: int) -> SimulationResult:
     return Simulation(scenario, variant, seed, capabilities=capabilities).run()
 
 
-def _scenario(survey: Survey, written: float, link: float) -> Scenario:
+def _scenario(survey: Survey, written: float, link: float) -> Experiment:
     """Return the migration to simulate; the guest writes `written` times as many pages, and the link is `link` times as
     fast, as was measured."""
     used_pages = survey.used_bytes // PAGE_SIZE_BYTES
@@ -177,17 +177,19 @@ def _scenario(survey: Survey, written: float, link: float) -> Scenario:
     trace = DirtyTrace(
         used_pages=used_pages, sweeps=tuple(sweeps), steps=((_NS_PER_S, 1.0),), shortest_ns=_shortest_ns(survey)
     )
-    return Scenario(
+    return Experiment(
         name="forecast",
-        guest=GuestScenario(
-            memory=str(survey.memory_bytes),
-            vcpus=survey.vcpu_count,
-            loads=(LoadScenario(pattern="trace", trace=trace),),
-            throttle_slice="10ms",
+        guest=GuestSpec(
+            memory_bytes=survey.memory_bytes,
+            vcpu_count=survey.vcpu_count,
+            loads=(LoadSpec(pattern="trace", trace=trace),),
+            throttle_slice_ns=_NS_PER_S // 100,
         ),
-        link=LinkScenario(rate=str(round(survey.bandwidth_bytes_per_s * link)), jitter=0.05, jitter_interval="100ms"),
+        link=LinkSpec(
+            rate_bytes_per_s=round(survey.bandwidth_bytes_per_s * link), jitter=0.05, jitter_interval_ns=_NS_PER_S // 10
+        ),
         parameters={"downtime-limit": survey.downtime_limit_ms},
-        limits=Limits(max_iterations=10_000, max_time=f"{MAX_TIME_S}s"),
+        limits=RunLimits(max_iterations=10_000, max_time_ns=MAX_TIME_S * _NS_PER_S),
     )
 
 

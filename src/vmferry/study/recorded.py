@@ -11,12 +11,11 @@ from itertools import accumulate
 from typing import Any
 
 from vmferry.convergence.variants import VARIANT_PARAMETERS
+from vmferry.experiment.parts import MAX_BATCH_BYTES, LinkSpec, RunLimits
+from vmferry.experiment.quantities import MAX_BYTES_PER_S
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.simulation.scenario_parts import MAX_BATCH_BYTES, Limits, LinkScenario
-from vmferry.simulation.values import MAX_BYTES_PER_S
-from vmferry.units import parse_duration_ns, parse_size
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -32,8 +31,8 @@ _WINDOW_S = 0.1
 _MAX_BATCH_S = 0.05
 _TIMES_RECORDED = 3
 MAX_TIME_NS = 24 * 3600 * _NS_PER_S
-_MIN_LIMITS = Limits()
-_MIN_TIME_NS = parse_duration_ns(_MIN_LIMITS.max_time)
+_MIN_LIMITS = RunLimits()
+_MIN_TIME_NS = _MIN_LIMITS.max_time_ns
 
 
 class Recorded:
@@ -66,13 +65,13 @@ class Recorded:
         return recorded
 
     def link(self) -> dict[str, Any]:
-        """Return latency and jitter."""
+        """Return latency, jitter and batch by the names of a LinkSpec."""
         parts_ns = self._ended.downtime_parts_ns if self._ended else {}
         return {
-            "latency": f"{max(0, parts_ns.get('hand-over', 0)) // 2}ns",
+            "latency_ns": max(0, parts_ns.get("hand-over", 0)) // 2,
             "jitter": 0.0 if self._limited() else min(_MAX_JITTER, _scatter(self._busy)),
-            "jitter-interval": "100ms",
-            "batch": str(self._batch_bytes()),
+            "jitter_interval_ns": _NS_PER_S // 10,
+            "batch_bytes": self._batch_bytes(),
         }
 
     def _batch_bytes(self) -> int:
@@ -82,7 +81,7 @@ class Recorded:
         50 ms (`migration.c`: `migration_iteration_run`, `ram.c`: `ram_save_iterate`).
         """
         if self._started.recorded_by is RecordedBy.VM:
-            return parse_size(LinkScenario(rate="0").batch)
+            return LinkSpec(rate_bytes_per_s=0).batch_bytes
         batch_bytes = int(self._max_bandwidth * _WINDOW_S if self._limited() else _rate(self._busy) * _MAX_BATCH_S)
         return min(max(batch_bytes, PAGE_SIZE_BYTES), MAX_BATCH_BYTES)
 
@@ -93,26 +92,26 @@ class Recorded:
         hand_over = self._hand_over_rate()
         return max(hand_over, _rate(self._busy)), not hand_over
 
-    def zero_scan_rate(self, zero_pages: int) -> str:
-        """Return how many zero bytes per second the first pass looked at, beside sending; "0" for at once."""
+    def zero_scan_rate(self, zero_pages: int) -> int:
+        """Return how many zero bytes per second the first pass looked at, beside sending; 0 for at once."""
         sent_bytes, duration_ns = _sums(self._first_pass)
         rate = _rate(self._busy)
         scan_ns = duration_ns - sent_bytes * _NS_PER_S / rate if rate else 0
         if scan_ns <= 0:
-            return "0"
-        return str(max(1, min(int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns), MAX_BYTES_PER_S)))
+            return 0
+        return max(1, min(int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns), MAX_BYTES_PER_S))
 
     def sync_ns(self) -> float:
         """Return what a sync takes."""
         durations_ns = [sync.duration_ns for sync in self._syncs if sync.duration_ns is not None]
         return max(0, statistics.median(durations_ns)) if durations_ns else 0.0
 
-    def limits(self) -> Limits:
+    def limits(self) -> RunLimits:
         """Return when to give up: far beyond what was recorded."""
         iterations = max(sync.iteration_count for sync in self._syncs)
         time_ns = min(max(self._total_ns * _TIMES_RECORDED, _MIN_TIME_NS), MAX_TIME_NS)
-        return Limits(
-            max_iterations=max(_TIMES_RECORDED * iterations, _MIN_LIMITS.max_iterations), max_time=f"{time_ns}ns"
+        return RunLimits(
+            max_iterations=max(_TIMES_RECORDED * iterations, _MIN_LIMITS.max_iterations), max_time_ns=time_ns
         )
 
     def _limited(self) -> bool:

@@ -9,6 +9,9 @@ import msgspec
 from vmferry.convergence.policies.registry import BUILT_IN, find_policy
 from vmferry.convergence.variants import DEFAULT_POLICY, POLICY, POLICY_SETTINGS, VARIANT_PARAMETERS
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
+from vmferry.experiment.quantities import MAX_BYTES_PER_S
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import (
     Decided,
@@ -20,10 +23,7 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.scenario import Scenario
-from vmferry.simulation.scenario_parts import GuestScenario, LinkScenario, LoadScenario
 from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
-from vmferry.simulation.values import MAX_BYTES_PER_S
 from vmferry.study.recorded import MAX_TIME_NS, Recorded
 
 _Settings = dict[str, int | bool | str]
@@ -33,7 +33,7 @@ _Settings = dict[str, int | bool | str]
 class Replay:
     """A recorded migration, ready to be simulated."""
 
-    scenario: Scenario
+    scenario: Experiment
     trace: DirtyTrace
     """The trace of how its guest writes."""
     link_rate_is_lower_bound: bool
@@ -72,37 +72,34 @@ def _slow(simulation: Simulation, percent: int) -> None:
 
 
 def read_replay(
-    entries: Sequence[Entry], where: str, parameters: Mapping[str, object], link: Mapping[str, object]
+    entries: Sequence[Entry], where: str, parameters: Mapping[str, object], link: Mapping[str, str]
 ) -> Replay:
     """Return the replay of one migration, whose first entry is `started`.
 
-    `parameters` and `link` replace what is recorded, by QMP names and by the names of `LinkScenario`. Raises UsageError
-    that begins with `where`.
+    `parameters` and `link` replace what is recorded, by QMP names and by the keys of a scenario's link, whose
+    values are texts. Raises UsageError that begins with `where`.
     """
     started = entries[0].event
     assert isinstance(started, Started)
     trace = read_trace(entries, where)
     recorded = Recorded(entries)
-    lower_bound = False
-    if "rate" not in link:
-        rate, lower_bound = recorded.link_rate()
-        link = {"rate": str(max(1, min(round(rate), MAX_BYTES_PER_S)))} | dict(link)
+    rate, lower_bound = recorded.link_rate()
     try:
-        scenario = Scenario(
+        scenario = Experiment(
             name=where,
-            guest=GuestScenario(
-                memory=str(started.page_count * PAGE_SIZE_BYTES),
-                vcpus=started.vcpu_count,
-                loads=(LoadScenario(pattern="trace", trace=trace),),
-                zero_scan_rate=recorded.zero_scan_rate(started.page_count - trace.used_pages),
+            guest=GuestSpec(
+                memory_bytes=started.page_count * PAGE_SIZE_BYTES,
+                vcpu_count=started.vcpu_count,
+                loads=(LoadSpec(pattern="trace", trace=trace),),
+                zero_scan_bytes_per_s=recorded.zero_scan_rate(started.page_count - trace.used_pages),
                 sync_ns_per_page=recorded.sync_ns() / started.page_count,
-                throttle_slice=f"{slice_ns(started)}ns",
+                throttle_slice_ns=slice_ns(started),
             ),
-            link=msgspec.convert(recorded.link() | dict(link), LinkScenario),
+            link=LinkSpec(rate_bytes_per_s=max(1, min(round(rate), MAX_BYTES_PER_S)), **recorded.link()),
             parameters=msgspec.convert(recorded.settings() | dict(parameters), _Settings),
             limits=recorded.limits(),
         )
-        scenario.check()
+        scenario = scenario.with_settings({f"link.{key}": text for key, text in link.items()})
         told = _policy_is_here(started)
         own = VARIANT_PARAMETERS if told else VARIANT_PARAMETERS - {POLICY, POLICY_SETTINGS}
         variant = {name: value for name, value in started.parameters.items() if name in own}
@@ -110,7 +107,7 @@ def read_replay(
         return Replay(
             scenario=scenario,
             trace=trace,
-            link_rate_is_lower_bound=lower_bound,
+            link_rate_is_lower_bound=lower_bound and "rate" not in link,
             own_settings=msgspec.convert(variant, _Settings),
             auto_converge=started.auto_converge,
             throttle=None if decides else tuple(_throttle(entries)),

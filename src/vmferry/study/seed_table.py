@@ -7,9 +7,10 @@ from importlib.resources import files
 
 import msgspec
 
+from vmferry.experiment.experiment import Experiment
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import Scenario, seed_scenarios
+from vmferry.simulation.scenario import seed_scenarios
 from vmferry.study.executors import local_pool
 
 
@@ -47,7 +48,7 @@ def measured_runs() -> dict[str, dict[str, tuple[Outcome, ...]]]:
 
 
 def simulate_cells(
-    scenarios: Iterable[Scenario], seeds: int, progress: Callable[[], None] = lambda: None
+    scenarios: Iterable[Experiment], seeds: int, progress: Callable[[], None] = lambda: None
 ) -> list[Cell]:
     """Simulate every cell with that many seeds, on all processors; `progress` is called after every run."""
     measured = measured_runs()
@@ -86,5 +87,5 @@ def _measured(figures: tuple[int, int, int, int]) -> Outcome:
     )
 
 
-def _simulate(scenario: Scenario, variant: str, seed: int) -> Outcome:
+def _simulate(scenario: Experiment, variant: str, seed: int) -> Outcome:
     return Outcome.of(simulate(scenario, variant, seed).entries)

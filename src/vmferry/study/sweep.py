@@ -16,8 +16,8 @@ import msgspec
 from vmferry import __version__
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import UsageError, VmferryError
+from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.run import SimulationResult
-from vmferry.simulation.scenario import Scenario
 from vmferry.study.code import own_code
 from vmferry.study.executors import local_pool
 from vmferry.study.record_file import Format, RecordFile
@@ -33,7 +33,7 @@ _IN_FLIGHT = 256
 class Case(msgspec.Struct, frozen=True):
     """One simulation; `settings` is what the sweep changed in the scenario."""
 
-    scenario: Scenario
+    scenario: Experiment
     settings: dict[str, str]
     variant: str
     seed: int
@@ -65,7 +65,7 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def group(self) -> tuple[str, str, str]:
-        """Scenario, settings and variant: results that have these in common differ in their seed only."""
+        """Experiment, settings and variant: results that have these in common differ in their seed only."""
         settings = ", ".join(f"{key}={value}" for key, value in self.settings.items())
         return self.scenario, settings, self.variant
 
@@ -107,7 +107,7 @@ class Results(list[CaseResult]):
 
 
 def make_cases(
-    scenarios: Sequence[Scenario],
+    scenarios: Sequence[Experiment],
     grid: Mapping[str, Sequence[str]] | None = None,
     variants: Sequence[str] = (),
     seeds: int | None = None,

@@ -1,11 +1,12 @@
 """Scenarios for modelled QEMUs."""
 
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.experiment.experiment import Experiment
+from vmferry.simulation.scenario import parse_scenario
 
 
 def scenario(
     memory: str = "192M", load: str = "96M", rate: str = "1GB/s", link: str = "1GiB/s", more: str = ""
-) -> Scenario:
+) -> Experiment:
     """A guest that walks its memory."""
     text = f"""
 name = "modelled"

@@ -4,16 +4,18 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vmferry.experiment.experiment import Experiment
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
+from vmferry.simulation.models import costs_of, link_of, pattern_of
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.destination import LOADS, ModelledDestination, Reception
 from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.machine import ModelledQemu
 from vmferry.simulation.qemu.monitor import Fault, ModelledMonitor
 from vmferry.simulation.qemu.releases import Release
-from vmferry.simulation.scenario import Scenario
 
 URI = "tcp:modelled:4444"
 """Where the destination listens."""
@@ -24,24 +26,24 @@ SOURCE, DESTINATION = "modelled:source", "modelled:destination"
 class ModelledLab:
     """Two QEMUs of a release, and the link between them. The guest runs from the beginning on."""
 
-    def __init__(self, scenario: Scenario, release: Release, seed: int, reception: Reception = LOADS) -> None:
+    def __init__(self, scenario: Experiment, release: Release, seed: int, reception: Reception = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
         guest_random, link_random, qemu_random = np.random.default_rng(seed).spawn(3)
         self.guest = SimulatedGuest(
             self.clock,
-            scenario.page_count(),
-            scenario.guest.vcpus,
-            scenario.pattern(guest_random),
-            used_page_count=scenario.used_page_count(),
+            scenario.guest.page_count,
+            scenario.guest.vcpu_count,
+            pattern_of(scenario.guest, guest_random),
+            used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
         )
-        link = scenario.link_model()
+        link = link_of(scenario.link)
         self.destination = ModelledDestination(Board(self.clock), reception, URI)
         self.host = Host(
             Board(self.clock),
             release,
             self.guest,
-            scenario.costs(),
+            costs_of(scenario.guest),
             Pace(self.clock, link, link_random),
             link.latency_ns,
             self.destination,

@@ -1,0 +1,190 @@
+"""One experiment: which guest, which link, what is tried on them, and when to give up.
+
+A scenario's file (`simulation/scenario.py`) is decoded into one, once; the bodies that run it are the engine in virtual
+time (`simulation/run.py`), a modelled QEMU (`study/driven.py`), and real guests (`perf/`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.variants import (
+    ALL_VARIANTS,
+    POLICY,
+    POLICY_SETTINGS,
+    VARIANTS,
+    Variant,
+    find_variant,
+    label_of,
+)
+from vmferry.errors import UsageError
+from vmferry.experiment.keys import allowed_parameter, keys_of, refusal
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
+from vmferry.experiment.quantities import numbers_of, require, telling
+from vmferry.settings.parameters import MigrationParameters
+from vmferry.settings.policy_parameters import plain_value
+from vmferry.simulation.own_variants import OwnVariant
+from vmferry.simulation.qemu.releases import find_release
+
+_MAX_SEEDS = 10_000
+ALL = "all"
+"""Every variant that there is, where variants are chosen."""
+
+
+class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A migration to try, by each of its variants."""
+
+    name: str
+    guest: GuestSpec
+    link: LinkSpec
+    parameters: dict[str, int | bool | str] = {}
+    limits: RunLimits = RunLimits()
+    driven: str = ""
+    """The modelled QEMU that is driven from outside, such as `qemu-7.2`; empty for our own engine."""
+    own_variants: tuple[OwnVariant, ...] = msgspec.field(default=(), name="variant")
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Those to simulate; where a file leaves them out, its own are among them."""
+    seeds: int = 1
+    """Simulate with seeds 0, 1, ... up to this many."""
+
+    def migration_parameters(self, variant: str) -> MigrationParameters:
+        """Return the parameters of a variant and of the scenario. Raises UsageError.
+
+        The scenario's go before those of a variant that comes along, and a variant of its own goes before them.
+        """
+        values: dict[str, object] = {"max-bandwidth": 0, "auto-verify": False}  # there is no content to verify
+        own = next((own for own in self.own_variants if own.name == variant), None)
+        if own:
+            return MigrationParameters().changed({**values, **self.parameters, **own.parameters()})
+        if variant not in ALL_VARIANTS:
+            raise UsageError(f"no variant '{variant}'; there are: {', '.join(self._variant_names())}")
+        return MigrationParameters().changed({**values, **ALL_VARIANTS[variant].settings, **self.parameters})
+
+    def variant(self, name: str) -> Variant:
+        """Return a variant that comes along or is the scenario's own. Raises UsageError."""
+        own = next((own for own in self.own_variants if own.name == name), None)
+        return Variant(name, own.parameters()) if own else find_variant(name)
+
+    def driven_by(self, release: str) -> "Experiment":
+        """Return a copy whose guest runs in this modelled QEMU, and says so in its name. Raises UsageError."""
+        find_release(release)
+        return msgspec.structs.replace(self, name=f"{self.name}, {release}", driven=release)
+
+    def label(self, variant: str) -> str:
+        """Return the name of a variant, or what tells the policy that the parameters put in the place of its own."""
+        own = any(own.name == variant for own in self.own_variants)
+        if own or self.parameters.keys().isdisjoint({POLICY, POLICY_SETTINGS}):
+            return variant
+        parameters = self.migration_parameters(variant)
+        return label_of(parameters.as_qmp(), find_policy(parameters.convergence_policy).digest)
+
+    def choosing(self, variants: Sequence[str], own: Sequence[OwnVariant] = ()) -> "Experiment":
+        """Return a copy that asks for these variants only, ALL of which may be one, or else for its own choice.
+
+        Those in `own` are added to the scenario's. Raises UsageError for a variant that it does not have.
+        """
+        if not variants and not own:
+            return self
+        if ALL in variants:
+            variants = self._variant_names()
+        others = [variant for variant in self.own_variants if variant.name not in {new.name for new in own}]
+        added = [variant for variant in own if variant.name not in ALL_VARIANTS]
+        names = dict.fromkeys([*variants, *(variant.name for variant in own)])
+        chosen = msgspec.structs.replace(self, own_variants=(*others, *added), variants=tuple(names))
+        chosen.check()
+        return chosen
+
+    def with_settings(self, settings: Mapping[str, str]) -> "Experiment":
+        """Return a copy with keys such as `link.share` or `load.write-rate` (of every load) set to these values.
+
+        Raises UsageError for an unknown key, and for a value that cannot be.
+        """
+        data: dict[str, Any] = msgspec.to_builtins(self)
+        for key, text in settings.items():
+            for target, name, kind in _targets(data, key):
+                target[name] = numbers_of(text, kind, key) if kind else plain_value(text)
+        try:
+            changed = msgspec.convert(data, Experiment, strict=False)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{', '.join(settings)}: {refusal(error, Experiment)}") from error
+        changed.check()
+        return changed
+
+    def check(self) -> None:
+        """Raise UsageError that names what cannot be."""
+        self.guest.check()
+        self.link.check()
+        self.limits.check()
+        if self.driven:
+            find_release(self.driven)
+        require("seeds", self.seeds, 1, _MAX_SEEDS)
+        for name, value in self.parameters.items():
+            allowed_parameter(name, value)
+        if not self.variants:
+            raise UsageError(f"variants is empty; there are: {', '.join(ALL_VARIANTS)}")
+        self._check_own_variants()
+        for variant in self.variants:
+            self.migration_parameters(variant)
+
+    def _variant_names(self) -> list[str]:
+        return [*ALL_VARIANTS, *(own.name for own in self.own_variants)]
+
+    def _check_own_variants(self) -> None:
+        names = [ALL, *ALL_VARIANTS]
+        for number, variant in enumerate(self.own_variants):
+            if variant.name in names:
+                raise UsageError(f"variant[{number}].name: there is a variant '{variant.name}' already; name it anew")
+            names.append(variant.name)
+            with telling(f"variant[{number}]"):
+                self.migration_parameters(variant.name)
+
+
+def experiment_of(document: Mapping[str, Any]) -> Experiment:
+    """Return the experiment in a scenario's document, not checked yet. Raises UsageError for what is none."""
+    try:
+        return msgspec.convert(numbers_of(document, inspect.type_info(Experiment), ""), Experiment)
+    except msgspec.ValidationError as error:
+        raise UsageError(refusal(error, Experiment)) from error
+
+
+_SECTIONS: dict[str, type[msgspec.Struct] | None] = {
+    "guest": GuestSpec,
+    "load": LoadSpec,
+    "link": LinkSpec,
+    "parameters": None,
+    "limits": RunLimits,
+    "policy": None,
+}
+"""What has the keys of each section; those of `parameters` and `policy` are for the migration to know."""
+
+
+def _targets(data: dict[str, Any], key: str) -> Iterator[tuple[dict[str, Any], str, inspect.Type | None]]:
+    """Yield the sections that a key means, the name in them, and its type, where it has one of its own."""
+    section, _, name = key.partition(".")
+    if section not in _SECTIONS or not name:
+        raise UsageError(
+            f"'{key}' is no key of a scenario; write SECTION.KEY, such as link.rate; sections: {', '.join(_SECTIONS)}"
+        )
+    part = _SECTIONS[section]
+    if part and name not in keys_of(part):
+        raise UsageError(f"'{key}' is no key of a scenario; of '{section}' there are: {', '.join(keys_of(part))}")
+    match section:
+        case "load":
+            targets = data["guest"]["loads"]
+        case "policy":
+            targets = [variant["settings"] for variant in data["variant"] if variant["name"] in data["variants"]]
+        case _:
+            targets = [data[section]]
+    if not targets:
+        raise UsageError(f"'{key}': none of these variants is a policy with settings; name one by --policy")
+    for target in targets:
+        yield target, name, _type_of(part, name) if part else None
+
+
+def _type_of(part: type[msgspec.Struct], key: str) -> inspect.Type:
+    kind = inspect.type_info(part)
+    assert isinstance(kind, inspect.StructType)
+    return next(field.type for field in kind.fields if field.encode_name == key)

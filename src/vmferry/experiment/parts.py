@@ -1,0 +1,160 @@
+"""The parts of an experiment. A key of a scenario's file is the name of its field, without the unit."""
+
+from typing import Literal
+
+import msgspec
+
+from vmferry.errors import UsageError
+from vmferry.experiment.quantities import (
+    NS_PER_HOUR,
+    Bytes,
+    BytesPerS,
+    Nanoseconds,
+    check_duration,
+    check_rate,
+    check_size,
+    require,
+)
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.simulation.trace import DirtyTrace
+from vmferry.units import exact_size, format_size
+
+MAX_MEMORY_BYTES = 16 << 40
+MAX_BATCH_BYTES = 1 << 30
+_MAX_VCPUS = 4096
+_MAX_ITERATIONS = 10**9
+_MAX_ZIPF_EXPONENT = 10.0
+_NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_MAX_PAUSE_NS = NS_PER_HOUR
+"""Of what is waited for at once: a message, a dirty sync."""
+
+
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
+    """A table of a scenario's file."""
+
+
+class LoadSpec(_Part, frozen=True):
+    """What the vCPUs write: together so much memory, at that rate when not throttled, or what a journal tells."""
+
+    pattern: Literal["sweep", "uniform", "hot-cold", "idle", "trace"]
+    memory_bytes: Bytes = msgspec.field(default=0, name="memory")
+    write_bytes_per_s: BytesPerS = msgspec.field(default=0, name="write-rate")
+    zipf_exponent: float = 1.0
+    duration_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="duration")
+    """How long it lasts, in CPU time, where there are several loads in turn."""
+    journal: str = ""
+    """For `trace`: the journal of a real migration, looked for beside the scenario's file."""
+    trace: DirtyTrace | None = None
+    """What that journal tells; a scenario's file leaves it out."""
+
+    @property
+    def used_bytes(self) -> int:
+        """How much memory it takes."""
+        return self.trace.used_pages * PAGE_SIZE_BYTES if self.trace else self.memory_bytes
+
+    def check(self, where: str, guest_bytes: int) -> None:
+        """Raise UsageError that names what cannot be, in a guest of that memory."""
+        if (self.pattern == "trace") != bool(self.trace):
+            raise UsageError(f"{where}.pattern: a trace is what a journal tells; give both in a scenario's file")
+        if self.trace and self != LoadSpec(
+            pattern="trace", duration_ns=self.duration_ns, journal=self.journal, trace=self.trace
+        ):
+            raise UsageError(f"{where}: a trace writes as its journal tells; only duration can be set")
+        check_size(f"{where}.memory", self.memory_bytes)
+        if self.used_bytes > guest_bytes:
+            used = format_size(self.used_bytes) if self.trace else exact_size(self.used_bytes)
+            raise UsageError(f"{where}.memory is {used}, the guest has {exact_size(guest_bytes)}")
+        check_rate(f"{where}.write-rate", self.write_bytes_per_s)
+        check_duration(f"{where}.duration", self.duration_ns, _NS_PER_MS)
+        require(f"{where}.zipf-exponent", self.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
+
+
+class GuestSpec(_Part, frozen=True):
+    """The guest. With several loads, they take turns."""
+
+    memory_bytes: Bytes = msgspec.field(name="memory")
+    vcpu_count: int = msgspec.field(name="vcpus")
+    loads: tuple[LoadSpec, ...]
+    used_bytes: Bytes = msgspec.field(default=0, name="used-memory")
+    """How much of it, from the beginning on, is not zero, also where no load writes; memory of loads always is."""
+    zero_scan_bytes_per_s: BytesPerS = msgspec.field(default=0, name="zero-scan-rate")
+    """How fast a page is found to be zero; 0 for at once."""
+    sync_ns_per_page: float = 0.0
+    throttle_slice_ns: Nanoseconds = msgspec.field(default=0, name="throttle-slice")
+    """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
+
+    @property
+    def page_count(self) -> int:
+        """Its size."""
+        return self.memory_bytes // PAGE_SIZE_BYTES
+
+    def check(self) -> None:
+        """Raise UsageError that names what cannot be."""
+        require("guest.vcpus", self.vcpu_count, 1, _MAX_VCPUS)
+        check_size("guest.memory", self.memory_bytes)
+        memory = exact_size(self.memory_bytes)
+        if self.memory_bytes > MAX_MEMORY_BYTES:
+            raise UsageError(f"guest.memory is {memory}, at most {format_size(MAX_MEMORY_BYTES)} are allowed")
+        check_size("guest.used-memory", self.used_bytes)
+        if self.used_bytes > self.memory_bytes:
+            raise UsageError(f"guest.used-memory is {exact_size(self.used_bytes)}, the guest has {memory}")
+        check_rate("guest.zero-scan-rate", self.zero_scan_bytes_per_s)
+        if self.throttle_slice_ns:
+            check_duration("guest.throttle-slice", self.throttle_slice_ns, _NS_PER_MS)
+        require("guest.sync-ns-per-page", self.sync_ns_per_page, 0.0, _MAX_PAUSE_NS / max(1, self.page_count))
+        if not self.loads:
+            raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
+        for number, load in enumerate(self.loads):
+            load.check(f"guest.loads[{number}]", self.memory_bytes)
+
+
+class LinkSpec(_Part, frozen=True):
+    """The link. `rate-changes` are pairs of a time and a rate."""
+
+    rate_bytes_per_s: BytesPerS = msgspec.field(name="rate")
+    share: float = 1.0
+    """What of the rate is there for the migration."""
+    latency_ns: Nanoseconds = msgspec.field(default=0, name="latency")
+    jitter: float = 0.0
+    jitter_interval_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="jitter-interval")
+    batch_bytes: Bytes = msgspec.field(default=4 << 20, name="batch")
+    """How much is sent before it is looked whether the rest fits the downtime."""
+    rate_changes: tuple[tuple[Nanoseconds, BytesPerS], ...] = ()
+    lost_at_ns: Nanoseconds | None = msgspec.field(default=None, name="lost-at")
+
+    def shared(self, bytes_per_s: int) -> int:
+        """Return what of a rate is there for the migration."""
+        return int(bytes_per_s * self.share)
+
+    def check(self) -> None:
+        """Raise UsageError that names what cannot be."""
+        check_rate("link.rate", self.rate_bytes_per_s, 1)
+        if not 0 < self.share <= 1:
+            raise UsageError(f"link.share is {self.share}, above 0 up to 1 is allowed")
+        if not 0 <= self.jitter < 1:
+            raise UsageError(f"link.jitter is {self.jitter}, 0 up to but not 1 is allowed")
+        check_duration("link.latency", self.latency_ns, most_ns=_MAX_PAUSE_NS)
+        check_duration("link.jitter-interval", self.jitter_interval_ns, _NS_PER_MS)
+        for time_ns, bytes_per_s in self.rate_changes:
+            check_duration("a time of link.rate-changes", time_ns)
+            check_rate("a rate of link.rate-changes", bytes_per_s)
+        check_size("link.batch", self.batch_bytes)
+        require("link.batch", self.batch_bytes, PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
+        if self.lost_at_ns is not None:
+            check_duration("link.lost-at", self.lost_at_ns)
+        if self.shared(self.rate_bytes_per_s) < 1:
+            rate = exact_size(self.rate_bytes_per_s)
+            raise UsageError(f"link.share is {self.share}, that of {rate} is less than 1 byte per second")
+
+
+class RunLimits(_Part, frozen=True):
+    """When to give up, as guestperf does."""
+
+    max_iterations: int = 200
+    max_time_ns: Nanoseconds = msgspec.field(default=1200 * _NS_PER_S, name="max-time")
+
+    def check(self) -> None:
+        """Raise UsageError that names what cannot be."""
+        require("limits.max-iterations", self.max_iterations, 1, _MAX_ITERATIONS)
+        check_duration("limits.max-time", self.max_time_ns, _NS_PER_MS)
