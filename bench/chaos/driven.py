@@ -21,11 +21,12 @@ from vmferry.control.course import MAYBE_TWO
 from vmferry.control.drive import Result
 from vmferry.control.limits import Limits, OnLimit
 from vmferry.errors import CommandError, VmferryError
+from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.qemu.destination import Reception
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.monitor import Fault, Mishap
 from vmferry.simulation.qemu.releases import RELEASES
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import DrivenRun
 
 _NS_PER_MS = 1_000_000
@@ -443,7 +444,7 @@ max-time = "60s"
 """
 
 
-def _scenario(settings: Settings) -> Scenario:
+def _scenario(settings: Settings) -> Experiment:
     pattern = "sweep" if settings.load_mib else "idle"
     text = _SCENARIO.format(release=settings.release, pattern=pattern, load_mib=settings.load_mib)
     return parse_scenario(text.encode(), "faulty")
