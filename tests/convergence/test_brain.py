@@ -19,14 +19,13 @@ from vmferry.convergence.watcher import IterationView
 from vmferry.errors import PolicyError, UsageError
 
 MIB = 1 << 20
-CAN = Body.THROTTLE | Body.DOWNTIME_LIMIT
+CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT
 
 
 class NoSettings(msgspec.Struct, frozen=True):
     pass
 
 
-CAN = Body.THROTTLE | Body.MEASURE
 RULES = Rules(evaluation_period_ns=S, max_throttle_percent=80, policy_settings=NoSettings())
 
 
