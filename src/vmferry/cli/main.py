@@ -19,6 +19,7 @@ _COMMANDS = {
     "migrate": "vmferry.cli.migrate",
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
+    "policy": "vmferry.cli.policy",
     "qemu": "vmferry.cli.qemu",
     "replay": "vmferry.cli.replay",
     "report": "vmferry.cli.report",

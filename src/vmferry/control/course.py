@@ -173,7 +173,7 @@ class Course:
             return result
         last = result.last
         reasons = [self._why_cancelled or last.error, self._what_is_left()]
-        if last.status == "failed" and self.used_destination and self._ours and not self._why_cancelled:
+        if last.status == "failed" and self.used_destination and self._hand_over and not self._why_cancelled:
             reasons.append(DESTINATION_KNOWS)
         error = "; ".join(filter(None, reasons)) or None
         return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken)
