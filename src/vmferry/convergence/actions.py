@@ -23,6 +23,8 @@ class Measure:
     """Find out now what the guest has dirtied: by a background sync, or whatever the body has in its place."""
 
     reason: str
+    window_ns: int | None = None
+    """How long to look, where the body looks ahead from now on. A sync looks back, and None is the body's choice."""
 
 
 @dataclass(frozen=True, kw_only=True)

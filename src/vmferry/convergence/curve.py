@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 MAX_POINTS = 24
 _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
+_OTHER_LENGTH = 1.5
 _ENOUGH_CPU_NS = 50_000_000
 """Five slices of a throttled guest."""
 _MAX_FALL = 8.0
@@ -62,7 +63,8 @@ class DirtyCurve:
     @property
     def bends(self) -> bool:
         """False until windows of different lengths were seen; before, a working set cannot be told from a flood."""
-        return len({point.duration_ns for point in self._points()}) > 1
+        lengths = [point.duration_ns for point in self._points()]
+        return bool(lengths) and max(lengths) >= _OTHER_LENGTH * min(lengths)
 
     @property
     def demand(self) -> float:

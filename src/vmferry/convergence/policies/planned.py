@@ -67,7 +67,7 @@ class Planned:
         window_ns = settings.window_ms * _NS_PER_MS << self._doublings
         if view.elapsed_ns - self._measured_ns >= window_ns and not view.written:
             self._measured_ns = view.elapsed_ns
-            yield Measure(reason="the plan needs to know what the guest writes")
+            yield Measure(reason="the plan needs to know what the guest writes", window_ns=window_ns)
         if view.written and self._curve.bends and self._bytes_per_s(view):
             yield from self._plan(self._curve, view, settings)
 
