@@ -28,7 +28,7 @@ MAX_MESSAGE_BYTES = 16 << 20
 """QEMU's longest answer, the schema, has about 200 KiB, and 560 KiB with `pretty=on`."""
 
 MAX_NESTING = 1024
-"""As deep as QEMU itself takes messages."""
+"""How deep messages may be nested; QEMU itself takes as many levels."""
 
 MAX_KEPT_EVENTS = 1000
 """Older events that nobody waited for are forgotten."""

@@ -7,10 +7,10 @@ A *period* is a time of which it is known how much the guest dirtied and how muc
 What ends one depends on what the body finds:
 
 - A dirty sync (`Synced`) adds its newly dirty bytes to the running period. The first one that comes later than the
-  evaluation period, 1 s, after the last evaluation ends it. Near the end of a migration, when passes take
-  milliseconds, many syncs are so judged together.
+  evaluation period, 1 s, after the last evaluation ends it. So many syncs are judged together near the end of a
+  migration, when passes take milliseconds.
 - A rate that the VM tells by itself (`RateSeen`) ends it likewise, and is taken to hold for all of it.
-- A measurement that the brain has asked for (`RateMeasured`) is a period of its own, from the asking on.
+- A measurement that was asked for (`RateMeasured`) is a period of its own, from the asking on.
 
 If the link stood still for 1 of 4 s, the policy is shown the other 3, with 3/4 of the dirty bytes. Between two periods
 it is asked as well, but only sees that time has passed.

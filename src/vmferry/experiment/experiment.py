@@ -46,7 +46,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """The modelled QEMU that is driven from outside, such as `qemu-7.2`; empty for our own engine."""
     own_variants: tuple[OwnVariant, ...] = msgspec.field(default=(), name="variant")
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """Those to simulate; where a file leaves them out, its own are among them."""
+    """The variants to simulate. If a file leaves them out, its own are among them."""
     seeds: int = 1
     """Simulate with seeds 0, 1, ... up to this many."""
 

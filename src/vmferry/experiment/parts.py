@@ -27,7 +27,7 @@ _MAX_ZIPF_EXPONENT = 10.0
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _MAX_PAUSE_NS = NS_PER_HOUR
-"""Of what is waited for at once: a message, a dirty sync."""
+"""How long one thing may take: a message, a dirty sync."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):

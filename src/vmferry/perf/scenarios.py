@@ -41,7 +41,7 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     policy: dict[str, bool | int | str] = {}
     """The migration parameters that name it and set it; empty where a variant says it all."""
     policy_digest: str | None = None
-    """Of its source."""
+    """A digest of the policy's source."""
     throttle_step_percent: Natural = 10
     time_scale: Natural = 1
     """The algorithm's constants of time are divided by this."""

@@ -37,7 +37,7 @@ class Survey:
 
     memory_bytes: int
     used_bytes: int
-    """Of its memory, what is not zero; all of it where nobody can tell."""
+    """How much of its memory is not zero; all of it where nobody can tell."""
     vcpu_count: int
     written: tuple[Written, ...]
     bandwidth_bytes_per_s: int

@@ -25,10 +25,10 @@ _SOON = 1.5
 _SOON_NS = 10 * _NS_PER_S
 _NS_PER_MS = 1_000_000
 _KNOWN_SHARE = 0.05
-"""The curve has to be known for so much of the rest of a pass before the guest is slowed."""
+"""The curve has to be known for this share of the rest of a pass before the guest is slowed."""
 _RATES = 8
 _IN_A_ROW = 2
-"""So many looks have to find that nothing helps before the guest is let run."""
+"""How many looks in a row have to find that nothing helps before the guest is let run."""
 _MAX_DOUBLINGS = 3
 
 
