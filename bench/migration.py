@@ -11,7 +11,7 @@ from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
-from vmferry.perf.demo import DemoSetting, run_demo
+from vmferry.perf.demo import demo_experiment, run_demo
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.simulation.run import simulate
@@ -66,11 +66,11 @@ def benchmark(measure: Callable[..., None]) -> Callable[..., None]:
 @benchmark
 def demo(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int) -> None:
     """The demo's runs, and each of them simulated with the speed that its guest had."""
-    setting = DemoSetting(memory_mib=memory, stress_mib=stress)
+    experiment = demo_experiment(memory * MIB, stress * MIB)
     for _ in range(runs):
-        for run in run_demo(setting, lambda variant, progress: None, lambda variant, text: None):
-            scenario = setting.scenario(round(run.speed_before_pages_per_s * PAGE_BYTES))
-            simulated = simulate(scenario, run.variant)
+        for run in run_demo(experiment, lambda variant, progress: None, lambda variant, text: None):
+            rate = round(run.speed_before_pages_per_s * PAGE_BYTES)
+            simulated = simulate(experiment.with_settings({"load.write-rate": str(rate)}), run.variant)
             samples.add("total_time", (run.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="live")
             samples.add("total_time", (simulated.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="simulated")
     for variant in SEED_VARIANTS:

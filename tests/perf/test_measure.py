@@ -7,8 +7,9 @@ import pytest
 from vmferry.migration.events import Ended, Started
 from vmferry.perf.batch import run_jobs
 from vmferry.perf.measure import Job, measure
+from vmferry.perf.real_guest import MIB
 from vmferry.perf.results import ResultSet, run_entries
-from vmferry.perf.scenarios import MIB, PerfScenario
+from vmferry.perf.scenarios import PerfScenario
 
 QUICK = PerfScenario(
     memory_bytes=64 * MIB,

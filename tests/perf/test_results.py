@@ -10,6 +10,7 @@ from vmferry.perf.batch import missing_jobs, troubles
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
 from vmferry.perf.scenarios import PerfScenario, comparisons, find_scenarios
+from vmferry.simulation.run import simulate
 
 SCENARIO = PerfScenario(variant="original")
 
@@ -129,10 +130,18 @@ def test_scenarios_are_found_by_glob() -> None:
         ({"stress-bytes": 0}, "0 B"),
         ({"stress-bytes": 1 << 30}, "1 GiB"),
         ({"variant": "fast"}, "fast"),
-        ({"time-scale": 0}, "time scale of 0"),
+        ({"time-scale": 0}, "time-scale is 0"),
         ({"downtime-limit-ms": 3_000_000}, "downtime_limit"),
     ],
 )
 def test_impossible_scenarios_are_refused(settings: dict[str, object], named: str) -> None:
     with pytest.raises(UsageError, match=named):
         msgspec.convert(settings, PerfScenario).check()
+
+
+def test_a_scenario_is_an_experiment_that_a_model_can_run_as_well() -> None:
+    scenario = PerfScenario(variant="background-sync", memory_bytes=64 << 20, stress_bytes=8 << 20, time_scale=10)
+    experiment = scenario.experiment()
+    assert scenario.settings().items() >= experiment.common_settings.items()
+    experiment = experiment.with_settings({"load.write-rate": "100MiB/s", "parameters.max-bandwidth": "33554432"})
+    assert simulate(experiment, "background-sync").completed

@@ -73,6 +73,7 @@ link = { rate = "1Gbit/s" }
         ('name = "x"', 'name = "x"\nvariants = ["fastest"]', "no variant 'fastest'; there are: original"),
         ('name = "x"', 'name = "x"\nparameters = { downtime-limit = -1 }', "'downtime-limit' expects uint64"),
         ('name = "x"', 'name = "x"\nparameters = { speed = 1 }', "'speed' is unexpected"),
+        ('name = "x"', 'name = "x"\ntime-scale = 0', "time-scale is 0, 1 to 1000"),
         ('name = "x"', 'name = "x"\nseeds = 0', "seeds is 0, 1 to 10000"),
     ],
 )
@@ -91,7 +92,11 @@ def test_what_is_wrong_is_named(old: str, new: str, complaint: str) -> None:
             "there are: pattern, memory, write-rate, .*, journal$",
         ),
         ('rate = "1Gbit/s"', 'rate = "1Gbit/s", speed = 1', "there are: rate, share, latency, jitter, "),
-        ('name = "x"', 'name = "x"\nseed = 1', "there are: name, .*, limits, driven, variant, variants, seeds$"),
+        (
+            'name = "x"',
+            'name = "x"\nseed = 1',
+            "there are: name, .*, limits, time-scale, driven, variant, variants, seeds$",
+        ),
         (
             'name = "x"',
             'name = "x"\nparameters.downtime = 1',
@@ -231,3 +236,10 @@ def test_the_benchmarks_scenario_can_be_simulated() -> None:
     assert scenario.guest.page_count == 1 << 28
     small = scenario.with_settings({"guest.memory": "1G", "load.memory": "512M", "guest.vcpus": "4"})
     assert simulate(small, "background-sync").status == "completed"
+
+
+def test_a_time_scale_divides_the_constants_of_time_and_parameters_go_before_it() -> None:
+    text = GOOD + "time-scale = 10\nparameters = { x-watch-interval = 70 }\n"
+    parameters = parse_scenario(text.encode(), "here").migration_parameters("original")
+    assert (parameters.x_evaluation_period, parameters.x_background_sync_interval) == (100, 500)
+    assert parameters.x_watch_interval == 70

@@ -11,10 +11,12 @@ from vmferry.cli.simulate import print_results
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.control.drive import Progress
 from vmferry.errors import HostError
+from vmferry.experiment.experiment import Experiment
 from vmferry.guests.kvm.system import KvmSystem
-from vmferry.perf.demo import TIME_SCALE, DemoRun, DemoSetting, run_demo, simulate_demo
+from vmferry.perf.demo import DemoRun, demo_experiment, run_demo, simulate_demo
 from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_rate, format_size, told
 
 
@@ -33,12 +35,12 @@ def command(repeats: int, simulated: bool, as_json: bool) -> None:
 
     Takes about a minute and a half. Where KVM cannot be used, says so and simulates.
     """
-    setting = DemoSetting()
+    experiment = demo_experiment()
     reason = "as asked" if simulated else _why_not_kvm()
     if reason:
-        _show_simulated(setting, reason, as_json)
+        _show_simulated(experiment, reason, as_json)
     else:
-        _show_live(setting, repeats, as_json)
+        _show_live(experiment, repeats, as_json)
 
 
 def _why_not_kvm() -> str | None:
@@ -49,24 +51,24 @@ def _why_not_kvm() -> str | None:
     return None
 
 
-def _show_simulated(setting: DemoSetting, reason: str, as_json: bool) -> None:
-    results = simulate_demo(setting)
+def _show_simulated(experiment: Experiment, reason: str, as_json: bool) -> None:
+    results = simulate_demo(experiment)
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
         return
     console = terminal()
-    console.print(bold("Simulated"), f", not a live migration: {reason}.\n{_scale(setting)}", sep="")
+    console.print(bold("Simulated"), f", not a live migration: {reason}.\n{_scale(experiment)}", sep="")
     print_results(console, results)
 
 
-def _show_live(setting: DemoSetting, repeats: int, as_json: bool) -> None:
+def _show_live(experiment: Experiment, repeats: int, as_json: bool) -> None:
     screen = _Screen(terminal(quiet=as_json))
-    screen.console.print(bold("Live migration of a KVM guest"), f": {_scale(setting)}", sep="")
+    screen.console.print(bold("Live migration of a KVM guest"), f": {_scale(experiment)}", sep="")
     runs = []
     with screen.live:
         for _ in range(repeats):
-            for run in run_demo(setting, screen.watch, screen.tell):
+            for run in run_demo(experiment, screen.watch, screen.tell):
                 runs.append(run)
                 screen.finish(run)
                 if as_json:
@@ -117,11 +119,15 @@ def _lines(variant: str, *cells: str | ProgressBar) -> Group:
     return Group(bold(variant), figures)
 
 
-def _scale(setting: DemoSetting) -> str:
+def _scale(experiment: Experiment) -> str:
+    guest, scale = experiment.guest, experiment.time_scale
+    parameters = MigrationParameters().changed(experiment.common_settings)
+    default_ms = MigrationParameters().x_background_sync_interval
     return (
-        f"{setting.vcpu_count} vCPUs rewrite {setting.stress_mib} MiB for ever, "
-        f"link {format_rate(setting.link_bytes_per_s)}, downtime limit {setting.downtime_limit_ms} ms.\n"
-        f"All constants of time are scaled 1:{TIME_SCALE}: a background sync after {5000 // TIME_SCALE} ms, not 5000."
+        f"{guest.vcpu_count} vCPUs rewrite {format_size(guest.loads[0].memory_bytes)} for ever, "
+        f"link {format_rate(parameters.max_bandwidth)}, downtime limit {parameters.downtime_limit} ms.\n"
+        f"All constants of time are scaled 1:{scale}: "
+        f"a background sync after {parameters.x_background_sync_interval} ms, not {default_ms}."
     )
 
 

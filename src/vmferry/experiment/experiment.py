@@ -30,6 +30,7 @@ from vmferry.simulation.own_variants import OwnVariant
 from vmferry.simulation.qemu.releases import find_release
 
 _MAX_SEEDS = 10_000
+_MAX_TIME_SCALE = 1000
 ALL = "all"
 """Every variant that there is, where variants are chosen."""
 
@@ -42,6 +43,8 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     link: LinkSpec
     parameters: dict[str, int | bool | str] = {}
     limits: RunLimits = RunLimits()
+    time_scale: int = 1
+    """The algorithm's constants of time are divided by this, for guests that are so much smaller than those of old."""
     driven: str = ""
     """The modelled QEMU that is driven from outside, such as `qemu-7.2`; empty for our own engine."""
     own_variants: tuple[OwnVariant, ...] = msgspec.field(default=(), name="variant")
@@ -50,18 +53,35 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     seeds: int = 1
     """Simulate with seeds 0, 1, ... up to this many."""
 
-    def migration_parameters(self, variant: str) -> MigrationParameters:
-        """Return the parameters of a variant and of the scenario. Raises UsageError.
+    @property
+    def common_settings(self) -> dict[str, object]:
+        """The migration parameters of all variants, by their QMP names."""
+        if self.time_scale == 1:
+            return dict(self.parameters)
+        defaults, scale = MigrationParameters(), self.time_scale
+        return {
+            "x-evaluation-period": defaults.x_evaluation_period // scale,
+            "x-watch-interval": defaults.x_watch_interval // scale,
+            "x-background-sync-interval": defaults.x_background_sync_interval // scale,
+            **self.parameters,
+        }
 
-        The scenario's go before those of a variant that comes along, and a variant of its own goes before them.
+    def settings(self, variant: str) -> dict[str, object]:
+        """Return the migration parameters that are given for a variant, by their QMP names. Raises UsageError.
+
+        The common ones go before those of a variant that comes along, and a variant of its own goes before them.
         """
-        values: dict[str, object] = {"max-bandwidth": 0, "auto-verify": False}  # there is no content to verify
         own = next((own for own in self.own_variants if own.name == variant), None)
         if own:
-            return MigrationParameters().changed({**values, **self.parameters, **own.parameters()})
+            return {**self.common_settings, **own.parameters()}
         if variant not in ALL_VARIANTS:
             raise UsageError(f"no variant '{variant}'; there are: {', '.join(self._variant_names())}")
-        return MigrationParameters().changed({**values, **ALL_VARIANTS[variant].settings, **self.parameters})
+        return {**ALL_VARIANTS[variant].settings, **self.common_settings}
+
+    def migration_parameters(self, variant: str) -> MigrationParameters:
+        """Return all parameters of a variant, for a modelled guest. Raises UsageError."""
+        modelled = {"max-bandwidth": 0, "auto-verify": False}  # the link is the limit, and there is no content
+        return MigrationParameters().changed({**modelled, **self.settings(variant)})
 
     def variant(self, name: str) -> Variant:
         """Return a variant that comes along or is the scenario's own. Raises UsageError."""
@@ -120,6 +140,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         self.limits.check()
         if self.driven:
             find_release(self.driven)
+        require("time-scale", self.time_scale, 1, _MAX_TIME_SCALE)
         require("seeds", self.seeds, 1, _MAX_SEEDS)
         for name, value in self.parameters.items():
             allowed_parameter(name, value)

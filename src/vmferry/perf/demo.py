@@ -5,66 +5,38 @@ algorithm are divided by TIME_SCALE, and so is the pass: what is compared is the
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
-from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import GuestError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.scenarios import SEED_VARIANTS
+from vmferry.perf.real_guest import MIB, boot
+from vmferry.perf.scenarios import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.vm.clock import MonotonicClock
 
 TIME_SCALE = 10
 _JOURNAL = "demo.journal"
 
-LOOPBACK_RATE = "1GB/s"
-"""How fast the last pages go, for which the rate limit is lifted."""
-
 TYPICAL_WRITE_BYTES_PER_S = 2_600_000_000
 """What the demo's guest writes where the simulation was compared with it (docs/benchmarks.md)."""
 
 
-@dataclass(frozen=True)
-class DemoSetting:
-    """The demo's guest and link. One pass over the stressed memory takes stress_mib / link."""
-
-    memory_mib: int = 256
-    vcpu_count: int = 2
-    stress_mib: int = 128
-    link_bytes_per_s: int = 64 << 20
-    downtime_limit_ms: int = 500 // TIME_SCALE
-
-    @property
-    def parameters(self) -> dict[str, object]:
-        """The migration parameters of all variants, with the constants of time scaled down."""
-        return {
-            "max-bandwidth": self.link_bytes_per_s,
-            "downtime-limit": self.downtime_limit_ms,
-            "x-evaluation-period": 1000 // TIME_SCALE,
-            "x-watch-interval": 1000 // TIME_SCALE,
-            "x-background-sync-interval": 5000 // TIME_SCALE,
-            "verify": True,
-        }
-
-    def scenario(self, write_bytes_per_s: int) -> Experiment:
-        """Return the same experiment as a simulation, for a guest that writes so fast."""
-        loads = [{"pattern": "sweep", "memory": f"{self.stress_mib}M", "write-rate": str(write_bytes_per_s)}]
-        guest = {"memory": f"{self.memory_mib}M", "vcpus": self.vcpu_count, "loads": loads}
-        data = {
-            "name": "demo",
-            "guest": guest,
-            "link": {"rate": LOOPBACK_RATE},
-            "parameters": self.parameters,
-            "variants": SEED_VARIANTS,
-        }
-        return msgspec.convert(data, Experiment)
+def demo_experiment(memory_bytes: int = 256 * MIB, stress_bytes: int = 128 * MIB) -> Experiment:
+    """Return the demo's guest and link. One pass over the stressed memory takes stress_bytes / max-bandwidth."""
+    load = LoadSpec(pattern="sweep", memory_bytes=stress_bytes, write_bytes_per_s=TYPICAL_WRITE_BYTES_PER_S)
+    return Experiment(
+        name="demo",
+        guest=GuestSpec(memory_bytes=memory_bytes, vcpu_count=2, loads=(load,)),
+        link=LinkSpec(rate_bytes_per_s=LOOPBACK_BYTES_PER_S),
+        parameters={"max-bandwidth": 64 * MIB, "downtime-limit": 500 // TIME_SCALE, "verify": True},
+        variants=SEED_VARIANTS,
+        time_scale=TIME_SCALE,
+    )
 
 
 class DemoRun(Outcome, frozen=True, kw_only=True):
@@ -85,27 +57,22 @@ class DemoRun(Outcome, frozen=True, kw_only=True):
 
 
 def run_demo(
-    setting: DemoSetting, watch: Callable[[str, Progress], None], tell: Callable[[str, str], None]
+    experiment: Experiment, watch: Callable[[str, Progress], None], tell: Callable[[str, str], None]
 ) -> Iterator[DemoRun]:
     """Migrate once for each variant and yield each run when it is over.
 
     `watch` is called with every poll of a variant's migration, `tell` with what else goes on. Raises VmferryError.
     """
-    for name in SEED_VARIANTS:
+    for name in experiment.variants:
         with Lab() as lab:
-            tell(name, "booting two VM processes")
-            source, destination, uri = lab.start_pair(
-                ["--memory", f"{setting.memory_mib}M", "--cpus", str(setting.vcpu_count)],
-                ["--append", f"ramsize={setting.stress_mib}", "--journal", str(lab.directory / _JOURNAL)],
-            )
-            tell(name, "the guest writes all its memory for the first time")
-            source.wait_for_passes(2)
-            yield _migrate(name, setting, source, destination, uri, lab.directory / _JOURNAL, watch, tell)
+            tell(name, "booting two VM processes; the guest writes all its memory for the first time")
+            source, destination, uri = boot(lab, experiment, lab.directory / _JOURNAL)
+            yield _migrate(name, experiment, source, destination, uri, lab.directory / _JOURNAL, watch, tell)
 
 
 def _migrate(
     name: str,
-    setting: DemoSetting,
+    experiment: Experiment,
     source: VmProcess,
     destination: VmProcess,
     uri: str,
@@ -114,7 +81,7 @@ def _migrate(
     tell: Callable[[str, str], None],
 ) -> DemoRun:
     speed_before = source.pages_per_s()
-    set_up(source.monitor, {**VARIANTS[name].settings, **setting.parameters}, auto_converge=True)
+    set_up(source.monitor, experiment.settings(name), auto_converge=True)
     written_before = source.progress().written_pages
     result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress), MonotonicClock()))
     tell(name, "checking the guest")
@@ -132,10 +99,9 @@ def _migrate(
     )
 
 
-def simulate_demo(setting: DemoSetting, write_bytes_per_s: int = TYPICAL_WRITE_BYTES_PER_S) -> list[SimulationResult]:
+def simulate_demo(experiment: Experiment) -> list[SimulationResult]:
     """Run the demo on a modelled guest, once for each variant."""
-    scenario = setting.scenario(write_bytes_per_s)
-    return [simulate(scenario, variant) for variant in SEED_VARIANTS]
+    return [simulate(experiment, variant) for variant in experiment.variants]
 
 
 def _require_postmigrate(source: VmProcess) -> None:

@@ -24,7 +24,9 @@ from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.scenarios import MIB, PerfScenario
+from vmferry.perf.real_guest import MIB, boot, stress_mib
+from vmferry.perf.scenarios import PerfScenario
+from vmferry.units import format_duration
 from vmferry.vm.clock import MonotonicClock
 
 SAMPLE_INTERVAL_S = 0.5
@@ -116,6 +118,7 @@ class _Measurement:
         """What is known of the guest and of how the migration ended."""
         self.work_lost_percent: float | None = None
         self._scenario = scenario
+        self._experiment = scenario.experiment()
         self._start_s = 0.0
         self._limit_hit = ""
 
@@ -123,19 +126,13 @@ class _Measurement:
         """Collect the figures. Raises VmferryError if no migration came about, or the guest is broken after it."""
         scenario = self._scenario
         with Lab() as lab:
-            source, destination, uri = lab.start_pair(
-                ["--memory", f"{scenario.memory_bytes}B", "--cpus", str(scenario.vcpu_count)],
-                [
-                    *("--append", f"ramsize={scenario.stress_mib}", "--journal", str(journal)),
-                    *_policy_options(scenario, lab.directory),
-                ],
-            )
-            source.wait_for_passes(2)
+            options = _policy_options(scenario, lab.directory)
+            source, destination, uri = boot(lab, self._experiment, journal, options)
             ran_and_waited_ns = _ran_and_waited_ns(source)
             before = self._checked_speed(source)
             waiting_share = _waiting_share(ran_and_waited_ns, _ran_and_waited_ns(source))
             self.figures |= {"pages_per_s_before": before, "waiting_percent": 100 * waiting_share}
-            set_up(source.monitor, scenario.parameters(), auto_converge=scenario.converged_by is not None)
+            set_up(source.monitor, scenario.settings(), auto_converge=scenario.converged_by is not None)
             result, work_lost = self._migrate(source, destination, uri, before)
             self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
             self.work_lost_percent = 100 * work_lost
@@ -153,8 +150,9 @@ class _Measurement:
         time.sleep(_MEASURE_S)
         end, seconds = source.progress(), time.monotonic() - start_s
         speeds = [b.written_pages - a.written_pages for a, b in zip(start.vcpus, end.vcpus, strict=True)]
-        if end.page_count * PAGE_BYTES != self._scenario.stress_mib * MIB:
-            self.flags.append(f"the guest rewrites {end.page_count} pages, not {self._scenario.stress_mib} MiB")
+        asked_mib = stress_mib(self._experiment)
+        if end.page_count * PAGE_BYTES != asked_mib * MIB:
+            self.flags.append(f"the guest rewrites {end.page_count} pages, not {asked_mib} MiB")
         if min(speeds) < _SLOWEST_VCPU_SHARE * max(speeds):
             self.flags.append(f"a vCPU writes {min(speeds) / max(speeds):.0%} of what the fastest does")
         return sum(speeds) / seconds
@@ -178,10 +176,11 @@ class _Measurement:
         """Sample the guest now and then, and call the migration off at its limits."""
         if time.monotonic() - self._start_s - self.samples[-1].time_s >= SAMPLE_INTERVAL_S:
             self._sample(source)
-        if (progress.iteration_count or 0) > self._scenario.max_iterations:
-            self._limit_hit = f"more than {self._scenario.max_iterations} iterations"
-        elif (progress.elapsed_ms or 0) > self._scenario.max_time_s * 1000:
-            self._limit_hit = f"it took longer than {self._scenario.max_time_s} s"
+        limits = self._experiment.limits
+        if (progress.iteration_count or 0) > limits.max_iterations:
+            self._limit_hit = f"more than {limits.max_iterations} iterations"
+        elif (progress.elapsed_ms or 0) * _NS_PER_MS > limits.max_time_ns:
+            self._limit_hit = f"it took longer than {format_duration(limits.max_time_ns)}"
         if self._limit_hit:
             cancel.set(self._limit_hit)
 

@@ -1,4 +1,6 @@
-"""What `vmferry perf` measures: a guest, its load, a link and the migration's settings, and named comparisons of them.
+"""What `vmferry perf` measures, as its options and the lines of its results say it, and named comparisons.
+
+An Experiment is made of it for whatever runs it.
 
 The comparisons follow those of QEMU's guestperf where they have a meaning here. A label is computed from the values,
 so it cannot lie about them.
@@ -15,20 +17,25 @@ import msgspec
 from vmferry.bounds import Natural, Positive
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import UsageError
-from vmferry.settings.parameters import MigrationParameters
+from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
+from vmferry.perf.real_guest import MIB, require_real
 from vmferry.settings.policy_parameters import policy_label
 from vmferry.simulation.own_variants import OwnVariant
 from vmferry.units import format_rate, format_size
 
-MIB = 1 << 20
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 _MAX_NAME_CHARACTERS = 80
-_HEADROOM_BYTES = 16 * MIB
-"""How much memory the stress payload needs beside what it rewrites."""
+_NS_PER_S = 1_000_000_000
+LOOPBACK_BYTES_PER_S = 10**9
+"""How fast the last pages go, for which the rate limit is lifted."""
 
 
 class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
-    """One guest and how it is migrated, by a variant that is known or by a policy; else auto-converge is off."""
+    """One guest and how it is migrated, by a variant that is known or by a policy; else auto-converge is off.
+
+    These are the options of `vmferry perf run`, and what a line of results keeps.
+    """
 
     vcpu_count: Positive = 2
     memory_bytes: Positive = 1024 * MIB
@@ -88,38 +95,31 @@ class PerfScenario(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
             words.append(f"times 1:{self.time_scale}")
         return ", ".join(words)
 
-    @property
-    def stress_mib(self) -> int:
-        """The load in the unit of the payload's command line."""
-        return self.stress_bytes // MIB
+    def experiment(self) -> Experiment:
+        """Return it as all bodies have it; the guest writes as fast as it can, so the rate is not told."""
+        load = LoadSpec(pattern="sweep", memory_bytes=self.stress_bytes)
+        return Experiment(
+            name=self.label,
+            guest=GuestSpec(memory_bytes=self.memory_bytes, vcpu_count=self.vcpu_count, loads=(load,)),
+            link=LinkSpec(rate_bytes_per_s=LOOPBACK_BYTES_PER_S),
+            parameters={
+                "max-bandwidth": self.bandwidth_bytes_per_s,
+                "downtime-limit": self.downtime_limit_ms,
+                "cpu-throttle-increment": self.throttle_step_percent,
+                **self.policy,
+            },
+            limits=RunLimits(max_iterations=self.max_iterations, max_time_ns=self.max_time_s * _NS_PER_S),
+            time_scale=self.time_scale,
+        )
 
-    def parameters(self) -> dict[str, object]:
-        """Return the migration parameters by their QMP names. Raises UsageError if one is out of range."""
-        settings = {
-            **(find_variant(self.variant).settings if self.variant else {}),
-            "max-bandwidth": self.bandwidth_bytes_per_s,
-            "downtime-limit": self.downtime_limit_ms,
-            "cpu-throttle-increment": self.throttle_step_percent,
-            "x-evaluation-period": 1000 // self.time_scale,
-            "x-watch-interval": 1000 // self.time_scale,
-            "x-background-sync-interval": 5000 // self.time_scale,
-            **self.policy,
-        }
-        MigrationParameters().changed(settings)
-        return settings
+    def settings(self) -> dict[str, object]:
+        """Return the migration parameters that are given, by their QMP names."""
+        experiment = self.experiment()
+        return experiment.settings(self.variant) if self.variant else experiment.common_settings
 
     def check(self) -> None:
         """Raise UsageError if the guest cannot be as described."""
-        if self.stress_bytes < MIB:
-            raise UsageError(f"{format_size(self.stress_bytes)} to rewrite are too little; give at least 1M")
-        if self.stress_bytes + _HEADROOM_BYTES > self.memory_bytes:
-            raise UsageError(
-                f"a guest of {format_size(self.memory_bytes)} cannot rewrite {format_size(self.stress_bytes)}; "
-                f"leave {format_size(_HEADROOM_BYTES)} of its memory free"
-            )
-        if not 1 <= self.time_scale <= 1000:
-            raise UsageError(f"a time scale of {self.time_scale} is not possible, 1 to 1000 are allowed")
-        self.parameters()
+        require_real(self.experiment())
 
 
 def comparisons() -> dict[str, list[PerfScenario]]:

@@ -51,7 +51,7 @@ class DrivenRun:
         self._order = Order(
             uri=URI,
             variant=scenario.variant(variant),
-            parameters={**_UNLIMITED, **scenario.parameters},
+            parameters={**_UNLIMITED, **scenario.common_settings},
             destination=Destination(self.there, self.lab.clock) if holds_destination else None,
             limits=limits,
             journal=self.journal,
