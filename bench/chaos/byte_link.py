@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import xxhash
 from tests.support.loopback import Pair
-from tests.support.memory_guest import MemoryGuest
 
 from bench.chaos.faults import AnyFault, Cut, Direction, Freeze, Interrupt, Kill, Party, Reset
 from bench.chaos.line import Line, Pause, Step
@@ -17,6 +16,7 @@ from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Message, Pages

@@ -8,11 +8,11 @@ from bench.chaos.records import read_records
 from bench.chaos.simulated import FAULTS, run_one
 from click.testing import CliRunner
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.switchover import Owner, Switchover
+from vmferry.testing.memory_guest import MemoryGuest
 
 SEED = 20260101
 RUNS = 300

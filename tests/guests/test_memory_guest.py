@@ -1,7 +1,7 @@
 """The guest that the engine's tests run on keeps the same contract as real ones."""
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.testing.guest import GuestContentContract, Numbers
+from vmferry.testing.memory_guest import MemoryGuest
 
 PAGE_COUNT = 1000
 

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import UsageError
 from vmferry.migration.dirty_rate import DirtyLogProbe, DirtyRateMode, DirtyRateRequest, PageSamplingProbe
+from vmferry.testing.memory_guest import MemoryGuest
 
 PAGES = 300
 

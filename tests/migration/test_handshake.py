@@ -3,11 +3,11 @@
 import pytest
 
 from tests.support.loopback import Pair
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import PeerError
 from vmferry.memory.layout import GuestLayout
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.status import MigrationStatus
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.format import NONCE_BYTES, PROOF_BYTES
 from vmferry.wire.messages import Challenge, Hello, Pages, Proof
 

@@ -7,10 +7,10 @@ from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.ports import Guest
 from vmferry.migration.ram import RamState
+from vmferry.testing.memory_guest import MemoryGuest
 
 PAGES = 7
 Step = (

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.support.loopback import ManualClock, Pair
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import CancelledError, ChannelError, PeerError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import EMPTY, PageRuns
@@ -16,6 +15,7 @@ from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.receiver import PROGRESS_BYTES, Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import (
     Accepted,

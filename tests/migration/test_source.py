@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests.support.loopback import MIB, ManualClock, Pair, Writer
-from tests.support.memory_guest import MemoryGuest
 from vmferry.convergence.variants import VARIANTS
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import ChannelError, UsageError
@@ -26,6 +25,7 @@ from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner, Patience
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
 
 S = MigrationStatus

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import ChannelError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -13,6 +12,7 @@ from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Failed, Message, Pages
 

@@ -14,9 +14,9 @@ import numpy as np
 import xxhash
 
 from tests.support.loopback import Pair, Writer
-from tests.support.memory_guest import MemoryGuest
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire import format as fmt
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType

@@ -7,7 +7,6 @@ from contextlib import closing, suppress
 
 import pytest
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -18,6 +17,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.stream import StreamChannel
 from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import CancelledError, ChannelError, PeerError, UsageError
 from vmferry.memory.ranges import PageRuns
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.loopback import ManualClock
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import CancelledError
 from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import EMPTY, PageRuns
@@ -16,6 +15,7 @@ from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.status import MigrationStatus
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import listen
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import UnixAddress

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tests.support.memory_guest import MemoryGuest
 from vmferry.errors import GuestError, UsageError
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.vm_port import RunState
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.run_control import RunControl
 

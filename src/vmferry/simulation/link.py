@@ -102,7 +102,7 @@ class SimulatedChannel:
         self._answers: list[Message] = []
         self._message_count = 0
         if model.loss_time_ns is not None:
-            clock.schedule(model.loss_time_ns, self._lose)
+            clock.schedule(model.loss_time_ns, self.lose)
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Let the time pass that the message takes, then deliver it."""
@@ -130,6 +130,12 @@ class SimulatedChannel:
         self.is_open = False
         self._destination.fail("the source closed the connection")
 
+    def lose(self) -> None:
+        """Break the connection, without a word to either end."""
+        self.is_open = False
+        self._answers.clear()
+        self._destination.fail("the connection is lost")
+
     def _transmit(self, size_bytes: float, while_blocked: Callable[[], None]) -> None:
         while size_bytes > 0:
             step_ns, sent_bytes = self._pace.step(size_bytes)
@@ -155,14 +161,9 @@ class SimulatedChannel:
 
     def _count_message(self) -> None:
         if self._message_count == self._model.loss_message:
-            self._lose()
+            self.lose()
             self._check_open()
         self._message_count += 1
-
-    def _lose(self) -> None:
-        self.is_open = False
-        self._answers.clear()
-        self._destination.fail("the connection is lost")
 
     def _check_open(self) -> None:
         if not self.is_open and not self._answers:
