@@ -14,7 +14,8 @@ from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.drive import Progress
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.vm.clock import MonotonicClock

@@ -19,7 +19,7 @@ from vmferry.cli.progress import exit_code_of
 from vmferry.client.qmp_client import Event
 from vmferry.control.course import MAYBE_TWO
 from vmferry.control.drive import Result
-from vmferry.control.limits import Limits, OnLimit
+from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.qemu.destination import Reception

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 import pytest
 from bench.chaos.driven import AMishap, FaultyRun, Settings, run_one
 
+from vmferry.control import migrate
 from vmferry.control.held import HeldDestination
-from vmferry.control.limits import LimitKeeper, OnLimit
 from vmferry.control.settings import Settings as VmSettings
+from vmferry.convergence.limits import OnLimit
 from vmferry.simulation.qemu.monitor import Mishap
 from vmferry.simulation.qemu.quota import ModelledQuota
 from vmferry.study.modelled_place import ModelledPlace
@@ -73,5 +74,5 @@ def test_a_destination_that_is_not_let_run_is_found(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_verdict_that_is_not_true_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(LimitKeeper, "verdicts", lambda self, result: iter(()))
+    monkeypatch.setattr(migrate, "verdicts_on", lambda *facts: iter(()))
     assert "ms of 1000 ms" in complaints()

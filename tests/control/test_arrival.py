@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control.arrival import arrival_of, ask_for_word
-from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Arrival, Progress, Result
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.settings import Settings
 from vmferry.errors import MonitorError, UsageError
 from vmferry.simulation.clock import VirtualClock
@@ -17,8 +17,8 @@ COMPLETED = Result(Progress.from_qmp(answer("completed")), 0)
 
 
 def judged(capabilities: Mapping[str, bool], other: FakeQemu | None = None, **parameters: object) -> tuple[str, str]:
-    behind = Behind.ask(FakeQemu([], **parameters))
-    arrival = arrival_of(COMPLETED, behind, capabilities, None, Destination(other, VirtualClock()) if other else None)
+    driven = DrivenVm.ask(FakeQemu([], **parameters))
+    arrival = arrival_of(COMPLETED, driven, capabilities, None, Destination(other, VirtualClock()) if other else None)
     assert arrival
     return str(arrival.state), arrival.by
 
@@ -64,7 +64,7 @@ def gone(command: str) -> None:
 
 def test_a_migration_that_did_not_complete_has_nothing_to_verify() -> None:
     failed = Result(Progress.from_qmp(answer("failed")), 0)
-    assert arrival_of(failed, Behind.ask(FakeQemu([])), {"return-path": True}, None, None) is None
+    assert arrival_of(failed, DrivenVm.ask(FakeQemu([])), {"return-path": True}, None, None) is None
 
 
 def test_a_destination_that_does_not_wait_is_refused() -> None:
@@ -86,14 +86,14 @@ def test_a_destination_that_does_not_wait_is_refused() -> None:
 def test_a_return_path_is_asked_for_only_where_something_can_come_back(uri: str, asked: bool) -> None:
     qemu = FakeQemu([])
     qemu.capabilities["return-path"] = False
-    with Settings(qemu, VirtualClock(), behind := Behind.ask(qemu)) as settings:
-        ask_for_word(behind, settings, uri)
+    with Settings(qemu, VirtualClock(), driven := DrivenVm.ask(qemu)) as settings:
+        ask_for_word(driven, settings, uri)
         assert qemu.capabilities["return-path"] is asked
         assert settings.capabilities["return-path"] is asked
     assert qemu.capabilities["return-path"] is False
 
 
 def test_an_arrival_is_told_in_words() -> None:
-    arrival = arrival_of(COMPLETED, Behind.ask(FakeQemu([])), {}, None, None)
+    arrival = arrival_of(COMPLETED, DrivenVm.ask(FakeQemu([])), {}, None, None)
     assert isinstance(arrival, Arrival)
     assert "--destination-qmp" in arrival.text

@@ -20,8 +20,8 @@ from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.client.processes import Thread
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.behind import Behind
 from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.own_group import OwnGroup
@@ -338,7 +338,8 @@ def test_a_guard_that_is_gone_keeps_nobody_from_putting_back(ours: QmpClient) ->
     left: list[object] = []
     ours.execute("migrate-set-parameters", BEFORE)
     guard = Guard(ours)
-    with Settings(ours, MonotonicClock(), Behind.ask(ours), lambda changes, refused: left.append(changes)) as settings:
+    driven = DrivenVm.ask(ours)
+    with Settings(ours, MonotonicClock(), driven, lambda changes, refused: left.append(changes)) as settings:
         settings.set_parameters(OURS, guard)
         guard._process.kill()
         guard._process.wait()

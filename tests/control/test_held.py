@@ -8,11 +8,12 @@ import pytest
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.cancel import CancelToken
 from vmferry.control.arrival import arrival_of
-from vmferry.control.behind import Behind
 from vmferry.control.destination import Destination
 from vmferry.control.drive import ArrivalState, Progress, Result
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.held import HeldDestination
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.errors import CancelledError, CommandError, MonitorError
 from vmferry.simulation.clock import VirtualClock
 
@@ -165,7 +166,7 @@ def test_a_guest_that_could_not_be_let_run_is_no_success(other: FakeQemu) -> Non
     with pytest.raises(MonitorError):
         destination.let_run()
     other.run_state = "paused"
-    arrival = arrival_of(Result(Progress.from_qmp(answer("completed")), 0), Behind.ask(other), {}, None, destination)
+    arrival = arrival_of(Result(Progress.from_qmp(answer("completed")), 0), DrivenVm.ask(other), {}, None, destination)
     assert arrival
     assert arrival.state is ArrivalState.UNVERIFIED
     assert "cont there does it" in arrival.text

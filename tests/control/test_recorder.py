@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.control.drive import Progress, Result
-from vmferry.control.recorder import Recorder
+from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate
-from vmferry.control.steer import Evaluation
 from vmferry.convergence.actions import Throttle
 from vmferry.convergence.sensing import Period
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
@@ -172,7 +171,7 @@ def test_a_measurement_is_recorded_with_the_syncs_that_it_held() -> None:
     for period_ns in (S, S // 2):
         period = Period(duration_ns=period_ns, dirty_bytes=1, sent_bytes=1, throttle_percent=0)
         throttle = Throttle(percent=20, reason="so", period=period)
-        qemu.recorder.evaluated(Evaluation("background", qemu.answer(), qemu.now_ns, throttle, 0, found))
+        qemu.recorder.evaluated(Evaluation(throttle, 0, found))
     measured = [event for event in qemu.end() if isinstance(event, Measured)]
     assert [(event.dirty_pages, event.window_ns, event.sync_count) for event in measured] == [
         (200, 2 * S, 1),

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from vmferry.control.behind import Behind, Schema
+from vmferry.control.driven_vm import DrivenVm, Schema
 from vmferry.control.sensors import DirtyRateSensor
 from vmferry.errors import CommandError, HostError
 
@@ -12,7 +12,7 @@ MIB = 1 << 20
 MODES = ["page-sampling", "dirty-bitmap", "dirty-ring"]
 
 
-def behind(*arguments: str, modes: list[str] = MODES, kvm: bool = True) -> Behind:
+def driven(*arguments: str, modes: list[str] = MODES, kvm: bool = True) -> DrivenVm:
     """A VM whose calc-dirty-rate has these arguments beside calc-time; none at all without any."""
     members = [{"name": "calc-time", "type": "int"}, *({"name": name, "type": name} for name in arguments)]
     entries: list[dict[str, Any]] = [
@@ -20,7 +20,7 @@ def behind(*arguments: str, modes: list[str] = MODES, kvm: bool = True) -> Behin
         {"name": "1", "meta-type": "object", "members": members},
         {"name": "mode", "meta-type": "enum", "values": modes},
     ]
-    return Behind("QEMU 7.2.0", Schema(entries if arguments else []), {}, {}, kvm)
+    return DrivenVm("QEMU 7.2.0", Schema(entries if arguments else []), {}, {}, kvm)
 
 
 class Monitor:
@@ -42,7 +42,7 @@ class Monitor:
         return {}
 
 
-def sensor(monitor: Monitor, vm: Behind, window_ms: int = 1000) -> DirtyRateSensor:
+def sensor(monitor: Monitor, vm: DrivenVm, window_ms: int = 1000) -> DirtyRateSensor:
     return DirtyRateSensor(monitor, vm, window_ms)  # type: ignore[arg-type]
 
 
@@ -53,20 +53,20 @@ def measured(mib_per_s: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("vm", "refuses", "asked"),
     [
-        (behind("mode"), (), {"calc-time": 1, "mode": "dirty-ring"}),
-        (behind("mode"), ("dirty-ring",), {"calc-time": 1, "mode": "dirty-bitmap"}),
-        (behind("mode"), ("dirty-ring", "dirty-bitmap"), {"calc-time": 1, "mode": "page-sampling"}),
-        (behind("mode", kvm=False), (), {"calc-time": 1, "mode": "page-sampling"}),
-        (behind("mode", modes=MODES[:2]), (), {"calc-time": 1, "mode": "dirty-bitmap"}),
-        (behind("sample-pages"), (), {"calc-time": 1}),
+        (driven("mode"), (), {"calc-time": 1, "mode": "dirty-ring"}),
+        (driven("mode"), ("dirty-ring",), {"calc-time": 1, "mode": "dirty-bitmap"}),
+        (driven("mode"), ("dirty-ring", "dirty-bitmap"), {"calc-time": 1, "mode": "page-sampling"}),
+        (driven("mode", kvm=False), (), {"calc-time": 1, "mode": "page-sampling"}),
+        (driven("mode", modes=MODES[:2]), (), {"calc-time": 1, "mode": "dirty-bitmap"}),
+        (driven("sample-pages"), (), {"calc-time": 1}),
         (
-            behind("mode", "calc-time-unit"),
+            driven("mode", "calc-time-unit"),
             ("dirty-ring",),
             {"calc-time": 700, "calc-time-unit": "millisecond", "mode": "dirty-bitmap"},
         ),
     ],
 )
-def test_the_best_mode_that_is_allowed_is_used(vm: Behind, refuses: tuple[str, ...], asked: dict[str, Any]) -> None:
+def test_the_best_mode_that_is_allowed_is_used(vm: DrivenVm, refuses: tuple[str, ...], asked: dict[str, Any]) -> None:
     monitor = Monitor(*[{"status": "unstarted"}] * 2, refuses=refuses)
     assert sensor(monitor, vm, 700).start()
     assert monitor.asked == [asked]
@@ -75,12 +75,12 @@ def test_the_best_mode_that_is_allowed_is_used(vm: Behind, refuses: tuple[str, .
 def test_a_refusal_of_every_mode_is_an_error() -> None:
     monitor = Monitor(*[{"status": "unstarted"}] * 3, refuses=tuple(MODES))
     with pytest.raises(CommandError, match="not enabled"):
-        sensor(monitor, behind("mode")).start()
+        sensor(monitor, driven("mode")).start()
 
 
 def test_others_that_measure_are_waited_for() -> None:
     monitor = Monitor({"status": "measuring"}, refuses=("dirty-ring",))
-    waiting = sensor(monitor, behind("mode"))
+    waiting = sensor(monitor, driven("mode"))
     assert not waiting.start()
     assert not waiting.measuring
     assert waiting.mode == "dirty-ring"
@@ -88,7 +88,7 @@ def test_others_that_measure_are_waited_for() -> None:
 
 def test_a_measurement_takes_its_time() -> None:
     monitor = Monitor({"status": "measuring"}, measured(300))
-    measuring = sensor(monitor, behind("mode"))
+    measuring = sensor(monitor, driven("mode"))
     measuring.start()
     assert measuring.fetch() is None
     rate = measuring.fetch()
@@ -103,7 +103,7 @@ def test_a_measurement_takes_its_time() -> None:
 def test_samples_are_corrected_by_what_the_migration_finds(found_by_qemu: int, expected: int) -> None:
     """Upwards only, and not beyond reason."""
     monitor = Monitor(measured(100), measured(100))
-    sampling = sensor(monitor, behind("mode", kvm=False))
+    sampling = sensor(monitor, driven("mode", kvm=False))
     sampling.start()
     sampling.fetch()
     sampling.calibrate(found_by_qemu)
@@ -115,7 +115,7 @@ def test_samples_are_corrected_by_what_the_migration_finds(found_by_qemu: int, e
 
 def test_a_log_needs_no_correction() -> None:
     monitor = Monitor(measured(100), measured(100))
-    logging = sensor(monitor, behind("mode"))
+    logging = sensor(monitor, driven("mode"))
     logging.start()
     logging.fetch()
     logging.calibrate(500 * MIB)
@@ -127,4 +127,4 @@ def test_a_log_needs_no_correction() -> None:
 
 def test_a_qemu_that_cannot_measure_is_refused() -> None:
     with pytest.raises(HostError, match=r"QEMU 7\.2\.0 cannot measure its dirty rate"):
-        sensor(Monitor(), behind())
+        sensor(Monitor(), driven())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.fake_qemu import FakeQemu
-from vmferry.control.behind import Behind
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.settings import Change, Settings
 from vmferry.errors import CancelledError, CommandError, MonitorError, VmLeftError
@@ -17,7 +17,7 @@ from vmferry.simulation.clock import VirtualClock
 
 def changed(qemu: FakeQemu, left: list[tuple[list[Change], bool]]) -> Settings:
     settings = Settings(
-        qemu, VirtualClock(), Behind.ask(qemu), lambda changes, refused: left.append((changes, refused))
+        qemu, VirtualClock(), DrivenVm.ask(qemu), lambda changes, refused: left.append((changes, refused))
     )
     settings.set_parameters({"downtime-limit": 1, "max-bandwidth": 5})
     settings.set_parameters({"downtime-limit": 2000})
@@ -119,7 +119,7 @@ class Interrupted(FakeQemu):
 def test_what_was_set_although_nobody_waited_for_the_answer_is_put_back(set_one: Callable[[Settings], None]) -> None:
     qemu = Interrupted([])
     before = dict(qemu.parameters), dict(qemu.capabilities)
-    with suppress(CancelledError), Settings(qemu, VirtualClock(), Behind.ask(qemu)) as settings:
+    with suppress(CancelledError), Settings(qemu, VirtualClock(), DrivenVm.ask(qemu)) as settings:
         set_one(settings)
     assert len(qemu.told) == 2
     assert (qemu.parameters, qemu.capabilities) == before

@@ -18,7 +18,8 @@ from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress

@@ -14,15 +14,16 @@ from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.actuators import DirtyLimitThrottle, Vm
-from vmferry.control.behind import Behind
+from vmferry.control.actuators import DirtyLimitThrottle, SlowedVm
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel_migration
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
-from vmferry.control.limits import Limits
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.control.own_group import PREFIX
 from vmferry.control.settings import Settings
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import HostError, UsageError
 from vmferry.perf.lab import Lab, VmProcess
@@ -194,9 +195,9 @@ def test_where_threads_cannot_be_reached_qemus_own_auto_converge_is_told_how_far
 def test_a_dirty_ring_allows_limits_for_each_vcpu(lab: Lab) -> None:
     pair = start_pair(lab, accel="kvm,dirty-ring-size=1024", vcpu_count=2)
     with QmpClient.connect(pair.address) as monitor:
-        behind = Behind.ask(monitor)
-        with Settings(monitor, MonotonicClock(), behind) as settings, Guard() as guard:
-            throttle = DirtyLimitThrottle(Vm(monitor, behind, guard, settings))
+        driven = DrivenVm.ask(monitor)
+        with Settings(monitor, MonotonicClock(), driven) as settings, Guard() as guard:
+            throttle = DirtyLimitThrottle(SlowedVm(monitor, driven, guard, settings))
             throttle.apply(90, 1000 * MIB)
             limits = monitor.execute("query-vcpu-dirty-limit")
             assert [(limit["cpu-index"], limit["limit-rate"]) for limit in limits] == [(0, 50), (1, 50)]

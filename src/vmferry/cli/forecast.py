@@ -14,7 +14,7 @@ from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT
 from vmferry.client.monitor import Monitor, open_monitor
-from vmferry.control.behind import Behind
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.survey import measure_curve, resident_bytes
 from vmferry.convergence.curve import Written
 from vmferry.errors import UsageError
@@ -49,9 +49,9 @@ def command(
         open_monitor(address, while_waiting=cancel.check) as monitor,
         log.status("measuring how the guest writes") as status,
     ):
-        behind = Behind.ask(monitor)
-        written = tuple(measure_curve(monitor, behind, clock, cancel))
-        survey = _survey(monitor, behind, written, bandwidth, downtime_limit)
+        driven = DrivenVm.ask(monitor)
+        written = tuple(measure_curve(monitor, driven, clock, cancel))
+        survey = _survey(monitor, driven, written, bandwidth, downtime_limit)
 
         def tell(strategy: str) -> None:
             cancel.check()
@@ -63,23 +63,27 @@ def command(
     if as_json:
         click.echo(msgspec.json.encode(asdict(survey) | {"verdict": chance, "strategies": told, "prices": price}))
     else:
-        _show(terminal(), behind.name, survey, told, price, chance)
+        _show(terminal(), driven.name, survey, told, price, chance)
     context.exit(_EXIT_CODES[chance])
 
 
 def _survey(
-    monitor: Monitor, behind: Behind, written: tuple[Written, ...], bandwidth: int | None, downtime_limit_ms: int | None
+    monitor: Monitor,
+    driven: DrivenVm,
+    written: tuple[Written, ...],
+    bandwidth: int | None,
+    downtime_limit_ms: int | None,
 ) -> Survey:
     memory = monitor.execute("query-memory-size-summary")
     memory_bytes = memory["base-memory"] + memory.get("plugged-memory", 0)
     resident = resident_bytes(monitor)
     unknown = [] if resident is not None else ["how much of its memory the guest uses: all of it is taken for used"]
-    rate = bandwidth or behind.parameters.get("max-bandwidth")
+    rate = bandwidth or driven.parameters.get("max-bandwidth")
     if not isinstance(rate, int) or not rate:
         raise UsageError("the VM's max-bandwidth is 0, no limit; give --bandwidth, what the link carries")
     if min(point.duration_ns for point in written) >= 1_000_000_000:
         unknown.append("what the guest writes in less than a second, which this QEMU cannot measure")
-    limit = behind.parameters.get("downtime-limit") if downtime_limit_ms is None else downtime_limit_ms
+    limit = driven.parameters.get("downtime-limit") if downtime_limit_ms is None else downtime_limit_ms
     assert isinstance(limit, int)
     return Survey(
         memory_bytes=memory_bytes,

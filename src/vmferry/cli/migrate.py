@@ -20,9 +20,10 @@ from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
 from vmferry.control.drive import Result
-from vmferry.control.limits import Limits, OnLimit
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.control.sensors import WINDOW_MS
+from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal

@@ -12,11 +12,10 @@ from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.client.monitor import open_monitor
 from vmferry.control.arrival import arrival_of
 from vmferry.control.awaiting import await_migration
-from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, follow
-from vmferry.control.order import start_recording
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.phases import Phases
-from vmferry.control.vm_record import open_recorder
+from vmferry.control.vm_record import open_recorder, start_recording
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.vm.clock import MonotonicClock
@@ -41,9 +40,9 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
     ):
         with told_as("interrupted", cancel):
             await_migration(monitor, clock, cancel, wait=wait)
-        behind = Behind.ask(monitor)
+        driven = DrivenVm.ask(monitor)
         course = CourseJournal()
-        recorder = open_recorder(monitor, behind, TeeJournal([record, course]), clock.now_ns, attached=True)
+        recorder = open_recorder(monitor, driven, TeeJournal([record, course]), clock.now_ns, attached=True)
         parameters = start_recording(recorder, monitor, {})
         with (
             told_as("stopped watching; the migration goes on", cancel),
@@ -59,6 +58,6 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
 
             result = follow(monitor, clock, observe, cancel)
         recorder.end(result)
-    result = replace(result, arrival=arrival_of(result, behind, behind.capabilities, monitor.manager, None))
+    result = replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))
     show_result(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.behind import Behind
 from vmferry.control.cpu_quota import CpuQuota
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.promises import Promises
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
@@ -22,11 +22,11 @@ _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Vm:
+class SlowedVm:
     """A VM that is to be slowed, and those who see to it that it is left as it was found."""
 
     monitor: Monitor
-    behind: Behind
+    driven: DrivenVm
     guard: Promises
     settings: Settings
 
@@ -74,7 +74,7 @@ class CgroupThrottle:
     told_by_qemu = False
     delays_stop = True
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: SlowedVm) -> None:
         """Make the cgroups, and try them. Raises HostError if it is not possible or not permitted."""
         self._monitor = vm.monitor
         self._quota = CpuQuota(vcpu_threads(vm.monitor), vm.guard)
@@ -105,10 +105,10 @@ class DirtyLimitThrottle:
     told_by_qemu = False
     delays_stop = False
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: SlowedVm) -> None:
         """Find out whether the VM can. Raises HostError if not."""
-        if not vm.behind.schema.has_command("set-vcpu-dirty-limit"):
-            raise HostError(f"{vm.behind.name} has no set-vcpu-dirty-limit; QEMU 7.1 and later have")
+        if not vm.driven.schema.has_command("set-vcpu-dirty-limit"):
+            raise HostError(f"{vm.driven.name} has no set-vcpu-dirty-limit; QEMU 7.1 and later have")
         self._vm = vm
         self._vcpu_count = len(vm.monitor.execute("query-cpus-fast"))
         if not self._vcpu_count:
@@ -154,10 +154,10 @@ class AutoConvergeThrottle:
     in_force_percent = 0
     description = "QEMU's own auto-converge, told how far to go; it obeys at its own dirty syncs only"
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: SlowedVm) -> None:
         """Hold auto-converge down until it is wanted. Raises HostError if the VM has none."""
-        if not can_shape_auto_converge(vm.behind):
-            raise HostError(f"{vm.behind.name} has no auto-converge that can be shaped")
+        if not can_shape_auto_converge(vm.driven):
+            raise HostError(f"{vm.driven.name} has no auto-converge that can be shaped")
         try:
             vm.settings.set_capability("auto-converge", True)
         except CommandError as error:
@@ -189,27 +189,27 @@ _MAXIMUM, _INITIAL, _INCREMENT, _TAILSLOW = _LADDER = (
 _DEFAULT_INITIAL = 20
 
 
-def _shape(vm: Vm, percent: int) -> dict[str, object]:
+def _shape(vm: SlowedVm, percent: int) -> dict[str, object]:
     """Return the parameters by which QEMU's next step goes to `percent`, and not beyond.
 
     At the end libvirt puts back what was before, all at once, and QEMU refuses it all if `cpu-throttle-initial` would
     be above `max-cpu-throttle`. Where that may be, the maximum stays, and the throttle creeps on by 1 % per step.
     """
     creeps = _libvirt_migrates(vm) and percent < _DEFAULT_INITIAL
-    maximum = vm.behind.parameters[_MAXIMUM] if creeps else percent
+    maximum = vm.driven.parameters[_MAXIMUM] if creeps else percent
     return {_MAXIMUM: maximum, _INITIAL: percent, _INCREMENT: 1 if creeps else 99, _TAILSLOW: False}
 
 
-def _libvirt_migrates(vm: Vm) -> bool:
+def _libvirt_migrates(vm: SlowedVm) -> bool:
     return vm.monitor.manager is not None and vm.monitor.manager.migrates
 
 
-def can_shape_auto_converge(behind: Behind) -> bool:
+def can_shape_auto_converge(driven: DrivenVm) -> bool:
     """True if the VM has auto-converge, and can be told how far it goes."""
-    return "auto-converge" in behind.capabilities and behind.parameters.keys() >= set(_LADDER)
+    return "auto-converge" in driven.capabilities and driven.parameters.keys() >= set(_LADDER)
 
 
-def hold_auto_converge(vm: Vm) -> str:
+def hold_auto_converge(vm: SlowedVm) -> str:
     """Keep the auto-converge of a VM, where it is switched on, from slowing the guest. Returns how far it goes."""
     vm.settings.set_parameters(_shape(vm, 1), vm.guard)
     return "1 %, and 1 % more per step," if _libvirt_migrates(vm) else "1 %,"

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from vmferry.client.manager import Manager
-from vmferry.control.behind import Behind
 from vmferry.control.destination import ARRIVAL_TIMEOUT_NS, WAITING, Destination
 from vmferry.control.drive import Arrival, ArrivalState, Result
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 
@@ -23,22 +23,22 @@ _BY_ITSELF = frozenset({"postcopy-ram", RETURN_PATH})
 """Capabilities, of those in force, that make QEMU's source listen to the destination."""
 
 
-def ask_for_word(behind: Behind, settings: Settings, uri: str) -> None:
+def ask_for_word(driven: DrivenVm, settings: Settings, uri: str) -> None:
     """Have QEMU's source tell its states, and wait for the destination's word where that can come.
 
     Others, and old ones, do without.
     """
-    if not behind.converges_responsively:
+    if not driven.converges_responsively:
         wanted = [_EVENTS, RETURN_PATH] if uri.startswith(_TWO_WAY) else [_EVENTS]
         for name in wanted:
-            if name in behind.capabilities:
+            if name in driven.capabilities:
                 with suppress(CommandError):
                     settings.set_capability(name, True)
 
 
 def arrival_of(
     result: Result,
-    behind: Behind,
+    driven: DrivenVm,
     capabilities: Mapping[str, bool],
     manager: Manager | None,
     destination: Destination | None,
@@ -48,7 +48,7 @@ def arrival_of(
         return None
     if manager and manager.migrates:
         return _told_by_manager(manager, result)
-    if behind.converges_responsively:
+    if driven.converges_responsively:
         return Arrival(ArrivalState.VERIFIED, "protocol", "the destination has taken it over")
     if destination:
         return _told_by(destination)

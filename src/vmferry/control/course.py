@@ -4,27 +4,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from vmferry.cancel import CancelToken
-from vmferry.client.monitor import Monitor
+from vmferry.control.body import DriverBody
 from vmferry.control.drive import (
     IN_POSTCOPY,
-    POLL_INTERVAL_NS,
     Cancellation,
     Progress,
     Result,
-    ask,
     cancel_migration,
     follow,
 )
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
-from vmferry.control.limits import LimitKeeper, Limits
 from vmferry.control.link import LinkKeeper
 from vmferry.control.phases import RECOVERY, Phases
+from vmferry.control.ports import Ports
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
-from vmferry.control.settings import Settings
-from vmferry.control.steered import Steered
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import (
     CancelledError,
@@ -36,8 +31,6 @@ from vmferry.errors import (
     VmferryError,
     VmLeftError,
 )
-from vmferry.migration.lost_work import LostWork
-from vmferry.migration.ports import Clock
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 MIGRATION = "MIGRATION"
@@ -47,56 +40,34 @@ NEVER_TWO = "failed at the hand-over: the source runs on, and the destination wa
 
 
 @dataclass(frozen=True)
-class Onlookers:
-    """Who is told what."""
+class Crew:
+    """Who looks after one migration, poll by poll."""
 
-    watch: Callable[[Progress], None]
-    tell: Callable[[str], None]
+    body: DriverBody
+    link: LinkKeeper
     recorder: Recorder | VmRecord
-    lost: LostWork
-    """Hears what is recorded."""
+    watch: Callable[[Progress], None]
+    """Shows it to people."""
+    prospect: Prospect | None = None
+    """Where the VM slows its guest itself."""
+    hand_over: HandOver | None = None
+    """Where the hand-over needs a bound of ours."""
+    held: HeldDestination | None = None
+    """Where the destination does not let the guest run by itself."""
 
 
 class Course:
     """One migration that was begun by us, or taken over."""
 
-    def __init__(
-        self,
-        monitor: Monitor,
-        clock: Clock,
-        cancel: CancelToken,
-        uri: str | None,
-        limits: Limits,
-        settings: Settings,
-        steered: Steered | None,
-        prospect: Prospect | None,
-        hand_over: HandOver | None,
-        held: HeldDestination | None,
-        link: LinkKeeper,
-        onlookers: Onlookers,
-    ) -> None:
-        """`uri` is None to take the migration that runs.
-
-        `prospect` is None where nobody slows the guest but we, `hand_over` where it needs no bound of ours, and `held`
-        where the destination lets the guest run by itself.
-        """
-        elapsed_ms = 0 if uri else ask(monitor).elapsed_ms or 0
-        self.keeper = LimitKeeper(
-            limits, monitor, clock, self._cancel_at_limit, settings, onlookers.lost, onlookers.tell, elapsed_ms
-        )
+    def __init__(self, ports: Ports, uri: str | None, crew: Crew) -> None:
+        """`uri` is None to take the migration that runs."""
         self.used_destination = False
         """True once the destination has accepted the migration."""
-        self._monitor = monitor
-        self._clock = clock
-        self._token = cancel
+        self._ports = ports
+        self._monitor = ports.monitor
         self._uri = uri
-        self._steered = steered
-        self._hand_over = hand_over
-        self._held = held
-        self._link = link
-        self._onlookers = onlookers
-        self._prospect = prospect
-        self._cancellation = Cancellation(clock)
+        self._crew = crew
+        self._cancellation = Cancellation(ports.clock)
         self._why_cancelled: str | None = None
         self._policy_broken = False
         self._is_only_here = False
@@ -105,7 +76,7 @@ class Course:
         """True if some of the guest's memory was still to be sent at the last poll."""
         self._ours = False
         """True if it is for us to cancel."""
-        self._phases = Phases(onlookers.tell)
+        self._phases = Phases(ports.tell)
 
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""
@@ -124,27 +95,23 @@ class Course:
     def _follow(self, begin: Callable[[], None]) -> Result:
         result = follow(
             self._monitor,
-            self._clock,
+            self._ports.clock,
             self._observe,
-            self._token,
+            self._ports.cancel,
             cancelled=self._cancel_as_asked,
             pause=self._pause,
             begin=begin,
             cancellation=self._cancellation,
             ended=self._ended,
         )
-        return self._held.counted(result) if self._held else result
+        return self._crew.held.counted(result) if self._crew.held else result
 
     def _pause(self) -> None:
-        wait_ns = self._held.wait_ns if self._held else self._clock.sleep_ns
-        if self._steered:
-            self._steered.pause(wait_ns)
-        else:
-            wait_ns(POLL_INTERVAL_NS)
+        self._crew.body.pause(self._crew.held.wait_ns if self._crew.held else self._ports.clock.sleep_ns)
 
     def _ended(self, progress: Progress) -> None:
-        if self._held:
-            self._held.ended(progress)
+        if self._crew.held:
+            self._crew.held.ended(progress)
 
     def _answers_again(self, error: BaseException) -> bool:
         """Break the connection of a QEMU that answers nothing, as it waits for the other side with its lock held.
@@ -152,11 +119,10 @@ class Course:
         It sends what is left of the guest like that, so the destination does not have it. Returns whether that was it.
         """
         silent = isinstance(error, MonitorError) and not isinstance(error, (CommandError, VmLeftError))
-        if not (silent and self._hand_over and self._left_to_send and self._why_cancelled is None):
+        if not (silent and self._crew.hand_over and self._left_to_send and self._why_cancelled is None):
             return False
         self._monitor.hurry()
-        if self._steered:
-            self._steered.stop()
+        self._crew.body.stop()
         try:
             self._monitor.execute_out_of_band("yank", {"instances": [{"type": "migration"}]})
         except MonitorError:
@@ -172,17 +138,18 @@ class Course:
         if result.completed:
             return result
         last = result.last
-        reasons = [self._why_cancelled or last.error, self._what_is_left()]
-        if last.status == "failed" and self.used_destination and self._hand_over and not self._why_cancelled:
+        told = last.error if last.status == "cancelling" or not self._why_cancelled else None
+        reasons = [self._why_cancelled, told, self._what_is_left()]
+        if last.status == "failed" and self.used_destination and self._crew.hand_over and not self._why_cancelled:
             reasons.append(DESTINATION_KNOWS)
         error = "; ".join(filter(None, reasons)) or None
         return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken)
 
     def _what_is_left(self) -> str | None:
         """Say what is true of a guest that was stopped for its hand-over, which then failed."""
-        if self._is_only_here or not (self._hand_over and self._hand_over.has_begun):
+        if self._is_only_here or not (self._crew.hand_over and self._crew.hand_over.has_begun):
             return None
-        return NEVER_TWO if self._held else MAYBE_TWO
+        return NEVER_TWO if self._crew.held else MAYBE_TWO
 
     def _take_events(self) -> bool:
         """Note what QEMU has said by itself, which no poll may have seen. Returns whether the guest was stopped."""
@@ -191,8 +158,8 @@ class Course:
             event.data.get("status") == "active" for event in events if event.name == MIGRATION
         )
         stopped = any(event.name == "STOP" for event in events)
-        if self._hand_over and stopped:
-            self._hand_over.has_begun = self.used_destination = True
+        if self._crew.hand_over and stopped:
+            self._crew.hand_over.has_begun = self.used_destination = True
         return stopped
 
     def _begin(self) -> None:
@@ -205,55 +172,59 @@ class Course:
                 raise
 
     def _observe(self, progress: Progress) -> Progress:
+        crew = self._crew
         self.used_destination = self.used_destination or progress.status == "active"
         self._left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
-        if self._steered and progress.in_postcopy:
-            self._steered.stop()
+        if progress.in_postcopy:
+            crew.body.stop()
         if progress.status == "postcopy-paused":
             raise MigrationError(RECOVERY)
         self._phases.observe(progress)
-        if self._held:
-            self._held.observe(progress)
-        seen = self._steered.complete(progress) if self._steered else progress
-        self._onlookers.recorder.poll(seen, stopped=self._take_events())
-        self._onlookers.watch(seen)
-        self.keeper.observe()
-        if self._prospect:
-            self._prospect.observe(seen)
-        if self._hand_over and self._why_cancelled is None and (why := self._hand_over.observe(progress)):
-            self._why_cancelled = f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}"
-            self._is_only_here = self._hand_over.is_certain
-            self._cancel()
-        if (why := self._link.observe(progress, self._clock.now_ns())) and self._why_cancelled is None:
-            self._why_cancelled = why
-            self._cancel()
-        return self._steer(self._steered, progress) if self._steered else seen
+        if crew.held:
+            crew.held.observe(progress)
+        seen = crew.body.complete(progress)
+        crew.recorder.poll(seen, stopped=self._take_events())
+        crew.watch(seen)
+        if crew.prospect:
+            crew.prospect.observe(seen)
+        self._bound_hand_over(progress)
+        self._give_up(crew.link.observe(progress, self._ports.clock.now_ns()))
+        self._give_up(self._brains_wish(progress))
+        return crew.body.complete(progress)
 
-    def _steer(self, steered: Steered, progress: Progress) -> Progress:
-        """Steer; a broken policy ends that, and a migration of ours with it. Raises PolicyError for somebody else's."""
+    def _bound_hand_over(self, progress: Progress) -> None:
+        hand_over = self._crew.hand_over
+        if hand_over and self._why_cancelled is None and (why := hand_over.observe(progress)):
+            self._is_only_here = hand_over.is_certain
+            self._give_up(f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}")
+
+    def _brains_wish(self, progress: Progress) -> str | None:
+        """Let the brain look. A broken policy ends a migration of ours. Raises PolicyError for somebody else's."""
         try:
-            return steered.observe(progress)
+            return self._crew.body.observe(progress)
         except PolicyError as error:
             if not self._ours:
                 raise
-            self._why_cancelled = self._why_cancelled or str(error)
             self._policy_broken = True
-            self._onlookers.tell(str(error))
-            self._cancel()
-            return steered.complete(progress)
+            self._ports.tell(str(error))
+            return str(error)
+
+    def _give_up(self, why: str | None) -> None:
+        """Cancel for a reason, if there is one and none was before; in post-copy it is only told."""
+        if why is None or self._why_cancelled is not None:
+            return
+        self._why_cancelled = why
+        if not self._cancel():
+            self._why_cancelled = None
+            self._ports.tell(IN_POSTCOPY)
 
     def _cancel(self) -> bool:
         """Let the guest run before all else, and cancel unless it is in post-copy. Returns whether it was cancelled."""
-        if self._steered:
-            self._steered.stop()
+        self._crew.body.stop()
         cancelled = cancel_migration(self._monitor)
         if cancelled:
             self._cancellation.begin()
         return cancelled
-
-    def _cancel_at_limit(self) -> None:
-        if not self._cancel():
-            self._onlookers.tell(IN_POSTCOPY)
 
     def _cancel_as_asked(self) -> bool:
         """Cancel what is ours. Raises CancelledError or InterruptionError if it is not, or is in post-copy."""
@@ -262,12 +233,12 @@ class Course:
             raise CancelledError("let go of the migration, which goes on by itself")
         if self._cancel():
             return True
-        number = self._token.signal_number
+        number = self._ports.cancel.signal_number
         raise CancelledError(IN_POSTCOPY) if number is None else InterruptionError(IN_POSTCOPY, number)
 
     def _left_alone(self, error: MonitorError) -> MonitorError:
         """Return an error that says what is true once nobody can be asked any more."""
-        if self._steered and self._steered.stop():
+        if self._crew.body.stop():
             return MonitorError(f"{error}; nothing slows the guest any more, and its migration may go on by itself")
         return MonitorError(f"{error}; its migration may go on by itself")
 
@@ -275,6 +246,12 @@ class Course:
         """Cancel, after an error that leaves nobody to look after the migration, and wait until that is done."""
         with suppress(VmferryError):
             self._monitor.hurry()
-            self._token.close()
+            self._ports.cancel.close()
             if self._cancel():
-                follow(self._monitor, self._clock, lambda seen: seen, self._token, cancellation=self._cancellation)
+                follow(
+                    self._monitor,
+                    self._ports.clock,
+                    lambda seen: seen,
+                    self._ports.cancel,
+                    cancellation=self._cancellation,
+                )

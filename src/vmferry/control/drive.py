@@ -10,6 +10,7 @@ from typing import Any
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
+from vmferry.convergence.limit_watch import Verdict
 from vmferry.errors import CancelledError, MigrationError, VmLeftError
 from vmferry.migration.ports import Clock
 
@@ -90,18 +91,6 @@ class Progress:
     def running(self) -> bool:
         """True from the acceptance of a migration until its end."""
         return self.status != "none" and not self.ended
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """Whether one limit was kept; None is not known."""
-
-    limit: str
-    kept: bool | None
-    text: str
-    """What there was, and what was allowed."""
-    obeyed: bool = True
-    """True if what was to be done then was done: it was kept, or the guest was moved because it was not."""
 
 
 class ArrivalState(StrEnum):

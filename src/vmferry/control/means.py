@@ -8,14 +8,14 @@ from vmferry.control.actuators import (
     AutoConvergeThrottle,
     CgroupThrottle,
     DirtyLimitThrottle,
+    SlowedVm,
     Throttle,
-    Vm,
     can_shape_auto_converge,
     hold_auto_converge,
 )
 from vmferry.errors import CommandError, HostError, MonitorError
 
-Kinds = Mapping[str, Callable[[Vm], Throttle]]
+Kinds = Mapping[str, Callable[[SlowedVm], Throttle]]
 """Makes each of MEANS, or raises HostError."""
 
 KINDS: Kinds = {
@@ -31,7 +31,7 @@ class Means:
     Raises HostError with every reason if there is none.
     """
 
-    def __init__(self, vm: Vm, wanted: str | None, tell: Callable[[str], object], kinds: Kinds = KINDS) -> None:
+    def __init__(self, vm: SlowedVm, wanted: str | None, tell: Callable[[str], object], kinds: Kinds = KINDS) -> None:
         """`tell` gets a line when another means takes over, and when one cannot do all that is asked of it."""
         self._vm = vm
         self._tell = tell
@@ -50,7 +50,7 @@ class Means:
         if self.throttle.name == "auto-converge":
             return
         if begins:
-            at_hand = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.behind)
+            at_hand = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.driven)
             self._vm.settings.set_capability("auto-converge", at_hand)
         if self._vm.settings.capabilities.get("auto-converge"):
             held_at = hold_auto_converge(self._vm)

@@ -6,12 +6,15 @@ have not been sent meanwhile are not new.
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from vmferry.control.drive import Progress, Result
-from vmferry.control.steer import Evaluation
+from vmferry.control.sensors import DirtyRate
+from vmferry.convergence.actions import Action, SetDowntimeLimit, Throttle
 from vmferry.migration.events import (
+    Acted,
     BandwidthWindow,
     Decided,
     Ended,
@@ -36,6 +39,16 @@ _WINDOWS_PER_S = 10
 _SYNCS = 1000
 """So many are remembered at most, for the next measurement."""
 _KNOWN_STATES = frozenset(MigrationStatus)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One decision on the throttle."""
+
+    throttle: Throttle
+    old_percent: int
+    measured: DirtyRate | None = None
+    """What our measurement found; None if it was decided on what QEMU itself told, or on nothing."""
 
 
 class Recorder:
@@ -108,7 +121,7 @@ class Recorder:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Record a measurement and what was made of it; the syncs that begin iterations are seen by `poll`."""
-        now_ns, found = self._now_ns(), evaluation.found
+        now_ns, found = self._now_ns(), evaluation.measured
         if found:
             pages = round(found.dirty_bytes_per_s * found.window_ns / _NS_PER_S) // self._page_size
             syncs = sum(count for ns, count in self._syncs if ns > now_ns - _period_ns(evaluation))
@@ -117,6 +130,10 @@ class Recorder:
             self._record(now_ns, measured)
         self._record(now_ns, Decided.of(evaluation.throttle, evaluation.old_percent))
         self._throttle_percent = evaluation.throttle.percent
+
+    def acted(self, action: Action) -> None:
+        """Record that something else was done than to slow the guest."""
+        self._record(self._now_ns(), acted(action))
 
     def end(self, result: Result) -> None:
         """Record the last state and the figures of the whole course."""
@@ -199,6 +216,12 @@ def _number(value: object) -> int:
 
 def _more(last: int | None, now: int | None) -> int:
     return max(0, (now or 0) - (last or 0))
+
+
+def acted(action: Action) -> Acted:
+    """Return the event that tells of an action."""
+    limit_ns = action.limit_ns if isinstance(action, SetDowntimeLimit) else None
+    return Acted(what=type(action).__name__, reason=action.reason, downtime_limit_ns=limit_ns)
 
 
 def ended(result: Result) -> Ended:

@@ -12,7 +12,7 @@ Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.behind import Behind
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.errors import CommandError, HostError, UsageError
 
 _NS_PER_MS = 1_000_000
@@ -51,17 +51,17 @@ class DirtyRate:
 class DirtyRateSensor:
     """Starts measurements and fetches what they found. One at a time, as QEMU allows."""
 
-    def __init__(self, monitor: Monitor, behind: Behind, window_ms: int = WINDOW_MS) -> None:
+    def __init__(self, monitor: Monitor, driven: DrivenVm, window_ms: int = WINDOW_MS) -> None:
         """Find the modes there are. QEMU before 8.2 measures whole seconds.
 
         Raises HostError if the VM cannot measure, and UsageError if not for that long.
         """
         self._monitor = monitor
-        types = behind.schema.argument_types("calc-dirty-rate")
+        types = driven.schema.argument_types("calc-dirty-rate")
         if not types:
-            raise HostError(f"{behind.name} cannot measure its dirty rate; QEMU 5.2 and later can")
-        words = behind.schema.words(types.get("mode", ""))
-        usable = MODES if behind.kvm else MODES_WITHOUT_KVM
+            raise HostError(f"{driven.name} cannot measure its dirty rate; QEMU 5.2 and later can")
+        words = driven.schema.words(types.get("mode", ""))
+        usable = MODES if driven.kvm else MODES_WITHOUT_KVM
         self._modes = [mode for mode in usable if mode in words]
         """Those that have not been refused; none if there is no choice, and pages are sampled."""
         if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:

@@ -14,10 +14,10 @@ from typing import Any, Self
 import msgspec
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.behind import Behind
 from vmferry.control.drive import ask
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.promises import Promises
-from vmferry.errors import CommandError, MigrationError, MonitorError, VmLeftError
+from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmLeftError
 from vmferry.migration.ports import Clock
 
 _TRIES = 10
@@ -95,11 +95,11 @@ Leave = Callable[[list[Change], bool], None]
 class Settings:
     """Changes what it is told to and nothing else. A context manager that puts back what it has changed."""
 
-    def __init__(self, monitor: Monitor, clock: Clock, behind: Behind, leave: Leave | None = None) -> None:
+    def __init__(self, monitor: Monitor, clock: Clock, driven: DrivenVm, leave: Leave | None = None) -> None:
         """`leave` gets what could not be put back in the end."""
         self._monitor = monitor
         self._clock = clock
-        self._behind = behind
+        self._driven = driven
         self._leave = leave or (lambda changes, refused: None)
         self._changes: dict[tuple[bool, str], Change] = {}
         self._promises: list[tuple[Promises, int]] = []
@@ -112,15 +112,22 @@ class Settings:
         if values:
             restored = _restored_by_manager(self._monitor)
             changes = [
-                Change(name, self._behind.parameters[name], value, restored=name in restored)
+                Change(name, self._driven.parameters[name], value, restored=name in restored)
                 for name, value in values.items()
-                if name in self._behind.parameters
+                if name in self._driven.parameters
             ]
             if guard:
                 before = {change.name: change.before for change in changes}
                 ours = {change.name: change.ours for change in changes}
                 self._promises.append((guard, guard.will_set_back(before, ours)))
             self._change(changes, "migrate-set-parameters", dict(values))
+
+    def set_wanted(self, values: Mapping[str, object]) -> None:
+        """Set parameters that somebody wants. Raises UsageError if the VM refuses one; then none is set."""
+        try:
+            self.set_parameters(values)
+        except CommandError as error:
+            raise UsageError(f"the VM refuses a parameter: {error}") from error
 
     def set_capability(self, name: str, state: bool) -> None:
         """Set a capability unless it is so already. Raises CommandError, for instance while a migration runs."""
@@ -132,7 +139,7 @@ class Settings:
     def capabilities(self) -> dict[str, bool]:
         """The VM's capabilities, with what we have changed."""
         changed = {change.name: change.ours for change in self._changes.values() if change.is_capability}
-        return self._behind.capabilities | changed
+        return self._driven.capabilities | changed
 
     def give_back(self, parameters: Iterable[str]) -> None:
         """Put these parameters back at once, those that still hold our value; what is refused is put back at the end.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC
-from vmferry.control.behind import Behind
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.sensors import DirtyRateSensor
 from vmferry.convergence.curve import Written
 from vmferry.errors import HostError, MonitorError
@@ -24,14 +24,14 @@ _GIVE_UP_NS = 5 * _NS_PER_S
 _KIB = 1024
 
 
-def measure_curve(monitor: Monitor, behind: Behind, clock: Clock, cancel: CancelToken) -> Iterator[Written]:
+def measure_curve(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: CancelToken) -> Iterator[Written]:
     """Yield what the guest has written in each window.
 
     Raises HostError if the VM cannot measure or somebody else does, MonitorError, and CancelledError.
     """
-    in_ms = "calc-time-unit" in behind.schema.argument_types("calc-dirty-rate")
+    in_ms = "calc-time-unit" in driven.schema.argument_types("calc-dirty-rate")
     for window_ms in WINDOWS_MS if in_ms else WHOLE_SECONDS_MS:
-        sensor = DirtyRateSensor(monitor, behind, window_ms)
+        sensor = DirtyRateSensor(monitor, driven, window_ms)
         if not sensor.start():
             raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
         end_ns = clock.now_ns() + window_ms * 1_000_000 + _GIVE_UP_NS

@@ -1,20 +1,23 @@
 """Copies the record that a VM of ours keeps of its own migration: what it saw and decided, as it happened."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.behind import Behind
 from vmferry.control.drive import Progress, Result
-from vmferry.control.recorder import Recorder, ended
-from vmferry.control.steer import Evaluation
+from vmferry.control.driven_vm import DrivenVm, own_variant
+from vmferry.control.recorder import Evaluation, Recorder, acted, ended
+from vmferry.convergence.actions import Action
+from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.variants import POLICY
 from vmferry.errors import MonitorError
-from vmferry.migration.events import Ended, Lost, Started
+from vmferry.migration.events import Ended, Lost, RecordedBy, Started
 from vmferry.migration.journal import MAX_ENTRIES, MAX_LINE_BYTES, Entry
 from vmferry.migration.ports import Journal
+from vmferry.settings.parameters import PARAMETERS
 
 COMMAND = "x-query-migrate-journal"
 _NEVER = 1 << 62
@@ -49,7 +52,12 @@ class VmRecord:
             self._last = entry
 
     def evaluated(self, evaluation: Evaluation) -> None:
-        """Nothing is decided from outside where the VM decides by itself."""
+        """Nothing is decided on the throttle from outside where the VM decides by itself."""
+
+    def acted(self, action: Action) -> None:
+        """Add what was done from outside to what the VM has recorded so far, at the time of that."""
+        if self._last:
+            self._journal.record(self._last.time_ns, acted(action))
 
     def end(self, result: Result) -> None:
         """Copy the rest. If it cannot be had any more, record the end as it was seen."""
@@ -94,10 +102,27 @@ class VmRecord:
 
 
 def open_recorder(
-    monitor: Monitor, behind: Behind, journal: Journal, now_ns: Callable[[], int], *, attached: bool
+    monitor: Monitor, driven: DrivenVm, journal: Journal, now_ns: Callable[[], int], *, attached: bool
 ) -> Recorder | VmRecord:
     """Return what records a migration: the VM's own record where it has one, else what is seen from outside."""
     seen = Recorder(journal, now_ns)
-    if not behind.schema.has_command(COMMAND):
+    if not driven.schema.has_command(COMMAND):
         return seen
     return VmRecord(monitor, seen, journal, attached=attached)
+
+
+def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
+    """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
+    parameters = dict(monitor.execute("query-migrate-parameters"))
+    capabilities = monitor.execute("query-migrate-capabilities")
+    memory = monitor.execute("query-memory-size-summary")
+    effective = {**own_variant(monitor.execute("query-version")).settings, **parameters, **obeyed}
+    recorder.start(
+        total_bytes=memory["base-memory"] + memory.get("plugged-memory", 0),
+        vcpu_count=len(monitor.execute("query-cpus-fast")),
+        auto_converge=bool(obeyed) or {"capability": "auto-converge", "state": True} in capabilities,
+        parameters={name: value for name, value in effective.items() if name in PARAMETERS},
+        recorded_by=RecordedBy.DRIVER if obeyed else RecordedBy.OBSERVER,
+        policy_digest=find_policy(str(obeyed[POLICY])).digest if obeyed else None,
+    )
+    return parameters

@@ -1,7 +1,8 @@
 """The brain of a migration: it takes what a body senses, and answers what to do, and why.
 
 It owns what all policies have in common: which periods are evaluated, when to look inside a long iteration, that
-silence on the link is nobody's fault, what the throttle has cost so far, and that a broken policy harms no guest.
+silence on the link is nobody's fault, what the throttle has cost so far, that the operator's limits are kept, and that
+a broken policy harms no guest.
 
 A *period* is a time of which it is known how much the guest dirtied and how much was sent: what auto-converge judges.
 What ends one depends on what the body finds:
@@ -28,6 +29,7 @@ from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throt
 from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
+from vmferry.convergence.limit_watch import LimitWatch, Spent
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.policy import Policy
@@ -71,9 +73,18 @@ class Convergence:
     """
 
     def __init__(
-        self, kind: PolicyKind | None, body: Body, watcher: Watcher, link: LinkWatch, ledger: Ledger, start: Sensed
+        self,
+        kind: PolicyKind | None,
+        body: Body,
+        watcher: Watcher,
+        link: LinkWatch,
+        ledger: Ledger,
+        start: Sensed,
+        elapsed_ns: int = 0,
     ) -> None:
-        """Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken."""
+        """`elapsed_ns` is how long the migration has run already at `start`.
+
+        Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken."""
         if kind and kind.needs & ~body:
             missing = ", ".join(str(flag.name) for flag in kind.needs & ~body)
             raise UsageError(f"the policy '{kind.name}' cannot be used here: it needs {missing.lower()}")
@@ -87,7 +98,8 @@ class Convergence:
         self._watcher = watcher
         self._link = link
         self._ledger = ledger
-        self._start_ns = start.now_ns
+        self._limit_watch = LimitWatch()
+        self._start_ns = start.now_ns - elapsed_ns
         self._newly_dirty_bytes = 0
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
@@ -103,25 +115,52 @@ class Convergence:
         """Take notice of what is sensed, and return what to do now. Raises PolicyError if the policy is broken."""
         if sensed.iteration_count != self._iteration_count:
             self._iteration_count, self._iteration_remaining_bytes = sensed.iteration_count, sensed.remaining_bytes
+        actions = self.look_at_limits(sensed.now_ns, rules)
         period, still_ns = self._period(sensed, rules)
         written = self._written(sensed)
-        actions: list[Action] = []
         if period:
             self.last_period = period
             self._evaluated, self._newly_dirty_bytes = self._mark(sensed), 0
-        elif not isinstance(sensed.found, Synced) and self._watcher.due(self._iteration(sensed, rules)):
+        elif not self._is_measured(sensed) and self._watcher.due(self._iteration(sensed, rules)):
             actions.append(Measure(reason="nothing was evaluated for long"))
         if self._policy:
             actions += self._decide(sensed, period, written, still_ns, rules)
         return self._measured_once(actions, sensed)
 
     def _measured_once(self, actions: list[Action], sensed: Sensed) -> list[Action]:
-        """Note when a measurement is asked for, by the watcher or by the policy; if by both, one is enough."""
+        """Note when a measurement is asked for, by the watcher or by the policy; one at a time is enough."""
         asked = [action for action in actions if isinstance(action, Measure)]
         if not asked:
             return actions
+        others: list[Action] = [action for action in actions if not isinstance(action, Measure)]
+        if sensed.measuring:
+            return others
         self._measuring = self._mark(sensed)
-        return [asked[0], *(action for action in actions if not isinstance(action, Measure))]
+        return [asked[0], *others]
+
+    def look_at_limits(self, now_ns: int, rules: Rules) -> list[Action]:
+        """Return what to do if a limit of the operator is over; also where nothing is sent, as while it connects."""
+        if rules.limits is NO_LIMITS:
+            return []
+        action = self._limit_watch.look(rules.limits, self._spent(now_ns))
+        return [action] if action else []
+
+    def elapsed_ns(self, now_ns: int) -> int:
+        """For how long the migration has run."""
+        return now_ns - self._start_ns
+
+    def _spent(self, now_ns: int) -> Spent:
+        elapsed_ns = self.elapsed_ns(now_ns)
+        return Spent(
+            elapsed_ns=elapsed_ns,
+            possible_ns=elapsed_ns,
+            taken_ns=self._ledger.taken_until(now_ns),
+            vcpu_count=self._ledger.vcpu_count,
+            is_known=self._ledger.is_known,
+        )
+
+    def _is_measured(self, sensed: Sensed) -> bool:
+        return sensed.measuring or isinstance(sensed.found, Synced)
 
     def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
         """Return the period that has ended, if one has, and for how long the link stood still in it."""
@@ -220,11 +259,11 @@ class Convergence:
             sensed=sensed,
             period=period,
             written=written,
-            elapsed_ns=sensed.now_ns - self._start_ns,
+            elapsed_ns=self.elapsed_ns(sensed.now_ns),
             iteration_began=began,
             iteration_remaining_bytes=self._iteration_remaining_bytes,
             throttle_percent=self.throttle_percent,
-            lost_ns=self._ledger.taken_ns,
+            lost_ns=self._ledger.taken_until(sensed.now_ns),
             vcpu_count=self._ledger.vcpu_count,
             still_ns=self._link.still_ns,
             limits=rules.limits,
@@ -241,5 +280,5 @@ class Convergence:
         )
 
     def _mark(self, sensed: Sensed) -> _Mark:
-        self._ledger.advance(sensed.now_ns)
-        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns, self._ledger.taken_ns)
+        taken_ns = self._ledger.taken_until(sensed.now_ns)
+        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns, taken_ns)

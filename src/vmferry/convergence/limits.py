@@ -1,7 +1,10 @@
 """What an operator allows a migration to cost."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+
+from vmferry.errors import UsageError
 
 
 class OnLimit(StrEnum):
@@ -29,6 +32,28 @@ class Limits:
     max_downtime_ms: int | None = None
     """Neither the downtime limit nor what `SWITCHOVER` allows exceeds it."""
     on_limit: OnLimit = OnLimit.CANCEL
+
+    def check(self) -> None:
+        """Raise UsageError for what no migration can keep."""
+        if self.deadline_ns is not None and self.deadline_ns <= 0:
+            raise UsageError("a deadline of 0 leaves no time to migrate; give a longer one, such as 10min")
+
+    def applied_to(self, parameters: Mapping[str, object], current: Mapping[str, object]) -> dict[str, object]:
+        """Return migration parameters that keep throttle and downtime within these limits.
+
+        `current` are the values of those that are not among `parameters`.
+        """
+        bounds = {
+            "max-cpu-throttle": self.max_throttle_percent,
+            "cpu-throttle-initial": self.max_throttle_percent,
+            "downtime-limit": self.max_downtime_ms,
+        }
+        changed = dict(parameters)
+        for name, bound in bounds.items():
+            value = parameters.get(name, current.get(name))
+            if bound is not None and not (isinstance(value, int) and value <= bound):
+                changed[name] = bound
+        return changed
 
 
 NO_LIMITS = Limits()

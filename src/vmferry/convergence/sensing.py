@@ -68,6 +68,8 @@ class Sensed:
     dirty_sync_count: int
     found: Found | None = None
     """What the body has just found out; None at a mere look, which only tells that time has passed."""
+    measuring: bool = False
+    """True while a measurement that was asked for goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)

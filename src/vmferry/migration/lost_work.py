@@ -9,15 +9,16 @@ from vmferry.migration.events import Decided, Ended, Event, Lost, Started, Switc
 class LostWork(Ledger):
     """A journal that keeps the account. While the guest is stopped for the switchover its throttle takes nothing."""
 
-    def __init__(self, now_ns: Callable[[], int] = lambda: 0) -> None:
-        """`now_ns` is the reader's clock, by which the throttle goes on after the last event."""
+    def __init__(self, now_ns: Callable[[], int] | None = None) -> None:
+        """`now_ns` is the clock of a reader who is asked while the record grows; None is the record's own clock.
+
+        The two may be those of different hosts: the throttle goes on from when its event was read.
+        """
         super().__init__()
-        self.is_known = True
-        """False if part of the record is missing, so that more may have been lost."""
         self.total_ns: int | None = None
         """How long the migration has taken; None before its end, or if nobody knows."""
         self._now_ns = now_ns
-        self._read_ns = now_ns()
+        self._read_ns = now_ns() if now_ns else 0
 
     def record(self, time_ns: int, event: Event) -> None:
         """Take notice of one event."""
@@ -38,16 +39,21 @@ class LostWork(Ledger):
     def advance(self, time_ns: int) -> None:
         """Let the throttle be in force until then, by the record's clock."""
         super().advance(time_ns)
-        self._read_ns = self._now_ns()
+        if self._now_ns:
+            self._read_ns = self._now_ns()
+
+    def taken_until(self, time_ns: int) -> int:
+        """What is taken of one vCPU up to a moment of the reader's clock."""
+        return super().taken_until(self._last_ns + time_ns - self._read_ns if self._now_ns else time_ns)
 
     @property
     def throttled_ns(self) -> int:
-        """How long the throttle kept each vCPU from running, as far as that is known."""
-        return self.taken_ns + self.would_take_ns(self._now_ns() - self._read_ns)
+        """The integral of the throttle over time, of one vCPU, as far as it is known."""
+        return self.taken_until(self._now_ns()) if self._now_ns else self.taken_ns
 
     @property
     def vcpu_ns(self) -> int:
-        """How long it kept all vCPUs together from running."""
+        """The same of all vCPUs."""
         return self.throttled_ns * self.vcpu_count
 
     def percent_of(self, duration_ns: int) -> float:

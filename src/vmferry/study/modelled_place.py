@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.actuators import Vm
+from vmferry.control.actuators import SlowedVm
 from vmferry.control.means import KINDS
 from vmferry.control.place import Place
 from vmferry.control.promises import Promises
@@ -47,7 +47,7 @@ class ModelledPlace:
     def _connect(self, address: str, timeout_s: float) -> Monitor:
         return self._lab.connect_to_destination() if address == DESTINATION else self._lab.connect()
 
-    def _make_quota(self, vm: Vm) -> ModelledQuota:
+    def _make_quota(self, vm: SlowedVm) -> ModelledQuota:
         return ModelledQuota(self._lab.host, self._lost_quotas)
 
     def _put_back_later(self, monitor: Monitor, changes: list[Change]) -> str:

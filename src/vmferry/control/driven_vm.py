@@ -13,7 +13,7 @@ from vmferry.errors import MonitorError
 
 
 @dataclass(frozen=True)
-class Behind:
+class DrivenVm:
     """A VM as its monitor describes it."""
 
     name: str
@@ -27,7 +27,7 @@ class Behind:
     """True if KVM runs its vCPUs, and not an emulation of them."""
 
     @classmethod
-    def ask(cls, monitor: Monitor) -> "Behind":
+    def ask(cls, monitor: Monitor) -> "DrivenVm":
         """Ask the monitor. Raises MonitorError; CommandError if it knows no migration."""
         schema = Schema(monitor.execute("query-qmp-schema"))
         return cls(

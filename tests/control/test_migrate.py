@@ -17,9 +17,10 @@ from vmferry.client.qmp_client import Event
 from vmferry.control import actuators
 from vmferry.control.course import DESTINATION_KNOWS
 from vmferry.control.drive import POLL_INTERVAL_NS, Progress, Result
-from vmferry.control.limits import Limits, OnLimit
-from vmferry.control.order import Order, carry_out
-from vmferry.control.steered import Steered
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
+from vmferry.control.slowed import SlowedGuest
+from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.convergence.variants import Variant, find_variant
 from vmferry.errors import (
@@ -331,6 +332,12 @@ def test_downtime_that_was_allowed_to_move_the_guest_is_taken_back() -> None:
     assert qemu.parameters["downtime-limit"] == 300
 
 
+def test_a_deadline_that_passed_since_the_last_look_was_not_kept() -> None:
+    qemu = FakeQemu([*COURSE[:2], answer("completed", at_s=12)])
+    [verdict] = carried_out(qemu, Order(uri="unix:/x", limits=Limits(deadline_ns=10 * S))).verdicts
+    assert (verdict.kept, verdict.text) == (False, "12 s of 10 s")
+
+
 def attached(*course: dict[str, object]) -> FakeQemu:
     """A migration with auto-converge that somebody else began."""
     qemu = FakeQemu([answer(), *course, DONE])
@@ -445,10 +452,6 @@ class Quota:
         self.released += 1
 
 
-class Steering90:
-    dirty_bytes_per_s = 0.0
-
-
 def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
     """It is asked several times between two polls, and what it was asked first is not the end."""
     qemu, quota, clock = FakeQemu([]), Quota(), VirtualClock()
@@ -459,36 +462,20 @@ def test_the_guest_is_let_go_as_soon_as_qemu_wants_to_stop_it() -> None:
         qemu.run_state = "finish-migrate" if len(asked) == 3 else "running"
 
     qemu.during = during
-    steered = Steered(qemu, clock, Steering90(), quota, {}, lambda line: None)  # type: ignore[arg-type]
-    assert steered.complete(Progress.from_qmp({})).throttle_percent == 90
-    steered.pause(clock.sleep_ns)
+    slowed = SlowedGuest(qemu, clock, quota)  # type: ignore[arg-type]
+    assert slowed.in_force_percent == 90
+    slowed.pause(clock.sleep_ns)
     assert (asked, quota.released) == (["query-status"] * 3, 1)
-    assert steered.complete(Progress.from_qmp({})).throttle_percent == 0
+    assert slowed.in_force_percent == 0
 
 
 def test_a_source_that_says_something_is_looked_at_once() -> None:
     """Who waits for it returns at once until somebody has read what it says."""
     waits: list[int] = []
-    steered = Steered(FakeQemu([]), VirtualClock(), Steering90(), Quota(), {}, lambda line: None)  # type: ignore[arg-type]
-    steered.stop()
-    steered.pause(waits.append)
+    slowed = SlowedGuest(FakeQemu([]), VirtualClock(), Quota())  # type: ignore[arg-type]
+    slowed.release()
+    slowed.pause(waits.append)
     assert len(waits) == 1
-
-
-class SteeringTooLate:
-    """Is told that there is nothing to be changed any more."""
-
-    dirty_bytes_per_s = 0.0
-
-    def observe(self, progress: Progress, now_ns: int) -> None:
-        raise MigrationError("the migration has ended meanwhile, as 'completed'")
-
-
-def test_a_migration_that_ends_while_it_is_slowed_is_told_by_the_next_poll() -> None:
-    told: list[str] = []
-    steered = Steered(FakeQemu([]), VirtualClock(), SteeringTooLate(), Quota(), {}, told.append)  # type: ignore[arg-type]
-    steered.observe(Progress.from_qmp(answer()))
-    assert told == []
 
 
 QUESTIONS = {

@@ -1,0 +1,242 @@
+"""The driver as a body of the brain: it senses a VM from outside, and does what the brain decides.
+
+How fast the guest dirties memory comes from two sources: at the end of an iteration QEMU's own `dirty-pages-rate`, and
+inside of one a measurement of ours, which takes the place of the background sync.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from vmferry.control.downtime_limit import DowntimeLimitWatch
+from vmferry.control.drive import POLL_INTERVAL_NS, Progress
+from vmferry.control.ports import Ports
+from vmferry.control.promises import Promises
+from vmferry.control.prospect import Prospect
+from vmferry.control.recorder import Evaluation, Recorder
+from vmferry.control.sensors import DirtyRate, DirtyRateSensor
+from vmferry.control.settings import Settings
+from vmferry.control.slowed import SlowedGuest
+from vmferry.control.vm_record import VmRecord
+from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
+from vmferry.convergence.answers import MAX_LIMIT_NS
+from vmferry.convergence.brain import Convergence, Rules
+from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
+from vmferry.errors import CommandError, HostError, MigrationError
+
+_NS_PER_MS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Slowing:
+    """What it takes to slow a guest from outside."""
+
+    sensor: DirtyRateSensor
+    guest: SlowedGuest
+    prospect: Prospect
+
+
+def can(settings: Settings, slowing: Slowing | None) -> Body:
+    """Return what can be done to a VM; post-copy only where the capability is on, as it cannot be set any more then."""
+    slows = Body.THROTTLE | Body.MEASURE if slowing else Body(0)
+    fetches = Body.POSTCOPY if settings.capabilities.get("postcopy-ram") else Body(0)
+    return Body.DOWNTIME_LIMIT | Body.SWITCH_OVER | slows | fetches
+
+
+def sense(
+    progress: Progress,
+    parameters: Mapping[str, Any],
+    now_ns: int,
+    found: Found | None = None,
+    *,
+    measuring: bool = False,
+) -> Sensed:
+    """Return what an answer to `query-migrate` tells, with the migration parameters in force then."""
+    bandwidth = progress.bandwidth_bytes_per_s or 0.0
+    limit_ms = parameters["downtime-limit"]
+    return Sensed(
+        now_ns=now_ns,
+        sent_bytes=progress.sent_bytes or 0,
+        memory_bytes=progress.total_bytes or 0,
+        remaining_bytes=progress.remaining_bytes or 0,
+        again_bytes=None,
+        threshold_bytes=int((parameters.get("avail-switchover-bandwidth") or bandwidth) * limit_ms / 1000),
+        bandwidth_bytes_per_s=bandwidth,
+        downtime_limit_ns=limit_ms * _NS_PER_MS,
+        iteration_count=progress.iteration_count or 0,
+        dirty_sync_count=progress.dirty_sync_count or 0,
+        found=found,
+        measuring=measuring,
+    )
+
+
+class DriverBody:
+    """Lets the brain look at one migration with every poll.
+
+    Where the VM decides itself, the brain has no policy, and keeps the limits.
+    """
+
+    def __init__(
+        self,
+        ports: Ports,
+        brain: Convergence,
+        rules: Rules,
+        settings: Settings,
+        recorder: Recorder | VmRecord,
+        slowing: Slowing | None = None,
+        guard: Promises | None = None,
+    ) -> None:
+        """`guard` puts the downtime limit back if we cannot."""
+        self._ports = ports
+        self._brain = brain
+        self._rules = rules
+        self._settings = settings
+        self._recorder = recorder
+        self._slowing = slowing
+        self._guard = guard
+        self._downtime_limit = DowntimeLimitWatch(rules.limits.max_downtime_ms, ports.tell)
+        self._is_over = False
+        """True once the policy is not asked any more."""
+        self.throttle_percent = 0
+        """That was decided on; 0 is none."""
+        self._dirty_bytes_per_s = 0.0
+        """At the last evaluation."""
+        self._unthrottled_bytes_per_s = 0
+        self._seen = (1, 0.0)
+        """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
+        self._last_ns = ports.clock.now_ns()
+
+    @property
+    def elapsed_ns(self) -> int:
+        """How long the migration had run at the last poll."""
+        return self._brain.elapsed_ns(self._last_ns)
+
+    def downtime_remark(self) -> str:
+        """Return what the verdict on the downtime has to add."""
+        return self._downtime_limit.remark()
+
+    def complete(self, progress: Progress) -> Progress:
+        """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
+        if not self._slowing:
+            return progress
+        return replace(
+            progress,
+            throttle_percent=max(progress.throttle_percent or 0, self._slowing.guest.in_force_percent),
+            dirty_bytes_per_s=self._dirty_bytes_per_s or progress.dirty_bytes_per_s,
+        )
+
+    def observe(self, progress: Progress) -> str | None:
+        """Look at one answer to `query-migrate`, do what the brain decides, and return why to cancel, if it wants that.
+
+        Raises MonitorError, and PolicyError if the policy is broken.
+        """
+        self._last_ns = self._ports.clock.now_ns()
+        why = None
+        try:
+            for action in self._decided(progress):
+                if isinstance(action, Cancel):
+                    why = action.reason
+        except MigrationError:
+            pass  # it has ended meanwhile, as the next poll will find
+        except (HostError, CommandError) as error:
+            self.stop()
+            self._ports.tell(f"the migration goes on without being steered: {error}")
+        return why
+
+    def _decided(self, progress: Progress) -> list[Action]:
+        """Return what the brain has decided, which is done but for cancelling."""
+        parameters = self._ports.monitor.execute("query-migrate-parameters")
+        self._downtime_limit.look(int(parameters["downtime-limit"]))
+        found = rate = None
+        measuring = False
+        if self._is_over or progress.status != "active":
+            actions = self._brain.look_at_limits(self._last_ns, self._rules)
+        else:
+            if self._slowing:
+                self._slowing.guest.means.hold()
+                found, rate = self._find(progress, self._slowing.sensor)
+                measuring = self._slowing.sensor.measuring
+            sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
+            actions = self._brain.look(sensed, self._rules)
+        for action in actions:
+            self._obey(action, progress, found, rate)
+        return actions
+
+    def pause(self, wait_ns: Callable[[int], None]) -> None:
+        """Wait until the next poll."""
+        if self._slowing:
+            self._slowing.guest.pause(wait_ns)
+        else:
+            wait_ns(POLL_INTERVAL_NS)
+
+    def stop(self) -> bool:
+        """Let the guest run, and ask the policy no more. Harmless if it is so.
+
+        Returns whether something has slowed the guest and does no more; otherwise that is for the guard, if anything.
+        """
+        self._is_over = True
+        return bool(self._slowing and self._slowing.guest.release())
+
+    def _find(self, progress: Progress, sensor: DirtyRateSensor) -> tuple[Found | None, DirtyRate | None]:
+        """Return what there is to decide on: the measurement that is over, or else QEMU's own rate, if that is new."""
+        own_bytes_per_s = progress.dirty_bytes_per_s or 0.0
+        is_new = self._own_rate_is_new(progress)
+        if sensor.measuring:
+            rate = sensor.fetch()
+            if rate is None:
+                return None, None
+            # A measurement sees a page once; several short iterations see it each time.
+            return RateMeasured(max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)), rate
+        if is_new:
+            sensor.calibrate(own_bytes_per_s)
+            return RateSeen(own_bytes_per_s), None
+        return None, None
+
+    def _own_rate_is_new(self, progress: Progress) -> bool:
+        """True if an iteration has ended since the last evaluation, and told QEMU a new dirty rate."""
+        sync_count, bytes_per_s = self._seen
+        return (progress.dirty_sync_count or 0) > sync_count and progress.dirty_bytes_per_s != bytes_per_s
+
+    def _obey(self, action: Action, progress: Progress, found: Found | None, rate: DirtyRate | None) -> None:
+        match action:
+            case Measure():
+                if self._slowing:
+                    self._slowing.sensor.start()
+                return
+            case Throttle():
+                if action.period and isinstance(found, RateSeen | RateMeasured):
+                    self._note(found.dirty_bytes_per_s, progress)
+                if self._slowing:
+                    self._slow(self._slowing, action, progress, rate)
+                return
+            case SetDowntimeLimit(limit_ns=limit_ns):
+                self._set_downtime_limit(limit_ns // _NS_PER_MS)
+            case SwitchOver():
+                most_ms = self._rules.limits.max_downtime_ms
+                self._set_downtime_limit(MAX_LIMIT_NS // _NS_PER_MS if most_ms is None else most_ms)
+            case StartPostcopy():
+                self._ports.monitor.execute("migrate-start-postcopy")
+        self._recorder.acted(action)
+        self._ports.tell(action.reason)
+
+    def _set_downtime_limit(self, limit_ms: int) -> None:
+        limit_ms = min(limit_ms, MAX_LIMIT_NS // _NS_PER_MS)
+        self._settings.set_parameters({"downtime-limit": limit_ms}, self._guard)
+
+    def _note(self, dirty_bytes_per_s: float, progress: Progress) -> None:
+        self._dirty_bytes_per_s = dirty_bytes_per_s
+        if not self.throttle_percent:
+            self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
+        self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
+
+    def _slow(self, slowing: Slowing, throttle: Throttle, progress: Progress, rate: DirtyRate | None) -> None:
+        old_percent, self.throttle_percent = self.throttle_percent, throttle.percent
+        if throttle.percent != old_percent:
+            slowing.guest.means.apply(throttle.percent, self._unthrottled_bytes_per_s)
+            source = f"measured by {rate.mode}" if rate else "end of iteration"
+            self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason} ({source})")
+        elif throttle.period is None:
+            return
+        self._recorder.evaluated(Evaluation(throttle, old_percent, rate))
+        if period := throttle.period:
+            slowing.prospect.evaluated(period.throttle_percent, period.dirty_bytes, period.sent_bytes)

@@ -1,0 +1,100 @@
+"""What it takes to decide from outside: parameters that our decisions obey, means to slow the guest, and a brain."""
+
+from vmferry.control.actuators import SlowedVm
+from vmferry.control.body import Slowing, sense
+from vmferry.control.drive import Progress, ask
+from vmferry.control.means import Kinds, Means
+from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
+from vmferry.control.prospect import Prospect
+from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
+from vmferry.control.slowed import SlowedGuest
+from vmferry.convergence.brain import Convergence
+from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.policies.registry import find_policy, load_policy
+from vmferry.convergence.sensing import Body
+from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
+from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.migration.lost_work import LostWork
+from vmferry.settings.parameters import PARAMETERS, MigrationParameters
+
+STALL_TIMEOUT = "stall-timeout"
+_NS_PER_MS = 1_000_000
+
+DEFAULTS = MigrationParameters(
+    cpu_throttle_initial=50,
+    cpu_throttle_increment=40,
+    x_watch_interval=100,
+    x_background_sync_interval=100,
+)
+"""The parameters of driving from outside where they differ from QEMU's, chosen by measurement (docs/qemu.md)."""
+
+OBEYED = frozenset(name for name in PARAMETERS if "throttle" in name or name.startswith("x-")) | {
+    BACKGROUND_SYNC,
+    POLICY,
+    POLICY_SETTINGS,
+    STALL_TIMEOUT,
+}
+"""Parameters that our decisions obey, and not the VM, when it is driven from outside."""
+
+
+def loaded(policy: str) -> str:
+    """Return the reference of a policy that a user names. Raises UsageError if it cannot be had."""
+    return load_policy(policy).reference
+
+
+def decide_from_outside(vm: SlowedVm, order: Order) -> MigrationParameters:
+    """Return the parameters that our decisions obey, once those are set that are for the VM."""
+    assert order.variant
+    current = vm.driven.parameters | {name: DEFAULTS.as_qmp()[name] for name in OBEYED}
+    wanted = order.limits.applied_to(order.parameters, current)
+    ours = {name: value for name, value in wanted.items() if name in OBEYED}
+    parameters = DEFAULTS.changed({**order.variant.named(loaded), **ours})
+    vm.settings.set_wanted({name: value for name, value in wanted.items() if name not in ours})
+    return parameters
+
+
+def slow_from_outside(
+    ports: Ports, vm: SlowedVm, kinds: Kinds, order: Order, parameters: MigrationParameters
+) -> Slowing | None:
+    """Prepare to slow the guest, and say by which means; None if the policy does not."""
+    begins = order.uri is not None
+    if not find_policy(parameters.convergence_policy).needs & (Body.THROTTLE | Body.MEASURE):
+        if begins:
+            vm.settings.set_capability("auto-converge", False)
+        ports.tell(f"{vm.driven.name} is driven from outside, without slowing its guest")
+        return None
+    sensor = DirtyRateSensor(vm.monitor, vm.driven, WINDOW_MS if order.window_ms is None else order.window_ms)
+    means = Means(vm, order.throttle_by, ports.tell, kinds)
+    ports.tell(f"{vm.driven.name} is driven from outside: {means.throttle.description}")
+    for reason in means.reasons:
+        ports.tell(reason)
+    means.hold_back_auto_converge(begins=begins)
+    guest = SlowedGuest(vm.monitor, ports.clock, means)
+    return Slowing(sensor, guest, Prospect(parameters.max_cpu_throttle, ports.tell))
+
+
+def make_brain(
+    ports: Ports,
+    order: Order,
+    parameters: MigrationParameters | None,
+    body: Body,
+    link: LinkWatch,
+    lost: LostWork,
+) -> Convergence:
+    """Return the brain of the driver; without parameters that it obeys it has no policy, and keeps the limits."""
+    now_ns = ports.clock.now_ns()
+    progress = Progress.from_qmp({}) if order.uri else ask(ports.monitor)
+    start = sense(progress, ports.monitor.execute("query-migrate-parameters"), now_ns)
+    elapsed_ns = (progress.elapsed_ms or 0) * _NS_PER_MS
+    kind = find_policy(parameters.convergence_policy) if parameters else None
+    measures = parameters is not None and bool(body & Body.MEASURE)
+    mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF
+    watcher = make_watcher(mode, (parameters or MigrationParameters()).watch_times(), now_ns)
+    return Convergence(kind, body, watcher, link, lost, start, elapsed_ns)
+
+
+def obeyed(parameters: MigrationParameters | None) -> dict[str, object]:
+    """Return what is obeyed instead of the VM's own parameters, by QMP name."""
+    qmp = parameters.as_qmp() if parameters else {}
+    return {name: value for name, value in qmp.items() if name in OBEYED}

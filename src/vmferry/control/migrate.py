@@ -1,0 +1,196 @@
+"""Carries out a migration as somebody ordered it, with the means there are: the VM's own, or ours from outside."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
+from vmferry.control.actuators import SlowedVm
+from vmferry.control.arrival import arrival_of, ask_for_word
+from vmferry.control.awaiting import await_migration
+from vmferry.control.body import DriverBody, can
+from vmferry.control.course import Course, Crew
+from vmferry.control.deciding import STALL_TIMEOUT, decide_from_outside, loaded, make_brain, obeyed, slow_from_outside
+from vmferry.control.destination import Destination
+from vmferry.control.drive import Progress, Result, ask
+from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.hand_over import HandOver
+from vmferry.control.held import HeldDestination
+from vmferry.control.leftovers import Leftovers
+from vmferry.control.link import LinkKeeper
+from vmferry.control.migration_order import Order, is_decided_outside
+from vmferry.control.place import HERE, Place
+from vmferry.control.ports import Ports
+from vmferry.control.prospect import Prospect
+from vmferry.control.settings import Settings
+from vmferry.control.verdicts import verdicts_on
+from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.convergence.limit_watch import Spent
+from vmferry.convergence.policies.registry import registered_name
+from vmferry.errors import UsageError
+from vmferry.migration.journal import TeeJournal
+from vmferry.migration.lost_work import LostWork
+from vmferry.migration.ports import Clock
+from vmferry.settings.parameters import PARAMETERS, MigrationParameters
+from vmferry.transport.uri import parse_uri
+
+_NS_PER_MS = 1_000_000
+
+
+def carry_out(
+    monitor: Monitor,
+    order: Order,
+    watch: Callable[[Progress], None],
+    tell: Callable[[str], None],
+    warn: Callable[[str], None] | None = None,
+    *,
+    clock: Clock,
+    cancel: CancelToken,
+    place: Place = HERE,
+) -> Result:
+    """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
+
+    However it ends, what was changed on the VM is undone, and `warn` (else `tell`) gets a line for each thing that
+    could not be. `cancel` cancels a migration that we started; where it had not begun, or we took it over,
+    CancelledError is raised. Raises UsageError, HostError, MonitorError, MigrationError if nobody can follow it any
+    more, and InterruptionError if a signal was to cancel it and it goes on.
+    """
+    ports = Ports(monitor, clock, cancel, tell, warn or tell)
+    _check(monitor, DrivenVm.ask(monitor), order)
+    if order.uri is None:
+        await_migration(monitor, clock, cancel, wait=order.wait)
+    driven = DrivenVm.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
+    leftovers = Leftovers(monitor, ports.warn, place.put_back_later)
+    with ExitStack() as stack:
+        lost = LostWork(clock.now_ns)
+        recorder = open_recorder(
+            monitor, driven, TeeJournal([order.journal, lost]), clock.now_ns, attached=order.uri is None
+        )
+        destination = _destination_to_hold(driven, order)
+        steers = is_decided_outside(driven, order)
+        other = destination.monitor if destination else None
+        guard = stack.enter_context(place.guard(monitor, ports.warn, other)) if steers or destination else None
+        settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
+        link = _keep_link(monitor, driven, order, tell)
+        prospect = decider = slowing = None
+        if guard and steers:
+            vm = SlowedVm(monitor, driven, guard, settings)
+            decider = decide_from_outside(vm, order)
+            slowing = slow_from_outside(ports, vm, place.means, order, decider)
+            if slowing:
+                stack.enter_context(slowing.guest)
+        else:
+            prospect = _set_own(driven, order, settings, tell)
+        if order.uri is not None:
+            ask_for_word(driven, settings, order.uri)
+        brain = make_brain(ports, order, decider, can(settings, slowing), link.watch, lost)
+        held = None
+        if guard and destination:
+            held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, ports.warn))
+            destination.hold()
+        stack.callback(cancel.close)  # the first to be called, and then all is undone
+        start_recording(recorder, monitor, obeyed(decider))
+        rules = (decider or MigrationParameters()).rules(order.limits)
+        body = DriverBody(ports, brain, rules, settings, recorder, slowing, guard)
+        hand_over = _bound_hand_over(monitor, clock, driven, order)
+        course = Course(ports, order.uri, Crew(body, link, recorder, watch, prospect, hand_over, held))
+        result = course.run()
+        recorder.end(result)
+        if course.used_destination and not result.completed and not _starts_destinations_anew(monitor, driven):
+            tell("QEMU's destination serves one migration: start it anew before the next one")
+        spent = _spent(result, body, lost)
+        means = slowing.guest.means if slowing else None
+        result = replace(
+            result,
+            arrival=arrival_of(result, driven, settings.capabilities, monitor.manager, order.destination),
+            verdicts=tuple(verdicts_on(result, order.limits, spent, body.downtime_remark())),
+            throttle_by=means.throttle.name if means else None,
+            throttle_reasons=tuple(means.reasons) if means else (),
+        )
+    return replace(result, not_put_back=tuple(leftovers.commands))
+
+
+def _spent(result: Result, body: DriverBody, lost: LostWork) -> Spent:
+    """Return what a migration that has ended has cost, by its record. The last look may have been long before that."""
+    elapsed_ns = max(body.elapsed_ns, (result.last.elapsed_ms or 0) * _NS_PER_MS)
+    return Spent(
+        elapsed_ns=elapsed_ns,
+        possible_ns=lost.total_ns or elapsed_ns,
+        taken_ns=lost.throttled_ns,
+        vcpu_count=lost.vcpu_count,
+        is_known=lost.is_known,
+    )
+
+
+def _check(monitor: Monitor, driven: DrivenVm, order: Order) -> None:
+    """Raise UsageError for what cannot be, before anything is done."""
+    if order.uri is not None and driven.converges_responsively:  # QEMU knows more kinds of addresses
+        parse_uri(order.uri)
+    if not is_decided_outside(driven, order) and (order.throttle_by or order.window_ms is not None):
+        raise UsageError(
+            "the way to slow the guest and the interval are those of a QEMU that is steered from outside, "
+            "which needs a policy, or a variant that has background sync"
+        )
+    order.limits.check()
+    if order.variant and is_decided_outside(driven, order):
+        order.variant.named(loaded)
+    if order.uri is not None:
+        if (status := ask(monitor)).running:
+            raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
+        if job := monitor.manager and monitor.manager.job():
+            raise UsageError(f"the manager's job of the VM is '{job}' now; migrate when that is over")
+        if order.destination:
+            order.destination.require_waiting()
+
+
+def _destination_to_hold(driven: DrivenVm, order: Order) -> Destination | None:
+    """Our own VMs never run twice, nor does a destination that somebody else tells to go on."""
+    if driven.converges_responsively or order.uri is None or order.destination is None:
+        return None
+    return None if order.destination.starts_paused() else order.destination
+
+
+def _bound_hand_over(monitor: Monitor, clock: Clock, driven: DrivenVm, order: Order) -> HandOver | None:
+    """Our own VMs bound it themselves, and who has begun a migration looks after it."""
+    if driven.converges_responsively or order.uri is None:
+        return None
+    return HandOver(monitor, clock, order.uri, order.hand_over_timeout_ns, order.destination)
+
+
+def _starts_destinations_anew(monitor: Monitor, driven: DrivenVm) -> bool:
+    """Our own VMs wait on for the next guest, and libvirt starts a destination for each migration."""
+    return driven.converges_responsively or (monitor.manager is not None and monitor.manager.migrates)
+
+
+def _keep_link(monitor: Monitor, driven: DrivenVm, order: Order, tell: Callable[[str], None]) -> LinkKeeper:
+    """What slows a guest leaves silence out of account, unless it is QEMU's own auto-converge."""
+    heeds_silence = is_decided_outside(driven, order) or driven.converges_responsively
+    return LinkKeeper(monitor, _stall_timeout_ns(driven, order), tell, slows_on_silence=not heeds_silence)
+
+
+def _stall_timeout_ns(driven: DrivenVm, order: Order) -> int:
+    """Our own VMs give up by themselves, and who has begun a migration decides when."""
+    if driven.converges_responsively or (order.uri is None and STALL_TIMEOUT not in order.parameters):
+        return 0
+    timeout_ms = order.parameters.get(STALL_TIMEOUT, PARAMETERS[STALL_TIMEOUT].default)
+    assert isinstance(timeout_ms, int)
+    return timeout_ms * _NS_PER_MS
+
+
+def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[[str], None]) -> Prospect | None:
+    """Let the VM converge by its own means, if it is to."""
+    variant = order.variant.named(registered_name) if order.variant and driven.converges_responsively else {}
+    changed = order.limits.applied_to({**variant, **order.parameters}, driven.parameters)
+    if not driven.converges_responsively:
+        changed.pop(STALL_TIMEOUT, None)
+    settings.set_wanted(changed)
+    if not driven.converges_responsively:
+        tell(
+            f"{driven.name} is left to converge by itself; --variant background-sync+responsive-throttle steers it, "
+            "by slowing it as soon and as much as measurements call for"
+        )
+    if order.uri is not None:
+        settings.set_capability("auto-converge", order.auto_converge)
+    highest = {**driven.parameters, **changed}.get("max-cpu-throttle")
+    return Prospect(highest, tell) if settings.capabilities.get("auto-converge") and isinstance(highest, int) else None

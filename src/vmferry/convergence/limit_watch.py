@@ -1,0 +1,89 @@
+"""Is a limit over that time brings nearer, the deadline or the guest's loss, and what is to be done then?"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from vmferry.convergence.actions import Cancel, SwitchOver, Tell
+from vmferry.convergence.limits import Limits, OnLimit
+from vmferry.units import format_duration
+
+_NS_PER_S = 1_000_000_000
+_ACTIONS: dict[OnLimit, type[Cancel | SwitchOver | Tell]] = {
+    OnLimit.CANCEL: Cancel,
+    OnLimit.SWITCHOVER: SwitchOver,
+    OnLimit.CONTINUE: Tell,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a migration has cost so far."""
+
+    elapsed_ns: int
+    possible_ns: int
+    """The time in which the guest could have worked."""
+    taken_ns: int
+    """What throttles took of it, of each vCPU."""
+    vcpu_count: int
+    is_known: bool
+    """False if more may have been taken, as the beginning was not seen."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one limit was kept; None is not known."""
+
+    limit: str
+    kept: bool | None
+    text: str
+    """What there was, and what was allowed."""
+    obeyed: bool = True
+    """True if what was to be done then was done: it was kept, or the guest was moved because it was not."""
+
+    @classmethod
+    def of(cls, limit: str, value: float, bound: float, text: Callable[[float], str]) -> "Verdict":
+        """Judge a figure that must not be above its bound."""
+        kept = value <= bound
+        return cls(limit, kept, f"{text(value)} of {text(bound)}", obeyed=kept)
+
+
+def judge(limits: Limits, spent: Spent) -> Iterator[Verdict]:
+    """Yield a verdict on each limit that time brings nearer."""
+    if limits.deadline_ns is not None:
+        yield Verdict.of("deadline", spent.elapsed_ns, limits.deadline_ns, _duration)
+    if limits.max_guest_loss_percent is not None:
+        percent = 100 * spent.taken_ns / spent.possible_ns if spent.possible_ns else 0.0
+        yield _loss(spent, percent, limits.max_guest_loss_percent, lambda part: f"{part:.3g} %")
+    if limits.max_guest_loss_ns is not None:
+        vcpu_ns = spent.taken_ns * spent.vcpu_count
+        yield _loss(spent, vcpu_ns, limits.max_guest_loss_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+
+
+def _loss(spent: Spent, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
+    """Where part of the record is missing, it is not known that the limit was kept."""
+    verdict = Verdict.of("max guest loss", value, bound, text)
+    if spent.is_known or not verdict.kept:
+        return verdict
+    return replace(verdict, kept=None, text=f"at least {verdict.text}; the beginning was not seen")
+
+
+class LimitWatch:
+    """Watches one migration."""
+
+    def __init__(self) -> None:
+        self._hit = False
+
+    def look(self, limits: Limits, spent: Spent) -> Cancel | SwitchOver | Tell | None:
+        """Return what to do once a limit is over, and that once only."""
+        # In its first second a share of the work done says nothing.
+        if self._hit or spent.elapsed_ns < _NS_PER_S:
+            return None
+        broken = next((verdict for verdict in judge(limits, spent) if verdict.kept is False), None)
+        if broken is None:
+            return None
+        self._hit = True
+        return _ACTIONS[limits.on_limit](reason=f"{broken.limit}: {broken.text}: {limits.on_limit}")
+
+
+def _duration(duration_ns: float) -> str:
+    return format_duration(round(duration_ns))
