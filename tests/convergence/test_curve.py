@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.convergence.curve import MAX_POINTS, DirtyCurve, Written
+from vmferry.convergence.curve import POINTS_PER_OCTAVE, DirtyCurve, Written
 
 MS = 1_000_000
 S = 1000 * MS
@@ -46,7 +46,7 @@ def test_it_never_falls_never_bends_upwards_and_is_above_all_it_has_seen(seen: l
     steps = np.diff(curve.distinct_bytes(works))
     assert (steps >= -1e-3).all()
     assert (np.diff(steps) <= 1e-6 * MEMORY).all()
-    for point in (point for point in seen[-MAX_POINTS:] if point.cpu_ns >= 50 * MS):
+    for point in (point for point in seen[-POINTS_PER_OCTAVE:] if point.cpu_ns >= 50 * MS):
         work_ns = point.duration_ns * min(1.0, point.cpu_share / curve.demand)
         if work_ns <= longest:
             assert at(curve, work_ns) >= point.distinct_bytes * (1 - 1e-9)
@@ -112,7 +112,15 @@ def test_a_paced_guest_does_the_same_until_it_gets_less_than_it_wants() -> None:
 
 
 def test_what_is_old_is_forgotten() -> None:
-    curve = curve_of(Written(S, 1.0, 1 << 33), Written(2 * S, 1.0, 1 << 33))
-    for _ in range(MAX_POINTS):
+    curve = curve_of(Written(S, 1.0, 1 << 33))
+    for _ in range(POINTS_PER_OCTAVE):
         curve.learn(Written(S, 1.0, 1 << 20))
     assert at(curve, S) == 1 << 20
+
+
+def test_a_guest_that_has_become_quiet_is_not_held_to_what_it_did_in_less_time() -> None:
+    curve = curve_of(*(Written(window * MS, 1.0, 1 << 33) for window in (250, 500, 1000, 2000)))
+    curve.learn(Written(2 * S, 1.0, 1 << 20))
+    assert at(curve, S // 4) >= 1 << 30, "once may be chance"
+    curve.learn(Written(2 * S, 1.0, 1 << 20))
+    assert at(curve, S // 4) <= 1 << 20

@@ -15,15 +15,18 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_POINTS = 24
+POINTS_PER_OCTAVE = 6
+"""So many of about the same CPU time are kept."""
 _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
 _OTHER_LENGTH = 1.5
+_AGREEING, _MORE = 2, 1.1
+"""So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
 _ENOUGH_CPU_NS = 50_000_000
 """Five slices of a throttled guest."""
 _MAX_FALL = 8.0
@@ -51,9 +54,8 @@ class DirtyCurve:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
-        self._free: deque[Written] = deque(maxlen=MAX_POINTS)
-        self._slowed: deque[Written] = deque(maxlen=MAX_POINTS)
-        """Kept apart, as only these tell what is written in very little work."""
+        self._octaves: dict[int, deque[Written]] = {}
+        self._newest: deque[Written] = deque(maxlen=_AGREEING)
         self._short: list[Written] = []
         self._demand = 1.0
         self._hull_ns, self._hull_bytes = np.zeros(1), np.zeros(1)
@@ -86,7 +88,10 @@ class DirtyCurve:
         point = self._with_short_ones(written)
         if point is None:
             return
-        (self._free if point.cpu_share >= 1 else self._slowed).append(point)
+        self._newest.append(point)
+        self._forget_contradicted()
+        octave = int(point.cpu_ns).bit_length()
+        self._octaves.setdefault(octave, deque(maxlen=POINTS_PER_OCTAVE)).append(point)
         self._demand = self._explaining_demand()
         self._fit()
 
@@ -116,6 +121,17 @@ class DirtyCurve:
         """Return what it writes again and again, as far as this much work shows it."""
         longest = max(work_ns, float(self._hull_ns[-1]))
         return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
+
+    def _forget_contradicted(self) -> None:
+        """Forget points of shorter work in which more was written than lately: then the guest has become quieter."""
+        if len(self._newest) < _AGREEING:
+            return
+        most_bytes = _MORE * max(point.distinct_bytes for point in self._newest)
+        work_ns = min(point.cpu_ns for point in self._newest)
+        for octave in self._octaves.values():
+            kept = [point for point in octave if point.cpu_ns > work_ns or point.distinct_bytes <= most_bytes]
+            octave.clear()
+            octave.extend(kept)
 
     def _with_short_ones(self, written: Written) -> Written | None:
         """Return the mean of the short throttled points so far, once they are enough; any other point as it is."""
@@ -153,8 +169,7 @@ class DirtyCurve:
         yield from hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
 
     def _points(self) -> Iterator[Written]:
-        yield from self._free
-        yield from self._slowed
+        return chain.from_iterable(self._octaves.values())
 
     def _in_work(self, demand: float) -> Iterator[tuple[float, float]]:
         for point in self._points():
@@ -166,13 +181,14 @@ class DirtyCurve:
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
         unthrottled points say less for so little work than was seen.
         """
-        if not (self._free and self._slowed):
-            return self._demand if self._slowed else 1.0
-        rate = max(point.distinct_bytes / point.duration_ns for point in self._free)
-        newest = list(self._slowed)[-4:]
+        free = [point for point in self._points() if point.cpu_share >= 1]
+        slowed = [point for point in self._points() if point.cpu_share < 1]
+        if not (free and slowed):
+            return self._demand if slowed else 1.0
+        rate = max(point.distinct_bytes / point.duration_ns for point in free)
         for demand in _DEMANDS:
-            said = [rate * point.duration_ns * min(1.0, point.cpu_share / demand) for point in newest]
-            if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(newest, said, strict=True)) == 0:
+            said = [rate * point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
+            if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(slowed, said, strict=True)) == 0:
                 return demand
         return _DEMANDS[-1]
 
