@@ -120,3 +120,10 @@ def test_one_thing_only_makes_a_guest_converge() -> None:
 def test_what_comes_from_a_policys_author_cannot_move_the_cursor(tmp_path: Path) -> None:
     text = LADDER.replace("One more step at every busy period.", "One \\x1b[31mmore.")
     assert "\x1b" not in policy("show", write_policy(tmp_path, text)).output
+
+
+def test_a_policy_that_needs_what_cannot_be_done_is_refused(tmp_path: Path) -> None:
+    name = write_policy(tmp_path, LADDER.replace("= Body.THROTTLE", "= Body.THROTTLE | Body.POSTCOPY"))
+    answer = run("simulate", "seed-0150", "--policy", name)
+    assert answer.returncode == 2
+    assert answer.stderr == "vmferry: the policy 'ladder.py:Ladder' cannot be used here: it needs postcopy\n"

@@ -154,6 +154,16 @@ def test_a_vm_takes_only_policies_that_it_knows(lab: Lab, policy: str, tmp_path:
 
 
 @pytest.mark.kvm
+def test_a_policy_that_needs_what_a_vm_cannot_do_is_refused_before_it_migrates(lab: Lab, tmp_path: Path) -> None:
+    greedy = write_policy(tmp_path, LADDER.replace("= Body.THROTTLE", "= Body.THROTTLE | Body.POSTCOPY"))
+    source, uri = start_pair(lab, greedy)
+    answer = migrate(lab, uri, "--policy", greedy)
+    assert answer.returncode == 1
+    assert "the policy 'ladder.py:Ladder' cannot be used here: it needs postcopy" in answer.stderr
+    assert source.monitor.execute("query-migrate") == {}
+
+
+@pytest.mark.kvm
 def test_a_broken_policy_leaves_the_guest_of_our_vm_at_full_speed(lab: Lab, tmp_path: Path) -> None:
     source, uri = start_pair(lab, write_policy(tmp_path, BROKEN))
     [result] = answers(migrate(lab, uri, "--policy", "ladder.py:Ladder"), 1)

@@ -36,7 +36,7 @@ from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, Synced, View
 from vmferry.convergence.watcher import IterationView, Watcher
-from vmferry.errors import PolicyError, UsageError
+from vmferry.errors import PolicyError
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -84,10 +84,10 @@ class Convergence:
     ) -> None:
         """`elapsed_ns` is how long the migration has run already at `start`.
 
-        Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken."""
-        if kind and kind.needs & ~body:
-            missing = ", ".join(str(flag.name) for flag in kind.needs & ~body)
-            raise UsageError(f"the policy '{kind.name}' cannot be used here: it needs {missing.lower()}")
+        Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken.
+        """
+        if kind:
+            kind.require(body)
         self.throttle_percent = 0
         """The throttle that was decided on last; 0 is none."""
         self.last_period: Period | None = None

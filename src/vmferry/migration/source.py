@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from vmferry.cancel import CancelToken
-from vmferry.convergence.policies.registry import find_policy
+from vmferry.convergence.policies.registry import PolicyKind, find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, PolicyError, UsageError, VmferryError
+from vmferry.migration.body import CAN
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
@@ -37,7 +38,7 @@ class MigrationSource:
 
     `parameters` is asked at every use, so that changes act on the running migration; only the kind and the times of
     background syncs and the convergence policy are fixed when it begins.
-    `open_channel` is given a function to call while it waits.
+    `open_channel` is given a function to call while it waits. Raises UsageError if the policy cannot be used here.
     """
 
     def __init__(
@@ -68,7 +69,10 @@ class MigrationSource:
         self._precopy: Precopy | None = None
         self._switchover: Switchover | None = None
         self._start_ns = clock.now_ns()
-        self._record_start()
+        policy = find_policy(parameters().convergence_policy)
+        if capabilities.auto_converge:
+            policy.require(CAN)
+        self._record_start(policy)
         self._set_status(MigrationStatus.SETUP)
 
     @property
@@ -275,15 +279,15 @@ class MigrationSource:
             downtime_bytes=sent_bytes - precopy_bytes,
         )
 
-    def _record_start(self) -> None:
-        layout, parameters = self._guest.layout, self._parameters()
+    def _record_start(self, policy: PolicyKind) -> None:
+        layout = self._guest.layout
         event = Started(
             page_size=layout.page_size,
             page_count=layout.page_count,
             vcpu_count=layout.vcpu_count,
             auto_converge=self._capabilities.auto_converge,
-            parameters=parameters.as_qmp(),
-            policy_digest=find_policy(parameters.convergence_policy).digest,
+            parameters=self._parameters().as_qmp(),
+            policy_digest=policy.digest,
         )
         self._journal.record(self._start_ns, event)
 

@@ -73,6 +73,12 @@ class PolicyKind:
         """The name by which this policy is found, and no other."""
         return _reference(self.name, self.digest) if self.source else self.name
 
+    def require(self, body: Body) -> None:
+        """Raise UsageError if it needs what a body cannot do."""
+        if missing := self.needs & ~body:
+            names = ", ".join(str(flag.name).lower() for flag in missing)
+            raise UsageError(f"the policy '{self.name}' cannot be used here: it needs {names}")
+
     def settings(self, text: str, parameters: Mapping[str, object]) -> msgspec.Struct:
         """Return its settings: those in `text`, written `a=1,b=2`, and those that migration parameters give.
 
