@@ -14,9 +14,7 @@ def monitor_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--qmp", help="Monitor of the source VM: unix:PATH or tcp:HOST:PORT.")
     @click.option("--libvirt", "domain", metavar="DOMAIN", help="Instead of --qmp: a domain of libvirt, name or UUID.")
-    @click.option(
-        "--connect", "libvirt_uri", metavar="URI", help="Of libvirt, such as qemu:///system; else its default."
-    )
+    @click.option("--connect", "libvirt_uri", metavar="URI", help="Where libvirt is, such as qemu:///system.")
     @functools.wraps(command)
     def with_address(
         *arguments: object, qmp: str | None, domain: str | None, libvirt_uri: str | None, **others: object

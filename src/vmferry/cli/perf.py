@@ -42,7 +42,9 @@ def command() -> None:
 @command.command("run")
 @click.option("--cpus", type=click.IntRange(1, 255), default=2, show_default=True, help="Number of vCPUs.")
 @click.option("--mem", type=SIZE_WITH_UNIT, default="1G", show_default=True, help="Guest memory.")
-@click.option("--stress-mem", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="Of it, rewritten for ever.")
+@click.option(
+    "--stress-mem", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="How much of it is rewritten for ever."
+)
 @click.option(
     "--bandwidth", type=RATE_WITH_UNIT, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit."
 )
@@ -55,10 +57,20 @@ def command() -> None:
     "--step", "--auto-converge-step", "step", type=click.IntRange(1, 99), default=10, show_default=True,
     help="Throttle increment in percent.",
 )  # fmt: skip
-@click.option("--time-scale", type=click.IntRange(1, 1000), default=1, show_default=True, help="Divide times by this.")
-@click.option("--max-iters", type=click.IntRange(1), default=30, show_default=True, help="Then cancel.")
-@click.option("--max-time", type=click.IntRange(1), default=300, show_default=True, help="Then cancel; seconds.")
-@click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How often.")
+@click.option(
+    "--time-scale",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Divide all constants of time by this.",
+)
+@click.option(
+    "--max-iters", type=click.IntRange(1), default=30, show_default=True, help="Cancel after this many iterations."
+)
+@click.option(
+    "--max-time", type=click.IntRange(1), default=300, show_default=True, help="Cancel after this many seconds."
+)
+@click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How many runs to make.")
 @click.option("--output", type=_DIRECTORY, required=True, help="Directory for results and journals.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
 @click.pass_context
