@@ -16,10 +16,12 @@ from bench.peers import Load, Peer, cool_down, qemus, warm_memory
 from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import require_completed
-from vmferry.control.order import Order, carry_out
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
 from vmferry.convergence.variants import find_variant
+from vmferry.experiment.experiment import Experiment
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.simulation.scenario import Scenario, parse_scenario
+from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import simulate_driven
 from vmferry.vm.clock import MonotonicClock
 
@@ -46,7 +48,7 @@ class Guest:
         """Return the migration parameters."""
         return {"max-bandwidth": self.mib_per_s * MIB, "downtime-limit": downtime_ms}
 
-    def scenario(self, release: str, pages_per_s: float, downtime_ms: int) -> Scenario:
+    def scenario(self, release: str, pages_per_s: float, downtime_ms: int) -> Experiment:
         """Return the same guest as a scenario."""
         pattern = "idle" if self.idle else "sweep"
         text = f"""

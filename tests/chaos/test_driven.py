@@ -36,7 +36,7 @@ def faulty(number: int, mishap: Mishap, command: str | None = None, *, holds: bo
 
 
 @pytest.mark.parametrize("mishap", Mishap)
-def test_no_command_of_all_may_not_go_wrong(mishap: Mishap) -> None:
+def test_any_command_may_go_wrong(mishap: Mishap) -> None:
     """The first 60 commands prepare and begin the migration, and see it through its first polls."""
     for number in range(1, 61):
         run = faulty(number, mishap, holds=number % 2 == 0)
@@ -46,7 +46,7 @@ def test_no_command_of_all_may_not_go_wrong(mishap: Mishap) -> None:
 
 @pytest.mark.parametrize("command", ["calc-dirty-rate", "query-dirty-rate", "query-status", "migrate-set-parameters"])
 @pytest.mark.parametrize("mishap", Mishap)
-def test_nor_may_those_that_steer(mishap: Mishap, command: str) -> None:
+def test_and_so_may_those_that_steer(mishap: Mishap, command: str) -> None:
     for number in (1, 2, 4):
         run = faulty(number, mishap, command)
         assert list(run.violations()) == [], number

@@ -1,4 +1,4 @@
-"""A modelled source and destination, made of a scenario's parts."""
+"""A modelled source and destination, made of an experiment's parts."""
 
 from collections.abc import Iterable
 
@@ -26,24 +26,24 @@ SOURCE, DESTINATION = "modelled:source", "modelled:destination"
 class ModelledLab:
     """Two QEMUs of a release, and the link between them. The guest runs from the beginning on."""
 
-    def __init__(self, scenario: Experiment, release: Release, seed: int, reception: Reception = LOADS) -> None:
+    def __init__(self, experiment: Experiment, release: Release, seed: int, reception: Reception = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
         guest_random, link_random, qemu_random = np.random.default_rng(seed).spawn(3)
         self.guest = SimulatedGuest(
             self.clock,
-            scenario.guest.page_count,
-            scenario.guest.vcpu_count,
-            pattern_of(scenario.guest, guest_random),
-            used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
+            experiment.guest.page_count,
+            experiment.guest.vcpu_count,
+            pattern_of(experiment.guest, guest_random),
+            used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
         )
-        link = link_of(scenario.link)
+        link = link_of(experiment.link)
         self.destination = ModelledDestination(Board(self.clock), reception, URI)
         self.host = Host(
             Board(self.clock),
             release,
             self.guest,
-            costs_of(scenario.guest),
+            costs_of(experiment.guest),
             Pace(self.clock, link, link_random),
             link.latency_ns,
             self.destination,
