@@ -47,7 +47,7 @@ class Sensor:
         self.finds: DirtyRate | None = None
         self.calibrated: list[float] = []
 
-    def start(self) -> bool:
+    def start(self, window_ns: int | None = None) -> bool:
         self.started += 1
         self.measuring = True
         return True

@@ -72,6 +72,26 @@ def test_the_best_mode_that_is_allowed_is_used(vm: DrivenVm, refuses: tuple[str,
     assert monitor.asked == [asked]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "asked_s", "window_s"),
+    [
+        (("mode",), 0.2, 1),
+        (("mode",), 2.4, 2),
+        (("mode", "calc-time-unit"), 2.4, 2.4),
+        (("mode", "calc-time-unit"), 0.001, 0.05),
+        (("mode", "calc-time-unit"), 90, 60),
+    ],
+)
+def test_who_asks_says_how_long_and_is_told_how_long_it_was(
+    arguments: tuple[str, ...], asked_s: float, window_s: float
+) -> None:
+    measuring = sensor(Monitor({"status": "measured"}), driven(*arguments))
+    measuring.start(round(asked_s * 1e9))
+    rate = measuring.fetch()
+    assert rate
+    assert rate.window_ns == window_s * 1e9
+
+
 def test_a_refusal_of_every_mode_is_an_error() -> None:
     monitor = Monitor(*[{"status": "unstarted"}] * 3, refuses=tuple(MODES))
     with pytest.raises(CommandError, match="not enabled"):

@@ -199,9 +199,9 @@ class DriverBody:
 
     def _obey(self, action: Action, progress: Progress, found: Found | None, rate: DirtyRate | None) -> None:
         match action:
-            case Measure():
+            case Measure(window_ns=window_ns):
                 if self._slowing:
-                    self._slowing.sensor.start()
+                    self._slowing.sensor.start(window_ns)
                 return
             case Throttle():
                 if action.period and isinstance(found, RateSeen | RateMeasured):

@@ -66,12 +66,10 @@ class DirtyRateSensor:
         """Those that have not been refused; none if there is no choice, and pages are sampled."""
         if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
             raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
-        if "calc-time-unit" in types:
-            self._time: dict[str, object] = {"calc-time": window_ms, "calc-time-unit": "millisecond"}
-        else:
-            window_s = max(1, round(window_ms / 1000))
-            window_ms, self._time = window_s * 1000, {"calc-time": window_s}
-        self._window_ns = window_ms * _NS_PER_MS
+        self._counts_ms = "calc-time-unit" in types
+        self._own_window_ms = window_ms
+        self._window_ms = window_ms
+        """Of the latest measurement."""
         self._measuring = False
         self._correction = 1.0
         self._last_bytes_per_s = 0
@@ -86,12 +84,17 @@ class DirtyRateSensor:
         """True while a measurement of ours is under way."""
         return self._measuring
 
-    def start(self) -> bool:
-        """Start a measurement; False if somebody else's is under way. Raises CommandError if no mode works."""
+    def start(self, window_ns: int | None = None) -> bool:
+        """Start a measurement of that length, as far as the VM can, or of the usual one.
+
+        Returns False if somebody else's is under way. Raises CommandError if no mode works.
+        """
+        wanted_ms = self._own_window_ms if window_ns is None else window_ns // _NS_PER_MS
+        time = self._time(min(max(wanted_ms, MIN_WINDOW_MS), MAX_WINDOW_MS))
         while True:
             mode = {"mode": self._modes[0]} if self._modes else {}
             try:
-                self._monitor.execute("calc-dirty-rate", self._time | mode)
+                self._monitor.execute("calc-dirty-rate", time | mode)
             except CommandError:
                 if self._status() == "measuring":
                     return False
@@ -113,7 +116,7 @@ class DirtyRateSensor:
         return DirtyRate(
             round(self._last_bytes_per_s * self._correction),
             {vcpu["id"]: vcpu["dirty-rate"] * _BYTES_PER_UNIT for vcpu in vcpus},
-            self._window_ns,
+            self._window_ms * _NS_PER_MS,
             self.mode,
         )
 
@@ -122,6 +125,15 @@ class DirtyRateSensor:
         if self.mode == "page-sampling" and self._last_bytes_per_s:
             ratio = dirty_bytes_per_s / self._last_bytes_per_s
             self._correction = min(max(1.0, ratio), _MAX_CORRECTION)
+
+    def _time(self, window_ms: int) -> dict[str, object]:
+        """Note how long the next measurement lasts, and return how the VM is told so."""
+        if self._counts_ms:
+            self._window_ms = window_ms
+            return {"calc-time": window_ms, "calc-time-unit": "millisecond"}
+        seconds = max(1, round(window_ms / 1000))
+        self._window_ms = seconds * 1000
+        return {"calc-time": seconds}
 
     def _status(self) -> str:
         return str(self._monitor.execute("query-dirty-rate")["status"])
