@@ -149,11 +149,14 @@ class Sweep:
 
     @property
     def results(self) -> Results:
-        """The results of these cases so far; of those that were tried again, the last."""
-        latest = {record.key: record for record in self._file.records if record.key in self.cases}
+        """The results of these cases so far, in their order; of those that were tried again, the last."""
+        latest = {record.key: record for record in self._file.records}
         # Another sweep may have come to the same case by other settings, or anyone have written something else.
-        cases = [_done(self.cases[key], result=record.result, error=record.error) for key, record in latest.items()]
-        return Results(cases)
+        return Results(
+            _done(case, result=latest[key].result, error=latest[key].error)
+            for key, case in self.cases.items()
+            if key in latest
+        )
 
     def run(
         self,
