@@ -428,6 +428,24 @@ def test_what_cannot_be_is_refused_before_it_migrates(others: dict[str, object],
     assert qemu.parameters == before
 
 
+def test_a_policy_that_slows_no_guest_is_not_told_how() -> None:
+    qemu = FakeQemu(COURSE)
+    before = dict(qemu.parameters)
+    with pytest.raises(UsageError, match="policy 'nova' slows no guest; leave out"):
+        steered(qemu, variant=of("nova"))
+    assert qemu.parameters == before
+
+
+def test_a_policy_that_slows_no_guest_switches_auto_converge_off_and_needs_no_means() -> None:
+    qemu = FakeQemu([*COURSE, DONE])
+    qemu.capabilities["auto-converge"] = True
+    during: list[bool] = []
+    qemu.during = lambda command: during.append(qemu.capabilities["auto-converge"]) if command == "migrate" else None
+    result = steered(qemu, variant=of("nova"), throttle_by=None)
+    assert (result.completed, result.throttle_by, during) == (True, None, [False])
+    assert qemu.capabilities["auto-converge"]
+
+
 def test_our_own_vms_know_two_kinds_of_addresses() -> None:
     ours = FakeQemu(COURSE, cpu_responsive_throttle=True)
     with pytest.raises(UsageError, match="'rdma:x:1' is not an address"):

@@ -24,8 +24,10 @@ from vmferry.control.migration_order import Order
 from vmferry.control.own_group import PREFIX
 from vmferry.control.settings import Settings
 from vmferry.convergence.limits import Limits
-from vmferry.convergence.variants import find_variant
+from vmferry.convergence.variants import Variant, find_variant
 from vmferry.errors import HostError, UsageError
+from vmferry.migration.events import Acted
+from vmferry.migration.journal import MemoryJournal
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.vm.clock import MonotonicClock
 
@@ -227,6 +229,78 @@ def test_what_is_not_possible_is_refused_before_anything_is_done(lab: Lab) -> No
     with pytest.raises(UsageError, match="--attach"):
         pair.driven(order(pair.uri))
     assert ask(pair.source.monitor).running
+
+
+IMPATIENT = """
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import msgspec
+
+from vmferry.convergence.actions import Action, SetDowntimeLimit, StartPostcopy, SwitchOver
+from vmferry.convergence.sensing import Body, View
+
+NS_PER_S = 1_000_000_000
+
+
+class NoSettings(msgspec.Struct, frozen=True, kw_only=True):
+    pass
+
+
+class Impatient:
+    Settings: ClassVar[type] = NoSettings
+    needs: ClassVar[Body] = Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
+
+    def __init__(self) -> None:
+        self.steps = [(1, SetDowntimeLimit(limit_ns=7_000_000, reason="7 ms")), (2, SwitchOver(reason="enough"))]
+
+    def look(self, view: View, settings: Any) -> Iterable[Action]:
+        while self.steps and view.elapsed_ns > self.steps[0][0] * NS_PER_S:
+            yield self.steps.pop(0)[1]
+
+
+class Eager(Impatient):
+    needs: ClassVar[Body] = Body.POSTCOPY
+
+    def __init__(self) -> None:
+        self.steps = [(1, StartPostcopy(reason="to post-copy"))]
+"""
+
+
+def impatient(directory: Path, name: str) -> Variant:
+    path = directory / "impatient.py"
+    path.write_text(IMPATIENT)
+    return Variant(name, {"convergence-policy": f"{path}:{name}"})
+
+
+@needs_kvm
+def test_a_policy_that_moves_the_guest_without_slowing_it(lab: Lab, tmp_path: Path) -> None:
+    pair, told, journal = start_pair(lab), list[str](), MemoryJournal()
+    wanted = replace(order(pair.uri, max_bandwidth=24 * MIB, downtime_limit=1), journal=journal)
+    result = pair.driven(replace(wanted, variant=impatient(tmp_path, "Impatient")), told)
+    assert (result.completed, result.max_throttle_percent, result.throttle_by) == (True, 0, None)
+    assert [line for line in told if line in ("7 ms", "enough")] == ["7 ms", "enough"]
+    acted = [entry.event for entry in journal.entries if isinstance(entry.event, Acted)]
+    assert [(event.what, event.downtime_limit_ns) for event in acted] == [
+        ("SetDowntimeLimit", 7_000_000),
+        ("SwitchOver", None),
+    ]
+    pair.destination.check_memory()
+
+
+@needs_kvm
+def test_a_policy_hands_the_guest_to_post_copy_where_that_was_prepared(lab: Lab, tmp_path: Path) -> None:
+    pair, told = start_pair(lab), list[str]()
+    wanted = replace(order(pair.uri, max_bandwidth=24 * MIB, downtime_limit=1), variant=impatient(tmp_path, "Eager"))
+    with pytest.raises(UsageError, match="cannot be used here: it needs postcopy"):
+        pair.driven(wanted)
+    for vm in (pair.source, pair.destination):
+        vm.monitor.execute(
+            "migrate-set-capabilities", {"capabilities": [{"capability": "postcopy-ram", "state": True}]}
+        )
+    assert pair.driven(wanted, told).completed
+    assert told.index("to post-copy") < next(n for n, line in enumerate(told) if "post-copy has begun" in line)
+    pair.destination.check_memory()
 
 
 @needs_kvm

@@ -10,6 +10,7 @@ from typing import Any
 
 from vmferry.control.downtime_limit import DowntimeLimitWatch
 from vmferry.control.drive import POLL_INTERVAL_NS, Progress
+from vmferry.control.means import Means
 from vmferry.control.ports import Ports
 from vmferry.control.promises import Promises
 from vmferry.control.prospect import Prospect
@@ -110,6 +111,11 @@ class DriverBody:
     def elapsed_ns(self) -> int:
         """How long the migration had run at the last poll."""
         return self._brain.elapsed_ns(self._last_ns)
+
+    @property
+    def means(self) -> Means | None:
+        """What slows the guest; None if nothing of ours does."""
+        return self._slowing.guest.means if self._slowing else None
 
     def downtime_remark(self) -> str:
         """Return what the verdict on the downtime has to add."""

@@ -15,6 +15,7 @@ from vmferry.convergence.policies.registry import find_policy, load_policy
 from vmferry.convergence.sensing import Body
 from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
 from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.errors import UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
 
@@ -59,7 +60,10 @@ def slow_from_outside(
 ) -> Slowing | None:
     """Prepare to slow the guest, and say by which means; None if the policy does not."""
     begins = order.uri is not None
-    if not find_policy(parameters.convergence_policy).needs & (Body.THROTTLE | Body.MEASURE):
+    policy = find_policy(parameters.convergence_policy)
+    if not policy.needs & (Body.THROTTLE | Body.MEASURE):
+        if order.throttle_by or order.window_ms is not None:
+            raise UsageError(f"policy '{policy.name}' slows no guest; leave out how to slow it and the interval")
         if begins:
             vm.settings.set_capability("auto-converge", False)
         ports.tell(f"{vm.driven.name} is driven from outside, without slowing its guest")

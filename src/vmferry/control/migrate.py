@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
@@ -63,52 +63,83 @@ def carry_out(
     driven = DrivenVm.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     leftovers = Leftovers(monitor, ports.warn, place.put_back_later)
     with ExitStack() as stack:
-        lost = LostWork(clock.now_ns)
-        recorder = open_recorder(
-            monitor, driven, TeeJournal([order.journal, lost]), clock.now_ns, attached=order.uri is None
-        )
-        destination = _destination_to_hold(driven, order)
-        steers = is_decided_outside(driven, order)
-        other = destination.monitor if destination else None
-        guard = stack.enter_context(place.guard(monitor, ports.warn, other)) if steers or destination else None
-        settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
-        link = _keep_link(monitor, driven, order, tell)
-        prospect = decider = slowing = None
-        if guard and steers:
-            vm = SlowedVm(monitor, driven, guard, settings)
-            decider = decide_from_outside(vm, order)
-            slowing = slow_from_outside(ports, vm, place.means, order, decider)
-            if slowing:
-                stack.enter_context(slowing.guest)
-        else:
-            prospect = _set_own(driven, order, settings, tell)
-        if order.uri is not None:
-            ask_for_word(driven, settings, order.uri)
-        brain = make_brain(ports, order, decider, can(settings, slowing), link.watch, lost)
-        held = None
-        if guard and destination:
-            held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, ports.warn))
-            destination.hold()
+        prepared = _prepare(ports, driven, order, watch, place, leftovers, stack)
         stack.callback(cancel.close)  # the first to be called, and then all is undone
-        start_recording(recorder, monitor, obeyed(decider))
-        rules = (decider or MigrationParameters()).rules(order.limits)
-        body = DriverBody(ports, brain, rules, settings, recorder, slowing, guard)
-        hand_over = _bound_hand_over(monitor, clock, driven, order)
-        course = Course(ports, order.uri, Crew(body, link, recorder, watch, prospect, hand_over, held))
+        start_recording(prepared.crew.recorder, monitor, obeyed(prepared.parameters))
+        course = Course(ports, order.uri, prepared.crew)
         result = course.run()
-        recorder.end(result)
+        prepared.crew.recorder.end(result)
         if course.used_destination and not result.completed and not _starts_destinations_anew(monitor, driven):
             tell("QEMU's destination serves one migration: start it anew before the next one")
-        spent = _spent(result, body, lost)
-        means = slowing.guest.means if slowing else None
-        result = replace(
-            result,
-            arrival=arrival_of(result, driven, settings.capabilities, monitor.manager, order.destination),
-            verdicts=tuple(verdicts_on(result, order.limits, spent, body.downtime_remark())),
-            throttle_by=means.throttle.name if means else None,
-            throttle_reasons=tuple(means.reasons) if means else (),
-        )
+        result = _judged(result, prepared, ports, driven, order)
     return replace(result, not_put_back=tuple(leftovers.commands))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """What was prepared for one migration."""
+
+    crew: Crew
+    settings: Settings
+    lost: LostWork
+    parameters: MigrationParameters | None
+    """Those that our decisions obey; None if the VM decides."""
+
+
+def _prepare(
+    ports: Ports,
+    driven: DrivenVm,
+    order: Order,
+    watch: Callable[[Progress], None],
+    place: Place,
+    leftovers: Leftovers,
+    stack: ExitStack,
+) -> _Prepared:
+    """Change the VM as is ordered, and find who looks after the migration; `stack` undoes all that."""
+    monitor, clock = ports.monitor, ports.clock
+    lost = LostWork(clock.now_ns)
+    journal = TeeJournal([order.journal, lost])
+    recorder = open_recorder(monitor, driven, journal, clock.now_ns, attached=order.uri is None)
+    destination, decides = _destination_to_hold(driven, order), is_decided_outside(driven, order)
+    guard = None
+    if decides or destination:
+        other = destination.monitor if destination else None
+        guard = stack.enter_context(place.guard(monitor, ports.warn, other))
+    settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
+    link = _keep_link(monitor, driven, order, ports.tell)
+    prospect = parameters = slowing = None
+    if guard and decides:
+        vm = SlowedVm(monitor, driven, guard, settings)
+        parameters = decide_from_outside(vm, order)
+        slowing = slow_from_outside(ports, vm, place.means, order, parameters)
+        if slowing:
+            stack.enter_context(slowing.guest)
+    else:
+        prospect = _set_own(driven, order, settings, ports.tell)
+    if order.uri is not None:
+        ask_for_word(driven, settings, order.uri)
+    brain = make_brain(ports, order, parameters, can(settings, slowing), link.watch, lost)
+    rules = (parameters or MigrationParameters()).rules(order.limits)
+    body = DriverBody(ports, brain, rules, settings, recorder, slowing, guard)
+    held = None
+    if guard and destination:
+        held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, ports.warn))
+        destination.hold()
+    hand_over = _bound_hand_over(monitor, clock, driven, order)
+    return _Prepared(Crew(body, link, recorder, watch, prospect, hand_over, held), settings, lost, parameters)
+
+
+def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm, order: Order) -> Result:
+    """Add to how a migration ended whether the guest has arrived, and whether limits were kept."""
+    body = prepared.crew.body
+    spent = _spent(result, body, prepared.lost)
+    return replace(
+        result,
+        arrival=arrival_of(result, driven, prepared.settings.capabilities, ports.monitor.manager, order.destination),
+        verdicts=tuple(verdicts_on(result, order.limits, spent, body.downtime_remark())),
+        throttle_by=body.means.throttle.name if body.means else None,
+        throttle_reasons=tuple(body.means.reasons) if body.means else (),
+    )
 
 
 def _spent(result: Result, body: DriverBody, lost: LostWork) -> Spent:
