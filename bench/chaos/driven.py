@@ -22,7 +22,7 @@ from vmferry.control.drive import Result
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment
-from vmferry.simulation.qemu.destination import Reception
+from vmferry.simulation.qemu.destination import LoadModel
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.monitor import Fault, Mishap
 from vmferry.simulation.qemu.releases import RELEASES
@@ -234,7 +234,7 @@ class FaultyRun:
                 if isinstance(fault, AMishap)
             ],
             lost_quotas=[fault.number for fault in faults if isinstance(fault, QuotaLost)],
-            reception=Reception(bad.load_ms * _NS_PER_MS, bad.refusal) if bad else Reception(),
+            load_model=LoadModel(bad.load_ms * _NS_PER_MS, bad.refusal) if bad else LoadModel(),
             holds_destination=settings.holds_destination,
             destination_faults=[
                 Fault(fault.mishap, fault.number, duration_ns=fault.duration_ms * _NS_PER_MS)

@@ -14,7 +14,7 @@ from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import PolicyKind
-from vmferry.convergence.sensing import Body, RateMeasured, RateSeen, Synced, View
+from vmferry.convergence.sensing import Body, RateMeasured, RateSeen, SyncSeen, View
 from vmferry.convergence.watcher import IterationView
 from vmferry.errors import PolicyError, UsageError
 
@@ -80,10 +80,10 @@ class Bench:
 def test_syncs_count_into_the_period_until_it_is_long_enough() -> None:
     bench = Bench()
     for second in (0.3, 0.6, 1.0):
-        bench.look(second, 10, Synced(100))
+        bench.look(second, 10, SyncSeen(100))
     assert bench.periods == []
-    bench.look(2, 50, Synced(100))
-    bench.look(4, 90, Synced(7))
+    bench.look(2, 50, SyncSeen(100))
+    bench.look(4, 90, SyncSeen(7))
     assert bench.periods == [(2, 400, 50), (2, 7, 40)]
 
 
@@ -115,7 +115,7 @@ def test_a_measurement_that_the_policy_asks_for_is_evaluated_over_its_own_window
 def test_after_a_sync_nobody_looks_again_at_once() -> None:
     bench = Bench()
     bench.watcher.wanted = True
-    assert not bench.look(0.5, 10, Synced(100))
+    assert not bench.look(0.5, 10, SyncSeen(100))
     assert bench.watcher.wanted
 
 
@@ -125,14 +125,14 @@ def test_silence_is_cut_out_of_a_period() -> None:
         bench.look(tenth / 10, tenth * MIB)
     for tenth in range(31, 51):
         bench.look(tenth / 10, 30 * MIB)
-    (throttle,) = bench.look(5, 30 * MIB, Synced(5000))
+    (throttle,) = bench.look(5, 30 * MIB, SyncSeen(5000))
     assert isinstance(throttle, Throttle)
     assert throttle.period
     assert (throttle.percent, throttle.period.dirty_bytes) == (30, 5000)
     assert bench.periods == [(3, 3000, 30 * MIB)]
     for tenth in range(51, 101):
         bench.look(tenth / 10, 30 * MIB)
-    (throttle,) = bench.look(10, 30 * MIB, Synced(5000))
+    (throttle,) = bench.look(10, 30 * MIB, SyncSeen(5000))
     assert isinstance(throttle, Throttle)
     assert (throttle.percent, throttle.reason) == (30, "link stood still for 5.0 of 5.0 s: throttle stays 30 %")
     assert len(bench.periods) == 1
@@ -141,8 +141,8 @@ def test_silence_is_cut_out_of_a_period() -> None:
 def test_who_says_nothing_of_a_period_leaves_the_throttle_as_it_is() -> None:
     answers = iter([[Throttle(percent=20, reason="so")], []])
     bench = Bench(lambda view: next(answers))
-    bench.look(2, MIB, Synced(1))
-    (throttle,) = bench.look(4, 2 * MIB, Synced(1))
+    bench.look(2, MIB, SyncSeen(1))
+    (throttle,) = bench.look(4, 2 * MIB, SyncSeen(1))
     assert isinstance(throttle, Throttle)
     assert throttle.period
     assert (throttle.percent, throttle.period.throttle_percent) == (20, 20)
@@ -201,7 +201,7 @@ class Unshowable:
 )
 def test_a_broken_policy_is_named_with_what_it_did(answer: Callable[[View], Iterable[Any]], why: str) -> None:
     with pytest.raises(PolicyError) as caught:
-        Bench(answer).look(2, MIB, Synced(1))
+        Bench(answer).look(2, MIB, SyncSeen(1))
     assert why in str(caught.value)
     assert str(caught.value).startswith("the policy 'scripted' is broken: ")
 
@@ -224,8 +224,8 @@ def test_every_byte_found_and_sent_is_in_one_period(course: list[tuple[int, int,
     actions: list[Action] = []
     for step_ns, dirty_bytes, more_bytes in course:
         now_ns, sent_bytes = now_ns + step_ns, sent_bytes + more_bytes
-        actions += bench.look(now_ns / S, sent_bytes, Synced(dirty_bytes))
-    actions += bench.look(now_ns / S + 2, sent_bytes, Synced(0))
+        actions += bench.look(now_ns / S, sent_bytes, SyncSeen(dirty_bytes))
+    actions += bench.look(now_ns / S + 2, sent_bytes, SyncSeen(0))
     periods = [action.period for action in actions if isinstance(action, Throttle) and action.period]
     assert sum(period.dirty_bytes for period in periods) == sum(dirty for _, dirty, _ in course)
     assert sum(period.sent_bytes for period in periods) == sent_bytes

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.guests.payload import STRESS_ELF
-from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
 
 MEMORY_BYTES = 64 << 20
 STRESS_MIB = 32
@@ -31,11 +31,11 @@ def kvm_guest(
         guest.close()
 
 
-def progress_of(guest: KvmGuest) -> Progress:
+def progress_of(guest: KvmGuest) -> StressProgress:
     return read_progress(guest.physical_memory(PROGRESS_GPA, PROGRESS_BYTES))
 
 
-def check(guest: KvmGuest) -> Progress:
+def check(guest: KvmGuest) -> StressProgress:
     return check_memory(guest.view(0, guest.layout.page_count))
 
 

@@ -14,7 +14,7 @@ from tests.support.wait import wait_until
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.errors import GuestError
 from vmferry.guests.payload import STRESS_ELF
-from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
 
 MEMORY_MIB = 192
 DOMAIN = "busy"
@@ -106,7 +106,7 @@ class Domain:
             return read_progress(self._memory(PROGRESS_GPA, PROGRESS_BYTES)).passes
         return 0
 
-    def check_memory(self) -> Progress:
+    def check_memory(self) -> StressProgress:
         """Stop it, and check that its memory is one consistent moment."""
         self.monitor.execute("stop")
         return check_memory(self._memory(0, MEMORY_MIB << 20))

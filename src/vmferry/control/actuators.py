@@ -43,7 +43,7 @@ class Slower(Protocol):
         ...
 
 
-class Throttle(Slower, Protocol):
+class Actuator(Slower, Protocol):
     """One of the means of slowing it."""
 
     name: str

@@ -5,17 +5,17 @@ from contextlib import suppress
 
 from vmferry.control.actuators import (
     MEANS,
+    Actuator,
     AutoConvergeThrottle,
     CgroupThrottle,
     DirtyLimitThrottle,
     SlowedVm,
-    Throttle,
     can_shape_auto_converge,
     hold_auto_converge,
 )
 from vmferry.errors import CommandError, HostError, MonitorError
 
-Kinds = Mapping[str, Callable[[SlowedVm], Throttle]]
+Kinds = Mapping[str, Callable[[SlowedVm], Actuator]]
 """Makes each of MEANS, or raises HostError."""
 
 KINDS: Kinds = {
@@ -63,7 +63,7 @@ class Means:
         return self.throttle.in_force_percent
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Slow the guest, as `Throttle.apply`. Raises HostError if nothing is left that could."""
+        """Slow the guest, as `Actuator.apply`. Raises HostError if nothing is left that could."""
         self._asked = (percent, unthrottled_bytes_per_s)
         self._apply()
 
@@ -98,7 +98,7 @@ class Means:
         self._tell(f"{'; '.join(self.reasons[told_before:])}; now by {self.throttle.description}")
         self._apply()
 
-    def _next(self) -> Throttle:
+    def _next(self) -> Actuator:
         while self._untried:
             name = self._untried.pop(0)
             try:

@@ -7,7 +7,7 @@ a broken policy harms no guest.
 A *period* is a time of which it is known how much the guest dirtied and how much was sent: what auto-converge judges.
 What ends one depends on what the body finds:
 
-- A dirty sync (`Synced`) adds its newly dirty bytes to the running period. The first one that comes later than the
+- A dirty sync (`SyncSeen`) adds its newly dirty bytes to the running period. The first one that comes later than the
   evaluation period, 1 s, after the last evaluation ends it. So many syncs are judged together near the end of a
   migration, when passes take milliseconds.
 - A rate that the VM tells by itself (`RateSeen`) ends it likewise, and is taken to hold for all of it.
@@ -34,7 +34,7 @@ from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
-from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, Synced, View
+from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, SyncSeen, View
 from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError
 
@@ -160,14 +160,14 @@ class Convergence:
         )
 
     def _is_measured(self, sensed: Sensed) -> bool:
-        return sensed.measuring or isinstance(sensed.found, Synced)
+        return sensed.measuring or isinstance(sensed.found, SyncSeen)
 
     def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
         """Return the period that has ended, if one has, and for how long the link stood still in it."""
         start, found = self._evaluated, sensed.found
         long_enough = sensed.now_ns - start.now_ns > rules.evaluation_period_ns
         match found:
-            case Synced(newly_dirty_bytes=newly_dirty_bytes):
+            case SyncSeen(newly_dirty_bytes=newly_dirty_bytes):
                 self._newly_dirty_bytes += newly_dirty_bytes
             case RateMeasured():
                 start = self._measuring
@@ -190,7 +190,7 @@ class Convergence:
         """Return what was found since the dirty log was looked at the time before."""
         now = self._mark(sensed)
         match sensed.found:
-            case Synced(dirty_bytes=dirty_bytes):
+            case SyncSeen(dirty_bytes=dirty_bytes):
                 start, self._synced = self._synced, now
                 distinct_bytes = dirty_bytes
             case RateMeasured(dirty_bytes_per_s=bytes_per_s):

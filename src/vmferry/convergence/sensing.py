@@ -21,7 +21,7 @@ class Body(Flag):
 
 
 @dataclass(frozen=True)
-class Synced:
+class SyncSeen:
     """A dirty sync was made."""
 
     newly_dirty_bytes: int
@@ -44,7 +44,7 @@ class RateMeasured:
     dirty_bytes_per_s: float
 
 
-Found = Synced | RateSeen | RateMeasured
+Found = SyncSeen | RateSeen | RateMeasured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy
-from vmferry.convergence.sensing import Body, Found, Sensed, Synced
+from vmferry.convergence.sensing import Body, Found, Sensed, SyncSeen
 from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
@@ -99,8 +99,8 @@ class EngineBody:
             case Tell():
                 self._record(action)
 
-    def _synced(self, newly_dirty_bytes: int) -> Synced:
-        return Synced(newly_dirty_bytes, self.sync.ram.dirty_pages * self._outgoing.guest.layout.page_size)
+    def _synced(self, newly_dirty_bytes: int) -> SyncSeen:
+        return SyncSeen(newly_dirty_bytes, self.sync.ram.dirty_pages * self._outgoing.guest.layout.page_size)
 
     def _throttle(self, action: Throttle) -> None:
         old_percent, self.throttle_percent = self.throttle_percent, action.percent

@@ -173,7 +173,7 @@ def split_migrations(entries: Iterable[Entry]) -> Iterator[list[Entry]]:
 
 
 @dataclass(frozen=True)
-class Migration:
+class JournaledMigration:
     """One of the migrations in a journal file."""
 
     entries: list[Entry]
@@ -185,7 +185,7 @@ class Migration:
 
 def read_migration(
     path: Path | str, number: int | None = None, tell: Callable[[str], None] = lambda text: None
-) -> Migration:
+) -> JournaledMigration:
     """Return the migration of that number in a journal file, by default the last. Raises UsageError.
 
     `tell` is that of `read_journal`.
@@ -199,7 +199,7 @@ def read_migration(
         raise UsageError(f"{path}: no migration began in it; give the journal of a source")
     if not chosen:
         raise UsageError(f"{path}: there is no migration {number} in it, it holds {count}")
-    return Migration(chosen, number or count, count)
+    return JournaledMigration(chosen, number or count, count)
 
 
 def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:

@@ -78,7 +78,7 @@ class _Client:
             self._writer.transport.abort()
 
 
-class Monitor:
+class ServedMonitor:
     """The clients of a VM's monitor; what makes connections is in the subclasses."""
 
     def __init__(self, vm: MonitoredVm, *, pretty: bool) -> None:
@@ -139,7 +139,7 @@ class Monitor:
             client.tell(event)
 
 
-class MonitorServer(Monitor):
+class MonitorServer(ServedMonitor):
     """The monitor of `vm` at `address` (`unix:PATH` or `tcp:HOST:PORT`), or at a socket that listens already.
 
     Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
@@ -182,7 +182,7 @@ class MonitorServer(Monitor):
         await super().close()
 
 
-class MonitorConnection(Monitor):
+class MonitorConnection(ServedMonitor):
     """The monitor of `vm` for the one client at the other end of `connection`. Serves after `start`."""
 
     def __init__(self, vm: MonitoredVm, connection: socket.socket, *, pretty: bool = False) -> None:
@@ -219,7 +219,7 @@ async def _in_thread(work: Callable[[], bytes]) -> bytes:
     return await asyncio.wrap_future(result)
 
 
-def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> Monitor:
+def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> ServedMonitor:
     """Return the monitor of `vm` at an endpoint. Raises UsageError or ChannelError if that cannot be."""
     place = endpoint.place
     if endpoint.listens:

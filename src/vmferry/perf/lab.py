@@ -12,7 +12,7 @@ from types import TracebackType
 
 from vmferry.client.qmp_client import QmpClient
 from vmferry.errors import GuestError, HostError, MonitorError
-from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, Progress, check_memory, read_progress
+from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
 
 MONITOR_SOCKET = "@MONITOR_SOCKET@"
 """Stands for the path of the monitor's socket in a command that starts a VM."""
@@ -73,11 +73,11 @@ class VmProcess:
         """Return what the process has said on stderr."""
         return self._errors.read_text(errors="replace").strip()
 
-    def progress(self) -> Progress:
+    def progress(self) -> StressProgress:
         """Return how far the stress payload has come; the guest may run."""
         return read_progress(self._read_memory(PROGRESS_GPA, PROGRESS_BYTES))
 
-    def check_memory(self) -> Progress:
+    def check_memory(self) -> StressProgress:
         """Check that guest memory is one consistent moment, with the guest stopped for a while.
 
         Raises GuestError that names the first wrong page.

@@ -9,7 +9,15 @@ from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
-from vmferry.simulation.patterns import HotCold, Pattern, Phase, Phases, Sweep, Together, Uniform
+from vmferry.simulation.patterns import (
+    HotColdPattern,
+    Pattern,
+    Phase,
+    PhasedPattern,
+    SweepPattern,
+    Together,
+    UniformPattern,
+)
 from vmferry.simulation.trace import Trace
 
 _NS_PER_S = 1_000_000_000
@@ -21,7 +29,7 @@ def pattern_of(guest: GuestSpec, random: np.random.Generator) -> Pattern:
     if len(patterns) == 1:
         return patterns[0]
     durations_ns = (load.duration_ns for load in guest.loads)
-    return Phases([Phase(*phase) for phase in zip(durations_ns, patterns, strict=True)])
+    return PhasedPattern([Phase(*phase) for phase in zip(durations_ns, patterns, strict=True)])
 
 
 def costs_of(guest: GuestSpec) -> GuestCosts:
@@ -51,10 +59,10 @@ def _load_pattern(load: LoadSpec, vcpu_count: int, random: np.random.Generator) 
     page_count = load.memory_bytes // PAGE_SIZE_BYTES
     pages_per_s = load.write_bytes_per_s / PAGE_SIZE_BYTES
     makers: dict[str, Callable[[int, int, float], Pattern]] = {
-        "idle": lambda first, count, rate: Sweep(first, count, 0.0),
-        "sweep": lambda first, count, rate: Sweep(first, count, rate),
-        "uniform": lambda first, count, rate: Uniform(first, count, rate, random),
-        "hot-cold": lambda first, count, rate: HotCold(first, count, rate, load.zipf_exponent, random),
+        "idle": lambda first, count, rate: SweepPattern(first, count, 0.0),
+        "sweep": lambda first, count, rate: SweepPattern(first, count, rate),
+        "uniform": lambda first, count, rate: UniformPattern(first, count, rate, random),
+        "hot-cold": lambda first, count, rate: HotColdPattern(first, count, rate, load.zipf_exponent, random),
     }
     make = makers[load.pattern]
     bounds = [page_count * number // vcpu_count for number in range(vcpu_count + 1)]

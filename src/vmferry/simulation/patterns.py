@@ -29,7 +29,7 @@ class Pattern(Protocol):
         ...
 
 
-class Sweep:
+class SweepPattern:
     """The stress program: walk `page_count` pages from `first_page` on, in order, for ever."""
 
     def __init__(self, first_page: int, page_count: int, pages_per_s: float) -> None:
@@ -49,7 +49,7 @@ class Sweep:
         return [(self._first_page, self._page_count)]
 
 
-class Uniform:
+class UniformPattern:
     """Write pages picked at random, each as likely as the other."""
 
     def __init__(self, first_page: int, page_count: int, pages_per_s: float, random: np.random.Generator) -> None:
@@ -79,7 +79,7 @@ class Uniform:
         return [(self._first_page, self._page_count)]
 
 
-class HotCold:
+class HotColdPattern:
     """Write pages with a Zipf distribution: the page of rank r is as likely as 1 / r^exponent.
 
     Pages lie in the order of their rank; ranks are put together in octaves, within which all are alike.
@@ -92,7 +92,7 @@ class HotCold:
         starts, ends = (bounds[:-1], bounds[1:]) if page_count else ([], [])
         weights = [_zipf_mass(start, end, exponent) for start, end in zip(starts, ends, strict=True)]
         self._octaves = [
-            Uniform(first_page + start, end - start, pages_per_s * weight / sum(weights), random)
+            UniformPattern(first_page + start, end - start, pages_per_s * weight / sum(weights), random)
             for start, end, weight in zip(starts, ends, weights, strict=True)
         ]
 
@@ -126,7 +126,7 @@ class Phase:
     pattern: Pattern
 
 
-class Phases:
+class PhasedPattern:
     """One pattern after the other, round and round."""
 
     def __init__(self, phases: Sequence[Phase]) -> None:

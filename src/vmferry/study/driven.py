@@ -10,7 +10,7 @@ from vmferry.control.migration_order import Order
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal
-from vmferry.simulation.qemu.destination import LOADS, Reception
+from vmferry.simulation.qemu.destination import LOADS, LoadModel
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.monitor import Fault
 from vmferry.simulation.qemu.releases import find_release
@@ -32,7 +32,7 @@ class DrivenRun:
         *,
         faults: Iterable[Fault] = (),
         lost_quotas: Iterable[int] = (),
-        reception: Reception = LOADS,
+        load_model: LoadModel = LOADS,
         holds_destination: bool = False,
         destination_faults: Iterable[Fault] = (),
         limits: Limits = NO_LIMITS,
@@ -42,7 +42,7 @@ class DrivenRun:
         Raises UsageError if the scenario names no release, or there is no such variant.
         """
         self.scenario = scenario
-        self.lab = ModelledLab(scenario, find_release(scenario.driven), seed, reception)
+        self.lab = ModelledLab(scenario, find_release(scenario.driven), seed, load_model)
         self.place = ModelledPlace(self.lab, lost_quotas)
         self.journal = MemoryJournal()
         self.cancel = CancelToken()

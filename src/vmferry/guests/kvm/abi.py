@@ -44,7 +44,7 @@ class UserspaceMemoryRegion(_Structure):
     ]
 
 
-class DirtyLog(_Structure):
+class GetDirtyLog(_Structure):
     """struct kvm_dirty_log."""
 
     _fields_: ClassVar = [
@@ -224,7 +224,7 @@ GET_SUPPORTED_CPUID = _iowr(0x05, 8)
 # VM ioctls
 
 CREATE_VCPU = _io(0x41)
-GET_DIRTY_LOG = _iow(0x42, ctypes.sizeof(DirtyLog))
+GET_DIRTY_LOG = _iow(0x42, ctypes.sizeof(GetDirtyLog))
 SET_USER_MEMORY_REGION = _iow(0x46, ctypes.sizeof(UserspaceMemoryRegion))
 SET_TSS_ADDR = _io(0x47)
 SET_IDENTITY_MAP_ADDR = _iow(0x48, 8)

@@ -16,7 +16,7 @@ from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.serial import PORTS, Serial
 from vmferry.guests.kvm.state import load_state, save_state
 from vmferry.guests.kvm.system import KvmSystem
-from vmferry.guests.kvm.throttle import Throttle
+from vmferry.guests.kvm.throttle import VcpuThrottle
 from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu, MmioExit
 from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler
 from vmferry.memory.bitmap import Bitmap
@@ -81,7 +81,7 @@ class KvmGuest:
                 manual_protection=bool(self._system.check_extension(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2)),
             )
             self._vcpus = [self._make_vcpu(number, made) for number in range(vcpu_count)]
-            self._throttle = Throttle(self._vcpus)
+            self._throttle = VcpuThrottle(self._vcpus)
             made.callback(self.set_throttle, 0)
             self._resources = made.pop_all()
         block = RamBlock("pc.ram", memory_bytes // PAGE_SIZE_BYTES)

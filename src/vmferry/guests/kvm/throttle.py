@@ -14,7 +14,7 @@ TIME_SLICE_NS = 10_000_000
 """How long a vCPU runs in each period."""
 
 
-class Throttle:
+class VcpuThrottle:
     """Throttles some vCPUs; not at all at first."""
 
     def __init__(self, vcpus: Sequence[VcpuThread]) -> None:

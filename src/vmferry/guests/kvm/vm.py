@@ -34,7 +34,7 @@ class KvmVm(KvmFd):
         """KVM_GET_DIRTY_LOG: overwrite `words` with one bit for each page of the slot."""
         # SAFETY: `words` covers the slot (the caller's invariant) and lives longer than the call;
         # only the kernel writes it meanwhile.
-        self._ioctl(abi.GET_DIRTY_LOG, abi.DirtyLog(slot, 0, words.ctypes.data))
+        self._ioctl(abi.GET_DIRTY_LOG, abi.GetDirtyLog(slot, 0, words.ctypes.data))
 
     def clear_dirty_log(self, slot: int, page_count: int, words: NDArray[np.uint64]) -> None:
         """KVM_CLEAR_DIRTY_LOG: forget the pages whose bits are set, and write-protect them again."""

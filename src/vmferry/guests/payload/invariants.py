@@ -47,7 +47,7 @@ class VcpuProgress:
 
 
 @dataclass(frozen=True)
-class Progress:
+class StressProgress:
     """The payload's progress area. Page 0 of the stressed pages is at guest physical address `base`."""
 
     vcpus: tuple[VcpuProgress, ...]
@@ -71,7 +71,7 @@ class Progress:
         return sum(vcpu.page_count for vcpu in self.vcpus)
 
 
-def read_progress(area: bytes | memoryview) -> Progress:
+def read_progress(area: bytes | memoryview) -> StressProgress:
     """Return the progress from the PROGRESS_BYTES bytes at PROGRESS_GPA.
 
     Raises GuestError if no stress payload has got that far.
@@ -83,10 +83,10 @@ def read_progress(area: bytes | memoryview) -> Progress:
     for number in range(vcpu_count):
         first_page, page_count, stamp = _VCPU.unpack_from(area, _HEADER.size + number * _VCPU.size)
         vcpus.append(VcpuProgress(number, first_page, page_count, stamp & _COUNT_MASK))
-    return Progress(tuple(vcpus), base, low_end, bool(xor_mode))
+    return StressProgress(tuple(vcpus), base, low_end, bool(xor_mode))
 
 
-def check_memory(ram: memoryview) -> Progress:
+def check_memory(ram: memoryview) -> StressProgress:
     """Check all of a stopped guest's memory, `ram` being RAM without the hole below 4 GiB.
 
     Returns the progress. Raises GuestError that names the first page that is wrong.

@@ -6,7 +6,7 @@ from typing import Any
 _HIGH_PERIODS = 2
 
 
-class AutoConverge:
+class ModelledAutoConverge:
     """Decides at the end of every period; `throttle` slows the guest."""
 
     def __init__(self, throttle: Callable[[int], None]) -> None:

@@ -12,7 +12,7 @@ _LOAD_NS = 3_000_000
 
 
 @dataclass(frozen=True)
-class Reception:
+class LoadModel:
     """How it takes a guest."""
 
     load_ns: int = _LOAD_NS
@@ -21,17 +21,17 @@ class Reception:
     """Why it cannot load it, and ends; empty if it can."""
 
 
-LOADS = Reception()
+LOADS = LoadModel()
 """How a destination takes the guest that does nothing unusual."""
 
 
 class ModelledDestination:
     """Serves one migration; its monitor knows only what a driver needs."""
 
-    def __init__(self, board: Board, reception: Reception = LOADS, uri: str = "") -> None:
+    def __init__(self, board: Board, load_model: LoadModel = LOADS, uri: str = "") -> None:
         """It listens at `uri`; if that is empty, wherever it is looked for."""
         self.board = board
-        self.reception = reception
+        self.load_model = load_model
         self.run_state = WAITING
         self.is_there = True
         """False once its process has ended."""
@@ -56,12 +56,12 @@ class ModelledDestination:
     def load(self) -> str:
         """Load a guest, all of which is here. Returns why it could not, empty if it could."""
         self.was_given_a_guest = True
-        if self.reception.refusal:
+        if self.load_model.refusal:
             self.lose()
         elif self.is_there:
             self.run_state = RUNNING if self._autostart else PAUSED
             self.board.tell("RESUME" if self._autostart else "STOP")
-        return self.reception.refusal if self.is_there else self.reception.refusal or "the destination is gone"
+        return self.load_model.refusal if self.is_there else self.load_model.refusal or "the destination is gone"
 
     def lose(self) -> None:
         """The connection has ended before all was there: QEMU ends then."""

@@ -14,7 +14,7 @@ CHUNK_PAGES = 1 << 18
 _WORD_PAGES = 64
 
 
-class DirtyLog:
+class ModelledDirtyLog:
     """The log of one guest; a migration and a measurement may use it at the same time."""
 
     def __init__(self, guest: SimulatedGuest) -> None:

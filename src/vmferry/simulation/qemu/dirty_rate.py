@@ -13,7 +13,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.process import Steps, start
-from vmferry.simulation.qemu.dirty_log import DirtyLog
+from vmferry.simulation.qemu.dirty_log import ModelledDirtyLog
 from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.settings import check_argument, refuse
 
@@ -29,11 +29,16 @@ _BYTES_PER_MIB = 1 << 20
 _GIB_PAGES = 1 << 18
 
 
-class DirtyRateMeter:
+class ModelledDirtyRate:
     """Measures one guest, in one measurement at a time."""
 
     def __init__(
-        self, clock: VirtualClock, release: Release, guest: SimulatedGuest, log: DirtyLog, random: np.random.Generator
+        self,
+        clock: VirtualClock,
+        release: Release,
+        guest: SimulatedGuest,
+        log: ModelledDirtyLog,
+        random: np.random.Generator,
     ) -> None:
         self._clock = clock
         self._release = release

@@ -6,9 +6,9 @@ from vmferry.simulation.link import Pace
 from vmferry.simulation.process import Steps
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.destination import ModelledDestination
-from vmferry.simulation.qemu.dirty_log import DirtyLog
+from vmferry.simulation.qemu.dirty_log import ModelledDirtyLog
 from vmferry.simulation.qemu.releases import Release
-from vmferry.simulation.qemu.settings import Settings
+from vmferry.simulation.qemu.settings import ModelledSettings
 
 QUOTA = "quota"
 """Names the quota that slows the guest from outside and delays its stop."""
@@ -35,13 +35,13 @@ class Host:
         """The guest looks at its memory for free; `costs` are what that costs QEMU."""
         self.board = board
         self.release = release
-        self.settings = Settings(release)
+        self.settings = ModelledSettings(release)
         self.guest = guest
         self.costs = costs
         self.pace = pace
         self.latency_ns = latency_ns
         self.destination = destination
-        self.log = DirtyLog(guest)
+        self.log = ModelledDirtyLog(guest)
         self.run_state = RUNNING
         self._throttles: dict[str, int] = {}
 

@@ -11,7 +11,7 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
 from vmferry.simulation.models import costs_of, link_of, pattern_of
 from vmferry.simulation.qemu.board import Board
-from vmferry.simulation.qemu.destination import LOADS, ModelledDestination, Reception
+from vmferry.simulation.qemu.destination import LOADS, LoadModel, ModelledDestination
 from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.machine import ModelledQemu
 from vmferry.simulation.qemu.monitor import Fault, ModelledMonitor
@@ -26,7 +26,7 @@ SOURCE, DESTINATION = "modelled:source", "modelled:destination"
 class ModelledLab:
     """Two QEMUs of a release, and the link between them. The guest runs from the beginning on."""
 
-    def __init__(self, experiment: Experiment, release: Release, seed: int, reception: Reception = LOADS) -> None:
+    def __init__(self, experiment: Experiment, release: Release, seed: int, load_model: LoadModel = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
         guest_random, link_random, qemu_random = np.random.default_rng(seed).spawn(3)
@@ -38,7 +38,7 @@ class ModelledLab:
             used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
         )
         link = link_of(experiment.link)
-        self.destination = ModelledDestination(Board(self.clock), reception, URI)
+        self.destination = ModelledDestination(Board(self.clock), load_model, URI)
         self.host = Host(
             Board(self.clock),
             release,

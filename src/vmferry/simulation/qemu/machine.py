@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from vmferry.simulation.qemu.destination import unknown
-from vmferry.simulation.qemu.dirty_rate import DirtyRateMeter
+from vmferry.simulation.qemu.dirty_rate import ModelledDirtyRate
 from vmferry.simulation.qemu.host import POSTMIGRATE, RUNNING, Host
-from vmferry.simulation.qemu.migration import Migration
+from vmferry.simulation.qemu.migration import ModelledMigration
 from vmferry.simulation.qemu.schema import schema
 from vmferry.simulation.qemu.settings import check_argument, refuse
 
@@ -24,9 +24,9 @@ class ModelledQemu:
     def __init__(self, host: Host, random: np.random.Generator) -> None:
         self.host = host
         self.board = host.board
-        self.migration: Migration | None = None
+        self.migration: ModelledMigration | None = None
         """The migration that was begun last."""
-        self._meter = DirtyRateMeter(host.board.clock, host.release, host.guest, host.log, random)
+        self._meter = ModelledDirtyRate(host.board.clock, host.release, host.guest, host.log, random)
 
     def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
         """Carry out a QMP command. Raises CommandError."""
@@ -97,7 +97,7 @@ class ModelledQemu:
             raise refuse("Can't migrate the vm that was paused due to previous migration")
         if not uri.startswith(_PROTOCOLS):
             raise refuse(f"unknown migration protocol: {uri}")
-        self.migration = Migration(self.host, uri)
+        self.migration = ModelledMigration(self.host, uri)
 
     def _continue(self, state: str) -> None:
         if not (self.migration and self.migration.go_on(state)):

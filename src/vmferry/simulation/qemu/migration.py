@@ -11,7 +11,7 @@ from vmferry.errors import CancelledError, ChannelError, MigrationError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
 from vmferry.simulation.process import Steps, start
-from vmferry.simulation.qemu.auto_converge import AutoConverge
+from vmferry.simulation.qemu.auto_converge import ModelledAutoConverge
 from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.ram import PAGE_BYTES_ON_WIRE, ZERO_PAGE_BYTES_ON_WIRE, Ram
 
@@ -37,7 +37,7 @@ _NO_WORD = "Channel error: Input/output error"
 _S = MigrationStatus
 
 
-class Migration:
+class ModelledMigration:
     """One migration at its source. Its settings may change while it runs."""
 
     def __init__(self, host: Host, uri: str) -> None:
@@ -49,7 +49,7 @@ class Migration:
         self._settings = host.settings
         self._uri = uri
         self._ram = Ram(host.guest, host.log)
-        self._auto_converge = AutoConverge(lambda percent: host.throttle("auto-converge", percent))
+        self._auto_converge = ModelledAutoConverge(lambda percent: host.throttle("auto-converge", percent))
         self._converges = self._settings.capabilities["auto-converge"]
         self._ran = host.run_state == "running"
         self._start_ns = self._window_start_ns = self._clock.now_ns()
@@ -195,7 +195,7 @@ class Migration:
     def _load(self, loaded: list[str]) -> Steps:
         """At the destination: load the guest, all of which was sent, whatever becomes of the source."""
         destination = self._host.destination
-        yield self._host.latency_ns + destination.reception.load_ns
+        yield self._host.latency_ns + destination.load_model.load_ns
         loaded.append(destination.load())
 
     def _give_up(self, status: MigrationStatus) -> Steps:

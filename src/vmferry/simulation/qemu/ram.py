@@ -3,7 +3,7 @@
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.guest import SimulatedGuest
-from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, DirtyLog
+from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, ModelledDirtyLog
 
 PAGE_BYTES_ON_WIRE = PAGE_SIZE_BYTES + 8
 ZERO_PAGE_BYTES_ON_WIRE = 9
@@ -12,7 +12,7 @@ ZERO_PAGE_BYTES_ON_WIRE = 9
 class Ram:
     """The pages that wait to be sent: at first all of them."""
 
-    def __init__(self, guest: SimulatedGuest, log: DirtyLog) -> None:
+    def __init__(self, guest: SimulatedGuest, log: ModelledDirtyLog) -> None:
         self.normal_pages = self.zero_pages = 0
         """How many pages with content were sent so far."""
         self.total_pages = self.waiting_pages = guest.layout.page_count

@@ -20,7 +20,7 @@ def refuse(text: str) -> CommandError:
     return CommandError(text, GENERIC)
 
 
-class Settings:
+class ModelledSettings:
     """The values in force."""
 
     def __init__(self, release: Release) -> None:

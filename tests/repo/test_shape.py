@@ -1,0 +1,32 @@
+"""The code keeps its shape: short functions, small modules, and a name of a class means one thing."""
+
+from statistics import median, quantiles
+
+import pytest
+
+from tests.repo.shape import classes, functions, main, modules
+
+MAX_FUNCTION_LINES = 60
+MAX_MODULE_LINES = 400
+SAME_THING_TWICE = {"DirtyRateInfo", "MigrationInfo"}
+"""What `query-dirty-rate` and `query-migrate` answer: as the engine has it, and as QAPI's struct of the same name."""
+
+
+def test_functions_are_short() -> None:
+    lengths = functions()
+    assert [name for name, lines in lengths.items() if lines > MAX_FUNCTION_LINES] == []
+    assert median(lengths.values()) <= 5
+    assert quantiles(lengths.values(), n=10)[8] <= 14
+
+
+def test_modules_are_small() -> None:
+    assert {name: lines for name, lines in modules().items() if lines > MAX_MODULE_LINES} == {}
+
+
+def test_no_name_of_a_class_means_two_things() -> None:
+    assert {name: places for name, places in classes().items() if len(places) > 1}.keys() == SAME_THING_TWICE
+
+
+def test_the_figures_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    main()
+    assert f"max {max(functions().values())}\n" in capsys.readouterr().out
