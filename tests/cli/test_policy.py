@@ -1,5 +1,6 @@
 """`vmferry policy`, and what commands say of a policy that cannot be."""
 
+import json
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
@@ -127,3 +128,30 @@ def test_a_policy_that_needs_what_cannot_be_done_is_refused(tmp_path: Path) -> N
     answer = run("simulate", "seed-0150", "--policy", name)
     assert answer.returncode == 2
     assert answer.stderr == "vmferry: the policy 'ladder.py:Ladder' cannot be used here: it needs postcopy\n"
+
+
+def test_an_installed_policy_goes_by_its_name_and_is_redone_when_it_is_edited(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be called like a variant, and is not told as that."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    package = tmp_path / "ladder_pack.py"
+    package.write_text(LADDER)
+    facts = tmp_path / "ladder_pack-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: ladder-pack\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[vmferry.policies]\noriginal = ladder_pack:Ladder\n")
+    (tmp_path / "small.toml").write_text(
+        'name = "small"\n'
+        'guest = { memory = "16M", vcpus = 1, loads = [{ pattern = "sweep", memory = "4M", write-rate = "9MiB/s" }] }\n'
+        'link = { rate = "20MiB/s" }\n'
+    )
+    words = ("sweep", str(tmp_path / "small.toml"), "--output", str(tmp_path / "out.jsonl"), "--jobs", "1")
+    labels = []
+    for text in (LADDER, LADDER + "# edited\n"):
+        package.write_text(text)
+        answer = run(*words, "--policy", "original", "--json")
+        assert answer.returncode == 0, answer.stderr
+        labels += [json.loads(line)["variant"] for line in answer.stdout.splitlines()]
+    assert [label.partition("@")[0] for label in labels] == ["original", "original"]
+    assert len(set(labels)) == 2

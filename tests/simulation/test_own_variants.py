@@ -165,6 +165,28 @@ def test_a_broken_policy_fails_its_migration_and_leaves_the_guest_at_full_speed(
     assert simulation.running_guests == 1
 
 
+def test_another_policy_that_is_named_meanwhile_is_for_the_next_migration(tmp_path: Path) -> None:
+    unchanged = Simulation(scenario(tmp_path), "gentle", 0).run()
+    simulation = Simulation(scenario(tmp_path), "gentle", 0)
+
+    def change() -> None:
+        values = {"convergence-policy": "kubevirt", "policy-settings": "steps=3"}
+        simulation.parameters = simulation.parameters.changed(values)
+
+    simulation.clock.schedule(1_000_000_000, change)
+    assert simulation.run() == unchanged
+
+
+def test_settings_that_change_meanwhile_are_obeyed(tmp_path: Path) -> None:
+    simulation = Simulation(scenario(tmp_path), "gentle", 0)
+
+    def change() -> None:
+        simulation.parameters = simulation.parameters.changed({"policy-settings": "step=57"})
+
+    simulation.clock.schedule(1_000_000_000, change)
+    assert simulation.run().max_throttle_percent in (57, 67, 77, 99)
+
+
 def test_a_policy_of_ones_own_drives_a_modelled_qemu(tmp_path: Path) -> None:
     text = SMALL + GENTLE.replace("step = 10", "step = 90")
     write_policy(tmp_path)

@@ -1,5 +1,7 @@
 """The engine as a body of the brain: it senses its own migration, and does what the brain decides."""
 
+from dataclasses import replace
+
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
@@ -38,6 +40,7 @@ class EngineBody:
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
         self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, mode)
         self._rules_of = (parameters, parameters.rules())
+        self._policy_name = parameters.convergence_policy
         self._raised_limit_ns: int | None = None
         """The downtime limit that the brain has set; None is that of the parameters."""
         self._switches_over = False
@@ -131,8 +134,14 @@ class EngineBody:
         )
 
     def _rules(self) -> Rules:
-        """Return the rules of the parameters in force, worked out when these have changed."""
-        parameters = self._outgoing.parameters()
-        if parameters is not self._rules_of[0]:
-            self._rules_of = (parameters, parameters.rules())
+        """Return the rules of the parameters in force, worked out when these have changed.
+
+        The policy is the one that the migration began with, and keeps its settings when the parameters name another.
+        """
+        parameters, (known, rules) = self._outgoing.parameters(), self._rules_of
+        if parameters is not known:
+            changed = parameters.rules()
+            if parameters.convergence_policy != self._policy_name:
+                changed = replace(changed, policy_settings=rules.policy_settings)
+            self._rules_of = (parameters, changed)
         return self._rules_of[1]
