@@ -16,7 +16,7 @@ from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, HostError, VmLeftError
 
 MEANS = ("cgroup", "dirty-limit", "auto-converge")
-"""In order of preference."""
+"""The means, in order of preference."""
 
 _MIB = 1 << 20
 
@@ -56,7 +56,7 @@ class Actuator(Slower, Protocol):
     """True if a guest that is slowed takes long to stop, and `release` makes it stop at once."""
 
     in_force_percent: int
-    """What it takes away now, as far as it is for us to tell."""
+    """How much it takes away now, as far as it is for us to tell."""
 
     def hold(self) -> None:
         """See to it that what was applied is still in force. Raises HostError or MonitorError."""

@@ -17,7 +17,7 @@ from vmferry.migration.ports import Clock
 POLL_INTERVAL_NS = 100_000_000
 IN_POSTCOPY = "the migration is in post-copy, where cancelling would lose the guest, so it goes on"
 CANCEL_TIMEOUT_NS = 10_000_000_000
-"""A migration that has not ended so long after it was cancelled is not waited for."""
+"""How long to wait for the end of a migration that was cancelled."""
 _FIGURES_POLLS = 10
 _NS_PER_S = 1_000_000_000
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
@@ -35,9 +35,9 @@ class Progress:
     total_bytes: int | None
     sent_bytes: int | None
     sent_pages: int | None
-    """Of all kinds. None also if some are sent as differences or compressed, which are counted otherwise."""
+    """How many pages were sent. None also if some went as differences or compressed, which are counted otherwise."""
     zero_pages: int | None
-    """Of those, the ones that were zero."""
+    """How many of those were zero."""
     bandwidth_bytes_per_s: float | None
     dirty_bytes_per_s: float | None
     throttle_percent: int | None

@@ -16,7 +16,7 @@ from vmferry.units import format_duration
 _NS_PER_MS = 1_000_000
 _LEAST_NS = 10_000_000_000
 _DOWNTIME_LIMITS = 2
-"""By default a guest may be stopped for _LEAST_NS and so many downtime limits."""
+"""By default a guest may be stopped for _LEAST_NS and this many downtime limits."""
 _MOST_ON_THE_WAY_BYTES = 32 << 20
 """More than the buffers between the two hold. A peer that has taken this much has read the stream."""
 _HANDING_OVER = frozenset({"active", "device"})

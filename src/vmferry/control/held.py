@@ -57,7 +57,7 @@ class HeldDestination:
         self._wait_ns: int | None = None
 
     def wait_ns(self, timeout_ns: int) -> None:
-        """Wait so long, or until the source says something; only briefly while the guest stands still."""
+        """Wait this long, or until the source says something. While the guest stands still, wait only briefly."""
         timeout_ns = min(timeout_ns, _STOPPED_POLL_NS) if self._stopping else timeout_ns
         if self._monitor.descriptor is None:
             self._clock.sleep_ns(timeout_ns)

@@ -38,7 +38,7 @@ class Means:
         self._kinds = kinds
         self._untried = [wanted] if wanted else list(MEANS)
         self.reasons: list[str] = []
-        """Why not those that come before it, or no longer."""
+        """Why the means that come before it are not used, or no longer."""
         self._asked = (0, 0)
         self.throttle = self._next()
 

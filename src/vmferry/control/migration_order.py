@@ -22,7 +22,7 @@ class Order:
     variant: Variant | None = None
     auto_converge: bool = True
     parameters: Mapping[str, object] = field(default_factory=dict)
-    """By QMP name; those that are not given keep their values."""
+    """The parameters by QMP name; those that are not given keep their values."""
     throttle_by: str | None = None
     """One of `actuators.MEANS`; None is the first that is possible."""
     window_ms: int | None = None

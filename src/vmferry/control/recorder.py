@@ -34,10 +34,10 @@ from vmferry.migration.status import MigrationStatus
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _LATE_NS = 1_000_000_000
-"""Who began to look on so much after the beginning has missed something."""
+"""Whoever begins to look on later than this after the beginning has missed something."""
 _WINDOWS_PER_S = 10
 _SYNCS = 1000
-"""So many are remembered at most, for the next measurement."""
+"""How many syncs are remembered for the next measurement."""
 _KNOWN_STATES = frozenset(MigrationStatus)
 
 

@@ -24,10 +24,10 @@ again and again, a window sees each page once.
 """
 
 MIN_WINDOW_MS, MAX_WINDOW_MS = 50, 60_000
-"""What QEMU accepts."""
+"""The shortest and the longest window that QEMU accepts."""
 
 MODES = ("dirty-ring", "dirty-bitmap", "page-sampling")
-"""In order of preference."""
+"""The modes, in order of preference."""
 
 MODES_WITHOUT_KVM = ("page-sampling",)
 """QEMU 7.2 crashes if it is asked for one of the others without KVM, and QEMU 10 then measures 0."""
@@ -42,7 +42,7 @@ class DirtyRate:
 
     dirty_bytes_per_s: int
     vcpu_bytes_per_s: dict[int, int]
-    """By vCPU; empty if the mode cannot tell."""
+    """The rate of each vCPU; empty if the mode cannot tell."""
     window_ns: int = WINDOW_MS * _NS_PER_MS
     """How long it lasted."""
     mode: str = MODES[0]
@@ -63,13 +63,13 @@ class DirtyRateSensor:
         words = driven.schema.words(types.get("mode", ""))
         usable = MODES if driven.kvm else MODES_WITHOUT_KVM
         self._modes = [mode for mode in usable if mode in words]
-        """Those that have not been refused; none if there is no choice, and pages are sampled."""
+        """The modes that were not refused; none if there is no choice, and pages are sampled."""
         if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
             raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
         self._counts_ms = "calc-time-unit" in types
         self._own_window_ms = window_ms
         self._window_ms = window_ms
-        """Of the latest measurement."""
+        """The window of the latest measurement."""
         self._measuring = False
         self._correction = 1.0
         self._last_bytes_per_s = 0

@@ -20,7 +20,7 @@ WHOLE_SECONDS_MS = (1000, 2000, 3000)
 _LOOK_NS = 10_000_000
 _NS_PER_S = 1_000_000_000
 _GIVE_UP_NS = 5 * _NS_PER_S
-"""A measurement that takes so much longer than its window is not waited for."""
+"""How much longer than its window a measurement is waited for."""
 _KIB = 1024
 
 

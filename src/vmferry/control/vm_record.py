@@ -23,7 +23,7 @@ COMMAND = "x-query-migrate-journal"
 _NEVER = 1 << 62
 """No event has this number."""
 _MAX_PARTS = 1000
-"""So many answers at most are asked for at a time."""
+"""How many answers are asked for at a time."""
 
 
 class VmRecord:

@@ -44,7 +44,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     parameters: dict[str, int | bool | str] = {}
     limits: RunLimits = RunLimits()
     time_scale: int = 1
-    """The algorithm's constants of time are divided by this, for guests that are so much smaller than those of old."""
+    """Divides the algorithm's constants of time, for a guest that is smaller than the patch series'."""
     driven: str = ""
     """The modelled QEMU that is driven from outside, such as `qemu-7.2`; empty for our own engine."""
     own_variants: tuple[OwnVariant, ...] = msgspec.field(default=(), name="variant")

@@ -35,7 +35,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class LoadSpec(_Part, frozen=True):
-    """What the vCPUs write: together so much memory, at that rate when not throttled, or what a journal tells."""
+    """What the vCPUs write: together this much memory, at this rate when not throttled, or what a journal tells."""
 
     pattern: Literal["sweep", "uniform", "hot-cold", "idle", "trace"]
     memory_bytes: Bytes = msgspec.field(default=0, name="memory")
