@@ -5,28 +5,33 @@ unix socket between two QEMUs is, and the guest's size. All else is QEMU's and t
 """
 
 import os
+import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import msgspec
 
 from bench.peers import Load, Peer, cool_down, qemus, warm_memory
-from bench.samples import Samples, recording
+from bench.qemu import VARIANTS
+from bench.samples import Sample, Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import require_completed
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import simulate_driven
+from vmferry.units import parse_rate
 from vmferry.vm.clock import MonotonicClock
 
 MIB = 1 << 20
-VARIANT = "background-sync+responsive-throttle"
+VARIANT = VARIANTS["driven"]
 SIMULATED = {"qemu-installed": "qemu-7.2", "qemu-10": "qemu-10"}
 """By which release a peer is modelled."""
 SOCKET_MIB_PER_S = 1000
@@ -60,7 +65,7 @@ class Guest:
             [[guest.loads]]
             pattern = "{pattern}"
             memory = "{self.load.stress_mib}M"
-            write-rate = "{pages_per_s * 4096:.0f}B/s"
+            write-rate = "{pages_per_s * PAGE_SIZE_BYTES:.0f}B/s"
             [link]
             rate = "{SOCKET_MIB_PER_S}MiB/s"
             [parameters]
@@ -79,33 +84,80 @@ GUESTS = (
 )
 
 
-@click.command()
+@click.group()
+@click.option("--downtime", default=500, show_default=True, help="Downtime limit in ms.")
+@click.pass_context
+def bench(context: click.Context, /, downtime: int) -> None:
+    """Total time of driven migrations: of real QEMUs, and of modelled ones in virtual time."""
+    context.obj = downtime
+
+
+@bench.command()
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
 @click.option("--qemu10", help="Path of a QEMU 10, see bench/get-qemu10.sh.")
 @click.option("--runs", default=3, show_default=True, help="Live runs of each guest.")
-@click.option("--downtime", default=500, show_default=True, help="Downtime limit in ms.")
+@click.option("--looks", default=10, show_default=True, help="How often to measure how fast the payload writes.")
 @click.option("--guest", "names", multiple=True, type=click.Choice([guest.name for guest in GUESTS]), help="Only this.")
-def bench(output: Path | None, qemu10: str | None, runs: int, downtime: int, names: tuple[str, ...]) -> None:
-    """Total time of driven migrations: of real QEMUs, and of modelled ones in virtual time."""
+@click.pass_obj
+def live(
+    downtime: int, /, output: Path | None, qemu10: str | None, runs: int, looks: int, names: tuple[str, ...]
+) -> None:
+    """Measure both now. The machine should do nothing else."""
     guests = [guest for guest in GUESTS if not names or guest.name in names]
+    rows = []
     with recording(output) as samples:
         for peer in qemus(qemu10):
-            pages_per_s = _logged_pages_per_s(samples, peer)
+            pages_per_s = _logged_pages_per_s(samples, peer, looks)
             for guest in guests:
                 for _ in range(runs):
                     _measure(samples, peer, guest, downtime)
                     cool_down()
                 scenario = guest.scenario(SIMULATED[peer.name], pages_per_s, downtime)
-                result = simulate_driven(scenario, VARIANT)
-                _add(samples, peer, guest, "simulated", result.total_time_ms, result.downtime_ms)
-        click.echo(table(samples, guests), err=True)
+                simulated_s = _simulated_s(scenario, VARIANT)
+                samples.add("total_time", simulated_s, "s", peer=peer.name, guest=guest.name, how="simulated")
+                live_s = samples.median("total_time", peer=peer.name, guest=guest.name, how="live")
+                rows.append(Row(guest.name, peer.name, "driven", live_s, simulated_s))
+    click.echo(table(rows), err=True)
 
 
-def _logged_pages_per_s(samples: Samples, peer: Peer) -> float:
+@bench.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--memory", default=1024, show_default=True, help="Guest memory in MiB, as it was then.")
+@click.option("--stress", default=800, show_default=True, help="Memory rewritten for ever in MiB, as it was then.")
+@click.option("--write-rate", default="2.7GB/s", show_default=True, help="How fast, when not throttled.")
+@click.pass_obj
+def recorded(downtime: int, /, file: Path, memory: int, stress: int, write_rate: str) -> None:
+    """Simulate what `bench.qemu pairs` has measured, by its raw samples in FILE, and compare the medians."""
+    groups: dict[tuple[str, bool, int, str], list[float]] = {}
+    for line in file.read_bytes().splitlines():
+        sample = msgspec.json.decode(line, type=Sample)
+        if sample.name == "total_time":
+            peer, idle, rate, by = (sample.parameters[name] for name in ("peer", "idle", "rate_mib_per_s", "by"))
+            groups.setdefault((str(peer), bool(idle), int(str(rate)), str(by)), []).append(sample.value)
+    rows = []
+    for (peer, idle, rate, by), values in sorted(groups.items(), reverse=True):
+        guest = Guest(f"{'idle' if idle else 'busy'}, {rate} MiB/s", Load(memory, 1, stress), rate, idle)
+        scenario = guest.scenario(SIMULATED[peer], parse_rate(write_rate) / PAGE_SIZE_BYTES, downtime)
+        rows.append(Row(guest.name, peer, by, statistics.median(values), _simulated_s(scenario, VARIANTS[by])))
+    click.echo(table(rows))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One guest on one QEMU: total times, live and simulated."""
+
+    guest: str
+    peer: str
+    by: str
+    live_s: float
+    simulated_s: float
+
+
+def _logged_pages_per_s(samples: Samples, peer: Peer, looks: int) -> float:
     """Measure how fast the payload writes pages that are logged, once each, as it does when a throttle is on."""
     with Lab() as lab:
         source, _, _ = peer.start_pair(lab, _CALIBRATION)
-        rates = [_first_writes(source) for _ in range(10)]
+        rates = [_first_writes(source) for _ in range(looks)]
     for rate in rates:
         samples.add("logged_write_rate", rate, "pages/s", peer=peer.name, load=_load())
     return max(rates)  # whatever else the machine does can only make it slower
@@ -130,15 +182,14 @@ def _measure(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int) -> No
         watch = tell = lambda told: None
         result = require_completed(carry_out(source.monitor, order, watch, tell, clock=clock, cancel=cancel))
         destination.check_memory()
-    _add(samples, peer, guest, "live", result.last.elapsed_ms, result.last.downtime_ms)
+    what: dict[str, object] = {"peer": peer.name, "guest": guest.name, "how": "live", "load": _load()}
+    samples.add("total_time", (result.last.elapsed_ms or 0) / 1000, "s", **what)
 
 
-def _add(samples: Samples, peer: Peer, guest: Guest, how: str, total_ms: int | None, downtime_ms: int | None) -> None:
-    what: dict[str, object] = {"peer": peer.name, "guest": guest.name, "how": how, "load": _load()}
-    assert total_ms is not None
-    samples.add("total_time", total_ms / 1000, "s", **what)
-    if downtime_ms is not None:
-        samples.add("downtime", downtime_ms, "ms", **what)
+def _simulated_s(experiment: Experiment, variant: str) -> float:
+    result = simulate_driven(experiment, variant)
+    assert result.total_time_ms is not None
+    return result.total_time_ms / 1000
 
 
 def _load() -> float:
@@ -146,16 +197,13 @@ def _load() -> float:
     return round(os.getloadavg()[0], 1)
 
 
-def table(samples: Samples, guests: Sequence[Guest]) -> str:
-    """Return the medians as Markdown."""
-    lines = ["| guest | QEMU | live | simulated | difference |", "|---|---|---|---|---|"]
-    for guest in guests:
-        for peer in dict.fromkeys(str(sample.parameters["peer"]) for sample in samples.samples):
-            live, simulated = (
-                samples.median("total_time", peer=peer, guest=guest.name, how=how) for how in ("live", "simulated")
-            )
-            facts = f"{guest.name} | {SIMULATED[peer].removeprefix('qemu-')} | {live:.1f} s | {simulated:.1f} s"
-            lines.append(f"| {facts} | {simulated / live - 1:+.0%} |")
+def table(rows: Iterable[Row]) -> str:
+    """Return rows as Markdown."""
+    lines = ["| guest | QEMU | by | live | simulated | difference |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        release = SIMULATED[row.peer].removeprefix("qemu-")
+        times = f"{row.live_s:.1f} s | {row.simulated_s:.1f} s | {row.simulated_s / row.live_s - 1:+.0%}"
+        lines.append(f"| {row.guest} | {release} | {row.by} | {times} |")
     return "\n".join(lines)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from bench.cgroup_v2 import build
+from bench.driven import bench as driven
 from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
@@ -33,6 +34,24 @@ def test_simulation(tmp_path: Path) -> None:
     result = CliRunner().invoke(simulation, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"simulated_page_send", "simulated_sync"} == samples_of(tmp_path / "samples").keys()
+
+
+def test_what_was_measured_of_driven_qemus_is_simulated_within_15_percent() -> None:
+    recorded = Path(__file__).parents[2] / "bench/results/qemu.jsonl"
+    result = CliRunner().invoke(driven, ["recorded", str(recorded)])
+    assert result.exit_code == 0, result.output
+    rows = [line.split("|")[1:-1] for line in result.output.splitlines()[2:]]
+    assert len(rows) == 12
+    assert all(abs(int(row[-1].strip().removesuffix("%"))) <= 15 for row in rows), result.output
+
+
+@pytest.mark.kvm
+@pytest.mark.qemu
+def test_driven(tmp_path: Path) -> None:
+    words = ["live", "--runs", "1", "--looks", "1", "--guest", "idle", "--output", str(tmp_path / "samples")]
+    result = CliRunner().invoke(driven, words)
+    assert result.exit_code == 0, result.output
+    assert {"logged_write_rate", "total_time"} == samples_of(tmp_path / "samples").keys()
 
 
 @pytest.mark.kvm

@@ -47,8 +47,8 @@ class DrivenRun:
         self.journal = MemoryJournal()
         self.cancel = CancelToken()
         self.told: list[str] = []
-        self.monitor = self.lab.connect(faults)
-        self.there = self.lab.connect_to_destination(destination_faults)
+        self.monitor = self.lab.connect(faults, self.cancel.check)
+        self.there = self.lab.connect_to_destination(destination_faults, self.cancel.check)
         self._order = Order(
             uri=URI,
             variant=scenario.variant(variant),

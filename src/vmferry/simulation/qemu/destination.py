@@ -53,15 +53,16 @@ class ModelledDestination:
         self._taken = True
         return True
 
-    def load(self) -> str:
-        """Load a guest, all of which is here. Returns why it could not, empty if it could."""
+    def load(self, *, ran: bool) -> bool:
+        """Load a guest, all of which was sent, and let it run if it ran before. Returns whether it could."""
         self.was_given_a_guest = True
         if self.load_model.refusal:
             self.lose()
-        elif self.is_there:
-            self.run_state = RUNNING if self._autostart else PAUSED
-            self.board.tell("RESUME" if self._autostart else "STOP")
-        return self.load_model.refusal if self.is_there else self.load_model.refusal or "the destination is gone"
+        if self.is_there:
+            runs = ran and self._autostart
+            self.run_state = RUNNING if runs else PAUSED
+            self.board.tell("RESUME" if runs else "STOP")
+        return self.is_there
 
     def lose(self) -> None:
         """The connection has ended before all was there: QEMU ends then."""

@@ -1,6 +1,6 @@
 """A modelled source and destination, made of an experiment's parts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -52,13 +52,17 @@ class ModelledLab:
         if link.loss_time_ns is not None:
             self.clock.schedule(link.loss_time_ns, self.lose_link)
 
-    def connect(self, faults: Iterable[Fault] = ()) -> ModelledMonitor:
+    def connect(
+        self, faults: Iterable[Fault] = (), while_waiting: Callable[[], None] = lambda: None
+    ) -> ModelledMonitor:
         """Return a new client's connection to the source."""
-        return ModelledMonitor(self.source, SOURCE, faults)
+        return ModelledMonitor(self.source, SOURCE, faults, while_waiting)
 
-    def connect_to_destination(self, faults: Iterable[Fault] = ()) -> ModelledMonitor:
+    def connect_to_destination(
+        self, faults: Iterable[Fault] = (), while_waiting: Callable[[], None] = lambda: None
+    ) -> ModelledMonitor:
         """Return one to the destination."""
-        return ModelledMonitor(self.destination, DESTINATION, faults)
+        return ModelledMonitor(self.destination, DESTINATION, faults, while_waiting)
 
     def lose_link(self) -> None:
         """Break the connection between the two, if there is one."""

@@ -24,6 +24,7 @@ class ModelledQemu:
     def __init__(self, host: Host, random: np.random.Generator) -> None:
         self.host = host
         self.board = host.board
+        self.is_there = True
         self.migration: ModelledMigration | None = None
         """The migration that was begun last."""
         self._meter = ModelledDirtyRate(host.board.clock, host.release, host.guest, host.log, random)

@@ -180,8 +180,7 @@ class ModelledMigration:
 
     def _await_destination(self) -> Steps:
         """Hand all over to the destination; wait for its word if there is a return path."""
-        destination = self._host.destination
-        loaded: list[str] = []
+        loaded: list[bool] = []
         start(self._clock, self._load(loaded))
         if self._settings.capabilities["return-path"]:
             while not loaded:
@@ -189,14 +188,14 @@ class ModelledMigration:
                 yield _NS_PER_MS
             yield self._host.latency_ns
             self._check()
-            if loaded[0] or not destination.is_there:
+            if not loaded[0]:
                 raise ChannelError(_NO_WORD)
 
-    def _load(self, loaded: list[str]) -> Steps:
+    def _load(self, loaded: list[bool]) -> Steps:
         """At the destination: load the guest, all of which was sent, whatever becomes of the source."""
         destination = self._host.destination
         yield self._host.latency_ns + destination.load_model.load_ns
-        loaded.append(destination.load())
+        loaded.append(destination.load(ran=self._ran))
 
     def _give_up(self, status: MigrationStatus) -> Steps:
         """Let the guest run on; a destination that has not got all of it ends."""

@@ -1,7 +1,7 @@
 """The monitor of a modelled QEMU, as `client/monitor.py` wants one, and what may befall its client."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, HURRIED_TIMEOUT_S, Event, result_of
-from vmferry.errors import CommandError, HostError, MonitorError
+from vmferry.errors import CommandError, HostError, MonitorError, VmferryError
 from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.settings import GENERIC
@@ -24,6 +24,8 @@ class Served(Protocol):
     """What a monitor belongs to."""
 
     board: Board
+    is_there: bool
+    """False once its process has ended."""
 
     def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
         """Carry out a QMP command. Raises CommandError."""
@@ -63,7 +65,14 @@ class ModelledMonitor:
     manager = None
     descriptor = None
 
-    def __init__(self, qemu: Served, where: str = "modelled:source", faults: Iterable[Fault] = ()) -> None:
+    def __init__(
+        self,
+        qemu: Served,
+        where: str = "modelled:source",
+        faults: Iterable[Fault] = (),
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`while_waiting` is called again and again while an answer is waited for, as with `open_monitor`."""
         self.where = where
         self.commands: list[str] = []
         """The commands that were sent, in order."""
@@ -72,6 +81,7 @@ class ModelledMonitor:
         self._qemu = qemu
         self._clock = qemu.board.clock
         self._faults = list(faults)
+        self._while_waiting = while_waiting
         self._counts: Counter[str] = Counter()
         self._timeout_ns = round(DEFAULT_TIMEOUT_S * _NS_PER_S)
         self._sent_events: list[Event] = []
@@ -149,11 +159,15 @@ class ModelledMonitor:
     def _await_main_loop(self, command: str, arguments: Mapping[str, Any]) -> None:
         """Wait until QEMU's main loop answers. One that does not, may carry the command out later."""
         end_ns = self._clock.now_ns() + self._timeout_ns
-        while self._qemu.board.is_locked:
-            if self._clock.now_ns() >= end_ns:
-                start(self._clock, self._carry_out_later(command, arguments))
-                raise MonitorError(f"the monitor at {self.where} does not answer {command}")
-            self._wait(_LOOK_NS)
+        try:
+            while self._qemu.board.is_locked:
+                self._while_waiting()
+                if self._clock.now_ns() >= end_ns:
+                    raise MonitorError(f"the monitor at {self.where} does not answer {command}")
+                self._wait(_LOOK_NS)
+        except VmferryError:
+            start(self._clock, self._carry_out_later(command, arguments))
+            raise
 
     def _carry_out_later(self, command: str, arguments: Mapping[str, Any]) -> Steps:
         while self._qemu.board.is_locked:
@@ -162,7 +176,7 @@ class ModelledMonitor:
             self._qemu.execute(command, arguments)
 
     def _wait(self, duration_ns: int) -> None:
-        if not self._open:
+        if not self._open or not self._qemu.is_there:
             raise MonitorError(f"the monitor at {self.where} is gone: Broken pipe")
         self._clock.sleep_ns(duration_ns)
 

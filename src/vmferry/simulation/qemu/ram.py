@@ -28,6 +28,10 @@ class Ram:
         """The size of what is left to send, as far as is known."""
         return self.waiting_pages * PAGE_SIZE_BYTES
 
+    def is_waiting(self, page: int) -> bool:
+        """Tell whether a page is known to be left to send."""
+        return self._waiting.test(page)
+
     def sync(self) -> int:
         """Add what was written. Returns how many pages were not waiting already; arming is put off until they go."""
         self._log.sync()
