@@ -12,6 +12,7 @@ from vmferry.convergence.variants import label_of
 from vmferry.migration.events import Started
 from vmferry.migration.outcome import Outcome
 
+_MAX_LABEL_CHARACTERS = 200
 NO_AUTO_CONVERGE = "no auto-converge"
 """Stands for the name of a variant where the guest is not slowed."""
 
@@ -106,7 +107,7 @@ class RunSeries:
         """The name of the variant that the parameters make, or of their policy."""
         if not self.started.auto_converge:
             return NO_AUTO_CONVERGE
-        return one_line(label_of(self.started.parameters, self.started.policy_digest))
+        return one_line(label_of(self.started.parameters, self.started.policy_digest)[:_MAX_LABEL_CHARACTERS])
 
     @property
     def _stop_s(self) -> float:
