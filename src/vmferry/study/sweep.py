@@ -17,6 +17,7 @@ from vmferry import __version__
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import UsageError, VmferryError
 from vmferry.experiment.experiment import Experiment
+from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import SimulationResult
 from vmferry.study.code import own_code
 from vmferry.study.executors import local_pool
@@ -72,17 +73,13 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def row(self) -> dict[str, object]:
         """All of it by name, as a table has it: each setting is a column, and what is not known is None."""
-        facts = {name: getattr(self.result, name, None) for name in _FIGURES}
-        error = self.error or facts["error"]
-        return {"scenario": self.scenario, **self.settings, **facts} | {
-            "variant": self.variant,
-            "seed": self.seed,
-            "error": error,
-        }
+        case = {"scenario": self.scenario, **self.settings, "variant": self.variant, "seed": self.seed}
+        figures = {name: getattr(self.result, name, None) for name in _FIGURES}
+        return {**case, **figures, "error": self.error or figures["error"]}
 
 
 _FORMAT = Format(msgspec.json.Decoder(CaseResult).decode)
-_FIGURES = [name for name in SimulationResult.__struct_fields__ if name not in ("scenario", "entries", "policy_broken")]
+_FIGURES = [name for name in Outcome.__struct_fields__ if name != "downtime_parts_ms"]
 
 
 class Results(list[CaseResult]):
