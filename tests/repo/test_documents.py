@@ -12,6 +12,7 @@ from vmferry.convergence.policies.registry import ENTRY_POINTS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 CURRENT = [path for path in DOCUMENTS if path.name != "CHANGELOG.md"]
 
 
@@ -77,14 +78,20 @@ def test_each_promise_has_a_number_of_its_own_and_they_are_in_order() -> None:
 
 @pytest.mark.parametrize("room", ["client", "control"])
 def test_every_module_that_drives_from_outside_is_in_the_architecture(room: str) -> None:
-    architecture = (ROOT / "docs/architecture.md").read_text()
-    table = architecture.partition(f"| of `{room}/` | modules |")[2].partition("\n\n")[0]
+    table = ARCHITECTURE.partition(f"| of `{room}/` | modules |")[2].partition("\n\n")[0]
     modules = {path.stem for path in ROOT.glob(f"src/vmferry/{room}/[a-z]*.py")}
     assert set(re.findall(r"`(\w+)`", table)) == modules
 
 
+def test_modules_in_the_architectures_trees_exist() -> None:
+    modules = {path.as_posix() for path in ROOT.glob("src/vmferry/**/*.py")}
+    named = re.findall(r"[\w/]+\.py\b", "".join(re.findall(r"```\n(.*?)```", ARCHITECTURE, re.DOTALL)))
+    assert len(named) > 30
+    assert [name for name in named if not any(path.endswith(f"/{name}") for path in modules)] == []
+
+
 def test_the_floors_in_the_architecture_are_those_that_are_checked() -> None:
-    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", (ROOT / "docs/architecture.md").read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", ARCHITECTURE, re.MULTILINE)
     shown = {int(number): set(re.findall(r"`(\w+)`", packages)) for number, packages in rows}
     assert shown == {number: packages - {"__main__"} for number, packages in enumerate(FLOORS, start=1)}
 
