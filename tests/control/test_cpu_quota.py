@@ -260,8 +260,8 @@ def test_version_2_shares_a_quota_among_the_threads_below_it_only(
         quota.set(threads, 50)
         parts = [numbers[0] / numbers[1] for numbers in quota._quotas_us.values()]
         assert parts == pytest.approx([0.25, 0.375, 0.375, 0.375])
-        for group in kernel.groups():
-            shutil.rmtree(group)
+        for path in kernel.groups():
+            shutil.rmtree(path)
 
 
 class Version2:

@@ -1,5 +1,7 @@
 """What is expected of a migration while it runs."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,7 +41,7 @@ def test_what_may_never_end_has_no_upper_bound(syncs: int, dirtied: int) -> None
 def test_who_dirties_as_fast_as_is_sent_does_not_converge_however_little_is_left() -> None:
     """At the end of each iteration next to nothing is left; that is no progress."""
     forecast = Forecast(300)
-    figures = {"bandwidth": 100 * MIB, "total": 1000 * MIB}
+    figures: dict[str, Any] = {"bandwidth": 100 * MIB, "total": 1000 * MIB}
     first = forecast.update(progress(elapsed_ms=10_000, syncs=1, remaining=100 * MIB, **figures))
     assert (first.percent or 0) <= 50
     assert first.converges is None
@@ -53,7 +55,7 @@ def test_who_dirties_as_fast_as_is_sent_does_not_converge_however_little_is_left
 def test_what_was_dirtied_since_the_last_sync_is_still_to_be_sent() -> None:
     """At 50 of 100 MiB/s, 10 s after the sync 500 MiB more are left than the monitor says."""
     forecast = Forecast(0)
-    figures = {"bandwidth": 100 * MIB, "dirtied": 50 * MIB, "total": 1000 * MIB, "syncs": 2}
+    figures: dict[str, Any] = {"bandwidth": 100 * MIB, "dirtied": 50 * MIB, "total": 1000 * MIB, "syncs": 2}
     forecast.update(progress(elapsed_ms=10_000, remaining=1000 * MIB, **figures))
     outlook = forecast.update(progress(elapsed_ms=20_000, remaining=1, **figures))
     assert outlook.most_s == pytest.approx(10)
@@ -69,7 +71,7 @@ def test_nothing_is_known_before_anything_was_sent() -> None:
 def test_it_does_not_matter_how_long_somebody_has_looked_on() -> None:
     """Whoever drives a migration and whoever begins late to watch it are told the same of a sync that both saw."""
     driver, watcher = Forecast(300), Forecast(300)
-    figures = {"bandwidth": 100 * MIB, "total": 1000 * MIB}
+    figures: dict[str, Any] = {"bandwidth": 100 * MIB, "total": 1000 * MIB}
     for second in range(30):
         driver.update(progress(elapsed_ms=second * 1000, syncs=1 + second // 10, remaining=500 * MIB, **figures))
     now = progress(elapsed_ms=31_000, syncs=4, remaining=400 * MIB, dirtied=10 * MIB, **figures)

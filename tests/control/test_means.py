@@ -3,6 +3,7 @@
 import pytest
 
 from vmferry.control import means as module
+from vmferry.control.actuators import MEANS
 from vmferry.control.means import Means
 from vmferry.errors import CommandError, HostError
 
@@ -37,7 +38,7 @@ class Slowing:
 @pytest.fixture
 def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
     """What each means turns out to be; an error is raised."""
-    found: dict[str, Slowing | HostError] = {name: Slowing(name) for name in module.MEANS}
+    found: dict[str, Slowing | HostError] = {name: Slowing(name) for name in MEANS}
 
     def take(name: str) -> Slowing:
         result = found[name]
@@ -45,7 +46,7 @@ def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
             raise result
         return result
 
-    monkeypatch.setattr(module, "KINDS", {name: lambda vm, name=name: take(name) for name in module.MEANS})
+    monkeypatch.setattr(module, "KINDS", {name: lambda vm, name=name: take(name) for name in MEANS})
     return found
 
 

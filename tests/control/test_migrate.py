@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -417,7 +418,7 @@ def test_a_journal_names_the_variant_that_was_at_work(
         ({"parameters": {"multifd-channels": 0}}, "the VM refuses a parameter: no"),
     ],
 )
-def test_what_cannot_be_is_refused_before_it_migrates(others: dict[str, object], complaint: str) -> None:
+def test_what_cannot_be_is_refused_before_it_migrates(others: dict[str, Any], complaint: str) -> None:
     qemu = FakeQemu(COURSE)
     if "parameters" in others:
         qemu.during = refuse

@@ -36,8 +36,10 @@ def test_iterations_of_a_vm_that_slows_its_guest_itself_are_periods() -> None:
     told: list[str] = []
     prospect = Prospect(99, told.append)
     for second in range(1, 5):
-        figures = {"dirty_sync_count": second, "transferred": second * 100 * MIB, "dirty_pages_rate": 99 * MIB // 4096}
-        looked = answer(at_s=second, **figures) | {"cpu-throttle-percentage": 99}
+        transferred, rate = second * 100 * MIB, 99 * MIB // 4096
+        looked = answer(at_s=second, dirty_sync_count=second, transferred=transferred, dirty_pages_rate=rate) | {
+            "cpu-throttle-percentage": 99
+        }
         for _ in range(3):
             prospect.observe(Progress.from_qmp(looked))
         assert len(told) == (second > 3)

@@ -1,7 +1,7 @@
 """A monitor that answers as QEMU's does during one migration, whose course the test writes down."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 from vmferry.client.manager import Manager
 from vmferry.client.qmp_client import Event, result_of
@@ -97,7 +97,7 @@ class FakeQemu:
     def hurry(self) -> None:
         self.told.append(("hurry", {}))
 
-    def __enter__(self) -> "FakeQemu":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
