@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
-from vmferry.convergence.policies.registry import find_policy, load_policy, load_source
+from vmferry.convergence.policies.registry import find_policy, load_policy, load_source, registered_name
 from vmferry.errors import UsageError
 
 MINE = """
@@ -65,6 +65,15 @@ def test_files_of_one_name_in_two_directories_are_two_policies(tmp_path: Path) -
         kinds.append(load_policy("mine.py:Mine", tmp_path / str(number)))
     steps = [msgspec.structs.asdict(find_policy(kind.reference).settings("", {}))["step"] for kind in kinds]
     assert steps == [1, 2]
+
+
+def test_a_policy_is_named_to_others_by_what_its_file_is_now(mine: Path) -> None:
+    kind = load_policy(f"{mine}:Mine")
+    assert registered_name(f"{mine}:Mine") == kind.reference
+    assert registered_name("elsewhere/mine.py:Mine") == "mine.py:Mine"
+    assert [registered_name(name) for name in ("planned", "pack:Mine")] == ["planned", "pack:Mine"]
+    with pytest.raises(UsageError, match=f"'mine.py:Mine' that is known here is of digest {kind.digest[:8]}, not 0000"):
+        find_policy("mine.py:Mine@00000000")
 
 
 def test_annotations_in_a_file_may_be_texts(tmp_path: Path) -> None:

@@ -148,6 +148,10 @@ def test_a_vm_takes_only_policies_that_it_knows(lab: Lab, policy: str, tmp_path:
     assert answer.returncode == 2
     assert "no convergence policy 'other.py:Ladder'; there are: auto-converge, " in answer.stderr
     assert answer.stderr.endswith("which a VM learns by: vmferry vm --policy\n")
+    edited = write_policy(tmp_path, LADDER + "# edited\n")
+    answer = migrate(lab, uri, "--policy", edited)
+    assert answer.returncode == 2
+    assert "the policy 'ladder.py:Ladder' that is known here is of digest" in answer.stderr
     with pytest.raises(CommandError, match="no convergence policy"):
         source.monitor.execute("migrate-set-parameters", {"convergence-policy": other})
     assert source.monitor.execute("query-status")["status"] == "running"

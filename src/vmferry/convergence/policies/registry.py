@@ -119,8 +119,12 @@ def find_policy(name: str) -> PolicyKind:
     installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
     if name in installed:
         return _loaded.setdefault(name, _kind(name, _load(name, installed[name].load)))
+    same, _, digest = name.partition("@")
+    if digest and same in _loaded:
+        here = _loaded[same].digest[:DIGEST_CHARACTERS]
+        raise UsageError(f"the policy '{same}' that is known here is of digest {here}, not {digest}; was it edited?")
     remedy = "one of your own is FILE.py:CLASS or MODULE:CLASS, which a VM learns by: vmferry vm --policy"
-    raise UsageError(f"no convergence policy '{name}'; there are: {', '.join(known_names())}; {remedy}")
+    raise UsageError(f"no convergence policy '{same}'; there are: {', '.join(known_names())}; {remedy}")
 
 
 def known_names() -> list[str]:
@@ -140,15 +144,25 @@ def load_policy(name: str, directory: Path = Path()) -> PolicyKind:
     if not separator or "@" in class_name:
         return find_policy(name)
     if place.endswith(".py"):
-        return load_source(PolicySource(registered_name(name), _read(directory / place)))
+        return load_source(PolicySource(_file_name(name), _read(directory / place)))
     module = _load(name, lambda: import_module(place))
     return _remember(_kind(name, _class_in(module, class_name, name)))
 
 
 def registered_name(name: str) -> str:
-    """Return by which name the policy is found that a user has named: that of a file goes without directories."""
-    place, separator, class_name = name.rpartition(":")
-    return f"{Path(place).name}:{class_name}" if separator and place.endswith(".py") else name
+    """Return by which name another process finds the policy that a user names; nothing is loaded here.
+
+    One in a file goes without directories, and with the digest of the file if that is here. Raises UsageError.
+    """
+    place = Path(name.rpartition(":")[0])
+    if place.suffix != ".py" or "@" in name:
+        return name
+    return _reference(_file_name(name), _digest_of(_read(place))) if place.exists() else _file_name(name)
+
+
+def _file_name(name: str) -> str:
+    place, _, class_name = name.rpartition(":")
+    return f"{Path(place).name}:{class_name}"
 
 
 def load_source(source: PolicySource) -> PolicyKind:
