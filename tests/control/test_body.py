@@ -27,7 +27,7 @@ from vmferry.convergence.policies import registry
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.sensing import Body, View
 from vmferry.convergence.watcher import BackgroundSync, make_watcher
-from vmferry.errors import CommandError, UsageError
+from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.simulation.clock import VirtualClock
 
 MIB = 1 << 20
@@ -106,8 +106,8 @@ class Course:
         ports = Ports(self.qemu, self.clock, CancelToken(), self.said.append, ignore)
         self.link = LinkKeeper(self.qemu, 120 * S, self.told.append, slows_on_silence=False)
         ours = replace(DEFAULTS, **parameters)  # type: ignore[arg-type]
-        guest = SlowedGuest(self.qemu, self.clock, self.throttle)  # type: ignore[arg-type]
-        slowing = Slowing(self.sensor, guest, Prospect(99, ignore))  # type: ignore[arg-type]
+        self.guest = SlowedGuest(self.qemu, self.clock, self.throttle)  # type: ignore[arg-type]
+        slowing = Slowing(self.sensor, self.guest, Prospect(99, ignore))  # type: ignore[arg-type]
         self.settings = Settings(self.qemu, self.clock, DrivenVm.ask(self.qemu))
         kind = find_policy(ours.convergence_policy)
         watcher = make_watcher(ours.background_sync, ours.watch_times(), 0)
@@ -357,6 +357,27 @@ def test_what_the_vm_refuses_ends_steering_and_not_the_migration(scripted: type[
     course.poll(1.1, syncs=1, sent_mib=110)
     assert course.said == ["the migration goes on without being steered: no"]
     assert len(scripted.looks) == 1
+
+
+def test_a_throttle_that_fails_keeps_no_deadline_from_being_kept() -> None:
+    course = Course(limits=Limits(deadline_ns=7 * S))
+    course.poll(4, syncs=2, sent_mib=400, dirty_mib_per_s=300)
+
+    def fail(percent: int, unthrottled_bytes_per_s: int) -> None:
+        raise HostError("the group is gone")
+
+    course.throttle.apply = fail  # type: ignore[method-assign]
+    course.poll(8, syncs=3, sent_mib=800, dirty_mib_per_s=301)
+    assert course.wish == "deadline: 8 s of 7 s: cancel"
+    assert course.said[-1] == "the migration goes on without being steered: the group is gone"
+
+
+def test_a_guest_that_was_let_go_to_be_stopped_is_not_slowed_again() -> None:
+    course = Course()
+    course.poll(4, syncs=2, sent_mib=400, dirty_mib_per_s=300)
+    course.guest.release()
+    course.poll(8, syncs=3, sent_mib=800, dirty_mib_per_s=301)
+    assert course.throttle.applied == []
 
 
 class Managed:

@@ -139,9 +139,11 @@ class DriverBody:
         self._last_ns = self._ports.clock.now_ns()
         why = None
         try:
-            for action in self._decided(progress):
+            found, rate = self._find(progress)
+            for action in self._decided(progress, found):
                 if isinstance(action, Cancel):
                     why = action.reason
+                self._obey(action, progress, found, rate)
         except MigrationError:
             pass  # it has ended meanwhile, as the next poll will find
         except (HostError, CommandError) as error:
@@ -149,24 +151,20 @@ class DriverBody:
             self._ports.tell(f"the migration goes on without being steered: {error}")
         return why
 
-    def _decided(self, progress: Progress) -> list[Action]:
-        """Return what the brain has decided, which is done but for cancelling."""
+    def _decided(self, progress: Progress, found: Found | None) -> list[Action]:
+        """Let the brain look: the policy as long as it decides, and else the limits alone."""
         parameters = self._ports.monitor.execute("query-migrate-parameters")
         self._downtime_limit.look(int(parameters["downtime-limit"]))
-        found = rate = None
-        measuring = False
-        if self._is_over or progress.status != "active":
-            actions = self._brain.look_at_limits(self._last_ns, self._rules)
-        else:
-            if self._slowing:
-                self._slowing.guest.means.hold()
-                found, rate = self._find(progress, self._slowing.sensor)
-                measuring = self._slowing.sensor.measuring
-            sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
-            actions = self._brain.look(sensed, self._rules)
-        for action in actions:
-            self._obey(action, progress, found, rate)
-        return actions
+        if not self._steers(progress):
+            return self._brain.look_at_limits(self._last_ns, self._rules)
+        measuring = bool(self._slowing and self._slowing.sensor.measuring)
+        sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
+        return self._brain.look(sensed, self._rules)
+
+    def _steers(self, progress: Progress) -> bool:
+        """True while memory is sent and the guest was not let go, as it is when QEMU stops it for the hand-over."""
+        let_go = self._is_over or (self._slowing and self._slowing.guest.is_over)
+        return progress.status == "active" and not let_go
 
     def pause(self, wait_ns: Callable[[int], None]) -> None:
         """Wait until the next poll."""
@@ -183,8 +181,12 @@ class DriverBody:
         self._is_over = True
         return bool(self._slowing and self._slowing.guest.release())
 
-    def _find(self, progress: Progress, sensor: DirtyRateSensor) -> tuple[Found | None, DirtyRate | None]:
+    def _find(self, progress: Progress) -> tuple[Found | None, DirtyRate | None]:
         """Return what there is to decide on: the measurement that is over, or else QEMU's own rate, if that is new."""
+        if not self._slowing or not self._steers(progress):
+            return None, None
+        self._slowing.guest.means.hold()
+        sensor = self._slowing.sensor
         own_bytes_per_s = progress.dirty_bytes_per_s or 0.0
         is_new = self._own_rate_is_new(progress)
         if sensor.measuring:

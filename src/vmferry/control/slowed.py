@@ -23,14 +23,14 @@ class SlowedGuest:
         self.means = means
         self._monitor = monitor
         self._clock = clock
-        self._is_over = False
+        self.is_over = False
         """True once nothing is to slow it any more."""
         self._is_released = False
 
     @property
     def in_force_percent(self) -> int:
         """What is taken from it now, as far as QEMU does not tell itself."""
-        return 0 if self._is_over else self.means.in_force_percent
+        return 0 if self.is_over else self.means.in_force_percent
 
     def pause(self, wait_ns: Callable[[int], None]) -> None:
         """Wait until the next poll, and let the guest run as soon as QEMU wants to stop it for the switchover.
@@ -49,8 +49,8 @@ class SlowedGuest:
 
     def release(self) -> bool:
         """End the throttle. Harmless if it has ended. Returns whether it has; otherwise that is for the guard."""
-        if not self._is_over:
-            self._is_over = True
+        if not self.is_over:
+            self.is_over = True
             with suppress(HostError, MonitorError, OSError):
                 self.means.release()
                 self._is_released = True
