@@ -20,6 +20,7 @@ from vmferry.client.qmp_client import Event
 from vmferry.control.course import MAYBE_TWO
 from vmferry.control.drive import Result
 from vmferry.convergence.limits import Limits, OnLimit
+from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.qemu.destination import LoadModel
@@ -32,7 +33,7 @@ from vmferry.study.driven import DrivenRun
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _RESPONSIVE = "background-sync+responsive-throttle"
-_VARIANTS = (_RESPONSIVE, _RESPONSIVE, "planned", "pause-resume", "original")
+_VARIANTS = (_RESPONSIVE, _RESPONSIVE, _RESPONSIVE, *ALL_VARIANTS)
 _COMMANDS = (
     *("query-qmp-schema", "query-migrate-parameters", "query-migrate-capabilities", "migrate-set-parameters"),
     *("migrate-set-capabilities", "migrate", "query-migrate", "query-status", "calc-dirty-rate", "query-dirty-rate"),
