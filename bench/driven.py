@@ -166,7 +166,7 @@ def _logged_pages_per_s(samples: Samples, peer: Peer, looks: int) -> float:
 def _first_writes(source: VmProcess) -> float:
     source.monitor.execute("calc-dirty-rate", {"calc-time": 1, "mode": "dirty-bitmap"})
     rate = source.pages_per_s(_WINDOW_S)
-    while source.monitor.execute("query-dirty-rate")["status"] == "measuring":
+    while source.monitor.execute("query-dirty-rate")["status"] != "measured":
         time.sleep(_WINDOW_S)
     return rate
 

@@ -4,7 +4,6 @@ Its own faults are those of monitors, of other clients, of quotas and of the far
 the matter of `simulated.py` and `live.py`.
 """
 
-import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,41 +13,35 @@ from typing import Any
 import msgspec
 
 from bench.chaos.check import Outcome
+from bench.chaos.driven_faults import (
+    AMishap,
+    AnyFault,
+    BadDestination,
+    DrivenSettings,
+    FarMishap,
+    Interrupted,
+    LinkLost,
+    LinkStill,
+    Meddling,
+    QuotaLost,
+    draw_settings,
+)
 from bench.chaos.faults import generator
 from vmferry.cli.progress import exit_code_of
 from vmferry.client.qmp_client import Event
 from vmferry.control.course import MAYBE_TWO
 from vmferry.control.drive import Result
-from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.convergence.variants import ALL_VARIANTS
+from vmferry.convergence.limits import Limits
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.qemu.destination import LoadModel
 from vmferry.simulation.qemu.lab import ModelledLab
-from vmferry.simulation.qemu.monitor import Fault, Mishap
-from vmferry.simulation.qemu.releases import RELEASES
+from vmferry.simulation.qemu.monitor import Fault
 from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import DrivenRun
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
-_RESPONSIVE = "background-sync+responsive-throttle"
-_VARIANTS = (_RESPONSIVE, _RESPONSIVE, _RESPONSIVE, *ALL_VARIANTS)
-_COMMANDS = (
-    *("query-qmp-schema", "query-migrate-parameters", "query-migrate-capabilities", "migrate-set-parameters"),
-    *("migrate-set-capabilities", "migrate", "query-migrate", "query-status", "calc-dirty-rate", "query-dirty-rate"),
-    *("migrate_cancel", "query-cpus-fast"),
-)
-_MEDDLING: tuple[tuple[str, dict[str, Any]], ...] = (
-    ("migrate_cancel", {}),
-    ("migrate-set-parameters", {"downtime-limit": 1}),
-    ("migrate-set-parameters", {"max-bandwidth": 5 << 20}),
-    ("migrate-set-parameters", {"cpu-throttle-initial": 30, "max-cpu-throttle": 80}),
-    ("migrate-set-parameters", {"cpu-throttle-increment": 5}),
-    ("calc-dirty-rate", {"calc-time": 2}),
-    ("stop", {}),
-    ("cont", {}),
-)
 _AFTERMATH_NS = 700 * _NS_PER_S
 """Longer than anybody goes on trying to put something back."""
 _CHUNK = 50
@@ -56,80 +49,7 @@ _GRACE_MS = 300
 _ENDED_BY = {"completed", "failed", "cancelled"}
 
 
-class AMishap(msgspec.Struct, frozen=True, tag="mishap"):
-    """Something befalls the driver's n-th command, or its n-th of a name; a silence lasts so long."""
-
-    mishap: Mishap
-    number: int
-    command: str | None
-    duration_ms: int = 0
-
-
-class FarMishap(msgspec.Struct, frozen=True, tag="far mishap"):
-    """The same of a command that is sent to the destination, if it is held."""
-
-    mishap: Mishap
-    number: int
-    duration_ms: int
-
-
-class Meddling(msgspec.Struct, frozen=True, tag="another client"):
-    """Another client sends a command."""
-
-    at_ms: int
-    command: str
-    arguments: dict[str, Any]
-
-
-class LinkLost(msgspec.Struct, frozen=True, tag="link lost"):
-    """The connection of the migration breaks."""
-
-    at_ms: int
-
-
-class LinkStill(msgspec.Struct, frozen=True, tag="link still"):
-    """It carries nothing from then on, for a while or for ever."""
-
-    at_ms: int
-    duration_ms: int
-
-
-class BadDestination(msgspec.Struct, frozen=True, tag="destination"):
-    """The destination takes long to load the guest, or cannot."""
-
-    load_ms: int
-    refusal: str
-
-
-class QuotaLost(msgspec.Struct, frozen=True, tag="quota lost"):
-    """Somebody takes the right to set quotas away, before the n-th."""
-
-    number: int
-
-
-class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
-    """Somebody presses Ctrl-C."""
-
-    at_ms: int
-
-
-AnyFault = AMishap | FarMishap | Meddling | LinkLost | LinkStill | BadDestination | QuotaLost | Interrupted
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What a run is like."""
-
-    release: str
-    variant: str
-    load_mib: int
-    holds_destination: bool
-    deadline_ms: int | None
-    max_downtime_ms: int | None
-    on_limit: OnLimit
-    faults: tuple[AnyFault, ...]
-
-
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class DrivenRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run; with `seed` and `number` it can be made again."""
 
     body: str = "driven"
@@ -137,7 +57,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     number: int
     seconds: float
     """Of virtual time."""
-    settings: Settings
+    settings: DrivenSettings
     ended: str
     """A status, or the name of the error that the driver raised."""
     exit_code: int | None
@@ -154,58 +74,18 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return names.pop() if len(names) == 1 else "several"
 
 
-def draw_settings(draw: random.Random) -> Settings:
-    """Draw what a run is to be like: one fault, or two."""
-    return Settings(
-        release=draw.choice(list(RELEASES)),
-        variant=draw.choice(_VARIANTS),
-        load_mib=draw.choice((0, 8, 24)),
-        holds_destination=draw.random() < 0.3,
-        deadline_ms=draw.choice((None, None, 1000, 6000)),
-        max_downtime_ms=draw.choice((None, None, 50, 1000)),
-        on_limit=draw.choice(list(OnLimit)),
-        faults=tuple(_draw_fault(draw) for _ in range(draw.choice((1, 1, 2)))),
-    )
-
-
-def _draw_fault(draw: random.Random) -> AnyFault:
-    at_ms = round(draw.triangular(0, 20_000, 1000))
-    kinds: list[AnyFault] = [
-        _draw_mishap(draw),
-        _draw_mishap(draw),
-        FarMishap(draw.choice(list(Mishap)), draw.choice((1, 2, 3, 5)), draw.choice((100, 3000, 45_000))),
-        Meddling(at_ms, *draw.choice(_MEDDLING)),
-        LinkLost(at_ms),
-        LinkStill(at_ms, draw.choice((500, 5000, 10_000_000))),
-        BadDestination(draw.choice((3, 3000, 30_000)), draw.choice(("", "it has another CPU"))),
-        QuotaLost(draw.choice((1, 2))),
-        Interrupted(at_ms),
-    ]
-    return draw.choice(kinds)
-
-
-def _draw_mishap(draw: random.Random) -> AMishap:
-    named = draw.random() < 0.7
-    return AMishap(
-        mishap=draw.choice(list(Mishap)),
-        number=draw.choice((1, 1, 2, 3, 5, 20)) if named else round(draw.triangular(1, 600, 10)),
-        command=draw.choice(_COMMANDS) if named else None,
-        duration_ms=draw.choice((100, 3000, 45_000)),
-    )
-
-
-def run_many(seed: int, numbers: Sequence[int], processes: int) -> Iterator[Record]:
+def run_many(seed: int, numbers: Sequence[int], processes: int) -> Iterator[DrivenRecord]:
     """Yield the records of these runs, in order."""
     with ProcessPoolExecutor(processes) as pool:
         yield from pool.map(partial(run_one, seed), numbers, chunksize=_CHUNK)
 
 
-def run_one(seed: int, number: int) -> Record:
+def run_one(seed: int, number: int) -> DrivenRecord:
     """Make the run of this number, which is always the same."""
     run = FaultyRun(draw_settings(generator(seed, number)), number)
     run.carry_out()
     violations = list(run.violations())
-    return Record(
+    return DrivenRecord(
         seed=seed,
         number=number,
         seconds=run.seconds,
@@ -221,7 +101,7 @@ def run_one(seed: int, number: int) -> Record:
 class FaultyRun:
     """One driven migration with faults, and what is to be seen of it."""
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: DrivenSettings, seed: int) -> None:
         self.settings = settings
         faults = settings.faults
         bad = next((fault for fault in faults if isinstance(fault, BadDestination)), None)
@@ -445,7 +325,7 @@ max-time = "60s"
 """
 
 
-def _scenario(settings: Settings) -> Experiment:
+def _scenario(settings: DrivenSettings) -> Experiment:
     pattern = "sweep" if settings.load_mib else "idle"
     text = _SCENARIO.format(release=settings.release, pattern=pattern, load_mib=settings.load_mib)
     return parse_scenario(text.encode(), "faulty")

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from bench.chaos.driven import AMishap, FaultyRun, Settings, run_one
+from bench.chaos.driven import FaultyRun, run_one
+from bench.chaos.driven_faults import AMishap, DrivenSettings
 
 from vmferry.control import migrate
 from vmferry.control.held import HeldDestination
-from vmferry.control.settings import Settings as VmSettings
+from vmferry.control.settings import Settings
 from vmferry.convergence.limits import OnLimit
 from vmferry.simulation.qemu.monitor import Mishap
 from vmferry.simulation.qemu.quota import ModelledQuota
@@ -29,7 +30,7 @@ def test_whatever_happens_all_is_put_back_and_the_truth_is_told() -> None:
 
 def faulty(number: int, mishap: Mishap, command: str | None = None, *, holds: bool = False) -> FaultyRun:
     fault = AMishap(mishap, number, command, 45_000)
-    settings = Settings("qemu-7.2", RESPONSIVE, 24, holds, None, None, OnLimit.CANCEL, (fault,))
+    settings = DrivenSettings("qemu-7.2", RESPONSIVE, 24, holds, None, None, OnLimit.CANCEL, (fault,))
     run = FaultyRun(settings, seed=0)
     run.carry_out()
     return run
@@ -63,7 +64,7 @@ def test_a_quota_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_parameters_that_are_not_put_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(VmSettings, "put_back", lambda self: None)
+    monkeypatch.setattr(Settings, "put_back", lambda self: None)
     assert "and nobody was told" in complaints()
 
 

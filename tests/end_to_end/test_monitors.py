@@ -1,8 +1,9 @@
 """Real QEMUs keep what the contract of monitors promises, as modelled ones do (tests/simulation/qemu/)."""
 
+import os
+import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from bench.peers import Load, Peer
@@ -12,18 +13,20 @@ from vmferry.perf.lab import Lab
 from vmferry.testing.monitor import MonitorContract
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
-BINARIES = ("/usr/bin/qemu-system-x86_64", "/opt/qemu10/usr/bin/qemu-system-x86_64")
+BINARIES = {"installed": "qemu-system-x86_64"} | ({"10": os.environ["QEMU10"]} if "QEMU10" in os.environ else {})
+"""The QEMU that is installed, and another one whose path the environment may name (bench/get-qemu10.sh)."""
 
 
 class TestQemuMonitor(MonitorContract):
     uri = "exec:cat > /dev/null"
+    busy_mib = 48
     nowhere = "unix:/nowhere"
 
     @pytest.fixture(params=BINARIES)
     def monitor(self, request: pytest.FixtureRequest) -> Iterator[Monitor]:
-        if not Path(request.param).exists():
-            pytest.skip(f"{request.param} is not installed")
-        peer = Peer("qemu", binary=request.param)
+        binary = shutil.which(BINARIES[request.param])
+        assert binary
+        peer = Peer("qemu", binary=binary)
         with Lab() as lab:
             source = lab.start(peer.command(Load(128, 1, 48)), "source")
             source.wait_for_passes(2)

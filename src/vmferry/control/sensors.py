@@ -108,7 +108,7 @@ class DirtyRateSensor:
     def fetch(self) -> DirtyRate | None:
         """Return what the measurement found, None while it lasts."""
         answer = self._monitor.execute("query-dirty-rate")
-        if answer["status"] == "measuring":
+        if answer["status"] != "measured":  # QEMU says `unstarted` until the thread that measures runs
             return None
         self._measuring = False
         self._last_bytes_per_s = answer.get("dirty-rate", 0) * _BYTES_PER_UNIT

@@ -11,6 +11,7 @@ from vmferry.testing.monitor import MonitorContract
 
 class TestModelledMonitor(MonitorContract):
     uri = URI
+    busy_mib = 96
     nowhere = "tcp:modelled:5555"
 
     @pytest.fixture(params=RELEASES)

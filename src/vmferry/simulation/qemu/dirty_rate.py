@@ -24,6 +24,7 @@ _LEAST_SAMPLED_BYTES = 128 << 20
 _WINDOW_MS = range(50, 60_001)
 _WINDOW_S = range(1, 61)
 _NS_PER_MS = 1_000_000
+_THREAD_START_NS = _NS_PER_MS
 _MS_PER_S = 1000
 _BYTES_PER_MIB = 1 << 20
 _GIB_PAGES = 1 << 18
@@ -58,7 +59,7 @@ class ModelledDirtyRate:
             raise refuse("the dirty rate is already being measured.")
         if mode == DIRTY_RING:
             raise refuse("mode dirty-ring is not enabled, use other method instead.")
-        self._answer = self._described(mode, calc_time, samples, unit, "measuring")
+        self._answer = self._described(mode, calc_time, samples, unit, "unstarted")
         window_ms = calc_time if unit == MILLISECOND else calc_time * _MS_PER_S
         steps = self._by_log(window_ms) if mode == DIRTY_BITMAP else self._by_samples(window_ms, samples)
         start(self._clock, steps)
@@ -104,6 +105,7 @@ class ModelledDirtyRate:
 
     def _by_log(self, window_ms: int) -> Steps:
         """Count the bits that syncs find; the first sync is left out, and all is armed after it."""
+        yield from self._begin()
         self._log.start()
         self._log.sync()
         self._log.arm_all()
@@ -116,6 +118,7 @@ class ModelledDirtyRate:
 
     def _by_samples(self, window_ms: int, samples_per_gib: int) -> Steps:
         """Look which of some pages have changed, and conclude from them to all."""
+        yield from self._begin()
         page_count = self._guest.layout.page_count
         pages = self._random.integers(page_count, size=max(1, samples_per_gib * page_count // _GIB_PAGES))
         changed = self._log.witness()
@@ -124,6 +127,11 @@ class ModelledDirtyRate:
         share = np.count_nonzero(changed.test_pages(pages)) / len(pages)
         size_bytes = self._guest.layout.size_bytes
         self._measured(int(share * size_bytes) if size_bytes >= _LEAST_SAMPLED_BYTES else 0, window_ms)
+
+    def _begin(self) -> Steps:
+        """QEMU answers before the thread that measures has begun."""
+        yield _THREAD_START_NS
+        self._answer["status"] = "measuring"
 
     def _measured(self, dirty_bytes: int, window_ms: int) -> None:
         self._answer["dirty-rate"] = dirty_bytes // _BYTES_PER_MIB * _MS_PER_S // window_ms
