@@ -313,7 +313,7 @@ def test_an_outage_without_end_is_cancelled_by_the_limit() -> None:
     scenario = busy(parameters={"stall-timeout": 0})
     simulation, contents = followed(scenario, "background-sync", 0, link=outage)
     result = simulation.run()
-    assert result.status == "cancelled"
+    assert (result.status, result.error) == ("cancelled", "not completed in 20 min 0 s, the limit of the scenario")
     assert result.total_time_ms == pytest.approx(1_200_000, abs=200)
     assert_promises_kept(simulation, contents)
 

@@ -27,6 +27,8 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
 
+_CANCELLED = "the migration was cancelled"
+"""Said of what somebody merely wished for, which is no error."""
 _NS_PER_MS = 1_000_000
 _CONNECT_TIMEOUT_NS = 60_000_000_000
 _HELLO_TIMEOUT_NS = 15_000_000_000
@@ -80,9 +82,12 @@ class MigrationSource:
         """Who may run the guest."""
         return self._switchover.owner if self._switchover else Owner.SOURCE
 
-    def cancel(self) -> None:
-        """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent."""
-        self._cancel.set("the migration was cancelled")
+    def cancel(self, reason: str = _CANCELLED) -> None:
+        """Ask for the end of the migration; the loop sees it within 100 ms. No effect once Commit is sent.
+
+        A reason is told as the migration's error.
+        """
+        self._cancel.set(reason)
 
     def keep_paused(self) -> None:
         """Do not let a guest that is being handed over run afterwards, on either side."""
@@ -110,9 +115,9 @@ class MigrationSource:
         """Migrate. Return completed, failed, in-doubt or cancelled; nothing is raised but our own defects."""
         try:
             self._migrate()
-        except CancelledError:
+        except CancelledError as error:
             self._set_status(MigrationStatus.CANCELLING)
-            self._finish(MigrationStatus.CANCELLED)
+            self._finish(MigrationStatus.CANCELLED, None if str(error) == _CANCELLED else error)
         except VmferryError as error:
             self._fail(error)
         except BaseException as error:

@@ -21,6 +21,7 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.models import costs_of, link_of, pattern_of
+from vmferry.units import format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
@@ -93,7 +94,8 @@ class Simulation:
             capabilities,
             _CREDENTIALS,
         )
-        self.clock.schedule(scenario.limits.max_time_ns, self._cancel)
+        max_time_ns = scenario.limits.max_time_ns
+        self.clock.schedule(max_time_ns, lambda: self._cancel(f"not completed in {format_duration(max_time_ns)}"))
 
     def run(self) -> SimulationResult:
         """Migrate."""
@@ -124,21 +126,21 @@ class Simulation:
     def _open_channel(self, while_blocked: Callable[[], None]) -> Channel:
         return self.channel
 
-    def _cancel(self) -> None:
-        self.source.cancel()
+    def _cancel(self, reason: str) -> None:
+        self.source.cancel(f"{reason}, the limit of the scenario")
 
 
 class _IterationLimit:
     """A journal that calls the migration off when there are too many iterations."""
 
-    def __init__(self, max_iterations: int, cancel: Callable[[], None]) -> None:
+    def __init__(self, max_iterations: int, cancel: Callable[[str], None]) -> None:
         self._max_iterations = max_iterations
         self._cancel = cancel
 
     def record(self, time_ns: int, event: Event) -> None:
         """Look at the iteration count."""
         if isinstance(event, Synced) and event.iteration_count > self._max_iterations:
-            self._cancel()
+            self._cancel(f"not completed in {self._max_iterations} iterations")
 
 
 def simulate(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:
