@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from tests.cli.test_cli import run
 from vmferry.cli import simulate as simulate_module
 from vmferry.cli.simulate import command
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal
 from vmferry.migration.outcome import Outcome
@@ -157,3 +157,22 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_simulated() -> N
         answer = run("simulate", *words)
         assert answer.returncode == 2
         assert answer.stderr == f"vmferry: {complaint}\n"
+
+
+def test_all_variants_are_in_one_table_and_one_picture(tmp_path: Path) -> None:
+    path, picture, page = tmp_path / "small.toml", tmp_path / "all.svg", tmp_path / "all.html"
+    path.write_text(SCENARIO + '\n[[variant]]\nname = "mine"\npolicy = "planned"\nsettings = { work_weight = 5 }\n')
+    answer = simulate(path, "--seeds", 1, "--variant", "all", "--picture", picture)
+    assert answer.exit_code == 0, answer.output
+    lines = answer.stdout.splitlines()
+    names = [line.split()[0] for line in lines[2:] if line]
+    assert names[: len(ALL_VARIANTS) + 1] == [*ALL_VARIANTS, "mine"]
+    assert any(line.endswith("*") for line in lines)
+    assert all(len(line) <= 80 for line in lines)
+    svg = picture.read_text()
+    assert "vCPU seconds for which the guest was kept from working" in svg
+    assert len(ALL_VARIANTS) - 3 <= svg.count("<circle") <= len(ALL_VARIANTS) + 1
+    simulate(path, "--seeds", 1, "--variant", "all", "--picture", page)
+    assert page.read_text().count('<div class="plot"') == 2
+    simulate(path, "--seeds", 1, "--picture", page)
+    assert page.read_text().count('<div class="plot"') == 1

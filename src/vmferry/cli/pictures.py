@@ -32,11 +32,13 @@ def check_file(context: click.Context, parameter: click.Parameter, path: Path | 
     return path
 
 
-def write_picture(path: Path, title: str, runs: Sequence[RunSeries]) -> None:
-    """Write an SVG picture, or an HTML page if the name does not end in `.svg`."""
+def write_picture(path: Path, title: str, runs: Sequence[RunSeries], *, tradeoff: bool = False) -> None:
+    """Write an SVG picture, or an HTML page if the name does not end in `.svg`; with what each label costs."""
     words = verdict(runs)
-    svg = path.suffix == ".svg"
-    write_whole(path, picture(title, words, runs) if svg else page(title, [Section("", words, runs)]))
+    if path.suffix == ".svg":
+        write_whole(path, picture(title, words, runs, tradeoff=tradeoff))
+    else:
+        write_whole(path, page(title, [Section("", words, runs, tradeoff=tradeoff)]))
 
 
 def write_whole(path: Path, text: str) -> None:

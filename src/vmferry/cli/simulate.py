@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from vmferry.cli.comparison_table import print_comparison
 from vmferry.cli.pictures import check_file, check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
-from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.experiment import ALL, Experiment
 from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
@@ -88,10 +89,13 @@ def command(
                 record.record(entry.time_ns, entry.event)
     if picture:
         title = f"Simulated migrations: {clean_text(results[0].scenario)}"
-        write_picture(picture, title, [simulated_series(result, result.variant) for result in results])
+        series = [simulated_series(result, result.variant) for result in results]
+        write_picture(picture, title, series, tradeoff=ALL in variants)
     if as_json:
         for result in results:
             click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
+    elif ALL in variants:
+        print_comparison(terminal(), results)
     else:
         print_results(terminal(), results)
     context.exit(1 if any(result.policy_broken for result in results) else 0)

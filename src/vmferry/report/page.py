@@ -21,6 +21,8 @@ from vmferry.report.panels import by_label, colour_of_labels
 from vmferry.report.plot import MAX_POINTS, make_figure, panels_of
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import RESULT_COLUMNS, configuration
+from vmferry.report.tradeoff import costs_of, sentence
+from vmferry.report.tradeoff_plot import make_tradeoff
 
 MAX_PAGE_BYTES = 5 << 20
 _PANEL_REM = 9
@@ -49,6 +51,8 @@ class Section:
     """The migrations that are drawn; there may be none."""
     rows: Sequence[Row] = ()
     """The rows of the table. If they are left out, each run has one with its figures."""
+    tradeoff: bool = False
+    """Whether what each label costs is plotted, too."""
 
 
 def page(title: str, sections: Sequence[Section], note: str = "") -> str:
@@ -77,6 +81,7 @@ def _section(section: Section, max_points: int) -> str:
         verdict=escape(section.verdict).replace(" %", "&nbsp;%"),
         results=_results(rows, colour_of_labels(section.runs)),
         troubles=_troubles(rows),
+        tradeoff=_tradeoff(section.runs) if section.tradeoff else "",
         course=_course(section.runs, max_points) if section.runs else "",
     )
 
@@ -84,6 +89,15 @@ def _section(section: Section, max_points: int) -> str:
 def _row_of(run: RunSeries) -> Row:
     figures = {heading: text(run) for heading, text in RESULT_COLUMNS.items()}
     return Row(run.label, run.label, figures, [run.outcome.error] if run.outcome.error else [])
+
+
+def _tradeoff(runs: Sequence[RunSeries]) -> str:
+    """Return the plot, if there is something to compare."""
+    costs = costs_of((run.label, run.outcome) for run in runs)
+    if not (words := sentence(costs)):
+        return ""
+    figure = make_tradeoff(costs, colour_of_labels(runs))
+    return _template("tradeoff").substitute(sentence=escape(words), figure=_json(figure))
 
 
 def _course(runs: Sequence[RunSeries], max_points: int) -> str:

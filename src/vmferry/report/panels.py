@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import cycle
 
-from vmferry.convergence.variants import VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.report.series import NO_AUTO_CONVERGE, RunSeries, Series
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D"),
-    *("#332288", "#882255", "#999933", "#44AA99"),
+    *("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#117733", "#DDCC77"),
 )
 """Told apart by colour-blind people too (Okabe and Ito, Tol). The variants have the first ones, in their order;
-the last are for lines beside those: what was recorded, and further runs of one variant under other names."""
-_VARIANT_COLOURS = dict(zip((*VARIANTS, NO_AUTO_CONVERGE), COLOURS, strict=False))
-_OTHER_COLOURS = COLOURS[len(_VARIANT_COLOURS) :]
+lines beside those have what is left: what was recorded, and further runs of one variant under other names."""
+_VARIANT_COLOURS = dict(
+    zip((*VARIANTS, NO_AUTO_CONVERGE, *(name for name in ALL_VARIANTS if name not in VARIANTS)), COLOURS, strict=False)
+)
+_OTHER_COLOURS = COLOURS[len(VARIANTS) + 1 :]
 
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 _LOG_RANGE = 2**14
@@ -130,8 +132,8 @@ def colour_of_labels(runs: Iterable[RunSeries]) -> dict[str, str]:
     owners: dict[str, str] = {}
     for label in sorted(variants, key=lambda label: label != variants[label]):
         owners.setdefault(variants[label], label)
-    others = cycle(_OTHER_COLOURS)
     own = {owners[variant]: _VARIANT_COLOURS[variant] for variant in owners.keys() & _VARIANT_COLOURS.keys()}
+    others = cycle([colour for colour in _OTHER_COLOURS if colour not in own.values()])
     return {label: own.get(label) or next(others) for label in variants}
 
 
