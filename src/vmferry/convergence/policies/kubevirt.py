@@ -25,7 +25,7 @@ _GIB = 1 << 30
 
 
 class KubeVirt:
-    """Ramps the downtime limit, until the migration has stalled or is late."""
+    """KubeVirt's: the downtime limit is ramped up until the migration has stalled or is late."""
 
     Settings: ClassVar[type] = KubeVirtSettings
     needs: ClassVar[Body] = Body.DOWNTIME_LIMIT

@@ -40,7 +40,7 @@ class NovaSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Nova:
-    """Sets the limit of the last step whose time is over."""
+    """OpenStack nova's: the downtime limit rises in steps over time, until a timeout."""
 
     Settings: ClassVar[type] = NovaSettings
     needs: ClassVar[Body] = Body.DOWNTIME_LIMIT | Body.SWITCH_OVER

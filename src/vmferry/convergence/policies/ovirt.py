@@ -34,7 +34,7 @@ class OVirtSettings(AutoConvergeSettings, frozen=True, kw_only=True):
 
 
 class OVirt:
-    """Makes one step of the schedule after another."""
+    """oVirt's: the downtime limit rises with the iterations, beside auto-converge, until it is given up."""
 
     Settings: ClassVar[type] = OVirtSettings
     needs: ClassVar[Body] = Body.THROTTLE | Body.DOWNTIME_LIMIT

@@ -29,7 +29,7 @@ class PauseResumeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PauseResume:
-    """Goes by the number of the iteration alone."""
+    """A fork of cloud-hypervisor's: the throttle goes by the number of the iteration alone."""
 
     Settings: ClassVar[type] = PauseResumeSettings
     needs: ClassVar[Body] = Body.THROTTLE

@@ -177,7 +177,8 @@ def _cheapest(now: Courses, later: Courses, weight: float, highest: int) -> tupl
     """Return the throttle, its course's time and loss, and when it begins; 0 where the guest converges by itself."""
     best: tuple[float, int, float, float, str] | None = None
     for begins, courses in (("later", later), ("now", now)):
-        cost = (courses.time_ns + weight * courses.lost_ns)[: highest + 1]
+        weighed_ns = weight * courses.lost_ns if weight else 0.0  # what never ends loses without end
+        cost = (courses.time_ns + weighed_ns)[: highest + 1]
         percent = int(np.argmin(np.where(np.isfinite(cost), cost, np.inf)))
         found = (
             float(cost[percent]),

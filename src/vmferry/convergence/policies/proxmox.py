@@ -32,7 +32,7 @@ class ProxmoxSettings(AutoConvergeSettings, frozen=True, kw_only=True):
 
 
 class Proxmox:
-    """Counts how often more remains than at the look before."""
+    """Proxmox VE's: the downtime limit is doubled when the rest has grown often, beside auto-converge."""
 
     Settings: ClassVar[type] = ProxmoxSettings
     needs: ClassVar[Body] = Body.THROTTLE | Body.DOWNTIME_LIMIT
