@@ -82,7 +82,7 @@ class DrivenRun:
 def simulate_driven(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:
     """Have the driver migrate the scenario's guest, which runs in a modelled QEMU. The same seed gives the same result.
 
-    A variant that has no background sync leaves QEMU to converge by itself. Raises UsageError.
+    A variant that QEMU has by itself leaves it to its own auto-converge. Raises UsageError.
     """
     run = DrivenRun(scenario, variant, seed)
     run.run()
