@@ -134,3 +134,23 @@ def test_a_table_that_cannot_be_written_is_told_before_anything_is_simulated(sce
     answer = sweep(scenario, "--output", tmp_path / "out.jsonl", "--csv", tmp_path / "none" / "out.csv")
     assert "there is no directory" in str(answer.exception)
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["costs.svg", "costs.html"])
+def test_what_variants_cost_is_plotted_for_each_point_of_the_grid(scenario: Path, tmp_path: Path, name: str) -> None:
+    grid = ("--set", "link.rate=10MiB/s,20MiB/s", "--variant", "original", "--variant", "background-sync")
+    answer = sweep(scenario, *grid, "--output", tmp_path / "out.jsonl", "--picture", tmp_path / name)
+    assert answer.exit_code == 0, answer.output
+    text = (tmp_path / name).read_text()
+    for heading in ("quick link.rate=10MiB/s", "quick link.rate=20MiB/s"):
+        assert heading in text
+    assert text.count("No other is both faster and gentler") == 2
+
+
+def test_variants_that_do_not_move_the_guest_are_told_and_not_plotted(scenario: Path, tmp_path: Path) -> None:
+    limits = ("--set", "limits.max-time=1ms", "--variant", "original", "--variant", "background-sync")
+    sweep(scenario, *limits, "--output", tmp_path / "out.jsonl", "--picture", tmp_path / "costs.svg")
+    picture = (tmp_path / "costs.svg").read_text()
+    assert "There is nothing to compare" in picture
+    assert "<circle" not in picture
+    assert "original: " in picture

@@ -1,17 +1,21 @@
 """Writing files of results: pictures, in the format that the file's name asks for, and texts."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
 
 from vmferry.errors import UsageError
-from vmferry.report.page import Section, page
+from vmferry.report.costs_svg import costs_picture
+from vmferry.report.figures import count_text, percent_text, time_text
+from vmferry.report.page import Row, Section, page
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import verdict
 from vmferry.report.svg import picture
+from vmferry.report.tradeoff import Cost, costs_of
 from vmferry.study.record_file import open_public
+from vmferry.units import UNKNOWN
 
 _SUFFIXES = (".svg", ".html")
 
@@ -38,7 +42,28 @@ def write_picture(path: Path, title: str, runs: Sequence[RunSeries], *, tradeoff
     if path.suffix == ".svg":
         write_whole(path, picture(title, words, runs, tradeoff=tradeoff))
     else:
-        write_whole(path, page(title, [Section("", words, runs, tradeoff=tradeoff)]))
+        costs = costs_of((run.label, run.outcome) for run in runs) if tradeoff else ()
+        write_whole(path, page(title, [Section("", words, runs, costs=costs)]))
+
+
+def write_costs(path: Path, title: str, groups: Mapping[str, Sequence[Cost]]) -> None:
+    """Write what ways to migrate cost, group by group, as an SVG picture or an HTML page."""
+    if path.suffix == ".svg":
+        write_whole(path, costs_picture(title, groups))
+    else:
+        sections = [Section(name, "", (), [_cost_row(cost) for cost in costs], costs) for name, costs in groups.items()]
+        write_whole(path, page(title, sections))
+
+
+def _cost_row(cost: Cost) -> Row:
+    figures = {
+        "total time": time_text(cost.total_time_ms),
+        "downtime": time_text(cost.downtime_ms),
+        "max throttle": percent_text(cost.max_throttle_percent),
+        "guest work lost": percent_text(cost.work_lost_percent),
+        "vCPU s kept": count_text(cost.kept_vcpu_s, UNKNOWN),
+    }
+    return Row(cost.label, cost.label, figures, [cost.trouble] if cost.trouble else [])
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -11,7 +11,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from vmferry.cli.interrupts import signal_number_of
-from vmferry.cli.pictures import check_file, write_whole
+from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
@@ -20,6 +20,7 @@ from vmferry.errors import InterruptionError, UsageError
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text
+from vmferry.report.tradeoff import Cost, costs_of
 from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.executors import cluster, local_pool
 from vmferry.study.sweep import CaseResult, Sweep, make_cases
@@ -31,6 +32,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.argument("files", nargs=-1, required=True, type=_FILE, metavar="SCENARIO...")
 @click.option("--output", type=_FILE, required=True, help="File for the results, one JSON object per line.")
 @click.option("--csv", "table", type=_FILE, callback=check_file, help="Write the results as a table, too.")
+@click.option("--picture", type=_FILE, callback=check_picture, help="Plot cost against time: FILE.svg or FILE.html.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE,...", help="Try each value; repeatable.")
 @variants_option
 @driven_option
@@ -46,6 +48,7 @@ def command(
     files: tuple[Path, ...],
     output: Path,
     table: Path | None,
+    picture: Path | None,
     settings: tuple[str, ...],
     variants: tuple[str, ...],
     driven: str | None,
@@ -83,6 +86,8 @@ def command(
     results = sweep.results
     if table:
         write_whole(table, results.to_csv())
+    if picture:
+        write_costs(picture, "What variants cost", _costs(results))
     _show(results, as_json)
     context.exit(0 if all(result.result for result in results) else 1)
 
@@ -115,6 +120,14 @@ def _show(results: Iterable[CaseResult], as_json: bool) -> None:
         if result.error:
             run = f"{' '.join(result.group)} seed {result.seed}"
             console.print(f"! {clean_text(run)}: {clean_text(result.error)}", soft_wrap=True)
+
+
+def _costs(results: Iterable[CaseResult]) -> dict[str, list[Cost]]:
+    """Return what each variant costs, for each scenario and setting."""
+    return {
+        f"{scenario} {settings}".rstrip(): costs_of((case.variant, case.result) for case in cases if case.result)
+        for (scenario, settings), cases in groupby(_in_order(results), key=lambda case: case.group[:2])
+    }
 
 
 def _in_order(results: Iterable[CaseResult]) -> list[CaseResult]:

@@ -17,11 +17,11 @@ from plotly.offline import get_plotlyjs
 from vmferry import __version__
 from vmferry.errors import UsageError
 from vmferry.report.journal_runs import clean_text
-from vmferry.report.panels import by_label, colour_of_labels
+from vmferry.report.panels import by_label, colour_of_labels, colours_of
 from vmferry.report.plot import MAX_POINTS, make_figure, panels_of
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import RESULT_COLUMNS, configuration
-from vmferry.report.tradeoff import costs_of, sentence
+from vmferry.report.tradeoff import Cost, sentence
 from vmferry.report.tradeoff_plot import make_tradeoff
 
 MAX_PAGE_BYTES = 5 << 20
@@ -51,8 +51,8 @@ class Section:
     """The migrations that are drawn; there may be none."""
     rows: Sequence[Row] = ()
     """The rows of the table. If they are left out, each run has one with its figures."""
-    tradeoff: bool = False
-    """Whether what each label costs is plotted, too."""
+    costs: Sequence[Cost] = ()
+    """What is plotted of time against work; nothing if there are none."""
 
 
 def page(title: str, sections: Sequence[Section], note: str = "") -> str:
@@ -76,12 +76,13 @@ def page(title: str, sections: Sequence[Section], note: str = "") -> str:
 
 def _section(section: Section, max_points: int) -> str:
     rows = section.rows or [_row_of(run) for run in section.runs]
+    colours = colour_of_labels(section.runs) or colours_of({cost.label: cost.label for cost in section.costs})
     return _template("section").substitute(
         heading=f"<h2>{escape(clean_text(section.heading))}</h2>" if section.heading else "",
         verdict=escape(section.verdict).replace(" %", "&nbsp;%"),
-        results=_results(rows, colour_of_labels(section.runs)),
+        results=_results(rows, colours),
         troubles=_troubles(rows),
-        tradeoff=_tradeoff(section.runs) if section.tradeoff else "",
+        tradeoff=_tradeoff(section.costs, colours),
         course=_course(section.runs, max_points) if section.runs else "",
     )
 
@@ -91,12 +92,11 @@ def _row_of(run: RunSeries) -> Row:
     return Row(run.label, run.label, figures, [run.outcome.error] if run.outcome.error else [])
 
 
-def _tradeoff(runs: Sequence[RunSeries]) -> str:
+def _tradeoff(costs: Sequence[Cost], colours: Mapping[str, str]) -> str:
     """Return the plot, if there is something to compare."""
-    costs = costs_of((run.label, run.outcome) for run in runs)
     if not (words := sentence(costs)):
         return ""
-    figure = make_tradeoff(costs, colour_of_labels(runs))
+    figure = make_tradeoff(costs, colours)
     return _template("tradeoff").substitute(sentence=escape(words), figure=_json(figure))
 
 

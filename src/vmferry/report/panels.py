@@ -1,7 +1,7 @@
 """What a picture of migrations consists of: panels under each other on one time axis, and a colour for each label."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import cycle
@@ -128,7 +128,11 @@ def colour_of_labels(runs: Iterable[RunSeries]) -> dict[str, str]:
 
     That is the colour of the label which is its name, or else of the first run with it.
     """
-    variants = {run.label: run.variant for run in runs}
+    return colours_of({run.label: run.variant for run in runs})
+
+
+def colours_of(variants: Mapping[str, str]) -> dict[str, str]:
+    """Return a colour for each label, of which the variants are known."""
     owners: dict[str, str] = {}
     for label in sorted(variants, key=lambda label: label != variants[label]):
         owners.setdefault(variants[label], label)

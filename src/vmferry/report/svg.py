@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from vmferry.report.figures import median, percent_text, time_text
-from vmferry.report.journal_runs import clean_text
 from vmferry.report.panels import (
     MEASURED_SPEED,
     REMAINING,
@@ -23,17 +22,13 @@ from vmferry.report.panels import (
     strong_runs,
 )
 from vmferry.report.series import RunSeries, Series
-from vmferry.report.svg_parts import LEFT, PANEL_GAP, PANEL_HEIGHT, RIGHT, ROW, WIDTH, grid_line, text_at
+from vmferry.report.svg_parts import LEFT, PANEL_GAP, PANEL_HEIGHT, RIGHT, ROW, WIDTH, document, grid_line, text_at
 from vmferry.report.tradeoff import costs_of, sentence
 from vmferry.report.tradeoff_svg import TRADEOFF_HEIGHT, tradeoff_plot
 
 MAX_POINTS_PER_LINE = 800
 _TOP = 64
 _VERDICT_CHARACTERS = 72
-_STYLE = (
-    "text{font:15px sans-serif;fill:#1c2126}.title{font-size:19px;font-weight:bold}.panel{font-weight:bold}"
-    ".grid{stroke:#d9dee3}.line{fill:none;stroke-width:2;stroke-linejoin:round}.faint{opacity:.3;stroke-width:1}"
-)
 
 
 def picture(title: str, verdict: str, runs: Sequence[RunSeries], *, tradeoff: bool = False) -> str:
@@ -52,9 +47,6 @@ def picture(title: str, verdict: str, runs: Sequence[RunSeries], *, tradeoff: bo
     height = top + len(panels) * (PANEL_HEIGHT + PANEL_GAP) + 10
     total_s = max((run.total_s for run in runs), default=0) or 1
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}">',
-        f'<style>{_STYLE}</style><rect width="100%" height="100%" fill="#fff"/>',
-        text_at(LEFT, 28, clean_text(title), 'class="title"'),
         *(text_at(LEFT, _TOP - 8 + ROW * number, sentence) for number, sentence in enumerate(sentences)),
         *_legend(colours, by_label(runs), legend_top + 6, numbered=bool(plot)),
         *plot,
@@ -62,7 +54,7 @@ def picture(title: str, verdict: str, runs: Sequence[RunSeries], *, tradeoff: bo
     for number, panel in enumerate(panels):
         area = _Area(panel.axis(runs), top + number * (PANEL_HEIGHT + PANEL_GAP), total_s)
         parts += [*area.frame(panel.title), *_lines(panel, area, runs, colours)]
-    return "\n".join([*parts, "</svg>", ""])
+    return document(title, height, parts)
 
 
 def panels_of(runs: Sequence[RunSeries]) -> tuple[Panel, ...]:
