@@ -11,7 +11,7 @@ from vmferry.convergence.policies import registry
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.events import Started
-from vmferry.report.journal_runs import simulated_series
+from vmferry.report.journal_runs import run_series
 from vmferry.simulation.own_variants import policy_variant
 from vmferry.simulation.run import Simulation
 from vmferry.simulation.scenario import load_scenario, parse_scenario
@@ -73,7 +73,7 @@ def test_the_journal_tells_policy_settings_and_digest(tmp_path: Path) -> None:
     assert started.policy_digest == kind.digest
     assert started.parameters["convergence-policy"] == kind.reference == f"ladder.py:Ladder@{kind.digest[:8]}"
     assert started.parameters["policy-settings"] == "step=10"
-    assert simulated_series(result, "").variant == f"{kind.reference} (step=10)"
+    assert run_series(result.entries, "").variant == f"{kind.reference} (step=10)"
 
 
 def test_scenarios_whose_policies_have_one_name_do_not_disturb_each_other(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_text, time_text
-from vmferry.report.journal_runs import clean_text, run_series, simulated_series
+from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import figures
 from vmferry.simulation.run import SimulationResult, simulate
@@ -93,7 +93,7 @@ def command(
         as_recorded if unchanged and variant == runs[0].variant else simulate(scenario, variant)
         for variant in scenario.variants
     ]
-    runs += map(simulated_series, results, scenario.variants)
+    runs += [run_series(result.entries, variant) for result, variant in zip(results, scenario.variants, strict=True)]
     if picture:
         write_picture(picture, f"What if: {clean_text(journal.name)}", runs)
     if as_json:

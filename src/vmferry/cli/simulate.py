@@ -20,7 +20,7 @@ from vmferry.experiment.experiment import ALL, Experiment
 from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
-from vmferry.report.journal_runs import clean_text, simulated_series
+from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.seed_table import Cell, seed_cells
@@ -89,7 +89,7 @@ def command(
                 record.record(entry.time_ns, entry.event)
     if picture:
         title = f"Simulated migrations: {clean_text(results[0].scenario)}"
-        series = [simulated_series(result, result.variant) for result in results]
+        series = [run_series(result.entries, result.variant) for result in results]
         write_picture(picture, title, series, tradeoff=ALL in variants)
     if as_json:
         for result in results:

@@ -27,7 +27,6 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome, end_of
 from vmferry.report.series import Decision, RunSeries, Series
-from vmferry.simulation.run import SimulationResult
 
 MAX_TEXT_CHARACTERS = 200
 _MAX_NUMBER = 2**63
@@ -72,11 +71,6 @@ def run_series(
         gaps=any(journal.all(Lost)),
         measured_pages_per_s=_speeds(guest_samples),
     )
-
-
-def simulated_series(result: SimulationResult, label: str) -> RunSeries:
-    """Return the course of a simulated migration."""
-    return run_series(result.entries, label)
 
 
 def clean_text(text: str) -> str:
