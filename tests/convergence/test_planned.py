@@ -61,6 +61,13 @@ def test_a_busy_guest_is_moved_sooner_and_with_less_work_lost_than_by_any_ladder
     assert known(planned.work_lost_vcpu_s) < known(ladder.work_lost_vcpu_s)
 
 
+def test_a_guest_whose_set_is_just_too_large_is_slowed_for_a_moment() -> None:
+    load = {"pattern": "uniform", "memory": "10M", "write-rate": "50MB/s"}
+    planned, ladder = (migrated(variant, limit_ms=300, rate="20MB/s", **load) for variant in ("planned", RESPONSIVE))
+    assert planned.status == ladder.status == "completed"
+    assert (planned.total_time_ms or 0) < 1.2 * (ladder.total_time_ms or 0)
+
+
 def test_where_no_throttle_helps_it_is_said_and_the_guest_is_let_run() -> None:
     result = migrated("planned", pattern="uniform", limit_ms=100, rate="20MB/s", **{"write-rate": "9GB/s"})
     told = [entry for entry in result.entries if isinstance(entry.event, Acted)]

@@ -5,8 +5,9 @@ is written in so much work w, by the guest's dirty curve. A pass sends R bytes. 
 
 - N, what is known to be dirty again already,
 - of the pages of W that did not wait in this pass, those that are written meanwhile: (W - R - N) p(w),
-- of the R bytes, what is written after it was sent. They are sent evenly over the pass, so a byte has between none and
-  all of the pass left to be written again, and the share is the mean of p over 0 to w.
+- of the R bytes, what is written since the sync before its sending, as a sync arms the log of all pages again, also of
+  those that wait. They are sent evenly over the pass: with many syncs in it, a byte has between none and all of the
+  pass left to be written again, and half of the time between two syncs; with none in it, all of the pass.
 
 It is never more than W. When what is left fits the downtime, the guest moves. All throttles are worked out at once.
 """
@@ -36,6 +37,8 @@ class Situation:
     """How long that takes; zero pages go faster than others."""
     again_bytes: float
     """Known to be dirty again for the next pass."""
+    sync_ns: float
+    """The time between two syncs; infinite if there are none within passes."""
     bandwidth_bytes_per_s: float
     threshold_bytes: float
     """When no more remains, the guest moves."""
@@ -66,7 +69,11 @@ def look_ahead(curve: DirtyCurve, situation: Situation, *, from_now: bool) -> Co
     for _ in range(_MAX_PASSES):
         time_ns += np.where(done, 0.0, duration_ns)
         lost_ns += np.where(done, 0.0, duration_ns * taken) if slowed else 0.0
-        left_bytes = _left_bytes(curve, set_bytes, pending, again, duration_ns * (share if slowed else 1.0))
+        work_ns = duration_ns * (share if slowed else 1.0)
+        after = np.minimum(1.0, _NODES[:, np.newaxis] + situation.sync_ns / 2 / np.maximum(1.0, duration_ns))
+        left_bytes = _left_bytes(
+            curve, set_bytes, pending, again, work_ns, np.where(duration_ns <= situation.sync_ns, 1.0, after)
+        )
         shrinks = left_bytes < least_bytes * 0.999
         least_bytes = np.where(done, least_bytes, np.minimum(least_bytes, left_bytes))
         done |= left_bytes <= situation.threshold_bytes
@@ -84,10 +91,14 @@ def _left_bytes(
     pending: NDArray[np.float64],
     again: NDArray[np.float64],
     work_ns: NDArray[np.float64],
+    after: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return what is to be sent again when a pass ends in which the guest has done that work."""
+    """Return what is to be sent again when a pass ends in which the guest has done that work.
+
+    `after` are the parts of the pass, by row, in which bytes that are sent one after the other may be written again.
+    """
     share = np.minimum(1.0, curve.distinct_bytes(work_ns) / set_bytes)
-    mean_share = np.minimum(1.0, curve.distinct_bytes(np.outer(_NODES, work_ns)) / set_bytes).mean(axis=0)
+    mean_share = np.minimum(1.0, curve.distinct_bytes(after * work_ns) / set_bytes).mean(axis=0)
     elsewhere = np.maximum(0.0, set_bytes - pending - again)
     left_bytes: NDArray[np.float64] = again + elsewhere * share + np.minimum(pending, set_bytes) * mean_share
     return np.minimum(left_bytes, set_bytes)

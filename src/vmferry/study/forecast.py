@@ -4,6 +4,7 @@ The guest is one that writes as its dirty curve says. Each strategy moves it sev
 was only measured: how much it writes, and how fast the link is. That gives chances and intervals, and not one figure.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -145,6 +146,7 @@ def _situation(survey: Survey, bytes_per_s: float, downtime_limit_ms: float) -> 
         pending_bytes=survey.used_bytes,
         pending_ns=survey.used_bytes / bytes_per_s * _NS_PER_S,
         again_bytes=0,
+        sync_ns=math.inf,
         bandwidth_bytes_per_s=bytes_per_s,
         threshold_bytes=bytes_per_s * downtime_limit_ms / 1000,
     )

@@ -6,6 +6,7 @@ that converges by itself is never slowed, nor one that no throttle can help; the
 help.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Annotated, ClassVar
@@ -90,6 +91,7 @@ class Planned:
             pending_bytes=sensed.remaining_bytes,
             pending_ns=self._pass.remaining_ns(sensed.remaining_bytes, bytes_per_s),
             again_bytes=self._again_bytes(curve, sensed),
+            sync_ns=math.inf if sensed.again_bytes is None else settings.window_ms * _NS_PER_MS << self._doublings,
             bandwidth_bytes_per_s=bytes_per_s,
             threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
         )
