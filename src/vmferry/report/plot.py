@@ -2,7 +2,7 @@
 
 import math
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -25,6 +25,16 @@ PANELS = (MEASURED_SPEED, SPEED, THROTTLE, REMAINING, DIRTY_RATE, BANDWIDTH, ITE
 MAX_POINTS_PER_LINE = 1500
 MAX_POINTS = 12_000
 """How many points all lines of a page may have together, so that they take about 200 KiB at most."""
+LAYOUT: Mapping[str, Any] = {
+    "showlegend": False,
+    "autosize": True,
+    "margin": {"l": 58, "r": 8, "t": 4, "b": 40},
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "font": {"family": "system-ui, sans-serif", "size": 12},
+    "dragmode": "zoom",
+}
+"""How all plots of a page look."""
 _TITLE_SHARE = 0.24
 """The share of a panel's height that its title takes."""
 _REPEAT_OPACITY = 0.3
@@ -121,14 +131,8 @@ def _narrow(text: str) -> str:
 
 def _layout(panels: Sequence[Panel], axes: Sequence[Axis], total_s: float) -> dict[str, Any]:
     layout: dict[str, Any] = {
-        "showlegend": False,
-        "autosize": True,
-        "margin": {"l": 58, "r": 8, "t": 4, "b": 40},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12},
+        **LAYOUT,
         "hovermode": "x unified",
-        "dragmode": "zoom",
         "annotations": [],
         "xaxis": {
             "title": {"text": "seconds since the migration began"},

@@ -5,6 +5,7 @@ from html import escape
 from typing import Any
 
 from vmferry.report.figures import time_text
+from vmferry.report.plot import LAYOUT
 from vmferry.report.tradeoff import Cost, unbeaten
 
 _MS_PER_S = 1000
@@ -46,14 +47,8 @@ def _traces(costs: Sequence[Cost], colours: Mapping[str, str]) -> Iterator[dict[
 
 def _layout() -> dict[str, Any]:
     return {
-        "showlegend": False,
-        "autosize": True,
-        "margin": {"l": 58, "r": 8, "t": 4, "b": 40},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"family": "system-ui, sans-serif", "size": 12},
+        **LAYOUT,
         "hovermode": "closest",
-        "dragmode": "zoom",
         "xaxis": {"title": {"text": "total time"}, "rangemode": "tozero", "ticksuffix": " s", "zeroline": False},
         "yaxis": {"title": {"text": "vCPU s kept from working"}, "rangemode": "tozero", "zeroline": False},
     }
