@@ -331,7 +331,7 @@ def test_garbage_at_the_destinations_port_is_turned_away(lab: Lab) -> None:
             with suppress(ConnectionError):
                 while stranger.recv(4096):
                     pass
-    assert destination.errors().count("turned a connection away") == 6
+    wait_until(lambda: destination.errors().count("turned a connection away") == 6)
     assert "Traceback" not in destination.errors()
     assert migrate(source, uri).completed
     destination.check_memory()
