@@ -27,6 +27,7 @@ from vmferry.report.series import RunSeries
 from vmferry.report.summary import RESULT_COLUMNS, configuration, verdict
 from vmferry.report.svg import picture
 from vmferry.report.text_report import text_report
+from vmferry.report.tradeoff import costs_of
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
 
@@ -243,7 +244,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_path: Path, width: int) -> None:
     path = tmp_path / "page.html"
     drawn = [[hostile_run(), *simulated_runs()], simulated_runs()[:2]]
-    sections = [Section(HOSTILE, verdict(runs), runs, hostile_rows()) for runs in drawn]
+    costs = [costs_of((run.label, run.outcome) for run in runs) for runs in drawn]
+    sections = [
+        Section(HOSTILE, verdict(runs), runs, hostile_rows(), costs=cost)
+        for runs, cost in zip(drawn, costs, strict=True)
+    ]
     path.write_text(page("A title", [*sections, Section("none drawn", "none", [], hostile_rows())], HOSTILE))
     browser.requests.clear()
     browser.open(path, width, dark=width < 600)
@@ -256,8 +261,11 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(browser: Page, tmp_p
     assert browser.evaluate("document.querySelectorAll('section').length") == 3
     assert browser.evaluate("document.querySelector('.plot svg').getBoundingClientRect().width") <= width
     browser.evaluate("document.querySelector('.legend button').click()")
-    hidden = "document.querySelector('.plot').data.filter(trace => trace.visible === false).length"
-    assert browser.evaluate(hidden) >= 6
+    hidden = "[...document.querySelectorAll('.plot')].map(p => p.data.filter(t => t.visible === false).length)"
+    tradeoff, course, *others = browser.evaluate(hidden)
+    assert tradeoff == 1
+    assert course >= 6
+    assert set(others) == {0}
     assert browser.evaluate("document.querySelectorAll('.plot svg.main-svg').length") > 1
     assert browser.requests == [path.as_uri()]
     assert browser.complaints == []
