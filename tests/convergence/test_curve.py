@@ -46,7 +46,7 @@ def test_it_never_falls_never_bends_upwards_and_is_above_all_it_has_seen(seen: l
     steps = np.diff(curve.distinct_bytes(works))
     assert (steps >= -1e-3).all()
     assert (np.diff(steps) <= 1e-6 * MEMORY).all()
-    for point in (point for point in seen[-POINTS_PER_OCTAVE:] if point.cpu_ns >= 50 * MS):
+    for point in curve.points():
         work_ns = point.duration_ns * min(1.0, point.cpu_share / curve.demand)
         if work_ns <= longest:
             assert at(curve, work_ns) >= point.distinct_bytes * (1 - 1e-9)

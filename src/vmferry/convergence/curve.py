@@ -65,7 +65,7 @@ class DirtyCurve:
     @property
     def bends(self) -> bool:
         """False until windows of different lengths were seen; before, a working set cannot be told from a flood."""
-        lengths = [point.duration_ns for point in self._points()]
+        lengths = [point.duration_ns for point in self.points()]
         return bool(lengths) and max(lengths) >= _OTHER_LENGTH * min(lengths)
 
     @property
@@ -168,11 +168,12 @@ class DirtyCurve:
             hull.append(point)
         yield from hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
 
-    def _points(self) -> Iterator[Written]:
+    def points(self) -> Iterator[Written]:
+        """Yield what is remembered."""
         return chain.from_iterable(self._octaves.values())
 
     def _in_work(self, demand: float) -> Iterator[tuple[float, float]]:
-        for point in self._points():
+        for point in self.points():
             yield point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
 
     def _explaining_demand(self) -> float:
@@ -181,8 +182,8 @@ class DirtyCurve:
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
         unthrottled points say less for so little work than was seen.
         """
-        free = [point for point in self._points() if point.cpu_share >= 1]
-        slowed = [point for point in self._points() if point.cpu_share < 1]
+        free = [point for point in self.points() if point.cpu_share >= 1]
+        slowed = [point for point in self.points() if point.cpu_share < 1]
         if not (free and slowed):
             return self._demand if slowed else 1.0
         rate = max(point.distinct_bytes / point.duration_ns for point in free)
