@@ -26,7 +26,7 @@ from vmferry.convergence.limits import NO_LIMITS, Limits, OnLimit
 from vmferry.convergence.policies import registry
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.sensing import Body, View
-from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.simulation.clock import VirtualClock
 
@@ -110,9 +110,9 @@ class Course:
         slowing = Slowing(self.sensor, self.guest, Prospect(99, ignore))  # type: ignore[arg-type]
         self.settings = Settings(self.qemu, self.clock, DrivenVm.ask(self.qemu))
         kind = find_policy(ours.convergence_policy)
-        watcher = make_watcher(ours.background_sync, ours.watch_times(), 0)
         start = sense(Progress.from_qmp({}), self.qemu.parameters, 0)
-        self.brain = Convergence(kind, can(self.settings, slowing), watcher, self.link.watch, Ledger(), start)
+        mode, times, link = ours.background_sync, ours.watch_times(), self.link.watch
+        self.brain = Convergence.watching(kind, can(self.settings, slowing), mode, times, link, Ledger(), start)
         self.body = DriverBody(ports, self.brain, ours.rules(limits), self.settings, self.kept, slowing)  # type: ignore[arg-type]
 
     def poll(self, at_s: float, syncs: int, sent_mib: float, dirty_mib_per_s: int = 0, status: str = "active") -> None:

@@ -14,7 +14,7 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy, load_policy
 from vmferry.convergence.sensing import Body
 from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
-from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
@@ -94,8 +94,8 @@ def make_brain(
     kind = find_policy(parameters.convergence_policy) if parameters else None
     measures = parameters is not None and bool(body & Body.MEASURE)
     mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF
-    watcher = make_watcher(mode, (parameters or MigrationParameters()).watch_times(), now_ns)
-    return Convergence(kind, body, watcher, link, lost, start, elapsed_ns)
+    times = (parameters or MigrationParameters()).watch_times()
+    return Convergence.watching(kind, body, mode, times, link, lost, start, elapsed_ns)
 
 
 def obeyed(parameters: MigrationParameters | None) -> dict[str, object]:

@@ -35,7 +35,7 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, SyncSeen, View
-from vmferry.convergence.watcher import IterationView, Watcher
+from vmferry.convergence.watcher import BackgroundSync, IterationView, Watcher, WatchTimes, make_watcher
 from vmferry.errors import PolicyError
 
 _NS_PER_S = 1_000_000_000
@@ -104,6 +104,21 @@ class Convergence:
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
         self._evaluated = self._measuring = self._synced = self._mark(start)
+
+    @classmethod
+    def watching(
+        cls,
+        kind: PolicyKind | None,
+        body: Body,
+        mode: BackgroundSync,
+        times: WatchTimes,
+        link: LinkWatch,
+        ledger: Ledger,
+        start: Sensed,
+        elapsed_ns: int = 0,
+    ) -> "Convergence":
+        """Return a brain with the watcher of a mode and of its constants of time."""
+        return cls(kind, body, make_watcher(mode, times, start.now_ns), link, ledger, start, elapsed_ns)
 
     def _make(self, kind: PolicyKind) -> Policy:
         try:

@@ -8,7 +8,7 @@ from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.sensing import Body, Found, Sensed, SyncSeen
-from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.events import Acted, Decided
@@ -44,9 +44,9 @@ class EngineBody:
         self._raised_limit_ns: int | None = None
         """The downtime limit that the brain has set; None is that of the parameters."""
         self._switches_over = False
-        watcher = make_watcher(mode, parameters.watch_times(), outgoing.clock.now_ns())
         kind = find_policy(parameters.convergence_policy) if outgoing.auto_converge else None
-        self._brain = Convergence(kind, CAN, watcher, link, ledger, self._sensed())
+        times = parameters.watch_times()
+        self._brain = Convergence.watching(kind, CAN, mode, times, link, ledger, self._sensed())
         self.begin_iteration()
 
     @property
