@@ -57,18 +57,6 @@ def test_a_limit_that_is_hit_is_acted_on_once(
     assert answers == [None, action(reason=f"{expected}: {on_limit}"), None]
 
 
-@pytest.mark.parametrize(("max_downtime_ms", "answer"), [(None, None), (0, Cancel), (500, Cancel)])
-def test_a_guest_that_does_not_move_within_the_downtime_allowed_is_given_up_in_the_end(
-    max_downtime_ms: int | None, answer: type[Cancel] | None
-) -> None:
-    limits = Limits(deadline_ns=9 * S, on_limit=OnLimit.SWITCHOVER, max_downtime_ms=max_downtime_ms)
-    watch = LimitWatch()
-    assert isinstance(watch.look(limits, halved(10)), SwitchOver)
-    assert watch.look(limits, halved(39)) is None
-    assert type(watch.look(limits, halved(41))) is (answer or type(None))
-    assert watch.look(limits, halved(100)) is None
-
-
 def test_what_is_within_its_limits_is_left_alone() -> None:
     watch = LimitWatch()
     limits = Limits(deadline_ns=10 * S, max_guest_loss_percent=50.0, max_guest_loss_ns=20 * S)

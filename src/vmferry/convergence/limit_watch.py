@@ -8,7 +8,6 @@ from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
-_MIN_PATIENCE_NS = 30 * _NS_PER_S
 _ACTIONS: dict[OnLimit, type[Cancel | SwitchOver | Tell]] = {
     OnLimit.CANCEL: Cancel,
     OnLimit.SWITCHOVER: SwitchOver,
@@ -73,16 +72,9 @@ class LimitWatch:
 
     def __init__(self) -> None:
         self._hit = False
-        self._moves_by_ns: int | None = None
-        """When a guest that was to move whatever remains, within a bound on its downtime, is given up."""
 
     def look(self, limits: Limits, spent: Spent) -> Cancel | SwitchOver | Tell | None:
         """Return what to do once a limit is over, and that once only."""
-        if self._moves_by_ns is not None and spent.elapsed_ns > self._moves_by_ns:
-            self._moves_by_ns = None
-            return Cancel(
-                reason=f"the guest does not move within max-downtime {limits.max_downtime_ms} ms either: cancel"
-            )
         # In its first second a share of the work done says nothing.
         if self._hit or spent.elapsed_ns < _NS_PER_S:
             return None
@@ -90,8 +82,6 @@ class LimitWatch:
         if broken is None:
             return None
         self._hit = True
-        if limits.on_limit is OnLimit.SWITCHOVER and limits.max_downtime_ms is not None:
-            self._moves_by_ns = spent.elapsed_ns + max(_MIN_PATIENCE_NS, spent.elapsed_ns // 2)
         return _ACTIONS[limits.on_limit](reason=f"{broken.limit}: {broken.text}: {limits.on_limit}")
 
 
