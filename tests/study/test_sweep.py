@@ -328,7 +328,7 @@ def test_a_cluster_that_is_lost_ends_the_sweep_and_keeps_its_results(
     with pytest.raises(HostError, match=f"no dask scheduler answers at {dask.address}"):
         sweep.run(partial(cluster, dask.address), tell)
     errors = [result.error for result in sweep.results]
-    assert errors[:3] == [""] * 3
+    assert errors.count("") >= 3
     assert {error for error in errors if error} == {
         "what simulated it is gone: the connection to the scheduler is lost"
     }
