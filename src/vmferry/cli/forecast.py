@@ -37,10 +37,12 @@ def command(
 ) -> None:
     """Tell whether a VM will converge, how long it will take and what it will cost the guest, for every strategy.
 
-    Nothing is moved and the guest is not slowed: how it writes is measured in windows of several lengths, and then a
-    guest that writes so is migrated in virtual time. Exit code 0: it will converge by the best strategy; 5: it may;
-    6: it will not.
+    Nothing is moved and the guest is not throttled: how it writes is measured in windows of several lengths, for
+    which its writes are logged, and then a guest that writes so is migrated in virtual time. Exit code 0: it will
+    converge by the best strategy; 5: it may; 6: it will not.
     """
+    if bandwidth == 0:
+        raise UsageError("--bandwidth is 0; give what the link carries, such as 1Gbit/s")
     clock = MonotonicClock()
     log = terminal(stderr=True, quiet=as_json)
     with (
@@ -79,12 +81,15 @@ def _survey(
     resident = resident_bytes(monitor)
     unknown = [] if resident is not None else ["how much of its memory the guest uses: all of it is taken for used"]
     rate = bandwidth or driven.parameters.get("max-bandwidth")
+    if bandwidth is None:
+        unknown.append("what the link carries: the VM's max-bandwidth is taken for it")
     if not isinstance(rate, int) or not rate:
         raise UsageError("the VM's max-bandwidth is 0, no limit; give --bandwidth, what the link carries")
     if min(point.duration_ns for point in written) >= 1_000_000_000:
         unknown.append("what the guest writes in less than a second, which this QEMU cannot measure")
     limit = driven.parameters.get("downtime-limit") if downtime_limit_ms is None else downtime_limit_ms
-    assert isinstance(limit, int)
+    if not isinstance(limit, int):
+        raise UsageError("the VM tells no downtime-limit; give --downtime-limit, such as 300ms")
     return Survey(
         memory_bytes=memory_bytes,
         used_bytes=memory_bytes if resident is None else min(memory_bytes, resident),

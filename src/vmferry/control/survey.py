@@ -1,4 +1,4 @@
-"""Finds out how a guest writes before anything moves, and without slowing it: points of its dirty curve.
+"""Finds out how a guest writes before anything moves, and without throttling it: points of its dirty curve.
 
 Windows of several lengths tell a small set that is rewritten fast from a flood (QEMU `migration/dirtyrate.c`). QEMU
 before 8.2 measures whole seconds only, so of shorter times its curve is known from below.
