@@ -13,7 +13,7 @@ leaves it that much takes nothing (`work_ns`).
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -148,25 +148,13 @@ class DirtyCurve:
         return mean
 
     def _fit(self) -> None:
-        hull = list(self._hull())
+        hull = concave_corners(sorted(self._in_work(self._demand)))
+        hull = hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
         self._hull_ns = np.array([work_ns for work_ns, _ in hull])
         self._hull_bytes = np.array([size_bytes for _, size_bytes in hull])
         slopes = [((b[1] - a[1]) / (b[0] - a[0]), (a[0] + b[0]) / 2) for a, b in pairwise(hull)]
         self._fall = _fall(*slopes[-2:]) if len(slopes) > 1 else 0.0
         self._last_bytes = slopes[-1][0] * (slopes[-1][1] / hull[-1][0]) ** self._fall * hull[-1][0]
-
-    def _hull(self) -> Iterator[tuple[float, float]]:
-        """Yield the corners of the points' upper concave hull from (0, 0) on (Andrew's monotone chain)."""
-        hull = [(0.0, 0.0)]
-        for point in sorted(self._in_work(self._demand)):
-            if point[1] < hull[-1][1] or point[0] <= hull[-1][0]:
-                if point[1] > hull[-1][1]:
-                    hull[-1] = point
-                continue
-            while len(hull) > 1 and _turns_up(hull[-2], hull[-1], point):
-                hull.pop()
-            hull.append(point)
-        yield from hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
 
     def points(self) -> Iterator[Written]:
         """Yield what is remembered."""
@@ -192,6 +180,23 @@ class DirtyCurve:
             if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(slowed, said, strict=True)) == 0:
                 return demand
         return _DEMANDS[-1]
+
+
+def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of the lowest curve above all points that begins at (0, 0), never falls and is concave.
+
+    The points are sorted. It is their upper hull (Andrew's monotone chain).
+    """
+    corners = [(0.0, 0.0)]
+    for point in points:
+        if point[1] < corners[-1][1] or point[0] <= corners[-1][0]:
+            if point[1] > corners[-1][1]:
+                corners[-1] = point
+            continue
+        while len(corners) > 1 and _turns_up(corners[-2], corners[-1], point):
+            corners.pop()
+        corners.append(point)
+    return corners
 
 
 def _fall(before: tuple[float, float], last: tuple[float, float]) -> float:

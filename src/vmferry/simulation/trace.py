@@ -16,6 +16,7 @@ from itertools import pairwise
 
 import msgspec
 
+from vmferry.convergence.curve import concave_corners
 from vmferry.errors import UsageError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
@@ -153,10 +154,10 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
         raise UsageError(f"{where}: {why_no_samples(entries)}; there is nothing to replay")
     long = [sample for sample in samples if sample.wall_ns >= _MIN_SAMPLE_NS]
     points = _means(long if any(sample.pages for sample in long) else samples, _MIN_SLICES * slice_ns(started))
-    corners = _corners(points)
+    corners = concave_corners(points)
     most_pages = max(sample.pages for sample in samples)
     fullest = most_pages / corners[-1][1] if most_pages else 1.0
-    sweeps = _sweeps([(cpu_ns, round(pages * fullest)) for cpu_ns, pages in corners])
+    sweeps = _sweeps([(round(cpu_ns), round(pages * fullest)) for cpu_ns, pages in corners])
     return DirtyTrace(
         used_pages=max(_used_pages(entries, started), sum(pages for pages, _ in sweeps)),
         sweeps=sweeps,
@@ -187,18 +188,6 @@ def _means(samples: Iterable[DirtySample], min_throttled_ns: int) -> list[tuple[
         )
         for group in groups.values()
     )
-
-
-def _corners(points: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Return the corners of the lowest curve above all points that begins at (0, 0), rises and is concave."""
-    corners = [(0, 0)]
-    for point in points:
-        if point[1] <= corners[-1][1]:
-            continue
-        while len(corners) > 1 and _slope(corners[-2], corners[-1]) <= _slope(corners[-1], point):
-            corners.pop()
-        corners.append(point)
-    return corners
 
 
 def _slope(low: tuple[int, int], high: tuple[int, int]) -> float:
