@@ -1,6 +1,5 @@
 """`vmferry watch`: show a migration that someone else began, without touching it."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -8,14 +7,13 @@ import click
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.monitor_option import monitor_options
+from vmferry.cli.policy_options import named_policy, policy_settings
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.client.monitor import open_monitor
-from vmferry.control.arrival import arrival_of
 from vmferry.control.awaiting import await_migration
-from vmferry.control.drive import Progress, follow
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.phases import Phases
-from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.control.looking_on import look_on
+from vmferry.convergence.variants import ALL_VARIANTS, Variant
+from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.vm.clock import MonotonicClock
@@ -24,14 +22,27 @@ from vmferry.vm.clock import MonotonicClock
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
 @monitor_options
 @click.option("--wait", is_flag=True, help="Wait until a migration begins.")
+@click.option("--shadow", metavar="VARIANT|POLICY",
+              help="Tell and record what this would decide; nothing of it is done.")  # fmt: skip
+@click.option("--set", "settings", multiple=True, metavar="policy.NAME=VALUE",
+              help="A setting of the policy in the shadow; repeatable.")  # fmt: skip
 @journal_option
 @click.pass_context
-def command(context: click.Context, /, address: str, wait: bool, journal: Path | None) -> None:
+def command(
+    context: click.Context,
+    /,
+    address: str,
+    wait: bool,
+    shadow: str | None,
+    settings: tuple[str, ...],
+    journal: Path | None,
+) -> None:
     """Show how the migration of a VM goes, ours or QEMU's, until it ends.
 
     The monitor is only asked. Exit code 1 if the migration does not complete, 3 if nobody knows whether the guest has
     arrived; Ctrl-C ends watching.
     """
+    variant = _shadow(shadow, settings)
     clock = MonotonicClock()
     with (
         cancelled_by_signals() as cancel,
@@ -40,24 +51,21 @@ def command(context: click.Context, /, address: str, wait: bool, journal: Path |
     ):
         with told_as("interrupted", cancel):
             await_migration(monitor, clock, cancel, wait=wait)
-        driven = DrivenVm.ask(monitor)
         course = CourseJournal()
-        recorder = open_recorder(monitor, driven, TeeJournal([record, course]), clock.now_ns, attached=True)
-        parameters = start_recording(recorder, monitor, {})
+        downtime_limit_ms = monitor.execute("query-migrate-parameters")["downtime-limit"]
         with (
             told_as("stopped watching; the migration goes on", cancel),
-            screen(parameters["downtime-limit"], quiet=False) as (watch, tell),
+            screen(downtime_limit_ms, quiet=False) as (watch, tell),
         ):
-            phases = Phases(tell)
-
-            def observe(progress: Progress) -> Progress:
-                phases.observe(progress)
-                recorder.poll(progress)
-                watch(progress)
-                return progress
-
-            result = follow(monitor, clock, observe, cancel)
-        recorder.end(result)
-    result = replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))
+            records = TeeJournal([record, course])
+            result = look_on(monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant)
     show_result(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
+
+
+def _shadow(name: str | None, settings: tuple[str, ...]) -> Variant | None:
+    if name is None:
+        if policy_settings(settings):
+            raise UsageError("--set sets the policy that --shadow names; give that, too")
+        return None
+    return named_policy(None, name, ()) if name in ALL_VARIANTS and not settings else named_policy(name, None, settings)

@@ -22,6 +22,7 @@ from vmferry.migration.events import (
     Lost,
     Measured,
     RecordedBy,
+    Shadowed,
     Started,
     StatusChanged,
     SwitchoverBegan,
@@ -134,6 +135,10 @@ class Recorder:
     def acted(self, action: Action) -> None:
         """Record that something else was done than to slow the guest."""
         self._record(self._now_ns(), acted(action))
+
+    def shadowed(self, event: Shadowed) -> None:
+        """Record what somebody who only looks on would have done."""
+        self._record(self._now_ns(), event)
 
     def end(self, result: Result) -> None:
         """Record the last state and the figures of the whole course."""

@@ -14,7 +14,7 @@ from vmferry.convergence.actions import Action
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import POLICY
 from vmferry.errors import MonitorError
-from vmferry.migration.events import Ended, Lost, RecordedBy, Started
+from vmferry.migration.events import Ended, Event, Lost, RecordedBy, Shadowed, Started
 from vmferry.migration.journal import MAX_ENTRIES, MAX_LINE_BYTES, Entry
 from vmferry.migration.ports import Journal
 from vmferry.settings.parameters import PARAMETERS
@@ -56,8 +56,11 @@ class VmRecord:
 
     def acted(self, action: Action) -> None:
         """Add what was done from outside to what the VM has recorded so far, at the time of that."""
-        if self._last:
-            self._journal.record(self._last.time_ns, acted(action))
+        self._add(acted(action))
+
+    def shadowed(self, event: Shadowed) -> None:
+        """Add likewise what somebody who only looks on would have done."""
+        self._add(event)
 
     def end(self, result: Result) -> None:
         """Copy the rest. If it cannot be had any more, record the end as it was seen."""
@@ -68,6 +71,10 @@ class VmRecord:
             self._seen.end(result)
         elif not isinstance(self._last.event, Ended):
             self._journal.record(self._last.time_ns, ended(result))
+
+    def _add(self, event: Event) -> None:
+        if self._last:
+            self._journal.record(self._last.time_ns, event)
 
     def _new_entries(self) -> Iterator[Entry]:
         """Yield what was not copied yet of the one migration that is followed."""

@@ -168,6 +168,17 @@ class Acted(_Event, tag="action", frozen=True):
     """The limit that was set; None for other actions."""
 
 
+class Shadowed(_Event, tag="shadow", frozen=True):
+    """A policy that only looked on would have done this now, and nothing of it was done; `what` is as in `Acted`."""
+
+    variant: str
+    what: str
+    reason: str
+    throttle_percent: int | None = None
+    """By how much it would slow the guest from now on; None for other actions."""
+    downtime_limit_ns: int | None = None
+
+
 class Ended(_Event, tag="ended", frozen=True):
     """The migration is over. These are the figures of its whole course; None is what nobody has seen."""
 
@@ -195,6 +206,7 @@ Event = (
     | Measured
     | Decided
     | Acted
+    | Shadowed
     | ThrottleSeen
     | SwitchoverBegan
     | SwitchoverFailed

@@ -1,0 +1,60 @@
+"""Follows a migration that somebody else began: records it, shows it, and touches nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
+from vmferry.control.arrival import arrival_of
+from vmferry.control.drive import Progress, Result, follow
+from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.phases import Phases
+from vmferry.control.ports import Ports
+from vmferry.control.shadow import ShadowBody
+from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.convergence.variants import Variant
+from vmferry.errors import PolicyError
+from vmferry.migration.journal import TeeJournal
+from vmferry.migration.lost_work import LostWork
+from vmferry.migration.ports import Clock, Journal
+
+
+def look_on(
+    monitor: Monitor,
+    journal: Journal,
+    watch: Callable[[Progress], None],
+    tell: Callable[[str], None],
+    *,
+    clock: Clock,
+    cancel: CancelToken,
+    shadow: Variant | None = None,
+) -> Result:
+    """Follow the migration that runs to its end; `watch` sees every poll, `tell` gets lines for people.
+
+    What `shadow` would have decided is recorded and told beside it. The monitor is only asked. Raises UsageError if
+    there is no such policy, PolicyError if it cannot begin, MonitorError, and CancelledError if `cancel` is set.
+    """
+    driven = DrivenVm.ask(monitor)
+    lost = LostWork(clock.now_ns)
+    recorder = open_recorder(monitor, driven, TeeJournal([journal, lost]), clock.now_ns, attached=True)
+    start_recording(recorder, monitor, {})
+    phases = Phases(tell)
+    ports = Ports(monitor, clock, cancel, tell, tell)
+    body = ShadowBody(ports, driven, shadow, recorder, lost) if shadow else None
+
+    def observe(progress: Progress) -> Progress:
+        nonlocal body
+        phases.observe(progress)
+        recorder.poll(progress)
+        watch(progress)
+        if body:
+            try:
+                body.observe(progress)
+            except PolicyError as error:
+                tell(f"looking on without a shadow: {error}")
+                body = None
+        return progress
+
+    result = follow(monitor, clock, observe, cancel)
+    recorder.end(result)
+    return replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))

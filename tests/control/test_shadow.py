@@ -1,0 +1,80 @@
+"""A policy in the shadow of a modelled QEMU's own auto-converge, in virtual time: it decides, and nothing is done."""
+
+from typing import Any
+
+import pytest
+
+from tests.simulation.qemu.scenes import scenario
+from vmferry.cancel import CancelToken
+from vmferry.control.looking_on import look_on
+from vmferry.convergence.policies.planned import Planned
+from vmferry.convergence.variants import PLANNED, find_variant
+from vmferry.migration.events import Decided, Ended, Event, Shadowed, ThrottleSeen
+from vmferry.migration.journal import MemoryJournal
+from vmferry.simulation.qemu.lab import URI, ModelledLab
+from vmferry.simulation.qemu.monitor import ModelledMonitor
+from vmferry.simulation.qemu.releases import RELEASES, find_release
+
+RESPONSIVE = "background-sync+responsive-throttle"
+Told = list[str]
+
+
+def shadowed(release: str, variant: str | None, rate: str = "1GB/s") -> tuple[list[Event], Told]:
+    """What is recorded of a migration that QEMU's auto-converge brings about, and what is told of the shadow."""
+    lab = ModelledLab(scenario(rate=rate).with_settings({"guest.used-memory": "192M"}), find_release(release), seed=0)
+    monitor = lab.connect()
+    states = [{"capability": "auto-converge", "state": True}]
+    monitor.execute("migrate-set-capabilities", {"capabilities": states})
+    monitor.execute("migrate-set-parameters", {"max-bandwidth": 50 << 20, "downtime-limit": 100})
+    monitor.execute("migrate", {"uri": URI})
+    journal, told = MemoryJournal(), Told()
+    shadow = find_variant(variant) if variant else None
+    look_on(monitor, journal, lambda seen: None, told.append, clock=lab.clock, cancel=CancelToken(), shadow=shadow)
+    return [entry.event for entry in journal.entries], told
+
+
+@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize("variant", [PLANNED.name, RESPONSIVE, "kubevirt"])
+def test_a_shadow_only_asks(release: str, variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    execute = ModelledMonitor.execute
+
+    def noted(self: ModelledMonitor, command: str, arguments: Any = None) -> Any:
+        asked.append(command)
+        return execute(self, command, arguments)
+
+    monkeypatch.setattr(ModelledMonitor, "execute", noted)
+    events, _ = shadowed(release, variant)
+    assert any(isinstance(event, Shadowed) for event in events)
+    told = [command for command in asked if not command.startswith("query-")]
+    assert told == ["migrate-set-capabilities", "migrate-set-parameters", "migrate"], "those of the test itself"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_a_shadow_would_do_is_told_and_recorded_long_before_it_is_done(release: str) -> None:
+    events, told = shadowed(release, PLANNED.name)
+    would = [event for event in events if isinstance(event, Shadowed)]
+    assert isinstance(events[-1], Ended)
+    assert would[0].what == "Throttle"
+    assert (would[0].throttle_percent or 0) > 50
+    assert all(event.variant == PLANNED.name for event in would)
+    assert not any(isinstance(event, Decided) for event in events), "nothing was decided"
+    really = [event for event in events if isinstance(event, ThrottleSeen) and event.throttle_percent > 50]
+    assert events.index(would[0]) < events.index(really[0])
+    assert len([line for line in told if "planned would do: " in line]) == len(would)
+
+
+def test_nothing_is_told_of_a_guest_that_a_shadow_would_leave_alone() -> None:
+    events, told = shadowed("qemu-7.2", PLANNED.name, rate="1MB/s")
+    assert not [event for event in events if isinstance(event, Shadowed)]
+    assert told == []
+
+
+def test_a_shadow_that_is_broken_does_not_end_the_looking_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(self: Planned, view: object, settings: object) -> list[object]:
+        raise ValueError("oh")
+
+    monkeypatch.setattr(Planned, "look", look)
+    events, told = shadowed("qemu-10", PLANNED.name)
+    assert isinstance(events[-1], Ended)
+    assert [line for line in told if "looking on without a shadow" in line and "oh" in line]
