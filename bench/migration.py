@@ -11,9 +11,9 @@ from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
+from vmferry.perf.comparisons import SEED_VARIANTS
 from vmferry.perf.demo import demo_experiment, run_demo
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.simulation.run import simulate
 
 MIB = 1 << 20

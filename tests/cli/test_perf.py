@@ -21,13 +21,16 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 
 from tests.support.hostile import tampered
+from tests.support.policies import LADDER, write_policy
 from vmferry.cli.perf import batch, command
 from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.errors import UsageError
+from vmferry.experiment.own_variants import policy_variant
+from vmferry.migration.events import Started
 from vmferry.migration.journal import FileJournal
+from vmferry.perf.comparisons import find_experiments, sweeping_guest
 from vmferry.perf.measure import GuestSample, Job, PerfRun
-from vmferry.perf.results import RUNS_FILE, ResultSet
-from vmferry.perf.scenarios import PerfScenario, find_scenarios
+from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.compare import runs_needed
@@ -49,7 +52,7 @@ def perf(*arguments: object) -> Result:
 def results(directory: Path, *total_times_ms: int, status: str = "completed") -> Path:
     kept = ResultSet(directory)
     for number, time_ms in enumerate(total_times_ms):
-        job = Job("seed", PerfScenario(variant="original"), number)
+        job = Job("seed", sweeping_guest().only("original"), number)
         kept.add(PerfRun(job=job, status=status, total_time_ms=time_ms, pages_per_s_before=1000))
     return directory
 
@@ -74,7 +77,7 @@ def test_two_sets_are_compared(tmp_path: Path) -> None:
 def test_a_comparison_says_how_many_runs_there_are_and_how_many_it_needs(tmp_path: Path) -> None:
     before, after = results(tmp_path / "before", 100, 101, 102), results(tmp_path / "after", 50, 51)
     kept = ResultSet(after)
-    kept.add(PerfRun(job=Job("seed", PerfScenario(variant="original"), 2), status="completed", flags=["odd"]))
+    kept.add(PerfRun(job=Job("seed", sweeping_guest().only("original"), 2), status="completed", flags=["odd"]))
     lines = perf("compare", before, after).output.splitlines()
     assert lines[-2:] == [
         "runs: 3 and 3 (1 of 3 flagged)",
@@ -107,7 +110,7 @@ def test_runs_that_did_not_complete_are_not_compared(tmp_path: Path) -> None:
 def test_results_become_a_page_by_load(tmp_path: Path) -> None:
     kept = ResultSet(tmp_path / "results")
     for stress_mib, variant in ((4, "original"), (8, "original"), (8, "background-sync")):
-        job = Job("run", PerfScenario(stress_bytes=stress_mib << 20, variant=variant), 0)
+        job = Job("run", sweeping_guest(stress_bytes=stress_mib << 20).only(variant), 0)
         with FileJournal(kept.journal_path(job)) as record:
             for entry in simulate(SIMULATED, variant).entries:
                 record.record(entry.time_ns, entry.event)
@@ -130,7 +133,7 @@ def test_medians_are_shown_as_shares_of_the_first_variant(tmp_path: Path) -> Non
         ("original", "failed", (1,)),
     ):
         for time_ms in times_ms:
-            job = Job("run", PerfScenario(variant=variant), time_ms)
+            job = Job("run", sweeping_guest().only(variant), time_ms)
             kept.add(PerfRun(job=job, status=status, total_time_ms=time_ms * 1000, downtime_ms=7))
     lines = perf("report", tmp_path).stdout.partition("medians of completed runs")[2].splitlines()
     assert lines[2].split() == ["original", "500.0", "1.00", "400.0", "1000.0", "7", "-"]
@@ -139,14 +142,14 @@ def test_medians_are_shown_as_shares_of_the_first_variant(tmp_path: Path) -> Non
 
 def test_the_page_has_flagged_and_failed_runs_with_their_reasons(tmp_path: Path) -> None:
     kept = ResultSet(tmp_path / "results")
-    flagged = Job("run", PerfScenario(variant="original"), 0)
+    flagged = Job("run", sweeping_guest().only("original"), 0)
     with FileJournal(kept.journal_path(flagged)) as record:
         for entry in simulate(SIMULATED, "original").entries:
             record.record(entry.time_ns, entry.event)
     host = {"cpus": "2", "kernel": "6.1", "vmferry": "9.9"}
     kept.add(PerfRun(job=flagged, status="completed", flags=["a vCPU <slept>"], work_lost_percent=41.6,
                      total_time_ms=2000, host=host))  # fmt: skip
-    failed = Job("run", PerfScenario(variant="background-sync"), 1)
+    failed = Job("run", sweeping_guest().only("background-sync"), 1)
     kept.add(PerfRun(job=failed, status="failed", error="the link broke", total_time_ms=7, host=host))
     assert perf("report", kept.directory, "--html", tmp_path / "page.html").exit_code == 0
     text = (tmp_path / "page.html").read_text()
@@ -171,7 +174,7 @@ def test_a_page_of_runs_that_all_failed_has_their_reasons(tmp_path: Path) -> Non
 def test_a_guest_unlike_the_others_is_marked_in_its_row(tmp_path: Path) -> None:
     kept = ResultSet(tmp_path)
     for number, speed in enumerate((1000, 1000, 500)):
-        job = Job("run", PerfScenario(variant="original"), number)
+        job = Job("run", sweeping_guest().only("original"), number)
         kept.add(PerfRun(job=job, status="completed", total_time_ms=1000, pages_per_s_before=speed))
     rows = [line for line in perf("report", tmp_path).stdout.splitlines() if line.startswith("original")]
     assert [row.endswith("!") for row in rows[:3]] == [False, False, True]
@@ -179,7 +182,7 @@ def test_a_guest_unlike_the_others_is_marked_in_its_row(tmp_path: Path) -> None:
 
 def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path) -> None:
     pattern = "seed/original_2cpu_45M*"
-    [(_, scenario)] = find_scenarios(pattern)
+    [(_, scenario)] = find_experiments(pattern)
     kept = ResultSet(tmp_path)
     kept.add(PerfRun(job=Job("seed", scenario, 0), status="completed", total_time_ms=12_300, flags=["odd"]))
     answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
@@ -191,7 +194,7 @@ def test_what_is_in_the_directory_is_shown_and_not_measured_again(tmp_path: Path
 
 def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
     pattern = "seed/original_2cpu_45M*"
-    [(_, scenario)] = find_scenarios(pattern)
+    [(_, scenario)] = find_experiments(pattern)
     kept = ResultSet(tmp_path)
     kept.add(PerfRun(job=Job("seed", scenario, 0), status="cancelled", error="it took too long"))
     answer = perf("batch", pattern, "--repeats", 1, "--output", tmp_path)
@@ -201,7 +204,7 @@ def test_a_failed_run_is_exit_code_1(tmp_path: Path) -> None:
 
 RUN = msgspec.to_builtins(
     PerfRun(
-        job=Job("run", PerfScenario(variant="original"), 0),
+        job=Job("run", sweeping_guest().only("original"), 0),
         status="completed",
         error="an error",
         flags=["odd"],
@@ -226,7 +229,7 @@ def test_any_record_is_shown_or_refused(record: dict[str, object]) -> None:
 
 
 def test_what_is_not_known_of_a_run_is_no_figure(tmp_path: Path) -> None:
-    job = Job("run", PerfScenario(variant="original"), 0)
+    job = Job("run", sweeping_guest().only("original"), 0)
     ResultSet(tmp_path).add(PerfRun(job=job, status="error", error="the VM did not start"))
     [line] = [line for line in perf("report", tmp_path).stdout.splitlines() if line.startswith("original")]
     assert line.split() == ["original", "error", "-", "-", "-", "-", "-", "!"]
@@ -236,7 +239,7 @@ def test_a_time_that_is_not_known_is_none_of_the_shortest(tmp_path: Path) -> Non
     kept = ResultSet(tmp_path)
     for number, time_ms in enumerate((None, None, 5000)):
         variant = "original" if number == 0 else "background-sync"
-        job = Job("run", PerfScenario(variant=variant), number)
+        job = Job("run", sweeping_guest().only(variant), number)
         kept.add(PerfRun(job=job, status="completed", total_time_ms=time_ms))
     lines = perf("report", tmp_path).stdout.partition("medians of completed runs")[2].splitlines()
     assert lines[2].split() == ["original", "-", "-", "-", "-", "-", "-"]
@@ -249,6 +252,9 @@ def test_a_time_that_is_not_known_is_none_of_the_shortest(tmp_path: Path) -> Non
         (["batch", "nothing/*", "--output", "x"], "nothing/*"),
         (["batch", "seed/*"], "--output"),
         (["run", "--mem", "64M", "--stress-mem", "64M", "--output", "x"], "64 MiB"),
+        (["run", "--variant", "fast", "--output", "x"], "fast"),
+        (["run", "seed-0150", "--mem", "64M", "--output", "x"], "--mem"),
+        (["run", "bench/hot-cold.toml", "--output", "x"], "pattern = 'sweep'"),
         (["compare", "/nowhere", "/nowhere"], "/nowhere"),
     ],
 )
@@ -270,6 +276,45 @@ def test_numbers_that_guestperf_reads_in_another_unit_are_refused(option: str, n
 
 def test_no_bandwidth_needs_no_unit() -> None:
     assert RATE_WITH_UNIT.convert("0", None, None) == 0
+
+
+def test_a_policy_that_a_record_names_is_not_run(tmp_path: Path) -> None:
+    text = f"open({str(tmp_path / 'ran')!r}, 'w').close()\n" + LADDER
+    own = policy_variant(write_policy(tmp_path, text), {})
+    job = Job("run", sweeping_guest().choosing((), [own]).only(own.name), 0)
+    ResultSet(tmp_path / "results").add(PerfRun(job=job, status="error", error="it did not start"))
+    (tmp_path / "ran").unlink()
+    assert own.name.partition("@")[0] in perf("report", tmp_path / "results").stdout
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.kvm
+@pytest.mark.xdist_group("kvm-timing")
+def test_a_scenario_is_measured_as_its_file_says(tmp_path: Path) -> None:
+    write_policy(tmp_path)
+    (tmp_path / "busy.toml").write_text(
+        """
+        name = "busy"
+        guest = { memory = "64M", vcpus = 2, loads = [{ pattern = "sweep", memory = "16M" }] }
+        link = { rate = "64MiB/s", share = 0.5 }
+        parameters = { downtime-limit = 50 }
+        variants = ["stepwise"]
+        time-scale = 10
+        [[variant]]
+        name = "stepwise"
+        policy = "ladder.py:Ladder"
+        settings = { step = 30 }
+        """
+    )
+    answer = perf("run", tmp_path / "busy.toml", "--output", tmp_path / "results", "--json")
+    assert answer.exit_code == 0, answer.output
+    [run] = read_runs(tmp_path / "results")
+    [started, *_] = [entry.event for entry in run_entries(tmp_path / "results", run)]
+    assert isinstance(started, Started)
+    assert run.job.label == "run_stepwise_busy_0"
+    assert started.parameters["max-bandwidth"] == 32 << 20
+    assert str(started.parameters["policy-settings"]) == "step=30"
+    assert run.max_throttle_percent in (30, 60, 90, 99)
 
 
 @pytest.mark.kvm

@@ -122,6 +122,19 @@ def test_the_seed_table_has_the_figures_of_merit_and_fits_80_columns(monkeypatch
     assert cell["measured"][0]["sent_per_memory"] is None
 
 
+def test_a_policy_joins_the_demo() -> None:
+    answer = run("demo", "--simulated", "--policy", "proxmox", "--json")
+    variants = [json.loads(line)["variant"] for line in answer.stdout.splitlines()]
+    assert len(variants) == 4
+    assert variants[-1].startswith("proxmox")
+
+
+def test_without_auto_converge_nothing_slows_the_guest() -> None:
+    answer = simulate("seed-0150", "--variant", "no-auto-converge", "--seeds", 1, "--json")
+    result = json.loads(answer.stdout)
+    assert (result["variant"], result["work_lost_percent"]) == ("no-auto-converge", 0)
+
+
 def test_the_demo_can_be_simulated_where_there_is_no_kvm() -> None:
     answer = run("demo", "--simulated")
     assert answer.returncode == 0

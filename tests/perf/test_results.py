@@ -6,16 +6,20 @@ import msgspec
 import pytest
 
 from vmferry.errors import UsageError
+from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import RunLimits
 from vmferry.perf.batch import missing_jobs, troubles
+from vmferry.perf.comparisons import comparisons, find_experiments, sweeping_guest
+from vmferry.perf.labels import label
 from vmferry.perf.measure import GuestSample, Job, PerfRun
+from vmferry.perf.real_guest import require_real
 from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
-from vmferry.perf.scenarios import PerfScenario, comparisons, find_scenarios
 from vmferry.simulation.run import simulate
 
-SCENARIO = PerfScenario(variant="original")
+SCENARIO = sweeping_guest().only("original")
 
 
-def run_of(number: int, status: str = "completed", speed: float = 1000.0, scenario: PerfScenario = SCENARIO) -> PerfRun:
+def run_of(number: int, status: str = "completed", speed: float = 1000.0, scenario: Experiment = SCENARIO) -> PerfRun:
     samples = [GuestSample(0.5, [1, 2])]
     return PerfRun(job=Job("run", scenario, number), status=status, samples=samples, pages_per_s_before=speed)
 
@@ -53,9 +57,9 @@ def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
     results.add(run_of(1, status="error"))
     results.add(run_of(2, status="cancelled"))
     results.add(run_of(3, status="failed"))
-    other = PerfScenario(variant="background-sync")
+    other = sweeping_guest().only("background-sync")
     jobs = missing_jobs([("run", SCENARIO), ("run", other)], 4, results)
-    assert [(job.scenario.variant, job.number) for job in jobs] == [
+    assert [(job.variant, job.number) for job in jobs] == [
         ("background-sync", 0),
         ("original", 1),
         ("background-sync", 1),
@@ -68,7 +72,7 @@ def test_only_what_is_missing_is_measured(tmp_path: Path) -> None:
 def test_other_limits_are_measured_anew_and_replace_what_was(tmp_path: Path) -> None:
     results = ResultSet(tmp_path)
     results.add(run_of(0, status="cancelled"))
-    patient = msgspec.structs.replace(SCENARIO, max_iterations=1000, max_time_s=1000)
+    patient = msgspec.structs.replace(SCENARIO, limits=RunLimits(max_iterations=1000))
     assert missing_jobs([("run", SCENARIO)], 1, results) == []
     assert missing_jobs([("run", patient)], 1, results) == [Job("run", patient, 0)]
     results.add(run_of(0, scenario=patient))
@@ -111,37 +115,34 @@ def test_a_guest_unlike_the_others_is_named() -> None:
 
 def test_every_named_scenario_can_be_run_and_has_a_label_of_its_own() -> None:
     for name, scenarios in comparisons().items():
-        labels = [scenario.label for scenario in scenarios]
+        labels = [label(scenario) for scenario in scenarios]
         assert len(set(labels)) == len(labels), name
         for scenario in scenarios:
-            scenario.check()
+            require_real(scenario)
 
 
 def test_scenarios_are_found_by_glob() -> None:
-    assert len(find_scenarios("seed/*")) == 9
-    assert len(find_scenarios("seed*/background-sync+responsive*")) == 6
+    assert len(find_experiments("seed/*")) == 9
+    assert len(find_experiments("seed*/background-sync+responsive*")) == 6
     with pytest.raises(UsageError, match="--list"):
-        find_scenarios("nothing/*")
+        find_experiments("nothing/*")
 
 
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"stress-bytes": 0}, "0 B"),
-        ({"stress-bytes": 1 << 30}, "1 GiB"),
-        ({"variant": "fast"}, "fast"),
-        ({"time-scale": 0}, "time-scale is 0"),
-        ({"downtime-limit-ms": 3_000_000}, "downtime_limit"),
+        ({"stress_bytes": 0}, "0 B"),
+        ({"stress_bytes": 1 << 30}, "1 GiB"),
+        ({"time_scale": 0}, "time-scale is 0"),
+        ({"downtime_limit_ms": 3_000_000}, "downtime_limit"),
     ],
 )
-def test_impossible_scenarios_are_refused(settings: dict[str, object], named: str) -> None:
+def test_impossible_scenarios_are_refused(settings: dict[str, int], named: str) -> None:
     with pytest.raises(UsageError, match=named):
-        msgspec.convert(settings, PerfScenario).check()
+        require_real(sweeping_guest(**settings))
 
 
 def test_a_scenario_is_an_experiment_that_a_model_can_run_as_well() -> None:
-    scenario = PerfScenario(variant="background-sync", memory_bytes=64 << 20, stress_bytes=8 << 20, time_scale=10)
-    experiment = scenario.experiment()
-    assert scenario.settings().items() >= experiment.common_settings.items()
+    experiment = sweeping_guest(memory_bytes=64 << 20, stress_bytes=8 << 20, time_scale=10).only("background-sync")
     experiment = experiment.with_settings({"load.write-rate": "100MiB/s", "parameters.max-bandwidth": "33554432"})
     assert simulate(experiment, "background-sync").completed

@@ -15,9 +15,9 @@ from vmferry.cli.perf import command as perf
 from vmferry.cli.report import command as report
 from vmferry.migration.events import Ended
 from vmferry.migration.journal import Entry, FileJournal
+from vmferry.perf.comparisons import sweeping_guest
 from vmferry.perf.measure import GuestSample, Job, PerfRun, _recorded_figures
 from vmferry.perf.results import ResultSet
-from vmferry.perf.scenarios import PerfScenario
 from vmferry.report.figures import lost_text, median, time_text
 from vmferry.report.journal_runs import run_series
 
@@ -69,7 +69,7 @@ def test_one_journal(tmp_path: Path, number: int) -> None:
 def test_medians_of_measured_runs(tmp_path: Path, count: int) -> None:
     kept = ResultSet(tmp_path / "results")
     for number, (total_ns, downtime_ns, lost) in enumerate(RUNS[:count]):
-        job = Job("run", PerfScenario(variant="original"), number)
+        job = Job("run", sweeping_guest().only("original"), number)
         path = write(kept.journal_path(job), migration(total_ns, downtime_ns))
         samples = [GuestSample(time_s, [round(time_s * 1000)]) for time_s in (0, 10, 20)]
         kept.add(PerfRun(job=job, samples=samples, **_recorded_figures(path, lost)))

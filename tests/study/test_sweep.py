@@ -25,7 +25,7 @@ from tests.support.wait import wait_until
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
 from vmferry.experiment.experiment import Experiment
-from vmferry.simulation.own_variants import policy_variant
+from vmferry.experiment.own_variants import policy_variant
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.run import simulate as run_simulation
 from vmferry.simulation.scenario import parse_scenario

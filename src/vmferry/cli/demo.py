@@ -1,5 +1,7 @@
 """`vmferry demo`: see a busy VM migrate live, and the patch series' table with this machine's figures."""
 
+from collections.abc import Sequence
+
 import click
 import msgspec
 from rich.console import Console, Group
@@ -7,6 +9,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from vmferry.cli.policy_options import own_variants, policy_option, settings_option
 from vmferry.cli.simulate import print_results
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.control.drive import Progress
@@ -14,7 +17,6 @@ from vmferry.errors import HostError
 from vmferry.experiment.experiment import Experiment
 from vmferry.guests.kvm.system import KvmSystem
 from vmferry.perf.demo import DemoRun, demo_experiment, run_demo, simulate_demo
-from vmferry.perf.scenarios import SEED_VARIANTS
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_rate, format_size, told
@@ -28,14 +30,17 @@ from vmferry.units import format_rate, format_size, told
     show_default=True,
     help="Live runs of each variant.",
 )
+@policy_option("Add a migration by this policy, to compare it with the variants.")
+@settings_option
 @click.option("--simulated", is_flag=True, help="Migrate a modelled guest in virtual time instead, once.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
-def command(repeats: int, simulated: bool, as_json: bool) -> None:
+def command(repeats: int, policy: str | None, settings: tuple[str, ...], simulated: bool, as_json: bool) -> None:
     """Migrate a real, busy KVM VM between two processes, once for each variant of auto-converge.
 
     Takes about a minute and a half. Where KVM cannot be used, says so and simulates.
     """
     experiment = demo_experiment()
+    experiment = experiment.choosing(experiment.variants, own_variants(policy, settings))
     reason = "as asked" if simulated else _why_not_kvm()
     if reason:
         _show_simulated(experiment, reason, as_json)
@@ -73,8 +78,8 @@ def _show_live(experiment: Experiment, repeats: int, as_json: bool) -> None:
                 screen.finish(run)
                 if as_json:
                     click.echo(msgspec.json.encode(run))
-    screen.console.print(_seed_table(runs))
-    screen.console.print(_verdict(runs))
+    screen.console.print(_seed_table(experiment.variants, runs))
+    screen.console.print(_verdict(experiment.variants, runs))
 
 
 class _Screen:
@@ -131,11 +136,11 @@ def _scale(experiment: Experiment) -> str:
     )
 
 
-def _seed_table(runs: list[DemoRun]) -> Table:
+def _seed_table(variants: Sequence[str], runs: list[DemoRun]) -> Table:
     title = "\nThe patch series' table, on this machine"
     table = compact_table(title, "variant", "total ms", "down ms", "passes", "max", "sent", "lost")
     table.caption = "max: throttle in %. sent: x memory size. lost: guest work in %."
-    for name in SEED_VARIANTS:
+    for name in variants:
         for run in runs:
             if run.variant == name:
                 table.add_row(
@@ -150,8 +155,8 @@ def _seed_table(runs: list[DemoRun]) -> Table:
     return table
 
 
-def _verdict(runs: list[DemoRun]) -> str:
-    medians = {name: median(run.total_time_ms for run in runs if run.variant == name) for name in SEED_VARIANTS}
-    first, *others = SEED_VARIANTS
+def _verdict(variants: Sequence[str], runs: list[DemoRun]) -> str:
+    medians = {name: median(run.total_time_ms for run in runs if run.variant == name) for name in variants}
+    first, *others = variants
     ratios = (f"  {name} {(medians[name] or 0) / (medians[first] or 1):.2f}" for name in others)
     return f"\nTotal time as a share of {first}'s:\n" + "\n".join(ratios)

@@ -5,20 +5,24 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.perf_report import show_runs
-from vmferry.cli.policy_options import policy_option, require_one_way, settings_of, settings_option
+from vmferry.cli.policy_options import own_variants, policy_option, require_one_way, settings_option
 from vmferry.cli.tables import terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
+from vmferry.experiment.experiment import Experiment
 from vmferry.perf.batch import missing_jobs, run_jobs
+from vmferry.perf.comparisons import find_experiments, sweeping_guest, with_policy
+from vmferry.perf.labels import label
 from vmferry.perf.measure import Job
+from vmferry.perf.real_guest import require_real
 from vmferry.perf.results import ResultSet
-from vmferry.perf.scenarios import PerfScenario, find_scenarios, with_policy
-from vmferry.simulation.own_variants import policy_variant
+from vmferry.simulation.scenario import load_scenario
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _REPEATS = click.IntRange(1, 1000)
@@ -29,7 +33,8 @@ def command() -> None:
     """Measure migrations of real, busy KVM guests.
 
     \b
-    One scenario:      vmferry perf run --stress-mem 512M --bandwidth 60MiB/s --variant original --output results/
+    One guest:         vmferry perf run --stress-mem 512M --bandwidth 60MiB/s --variant original --output results/
+    A scenario's file: vmferry perf run busy.toml --output results/
     Named scenarios:   vmferry perf batch 'seed-quick/*' --repeats 5 --output results/
     What came out:     vmferry perf report results/ --html results.html
     Two sets of runs:  vmferry perf compare before/ after/
@@ -40,22 +45,43 @@ def command() -> None:
 
 
 @command.command("run")
-@click.option("--cpus", type=click.IntRange(1, 255), default=2, show_default=True, help="Number of vCPUs.")
-@click.option("--mem", type=SIZE_WITH_UNIT, default="1G", show_default=True, help="Guest memory.")
+@click.argument("scenario", required=False)
 @click.option(
-    "--stress-mem", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="How much of it is rewritten for ever."
+    "--cpus", "vcpu_count", type=click.IntRange(1, 255), default=2, show_default=True, help="Number of vCPUs."
+)
+@click.option("--mem", "memory_bytes", type=SIZE_WITH_UNIT, default="1G", show_default=True, help="Guest memory.")
+@click.option(
+    "--stress-mem",
+    "stress_bytes",
+    type=SIZE_WITH_UNIT,
+    default="512M",
+    show_default=True,
+    help="How much of it is rewritten for ever.",
 )
 @click.option(
-    "--bandwidth", type=RATE_WITH_UNIT, default="0", show_default=True, help="Link, such as 60MiB/s; 0 for no limit."
+    "--bandwidth",
+    "bandwidth_bytes_per_s",
+    type=RATE_WITH_UNIT,
+    default="0",
+    show_default=True,
+    help="Link, such as 60MiB/s; 0 for no limit.",
 )
-@click.option("--downtime", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit.")
-@click.option("--variant", type=click.Choice(list(ALL_VARIANTS)), help="Auto-converge of this kind; off if left out.")
+@click.option(
+    "--downtime", "downtime_limit_ms", type=DURATION_MS, default="500ms", show_default=True, help="Downtime limit."
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    metavar="NAME",
+    help=f"Auto-converge of this kind, off if left out; repeatable: {', '.join(ALL_VARIANTS)}.",
+)
 @click.option("--auto-converge", is_flag=True, help="The same as --variant original.")
 @policy_option("In place of a variant: what decides how the guest is made to converge.")
 @settings_option
 @click.option(
-    "--step", "--auto-converge-step", "step", type=click.IntRange(1, 99), default=10, show_default=True,
-    help="Throttle increment in percent.",
+    "--step", "--auto-converge-step", "throttle_step_percent", type=click.IntRange(1, 99), default=10,
+    show_default=True, help="Throttle increment in percent.",
 )  # fmt: skip
 @click.option(
     "--time-scale",
@@ -65,10 +91,20 @@ def command() -> None:
     help="Divide all constants of time by this.",
 )
 @click.option(
-    "--max-iters", type=click.IntRange(1), default=30, show_default=True, help="Cancel after this many iterations."
+    "--max-iters",
+    "max_iterations",
+    type=click.IntRange(1),
+    default=30,
+    show_default=True,
+    help="Cancel after this many iterations.",
 )
 @click.option(
-    "--max-time", type=click.IntRange(1), default=300, show_default=True, help="Cancel after this many seconds."
+    "--max-time",
+    "max_time_s",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Cancel after this many seconds.",
 )
 @click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How many runs to make.")
 @click.option("--output", type=_DIRECTORY, required=True, help="Directory for results and journals.")
@@ -77,46 +113,37 @@ def command() -> None:
 def run(
     context: click.Context,
     /,
-    cpus: int,
-    mem: int,
-    stress_mem: int,
-    bandwidth: int,
-    downtime: int,
-    variant: str | None,
+    scenario: str | None,
+    variants: tuple[str, ...],
     auto_converge: bool,
     policy: str | None,
     settings: tuple[str, ...],
-    step: int,
-    time_scale: int,
-    max_iters: int,
-    max_time: int,
     repeats: int,
     output: Path,
     as_json: bool,
+    **guest: int,
 ) -> None:
-    """Measure one scenario."""
-    require_one_way(policy, variant, auto_converge)
-    scenario = PerfScenario(
-        vcpu_count=cpus,
-        memory_bytes=mem,
-        stress_bytes=stress_mem,
-        bandwidth_bytes_per_s=bandwidth,
-        downtime_limit_ms=downtime,
-        variant=variant or ("original" if auto_converge else None),
-        throttle_step_percent=step,
-        time_scale=time_scale,
-        max_iterations=max_iters,
-        max_time_s=max_time,
-    )
-    context.exit(_measure_all(_by_policy([("run", scenario)], policy, settings), repeats, output, as_json))
+    """Measure a guest that these options describe, or that of a SCENARIO's file.
+
+    A file says all of the guest, its link and its limits; without --variant or --policy, its variants are measured. A
+    real guest writes as fast as it can, whatever the file's write rate, and its migration is held to the link's rate.
+    """
+    require_one_way(policy, variants, auto_converge)
+    if auto_converge:
+        variants = ("original",)
+    if scenario:
+        _refuse_both(context, guest)
+    experiment = load_scenario(scenario) if scenario else sweeping_guest(**guest)
+    experiment = experiment.choosing(variants, own_variants(policy, settings))
+    runs = [("run", experiment.only(variant)) for variant in experiment.variants]
+    context.exit(_measure_all(runs, repeats, output, as_json))
 
 
-def _by_policy(
-    scenarios: list[tuple[str, PerfScenario]], policy: str | None, settings: Iterable[str]
-) -> list[tuple[str, PerfScenario]]:
-    """Return the scenarios, with the policy if there is one. Raises UsageError."""
-    values = settings_of(policy, settings)
-    return with_policy(scenarios, policy_variant(policy, values)) if policy else scenarios
+def _refuse_both(context: click.Context, names: Iterable[str]) -> None:
+    """Raise UsageError if one of these options was given beside a scenario."""
+    for parameter in context.command.params:
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"the scenario says what {parameter.opts[0]} says; leave one of them out")
 
 
 @command.command("batch")
@@ -144,24 +171,26 @@ def batch(
     Runs that are in the output directory are not measured again, so an interrupted batch goes on when the same command
     is given. A run that fails is recorded and the batch goes on; the exit code is 1 then.
     """
-    scenarios = _by_policy(find_scenarios(pattern), policy, settings)
+    experiments = find_experiments(pattern)
+    for own in own_variants(policy, settings):
+        experiments = with_policy(experiments, own)
     if only_list:
-        for comparison, scenario in scenarios:
-            click.echo(f"{comparison}/{scenario.label}")
+        for comparison, experiment in experiments:
+            click.echo(f"{comparison}/{label(experiment)}")
         return
     if output is None:
         raise UsageError("say where to keep the results, such as --output results/")
-    context.exit(_measure_all(scenarios, repeats, output, as_json))
+    context.exit(_measure_all(experiments, repeats, output, as_json))
 
 
-def _measure_all(scenarios: list[tuple[str, PerfScenario]], repeats: int, output: Path, as_json: bool) -> int:
-    """Measure what is missing, show all runs of these scenarios, and return the exit code."""
-    for _, scenario in scenarios:
-        scenario.check()
+def _measure_all(experiments: list[tuple[str, Experiment]], repeats: int, output: Path, as_json: bool) -> int:
+    """Measure what is missing, show all runs of these experiments, and return the exit code."""
+    for _, experiment in experiments:
+        require_real(experiment)
     results = ResultSet(output)
-    jobs = missing_jobs(scenarios, repeats, results)
+    jobs = missing_jobs(experiments, repeats, results)
     log = partial(terminal(stderr=True, quiet=as_json).print, soft_wrap=True)
-    log(f"{len(jobs)} runs to measure, {len(scenarios) * repeats - len(jobs)} are in {output} already")
+    log(f"{len(jobs)} runs to measure, {len(experiments) * repeats - len(jobs)} are in {output} already")
 
     def tell(job: Job) -> None:
         log(f"{jobs.index(job) + 1}/{len(jobs)} {job.label}")
@@ -171,8 +200,8 @@ def _measure_all(scenarios: list[tuple[str, PerfScenario]], repeats: int, output
     except KeyboardInterrupt as error:
         so_far = f"the {len(results.runs)} runs so far are in {output}"
         raise InterruptionError(f"interrupted; the same command goes on, {so_far}", signal_number_of(error)) from error
-    wanted = {(comparison, scenario.label) for comparison, scenario in scenarios}
-    runs = [run for run in results.runs if (run.job.comparison, run.job.scenario.label) in wanted]
+    wanted = {(comparison, label(experiment)) for comparison, experiment in experiments}
+    runs = [run for run in results.runs if (run.job.comparison, label(run.job.experiment)) in wanted]
     show_runs(runs, as_json)
     return 0 if all(run.status == "completed" for run in runs) else 1
 

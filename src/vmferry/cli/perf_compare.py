@@ -9,6 +9,7 @@ import msgspec
 
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.errors import UsageError
+from vmferry.perf.labels import label
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.results import read_runs
 from vmferry.study.compare import Comparison, compare, runs_needed
@@ -65,7 +66,7 @@ def _completed(directory: Path) -> dict[str, list[PerfRun]]:
     runs: dict[str, list[PerfRun]] = {}
     for run in read_runs(directory):
         if run.status == "completed":
-            runs.setdefault(f"{run.job.comparison}/{run.job.scenario.label}", []).append(run)
+            runs.setdefault(f"{run.job.comparison}/{label(run.job.experiment)}", []).append(run)
     return runs
 
 

@@ -9,15 +9,17 @@ from rich.table import Table
 
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.convergence.variants import ALL_VARIANTS
+from vmferry.convergence.variants import ALL_VARIANTS, NO_AUTO_CONVERGE
 from vmferry.perf.batch import troubles
+from vmferry.perf.labels import load_text
 from vmferry.perf.measure import PerfRun
+from vmferry.perf.real_guest import stress_bytes
 from vmferry.perf.records import encode
 from vmferry.perf.results import read_runs, run_entries
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
 from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.report.page import Row, Section, page
-from vmferry.report.series import NO_AUTO_CONVERGE, RunSeries
+from vmferry.report.series import RunSeries
 from vmferry.report.summary import verdict
 
 _UNKNOWN = "-"
@@ -40,7 +42,7 @@ def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
     """Return a section for each load. Runs without a journal are in its table only."""
     told = troubles(runs)
     sections = []
-    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
+    for load, group in groupby(_in_order(runs), key=lambda run: load_text(run.job.experiment)):
         shown = list(group)
         courses = [course for run in shown if (course := _course(directory, run))]
         rows = [_page_row(run, told.get(run.job.label, [])) for run in shown]
@@ -72,7 +74,7 @@ def _page_row(run: PerfRun, told: Sequence[str]) -> Row:
 
 
 def _sent_share(run: PerfRun) -> float | None:
-    return None if run.sent_bytes is None else run.sent_bytes / run.job.scenario.memory_bytes
+    return None if run.sent_bytes is None else run.sent_bytes / run.job.experiment.guest.memory_bytes
 
 
 def _circumstances(runs: Iterable[PerfRun]) -> str:
@@ -99,7 +101,7 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
         return
     console = terminal()
     told = troubles(runs)
-    for load, group in groupby(_in_order(runs), key=lambda run: run.job.scenario.load_text):
+    for load, group in groupby(_in_order(runs), key=lambda run: load_text(run.job.experiment)):
         table = compact_table(bold(load), "variant", "total s", "down", "passes", "max", "lost", "before", "")
         shown = list(group)
         for run in shown:
@@ -140,17 +142,17 @@ def _completed(runs: Iterable[PerfRun]) -> Iterator[tuple[str, list[PerfRun]]]:
 
 
 def _variant(run: PerfRun) -> str:
-    return clean_text(run.job.scenario.converged_by or NO_AUTO_CONVERGE)
+    return clean_text(run.job.variant)
 
 
 def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
     runs = list(runs)
-    variants = list(dict.fromkeys([NO_AUTO_CONVERGE, *ALL_VARIANTS, *sorted(map(_variant, runs))]))
+    variants = list(dict.fromkeys([NO_AUTO_CONVERGE.name, *ALL_VARIANTS, *sorted(map(_variant, runs))]))
     return sorted(
         runs,
         key=lambda run: (
-            run.job.scenario.stress_bytes,
-            run.job.scenario.load_text,
+            stress_bytes(run.job.experiment),
+            load_text(run.job.experiment),
             variants.index(_variant(run)),
             run.job.number,
         ),

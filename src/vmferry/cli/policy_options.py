@@ -7,6 +7,7 @@ import click
 
 from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, Variant, find_variant
 from vmferry.errors import UsageError
+from vmferry.experiment.own_variants import OwnVariant, policy_variant
 from vmferry.settings.policy_parameters import settings_text
 
 SETTING_PREFIX = "policy."
@@ -48,6 +49,12 @@ def settings_of(policy: str | None, settings: Iterable[str]) -> dict[str, str]:
     if values and not policy:
         raise UsageError("--set sets the policy that --policy names; give that, too")
     return values
+
+
+def own_variants(policy: str | None, settings: Iterable[str]) -> list[OwnVariant]:
+    """Return the variant of the policy that is named, if one is. Raises UsageError."""
+    values = settings_of(policy, settings)
+    return [policy_variant(policy, values)] if policy else []
 
 
 def require_one_way(policy: str | None, *variants: object) -> None:

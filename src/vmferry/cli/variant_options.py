@@ -7,7 +7,7 @@ import click
 from vmferry.cli.policy_options import SETTING_PREFIX, policy_settings
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.experiment.experiment import Experiment
-from vmferry.simulation.own_variants import policy_variant
+from vmferry.experiment.own_variants import policy_variant
 from vmferry.simulation.qemu.releases import RELEASES
 
 driven_option = click.option(

@@ -20,11 +20,13 @@ _DEFAULTS: Mapping[str, object] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """How a migration is made to converge; auto-converge is on in all of them."""
+    """How a migration is made to converge."""
 
     name: str
     settings: Mapping[str, object] = field(default_factory=dict)
     """The parameters that it stands for, by their QMP names."""
+    auto_converge: bool = True
+    """Whether the capability of that name is on; without it nobody decides."""
 
     @property
     def background_sync(self) -> BackgroundSync:
@@ -89,12 +91,18 @@ PLANNED = field_variant("planned", "planned", BackgroundSync.PRESERVE)
 """Ours that plans ahead instead of reacting."""
 
 ALL_VARIANTS = {**VARIANTS, PLANNED.name: PLANNED, **FIELD_VARIANTS}
+"""Those that make a guest converge, by name."""
+
+NO_AUTO_CONVERGE = Variant("no-auto-converge", auto_converge=False)
+"""What they are compared with: the guest is not slowed."""
 
 
 def find_variant(name: str) -> Variant:
     """Return the variant of that name. Raises UsageError for an unknown one."""
+    if name == NO_AUTO_CONVERGE.name:
+        return NO_AUTO_CONVERGE
     if name not in ALL_VARIANTS:
-        raise UsageError(f"no variant '{name}'; there are: {', '.join(ALL_VARIANTS)}")
+        raise UsageError(f"no variant '{name}'; there are: {', '.join((*ALL_VARIANTS, NO_AUTO_CONVERGE.name))}")
     return ALL_VARIANTS[name]
 
 

@@ -13,6 +13,7 @@ from msgspec import inspect
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import (
     ALL_VARIANTS,
+    NO_AUTO_CONVERGE,
     POLICY,
     POLICY_SETTINGS,
     VARIANTS,
@@ -22,12 +23,11 @@ from vmferry.convergence.variants import (
 )
 from vmferry.errors import UsageError
 from vmferry.experiment.keys import allowed_parameter, keys_of, refusal
-from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
+from vmferry.experiment.own_variants import OwnVariant
+from vmferry.experiment.parts import MODELLED_QEMUS, GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.experiment.quantities import numbers_of, require, telling
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.settings.policy_parameters import plain_value
-from vmferry.simulation.own_variants import OwnVariant
-from vmferry.simulation.qemu.releases import find_release
 
 _MAX_SEEDS = 10_000
 _MAX_TIME_SCALE = 1000
@@ -71,32 +71,37 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
         The common ones go before those of a variant that comes along, and a variant of its own goes before them.
         """
-        own = next((own for own in self.own_variants if own.name == variant), None)
+        own = self.own_variant(variant)
         if own:
             return {**self.common_settings, **own.parameters()}
-        if variant not in ALL_VARIANTS:
-            raise UsageError(f"no variant '{variant}'; there are: {', '.join(self._variant_names())}")
-        return {**ALL_VARIANTS[variant].settings, **self.common_settings}
+        return {**self.variant(variant).settings, **self.common_settings}
 
     def migration_parameters(self, variant: str) -> MigrationParameters:
         """Return all parameters of a variant, for a modelled guest. Raises UsageError."""
         modelled = {"max-bandwidth": 0, "auto-verify": False}  # the link is the limit, and there is no content
         return MigrationParameters().changed({**modelled, **self.settings(variant)})
 
+    def own_variant(self, name: str) -> OwnVariant | None:
+        """Return the variant of the scenario's own that has this name, if there is one."""
+        return next((own for own in self.own_variants if own.name == name), None)
+
     def variant(self, name: str) -> Variant:
         """Return a variant that comes along or is the scenario's own. Raises UsageError."""
-        own = next((own for own in self.own_variants if own.name == name), None)
-        return Variant(name, own.parameters()) if own else find_variant(name)
+        own = self.own_variant(name)
+        if own:
+            return Variant(name, own.parameters())
+        if name not in (names := self._variant_names()):
+            raise UsageError(f"no variant '{name}'; there are: {', '.join(names)}")
+        return find_variant(name)
 
     def driven_by(self, release: str) -> "Experiment":
         """Return a copy whose guest runs in this modelled QEMU, and says so in its name. Raises UsageError."""
-        find_release(release)
+        _require_modelled(release)
         return msgspec.structs.replace(self, name=f"{self.name}, {release}", driven=release)
 
     def label(self, variant: str) -> str:
         """Return the name of a variant, or what tells the policy that the parameters put in the place of its own."""
-        own = any(own.name == variant for own in self.own_variants)
-        if own or self.parameters.keys().isdisjoint({POLICY, POLICY_SETTINGS}):
+        if self.own_variant(variant) or self.parameters.keys().isdisjoint({POLICY, POLICY_SETTINGS}):
             return variant
         parameters = self.migration_parameters(variant)
         return label_of(parameters.as_qmp(), find_policy(parameters.convergence_policy).digest)
@@ -109,13 +114,18 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         if not variants and not own:
             return self
         if ALL in variants:
-            variants = self._variant_names()
+            variants = [name for name in self._variant_names() if name != NO_AUTO_CONVERGE.name]
         others = [variant for variant in self.own_variants if variant.name not in {new.name for new in own}]
         added = [variant for variant in own if variant.name not in ALL_VARIANTS]
         names = dict.fromkeys([*variants, *(variant.name for variant in own)])
         chosen = msgspec.structs.replace(self, own_variants=(*others, *added), variants=tuple(names))
         chosen.check()
         return chosen
+
+    def only(self, variant: str) -> "Experiment":
+        """Return a copy with one variant, and with its first seed."""
+        own = tuple(own for own in self.own_variants if own.name == variant)
+        return msgspec.structs.replace(self, own_variants=own, variants=(variant,), seeds=1)
 
     def with_settings(self, settings: Mapping[str, str]) -> "Experiment":
         """Return a copy with keys such as `link.share` or `load.write-rate` (of every load) set to these values.
@@ -133,34 +143,47 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         changed.check()
         return changed
 
+    def named(self, name: str) -> "Experiment":
+        """Return a copy of that name."""
+        return msgspec.structs.replace(self, name=name)
+
     def check(self) -> None:
-        """Raise UsageError that names what cannot be."""
-        self.guest.check()
-        self.link.check()
-        self.limits.check()
-        if self.driven:
-            find_release(self.driven)
-        require("time-scale", self.time_scale, 1, _MAX_TIME_SCALE)
-        require("seeds", self.seeds, 1, _MAX_SEEDS)
-        for name, value in self.parameters.items():
-            allowed_parameter(name, value)
+        """Raise UsageError that names what cannot be. Those of its policies that are in files are run for that."""
+        self.check_parts()
         if not self.variants:
             raise UsageError(f"variants is empty; there are: {', '.join(ALL_VARIANTS)}")
         self._check_own_variants()
         for variant in self.variants:
             self.migration_parameters(variant)
 
+    def check_parts(self) -> None:
+        """Raise UsageError that names what cannot be, its variants apart."""
+        self.guest.check()
+        self.link.check()
+        self.limits.check()
+        if self.driven:
+            _require_modelled(self.driven)
+        require("time-scale", self.time_scale, 1, _MAX_TIME_SCALE)
+        require("seeds", self.seeds, 1, _MAX_SEEDS)
+        for name, value in self.parameters.items():
+            allowed_parameter(name, value)
+
     def _variant_names(self) -> list[str]:
-        return [*ALL_VARIANTS, *(own.name for own in self.own_variants)]
+        return [*ALL_VARIANTS, NO_AUTO_CONVERGE.name, *(own.name for own in self.own_variants)]
 
     def _check_own_variants(self) -> None:
-        names = [ALL, *ALL_VARIANTS]
+        names = [ALL, NO_AUTO_CONVERGE.name, *ALL_VARIANTS]
         for number, variant in enumerate(self.own_variants):
             if variant.name in names:
                 raise UsageError(f"variant[{number}].name: there is a variant '{variant.name}' already; name it anew")
             names.append(variant.name)
             with telling(f"variant[{number}]"):
                 self.migration_parameters(variant.name)
+
+
+def _require_modelled(release: str) -> None:
+    if release not in MODELLED_QEMUS:
+        raise UsageError(f"no QEMU '{release}' is modelled; there are: {', '.join(MODELLED_QEMUS)}")
 
 
 def experiment_of(document: Mapping[str, Any]) -> Experiment:

@@ -19,6 +19,8 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.trace import DirtyTrace
 from vmferry.units import exact_size, format_size
 
+MODELLED_QEMUS = ("qemu-7.2", "qemu-10")
+"""The releases that a guest can run in; `simulation/qemu/releases.py` tells what each does."""
 MAX_MEMORY_BYTES = 16 << 40
 MAX_BATCH_BYTES = 1 << 30
 _MAX_VCPUS = 4096

@@ -1,26 +1,27 @@
-"""Measures many scenarios, several times each, and keeps what is done when it is interrupted."""
+"""Measures many experiments, several times each, and keeps what is done when it is interrupted."""
 
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from vmferry.experiment.experiment import Experiment
+from vmferry.perf.labels import load_text
 from vmferry.perf.measure import Job, PerfRun, measure
 from vmferry.perf.results import ResultSet
-from vmferry.perf.scenarios import PerfScenario
 from vmferry.report.journal_runs import clean_text
 
 _UNEVEN_LOAD = 0.2
 
 
-def missing_jobs(scenarios: Sequence[tuple[str, PerfScenario]], repeats: int, results: ResultSet) -> list[Job]:
-    """Return what is still to be measured: all scenarios once, then all a second time, and so on.
+def missing_jobs(experiments: Sequence[tuple[str, Experiment]], repeats: int, results: ResultSet) -> list[Job]:
+    """Return what is still to be measured: all experiments once, then all a second time, and so on.
 
     Repeats that are far apart in time show whether the machine has changed meanwhile.
     """
     return [
         job
         for number in range(repeats)
-        for job in (Job(comparison, scenario, number) for comparison, scenario in scenarios)
+        for job in (Job(comparison, experiment, number) for comparison, experiment in experiments)
         if not results.has(job)
     ]
 
@@ -51,10 +52,10 @@ def _uneven_loads(runs: Sequence[PerfRun]) -> dict[str, list[str]]:
     measured = [run for run in runs if run.pages_per_s_before]
     speeds: dict[str, list[float]] = defaultdict(list)
     for run in measured:
-        speeds[run.job.scenario.load_text].append(run.pages_per_s_before)
+        speeds[load_text(run.job.experiment)].append(run.pages_per_s_before)
     uneven: dict[str, list[str]] = {}
     for run in measured:
-        share = run.pages_per_s_before / statistics.median(speeds[run.job.scenario.load_text])
+        share = run.pages_per_s_before / statistics.median(speeds[load_text(run.job.experiment)])
         if abs(share - 1) > _UNEVEN_LOAD:
             uneven[run.job.label] = [f"the guest ran at {share:.0%} of the usual speed before"]
     return uneven

@@ -13,9 +13,9 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
+from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.real_guest import MIB, boot
-from vmferry.perf.scenarios import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
+from vmferry.perf.real_guest import MIB, boot, policy_options
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.vm.clock import MonotonicClock
 
@@ -66,7 +66,8 @@ def run_demo(
     for name in experiment.variants:
         with Lab() as lab:
             tell(name, "booting two VM processes; the guest writes all its memory for the first time")
-            source, destination, uri = boot(lab, experiment, lab.directory / _JOURNAL)
+            options = policy_options(experiment, name, lab.directory)
+            source, destination, uri = boot(lab, experiment, lab.directory / _JOURNAL, options)
             yield _migrate(name, experiment, source, destination, uri, lab.directory / _JOURNAL, watch, tell)
 
 

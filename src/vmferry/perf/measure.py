@@ -17,15 +17,14 @@ from vmferry import __version__
 from vmferry.bounds import Natural, Number
 from vmferry.cancel import CancelToken
 from vmferry.control.drive import Progress, Result, drive, set_up
-from vmferry.convergence.policies.registry import find_policy
-from vmferry.convergence.variants import POLICY
 from vmferry.errors import UsageError, VmferryError
+from vmferry.experiment.experiment import Experiment
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.real_guest import MIB, boot, stress_mib
-from vmferry.perf.scenarios import PerfScenario
+from vmferry.perf.labels import label
+from vmferry.perf.real_guest import MIB, boot, policy_options, real_settings, stress_bytes
 from vmferry.units import format_duration
 from vmferry.vm.clock import MonotonicClock
 
@@ -47,20 +46,32 @@ class GuestSample(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Job(msgspec.Struct, frozen=True):
-    """One repeat, counted from 0, of one scenario of a comparison. Raises UsageError if it cannot name a file."""
+    """One repeat, counted from 0, of an experiment with one variant, in a comparison.
+
+    Raises UsageError if it is none, or cannot name a file. It may be read from anywhere: no policy of it is run here.
+    """
 
     comparison: str
-    scenario: PerfScenario
+    experiment: Experiment
     number: Natural
 
     def __post_init__(self) -> None:
+        if len(self.experiment.variants) != 1:
+            raise UsageError(f"a run is of one variant, not {len(self.experiment.variants)}")
+        self.experiment.check_parts()
+        stress_bytes(self.experiment)
         if not _LABEL.fullmatch(self.label):
             raise UsageError(f"{self.label[:60]!r} is no label of a run")
 
     @property
     def label(self) -> str:
         """All that tells this job from others, fit for a file name."""
-        return f"{self.comparison}_{self.scenario.label}_{self.number}"
+        return f"{self.comparison}_{label(self.experiment)}_{self.number}"
+
+    @property
+    def variant(self) -> str:
+        """What makes the guest converge."""
+        return self.experiment.variants[0]
 
 
 class PerfRun(Outcome, frozen=True, kw_only=True):
@@ -91,7 +102,7 @@ class PerfRun(Outcome, frozen=True, kw_only=True):
 
 def measure(job: Job, journal: Path) -> PerfRun:
     """Run one migration and write its journal. Whatever goes wrong is told in the result, not raised."""
-    measurement = _Measurement(job.scenario)
+    measurement = _Measurement(job.experiment)
     started_at_s = time.time()
     journal.unlink(missing_ok=True)  # of a run that was interrupted
     try:
@@ -111,28 +122,31 @@ def measure(job: Job, journal: Path) -> PerfRun:
 class _Measurement:
     """One run and what was seen on the way."""
 
-    def __init__(self, scenario: PerfScenario) -> None:
+    def __init__(self, experiment: Experiment) -> None:
         self.flags: list[str] = []
         self.samples: list[GuestSample] = []
         self.figures: dict[str, Any] = {}
         """What is known of the guest and of how the migration ended."""
         self.work_lost_percent: float | None = None
-        self._scenario = scenario
-        self._experiment = scenario.experiment()
+        self._experiment = experiment
         self._start_s = 0.0
         self._limit_hit = ""
 
     def run(self, journal: Path) -> None:
         """Collect the figures. Raises VmferryError if no migration came about, or the guest is broken after it."""
-        scenario = self._scenario
+        experiment, [name] = self._experiment, self._experiment.variants
         with Lab() as lab:
-            options = _policy_options(scenario, lab.directory)
-            source, destination, uri = boot(lab, self._experiment, journal, options)
+            options = policy_options(experiment, name, lab.directory)
+            source, destination, uri = boot(lab, experiment, journal, options)
             ran_and_waited_ns = _ran_and_waited_ns(source)
             before = self._checked_speed(source)
             waiting_share = _waiting_share(ran_and_waited_ns, _ran_and_waited_ns(source))
             self.figures |= {"pages_per_s_before": before, "waiting_percent": 100 * waiting_share}
-            set_up(source.monitor, scenario.settings(), auto_converge=scenario.converged_by is not None)
+            set_up(
+                source.monitor,
+                real_settings(experiment, name),
+                auto_converge=experiment.variant(name).auto_converge,
+            )
             result, work_lost = self._migrate(source, destination, uri, before)
             self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
             self.work_lost_percent = 100 * work_lost
@@ -150,7 +164,7 @@ class _Measurement:
         time.sleep(_MEASURE_S)
         end, seconds = source.progress(), time.monotonic() - start_s
         speeds = [b.written_pages - a.written_pages for a, b in zip(start.vcpus, end.vcpus, strict=True)]
-        asked_mib = stress_mib(self._experiment)
+        asked_mib = stress_bytes(self._experiment) // MIB
         if end.page_count * PAGE_BYTES != asked_mib * MIB:
             self.flags.append(f"the guest rewrites {end.page_count} pages, not {asked_mib} MiB")
         if min(speeds) < _SLOWEST_VCPU_SHARE * max(speeds):
@@ -188,17 +202,6 @@ class _Measurement:
         vcpus = vm.progress().vcpus
         time_s = round(time.monotonic() - self._start_s, 3)
         self.samples.append(GuestSample(time_s, [vcpu.written_pages for vcpu in vcpus]))
-
-
-def _policy_options(scenario: PerfScenario, directory: Path) -> list[str]:
-    """Return what lets a VM know the scenario's policy, whose file is written into a directory as it was read."""
-    if not scenario.policy:
-        return []
-    kind = find_policy(str(scenario.policy[POLICY]))
-    if kind.source:
-        (directory / kind.name.rpartition(":")[0]).write_text(kind.source.text)
-        return ["--policy", str(directory / kind.name)]
-    return ["--policy", kind.name]
 
 
 def _ran_and_waited_ns(vm: VmProcess) -> tuple[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_size
 
 MIB = 1 << 20
@@ -16,14 +17,16 @@ _HEADROOM_BYTES = 16 * MIB
 def require_real(experiment: Experiment) -> None:
     """Raise UsageError unless a real guest can be as described: it sweeps over part of its memory, as fast as it can.
 
-    The rate of the load and the link are the models'; a real guest is held to `max-bandwidth`.
+    The rate of the load is the models'.
     """
-    stress_bytes, memory_bytes = _stress_bytes(experiment), experiment.guest.memory_bytes
-    if stress_bytes < MIB:
-        raise UsageError(f"{format_size(stress_bytes)} to rewrite are too little; give at least 1M")
-    if stress_bytes + _HEADROOM_BYTES > memory_bytes:
+    rewritten_bytes, memory_bytes = stress_bytes(experiment), experiment.guest.memory_bytes
+    if experiment.driven:
+        raise UsageError(f"{experiment.driven} is modelled; a real guest is one of our own")
+    if rewritten_bytes < MIB:
+        raise UsageError(f"{format_size(rewritten_bytes)} to rewrite are too little; give at least 1M")
+    if rewritten_bytes + _HEADROOM_BYTES > memory_bytes:
         raise UsageError(
-            f"a guest of {format_size(memory_bytes)} cannot rewrite {format_size(stress_bytes)}; "
+            f"a guest of {format_size(memory_bytes)} cannot rewrite {format_size(rewritten_bytes)}; "
             f"leave {format_size(_HEADROOM_BYTES)} of its memory free"
         )
     experiment.check()
@@ -39,18 +42,40 @@ def boot(
     guest = experiment.guest
     source, destination, uri = lab.start_pair(
         ["--memory", f"{guest.memory_bytes}B", "--cpus", str(guest.vcpu_count)],
-        ["--append", f"ramsize={stress_mib(experiment)}", "--journal", str(journal), *options],
+        ["--append", f"ramsize={stress_bytes(experiment) // MIB}", "--journal", str(journal), *options],
     )
     source.wait_for_passes(2)
     return source, destination, uri
 
 
-def stress_mib(experiment: Experiment) -> int:
-    """Return how much is rewritten, in the unit of the payload's command line."""
-    return _stress_bytes(experiment) // MIB
+def policy_options(experiment: Experiment, variant: str, directory: Path) -> list[str]:
+    """Return what lets a VM know a variant's own policy, whose file is written into a directory as it was read."""
+    own = experiment.own_variant(variant)
+    if not own:
+        return []
+    if own.source:
+        (directory / own.source.name.rpartition(":")[0]).write_text(own.source.text)
+        return ["--policy", str(directory / own.source.name)]
+    return ["--policy", own.policy]
 
 
-def _stress_bytes(experiment: Experiment) -> int:
+def real_settings(experiment: Experiment, variant: str) -> dict[str, object]:
+    """Return the migration parameters of a variant, by their QMP names, for a real guest. Raises UsageError."""
+    return {**_as_the_link(experiment), **experiment.settings(variant)}
+
+
+def real_parameters(experiment: Experiment) -> MigrationParameters:
+    """Return all parameters that the variants have in common, for a real guest. Raises UsageError."""
+    return MigrationParameters().changed({**_as_the_link(experiment), **experiment.common_settings})
+
+
+def _as_the_link(experiment: Experiment) -> dict[str, object]:
+    """Return what holds a migration on this machine to the experiment's link."""
+    return {"max-bandwidth": experiment.link.shared(experiment.link.rate_bytes_per_s)}
+
+
+def stress_bytes(experiment: Experiment) -> int:
+    """Return how much memory is rewritten. Raises UsageError for a load that no real guest has."""
     match experiment.guest.loads:
         case [load] if load.pattern == "sweep":
             return load.memory_bytes

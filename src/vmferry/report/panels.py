@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import cycle
 
-from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
-from vmferry.report.series import NO_AUTO_CONVERGE, RunSeries, Series
+from vmferry.convergence.variants import ALL_VARIANTS, NO_AUTO_CONVERGE, VARIANTS
+from vmferry.report.series import RunSeries, Series
 
 COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#A6761D"),
@@ -16,7 +16,11 @@ COLOURS = (
 """Told apart by colour-blind people too (Okabe and Ito, Tol). The variants have the first ones, in their order;
 lines beside those have what is left: what was recorded, and further runs of one variant under other names."""
 _VARIANT_COLOURS = dict(
-    zip((*VARIANTS, NO_AUTO_CONVERGE, *(name for name in ALL_VARIANTS if name not in VARIANTS)), COLOURS, strict=False)
+    zip(
+        (*VARIANTS, NO_AUTO_CONVERGE.name, *(name for name in ALL_VARIANTS if name not in VARIANTS)),
+        COLOURS,
+        strict=False,
+    )
 )
 _OTHER_COLOURS = COLOURS[len(VARIANTS) + 1 :]
 

@@ -8,13 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.bounds import one_line
-from vmferry.convergence.variants import label_of
+from vmferry.convergence.variants import NO_AUTO_CONVERGE, label_of
 from vmferry.migration.events import Started
 from vmferry.migration.outcome import Outcome
 
 _MAX_LABEL_CHARACTERS = 200
-NO_AUTO_CONVERGE = "no auto-converge"
-"""Stands for the name of a variant where the guest is not slowed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +104,7 @@ class RunSeries:
     def variant(self) -> str:
         """The name of the variant that the parameters make, or of their policy."""
         if not self.started.auto_converge:
-            return NO_AUTO_CONVERGE
+            return NO_AUTO_CONVERGE.name
         return one_line(label_of(self.started.parameters, self.started.policy_digest)[:_MAX_LABEL_CHARACTERS])
 
     @property

@@ -26,7 +26,6 @@ from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
 _NS_PER_MS = 1_000_000
-_AUTO_CONVERGE = MigrationCapabilities(auto_converge=True)
 _CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
@@ -50,7 +49,8 @@ class SimulationResult(Outcome, frozen=True, kw_only=True):
 class Simulation:
     """One migration in virtual time, made of a scenario's parts; `run` carries it out.
 
-    `on_write` and `before_delivery` let a test follow page contents.
+    `capabilities` are those of the variant, unless others are given. `on_write` and `before_delivery` let a test follow
+    page contents.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Simulation:
         seed: int,
         *,
         link: LinkModel | None = None,
-        capabilities: MigrationCapabilities = _AUTO_CONVERGE,
+        capabilities: MigrationCapabilities | None = None,
         on_write: Callable[[Bitmap], None] | None = None,
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:
@@ -91,7 +91,7 @@ class Simulation:
             self.clock,
             TeeJournal([self.journal, _IterationLimit(scenario.limits.max_iterations, self._cancel)]),
             lambda: self.parameters,
-            capabilities,
+            capabilities or MigrationCapabilities(auto_converge=scenario.variant(variant).auto_converge),
             _CREDENTIALS,
         )
         max_time_ns = scenario.limits.max_time_ns

@@ -16,10 +16,10 @@ import msgspec
 
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment, experiment_of
+from vmferry.experiment.own_variants import OwnVariant
 from vmferry.experiment.parts import LoadSpec
 from vmferry.experiment.quantities import telling
 from vmferry.migration.journal import read_migration
-from vmferry.simulation.own_variants import OwnVariant
 from vmferry.simulation.trace import read_trace
 
 MAX_FILE_BYTES = 1 << 20

@@ -49,9 +49,11 @@ class DrivenRun:
         self.told: list[str] = []
         self.monitor = self.lab.connect(faults, self.cancel.check)
         self.there = self.lab.connect_to_destination(destination_faults, self.cancel.check)
+        chosen = scenario.variant(variant)
         self._order = Order(
             uri=URI,
-            variant=scenario.variant(variant),
+            variant=chosen,
+            auto_converge=chosen.auto_converge,
             parameters={**_UNLIMITED, **scenario.common_settings},
             destination=Destination(self.there, self.lab.clock) if holds_destination else None,
             limits=limits,

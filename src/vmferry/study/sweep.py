@@ -46,8 +46,7 @@ class Case(msgspec.Struct, frozen=True):
         It depends on the code too: of the engine, the models and the policy, which may be anybody's. It does not on
         which other cases the scenario asks for.
         """
-        own = tuple(variant for variant in self.scenario.own_variants if variant.name == self.variant)
-        scenario = msgspec.structs.replace(self.scenario, own_variants=own, variants=(), seeds=1)
+        scenario = self.scenario.only(self.variant)
         policy = find_policy(scenario.migration_parameters(self.variant).convergence_policy)
         parts = (__version__, own_code(), policy.digest, scenario, self.variant, self.seed)
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
