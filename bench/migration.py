@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bench.dripping import dripped_runs
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
@@ -142,6 +143,24 @@ def verify(samples: Samples, qemu10: str | None, runs: int, *, memory: int) -> N
             samples.add("downtime", result.last.downtime_ms or 0, "ms", mode=mode, memory_mib=memory)
             samples.add("verified", int(verified), "", mode=mode, memory_mib=memory)
             cool_down()
+
+
+@bench.command()
+@click.option("--count", default=100, show_default=True, help="Migrations in each run.")
+@click.option("--timeout", default=1000, show_default=True, help="switchover-timeout in ms.")
+@benchmark
+def drip(samples: Samples, qemu10: str | None, runs: int, *, count: int, timeout: int) -> None:
+    """How long a guest is stopped by a connection that drips from some byte before COMMIT on."""
+    for run in dripped_runs(ours("original"), runs * count, timeout):
+        samples.add("stopped", run.stopped_ns / 1e6, "ms", timeout_ms=timeout, frame=run.place.frame)
+    stopped_ms = [sample.value for sample in samples.samples]
+    held = sum(value > 0 for value in stopped_ms)
+    in_time = sum(value <= 2 * timeout for value in stopped_ms)
+    click.echo(
+        f"stopped for at most twice the timeout: {in_time} of {len(stopped_ms)}, {held} of them were stopped at all; "
+        f"longest {max(stopped_ms):.0f} ms",
+        err=True,
+    )
 
 
 @bench.command()

@@ -58,6 +58,7 @@ class ByteLink:
         """What has come back, and when."""
         self._back_ns = 0
         """Nothing comes back before."""
+        self._called_back_ns = pair.clock.now_ns()
 
     @property
     def has_fired(self) -> bool:
@@ -168,7 +169,8 @@ class ByteLink:
             step_ns = min(left_ns, MAX_WAIT_NS)
             self._clock.time_ns += step_ns
             self.stopped_ns += 0 if self._pair.here.running or self._pair.there.running else step_ns
-            if left_ns >= MAX_WAIT_NS:
+            if self._clock.now_ns() - self._called_back_ns >= MAX_WAIT_NS:
+                self._called_back_ns = self._clock.now_ns()
                 while_blocked()
 
     def _check_open(self) -> None:

@@ -161,6 +161,14 @@ def test_pages_that_come_slowly_but_steadily_are_taken() -> None:
     assert incoming.elapsed_s > 60
 
 
+@pytest.mark.parametrize("script", [[(61, State(b"registers"))], [(1, State(b"registers")), (61, Finish())]])
+def test_a_message_that_drips_is_given_up_however_many_bytes_it_has(script: list[tuple[int, Message]]) -> None:
+    incoming = Incoming(*script, bytes_per_s=PROGRESS_BYTES)
+    with pytest.raises(ChannelError, match="the source made no progress for 60"):
+        incoming.run()
+    assert not incoming.guest.running
+
+
 def test_a_source_is_waited_for_as_long_as_it_takes_if_that_is_asked_for() -> None:
     incoming = Incoming((10_000, State(b"registers")), (10_000, Finish()), (10_000, Commit(run=True)))
     incoming.stall_timeout_ns = 0

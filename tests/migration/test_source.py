@@ -588,6 +588,18 @@ def test_memory_is_verified_where_that_fits_the_downtime_and_it_is_told(
     assert any(isinstance(message, Digest) for message in pair.channel.messages) is verified
 
 
+@pytest.mark.parametrize(("there_ms", "status"), [(29_000, S.COMPLETED), (40_000, S.FAILED)])
+def test_a_digest_that_is_wanted_has_its_time_and_no_more(there_ms: int, status: MigrationStatus) -> None:
+    pair = Pair(verify=True, auto_verify=False)
+    let_digests_take(pair.here, pair.clock, 5000)
+    let_digests_take(pair.there, pair.clock, there_ms)
+    pair.source.run()
+    assert pair.source.status is status
+    if status is S.FAILED:
+        assert pair.here.running
+        assert pair.source.error == "the guest was stopped for 35.0 s and not handed over (switchover-timeout)"
+
+
 @pytest.mark.parametrize(
     ("here_ms", "there_ms", "verified", "within_ms"),
     [

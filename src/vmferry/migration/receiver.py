@@ -1,7 +1,7 @@
 """Receives a migration: messages to the destination, page bytes to guest memory, answers back.
 
-Nothing is waited for without end, unless `stall-timeout` is 0. A source makes progress when a whole message has come,
-or a good piece of one; single bytes now and then are none.
+Nothing is waited for without end, unless `stall-timeout` is 0. A message has to be whole within that time, and so has
+each good piece of the pages that follow it: single bytes now and then win no time.
 """
 
 from collections.abc import Callable
@@ -11,11 +11,13 @@ from typing import Protocol
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Channel, Clock
-from vmferry.migration.switchover import DIGEST_BYTES_PER_S, Deadline
+from vmferry.migration.switchover import Deadline
 from vmferry.wire.messages import Message, Pages
 
 PROGRESS_BYTES = 256 << 10
-"""A source that sends this much of a message is alive; one that waits before its switchover sends an empty one."""
+"""A source that sends this much of its pages is alive; one that waits before its switchover sends an empty message."""
+_DIGEST_BYTES_PER_S = 256 << 20
+"""A source that works out its digest more slowly than this is given up."""
 _NS_PER_S = 1_000_000_000
 _REFUSAL_NS = 100_000_000
 
@@ -73,7 +75,7 @@ class Receiver:
 
     def _receive(self) -> None:
         while not self._destination.in_charge:
-            message = self._channel.receive(self._patience())
+            message = self._channel.receive(self._in_time())
             answer = self._destination.handle(message)
             if isinstance(message, Pages):
                 self._fill(message)
@@ -83,11 +85,11 @@ class Receiver:
     def _fill(self, pages: Pages) -> None:
         if len(pages.data):
             self._filled_up_to(pages.data.last_page)
-            self._channel.receive_pages(pages, self._patience())
+            self._channel.receive_pages(pages, _Progress(self._channel, self._in_time))
 
     def _answer(self, answer: Message) -> None:
         try:
-            self._channel.send(answer, self._patience())
+            self._channel.send(answer, self._in_time())
         except ChannelError:
             # After Commit the guest is ours even if the source never learns it.
             if not self._destination.in_charge:
@@ -99,30 +101,30 @@ class Receiver:
             self._channel.send(self._destination.refusal(reason), at_once)
         self._destination.fail(reason)
 
-    def _patience(self) -> "_Patience":
+    def _in_time(self) -> Callable[[], None]:
+        """Return what ends a wait that begins now."""
         limit_ns = self._stall_timeout_ns()
-        if limit_ns and self._destination.awaits_digest:
-            limit_ns += self._destination.memory_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
-        return _Patience(self._channel, self._clock, limit_ns, self._check_stop)
+        if not limit_ns:
+            return self._check_stop
+        if self._destination.awaits_digest:
+            limit_ns += self._destination.memory_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
+        text = f"the source made no progress for {limit_ns / _NS_PER_S:g} s (stall-timeout)"
+        return Deadline(self._clock, limit_ns, text, self._check_stop)
 
 
-class _Patience:
-    """Calls `check_stop`, and raises ChannelError when less than PROGRESS_BYTES came in `limit_ns`, if it is not 0."""
+class _Progress:
+    """Begins a wait, `in_time`, and once more whenever PROGRESS_BYTES have come."""
 
-    def __init__(self, channel: PageChannel, clock: Clock, limit_ns: int, check_stop: Callable[[], None]) -> None:
+    def __init__(self, channel: PageChannel, in_time: Callable[[], Callable[[], None]]) -> None:
         self._channel = channel
-        self._clock = clock
-        self._limit_ns = limit_ns
-        self._check_stop = check_stop
+        self._in_time = in_time
         self._renew()
 
     def __call__(self) -> None:
-        """Check both."""
-        self._check_stop()
+        """Check it."""
         if self._channel.received_bytes - self._received_bytes >= PROGRESS_BYTES:
             self._renew()
-        elif 0 < self._limit_ns < self._clock.now_ns() - self._since_ns:
-            raise ChannelError(f"the source made no progress for {self._limit_ns // _NS_PER_S} s (stall-timeout)")
+        self._check()
 
     def _renew(self) -> None:
-        self._received_bytes, self._since_ns = self._channel.received_bytes, self._clock.now_ns()
+        self._check, self._received_bytes = self._in_time(), self._channel.received_bytes

@@ -38,8 +38,8 @@ _M = TypeVar("_M", bound=Message)
 _TAKE_OVER_TIMEOUT_NS = 30_000_000_000
 _PATIENCE_NS = 30_000_000_000
 """The source gives up a destination that does nothing for this long while the guest stands still."""
-DIGEST_BYTES_PER_S = 256 << 20
-"""The source also gives up a destination that works out its digest more slowly than this."""
+_DIGEST_PATIENCE = 4
+"""With `verify`, the destination may take so many times as long for its digest as the source has taken."""
 _LOOK_NS = 2_000_000
 """How often to look while the guest stands still: every moment until then is downtime."""
 _LOOKS_PER_SIGN_OF_LIFE = 500
@@ -71,7 +71,8 @@ class Switchover:
         self._guest = guest
         self._channel = channel
         self._clock = clock
-        self._check = check_cancel
+        self._check = self._check_cancel = check_cancel
+        self._digests_ns = 0
         self._ran = False
         self._keeps_paused = False
 
@@ -112,11 +113,12 @@ class Switchover:
 
         Commit is sent within `timeout_ns` or never. Memory is verified if that ends before the guest has been stopped
         for `verify_within_ns`, for which the wait for `migrate-continue` does not count. 0 never verifies. None always
-        does, and then the time for the digest is added to `timeout_ns`.
+        does, and then the time for our digest, and some times as much for theirs, is added to `timeout_ns`.
         """
         stopped_ns = self._clock.now_ns() - self.downtime.parts_ns["stop"]
         until_ns = None if verify_within_ns is None else stopped_ns + verify_within_ns
-        self._limit(timeout_ns + self._more_ns(until_ns))
+        self._began_ns, self._timeout_ns = self._clock.now_ns(), timeout_ns
+        self._limit()
         with self.downtime.part("last-sync"):
             precopy.sync.last()
         with self.downtime.part("ram"):
@@ -136,36 +138,42 @@ class Switchover:
 
     def _send_state(self, verify_until_ns: int | None) -> None:
         self._send(State(self._guest.save_state()))
-        if digest := self._digest(verify_until_ns):
+        digest = self._digest_at_any_cost() if verify_until_ns is None else self._digest(verify_until_ns)
+        if digest:
             self._send(digest)
         self._send(Finish())
-        ready = expect(Ready, self._channel.receive(self._patience(self._more_ns(verify_until_ns))))
+        ready = expect(Ready, self._channel.receive(self._patience()))
         self.verified = digest is not None and ready.verified
         if verify_until_ns is None and not self.verified:
             raise PeerError("the destination did not compare the digests of all memory")
 
-    def _digest(self, until_ns: int | None) -> Digest | None:
+    def _digest_at_any_cost(self) -> Digest:
+        """Return our digest. What it takes, and what the destination may take for its own, counts for no time limit."""
+        start_ns = self._clock.now_ns()
+        value = self._guest.memory_digest(None, self._check_cancel)
+        took_ns = self._clock.now_ns() - start_ns
+        self._digests_ns = (1 + _DIGEST_PATIENCE) * took_ns
+        self._limit()
+        return Digest(value)
+
+    def _digest(self, until_ns: int) -> Digest | None:
         """Return our digest, or None if it takes more than half of the time left, as the destination needs as much."""
-        left_ns = None if until_ns is None else until_ns - self._clock.now_ns()
-        value = digest_in_time(self._guest, self._clock, left_ns and left_ns // 2, self._check)
-        if value is None:
-            return None
-        return Digest(value, 0 if until_ns is None else max(1, until_ns - self._clock.now_ns()))
+        left_ns = until_ns - self._clock.now_ns()
+        value = digest_in_time(self._guest, self._clock, left_ns // 2, self._check)
+        return None if value is None else Digest(value, max(1, until_ns - self._clock.now_ns()))
 
     def _send(self, message: Message) -> None:
         self._channel.send(message, self._patience())
 
-    def _more_ns(self, verify_until_ns: int | None) -> int:
-        """Return what is allowed on top for a digest that is wanted however long it takes."""
-        return 0 if verify_until_ns is not None else self._guest.layout.size_bytes * _NS_PER_S // DIGEST_BYTES_PER_S
-
-    def _limit(self, timeout_ns: int) -> None:
-        """Bound everything from now on up to Commit."""
+    def _limit(self) -> None:
+        """Bound everything from the beginning of the hand-over up to Commit."""
+        timeout_ns = self._timeout_ns + self._digests_ns
         text = f"the guest was stopped for {timeout_ns / _NS_PER_S:.1f} s and not handed over (switchover-timeout)"
-        self._check = Deadline(self._clock, timeout_ns, text, self._check)
+        left_ns = self._began_ns + timeout_ns - self._clock.now_ns()
+        self._check = Deadline(self._clock, left_ns, text, self._check_cancel)
 
-    def _patience(self, more_ns: int = 0) -> "Patience":
-        return Patience(self._channel, self._clock, _PATIENCE_NS + more_ns, self._check)
+    def _patience(self) -> "Patience":
+        return Patience(self._channel, self._clock, _PATIENCE_NS + self._digests_ns, self._check)
 
     def _commit(self) -> None:
         self._check()
