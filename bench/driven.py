@@ -18,9 +18,10 @@ from bench.peers import Load, Peer, cool_down, qemus, warm_memory
 from bench.qemu import VARIANTS
 from bench.samples import Sample, Samples, recording
 from vmferry.cancel import CancelToken
-from vmferry.control.drive import require_completed
+from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.result import require_completed
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
 from vmferry.memory.layout import PAGE_SIZE_BYTES
@@ -28,7 +29,6 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import simulate_driven
 from vmferry.units import parse_rate
-from vmferry.vm.clock import MonotonicClock
 
 MIB = 1 << 20
 VARIANT = VARIANTS["driven"]

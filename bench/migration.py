@@ -10,7 +10,7 @@ from bench.dripping import dripped_runs
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
-from vmferry.control.drive import require_completed
+from vmferry.control.result import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.perf.comparisons import SEED_VARIANTS
 from vmferry.perf.demo import demo_experiment, run_demo

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmferry.cancel import CancelToken
-from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.clock import MonotonicClock
+from vmferry.control.drive import drive, set_up
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
-from vmferry.vm.clock import MonotonicClock
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ import click
 from bench.peers import Load, Peer, cool_down, qemus
 from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
+from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.drive import Progress
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.progress import Progress
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.vm.clock import MonotonicClock
 
 MIB = 1 << 20
 RESPONSIVE = "background-sync+responsive-throttle"

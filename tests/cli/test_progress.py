@@ -11,8 +11,9 @@ from rich.console import Console
 
 from tests.report.test_series import COURSE, journal
 from vmferry.cli.progress import progress_view, show_result
-from vmferry.control.drive import Arrival, ArrivalState, Progress, Result
 from vmferry.control.forecast import Outlook
+from vmferry.control.progress import Progress
+from vmferry.control.result import Arrival, ArrivalState, Result
 from vmferry.report.journal_runs import run_series
 
 RAM = {"remaining": (1 << 50) - 1, "total": 1 << 50, "transferred": 1, "mbps": 99_999.9, "page-size": 4096, "normal": 1}

@@ -7,8 +7,9 @@ import pytest
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Arrival, Progress, Result
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.progress import Progress
+from vmferry.control.result import Arrival, Result
 from vmferry.control.settings import Settings
 from vmferry.errors import MonitorError, UsageError
 from vmferry.simulation.clock import VirtualClock

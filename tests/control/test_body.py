@@ -10,10 +10,10 @@ from tests.support.fake_qemu import FakeQemu
 from vmferry.cancel import CancelToken
 from vmferry.control.body import DriverBody, Slowing, can, sense
 from vmferry.control.deciding import DEFAULTS
-from vmferry.control.drive import Progress
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import LinkKeeper
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Evaluation
 from vmferry.control.sensors import DirtyRate

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.cli.progress import outlook_text
-from vmferry.control.drive import Progress
 from vmferry.control.forecast import Forecast, Outlook
+from vmferry.control.progress import Progress
 
 MIB = 1 << 20
 sizes = st.integers(0, 1 << 50)

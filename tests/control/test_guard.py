@@ -20,6 +20,7 @@ from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.client.processes import Thread
 from vmferry.client.qmp_client import QmpClient
+from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
@@ -31,7 +32,6 @@ from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
 from vmferry.control.way_in import WayIn
 from vmferry.errors import CommandError, HostError
 from vmferry.simulation.clock import VirtualClock
-from vmferry.vm.clock import MonotonicClock
 
 S = 1_000_000_000
 BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))

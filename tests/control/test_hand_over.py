@@ -8,8 +8,8 @@ import pytest
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.control import hand_over as module
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Progress
 from vmferry.control.hand_over import HandOver
+from vmferry.control.progress import Progress
 from vmferry.control.return_path import returned_bytes
 from vmferry.errors import MigrationError
 from vmferry.simulation.clock import VirtualClock

@@ -9,11 +9,12 @@ from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.cancel import CancelToken
 from vmferry.control.arrival import arrival_of
 from vmferry.control.destination import Destination
-from vmferry.control.drive import ArrivalState, Progress, Result
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.held import HeldDestination
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.progress import Progress
+from vmferry.control.result import ArrivalState, Result
 from vmferry.errors import CancelledError, CommandError, MonitorError
 from vmferry.simulation.clock import VirtualClock
 

@@ -17,9 +17,10 @@ from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import Event
 from vmferry.control import actuators
 from vmferry.control.course import DESTINATION_KNOWS
-from vmferry.control.drive import POLL_INTERVAL_NS, Progress, Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.progress import POLL_INTERVAL_NS, Progress
+from vmferry.control.result import Result
 from vmferry.control.slowed import SlowedGuest
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.registry import load_policy

@@ -1,8 +1,8 @@
 """What is told of states in which a migration waits for somebody; `vmferry watch` goes on looking then."""
 
 from tests.support.fake_qemu import answer
-from vmferry.control.drive import Progress
 from vmferry.control.phases import Phases
+from vmferry.control.progress import Progress
 
 
 def test_paused_post_copy_is_told_once_with_what_recovers_it_and_so_is_its_recovery() -> None:

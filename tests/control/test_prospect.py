@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.fake_qemu import answer
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 from vmferry.control.prospect import Prospect
 
 MIB = 1 << 20

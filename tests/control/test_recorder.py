@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.control.drive import Progress, Result
+from vmferry.control.progress import Progress
 from vmferry.control.recorder import Evaluation, Recorder
+from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
 from vmferry.convergence.actions import Throttle
 from vmferry.convergence.sensing import Period

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vmferry.control.drive import Progress, Result
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.control.verdicts import verdicts_on
 from vmferry.convergence.limit_watch import Spent
 from vmferry.convergence.limits import Limits, OnLimit

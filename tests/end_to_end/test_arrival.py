@@ -18,12 +18,12 @@ from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
+from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress
-from vmferry.vm.clock import MonotonicClock
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(600)]
 AT_ONCE = ("--downtime-limit", "2s")

@@ -15,7 +15,10 @@ from bench.chaos.proxy import Proxy
 
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
-from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.clock import MonotonicClock
+from vmferry.control.drive import drive, set_up
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import CommandError, HostError
 from vmferry.memory.layout import GuestLayout, RamBlock
@@ -23,7 +26,6 @@ from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.transport.sockets import connect
 from vmferry.transport.uri import parse_uri
-from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType
 from vmferry.wire.messages import Hello, Pages

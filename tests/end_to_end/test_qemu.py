@@ -14,14 +14,17 @@ from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
+from vmferry.clock import MonotonicClock
 from vmferry.control.actuators import DirtyLimitThrottle, SlowedVm
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.drive import IN_POSTCOPY, Progress, Result, ask, cancel_migration
+from vmferry.control.drive import IN_POSTCOPY, cancel_migration
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.own_group import PREFIX
+from vmferry.control.progress import Progress, ask
+from vmferry.control.result import Result
 from vmferry.control.settings import Settings
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import Variant, find_variant
@@ -29,7 +32,6 @@ from vmferry.errors import HostError, UsageError
 from vmferry.migration.events import Acted
 from vmferry.migration.journal import MemoryJournal
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.vm.clock import MonotonicClock
 
 pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 needs_kvm = pytest.mark.kvm

@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).parents[2] / "src" / "vmferry"
 
 FLOORS = [
-    {"units", "errors", "bounds", "output", "cancel"},
+    {"units", "errors", "bounds", "output", "cancel", "clock"},
     {"convergence", "memory", "wire"},
     {"settings"},
     {"migration"},

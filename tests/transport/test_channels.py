@@ -5,6 +5,7 @@ import threading
 from contextlib import closing, suppress
 from tempfile import TemporaryDirectory
 
+from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Channel, Clock
@@ -14,7 +15,6 @@ from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
-from vmferry.vm.clock import MonotonicClock
 
 
 class SocketContract(ChannelContract):

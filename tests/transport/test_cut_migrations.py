@@ -7,6 +7,7 @@ from contextlib import closing, suppress
 
 import pytest
 
+from vmferry.clock import MonotonicClock
 from vmferry.errors import VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -19,7 +20,6 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.stream import StreamChannel
-from vmferry.vm.clock import MonotonicClock
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Commit

@@ -14,13 +14,13 @@ from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT
 from vmferry.client.monitor import Monitor, open_monitor
+from vmferry.clock import MonotonicClock
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.survey import measure_curve, resident_bytes
 from vmferry.convergence.curve import Written
 from vmferry.errors import UsageError
 from vmferry.study.forecast import Interval, Prices, StrategyForecast, Survey, forecast, prices, verdict
 from vmferry.units import format_duration, format_rate, format_size
-from vmferry.vm.clock import MonotonicClock
 
 _NS_PER_MS = 1_000_000
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}

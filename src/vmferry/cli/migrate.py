@@ -17,11 +17,12 @@ from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.tables import warn
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.client.monitor import Monitor, open_monitor
+from vmferry.clock import MonotonicClock
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.result import Result
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.variants import ALL_VARIANTS
@@ -29,7 +30,6 @@ from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.journal_runs import run_series
-from vmferry.vm.clock import MonotonicClock
 
 _NS_PER_MS = 1_000_000
 _FIGURES = (

@@ -11,8 +11,9 @@ from rich.table import Table
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.tables import bold, terminal, warn
-from vmferry.control.drive import ArrivalState, Progress, Result
 from vmferry.control.forecast import Forecast, Outlook
+from vmferry.control.progress import Progress
+from vmferry.control.result import ArrivalState, Result
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.errors import InterruptionError, MigrationError
 from vmferry.migration.outcome import Outcome

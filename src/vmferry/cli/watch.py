@@ -10,13 +10,13 @@ from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.policy_options import named_policy, policy_settings
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.client.monitor import open_monitor
+from vmferry.clock import MonotonicClock
 from vmferry.control.awaiting import await_migration
 from vmferry.control.looking_on import look_on
 from vmferry.convergence.variants import ALL_VARIANTS, Variant
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.journal_runs import run_series
-from vmferry.vm.clock import MonotonicClock
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")

@@ -10,8 +10,8 @@ from contextlib import suppress
 
 from vmferry.client.manager import Manager
 from vmferry.control.destination import ARRIVAL_TIMEOUT_NS, WAITING, Destination
-from vmferry.control.drive import Arrival, ArrivalState, Result
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.result import Arrival, ArrivalState, Result
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 

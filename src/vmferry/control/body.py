@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.control.downtime_limit import DowntimeLimitWatch
-from vmferry.control.drive import POLL_INTERVAL_NS, Progress
 from vmferry.control.means import Means
 from vmferry.control.ports import Ports
+from vmferry.control.progress import POLL_INTERVAL_NS, Progress
 from vmferry.control.promises import Promises
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Evaluation, Recorder

@@ -5,21 +5,17 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from vmferry.control.body import DriverBody
-from vmferry.control.drive import (
-    IN_POSTCOPY,
-    Cancellation,
-    Progress,
-    Result,
-    cancel_migration,
-    follow,
-)
+from vmferry.control.drive import IN_POSTCOPY, cancel_migration
+from vmferry.control.following import Cancellation, Follower, follow
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.link import LinkKeeper
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress
 from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
+from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import (
     CancelledError,
@@ -31,6 +27,7 @@ from vmferry.errors import (
     VmferryError,
     VmLeftError,
 )
+from vmferry.migration.ports import Clock
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 MIGRATION = "MIGRATION"
@@ -56,7 +53,7 @@ class Crew:
     """Where the destination does not let the guest run by itself."""
 
 
-class Course:
+class Course(Follower):
     """One migration that was begun by us, or taken over."""
 
     def __init__(self, ports: Ports, uri: str | None, crew: Crew) -> None:
@@ -66,6 +63,7 @@ class Course:
         self._ports = ports
         self._monitor = ports.monitor
         self._uri = uri
+        """Where to; None once it has begun."""
         self._crew = crew
         self._cancellation = Cancellation(ports.clock)
         self._why_cancelled: str | None = None
@@ -81,10 +79,10 @@ class Course:
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""
         try:
-            result = self._follow(self._begin)
+            result = self._follow()
         except BaseException as error:
             if self._answers_again(error):
-                return self._with_reason(self._follow(lambda: None))
+                return self._with_reason(self._follow())
             if isinstance(error, MonitorError) and not isinstance(error, CommandError):
                 raise self._left_alone(error) from error
             if self._ours and not isinstance(error, (MigrationError, InterruptionError)):
@@ -92,24 +90,27 @@ class Course:
             raise
         return self._with_reason(result)
 
-    def _follow(self, begin: Callable[[], None]) -> Result:
-        result = follow(
-            self._monitor,
-            self._ports.clock,
-            self._observe,
-            self._ports.cancel,
-            cancelled=self._cancel_as_asked,
-            pause=self._pause,
-            begin=begin,
-            cancellation=self._cancellation,
-            ended=self._ended,
-        )
+    def _follow(self) -> Result:
+        result = follow(self._monitor, self._ports.clock, self._ports.cancel, self, self._cancellation)
         return self._crew.held.counted(result) if self._crew.held else result
 
-    def _pause(self) -> None:
-        self._crew.body.pause(self._crew.held.wait_ns if self._crew.held else self._ports.clock.sleep_ns)
+    def begin(self) -> None:
+        """Begin the migration, unless it runs."""
+        uri, self._uri = self._uri, None
+        if uri is not None:
+            self._ours = True  # also if an interruption comes before the answer
+            try:
+                self._monitor.execute("migrate", {"uri": uri})
+            except CommandError:
+                self._ours = False
+                raise
 
-    def _ended(self, progress: Progress) -> None:
+    def pause(self, clock: Clock) -> None:
+        """Wait until the next poll, or until the destination has something to tell."""
+        self._crew.body.pause(self._crew.held.wait_ns if self._crew.held else clock.sleep_ns)
+
+    def ended(self, progress: Progress) -> None:
+        """Let a destination that is held run, or not."""
         if self._crew.held:
             self._crew.held.ended(progress)
 
@@ -162,16 +163,8 @@ class Course:
             self._crew.hand_over.has_begun = self.used_destination = True
         return stopped
 
-    def _begin(self) -> None:
-        if self._uri is not None:
-            self._ours = True  # also if an interruption comes before the answer
-            try:
-                self._monitor.execute("migrate", {"uri": self._uri})
-            except CommandError:
-                self._ours = False
-                raise
-
-    def _observe(self, progress: Progress) -> Progress:
+    def observe(self, progress: Progress) -> Progress:
+        """Record a poll, show it, and do what the brain and the bounds ask for."""
         crew = self._crew
         self.used_destination = self.used_destination or progress.status == "active"
         self._left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
@@ -226,7 +219,7 @@ class Course:
             self._cancellation.begin()
         return cancelled
 
-    def _cancel_as_asked(self) -> bool:
+    def cancel(self, asked: CancelledError) -> bool:
         """Cancel what is ours. Raises CancelledError or InterruptionError if it is not, or is in post-copy."""
         self._monitor.hurry()
         if not self._ours:
@@ -248,10 +241,4 @@ class Course:
             self._monitor.hurry()
             self._ports.cancel.close()
             if self._cancel():
-                follow(
-                    self._monitor,
-                    self._ports.clock,
-                    lambda seen: seen,
-                    self._ports.cancel,
-                    cancellation=self._cancellation,
-                )
+                follow(self._monitor, self._ports.clock, self._ports.cancel, Follower(), self._cancellation)

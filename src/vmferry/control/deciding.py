@@ -2,10 +2,10 @@
 
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.body import Slowing, sense
-from vmferry.control.drive import Progress, ask
 from vmferry.control.means import Kinds, Means
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.slowed import SlowedGuest

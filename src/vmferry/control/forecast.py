@@ -7,7 +7,7 @@ more is dirtied, at worst the guest goes on as it does; where that does not end,
 
 from dataclasses import dataclass
 
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 
 _SMOOTHING = 0.2
 """The weight of the newest bandwidth, as QEMU's is that of the last 100 ms only."""

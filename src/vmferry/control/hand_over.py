@@ -6,7 +6,7 @@ the destination cannot have taken it over; else there might be two of them.
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 from vmferry.control.return_path import returned_bytes
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError

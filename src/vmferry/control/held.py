@@ -14,8 +14,9 @@ from typing import Self
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
-from vmferry.control.drive import Progress, Result, ask
+from vmferry.control.progress import Progress, ask
 from vmferry.control.promises import Promises
+from vmferry.control.result import Result
 from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 from vmferry.convergence.link import LinkWatch
 
 PATIENCE_NS = 2_000_000_000

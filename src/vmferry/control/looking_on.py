@@ -6,12 +6,15 @@ from dataclasses import replace
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.arrival import arrival_of
-from vmferry.control.drive import Progress, Result, follow
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.following import Follower, follow
 from vmferry.control.phases import Phases
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress
+from vmferry.control.recorder import Recorder
+from vmferry.control.result import Result
 from vmferry.control.shadow import ShadowBody
-from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
 from vmferry.convergence.variants import Variant
 from vmferry.errors import PolicyError
 from vmferry.migration.journal import TeeJournal
@@ -38,23 +41,38 @@ def look_on(
     lost = LostWork(clock.now_ns)
     recorder = open_recorder(monitor, driven, TeeJournal([journal, lost]), clock.now_ns, attached=True)
     start_recording(recorder, monitor, {})
-    phases = Phases(tell)
     ports = Ports(monitor, clock, cancel, tell, tell)
     body = ShadowBody(ports, driven, shadow, recorder, lost) if shadow else None
-
-    def observe(progress: Progress) -> Progress:
-        nonlocal body
-        phases.observe(progress)
-        recorder.poll(progress)
-        watch(progress)
-        if body:
-            try:
-                body.observe(progress)
-            except PolicyError as error:
-                tell(f"looking on without a shadow: {error}")
-                body = None
-        return progress
-
-    result = follow(monitor, clock, observe, cancel)
+    result = follow(monitor, clock, cancel, _Onlooker(ports, recorder, watch, body))
     recorder.end(result)
     return replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))
+
+
+class _Onlooker(Follower):
+    """Shows and records every poll, and lets the shadow look, as long as its policy is not broken."""
+
+    def __init__(
+        self,
+        ports: Ports,
+        recorder: Recorder | VmRecord,
+        watch: Callable[[Progress], None],
+        shadow: ShadowBody | None,
+    ) -> None:
+        self._tell = ports.tell
+        self._phases = Phases(ports.tell)
+        self._recorder = recorder
+        self._watch = watch
+        self._shadow = shadow
+
+    def observe(self, progress: Progress) -> Progress:
+        """Look at a poll."""
+        self._phases.observe(progress)
+        self._recorder.poll(progress)
+        self._watch(progress)
+        if self._shadow:
+            try:
+                self._shadow.observe(progress)
+            except PolicyError as error:
+                self._tell(f"looking on without a shadow: {error}")
+                self._shadow = None
+        return progress

@@ -13,7 +13,6 @@ from vmferry.control.body import DriverBody, can
 from vmferry.control.course import Course, Crew
 from vmferry.control.deciding import STALL_TIMEOUT, decide_from_outside, loaded, make_brain, obeyed, slow_from_outside
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Progress, Result, ask
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
@@ -22,7 +21,9 @@ from vmferry.control.link import LinkKeeper
 from vmferry.control.migration_order import Order, is_decided_outside
 from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
+from vmferry.control.result import Result
 from vmferry.control.settings import Settings
 from vmferry.control.verdicts import verdicts_on
 from vmferry.control.vm_record import open_recorder, start_recording

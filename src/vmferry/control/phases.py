@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 
 _TOLD_POLLS = 10
 """After this many polls, a second, people are told who is waited for."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vmferry.control.drive import Progress
+from vmferry.control.progress import Progress
 from vmferry.units import format_size
 
 _HOPELESS_PERCENT = 95

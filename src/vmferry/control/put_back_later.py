@@ -15,11 +15,11 @@ import msgspec
 
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.client.processes import Thread
+from vmferry.clock import MonotonicClock
 from vmferry.control.settings import Change, put_back
 from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
-from vmferry.vm.clock import MonotonicClock
 
 PATIENCE_S = 600
 _INTERVAL_NS = 1_000_000_000

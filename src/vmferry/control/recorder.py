@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vmferry.control.drive import Progress, Result
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
 from vmferry.convergence.actions import Action, SetDowntimeLimit, Throttle
 from vmferry.migration.events import (

@@ -14,8 +14,8 @@ from typing import Any, Self
 import msgspec
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import ask
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.progress import ask
 from vmferry.control.promises import Promises
 from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmLeftError
 from vmferry.migration.ports import Clock

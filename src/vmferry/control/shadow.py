@@ -6,11 +6,11 @@ of its decisions stands for itself, as if the migration were handed over to it a
 
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import DEFAULTS, loaded, make_brain
-from vmferry.control.drive import Progress
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import PATIENCE_NS
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
+from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.settings import Settings

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import Self
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import POLL_INTERVAL_NS
 from vmferry.control.means import Means
+from vmferry.control.progress import POLL_INTERVAL_NS
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmferry.client.processes import Thread
+from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy
 from vmferry.control.let_run import LetRun
 from vmferry.control.own_group import OwnGroup
@@ -24,7 +25,6 @@ from vmferry.control.undo_steps import DissolveGroup, SendCommand, SetBack, Take
 from vmferry.control.way_in import Connect, WayIn, open_way_in
 from vmferry.errors import CommandError
 from vmferry.output import Output
-from vmferry.vm.clock import MonotonicClock
 
 if TYPE_CHECKING:
     from vmferry.migration.ports import Clock

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vmferry.control.drive import Result
+from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Spent, Verdict, judge
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.units import format_duration

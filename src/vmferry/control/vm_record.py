@@ -7,9 +7,10 @@ from typing import Any
 import msgspec
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.drive import Progress, Result
 from vmferry.control.driven_vm import DrivenVm, own_variant
+from vmferry.control.progress import Progress
 from vmferry.control.recorder import Evaluation, Recorder, acted, ended
+from vmferry.control.result import Result
 from vmferry.convergence.actions import Action
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import POLICY

@@ -7,7 +7,10 @@ algorithm are divided by TIME_SCALE, and so is the pass: what is compared is the
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from vmferry.control.drive import Progress, Result, drive, require_completed, set_up
+from vmferry.clock import MonotonicClock
+from vmferry.control.drive import drive, set_up
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result, require_completed
 from vmferry.errors import GuestError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
@@ -17,7 +20,6 @@ from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.real_guest import MIB, boot, policy_options
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.vm.clock import MonotonicClock
 
 TIME_SCALE = 10
 _JOURNAL = "demo.journal"

@@ -16,7 +16,10 @@ import msgspec
 from vmferry import __version__
 from vmferry.bounds import Natural, Number
 from vmferry.cancel import CancelToken
-from vmferry.control.drive import Progress, Result, drive, set_up
+from vmferry.clock import MonotonicClock
+from vmferry.control.drive import drive, set_up
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.errors import UsageError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.guests.payload.invariants import PAGE_BYTES
@@ -26,7 +29,6 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.labels import label
 from vmferry.perf.real_guest import MIB, boot, policy_options, real_settings, stress_bytes
 from vmferry.units import format_duration
-from vmferry.vm.clock import MonotonicClock
 
 SAMPLE_INTERVAL_S = 0.5
 _NS_PER_MS = 1_000_000

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 
 from vmferry.cancel import CancelToken
 from vmferry.control.destination import Destination
-from vmferry.control.drive import Progress, Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.vm_port import VmEvent
-from vmferry.vm.clock import MonotonicClock
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.memory_files import MemoryFiles

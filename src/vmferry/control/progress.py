@@ -1,0 +1,85 @@
+"""How far a migration is, by its source's monitor: one answer to `query-migrate`, reduced to what people watch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from vmferry.client.monitor import Monitor
+
+POLL_INTERVAL_NS = 100_000_000
+_END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One answer to `query-migrate`."""
+
+    status: str
+    elapsed_ms: int | None
+    iteration_count: int | None
+    dirty_sync_count: int | None
+    remaining_bytes: int | None
+    total_bytes: int | None
+    sent_bytes: int | None
+    sent_pages: int | None
+    """How many pages were sent. None also if some went as differences or compressed, which are counted otherwise."""
+    zero_pages: int | None
+    """How many of those were zero."""
+    bandwidth_bytes_per_s: float | None
+    dirty_bytes_per_s: float | None
+    throttle_percent: int | None
+    page_size: int
+    downtime_ms: int | None
+    downtime_parts_ms: dict[str, float] | None
+    error: str | None
+
+    @classmethod
+    def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
+        """Reduce an answer of our own or of QEMU's monitor; what it does not tell is None."""
+        ram = answer.get("ram", {})
+        dirty_sync_count = ram.get("dirty-sync-count")
+        page_size = ram.get("page-size", 4096)
+        counted_otherwise = {"xbzrle-cache", "compression"} & answer.keys()
+        return cls(
+            status=answer.get("status", "none"),
+            elapsed_ms=answer.get("total-time"),
+            iteration_count=ram.get("iteration-count", dirty_sync_count),
+            dirty_sync_count=dirty_sync_count,
+            remaining_bytes=ram.get("remaining"),
+            total_bytes=ram.get("total"),
+            sent_bytes=ram.get("transferred"),
+            sent_pages=None if counted_otherwise or "normal" not in ram else ram["normal"] + ram.get("duplicate", 0),
+            zero_pages=ram.get("duplicate"),
+            bandwidth_bytes_per_s=ram["mbps"] * 1e6 / 8 if "mbps" in ram else None,
+            dirty_bytes_per_s=ram["dirty-pages-rate"] * page_size if "dirty-pages-rate" in ram else None,
+            throttle_percent=answer.get("cpu-throttle-percentage", 0) if ram else None,  # left out where there is none
+            page_size=page_size,
+            downtime_ms=answer.get("downtime"),
+            downtime_parts_ms=answer.get("downtime-parts"),
+            error=answer.get("error-desc"),
+        )
+
+    def after(self, earlier: "Progress") -> "Progress":
+        """Return this with the figures that it does not tell, as of a cancelled migration, as they were seen last."""
+        seen = {field.name: getattr(earlier, field.name) for field in fields(self) if getattr(self, field.name) is None}
+        return replace(self, **seen)
+
+    @property
+    def ended(self) -> bool:
+        """True if this is the last state."""
+        return self.status in _END_STATES
+
+    @property
+    def in_postcopy(self) -> bool:
+        """True if the guest runs on the destination while memory is still here."""
+        return self.status.startswith("postcopy")
+
+    @property
+    def running(self) -> bool:
+        """True from the acceptance of a migration until its end."""
+        return self.status != "none" and not self.ended
+
+
+def ask(monitor: Monitor) -> Progress:
+    """Return how far the migration is."""
+    return Progress.from_qmp(monitor.execute("query-migrate"))
