@@ -43,7 +43,7 @@ def test_every_command_tells_an_interruption(
 
 COMPLETED = Result(Progress.from_qmp({"status": "completed"}), 0)
 CANCELLED = Result(Progress.from_qmp({"status": "cancelled"}), 0)
-BROKEN, MOVED = Verdict("deadline", False, "", obeyed=False), Verdict("deadline", False, "", obeyed=True)
+BROKEN, MOVED = Verdict("finish-by", False, "", obeyed=False), Verdict("finish-by", False, "", obeyed=True)
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,13 @@ def migrate(monitor: Path, *words: str | bytes) -> tuple[int, str, str]:
 
 
 def test_the_reason_of_a_failure_is_one_line_as_it_is(monitor: Path) -> None:
-    code, out, errors = migrate(monitor, AWKWARD, "--deadline", "10min")
+    code, out, errors = migrate(monitor, AWKWARD, "--variant", "original", "--deadline", "10min")
     assert (code, out) == (1, "")
     assert "QEMU" in errors.splitlines()[0]
     assert errors.splitlines()[1:] == [errors.splitlines()[-1]]
     assert errors.splitlines()[-1].startswith("vmferry: migration failed: ")
     assert AWKWARD.removeprefix("unix:") in errors
-    assert "deadline: kept" in errors
+    assert "finish-by: kept" in errors
 
 
 def test_lines_are_told_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -56,8 +56,8 @@ def test_a_journal_that_cannot_be_written_is_told_once(monitor: Path) -> None:
     ("words", "complaint"),
     [
         ([b"tcp:\xff:22"], "is not UTF-8"),
-        (["unix:/x", "--throttle-by", "cgroup"], "a variant that has background sync"),
-        (["unix:/x", "--interval", "1s"], "a variant that has background sync"),
+        (["unix:/x", "--variant", "original", "--throttle-by", "cgroup"], "a variant that has background sync"),
+        (["unix:/x", "--variant", "original", "--interval", "1s"], "a variant that has background sync"),
         (["unix:/x", *STEERED, "--interval", "1h"], "a measurement lasts 50 ms to 60 s"),
         (["unix:/x", "--verify"], "the VM refuses a parameter: Parameter 'verify' is unexpected"),
     ],

@@ -174,7 +174,7 @@ def test_a_picture_that_cannot_be_is_refused_before_anything_is_simulated() -> N
 
 def test_all_variants_are_in_one_table_and_one_picture(tmp_path: Path) -> None:
     path, picture, page = tmp_path / "small.toml", tmp_path / "all.svg", tmp_path / "all.html"
-    path.write_text(SCENARIO + '\n[[variant]]\nname = "mine"\npolicy = "planned"\nsettings = { work_weight = 5 }\n')
+    path.write_text(SCENARIO + '\n[[variant]]\nname = "mine"\npolicy = "planned"\nsettings = { pace = "gentle" }\n')
     answer = simulate(path, "--seeds", 1, "--variant", "all", "--picture", picture)
     assert answer.exit_code == 0, answer.output
     lines = answer.stdout.splitlines()

@@ -368,7 +368,7 @@ def test_a_throttle_that_fails_keeps_no_deadline_from_being_kept() -> None:
 
     course.throttle.apply = fail  # type: ignore[method-assign]
     course.poll(8, syncs=3, sent_mib=800, dirty_mib_per_s=301)
-    assert course.wish == "deadline: 8 s of 7 s: cancel"
+    assert course.wish == "finish-by: 8 s of 7 s: cancel"
     assert course.said[-1] == "the migration goes on without being steered: the group is gone"
 
 
@@ -402,4 +402,4 @@ def test_limits_are_kept_whatever_the_migration_is_about(status: str) -> None:
     for second in range(6):
         course.poll(second, syncs=1, sent_mib=second, status=status)
         wishes.append(course.wish)
-    assert wishes == [None] * 4 + ["deadline: 4 s of 3 s: cancel", None]
+    assert wishes == [None] * 4 + ["finish-by: 4 s of 3 s: cancel", None]

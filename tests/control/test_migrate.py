@@ -264,23 +264,41 @@ def test_a_qemu_that_does_not_even_answer_out_of_band_is_left() -> None:
         steered(qemu)
 
 
-def test_a_plain_migration_of_qemu_says_that_it_is_not_steered_and_how_it_would_be() -> None:
+def test_a_migration_that_is_left_to_qemu_says_how_it_would_be_steered() -> None:
     told: list[str] = []
-    carried_out(FakeQemu([SENDING, DONE]), Order(uri="unix:/x"), told)
-    assert [line for line in told if "--variant background-sync+responsive-throttle steers it" in line]
+    carried_out(FakeQemu([SENDING, DONE]), Order(uri="unix:/x", variant=find_variant("original")), told)
+    assert [line for line in told if "--variant planned steers it" in line]
+
+
+def test_a_plain_migration_of_qemu_is_planned() -> None:
+    told: list[str] = []
+    journal = MemoryJournal()
+    carried_out(FakeQemu([*COURSE, DONE]), Order(uri="unix:/x", journal=journal), told)
+    assert run_series(journal.entries, "").variant == "planned"
+    assert any("nothing is known of how the guest writes before it migrates" in line for line in told), told
+
+
+def test_where_the_guest_cannot_be_slowed_a_plain_migration_is_left_to_qemu_and_says_so() -> None:
+    told: list[str] = []
+    qemu = FakeQemu([*COURSE, DONE])
+    qemu.instead["query-qmp-schema"] = []
+    assert carried_out(qemu, Order(uri="unix:/x"), told).completed
+    assert any(line.startswith("it cannot be steered: ") for line in told), told
+    set_on = {"capability": "auto-converge", "state": True}
+    assert any(set_on in arguments.get("capabilities", ()) for _, arguments in qemu.told)  # type: ignore[operator]
 
 
 def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_its_link() -> None:
     told: list[str] = []
     still = answer(dirty_sync_count=2, transferred=1 << 20, remaining=1 << 20)
-    carried_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x"), told)
+    carried_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x", variant=find_variant("original")), told)
     assert [line for line in told if line.startswith("the link has stood still")] == [
         "the link has stood still for 2.0 s"
     ]
 
 
 def test_a_deadline_of_nothing_is_refused() -> None:
-    with pytest.raises(UsageError, match="a deadline of 0"):
+    with pytest.raises(UsageError, match="to finish by 0 s"):
         carried_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)))
 
 
@@ -365,7 +383,7 @@ def test_the_deadline_of_a_migration_that_runs_counts_from_its_beginning() -> No
     qemu.begin()
     told: list[str] = []
     steered(qemu, told, uri=None, limits=Limits(deadline_ns=60 * S, on_limit=OnLimit.CONTINUE))
-    assert any(line.startswith("deadline: 1 min 42 s of 60 s") for line in told), told
+    assert any(line.startswith("finish-by: 1 min 42 s of 60 s") for line in told), told
 
 
 @pytest.mark.parametrize(("course", "used"), [([answer("setup")], False), (COURSE, True)])
@@ -415,7 +433,6 @@ def test_a_journal_names_the_variant_that_was_at_work(
         ({"window_ms": 49}, "a measurement lasts 50 ms to 60 s, not 49 ms"),
         ({"window_ms": 60_001}, "a measurement lasts 50 ms to 60 s"),
         ({"window_ms": 1000, "throttle_by": None, "variant": find_variant("original")}, "steered from outside"),
-        ({"variant": None}, "steered from outside"),
         ({"parameters": {"multifd-channels": 0}}, "the VM refuses a parameter: no"),
     ],
 )

@@ -24,7 +24,7 @@ def test_the_verdict_names_every_limit() -> None:
     verdicts = list(verdicts_on(COMPLETED, limits, SPENT, "; so"))
     assert [verdict.obeyed for verdict in verdicts] == [True, True, False]
     assert [(verdict.limit, verdict.kept, verdict.text) for verdict in verdicts] == [
-        ("deadline", True, "2 s of 3 s"),
+        ("finish-by", True, "2 s of 3 s"),
         ("max throttle", True, "80 % of 80 %"),
         ("max downtime", False, "412 ms of 300 ms; so"),
     ]

@@ -41,7 +41,7 @@ def halved(elapsed_s: float, *, is_known: bool = True) -> Spent:
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
-        ({"deadline_ns": 9 * S}, "deadline: 10 s of 9 s"),
+        ({"deadline_ns": 9 * S}, "finish-by: 10 s of 9 s"),
         ({"max_guest_loss_percent": 45.0}, "max guest loss: 50 % of 45 %"),
         ({"max_guest_loss_ns": 19 * S}, "max guest loss: 20 s of vCPUs of 19 s of vCPUs"),
     ],

@@ -14,7 +14,6 @@ from vmferry.errors import InterruptionError, UsageError, VmferryError
 from vmferry.output import Output, open_again
 
 _COMMANDS = {
-    "agent": "vmferry.cli.agent",
     "demo": "vmferry.cli.demo",
     "forecast": "vmferry.cli.forecast",
     "migrate": "vmferry.cli.migrate",

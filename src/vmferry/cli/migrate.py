@@ -15,7 +15,7 @@ from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.tables import warn
-from vmferry.cli.types import DURATION_MS, GUEST_LOSS
+from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.actuators import MEANS
@@ -25,12 +25,12 @@ from vmferry.control.migration_order import Order
 from vmferry.control.result import Result
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.convergence.variants import ALL_VARIANTS
+from vmferry.convergence.policies.planned_settings import Pace
+from vmferry.convergence.variants import ALL_VARIANTS, SHORT_NAMES
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.journal_runs import run_series
-from vmferry.units import GuestLoss
 
 _NS_PER_MS = 1_000_000
 _FIGURES = (
@@ -43,17 +43,27 @@ _FIGURES = (
 @click.command("migrate", short_help="Move a running VM to another host.")
 @click.argument("uri", required=False)
 @monitor_options
-@click.option("--variant", type=click.Choice(list(ALL_VARIANTS)), help="Named set of convergence parameters.")
+@click.option("--variant", type=click.Choice([*ALL_VARIANTS, *SHORT_NAMES]),
+              help="Named set of convergence parameters. Of QEMU's VMs the default is 'planned'; "
+              "'original' leaves it to QEMU's own auto-converge.")  # fmt: skip
 @policy_option("What decides how the guest is made to converge; a VM of ours must know it (`vmferry vm --policy`).")
 @settings_option
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
-              help="Slow the guest down if it does not converge.")  # fmt: skip
-@click.option("--deadline", type=DURATION_MS, help="Longest time that the migration may take, such as 10min.")
+              help="Slow the guest down if it does not converge; with no- nothing slows it.")  # fmt: skip
+@click.option("--finish-by", "--deadline", "finish_by", type=DURATION_MS,
+              help="How long the migration may take, such as 10min. --deadline is the same.")  # fmt: skip
 @click.option("--max-guest-loss", type=GUEST_LOSS, help="Most of the guest's work to take: 30%, or vCPU time: 90s.")
+@click.option("--gentle", "pace", flag_value="gentle",
+              help="With 'planned': rather take long than slow the guest.")  # fmt: skip
+@click.option("--fast", "pace", flag_value="fast",
+              help="With 'planned': be there soon, whatever the guest loses.")  # fmt: skip
 @click.option("--max-throttle", type=click.IntRange(1, 99), help="Never slow the guest by more percent.")
-@click.option("--max-downtime", type=DURATION_MS, help="Longest downtime to allow, also for 'switchover'.")
+@click.option("--max-downtime", type=DURATION_MS,
+              help="Longest downtime to allow; 'planned' and 'switchover' may go so far.")  # fmt: skip
 @click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
-              show_default=True, help="What to do when deadline or guest loss are over their limit.")  # fmt: skip
+              show_default=True,
+              help="What to do when time or guest loss are over their limit, or with 'planned' as soon as "
+              "it is clear that they, or the downtime, will be.")  # fmt: skip
 @click.option("--interval", type=DURATION_MS,
               help=f"Of QEMU's VMs: how long each measurement lasts. [default: {WINDOW_MS}ms]")  # fmt: skip
 @click.option("--destination-qmp", metavar="ADDRESS",
@@ -77,8 +87,9 @@ def command(
     policy: str | None,
     settings: tuple[str, ...],
     auto_converge: bool,
-    deadline: int | None,
+    finish_by: int | None,
     max_guest_loss: GuestLoss | None,
+    pace: Pace | None,
     max_throttle: int | None,
     max_downtime: int | None,
     on_limit: str,
@@ -94,9 +105,10 @@ def command(
 ) -> None:
     """Migrate the VM behind a monitor to URI, such as tcp:otherhost:4444 or unix:/run/in.sock.
 
-    The VM may be one of ours or stock QEMU's (docs/qemu.md). With --policy, or a --variant that has background sync, a
-    VM of QEMU on this host is made to converge from outside: its dirty rate is measured while it migrates, and its vCPU
-    threads are slowed, which needs the right to make control groups, or else by what QEMU has itself.
+    The VM may be one of ours or stock QEMU's (docs/qemu.md). A VM of QEMU is made to converge from outside, by the
+    variant 'planned' unless --variant or --policy names another: its dirty rate is measured before and while it
+    migrates, and its vCPU threads are slowed, which needs the right to make control groups, or else by what QEMU has
+    itself. --variant original leaves that to QEMU, and with --no-auto-converge nothing slows the guest.
 
     Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then goes on running
     where it is, unthrottled.
@@ -122,12 +134,13 @@ def command(
             uri=uri,
             wait=wait,
             variant=chosen,
+            pace=pace,
             auto_converge=auto_converge,
             parameters=given,
             throttle_by=throttle_by,
             window_ms=interval,
             limits=Limits(
-                deadline_ns=None if deadline is None else deadline * _NS_PER_MS,
+                deadline_ns=None if finish_by is None else finish_by * _NS_PER_MS,
                 max_guest_loss_percent=max_guest_loss.percent if max_guest_loss else None,
                 max_guest_loss_ns=max_guest_loss.vcpu_ns if max_guest_loss else None,
                 max_throttle_percent=max_throttle,

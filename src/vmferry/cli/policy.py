@@ -67,7 +67,7 @@ def _summary(kind: PolicyKind) -> str:
 def _description(kind: PolicyKind) -> Iterator[str]:
     yield from _wrapped(f"{kind.name}: ", _summary(kind))
     needs = ", ".join(str(flag.name).lower().replace("_", " ") for flag in kind.needs)
-    yield f"It needs: {needs or 'nothing'}. Digest of its source: {kind.digest[:16]}"
+    yield from _wrapped("It needs: ", f"{needs or 'nothing'}. Digest of its source: {kind.digest[:16]}")
     fields = {field.name: field.encode_name for field in msgspec.structs.fields(kind.settings_type)}
     schemas = _schemas(kind.settings_type)
     parameters = {name.replace("_", "-") for name in fields} & PARAMETERS.keys()

@@ -13,7 +13,7 @@ from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.awaiting import await_migration
 from vmferry.control.looking_on import look_on
-from vmferry.convergence.variants import ALL_VARIANTS, Variant
+from vmferry.convergence.variants import ALL_VARIANTS, Variant, full_name
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.journal_runs import run_series
@@ -68,4 +68,5 @@ def _shadow(name: str | None, settings: tuple[str, ...]) -> Variant | None:
         if policy_settings(settings):
             raise UsageError("--set sets the policy that --shadow names; give that, too")
         return None
-    return named_policy(None, name, ()) if name in ALL_VARIANTS and not settings else named_policy(name, None, settings)
+    is_variant = full_name(name) in ALL_VARIANTS and not settings
+    return named_policy(None, name, ()) if is_variant else named_policy(name, None, settings)

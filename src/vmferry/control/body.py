@@ -105,6 +105,8 @@ class DriverBody:
         self._unthrottled_bytes_per_s = 0
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
+        self._syncs_before: int | None = None
+        """QEMU's dirty-sync-count when the measurement under way began."""
         self._last_ns = ports.clock.now_ns()
 
     @property
@@ -193,8 +195,10 @@ class DriverBody:
             rate = sensor.fetch()
             if rate is None:
                 return None, None
+            once = progress.dirty_sync_count == self._syncs_before
             # A measurement sees a page once; several short iterations see it each time.
-            return RateMeasured(max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)), rate
+            bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)
+            return RateMeasured(bytes_per_s, rate.window_ns, counts_once=once), rate
         if is_new:
             sensor.calibrate(own_bytes_per_s)
             return RateSeen(own_bytes_per_s), None
@@ -210,6 +214,7 @@ class DriverBody:
             case Measure(window_ns=window_ns):
                 if self._slowing:
                     self._slowing.sensor.start(window_ns)
+                    self._syncs_before = progress.dirty_sync_count
                 return
             case Throttle():
                 if action.period and isinstance(found, RateSeen | RateMeasured):

@@ -1,7 +1,10 @@
 """What it takes to decide from outside: parameters that our decisions obey, means to slow the guest, and a brain."""
 
+from collections.abc import Sequence
+
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.body import Slowing, sense
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.means import Kinds, Means
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
@@ -9,13 +12,15 @@ from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.slowed import SlowedGuest
+from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_curve
 from vmferry.convergence.brain import Convergence
+from vmferry.convergence.curve import Written
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy, load_policy
 from vmferry.convergence.sensing import Body
 from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
 from vmferry.convergence.watcher import BackgroundSync
-from vmferry.errors import UsageError
+from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
 
@@ -42,6 +47,21 @@ OBEYED = frozenset(name for name in PARAMETERS if "throttle" in name or name.sta
 def loaded(policy: str) -> str:
     """Return the reference of a policy that a user names. Raises UsageError if it cannot be had."""
     return load_policy(policy).reference
+
+
+def steer(ports: Ports, vm: SlowedVm, kinds: Kinds, order: Order) -> tuple[MigrationParameters | None, Slowing | None]:
+    """Return the parameters that our decisions obey, and what slows the guest, if anything.
+
+    A variant that nobody has named steers nothing if that is not possible. Raises HostError if a named one cannot.
+    """
+    parameters = decide_from_outside(vm, order)
+    try:
+        return parameters, slow_from_outside(ports, vm, kinds, order, parameters)
+    except HostError as error:
+        if not order.is_by_default:
+            raise
+        ports.tell(f"it cannot be steered: {error}")
+        return None, None
 
 
 def decide_from_outside(vm: SlowedVm, order: Order) -> MigrationParameters:
@@ -78,6 +98,20 @@ def slow_from_outside(
     return Slowing(sensor, guest, Prospect(parameters.max_cpu_throttle, ports.tell))
 
 
+def survey(
+    ports: Ports, driven: DrivenVm, order: Order, parameters: MigrationParameters, slowing: Slowing | None
+) -> tuple[Written, ...]:
+    """Return how the guest writes, if the policy wants to know that before anything moves."""
+    if order.uri is None or slowing is None or not find_policy(parameters.convergence_policy).surveys:
+        return ()
+    try:
+        windows_ms = SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS
+        return tuple(measure_curve(ports.monitor, driven, ports.clock, ports.cancel, *windows_ms))
+    except (HostError, CommandError) as error:
+        ports.tell(f"nothing is known of how the guest writes before it migrates: {error}")
+        return ()
+
+
 def make_brain(
     ports: Ports,
     order: Order,
@@ -85,6 +119,7 @@ def make_brain(
     body: Body,
     link: LinkWatch,
     lost: LostWork,
+    surveyed: Sequence[Written] = (),
 ) -> Convergence:
     """Return the brain of the driver; without parameters that it obeys it has no policy, and keeps the limits."""
     now_ns = ports.clock.now_ns()
@@ -95,7 +130,7 @@ def make_brain(
     measures = parameters is not None and bool(body & Body.MEASURE)
     mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF
     times = (parameters or MigrationParameters()).watch_times()
-    return Convergence.watching(kind, body, mode, times, link, lost, start, elapsed_ns)
+    return Convergence.watching(kind, body, mode, times, link, lost, start, elapsed_ns, surveyed)
 
 
 def obeyed(parameters: MigrationParameters | None) -> dict[str, object]:

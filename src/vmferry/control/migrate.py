@@ -11,14 +11,14 @@ from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.awaiting import await_migration
 from vmferry.control.body import DriverBody, can
 from vmferry.control.course import Course, Crew
-from vmferry.control.deciding import STALL_TIMEOUT, decide_from_outside, loaded, make_brain, obeyed, slow_from_outside
+from vmferry.control.deciding import STALL_TIMEOUT, loaded, make_brain, obeyed, steer, survey
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.link import LinkKeeper
-from vmferry.control.migration_order import Order, is_decided_outside
+from vmferry.control.migration_order import Order, is_decided_outside, settled
 from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress, ask
@@ -27,6 +27,7 @@ from vmferry.control.result import Result
 from vmferry.control.settings import Settings
 from vmferry.control.verdicts import verdicts_on
 from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.convergence.curve import Written
 from vmferry.convergence.limit_watch import Spent
 from vmferry.convergence.policies.registry import registered_name
 from vmferry.errors import UsageError
@@ -58,7 +59,9 @@ def carry_out(
     more, and InterruptionError if a signal was to cancel it and it goes on.
     """
     ports = Ports(monitor, clock, cancel, tell, warn or tell)
-    _check(monitor, DrivenVm.ask(monitor), order)
+    driven = DrivenVm.ask(monitor)
+    order = settled(driven, order)
+    _check(monitor, driven, order)
     if order.uri is None:
         await_migration(monitor, clock, cancel, wait=order.wait)
     driven = DrivenVm.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
@@ -109,17 +112,18 @@ def _prepare(
     settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
     link = _keep_link(monitor, driven, order, ports.tell)
     prospect = parameters = slowing = None
+    surveyed: tuple[Written, ...] = ()
     if guard and decides:
-        vm = SlowedVm(monitor, driven, guard, settings)
-        parameters = decide_from_outside(vm, order)
-        slowing = slow_from_outside(ports, vm, place.means, order, parameters)
+        parameters, slowing = steer(ports, SlowedVm(monitor, driven, guard, settings), place.means, order)
+    if parameters:
         if slowing:
             stack.enter_context(slowing.guest)
+        surveyed = survey(ports, driven, order, parameters, slowing)
     else:
         prospect = _set_own(driven, order, settings, ports.tell)
     if order.uri is not None:
         ask_for_word(driven, settings, order.uri)
-    brain = make_brain(ports, order, parameters, can(settings, slowing), link.watch, lost)
+    brain = make_brain(ports, order, parameters, can(settings, slowing), link.watch, lost, surveyed)
     rules = (parameters or MigrationParameters()).rules(order.limits)
     body = DriverBody(ports, brain, rules, settings, recorder, slowing, guard)
     held = None
@@ -219,8 +223,8 @@ def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[
     settings.set_wanted(changed)
     if not driven.converges_responsively:
         tell(
-            f"{driven.name} is left to converge by itself; --variant background-sync+responsive-throttle steers it, "
-            "by slowing it as soon and as much as measurements call for"
+            f"{driven.name} is left to converge by itself; --variant planned steers it, "
+            "by slowing it as much as it takes, when it pays most"
         )
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)

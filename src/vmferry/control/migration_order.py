@@ -1,14 +1,17 @@
 """What somebody wants of a migration, and whether our decisions or the VM's own carry it out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.convergence.limits import NO_LIMITS, Limits
-from vmferry.convergence.variants import Variant
+from vmferry.convergence.policies.planned_settings import Pace, goal_settings
+from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant
+from vmferry.errors import UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.ports import Journal
+from vmferry.settings.policy_parameters import settings_text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +23,11 @@ class Order:
     wait: bool = False
     """To take over: wait until one runs."""
     variant: Variant | None = None
+    """None is the VM's own choice, or of a QEMU `planned`, if it can be slowed from outside (`settled`)."""
+    is_by_default: bool = False
+    """True if nobody has named the variant; then it is no error if it is not possible."""
+    pace: Pace | None = None
+    """How the policy `planned` weighs time and the guest's work."""
     auto_converge: bool = True
     parameters: Mapping[str, object] = field(default_factory=dict)
     """The parameters by QMP name; those that are not given keep their values."""
@@ -33,6 +41,23 @@ class Order:
     destination: Destination | None = None
     """The other side, if it can be asked."""
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
+
+
+def settled(driven: DrivenVm, order: Order) -> Order:
+    """Return the order with the variant that it comes to, which is told the goals if it plans for them.
+
+    Raises UsageError if it has no pace but is given one.
+    """
+    is_by_default = order.variant is None and order.auto_converge and not driven.converges_responsively
+    variant = PLANNED if is_by_default else order.variant
+    if variant is None or variant.settings.get(POLICY) != PLANNED.name:
+        if order.pace:
+            raise UsageError(f"--{order.pace} is for a policy that plans; add --variant {PLANNED.name}")
+        return order
+    goals = settings_text(goal_settings(order.limits, order.pace))
+    given = ",".join(filter(None, (str(variant.settings[POLICY_SETTINGS]), goals)))
+    variant = replace(variant, settings={**variant.settings, POLICY_SETTINGS: given})
+    return replace(order, variant=variant, is_by_default=is_by_default)
 
 
 def is_decided_outside(driven: DrivenVm, order: Order) -> bool:

@@ -4,7 +4,7 @@ Windows of several lengths tell a small set that is rewritten fast from a flood 
 before 8.2 measures whole seconds only, so of shorter times its curve is known from below.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
@@ -17,6 +17,8 @@ from vmferry.migration.ports import Clock
 
 WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
 WHOLE_SECONDS_MS = (1000, 2000, 3000)
+SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS = (50, 100, 200, 400), (1000,)
+"""For who cannot wait: enough to begin with."""
 _LOOK_NS = 10_000_000
 _NS_PER_S = 1_000_000_000
 _GIVE_UP_NS = 5 * _NS_PER_S
@@ -24,13 +26,20 @@ _GIVE_UP_NS = 5 * _NS_PER_S
 _KIB = 1024
 
 
-def measure_curve(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: CancelToken) -> Iterator[Written]:
-    """Yield what the guest has written in each window.
+def measure_curve(
+    monitor: Monitor,
+    driven: DrivenVm,
+    clock: Clock,
+    cancel: CancelToken,
+    windows_ms: Sequence[int] = WINDOWS_MS,
+    whole_seconds_ms: Sequence[int] = WHOLE_SECONDS_MS,
+) -> Iterator[Written]:
+    """Yield what the guest has written in each window, which are whole seconds where the VM knows no others.
 
     Raises HostError if the VM cannot measure or somebody else does, MonitorError, and CancelledError.
     """
     in_ms = "calc-time-unit" in driven.schema.argument_types("calc-dirty-rate")
-    for window_ms in WINDOWS_MS if in_ms else WHOLE_SECONDS_MS:
+    for window_ms in windows_ms if in_ms else whole_seconds_ms:
         sensor = DirtyRateSensor(monitor, driven, window_ms)
         if not sensor.start():
             raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")

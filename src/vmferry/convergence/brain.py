@@ -20,7 +20,7 @@ An iteration over a huge guest takes minutes in which no period would end. So th
 nothing was evaluated for long (`watcher.py`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -81,8 +81,9 @@ class Convergence:
         ledger: Ledger,
         start: Sensed,
         elapsed_ns: int = 0,
+        surveyed: Sequence[Written] = (),
     ) -> None:
-        """`elapsed_ns` is how long the migration has run already at `start`.
+        """`elapsed_ns` is how long the migration has run already at `start`, `surveyed` what was found before it began.
 
         Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken.
         """
@@ -100,6 +101,7 @@ class Convergence:
         self._ledger = ledger
         self._limit_watch = LimitWatch()
         self._start_ns = start.now_ns - elapsed_ns
+        self._surveyed = tuple(surveyed)
         self._newly_dirty_bytes = 0
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
@@ -116,9 +118,10 @@ class Convergence:
         ledger: Ledger,
         start: Sensed,
         elapsed_ns: int = 0,
+        surveyed: Sequence[Written] = (),
     ) -> "Convergence":
         """Return a brain with the watcher of a mode and of its constants of time."""
-        return cls(kind, body, make_watcher(mode, times, start.now_ns), link, ledger, start, elapsed_ns)
+        return cls(kind, body, make_watcher(mode, times, start.now_ns), link, ledger, start, elapsed_ns, surveyed)
 
     def _make(self, kind: PolicyKind) -> Policy:
         try:
@@ -204,19 +207,22 @@ class Convergence:
     def _written(self, sensed: Sensed) -> Written | None:
         """Return what was found since the dirty log was looked at the time before."""
         now = self._mark(sensed)
+        window_ns: int | None = None
         match sensed.found:
             case SyncSeen(dirty_bytes=dirty_bytes):
                 start, self._synced = self._synced, now
                 distinct_bytes = dirty_bytes
-            case RateMeasured(dirty_bytes_per_s=bytes_per_s):
+            case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, counts_once=True):
                 start = self._measuring
-                distinct_bytes = round(bytes_per_s * (now.now_ns - start.now_ns) / _NS_PER_S)
+                window_ns = told_ns or now.now_ns - start.now_ns
+                distinct_bytes = round(bytes_per_s * window_ns / _NS_PER_S)
             case _:
                 return None
         duration_ns = now.now_ns - start.now_ns
         if distinct_bytes is None or duration_ns <= 0:
             return None
-        return Written(duration_ns, 1 - (now.taken_ns - start.taken_ns) / duration_ns, distinct_bytes)
+        share = 1 - (now.taken_ns - start.taken_ns) / duration_ns
+        return Written(window_ns or duration_ns, share, distinct_bytes)
 
     def _decide(
         self, sensed: Sensed, period: Period | None, written: Written | None, still_ns: int, rules: Rules
@@ -281,6 +287,7 @@ class Convergence:
             lost_ns=self._ledger.taken_until(sensed.now_ns),
             vcpu_count=self._ledger.vcpu_count,
             still_ns=self._link.still_ns,
+            surveyed=self._surveyed,
             limits=rules.limits,
         )
 

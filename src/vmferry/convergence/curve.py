@@ -27,10 +27,12 @@ _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02
 _OTHER_LENGTH = 1.5
 _AGREEING, _MORE = 2, 1.1
 """So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
-_ENOUGH_CPU_NS = 50_000_000
-"""Five slices of a throttled guest."""
+_ENOUGH_CPU_NS = 20_000_000
+"""Two slices of a throttled guest."""
 _MAX_FALL = 8.0
-_EXPLAINED = 1.25
+_BETWEEN, _BEYOND = 40, 1e5
+"""So many points are worked out up to the longest work that was seen, and so many from there to so many times that."""
+_EXPLAINED = 1.3
 """A point is explained if it is at most this many times what a curve through the others says."""
 
 
@@ -42,6 +44,11 @@ class Written:
     cpu_share: float
     """What the throttle left of the time, 0 to 1."""
     distinct_bytes: int
+
+    @property
+    def slowed(self) -> bool:
+        """True if a throttle was in force."""
+        return self.cpu_share < 1
 
     @property
     def cpu_ns(self) -> float:
@@ -59,8 +66,8 @@ class DirtyCurve:
         self._short: list[Written] = []
         self._demand = 1.0
         self._hull_ns, self._hull_bytes = np.zeros(1), np.zeros(1)
-        self._last_bytes = self._fall = 0.0
-        """Beyond what was seen the slope falls by this power of the work; and the slope at the end, times the work."""
+        self._table_ns, self._table_bytes, self._table_areas = np.zeros(1), np.zeros(1), np.zeros(1)
+        """The curve from 0 on, close together, and the areas below it."""
 
     @property
     def bends(self) -> bool:
@@ -101,11 +108,13 @@ class DirtyCurve:
 
     def distinct_bytes(self, work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what it writes in this much work, counting each page once; at most all of its memory."""
-        known: NDArray[np.float64] = np.interp(work_ns, self._hull_ns, self._hull_bytes)
-        times = np.maximum(1.0, work_ns / max(1.0, self._hull_ns[-1]))
-        beyond = np.log(times) if self._fall == 1 else (times ** (1 - self._fall) - 1) / (1 - self._fall)
-        most: NDArray[np.float64] = np.minimum(known + self._last_bytes * beyond, float(self._memory_bytes))
-        return most
+        distinct_bytes: NDArray[np.float64] = np.interp(work_ns, self._table_ns, self._table_bytes)
+        return distinct_bytes
+
+    def areas(self, work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the areas below the curve up to there, of which means over stretches of work are made."""
+        areas: NDArray[np.float64] = np.interp(work_ns, self._table_ns, self._table_areas)
+        return areas
 
     def sweeps(self) -> list[tuple[float, float]]:
         """Return sweeps that write together as the curve says: of each its size in bytes, and the work of one round.
@@ -135,7 +144,7 @@ class DirtyCurve:
 
     def _with_short_ones(self, written: Written) -> Written | None:
         """Return the mean of the short throttled points so far, once they are enough; any other point as it is."""
-        if written.cpu_share >= 1 or written.cpu_ns >= _ENOUGH_CPU_NS:
+        if not written.slowed or written.cpu_ns >= _ENOUGH_CPU_NS:
             self._short.clear()
             return written
         self._short.append(written)
@@ -152,9 +161,10 @@ class DirtyCurve:
         hull = hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
         self._hull_ns = np.array([work_ns for work_ns, _ in hull])
         self._hull_bytes = np.array([size_bytes for _, size_bytes in hull])
-        slopes = [((b[1] - a[1]) / (b[0] - a[0]), (a[0] + b[0]) / 2) for a, b in pairwise(hull)]
-        self._fall = _fall(*slopes[-2:]) if len(slopes) > 1 else 0.0
-        self._last_bytes = slopes[-1][0] * (slopes[-1][1] / hull[-1][0]) ** self._fall * hull[-1][0]
+        self._table_ns = _close_together(self._hull_ns)
+        self._table_bytes = np.minimum(_continued(hull, self._table_ns), float(self._memory_bytes))
+        steps = np.diff(self._table_ns) * (self._table_bytes[1:] + self._table_bytes[:-1]) / 2
+        self._table_areas = np.concatenate(([0.0], np.cumsum(steps)))
 
     def points(self) -> Iterator[Written]:
         """Yield what is remembered."""
@@ -170,14 +180,15 @@ class DirtyCurve:
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
         unthrottled points say less for so little work than was seen.
         """
-        free = [point for point in self.points() if point.cpu_share >= 1]
-        slowed = [point for point in self.points() if point.cpu_share < 1]
+        free = [(float(point.duration_ns), float(point.distinct_bytes)) for point in self.points() if not point.slowed]
+        slowed = [point for point in self.points() if point.slowed]
         if not (free and slowed):
             return self._demand if slowed else 1.0
-        rate = max(point.distinct_bytes / point.duration_ns for point in free)
+        durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
+        found = np.array([point.distinct_bytes for point in slowed])
         for demand in _DEMANDS:
-            said = [rate * point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
-            if sum(point.distinct_bytes > _EXPLAINED * most for point, most in zip(slowed, said, strict=True)) == 0:
+            work_ns = [point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
+            if (found <= _EXPLAINED * np.interp(work_ns, durations_ns, distinct_bytes)).all():
                 return demand
         return _DEMANDS[-1]
 
@@ -197,6 +208,27 @@ def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, 
             corners.pop()
         corners.append(point)
     return corners
+
+
+def _close_together(corners_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return 0, the corners, and stretches between and beyond them that grow by the same factor."""
+    last_ns = corners_ns[-1]
+    between = np.geomspace(max(1.0, last_ns / 1000), last_ns, _BETWEEN)
+    beyond = last_ns * np.geomspace(1.0, _BEYOND, _BETWEEN)
+    return np.unique(np.concatenate((corners_ns, between, beyond)))
+
+
+def _continued(hull: list[tuple[float, float]], work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a hull's values; beyond its end the slope goes on to fall by the power by which it fell last."""
+    slopes = [((b[1] - a[1]) / (b[0] - a[0]), (a[0] + b[0]) / 2) for a, b in pairwise(hull)]
+    fall = _fall(*slopes[-2:]) if len(slopes) > 1 else 0.0
+    last_ns = hull[-1][0]
+    last_bytes = slopes[-1][0] * (slopes[-1][1] / last_ns) ** fall * last_ns
+    times = np.maximum(1.0, work_ns / last_ns)
+    beyond = np.log(times) if fall == 1 else (times ** (1 - fall) - 1) / (1 - fall)
+    known = np.interp(work_ns, [work for work, _ in hull], [size for _, size in hull])
+    continued: NDArray[np.float64] = known + last_bytes * beyond
+    return continued
 
 
 def _fall(before: tuple[float, float], last: tuple[float, float]) -> float:

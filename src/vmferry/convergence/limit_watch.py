@@ -50,7 +50,7 @@ class Verdict:
 def judge(limits: Limits, spent: Spent) -> Iterator[Verdict]:
     """Yield a verdict on each limit that time brings nearer."""
     if limits.deadline_ns is not None:
-        yield Verdict.of("deadline", spent.elapsed_ns, limits.deadline_ns, _duration)
+        yield Verdict.of("finish-by", spent.elapsed_ns, limits.deadline_ns, _duration)
     if limits.max_guest_loss_percent is not None:
         percent = 100 * spent.taken_ns / spent.possible_ns if spent.possible_ns else 0.0
         yield _loss(spent, percent, limits.max_guest_loss_percent, lambda part: f"{part:.3g} %")

@@ -36,7 +36,7 @@ class Limits:
     def check(self) -> None:
         """Raise UsageError for what no migration can keep."""
         if self.deadline_ns is not None and self.deadline_ns <= 0:
-            raise UsageError("a deadline of 0 leaves no time to migrate; give a longer one, such as 10min")
+            raise UsageError("to finish by 0 s leaves no time to migrate; give more, such as 10min")
 
     def applied_to(self, parameters: Mapping[str, object], current: Mapping[str, object]) -> dict[str, object]:
         """Return migration parameters that keep throttle and downtime within these limits.

@@ -10,6 +10,9 @@ is written in so much work w, by the guest's dirty curve. A pass sends R bytes. 
   pass left to be written again, and half of the time between two syncs; with none in it, all of the pass.
 
 It is never more than W. When what is left fits the downtime, the guest moves. All throttles are worked out at once.
+
+A throttled vCPU sleeps, and then runs for a slice. A guest that is paced catches up in its slices, so no throttle takes
+work from it for long; but a pass that ends before its first slice finds nothing written.
 """
 
 from dataclasses import dataclass
@@ -21,10 +24,12 @@ from vmferry.convergence.curve import DirtyCurve
 
 PERCENTS = np.arange(100.0)
 _NS_PER_S = 1_000_000_000
-_MAX_PASSES = 60
+_MAX_PASSES = 40
+_HEADWAY = 0.98
+"""What is left has to shrink to this share from pass to pass, or else it never fits."""
 _HORIZON_NS = 24 * 3600 * _NS_PER_S
-_NODES = (np.arange(8.0) + 0.5) / 8
-"""Where p is sampled for its mean over a pass."""
+_SURE_SLEEP = 0.9
+"""The share of its sleep for which a vCPU that was slowed just now is sure not to run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,10 @@ class Situation:
     bandwidth_bytes_per_s: float
     threshold_bytes: float
     """When no more remains, the guest moves."""
+    throttle_percent: int = 0
+    """In force."""
+    slice_ns: float = 0.0
+    """How long a throttled vCPU runs between two sleeps; 0 if it runs evenly slower."""
 
 
 @dataclass(frozen=True)
@@ -57,48 +66,91 @@ class Courses:
 
 def look_ahead(curve: DirtyCurve, situation: Situation, *, from_now: bool) -> Courses:
     """Work out the courses of all throttles, in force from now on, or from the end of the running pass on."""
-    set_bytes = curve.working_set_bytes(situation.pending_ns)
-    share = np.minimum(1.0, (100.0 - PERCENTS) / 100.0 / curve.demand)
-    taken = PERCENTS / 100.0
-    pending, again = np.full(100, situation.pending_bytes), np.full(100, situation.again_bytes)
-    duration_ns = np.full(100, situation.pending_ns)
-    time_ns, lost_ns = np.zeros(100), np.zeros(100)
-    least_bytes = np.full(100, np.inf)
-    done = np.zeros(100, dtype=bool)
+    return _follow(curve, situation, PERCENTS, np.full(len(PERCENTS), from_now))
+
+
+def look_ahead_twice(curve: DirtyCurve, situation: Situation) -> tuple[Courses, Courses]:
+    """Work out the courses of all throttles, in force from now on, and from the end of the running pass on."""
+    count = len(PERCENTS)
+    both = _follow(curve, situation, np.tile(PERCENTS, 2), np.repeat([True, False], count))
+    parts = (slice(0, count), slice(count, 2 * count))
+    now, later = (Courses(both.time_ns[part], both.lost_ns[part], both.left_bytes[part]) for part in parts)
+    return now, later
+
+
+def _follow(
+    curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64], from_now: NDArray[np.bool_]
+) -> Courses:
+    """Go through the passes of all courses at the same time, until each has ended or makes no headway."""
+    guest = _Guest(curve, situation, percents)
+    pending, again = np.full(len(percents), situation.pending_bytes), np.full(len(percents), situation.again_bytes)
+    duration_ns = np.full(len(percents), situation.pending_ns)
+    time_ns, slowed_ns = np.zeros(len(percents)), np.zeros(len(percents))
+    least_bytes = np.full(len(percents), np.inf)
+    done = np.zeros(len(percents), dtype=bool)
     slowed = from_now
     for _ in range(_MAX_PASSES):
-        time_ns += np.where(done, 0.0, duration_ns)
-        lost_ns += np.where(done, 0.0, duration_ns * taken) if slowed else 0.0
-        work_ns = duration_ns * (share if slowed else 1.0)
-        after = np.minimum(1.0, _NODES[:, np.newaxis] + situation.sync_ns / 2 / np.maximum(1.0, duration_ns))
-        left_bytes = _left_bytes(
-            curve, set_bytes, pending, again, work_ns, np.where(duration_ns <= situation.sync_ns, 1.0, after)
-        )
-        shrinks = left_bytes < least_bytes * 0.999
+        running_ns = np.where(done, 0.0, duration_ns)
+        time_ns = time_ns + running_ns
+        work_ns = np.where(slowed, guest.work_ns(slowed_ns, duration_ns), duration_ns)
+        slowed_ns = slowed_ns + np.where(slowed, running_ns, 0.0)
+        left_bytes = guest.left_bytes(pending, again, duration_ns, work_ns)
+        shrinks = left_bytes < least_bytes * _HEADWAY
         least_bytes = np.where(done, least_bytes, np.minimum(least_bytes, left_bytes))
         done |= left_bytes <= situation.threshold_bytes
         if not (~done & shrinks & (time_ns < _HORIZON_NS)).any():
             break
-        pending, again, slowed = left_bytes, np.zeros(100), True
+        pending, again, slowed = left_bytes, np.zeros(len(percents)), np.full(len(percents), True)
         duration_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
     downtime_ns = least_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
+    lost_ns = slowed_ns * percents / 100.0
     return Courses(np.where(done, time_ns + downtime_ns, np.inf), np.where(done, lost_ns, np.inf), least_bytes)
 
 
-def _left_bytes(
-    curve: DirtyCurve,
-    set_bytes: float,
-    pending: NDArray[np.float64],
-    again: NDArray[np.float64],
-    work_ns: NDArray[np.float64],
-    after: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return what is to be sent again when a pass ends in which the guest has done that work.
+class _Guest:
+    """What a guest does under each of the throttles."""
 
-    `after` are the parts of the pass, by row, in which bytes that are sent one after the other may be written again.
-    """
-    share = np.minimum(1.0, curve.distinct_bytes(work_ns) / set_bytes)
-    mean_share = np.minimum(1.0, curve.distinct_bytes(after * work_ns) / set_bytes).mean(axis=0)
-    elsewhere = np.maximum(0.0, set_bytes - pending - again)
-    left_bytes: NDArray[np.float64] = again + elsewhere * share + np.minimum(pending, set_bytes) * mean_share
-    return np.minimum(left_bytes, set_bytes)
+    def __init__(self, curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64]) -> None:
+        self._curve = curve
+        self._sync_ns = situation.sync_ns
+        self._set_bytes = curve.working_set_bytes(situation.pending_ns)
+        self._rate = np.minimum(1.0, (100.0 - percents) / 100.0 / curve.demand)
+        self._slice_ns = situation.slice_ns
+        sleep_ns = situation.slice_ns * percents / (100.0 - percents)
+        self._cycle_ns = np.where(percents == situation.throttle_percent, 0.0, sleep_ns + situation.slice_ns)
+        """Of sleep and slice; 0 where nobody knows when the next sleep begins."""
+
+    def work_ns(self, start_ns: NDArray[np.float64], duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what it gets done in these times; `start_ns` is how long it has been slowed by then."""
+        if not self._slice_ns:
+            return duration_ns * self._rate
+        return self._until(start_ns + duration_ns) - self._until(start_ns)
+
+    def _until(self, time_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what it has got done since it was slowed: what it had wanted by the end of its last slice, at most as
+        much as the slices hold."""
+        cycle_ns = np.maximum(1.0, self._cycle_ns)
+        cycles = np.floor(time_ns / cycle_ns)
+        awake_ns = np.maximum(0.0, time_ns - cycles * cycle_ns - _SURE_SLEEP * (cycle_ns - self._slice_ns))
+        wanted_ns = np.where(awake_ns > 0, time_ns, cycles * cycle_ns)
+        possible_ns = (cycles * self._slice_ns + np.minimum(awake_ns, self._slice_ns)) / self._curve.demand
+        return np.where(self._cycle_ns > 0, np.minimum(wanted_ns, possible_ns), time_ns * self._rate)
+
+    def left_bytes(
+        self,
+        pending: NDArray[np.float64],
+        again: NDArray[np.float64],
+        duration_ns: NDArray[np.float64],
+        work_ns: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
+        """Return what is to be sent again when a pass ends in which it has done that work."""
+        # The first bytes of a pass may be written again in all of it, the last ones since the sync before only.
+        since_sync = np.minimum(1.0, self._sync_ns / 2 / np.maximum(1.0, duration_ns))
+        since_sync = np.where(duration_ns <= self._sync_ns, 1.0, since_sync)
+        written_bytes = self._curve.distinct_bytes(work_ns)
+        area = self._curve.areas(work_ns) - self._curve.areas(since_sync * work_ns)
+        mean_bytes = area / np.maximum(1.0, work_ns) + since_sync * written_bytes
+        share, mean_share = (np.minimum(1.0, size / self._set_bytes) for size in (written_bytes, mean_bytes))
+        elsewhere = np.maximum(0.0, self._set_bytes - pending - again)
+        left_bytes: NDArray[np.float64] = again + elsewhere * share + np.minimum(pending, self._set_bytes) * mean_share
+        return np.minimum(left_bytes, self._set_bytes)

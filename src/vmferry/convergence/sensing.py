@@ -42,6 +42,10 @@ class RateMeasured:
     """The measurement that was asked for by `Measure` is over."""
 
     dirty_bytes_per_s: float
+    window_ns: int | None = None
+    """How long it lasted, if that is not the time from the asking to the telling."""
+    counts_once: bool = True
+    """False if a page may have counted several times in it, as a migration has synced meanwhile."""
 
 
 Found = SyncSeen | RateSeen | RateMeasured
@@ -107,5 +111,7 @@ class View:
     vcpu_count: int
     still_ns: int
     """How long the link has stood still; 0 if it carries something."""
+    surveyed: tuple[Written, ...] = ()
+    """What was found before the migration began, which is the same in all looks."""
     limits: Limits = field(default=NO_LIMITS)
     """What the operator allows; a limit that is None does not exist."""

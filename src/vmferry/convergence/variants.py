@@ -97,8 +97,22 @@ NO_AUTO_CONVERGE = Variant("no-auto-converge", auto_converge=False)
 """What they are compared with: the guest is not slowed."""
 
 
+SHORT_NAMES = {
+    "background": "background-sync",
+    "responsive": "background-sync+responsive-throttle",
+    "periodic": "periodic-sync",
+}
+"""Names that people may write for longer ones."""
+
+
+def full_name(name: str) -> str:
+    """Return the name of a variant, for which a short one may stand."""
+    return SHORT_NAMES.get(name, name)
+
+
 def find_variant(name: str) -> Variant:
-    """Return the variant of that name. Raises UsageError for an unknown one."""
+    """Return the variant of that name, which may be a short one. Raises UsageError for an unknown one."""
+    name = full_name(name)
     if name == NO_AUTO_CONVERGE.name:
         return NO_AUTO_CONVERGE
     if name not in ALL_VARIANTS:

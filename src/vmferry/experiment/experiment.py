@@ -19,6 +19,7 @@ from vmferry.convergence.variants import (
     VARIANTS,
     Variant,
     find_variant,
+    full_name,
     label_of,
 )
 from vmferry.errors import UsageError
@@ -113,6 +114,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """
         if not variants and not own:
             return self
+        variants = [full_name(name) for name in variants]
         if ALL in variants:
             variants = [name for name in self._variant_names() if name != NO_AUTO_CONVERGE.name]
         others = [variant for variant in self.own_variants if variant.name not in {new.name for new in own}]

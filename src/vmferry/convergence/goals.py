@@ -1,0 +1,90 @@
+"""The goals of a migration, and which throttle meets them at the least cost."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vmferry.convergence.lookahead import Courses
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goals:
+    """What is still allowed, seen from now; infinite is no bound."""
+
+    work_weight: float
+    """How many seconds of total time a second of each vCPU's work is worth."""
+    patience: float
+    patience_ns: float
+    """A guest is not slowed if without a throttle it moves in at most patience x the shortest time + patience_ns."""
+    highest_percent: int = 99
+    finish_in_ns: float = math.inf
+    max_loss_ns: float = math.inf
+    """How much time of each vCPU may be taken in all."""
+    max_loss_share: float = 1.0
+    """How much of the time since the migration began may be taken from each vCPU."""
+    elapsed_ns: float = 0.0
+    lost_ns: float = 0.0
+
+    def kept_by(self, courses: Courses) -> NDArray[np.bool_]:
+        """Return which courses keep the goals."""
+        lost_ns = self.lost_ns + courses.lost_ns
+        most_ns = np.minimum(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + courses.time_ns))
+        with np.errstate(invalid="ignore"):
+            kept: NDArray[np.bool_] = (courses.time_ns <= self.finish_in_ns) & (lost_ns <= most_ns)
+        return kept & np.isfinite(courses.time_ns)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A throttle, and what it is expected to come to."""
+
+    percent: int
+    begins_now: bool
+    """False if it is to begin at the end of the running pass."""
+    time_ns: float
+    """From now on."""
+    lost_ns: float
+    """Of each vCPU, from now on."""
+    cost_ns: float
+    """What is to be least: the time, and the weighed work if the goals are kept."""
+    keeps_goals: bool
+
+    @property
+    def percent_now(self) -> int:
+        """The throttle that it wants now."""
+        return self.percent if self.begins_now else 0
+
+
+def make_plan(now: Courses, later: Courses, goals: Goals) -> Plan | None:
+    """Return the cheapest course that keeps the goals, or the soonest one if none does; None if none ends.
+
+    `now` and `later` are the courses of throttles that begin now and at the end of the running pass.
+    """
+    plans = [_cheapest(courses, goals, begins_now) for courses, begins_now in ((later, False), (now, True))]
+    best = min(filter(None, plans), key=lambda plan: (not plan.keeps_goals, plan.cost_ns), default=None)
+    free_ns = float(now.time_ns[0])
+    if best and goals.kept_by(now)[0] and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
+        return Plan(0, True, free_ns, 0.0, free_ns, keeps_goals=True)
+    return best
+
+
+def _cheapest(courses: Courses, goals: Goals, begins_now: bool) -> Plan | None:
+    ends = np.isfinite(courses.time_ns)
+    ends[goals.highest_percent + 1 :] = False
+    kept = goals.kept_by(courses) & ends
+    chosen = np.flatnonzero(kept if kept.any() else ends)
+    if not len(chosen):
+        return None
+    time_ns, lost_ns = courses.time_ns[chosen], courses.lost_ns[chosen]
+    cost_ns = time_ns + goals.work_weight * lost_ns if kept.any() else time_ns
+    best = int(np.argmin(cost_ns))
+    return Plan(
+        percent=int(chosen[best]),
+        begins_now=begins_now,
+        time_ns=float(time_ns[best]),
+        lost_ns=float(lost_ns[best]),
+        cost_ns=float(cost_ns[best]),
+        keeps_goals=bool(kept.any()),
+    )

@@ -1,0 +1,58 @@
+"""The running pass over memory: how fast it goes, and what the guest has done since it began."""
+
+from collections import deque
+
+import numpy as np
+
+from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.sensing import Sensed, View
+
+_NS_PER_S = 1_000_000_000
+_RATES = 8
+
+
+class PassWatch:
+    """Follows one migration, look by look."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self._last_ns = self._begun_ns = 0
+        self._last_bytes = self._drained_bytes = self._begun_bytes = 0
+        self._worked_ns = 0.0
+        self._rates: deque[float] = deque(maxlen=_RATES)
+
+    def look(self, view: View, curve: DirtyCurve) -> None:
+        """Take notice of where the migration is."""
+        sensed = view.sensed
+        if sensed.iteration_count != self._number:
+            self._number, self._worked_ns = sensed.iteration_count, 0.0
+            self._begun_ns, self._begun_bytes = view.elapsed_ns, sensed.remaining_bytes
+        else:
+            share = 1 - view.throttle_percent / 100
+            self._worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
+            self._drained_bytes += self._last_bytes - sensed.remaining_bytes
+        self._last_ns, self._last_bytes = view.elapsed_ns, sensed.remaining_bytes
+        if view.period and view.period.sent_bytes and view.period.sent_bytes >= self._take_drained_bytes() / 2:
+            self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
+
+    def bytes_per_s(self, sensed: Sensed) -> float:
+        """Return what the link carries: the upper quartile of what it did with enough to do, or at first does now."""
+        return float(np.percentile(self._rates, 75)) if self._rates else sensed.bandwidth_bytes_per_s
+
+    def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
+        """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""
+        passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
+        drained = passed_bytes * _NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
+        return remaining_bytes / max(drained, bytes_per_s) * _NS_PER_S
+
+    def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
+        """Return what was sent in this pass and is dirty again. Where nobody tells, it is half of what can be."""
+        if sensed.again_bytes is not None:
+            return sensed.again_bytes
+        worked = float(curve.distinct_bytes(np.array([self._worked_ns]))[0])
+        return min(worked, self._begun_bytes - sensed.remaining_bytes) / 2
+
+    def _take_drained_bytes(self) -> int:
+        """Return what has left the pass since this was asked last; where it is much more than was sent, it was zero."""
+        drained_bytes, self._drained_bytes = self._drained_bytes, 0
+        return drained_bytes

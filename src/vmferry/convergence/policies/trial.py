@@ -1,0 +1,40 @@
+"""A throttle that is held longer than was promised, and brings the guest no nearer, is let go for a while."""
+
+from vmferry.convergence.goals import Plan
+from vmferry.convergence.sensing import View
+from vmferry.units import format_duration
+
+_NS_PER_S = 1_000_000_000
+_LATE, _LEAST_NS = 2.0, 4 * _NS_PER_S
+"""A throttle is in vain if after this many times what was promised, and at least so long, as much is promised again."""
+_HEADWAY = 0.8
+_REST = 5
+"""It is not tried again for this many times as long as it was held: so it costs at most a sixth of the guest's work."""
+
+
+class Trial:
+    """The throttle in force, and what was expected of it."""
+
+    def __init__(self) -> None:
+        self._begun_ns: int | None = None
+        self._promised_ns = 0.0
+        self._rests_until_ns = 0
+
+    def begin(self, view: View, plan: Plan | None) -> None:
+        """Take notice that a throttle begins or changes by this plan, or ends."""
+        if plan is None:
+            self._begun_ns = None
+        elif self._begun_ns is None:
+            self._begun_ns, self._promised_ns = view.elapsed_ns, plan.time_ns
+
+    def refuses(self, view: View, plan: Plan | None) -> str | None:
+        """Return why the plan's throttle is not to be, if it was tried in vain."""
+        if view.elapsed_ns < self._rests_until_ns:
+            return "it was slowed in vain before"
+        if plan is None or self._begun_ns is None:
+            return None
+        held_ns = view.elapsed_ns - self._begun_ns
+        if held_ns < max(_LEAST_NS, _LATE * self._promised_ns) or plan.time_ns < _HEADWAY * self._promised_ns:
+            return None
+        self._rests_until_ns = view.elapsed_ns + _REST * held_ns
+        return f"slowed for {format_duration(held_ns)} in vain"

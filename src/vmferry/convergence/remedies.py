@@ -1,0 +1,57 @@
+"""What would let a guest move that does not converge, or not within its goals: each single change that would do."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.goals import Goals
+from vmferry.convergence.lookahead import Courses, Situation, look_ahead
+from vmferry.units import format_duration, format_rate
+
+_NS_PER_S = 1_000_000_000
+_FACTOR, _STEPS = 1.25, 24
+"""Bandwidths are tried in steps of this factor, up to two hundred times what there is."""
+
+
+def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[str]:
+    """Yield in words what would do, each by itself."""
+    courses = look_ahead(curve, situation, from_now=True)
+    highest = goals.highest_percent
+    free_ns, slowed_ns = (courses.left_bytes[p] / situation.bandwidth_bytes_per_s * _NS_PER_S for p in (0, highest))
+    if not np.isfinite(courses.time_ns[0]):
+        yield f"a downtime limit of {_text(free_ns)} without a throttle"
+    if not np.isfinite(courses.time_ns[highest]) and slowed_ns < 0.9 * free_ns:
+        yield f"a downtime limit of {_text(slowed_ns)} with one of {highest} %"
+    above = np.flatnonzero(goals.kept_by(courses)[highest + 1 :])
+    if len(above):
+        yield f"a throttle of {highest + 1 + int(above[0])} %"
+    if bandwidth := _least_bandwidth(
+        curve, situation, lambda courses: bool(goals.kept_by(courses)[: highest + 1].any())
+    ):
+        yield f"a bandwidth of {format_rate(round(bandwidth))}"
+    yield "post-copy"
+
+
+def _least_bandwidth(curve: DirtyCurve, situation: Situation, is_enough: Callable[[Courses], bool]) -> float | None:
+    """Return the least bandwidth that is tried and is enough; None if none is."""
+
+    def faster(step: int) -> Situation:
+        times = _FACTOR**step
+        return replace(
+            situation,
+            pending_ns=situation.pending_ns / times,
+            bandwidth_bytes_per_s=situation.bandwidth_bytes_per_s * times,
+            threshold_bytes=situation.threshold_bytes * times,
+        )
+
+    step = bisect_left(
+        range(1, _STEPS + 1), True, key=lambda step: is_enough(look_ahead(curve, faster(step), from_now=True))
+    )
+    return faster(step + 1).bandwidth_bytes_per_s if step < _STEPS else None
+
+
+def _text(duration_ns: float) -> str:
+    return format_duration(round(duration_ns))
