@@ -45,6 +45,8 @@ _NS_PER_S = 1_000_000_000
 _AFTERMATH_NS = 700 * _NS_PER_S
 """Longer than anybody goes on trying to put something back."""
 _CHUNK = 50
+BODY = "driven"
+"""What these runs say of their kind of VM."""
 _GRACE_MS = 300
 _ENDED_BY = {"completed", "failed", "cancelled"}
 
@@ -52,7 +54,7 @@ _ENDED_BY = {"completed", "failed", "cancelled"}
 class DrivenRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One run; with `seed` and `number` it can be made again."""
 
-    body: str = "driven"
+    body: str = BODY
     seed: int
     number: int
     seconds: float

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import msgspec
 
+from bench.chaos import driven
 from bench.chaos.check import Observation, Outcome, outcome, violations
 from vmferry.errors import UsageError
 
@@ -88,16 +89,27 @@ def judged(body: str, seed: int, number: int, seconds: float, settings: dict[str
     )
 
 
-def read_records(paths: Iterable[Path]) -> Iterator[Record]:
+class _Kind(msgspec.Struct):
+    """What tells the records of different bodies from each other."""
+
+    body: str
+
+
+def read_records(paths: Iterable[Path]) -> Iterator[Counted]:
     """Yield the records of these files. Raises UsageError for what is none."""
-    decoder = msgspec.json.Decoder(Record)
     for path in paths:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 try:
-                    yield decoder.decode(line)
+                    yield _decoded(line)
                 except msgspec.DecodeError as error:
                     raise UsageError(f"line {number} of '{path}' is no record of a run: {error}") from error
+
+
+def _decoded(line: bytes) -> Counted:
+    if msgspec.json.decode(line, type=_Kind).body == driven.BODY:
+        return msgspec.json.decode(line, type=driven.DrivenRecord)
+    return msgspec.json.decode(line, type=Record)
 
 
 _ALL = "all"

@@ -84,9 +84,10 @@ def test_a_throttle_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     assert "not put back: the dirty log is on" in complaints()
 
 
-def test_the_table_counts_every_run(tmp_path: Path) -> None:
+@pytest.mark.parametrize("body", ["simulated", "driven"])
+def test_the_table_counts_every_run(tmp_path: Path, body: str) -> None:
     output = tmp_path / "records"
-    ran = CliRunner().invoke(chaos, ["--output", str(output), "simulated", "--processes", "1", "--runs", "40"])
+    ran = CliRunner().invoke(chaos, ["--output", str(output), body, "--processes", "1", "--runs", "40"])
     told = CliRunner().invoke(chaos, ["table", str(output)])
     assert ran.output == told.output
     *rows, last = (line.strip("| ").split(" | ") for line in told.output.splitlines()[4:])

@@ -141,6 +141,29 @@ def test_vm_migrate_report_and_replay(lab: Lab, policy: str, tmp_path: Path) -> 
 
 
 @pytest.mark.kvm
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("kubevirt", ["max_downtime_ms=5000", "initial_ms=500", "steps=3", "cooldown_s=0"]),
+        ("nova", ["downtime=5000", "downtime_steps=5", "downtime_delay=3"]),
+        ("ovirt", ["monitor_interval=1", "last_downtime=5000"]),
+        ("proxmox", ["tolerated_regressions=0"]),
+        ("pause-resume", ["after=1", "every=1", "step=45"]),
+    ],
+)
+def test_policies_that_come_along_move_a_busy_guest(lab: Lab, tmp_path: Path, name: str, settings: list[str]) -> None:
+    """It rewrites more than the link carries, so without any it would never arrive."""
+    source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=24"])
+    source.wait_for_passes(1)
+    words = [word for setting in settings for word in ("--set", f"policy.{setting}")]
+    journal = str(tmp_path / "journal")
+    [result] = answers(migrate(lab, uri, "--policy", name, *words, "--journal", journal))
+    started, ended = started_and_ended(read_migration(journal).entries)
+    assert (result["status"], ended.policy_broken) == ("completed", False)
+    assert started.parameters["convergence-policy"] == name
+
+
+@pytest.mark.kvm
 def test_a_vm_takes_only_policies_that_it_knows(lab: Lab, policy: str, tmp_path: Path) -> None:
     source, uri = start_pair(lab, policy)
     other = write_policy(tmp_path, name="other.py")

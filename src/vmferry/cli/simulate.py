@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, track
 from rich.table import Table
 
 from vmferry.cli.comparison_table import print_comparison
@@ -82,7 +82,7 @@ def command(
     runs = list(_runs(choose(load_scenarios(files), variants, policies, settings, driven), seeds))
     if journal and len(runs) != 1:
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
-    results = [simulate(*run) for run in runs]
+    results = [simulate(*run) for run in track(runs, "simulating", console=terminal(stderr=True), transient=True)]
     if journal:
         with FileJournal(journal) as record:
             for entry in results[0].entries:
