@@ -1,8 +1,11 @@
 """Bounds of what may come from anyone: numbers that can be reckoned with, text that can be shown."""
 
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
+
+from vmferry.errors import UsageError
 
 Integer = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
@@ -13,3 +16,11 @@ Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 def one_line(text: str) -> str:
     """Return text as it may be shown: on one line, and without what moves a terminal's cursor."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def parse_uuid(text: str) -> str:
+    """Return a UUID as it is usually written. Raises UsageError."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        raise UsageError(f"'{one_line(text)}' is not a UUID; write 32 hexadecimal digits") from None

@@ -7,6 +7,7 @@ are powers of 1000.
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar
 
@@ -65,6 +66,27 @@ def parse_duration_ns(text: str) -> int:
     if not match:
         raise UsageError(f"{_shown(text)} is not a duration; write for example 500ms, 2s or 5min")
     return _scaled(match["number"], _DURATION_NS[match["unit"]])
+
+
+@dataclass(frozen=True)
+class GuestLoss:
+    """A bound on what a guest loses: a share of its work, or vCPU time; one of them is None."""
+
+    percent: float | None
+    vcpu_ns: int | None
+
+
+def parse_guest_loss(text: str) -> GuestLoss:
+    """Return a share of the guest's work such as `30%`, or vCPU time such as `90s`. Raises UsageError."""
+    number = text.strip().removesuffix("%").strip()
+    if text.strip().endswith("%") and number.replace(".", "", 1).isdecimal():
+        if float(number) > 100:
+            raise UsageError(f"{_shown(text)} is not 0% to 100%")
+        return GuestLoss(float(number), None)
+    try:
+        return GuestLoss(None, parse_duration_ns(text))
+    except UsageError:
+        raise UsageError(f"{_shown(text)} is neither a share such as 30% nor vCPU time such as 90s") from None
 
 
 def format_size(size_bytes: int) -> str:

@@ -91,7 +91,7 @@ def test_modules_in_the_architectures_trees_exist() -> None:
 
 
 def test_the_floors_in_the_architecture_are_those_that_are_checked() -> None:
-    rows = re.findall(r"^\| (\d) \| ([^|]*) \|", ARCHITECTURE, re.MULTILINE)
+    rows = re.findall(r"^\| (\d+) \| ([^|]*) \|", ARCHITECTURE, re.MULTILINE)
     shown = {int(number): set(re.findall(r"`(\w+)`", packages)) for number, packages in rows}
     assert shown == {number: packages - {"__main__"} for number, packages in enumerate(FLOORS, start=1)}
 

@@ -16,6 +16,7 @@ FLOORS = [
     {"guests", "transport", "client", "experiment", "simulation", "monitor"},
     {"vm", "control"},
     {"report", "study", "perf"},
+    {"agent"},
     {"cli", "__main__"},
     {"testing"},
 ]
@@ -26,9 +27,17 @@ PLACES = {
     "ctypes": ["guests"],
     "fcntl": ["guests"],
     "mmap": ["guests"],
-    "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py"],
+    "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py", "agent"],
     "ssl": ["transport", "monitor/server.py"],
     "asyncio": ["monitor", "vm/process.py"],
+    "libvirt": ["client"],
+    "libvirt_qemu": ["client"],
+    "sqlalchemy": ["agent"],
+    "alembic": ["agent"],
+    "starlette": ["agent"],
+    "uvicorn": ["agent"],
+    "sse_starlette": ["agent"],
+    "prometheus_client": ["agent"],
 }
 """Modules that only these places may import."""
 

@@ -14,6 +14,7 @@ from vmferry.errors import InterruptionError, UsageError, VmferryError
 from vmferry.output import Output, open_again
 
 _COMMANDS = {
+    "agent": "vmferry.cli.agent",
     "demo": "vmferry.cli.demo",
     "forecast": "vmferry.cli.forecast",
     "migrate": "vmferry.cli.migrate",

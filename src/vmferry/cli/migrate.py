@@ -15,7 +15,7 @@ from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
 from vmferry.cli.progress import exit_code_of, screen, show_result
 from vmferry.cli.tables import warn
-from vmferry.cli.types import DURATION_MS, GUEST_LOSS, GuestLoss
+from vmferry.cli.types import DURATION_MS, GUEST_LOSS
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.actuators import MEANS
@@ -31,6 +31,7 @@ from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.journal_runs import run_series
+from vmferry.units import GuestLoss
 
 _NS_PER_MS = 1_000_000
 _FIGURES = (

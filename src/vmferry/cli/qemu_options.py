@@ -13,9 +13,9 @@ from textwrap import fill
 from uuid import uuid4
 
 from vmferry import __version__
+from vmferry.bounds import parse_uuid
 from vmferry.cli.qemu_lines import Lines
 from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes, parse_switch
-from vmferry.cli.types import parse_uuid
 from vmferry.cli.vm import trace_help, traced_events
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF

@@ -1,14 +1,12 @@
 """Option types: sizes, rates and durations as people write them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from uuid import UUID
 
 import click
 
 from vmferry.errors import UsageError
-from vmferry.units import parse_duration_ns, parse_rate, parse_size, require_unit
+from vmferry.units import GuestLoss, parse_duration_ns, parse_guest_loss, parse_rate, parse_size, require_unit
 
 
 class _Parsed(click.ParamType[int]):
@@ -25,36 +23,14 @@ class _Parsed(click.ParamType[int]):
             self.fail(str(error), param, ctx)
 
 
-def parse_uuid(text: str) -> str:
-    """Return a UUID as it is usually written. Raises UsageError."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        raise UsageError(f"'{text}' is not a UUID; write 32 hexadecimal digits") from None
-
-
-@dataclass(frozen=True)
-class GuestLoss:
-    """A bound on what a guest loses: a share of its work, or vCPU time; one of them is None."""
-
-    percent: float | None
-    vcpu_ns: int | None
-
-
 class _GuestLossType(click.ParamType[GuestLoss]):
     name = "percent or vcpu time"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> GuestLoss:
-        text = str(value).strip()
-        number = text.removesuffix("%").strip()
-        if text.endswith("%") and number.replace(".", "", 1).isdecimal():
-            if float(number) <= 100:
-                return GuestLoss(float(number), None)
-            self.fail(f"'{text}' is not 0% to 100%", param, ctx)
         try:
-            return GuestLoss(None, parse_duration_ns(text))
-        except UsageError:
-            self.fail(f"'{text}' is neither a share such as 30% nor vCPU time such as 90s", param, ctx)
+            return parse_guest_loss(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 class _FileOrNone(click.ParamType[str]):

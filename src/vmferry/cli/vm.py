@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import click
 
+from vmferry.bounds import parse_uuid
 from vmferry.cli.policy_options import policy_option
-from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT, parse_uuid
+from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from vmferry.client.manager import Manager
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, Event, QmpClient
 from vmferry.errors import UsageError
 
+if TYPE_CHECKING:
+    from vmferry.client.libvirt_host import LibvirtHost
+
 LIBVIRT = "libvirt:"
 """Begins the address of a libvirt domain's monitor: `libvirt:URI#DOMAIN`."""
+_NO_LIBVIRT = "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
 
 
 class Monitor(Protocol):
@@ -80,7 +84,14 @@ def open_monitor(
     try:
         from vmferry.client.libvirt_monitor import LibvirtMonitor  # an optional dependency
     except ImportError as error:
-        raise UsageError(
-            "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
-        ) from error
+        raise UsageError(_NO_LIBVIRT) from error
     return LibvirtMonitor(address, timeout_s, while_waiting)
+
+
+def open_host(uri: str) -> "LibvirtHost":
+    """Return a connection to libvirt for what concerns all domains. Raises MonitorError, and UsageError without it."""
+    try:
+        from vmferry.client.libvirt_host import LibvirtHost  # an optional dependency
+    except ImportError as error:
+        raise UsageError(_NO_LIBVIRT) from error
+    return LibvirtHost(uri)

@@ -54,4 +54,6 @@ def _allowed(text: str, kind: Any) -> tuple[str, ...]:
         return keys_of(kind.cls)
     if isinstance(kind, inspect.LiteralType) and "enum value" in text:
         return tuple(map(str, kind.values))
+    if isinstance(kind, inspect.EnumType) and "enum value" in text:
+        return tuple(str(member.value) for member in kind.cls)
     return ()

@@ -1,0 +1,1 @@
+"""One process per host that notices every migration, steers it within its VM's rules, and remembers it."""
