@@ -13,6 +13,7 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import Simulation
 from vmferry.simulation.scenario import parse_scenario
+from vmferry.simulation.workload import Workload
 
 PAGES_PER_GIB = 1 << 18
 SYNCS = 5
@@ -44,7 +45,8 @@ def sync_ms(gib: int) -> float:
     """Sync a guest that dirties a hundredth of its memory in between, in the mode that keeps three bitmaps."""
     page_count = gib * PAGES_PER_GIB
     clock = VirtualClock()
-    guest = SimulatedGuest(clock, page_count, 1, SweepPattern(0, page_count, page_count / 100))
+    workload = Workload.together(SweepPattern(0, page_count, page_count / 100))
+    guest = SimulatedGuest(clock, page_count, 1, workload)
     guest.start_dirty_log()
     ram = RamState(page_count, BackgroundSync.PRESERVE)
     elapsed_ns = 0

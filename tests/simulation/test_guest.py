@@ -9,6 +9,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern
+from vmferry.simulation.workload import Workload
 from vmferry.testing.guest import GuestContract, Numbers
 
 PAGES = 1000
@@ -23,8 +24,8 @@ class TestContract(GuestContract[SimulatedGuest]):
 
     def make(self, *, empty: bool = False) -> SimulatedGuest:
         clock, writes = VirtualClock(), np.zeros(PAGES, np.int64)
-        pattern = None if empty else SweepPattern(0, PAGES // 2, pages_per_s=70)
-        guest = SimulatedGuest(clock, PAGES, 1, pattern, running=False, on_write=partial(_count, writes))
+        workload = None if empty else Workload.together(SweepPattern(0, PAGES // 2, pages_per_s=70))
+        guest = SimulatedGuest(clock, PAGES, 1, workload, running=False, on_write=partial(_count, writes))
         self._parts[id(guest)] = guest, clock, writes
         return guest
 
@@ -47,7 +48,9 @@ def _count(writes: NDArray[np.int64], written: Bitmap) -> None:
 def test_the_throttle_leaves_its_share_of_the_time() -> None:
     for slice_ns in (0, S // 100):
         clock = VirtualClock()
-        guest = SimulatedGuest(clock, PAGES, 1, SweepPattern(0, PAGES, 100), throttle_slice_ns=slice_ns)
+        guest = SimulatedGuest(
+            clock, PAGES, 1, Workload.together(SweepPattern(0, PAGES, 100)), throttle_slice_ns=slice_ns
+        )
         guest.set_throttle(80)
         clock.sleep_ns(10 * S)
         guest.catch_up()
@@ -56,7 +59,7 @@ def test_the_throttle_leaves_its_share_of_the_time() -> None:
 
 def test_the_log_begins_when_it_is_started() -> None:
     clock, log = VirtualClock(), Bitmap(PAGES)
-    guest = SimulatedGuest(clock, PAGES, 1, SweepPattern(0, PAGES, 100))
+    guest = SimulatedGuest(clock, PAGES, 1, Workload.together(SweepPattern(0, PAGES, 100)))
     clock.sleep_ns(S)
     guest.start_dirty_log()
     clock.sleep_ns(S)

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation import patterns
-from vmferry.simulation.patterns import HotColdPattern, Pattern, Phase, PhasedPattern, SweepPattern, UniformPattern
+from vmferry.simulation.patterns import (
+    HotColdPattern,
+    HotSpotPattern,
+    MovingPattern,
+    Pattern,
+    SweepPattern,
+    UniformPattern,
+)
 
 S = 1_000_000_000
 
@@ -51,18 +58,43 @@ def test_hot_pages_are_written_more_often_than_cold_ones() -> None:
     assert sum(count for _, count in pattern.areas()) == 1000
 
 
-def test_phases_take_turns_in_cpu_time() -> None:
-    phases = PhasedPattern([Phase(S, SweepPattern(0, 100, 10)), Phase(2 * S, SweepPattern(500, 100, 10))])
-    assert len(pages_of(phases, S)) == 10
-    assert min(pages_of(phases, 2 * S)) == 500
-    assert pages_of(phases, S) == list(range(10, 20))
+def test_so_many_of_the_writes_go_to_the_hot_part_and_the_others_to_the_rest() -> None:
+    pattern = HotSpotPattern(100, 1000, 400, 100, 0.75, np.random.default_rng(1))
+    counts = [pages_of(pattern, S // 10, 1100) for _ in range(200)]
+    hot = np.mean([sum(page < 200 for page in pages) for pages in counts])
+    assert hot == pytest.approx(100 * (1 - np.exp(-30 / 100)), rel=0.05)
+    assert np.mean([len(pages) for pages in counts]) - hot == pytest.approx(900 * (1 - np.exp(-10 / 900)), rel=0.05)
+    assert min(min(pages) for pages in counts) >= 100
 
 
-def test_whole_rounds_of_phases_are_written_at_once() -> None:
-    phases = PhasedPattern([Phase(1, SweepPattern(0, 1000, 10)), Phase(1, SweepPattern(1000, 1000, 10))])
-    assert len(pages_of(phases, 2**62, 2000)) == 2000, "2^61 rounds, but no more than a few steps"
-    phases = PhasedPattern([Phase(S, SweepPattern(0, 100, 10)), Phase(2 * S, SweepPattern(500, 100, 10))])
-    assert pages_of(phases, 7 * S) == [*range(30), *range(500, 540)]
+def test_a_working_set_is_walked_some_rounds_and_then_moves_on() -> None:
+    moving = MovingPattern(100, 10, pages_per_s=8, window_count=4, rounds=2)
+    assert pages_of(moving, S // 2) == [100, 101, 102, 103]
+    assert pages_of(moving, S // 4) == [100, 101]
+    assert pages_of(moving, S // 2) == [102, 103, 104, 105]
+    assert pages_of(moving, S) == [104, 105, 106, 107, 108, 109]
+    assert pages_of(moving, S // 2) == [100, 101, 108, 109], "around the end"
+
+
+@given(
+    st.lists(st.integers(0, 20), max_size=10),
+    st.integers(1, 40).flatmap(lambda pages: st.tuples(st.just(pages), st.integers(1, pages))),
+    st.integers(1, 3),
+)
+def test_a_moving_working_set_is_what_its_writes_one_by_one_are(
+    pieces: list[int], sizes: tuple[int, int], rounds: int
+) -> None:
+    page_count, window = sizes
+    moving, done = MovingPattern(3, page_count, 1.0, window, rounds), 0
+    for piece in pieces:
+        writes = range(done, done + piece)
+        expected = {3 + (write // (window * rounds) * window + write % window) % page_count for write in writes}
+        assert set(pages_of(moving, piece * S)) == expected
+        done += piece
+
+
+def test_a_long_time_makes_all_windows_dirty_at_once() -> None:
+    assert pages_of(MovingPattern(0, 1000, 1e6, 7, 3), 10**15) == list(range(1000))
 
 
 def test_random_pages_are_drawn_from_chunks_of_the_area(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.memory.bitmap import Bitmap
-from vmferry.simulation.models import link_of, pattern_of
+from vmferry.simulation.models import link_of, workload_of
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import load_scenario, load_scenarios, parse_scenario
 
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_named(old: str, new: str, complaint: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "allowed"),
     [
-        ('"sweep"', '"dance"', "there are: hot-cold, idle, sweep, trace, uniform$"),
+        ('"sweep"', '"dance"', "there are: hot-cold, hot-spot, idle, moving, read, sweep, trace, uniform$"),
         (
             '"sweep"',
             '"sweep", colour = "red"',
@@ -190,17 +190,31 @@ def test_what_is_set_is_checked_like_what_is_written(settings: dict[str, str], n
         parse_scenario(GOOD.encode(), "here").with_settings(settings)
 
 
+def run(scenario: Experiment, passed_ns: int, bitmap: Bitmap) -> None:
+    """Let the guest run, not throttled."""
+    cpu_ns = [passed_ns] * scenario.guest.vcpu_count
+    workload_of(scenario.guest, np.random.default_rng(0)).write(passed_ns, cpu_ns, bitmap)
+
+
 def written_pages(scenario: Experiment) -> int:
     bitmap = Bitmap(scenario.guest.page_count)
-    pattern_of(scenario.guest, np.random.default_rng(0)).write(10**12, bitmap)
+    run(scenario, 10**12, bitmap)
     return bitmap.count()
 
 
-@pytest.mark.parametrize("pattern", ["sweep", "uniform", "hot-cold"])
+WITH_WORKING_SET = {pattern: {"load.working-set": "4096"} for pattern in ("hot-spot", "moving")}
+
+
+@pytest.mark.parametrize("pattern", ["sweep", "uniform", "hot-cold", "hot-spot", "moving"])
 @pytest.mark.parametrize("page_count", [1, 5, 128, 1001])
 def test_every_page_of_a_load_is_written_however_many_vcpus_share_it(pattern: str, page_count: int) -> None:
     scenario = parse_scenario(GOOD.encode(), "here").with_settings(
-        {"guest.vcpus": "128", "load.pattern": pattern, "load.memory": str(page_count * 4096)}
+        {
+            "guest.vcpus": "128",
+            "load.pattern": pattern,
+            "load.memory": str(page_count * 4096),
+            **WITH_WORKING_SET.get(pattern, {}),
+        }
     )
     assert written_pages(scenario) == page_count
 
@@ -209,7 +223,7 @@ def test_vcpus_write_as_much_together_as_the_load_says() -> None:
     settings = {"guest.vcpus": "3", "load.memory": "100M", "load.write-rate": "4000000"}
     scenario = parse_scenario(GOOD.encode(), "here").with_settings(settings)
     bitmap = Bitmap(scenario.guest.page_count)
-    pattern_of(scenario.guest, np.random.default_rng(0)).write(10**9, bitmap)
+    run(scenario, 10**9, bitmap)
     assert bitmap.count() == pytest.approx(4_000_000 / 4096, abs=3)
 
 

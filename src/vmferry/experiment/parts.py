@@ -26,8 +26,11 @@ MAX_BATCH_BYTES = 1 << 30
 _MAX_VCPUS = 4096
 _MAX_ITERATIONS = 10**9
 _MAX_ZIPF_EXPONENT = 10.0
+_MAX_ROUNDS = 10**6
+_WITH_WORKING_SET = ("hot-spot", "moving")
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
+_MIN_EVERY_NS = 10 * _NS_PER_MS
 _MAX_PAUSE_NS = NS_PER_HOUR
 """How long one thing may take: a message, a dirty sync."""
 
@@ -39,10 +42,24 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 class LoadSpec(_Part, frozen=True):
     """What the vCPUs write: together this much memory, at this rate when not throttled, or what a journal tells."""
 
-    pattern: Literal["sweep", "uniform", "hot-cold", "idle", "trace"]
+    pattern: Literal["sweep", "uniform", "hot-cold", "hot-spot", "moving", "read", "idle", "trace"]
     memory_bytes: Bytes = msgspec.field(default=0, name="memory")
     write_bytes_per_s: BytesPerS = msgspec.field(default=0, name="write-rate")
+    at_bytes: Bytes = msgspec.field(default=0, name="at")
+    """Where in the guest's memory its own begins."""
+    vcpus: tuple[int, ...] = ()
+    """The numbers of the vCPUs that it is for; empty for all."""
+    pace_bytes_per_s: BytesPerS = msgspec.field(default=0, name="pace")
+    """How much work comes, whether the guest keeps up or not; 0: it writes as fast as it can."""
+    every_ns: Nanoseconds = msgspec.field(default=0, name="every")
+    """Of a pace: how often the work comes, all at once; 0: evenly."""
     zipf_exponent: float = 1.0
+    working_set_bytes: Bytes = msgspec.field(default=0, name="working-set")
+    """For `hot-spot`: the part that is hot. For `moving`: the part that is walked, until the next one is."""
+    hot_share: float = 0.75
+    """For `hot-spot`: what of the writes goes to the hot part."""
+    rounds: int = 1
+    """For `moving`: how often a part is walked before it is the next one's turn."""
     duration_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="duration")
     """How long it lasts, in CPU time, where there are several loads in turn."""
     journal: str = ""
@@ -55,8 +72,18 @@ class LoadSpec(_Part, frozen=True):
         """How much memory it takes."""
         return self.trace.used_pages * PAGE_SIZE_BYTES if self.trace else self.memory_bytes
 
-    def check(self, where: str, guest_bytes: int) -> None:
-        """Raise UsageError that names what cannot be, in a guest of that memory."""
+    @property
+    def first_page(self) -> int:
+        """The number of its first page in the guest's memory."""
+        return self.at_bytes // PAGE_SIZE_BYTES
+
+    @property
+    def page_count(self) -> int:
+        """How many pages it has."""
+        return self.memory_bytes // PAGE_SIZE_BYTES
+
+    def check(self, where: str, guest_bytes: int, vcpu_count: int) -> None:
+        """Raise UsageError that names what cannot be, in a guest of that memory and number of vCPUs."""
         if (self.pattern == "trace") != bool(self.trace):
             raise UsageError(f"{where}.pattern: a trace is what a journal tells; give both in a scenario's file")
         if self.trace and self != LoadSpec(
@@ -64,16 +91,44 @@ class LoadSpec(_Part, frozen=True):
         ):
             raise UsageError(f"{where}: a trace writes as its journal tells; only duration can be set")
         check_size(f"{where}.memory", self.memory_bytes)
-        if self.used_bytes > guest_bytes:
+        check_size(f"{where}.at", self.at_bytes)
+        if self.at_bytes + self.used_bytes > guest_bytes:
             used = format_size(self.used_bytes) if self.trace else exact_size(self.used_bytes)
-            raise UsageError(f"{where}.memory is {used}, the guest has {exact_size(guest_bytes)}")
+            at = f", at {exact_size(self.at_bytes)}" if self.at_bytes else ""
+            raise UsageError(f"{where}.memory is {used}{at}, the guest has {exact_size(guest_bytes)}")
         check_rate(f"{where}.write-rate", self.write_bytes_per_s)
         check_duration(f"{where}.duration", self.duration_ns, _NS_PER_MS)
         require(f"{where}.zipf-exponent", self.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
+        require(f"{where}.hot-share", self.hot_share, 0.0, 1.0)
+        require(f"{where}.rounds", self.rounds, 1, _MAX_ROUNDS)
+        self._check_vcpus(where, vcpu_count)
+        self._check_pace(where)
+        self._check_working_set(where)
+
+    def _check_vcpus(self, where: str, vcpu_count: int) -> None:
+        for vcpu in self.vcpus:
+            require(f"a number of {where}.vcpus", vcpu, 0, vcpu_count - 1)
+        if len(set(self.vcpus)) != len(self.vcpus):
+            raise UsageError(f"{where}.vcpus names a vCPU twice; name each once")
+
+    def _check_pace(self, where: str) -> None:
+        check_rate(f"{where}.pace", self.pace_bytes_per_s)
+        if self.pace_bytes_per_s and not self.write_bytes_per_s:
+            raise UsageError(f"{where}.pace needs write-rate: how fast the guest works off what it has to do")
+        if self.every_ns:
+            check_duration(f"{where}.every", self.every_ns, _MIN_EVERY_NS)
+            if not self.pace_bytes_per_s:
+                raise UsageError(f"{where}.every needs pace: how much work comes, per second")
+
+    def _check_working_set(self, where: str) -> None:
+        if self.pattern in _WITH_WORKING_SET:
+            require(f"{where}.working-set", self.working_set_bytes, PAGE_SIZE_BYTES, self.memory_bytes)
+        elif self.working_set_bytes:
+            raise UsageError(f"{where}.working-set: '{self.pattern}' has none; {' and '.join(_WITH_WORKING_SET)} have")
 
 
 class GuestSpec(_Part, frozen=True):
-    """The guest. With several loads, they take turns."""
+    """The guest. Several loads of one vCPU take turns; those of different ones go on at the same time."""
 
     memory_bytes: Bytes = msgspec.field(name="memory")
     vcpu_count: int = msgspec.field(name="vcpus")
@@ -108,7 +163,9 @@ class GuestSpec(_Part, frozen=True):
         if not self.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
         for number, load in enumerate(self.loads):
-            load.check(f"guest.loads[{number}]", self.memory_bytes)
+            load.check(f"guest.loads[{number}]", self.memory_bytes, self.vcpu_count)
+        if any(load.trace for load in self.loads) and any(load.vcpus for load in self.loads):
+            raise UsageError("guest.loads: a trace is of all vCPUs; leave vcpus out of the other loads, too")
 
 
 class LinkSpec(_Part, frozen=True):

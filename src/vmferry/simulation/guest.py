@@ -1,4 +1,4 @@
-"""A modelled guest: bitmaps instead of memory, a pattern instead of vCPUs, and virtual time.
+"""A modelled guest: bitmaps instead of memory, a workload instead of vCPUs, and virtual time.
 
 What it has written is worked out when somebody looks, so 100 GiB cost megabytes and a quiet hour costs nothing.
 """
@@ -14,15 +14,15 @@ from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.costs import FREE, GuestCosts
-from vmferry.simulation.patterns import Pattern
+from vmferry.simulation.workload import Workload
 
 _STATE = b"simulated guest"
 
 
 class SimulatedGuest:
-    """Implements the `Guest` port. Without a pattern it writes nothing.
+    """Implements the `Guest` port. Without a workload it writes nothing.
 
-    Memory is zero but for the first `used_page_count` pages and what the pattern ever writes.
+    Memory is zero but for the first `used_page_count` pages and what the workload ever writes.
 
     A throttled guest sleeps first and then runs for `throttle_slice_ns`, again and again, as under KVM; with 0 it runs
     evenly slower. `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content
@@ -34,7 +34,7 @@ class SimulatedGuest:
         clock: VirtualClock,
         page_count: int,
         vcpu_count: int,
-        pattern: Pattern | None = None,
+        workload: Workload | None = None,
         costs: GuestCosts = FREE,
         *,
         used_page_count: int = 0,
@@ -47,7 +47,7 @@ class SimulatedGuest:
         self.lost_ns = 0
         """How much CPU time the throttle took from each vCPU."""
         self._clock = clock
-        self._pattern = pattern
+        self._workload = workload
         self._costs = costs
         self._on_write = on_write
         self._throttle_percent = 0
@@ -57,7 +57,7 @@ class SimulatedGuest:
         self._log = Bitmap(page_count)
         self._used = Bitmap(page_count)
         self._used.set_range(0, used_page_count)
-        for first, count in pattern.areas() if pattern else []:
+        for first, count in workload.areas() if workload else []:
             self._used.set_range(first, count)
         self._seen_ns = clock.now_ns()
 
@@ -125,17 +125,18 @@ class SimulatedGuest:
         """Work out what was written since the last time."""
         start_ns, self._seen_ns = self._seen_ns, self._clock.now_ns()
         passed_ns = self._seen_ns - start_ns
-        if not self.running or not passed_ns or self._pattern is None:
+        if not self.running or not passed_ns or self._workload is None:
             return
         cpu_ns = self._cpu_ns(start_ns, self._seen_ns)
         self.lost_ns += passed_ns - cpu_ns
+        cpus_ns = [cpu_ns] * self.layout.vcpu_count
         if self._on_write:
             written = Bitmap(self.layout.page_count)
-            self._pattern.write(cpu_ns, written)
+            self._workload.write(passed_ns, cpus_ns, written)
             self._log |= written
             self._on_write(written)
         else:
-            self._pattern.write(cpu_ns, self._log)
+            self._workload.write(passed_ns, cpus_ns, self._log)
 
     def _cpu_ns(self, start_ns: int, end_ns: int) -> int:
         """Return how long the throttle lets each vCPU run between two times."""

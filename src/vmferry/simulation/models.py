@@ -1,7 +1,6 @@
 """The models of an experiment: how its guest writes, what looking at memory costs, its link."""
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,25 +10,25 @@ from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import (
     HotColdPattern,
+    HotSpotPattern,
+    MovingPattern,
     Pattern,
-    Phase,
-    PhasedPattern,
     SweepPattern,
-    Together,
     UniformPattern,
 )
 from vmferry.simulation.trace import Trace
+from vmferry.simulation.workload import Beside, Load, Pace, Turn, Turns, Work, Workload, Writer
 
 _NS_PER_S = 1_000_000_000
 
 
-def pattern_of(guest: GuestSpec, random: np.random.Generator) -> Pattern:
-    """Return how the guest writes; the loads use the memory from its beginning on."""
-    patterns = [_load_pattern(load, guest.vcpu_count, random) for load in guest.loads]
-    if len(patterns) == 1:
-        return patterns[0]
-    durations_ns = (load.duration_ns for load in guest.loads)
-    return PhasedPattern([Phase(*phase) for phase in zip(durations_ns, patterns, strict=True)])
+def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:
+    """Return what the guest does; each vCPU takes its part in the loads that are for it, in turn."""
+    vcpus = range(guest.vcpu_count)
+    if any(load.trace for load in guest.loads):
+        turns = [Turn(load.duration_ns, _whole(load, guest.vcpu_count, random)) for load in guest.loads]
+        return Workload([Writer(vcpus, Turns(turns))])
+    return Workload([writer for vcpu in vcpus for writer in _writers(guest, vcpu, random)])
 
 
 def costs_of(guest: GuestSpec) -> GuestCosts:
@@ -52,24 +51,50 @@ def link_of(link: LinkSpec) -> LinkModel:
     )
 
 
-def _load_pattern(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Pattern:
-    """Return the pattern of all vCPUs, each of which writes its share."""
+def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterator[Writer]:
+    """Yield what one vCPU does, if it does anything."""
+    turns = []
+    for load in guest.loads:
+        vcpus = load.vcpus or range(guest.vcpu_count)
+        if vcpu in vcpus:
+            turns.append(Turn(load.duration_ns, _share(load, vcpus.index(vcpu), len(vcpus), random)))
+    if turns:
+        yield Writer([vcpu], Turns(turns))
+
+
+def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:
+    """Return what all vCPUs do together, whose CPU time is the same."""
     if load.trace:
-        return Trace(load.trace)
-    page_count = load.memory_bytes // PAGE_SIZE_BYTES
-    pages_per_s = load.write_bytes_per_s / PAGE_SIZE_BYTES
-    makers: dict[str, Callable[[int, int, float], Pattern]] = {
-        "idle": lambda first, count, rate: SweepPattern(first, count, 0.0),
-        "sweep": lambda first, count, rate: SweepPattern(first, count, rate),
-        "uniform": lambda first, count, rate: UniformPattern(first, count, rate, random),
-        "hot-cold": lambda first, count, rate: HotColdPattern(first, count, rate, load.zipf_exponent, random),
-    }
-    make = makers[load.pattern]
-    bounds = [page_count * number // vcpu_count for number in range(vcpu_count + 1)]
-    return Together(
-        [
-            make(start, end - start, pages_per_s * (end - start) / page_count)
-            for start, end in pairwise(bounds)
-            if end > start
-        ]
-    )
+        return Load(Trace(load.trace))
+    return Beside([_share(load, vcpu, vcpu_count, random) for vcpu in range(vcpu_count)])
+
+
+def _share(load: LoadSpec, place: int, of: int, random: np.random.Generator) -> Load:
+    """Return the part of a load that the vCPU at a place among `of` takes: its pages, and as large a share of the rest.
+
+    The pages of a vCPU that comes later lie behind those of the one before it.
+    """
+    first, end = (load.page_count * number // of for number in (place, place + 1))
+    share = (end - first) / load.page_count if load.page_count else 0.0
+    pattern = _pattern(load, load.first_page + first, end - first, share, random)
+    if not load.pace_bytes_per_s:
+        return Load(pattern)
+    return Load(pattern, Pace(load.pace_bytes_per_s / load.write_bytes_per_s, load.every_ns))
+
+
+def _pattern(load: LoadSpec, first_page: int, page_count: int, share: float, random: np.random.Generator) -> Pattern:
+    """Return how a load writes its pages, of which these are a share."""
+    rate = load.write_bytes_per_s / PAGE_SIZE_BYTES * share
+    hot_count = max(1, round(load.working_set_bytes // PAGE_SIZE_BYTES * share))
+    match load.pattern:
+        case "uniform":
+            return UniformPattern(first_page, page_count, rate, random)
+        case "hot-cold":
+            return HotColdPattern(first_page, page_count, rate, load.zipf_exponent, random)
+        case "hot-spot" if page_count:
+            return HotSpotPattern(first_page, page_count, rate, min(hot_count, page_count), load.hot_share, random)
+        case "moving" if page_count:
+            return MovingPattern(first_page, page_count, rate, min(hot_count, page_count), load.rounds)
+        case "sweep":
+            return SweepPattern(first_page, page_count, rate)
+    return SweepPattern(first_page, page_count, 0.0)

@@ -1,11 +1,9 @@
-"""How modelled vCPUs write memory: each pattern marks the pages that some CPU time dirties.
+"""Which pages a modelled vCPU writes: each pattern marks those that some CPU time dirties.
 
 A pattern knows how far it is; `write` moves it on by some nanoseconds of CPU time, which a throttled guest gets less
-of. Pages are marked in every bitmap given. Randomness comes from a seeded generator.
+of (`workload.py`). Randomness comes from a seeded generator.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +16,7 @@ _CHUNK_PAGES = 1 << 20
 
 
 class Pattern(Protocol):
-    """The writing of one or all vCPUs."""
+    """The writing of a vCPU, or of several together."""
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
         """Mark what is written in `cpu_ns` of CPU time."""
@@ -104,54 +102,70 @@ class HotColdPattern:
         return [area for octave in self._octaves for area in octave.areas()]
 
 
-class Together:
-    """Several patterns at the same time, such as one for each vCPU."""
+class HotSpotPattern:
+    """Write at random: `hot_share` of the writes go to the first `hot_count` pages, the others to the rest."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self._patterns = patterns
-
-    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        for pattern in self._patterns:
-            pattern.write(cpu_ns, bitmap)
-
-    def areas(self) -> list[tuple[int, int]]:
-        return [area for pattern in self._patterns for area in pattern.areas()]
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A pattern for a while, in CPU time."""
-
-    duration_ns: int
-    pattern: Pattern
-
-
-class PhasedPattern:
-    """One pattern after the other, round and round."""
-
-    def __init__(self, phases: Sequence[Phase]) -> None:
-        self._phases = phases
-        self._current = 0
-        self._left_ns = phases[0].duration_ns
-        self._round_ns = sum(phase.duration_ns for phase in phases)
+    def __init__(
+        self,
+        first_page: int,
+        page_count: int,
+        pages_per_s: float,
+        hot_count: int,
+        hot_share: float,
+        random: np.random.Generator,
+    ) -> None:
+        cold_first, cold_count = first_page + hot_count, page_count - hot_count
+        self._parts = (
+            UniformPattern(first_page, hot_count, pages_per_s * hot_share, random),
+            UniformPattern(cold_first, cold_count, pages_per_s * (1 - hot_share), random),
+        )
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Let the phases write that `cpu_ns` reaches into; whole rounds are written at once, however many."""
-        rounds, cpu_ns = divmod(cpu_ns, self._round_ns)
-        if rounds:
-            for phase in self._phases:
-                phase.pattern.write(rounds * phase.duration_ns, bitmap)
-        while cpu_ns > 0:
-            share_ns = min(cpu_ns, self._left_ns)
-            self._phases[self._current].pattern.write(share_ns, bitmap)
-            cpu_ns -= share_ns
-            self._left_ns -= share_ns
-            if not self._left_ns:
-                self._current = (self._current + 1) % len(self._phases)
-                self._left_ns = self._phases[self._current].duration_ns
+        for part in self._parts:
+            part.write(cpu_ns, bitmap)
 
     def areas(self) -> list[tuple[int, int]]:
-        return [area for phase in self._phases for area in phase.pattern.areas()]
+        return [area for part in self._parts for area in part.areas()]
+
+
+class MovingPattern:
+    """Walk a window of `window_count` pages `rounds` times, then the next window, which begins where it ended.
+
+    The last window goes on at the first page of the area.
+    """
+
+    def __init__(self, first_page: int, page_count: int, pages_per_s: float, window_count: int, rounds: int) -> None:
+        self._first_page = first_page
+        self._page_count = page_count
+        self._pages_per_s = pages_per_s
+        self._window_count = window_count
+        self._stay_writes = window_count * rounds
+        self._writes = 0.0
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        """Mark what is walked, window by window."""
+        start = int(self._writes)
+        self._writes += cpu_ns * self._pages_per_s / _NS_PER_S
+        end = int(self._writes)
+        if end - start >= self._stay_writes * (self._page_count // self._window_count + 2):
+            bitmap.set_range(self._first_page, self._page_count)
+            return
+        while start < end:
+            stay, position = divmod(start, self._stay_writes)
+            stop = min(end, (stay + 1) * self._stay_writes)
+            self._walk_window(stay * self._window_count, position % self._window_count, stop - start, bitmap)
+            start = stop
+
+    def _walk_window(self, window: int, position: int, count: int, bitmap: Bitmap) -> None:
+        """Mark `count` writes from a position on in the window that begins `window` pages from the start."""
+        begin, length = (0, self._window_count) if count >= self._window_count else (position, count)
+        until_end = min(length, self._window_count - begin)
+        for offset, pages in ((begin, until_end), (0, length - until_end)):
+            place = (window + offset) % self._page_count
+            mark_walk(bitmap, self._first_page, self._page_count, place, place + pages)
+
+    def areas(self) -> list[tuple[int, int]]:
+        return [(self._first_page, self._page_count)]
 
 
 def mark_walk(bitmap: Bitmap, first_page: int, page_count: int, start: int, end: int) -> None:

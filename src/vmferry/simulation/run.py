@@ -20,7 +20,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
-from vmferry.simulation.models import costs_of, link_of, pattern_of
+from vmferry.simulation.models import costs_of, link_of, workload_of
 from vmferry.units import format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
@@ -73,7 +73,7 @@ class Simulation:
             self.clock,
             page_count,
             vcpu_count,
-            pattern_of(scenario.guest, guest_random),
+            workload_of(scenario.guest, guest_random),
             costs_of(scenario.guest),
             used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
             throttle_slice_ns=scenario.guest.throttle_slice_ns,

@@ -11,6 +11,7 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, ModelledDirtyLog
 from vmferry.simulation.qemu.ram import Ram
+from vmferry.simulation.workload import Workload
 
 PAGES = CHUNK_PAGES + 3 * 64
 """The second chunk is a small one."""
@@ -37,7 +38,7 @@ class Bench:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.pattern = Written()
-        self.guest = SimulatedGuest(self.clock, PAGES, 1, self.pattern)
+        self.guest = SimulatedGuest(self.clock, PAGES, 1, Workload.together(self.pattern))
         self.log = ModelledDirtyLog(self.guest)
         self.log.start()
         self.ram = Ram(self.guest, self.log)

@@ -9,7 +9,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
-from vmferry.simulation.models import costs_of, link_of, pattern_of
+from vmferry.simulation.models import costs_of, link_of, workload_of
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.destination import LOADS, LoadModel, ModelledDestination
 from vmferry.simulation.qemu.host import Host
@@ -34,7 +34,7 @@ class ModelledLab:
             self.clock,
             experiment.guest.page_count,
             experiment.guest.vcpu_count,
-            pattern_of(experiment.guest, guest_random),
+            workload_of(experiment.guest, guest_random),
             used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
         )
         link = link_of(experiment.link)
