@@ -10,7 +10,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
-from vmferry.simulation.workload import Load, Pace, Turn, Turns, Work, Workload, Writer
+from vmferry.simulation.workload import Demand, Load, Turn, Turns, Work, Workload, Writer
 
 S = 1_000_000_000
 MS = S // 1000
@@ -30,7 +30,7 @@ def written(work: Work, passed_ns: int, cpu_ns: int) -> int:
 
 def paced(share: float, every_ns: int = 0) -> Load:
     """A load that writes 1000 pages/s when it does not wait for work."""
-    return Load(SweepPattern(0, 10**6, 1000.0), Pace(share, every_ns))
+    return Load(SweepPattern(0, 10**6, 1000.0), Demand(share, every_ns))
 
 
 def test_paced_work_takes_its_share_and_no_more() -> None:

@@ -17,7 +17,7 @@ from vmferry.simulation.patterns import (
     UniformPattern,
 )
 from vmferry.simulation.trace import Trace
-from vmferry.simulation.workload import Beside, Load, Pace, Turn, Turns, Work, Workload, Writer
+from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
 
 _NS_PER_S = 1_000_000_000
 
@@ -79,7 +79,7 @@ def _share(load: LoadSpec, place: int, of: int, random: np.random.Generator) -> 
     pattern = _pattern(load, load.first_page + first, end - first, share, random)
     if not load.pace_bytes_per_s:
         return Load(pattern)
-    return Load(pattern, Pace(load.pace_bytes_per_s / load.write_bytes_per_s, load.every_ns))
+    return Load(pattern, Demand(load.pace_bytes_per_s / load.write_bytes_per_s, load.every_ns))
 
 
 def _pattern(load: LoadSpec, first_page: int, page_count: int, share: float, random: np.random.Generator) -> Pattern:

@@ -15,7 +15,7 @@ from vmferry.simulation.patterns import Pattern
 
 
 @dataclass(frozen=True)
-class Pace:
+class Demand:
     """How much work comes: CPU time for each ns that passes. With `every_ns` it comes all at once, that often."""
 
     cpu_per_ns: float
@@ -35,36 +35,36 @@ class Work(Protocol):
 
 
 class Load:
-    """A pattern, and the pace of its work; None is as fast as it can."""
+    """A pattern, and how much of it is asked for; None is as much as the CPU time allows."""
 
-    def __init__(self, pattern: Pattern, pace: Pace | None = None) -> None:
+    def __init__(self, pattern: Pattern, demand: Demand | None = None) -> None:
         self._pattern = pattern
-        self._pace = pace
+        self._demand = demand
         self._passed_ns = 0
         self._backlog_ns = 0.0
         """The CPU time that the work takes which has come and is not done."""
 
     def write(self, passed_ns: int, cpu_ns: int, bitmap: Bitmap) -> None:
-        if self._pace is None:
+        if self._demand is None:
             self._pattern.write(cpu_ns, bitmap)
             return
-        for part_ns, part_cpu_ns in self._parts(passed_ns, cpu_ns, self._pace):
+        for part_ns, part_cpu_ns in self._parts(passed_ns, cpu_ns, self._demand):
             self._passed_ns += part_ns
-            if not self._pace.every_ns:
-                self._backlog_ns += part_ns * self._pace.cpu_per_ns
+            if not self._demand.every_ns:
+                self._backlog_ns += part_ns * self._demand.cpu_per_ns
             done_ns = min(part_cpu_ns, int(self._backlog_ns))
             self._pattern.write(done_ns, bitmap)
             self._backlog_ns -= done_ns
-            if self._pace.every_ns and self._passed_ns % self._pace.every_ns == 0:
-                self._backlog_ns += self._pace.every_ns * self._pace.cpu_per_ns
+            if self._demand.every_ns and self._passed_ns % self._demand.every_ns == 0:
+                self._backlog_ns += self._demand.every_ns * self._demand.cpu_per_ns
 
     def areas(self) -> list[tuple[int, int]]:
         return self._pattern.areas()
 
-    def _parts(self, passed_ns: int, cpu_ns: int, pace: Pace) -> Iterator[tuple[int, int]]:
+    def _parts(self, passed_ns: int, cpu_ns: int, demand: Demand) -> Iterator[tuple[int, int]]:
         """Yield (time, CPU time) between the moments at which work comes all at once."""
-        first_ns = pace.every_ns - self._passed_ns % pace.every_ns if pace.every_ns else passed_ns
-        for start_ns, stop_ns in pairwise([0, *range(first_ns, passed_ns, pace.every_ns or 1), passed_ns]):
+        first_ns = demand.every_ns - self._passed_ns % demand.every_ns if demand.every_ns else passed_ns
+        for start_ns, stop_ns in pairwise([0, *range(first_ns, passed_ns, demand.every_ns or 1), passed_ns]):
             yield stop_ns - start_ns, cpu_ns * stop_ns // passed_ns - cpu_ns * start_ns // passed_ns
 
 
