@@ -46,11 +46,15 @@ class Samples:
 
     def median(self, name: str, **parameters: object) -> float:
         """Return the median of the values of that name whose parameters include these."""
-        return statistics.median(
+        return statistics.median(self.values(name, **parameters))
+
+    def values(self, name: str, **parameters: object) -> list[float]:
+        """Return the values of that name whose parameters include these."""
+        return [
             sample.value
             for sample in self.samples
             if sample.name == name and parameters.items() <= sample.parameters.items()
-        )
+        ]
 
     def summary(self) -> Iterable[str]:
         """Yield a line for each group of samples with the same name and parameters: median, minimum, maximum, count."""

@@ -48,10 +48,10 @@ def test_what_was_measured_of_driven_qemus_is_simulated_within_15_percent() -> N
 @pytest.mark.kvm
 @pytest.mark.qemu
 def test_driven(tmp_path: Path) -> None:
-    words = ["live", "--runs", "1", "--looks", "1", "--guest", "idle", "--output", str(tmp_path / "samples")]
-    result = CliRunner().invoke(driven, words)
+    few = ["--runs", "1", "--looks", "1", "--seeds", "1", "--guest", "idle", "--others", "1000"]
+    result = CliRunner().invoke(driven, ["live", *few, "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
-    assert {"logged_write_rate", "total_time"} == samples_of(tmp_path / "samples").keys()
+    assert {"logged_write_rate", "populate_rate", "total_time"} == samples_of(tmp_path / "samples").keys()
 
 
 @pytest.mark.kvm

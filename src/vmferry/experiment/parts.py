@@ -138,6 +138,8 @@ class GuestSpec(_Part, frozen=True):
     zero_scan_bytes_per_s: BytesPerS = msgspec.field(default=0, name="zero-scan-rate")
     """How fast a page is found to be zero; 0 for at once."""
     sync_ns_per_page: float = 0.0
+    populate_bytes_per_s: BytesPerS = msgspec.field(default=0, name="populate-rate")
+    """How fast a driven QEMU's destination takes pages for which it has no memory yet; 0 for as fast as any."""
     throttle_slice_ns: Nanoseconds = msgspec.field(default=0, name="throttle-slice")
     """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
 
@@ -157,6 +159,7 @@ class GuestSpec(_Part, frozen=True):
         if self.used_bytes > self.memory_bytes:
             raise UsageError(f"guest.used-memory is {exact_size(self.used_bytes)}, the guest has {memory}")
         check_rate("guest.zero-scan-rate", self.zero_scan_bytes_per_s)
+        check_rate("guest.populate-rate", self.populate_bytes_per_s)
         if self.throttle_slice_ns:
             check_duration("guest.throttle-slice", self.throttle_slice_ns, _NS_PER_MS)
         require("guest.sync-ns-per-page", self.sync_ns_per_page, 0.0, _MAX_PAUSE_NS / max(1, self.page_count))

@@ -10,6 +10,10 @@ does with memory, two more things do, because they grow with the size of the gue
   for 1 TiB.
 
 Both hold up the sender, and the guest writes on meanwhile. So each of them makes the next pass longer, too.
+
+The destination has a cost of its own: a page that it gets for the first time has no memory there yet. Until the host
+has found and cleared some, QEMU's destination reads nothing, so the first pass is slower than those after it. While it
+does that the link goes on, so what counts is the slower of the two.
 """
 
 from dataclasses import dataclass
@@ -23,6 +27,8 @@ class GuestCosts:
     """To read a whole page and find it zero."""
     sync_ns_per_page: float = 0.0
     """To collect and re-arm its bit of the dirty log, which a sync does for every page of the guest."""
+    populate_ns_per_page: float = 0.0
+    """To take it at the destination, if that has no memory for it yet; at least what the link needs for it."""
 
 
 FREE = GuestCosts()

@@ -33,9 +33,15 @@ def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:
 
 def costs_of(guest: GuestSpec) -> GuestCosts:
     """Return what looking at the guest's memory costs."""
-    scan_bytes_per_s = guest.zero_scan_bytes_per_s
-    scan_ns = PAGE_SIZE_BYTES * _NS_PER_S / scan_bytes_per_s if scan_bytes_per_s else 0.0
-    return GuestCosts(scan_ns, guest.sync_ns_per_page)
+    return GuestCosts(
+        scan_ns_per_zero_page=_ns_per_page(guest.zero_scan_bytes_per_s),
+        sync_ns_per_page=guest.sync_ns_per_page,
+        populate_ns_per_page=_ns_per_page(guest.populate_bytes_per_s),
+    )
+
+
+def _ns_per_page(bytes_per_s: int) -> float:
+    return PAGE_SIZE_BYTES * _NS_PER_S / bytes_per_s if bytes_per_s else 0.0
 
 
 def link_of(link: LinkSpec) -> LinkModel:

@@ -152,3 +152,26 @@ def test_a_guest_that_was_paused_stays_paused_at_the_destination() -> None:
     assert list(course(one, monitor, 20))[-1]["status"] == "completed"
     one.clock.sleep_ns(S)
     assert (one.host.run_state, one.destination.run_state) == ("postmigrate", "paused")
+
+
+def pass_times(**settings: str) -> tuple[float, float]:
+    """How long the first pass and the second take, in seconds, of a guest that is through with its memory at once."""
+    one = ModelledLab(BUSY.with_settings(settings), find_release("qemu-7.2"), 0)
+    monitor = one.connect()
+    begin(monitor, "events", max_bandwidth=200 << 20, downtime_limit=1)
+    one.clock.sleep_ns(20 * S)
+    monitor.execute("query-migrate")
+    passes = [event.time_s for event in monitor.take_events() if event.name == "MIGRATION_PASS"]
+    return passes[1] - passes[0], passes[2] - passes[1]
+
+
+def test_the_first_pass_waits_for_the_destinations_memory_and_later_ones_do_not() -> None:
+    free, slow = pass_times(), pass_times(**{"guest.populate-rate": "32MiB/s"})
+    assert slow[0] == pytest.approx(96 / 32, rel=0.05)
+    assert free[0] == pytest.approx(96 / 200, rel=0.2)
+    assert slow[1] == pytest.approx(free[1], rel=0.2)
+
+
+def test_a_link_that_is_slower_than_the_destinations_memory_is_not_slowed_by_it() -> None:
+    free, same = (pass_times(**{"link.rate": "50MiB/s", "guest.populate-rate": rate}) for rate in ("0", "60MiB/s"))
+    assert same == pytest.approx(free)

@@ -16,7 +16,12 @@ FINISHING, POSTMIGRATE, PAUSED, RUNNING = "finish-migrate", "postmigrate", "paus
 _NS_PER_MS = 1_000_000
 _STOP_NS = _NS_PER_MS
 _QUOTA_PERIODS_NS = ((98, 10 * _NS_PER_MS), (99, 100 * _NS_PER_MS))
-"""How long a vCPU that is out of quota may stand still, by the percentage that is taken (`control/cpu_quota.py`)."""
+"""In which time a vCPU gets its quota once, by the percentage that is taken (`control/cpu_quota.py`)."""
+_RESUMPTION_NS = 60_000
+"""What a vCPU needs of each quota to get going again: to enter the guest, and to fill the caches.
+
+Measured with the stress payload, which writes 455,000 pages in a second of CPU time at 50 %, and 440,000 at 90 %.
+"""
 
 
 class Host:
@@ -54,9 +59,9 @@ class Host:
         """Have somebody take this share of the guest's time; what several take adds up."""
         self._throttles[by] = percent
         left = 1.0
-        for taken in self._throttles.values():
-            left *= 1 - taken / 100
-        self.guest.set_throttle(round(100 * (1 - left)))
+        for name, taken in self._throttles.items():
+            left *= (1 - taken / 100) * (1 - _RESUMPTION_NS / _quota_ns(taken) if name == QUOTA and taken else 1)
+        self.guest.set_throttle(100 * (1 - left))
 
     def throttle_by(self, by: str) -> int:
         """Return what somebody takes."""
@@ -98,6 +103,14 @@ class Host:
                 self.set_running(True)
 
     def _stop_ns(self) -> int:
-        quota = self.throttle_by(QUOTA)
-        period_ns = next(ns for most, ns in _QUOTA_PERIODS_NS if quota <= most)
-        return period_ns * quota // 100
+        """Return how long a vCPU that is out of quota stands still."""
+        percent = self.throttle_by(QUOTA)
+        return _period_ns(percent) - _quota_ns(percent)
+
+
+def _period_ns(percent: int) -> int:
+    return next(ns for most, ns in _QUOTA_PERIODS_NS if percent <= most)
+
+
+def _quota_ns(percent: int) -> int:
+    return _period_ns(percent) * (100 - percent) // 100

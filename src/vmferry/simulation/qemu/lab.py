@@ -29,7 +29,7 @@ class ModelledLab:
     def __init__(self, experiment: Experiment, release: Release, seed: int, load_model: LoadModel = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
-        guest_random, link_random, qemu_random = np.random.default_rng(seed).spawn(3)
+        guest_random, link_random, qemu_random, source_random, there_random = np.random.default_rng(seed).spawn(5)
         self.guest = SimulatedGuest(
             self.clock,
             experiment.guest.page_count,
@@ -38,9 +38,9 @@ class ModelledLab:
             used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
         )
         link = link_of(experiment.link)
-        self.destination = ModelledDestination(Board(self.clock), load_model, URI)
+        self.destination = ModelledDestination(Board(self.clock, there_random), load_model, URI)
         self.host = Host(
-            Board(self.clock),
+            Board(self.clock, source_random),
             release,
             self.guest,
             costs_of(experiment.guest),

@@ -225,9 +225,11 @@ class ModelledMigration:
             yield from self._send_some()
 
     def _send_some(self) -> Steps:
-        normal_pages, zero_pages = self._ram.take(self._batch_pages())
-        yield round(zero_pages * self._host.costs.scan_ns_per_zero_page)
-        yield from self._transmit(normal_pages * PAGE_BYTES_ON_WIRE + zero_pages * ZERO_PAGE_BYTES_ON_WIRE)
+        taken, costs = self._ram.take(self._batch_pages()), self._host.costs
+        yield round(taken.zero_pages * costs.scan_ns_per_zero_page)
+        populated_ns = self._clock.now_ns() + round(taken.fresh_pages * costs.populate_ns_per_page)
+        yield from self._transmit(taken.normal_pages * PAGE_BYTES_ON_WIRE + taken.zero_pages * ZERO_PAGE_BYTES_ON_WIRE)
+        yield max(0, populated_ns - self._clock.now_ns())
 
     def _transmit(self, size_bytes: float) -> Steps:
         while size_bytes > 0:
@@ -291,7 +293,7 @@ class ModelledMigration:
     def _limit_rate(self) -> Steps:
         self._update_counters()
         if self._window_is_full:
-            yield max(0, self._window_start_ns + _WINDOW_NS - self._clock.now_ns())
+            yield max(0, self._window_start_ns + _WINDOW_NS - self._clock.now_ns()) + self._host.board.wake_ns()
             self._update_counters()
         self._check()
 

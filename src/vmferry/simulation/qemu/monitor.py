@@ -15,8 +15,6 @@ from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.settings import GENERIC
 
 _NS_PER_S = 1_000_000_000
-_LATENCY_NS = 400_000
-"""The time from a command to its answer, as measured on a unix socket."""
 _LOOK_NS = 1_000_000
 
 
@@ -97,7 +95,8 @@ class ModelledMonitor:
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         """Let the time pass that a command takes, and return its answer. Raises as the protocol says."""
         mishap = self._mishap(command)
-        self._wait(_LATENCY_NS // 2)
+        answer_ns = self._qemu.board.answer_ns()
+        self._wait(answer_ns // 2)
         if mishap is Mishap.LOST:
             self._lose()
         self._await_main_loop(command, arguments or {})
@@ -106,7 +105,7 @@ class ModelledMonitor:
         try:
             answer = self._qemu.execute(command, arguments or {})
         finally:
-            self._wait(_LATENCY_NS // 2)
+            self._wait(answer_ns // 2)
             self._take_in()
             if mishap is Mishap.UNANSWERED:
                 self._lose()
@@ -115,7 +114,7 @@ class ModelledMonitor:
     def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:
         """Carry out `yank`, whatever QEMU waits for. Raises as the protocol says."""
         self.commands.append(command)
-        self._wait(_LATENCY_NS)
+        self._wait(self._qemu.board.answer_ns())
         self._qemu.yank()
         return {}
 

@@ -1,5 +1,7 @@
 """What of a guest's memory is still to be sent, and what was (QEMU `migration/ram.c`)."""
 
+from dataclasses import dataclass
+
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.guest import SimulatedGuest
@@ -7,6 +9,17 @@ from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, ModelledDirtyLog
 
 PAGE_BYTES_ON_WIRE = PAGE_SIZE_BYTES + 8
 ZERO_PAGE_BYTES_ON_WIRE = 9
+
+
+@dataclass(frozen=True)
+class Taken:
+    """Numbers of pages that are sent together."""
+
+    normal_pages: int = 0
+    """Those with content."""
+    zero_pages: int = 0
+    fresh_pages: int = 0
+    """Those with content for which the destination has no memory yet."""
 
 
 class Ram:
@@ -22,6 +35,8 @@ class Ram:
         self._waiting.set_all()
         self._unarmed = [True] * log.chunk_count
         self._cursor = 0
+        self._populated = Bitmap(self.total_pages)
+        """The pages for which the destination has memory."""
 
     @property
     def waiting_bytes(self) -> int:
@@ -43,19 +58,23 @@ class Ram:
         self._unarmed = [True] * len(self._unarmed)
         return new_pages
 
-    def take(self, max_pages: int) -> tuple[int, int]:
-        """Take pages to send, arming what they lie in. Returns how many have content and how many are zero."""
+    def take(self, max_pages: int) -> Taken:
+        """Take pages to send, arming what they lie in."""
         pages = self._waiting.take(self._cursor, max_pages)
         if not pages.page_count:
-            return 0, 0
+            return Taken()
         for chunk in range(int(pages.first[0]) // CHUNK_PAGES, pages.last_page // CHUNK_PAGES + 1):
             if self._unarmed[chunk]:
                 self._unarmed[chunk] = False
                 self._log.arm(chunk)
-        zero_pages = int(self._guest.zero_pages(pages).sum())
+        is_zero = self._guest.zero_pages(pages)
+        zero_pages = int(is_zero.sum())
         normal_pages = pages.page_count - zero_pages
+        fresh_pages = int((~is_zero & ~self._populated.test_runs(pages)).sum())
+        if fresh_pages:
+            self._populated.set_runs(pages)
         self._cursor = (pages.last_page + 1) % self.total_pages
         self.waiting_pages -= pages.page_count
         self.normal_pages += normal_pages
         self.zero_pages += zero_pages
-        return normal_pages, zero_pages
+        return Taken(normal_pages, zero_pages, fresh_pages)
