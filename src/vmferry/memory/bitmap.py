@@ -101,6 +101,18 @@ class Bitmap:
         for first, count in runs:
             self.set_range(first, count)
 
+    def clear_pages(self, pages: NDArray[np.int64]) -> None:
+        """Take these pages, in any order, out of the set."""
+        np.bitwise_and.at(self.words, pages >> 6, ~(_ONE << (pages & 63).astype(np.uint64)))
+
+    def clear_runs(self, runs: PageRuns) -> None:
+        """Take all pages of the runs out of the set."""
+        if runs.page_count < len(runs) * _MANY_SHORT_RUNS:
+            self.clear_pages(runs.indices())
+            return
+        for first, count in runs:
+            self.clear_range(first, count)
+
     # The whole set
 
     def count(self) -> int:
@@ -115,6 +127,12 @@ class Bitmap:
         """Return how many pages are in this set but not in `other`."""
         blocks = range(0, len(self.words), _BLOCK_WORDS)
         return sum(_count(self.words[at : at + _BLOCK_WORDS] & ~other.words[at : at + _BLOCK_WORDS]) for at in blocks)
+
+    def or_and_not(self, other: "Bitmap", without: "Bitmap") -> None:
+        """Put every page of `other` into the set that is not in `without`."""
+        for at in range(0, len(self.words), _BLOCK_WORDS):
+            block = slice(at, at + _BLOCK_WORDS)
+            self.words[block] |= other.words[block] & ~without.words[block]
 
     def and_not(self, other: "Bitmap") -> None:
         """Take every page of `other` out of the set."""

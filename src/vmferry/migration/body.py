@@ -11,8 +11,10 @@ from vmferry.convergence.sensing import Body, Found, Sensed, SyncSeen
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
+from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.events import Acted, Decided
 from vmferry.migration.outgoing import Outgoing
+from vmferry.migration.ram import RamState
 from vmferry.migration.stats import BandwidthMeter, Counters
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
@@ -38,7 +40,9 @@ class EngineBody:
         self._meter = meter
         parameters = outgoing.parameters()
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
-        self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, mode)
+        early = EarlyPages(outgoing.guest.layout.page_count, parameters.x_dirty_log_rearm)
+        ram = RamState(outgoing.guest, mode, early)
+        self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, ram)
         self._rules_of = (parameters, parameters.rules())
         self._policy_name = parameters.convergence_policy
         self._raised_limit_ns: int | None = None
@@ -103,7 +107,9 @@ class EngineBody:
                 self._record(action)
 
     def _synced(self, newly_dirty_bytes: int) -> SyncSeen:
-        return SyncSeen(newly_dirty_bytes, self.sync.ram.dirty_pages * self._outgoing.guest.layout.page_size)
+        written = self.sync.ram.written
+        written_bytes = written.count * self._outgoing.guest.layout.page_size if written else None
+        return SyncSeen(newly_dirty_bytes, written_bytes)
 
     def _throttle(self, action: Throttle) -> None:
         old_percent, self.throttle_percent = self.throttle_percent, action.percent

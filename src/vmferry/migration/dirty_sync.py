@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 from vmferry.convergence.link import LinkWatch
-from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.events import Synced
 from vmferry.migration.ports import Clock, Guest, Journal
 from vmferry.migration.ram import RamState
@@ -20,14 +19,14 @@ class DirtySync:
         journal: Journal,
         counters: Counters,
         link: LinkWatch,
-        background_sync: BackgroundSync,
+        ram: RamState,
     ) -> None:
+        self.ram = ram
         self._guest = guest
         self._clock = clock
         self._journal = journal
         self._counters = counters
         self._link = link
-        self.ram = RamState(guest.layout.page_count, background_sync)
 
     @property
     def remaining_bytes(self) -> int:
@@ -45,15 +44,16 @@ class DirtySync:
 
     def last(self) -> int:
         """Collect what the guest dirtied before it was stopped."""
-        return self._sync("last", self.ram.iteration_sync)
+        return self._sync("last", self.ram.last_sync)
 
-    def _sync(self, kind: str, sync: Callable[[Guest], int]) -> int:
+    def _sync(self, kind: str, sync: Callable[[], int]) -> int:
         start_ns = self._clock.now_ns()
-        newly_dirty_pages = sync(self._guest)
+        newly_dirty_pages = sync()
         duration_ns = self._clock.now_ns() - start_ns
         self._link.pass_over(duration_ns)
         self._counters.dirty_sync_count += 1
         self._counters.dirty_bytes_last_sync = self.remaining_bytes
+        written = self.ram.written
         event = Synced(
             kind=kind,
             dirty_sync_count=self._counters.dirty_sync_count,
@@ -61,7 +61,8 @@ class DirtySync:
             newly_dirty_pages=newly_dirty_pages,
             remaining_pages=self.ram.remaining_pages,
             duration_ns=duration_ns,
-            dirty_pages=self.ram.dirty_pages,
+            dirty_pages=written.count if written else None,
+            dirty_pages_error=written.standard_error if written else None,
             zero_pages=self._counters.zero_pages,
         )
         self._journal.record(self._clock.now_ns(), event)

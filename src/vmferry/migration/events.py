@@ -82,7 +82,10 @@ class Synced(_Event, tag="sync", frozen=True):
     duration_ns: int | None
     """How long the sync took; None if it was seen from outside."""
     dirty_pages: int | None = None
-    """How many pages were written since the sync before. None in old journals, and if seen from outside."""
+    """How many pages were written since the sync before. None in old journals, if seen from outside, and where too few
+    of those that waited to be sent were looked at to tell."""
+    dirty_pages_error: int | None = None
+    """The standard error of `dirty_pages`; 0 if every page was counted, None where it is not known."""
     zero_pages: int | None = None
     """How many pages were sent as zero so far, most of them unused memory. None in old journals."""
     waiting_pages: int | None = None

@@ -69,10 +69,17 @@ class Guest(Protocol):
         ...
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        """Overwrite `bitmap` with the pages written since the last call, and re-arm the log of those.
+        """Overwrite `bitmap` with the pages written since each was last armed. The start of the log arms all.
 
-        A write that is not in this answer is in a later one, provided that page content is read
-        after the call.
+        It changes nothing: a page is in every answer until it is armed.
+        """
+        ...
+
+    def arm(self, pages: PageRuns) -> None:
+        """Log anew what is written to these pages from now on, and forget what was written to them before.
+
+        A write that the next `collect_dirty` does not tell is in what is read of the page after this call. To be told
+        of a page that was not written since is allowed, to miss one that was is not.
         """
         ...
 

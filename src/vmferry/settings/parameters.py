@@ -19,6 +19,7 @@ from vmferry.errors import UsageError
 from vmferry.settings.inert_parameters import INERT_PARAMETERS
 from vmferry.settings.parameter_spec import ParameterSpec, range_error
 from vmferry.settings.qapi_types import UINT64_MAX
+from vmferry.settings.rearm import Rearm
 
 _NS_PER_MS = 1_000_000
 _DOWNTIMES_UNTIL_TIMEOUT = 10
@@ -132,6 +133,13 @@ class MigrationParameters:
         5000, "uint64", "time without an evaluation that calls for a background sync (not in QEMU)",
         1, 2_000_000, unit="ms",
     )  # fmt: skip
+
+    x_dirty_log_rearm: Rearm = _other(
+        Rearm.LATE,
+        "enum",
+        "when a written page is logged anew: late, just before it is sent, or early, at every sync, after which a page "
+        "that is written while it waits is sent twice (not in QEMU)",
+    )
 
     def changed(self, values: Mapping[str, object]) -> "MigrationParameters":
         """Return a copy with the parameters of these QMP names set; or UsageError, and nothing is."""

@@ -93,11 +93,15 @@ class SimulatedGuest:
         self._logging = False
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        """Hand over the log, which takes time for every page of the guest."""
+        """Tell what is in the log, which takes time for every page of the guest."""
         self._clock.sleep_ns(round(self._costs.sync_ns_per_page * self.layout.page_count))
         self.catch_up()
         bitmap.copy_from(self._log)
-        self._log.clear_all()
+
+    def arm(self, pages: PageRuns) -> None:
+        """Forget what was written to these pages; the time that a sync takes includes it."""
+        self.catch_up()
+        self._log.clear_runs(pages)
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return which pages were never used; finding one zero takes as long as reading it."""

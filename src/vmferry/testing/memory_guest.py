@@ -37,7 +37,7 @@ class MemoryGuest:
             self._log.set_range(page, 1)
 
     def is_logged(self, page: int) -> bool:
-        """Return whether a page has been written since the log was last collected."""
+        """Return whether a page has been written since it was last armed."""
         return self._log.test(page)
 
     def view(self, first_page: int, page_count: int) -> memoryview:
@@ -67,10 +67,14 @@ class MemoryGuest:
         self.logging = False
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        """Hand over what was written since the last call."""
+        """Tell what was written since each page was last armed."""
         assert self.logging
         bitmap.copy_from(self._log)
-        self._log.clear_all()
+
+    def arm(self, pages: PageRuns) -> None:
+        """Forget what was written to these pages."""
+        assert self.logging
+        self._log.clear_runs(pages)
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return one flag for each page of `pages`: does it hold only zero bytes?"""

@@ -7,6 +7,7 @@ is not lost whoever made the sync.
 """
 
 from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.ranges import PageRuns
 from vmferry.simulation.guest import SimulatedGuest
 
 CHUNK_PAGES = 1 << 18
@@ -29,6 +30,7 @@ class ModelledDirtyLog:
         self._told = Bitmap(page_count)
         """Those of KVM's bits that QEMU knows of; arming clears no others."""
         self._fresh = Bitmap(page_count)
+        self._everything = PageRuns.of([(0, page_count)])
         self._users = 0
         self._witnesses: list[Bitmap] = []
 
@@ -84,6 +86,7 @@ class ModelledDirtyLog:
 
     def _collect(self) -> None:
         self._guest.collect_dirty(self._fresh)
+        self._guest.arm(self._everything)
         self._written |= self._fresh
         for witness in self._witnesses:
             witness |= self._fresh
