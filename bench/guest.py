@@ -69,6 +69,7 @@ def measure_dirty_log(samples: Samples, guest: KvmGuest, duration_s: float) -> N
     for _ in range(5):
         time.sleep(duration_s / 5)
         samples.add("collect_dirty", milliseconds(lambda: guest.collect_dirty(log)), "ms")
+        samples.add("arm", milliseconds(lambda: guest.arm(log.runs())), "ms")
     guest.stop_dirty_log()
 
 

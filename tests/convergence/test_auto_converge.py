@@ -1,5 +1,7 @@
 """Auto-converge and the responsive throttle, decision by decision."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,19 +15,24 @@ RESPONSIVE = AutoConvergeSettings(cpu_responsive_throttle=True)
 
 
 def decide(
-    policy: AutoConverge, settings: AutoConvergeSettings, dirty_mib: int, sent_mib: int, throttle_percent: int = 0
+    policy: AutoConverge,
+    settings: AutoConvergeSettings,
+    dirty_mib: int,
+    sent_mib: int,
+    throttle_percent: int = 0,
+    rearms_late: bool = False,
 ) -> Throttle:
     view = period_view(dirty_mib * MIB, sent_mib * MIB, throttle_percent)
-    (throttle,) = policy.look(view, settings)
+    (throttle,) = policy.look(replace(view, sensed=replace(view.sensed, rearms_late=rearms_late)), settings)
     assert isinstance(throttle, Throttle)
     return throttle
 
 
-def throttles(settings: AutoConvergeSettings, periods: list[tuple[int, int]]) -> list[int]:
+def throttles(settings: AutoConvergeSettings, periods: list[tuple[int, int]], rearms_late: bool = False) -> list[int]:
     """The throttle after each period, each given as (dirty MiB, sent MiB)."""
     policy, throttle, answer = AutoConverge(), 0, []
     for dirty_mib, sent_mib in periods:
-        throttle = decide(policy, settings, dirty_mib, sent_mib, throttle).percent
+        throttle = decide(policy, settings, dirty_mib, sent_mib, throttle, rearms_late).percent
         answer.append(throttle)
     return answer
 
@@ -114,3 +121,14 @@ def reference(settings: AutoConvergeSettings, periods: list[tuple[int, int]]) ->
 def test_every_course_is_as_the_algorithm_says(responsive: bool, periods: list[tuple[int, int]]) -> None:
     settings = RESPONSIVE if responsive else ORIGINAL
     assert throttles(settings, periods) == reference(settings, periods)
+
+
+def test_where_pages_are_armed_late_a_ratio_that_wavers_below_one_is_high() -> None:
+    periods = [(90, 100), (99, 100), (90, 100), (85, 100), (100, 100), (80, 100)]
+    assert throttles(RESPONSIVE, periods) == [0, 20, 20, 30, 40, 50]
+    assert throttles(RESPONSIVE, periods, rearms_late=True) == [0, 20, 30, 40, 50, 60]
+
+
+def test_where_pages_are_armed_late_a_ratio_that_falls_below_four_fifths_is_not_high() -> None:
+    periods = [(79, 100), (70, 100), (60, 100), (55, 100)]
+    assert throttles(RESPONSIVE, periods, rearms_late=True) == throttles(ORIGINAL, periods)

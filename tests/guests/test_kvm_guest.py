@@ -108,6 +108,9 @@ def test_memory_above_the_hole() -> None:
         first = progress.base // 4096 + progress.vcpus[-1].first_page
         assert first > HOLE_GPA // 4096
         assert log.test_pages(np.arange(first, first + progress.vcpus[-1].written_pages)).all()
+        guest.arm(log.runs())
+        guest.collect_dirty(log)
+        assert not log.any(), "pages of both slots are armed"
 
 
 def test_a_payload_with_less_memory_than_it_is_to_write_says_so() -> None:
@@ -186,6 +189,7 @@ def _has_started(guest: KvmGuest) -> bool:
 def _written_in(guest: KvmGuest, seconds: float) -> int:
     log = Bitmap(guest.layout.page_count)
     guest.collect_dirty(log)
+    guest.arm(log.runs())
     time.sleep(seconds)
     guest.collect_dirty(log)
     return log.count()
@@ -380,7 +384,7 @@ def test_a_dead_descriptor_gives_ebadf_from_every_wrapper() -> None:
         lambda: vcpu.set_cpuid(abi.Cpuid()),
         vcpu.run,
         lambda: vm.get_dirty_log(0, words),
-        lambda: vm.clear_dirty_log(0, 64, words),
+        lambda: vm.clear_dirty_log(0, 0, 64, words),
         lambda: vm.set_user_memory_region(abi.UserspaceMemoryRegion()),
         lambda: vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, 1),
         lambda: vm.set_tss_address(0xFFFB_D000),

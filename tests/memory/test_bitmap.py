@@ -42,6 +42,10 @@ def test_algebra(case: tuple[int, set[int], set[int]]) -> None:
     united |= b
     common &= b
     less.and_not(b)
+    either = b.copy()
+    either.or_and_not(a, b)
+    assert pages_of(either) == left | right
+    assert pages_of(a) == left
     same.copy_from(a)
     assert [pages_of(x) for x in (united, common, less, same, a)] == [
         left | right, left & right, left - right, left, left

@@ -37,15 +37,30 @@ class ForgetsAPage(MemoryGuest):
             return
 
 
-class ReportsTwice(MemoryGuest):
+class ArmsWhenCollecting(MemoryGuest):
     def collect_dirty(self, bitmap: Bitmap) -> None:
-        bitmap.copy_from(self._log)
+        super().collect_dirty(bitmap)
+        self._log.clear_all()
+
+
+class NeverArms(MemoryGuest):
+    def arm(self, pages: PageRuns) -> None:
+        pass
+
+
+class ArmsEverything(MemoryGuest):
+    def arm(self, pages: PageRuns) -> None:
+        self._log.clear_all()
+
+
+class ArmsWholeRuns(MemoryGuest):
+    def arm(self, pages: PageRuns) -> None:
+        self._log.words[pages.indices() // 64] = 0
 
 
 class AddsToTheBitmap(MemoryGuest):
     def collect_dirty(self, bitmap: Bitmap) -> None:
         bitmap |= self._log
-        self._log.clear_all()
 
 
 class LogsOnlyOnce(MemoryGuest):
@@ -61,7 +76,9 @@ class LogsOnlyOnce(MemoryGuest):
 
     def collect_dirty(self, bitmap: Bitmap) -> None:
         bitmap.copy_from(self._log)
-        self._log.clear_all()
+
+    def arm(self, pages: PageRuns) -> None:
+        self._log.clear_runs(pages)
 
 
 class RunsWhenThrottled(MemoryGuest):
@@ -114,9 +131,9 @@ class DigestsWithoutEnd(MemoryGuest):
 
 
 GUESTS = [
-    ForgetsAPage, ReportsTwice, AddsToTheBitmap, LogsOnlyOnce, RunsWhenThrottled, StopsWhenThrottled,
-    RunsWhenItsStateIsLoaded, TakesAnyState, TellsZeroPagesOutOfOrder, ClearsTooMuch, DigestsEverything,
-    DigestsTheStart, DigestsWithoutEnd,
+    ForgetsAPage, ArmsWhenCollecting, NeverArms, ArmsEverything, ArmsWholeRuns, AddsToTheBitmap, LogsOnlyOnce,
+    RunsWhenThrottled, StopsWhenThrottled, RunsWhenItsStateIsLoaded, TakesAnyState, TellsZeroPagesOutOfOrder,
+    ClearsTooMuch, DigestsEverything, DigestsTheStart, DigestsWithoutEnd,
 ]  # fmt: skip
 
 

@@ -5,9 +5,10 @@ is written in so much work w, by the guest's dirty curve. A pass sends R bytes. 
 
 - N, what is known to be dirty again already,
 - of the pages of W that did not wait in this pass, those that are written meanwhile: (W - R - N) p(w),
-- of the R bytes, what is written since the sync before its sending, as a sync arms the log of all pages again, also of
-  those that wait. They are sent evenly over the pass: with many syncs in it, a byte has between none and all of the
-  pass left to be written again, and half of the time between two syncs; with none in it, all of the pass.
+- of the R bytes, what is written after its sending where pages are armed late (`sync_ns` is 0), or else since the sync
+  before its sending, as a sync arms the log of all pages again, also of those that wait. They are sent evenly over the
+  pass: with many syncs in it, a byte has between none and all of the pass left to be written again, and half of the
+  time between two syncs; with none in it, all of the pass.
 
 It is never more than W. When what is left fits the downtime, the guest moves. All throttles are worked out at once.
 
@@ -43,7 +44,7 @@ class Situation:
     again_bytes: float
     """Known to be dirty again for the next pass."""
     sync_ns: float
-    """The time between two syncs; infinite if there are none within passes."""
+    """The time between two syncs that arm what waits: 0 if none do, infinite if there are none within passes."""
     bandwidth_bytes_per_s: float
     threshold_bytes: float
     """When no more remains, the guest moves."""

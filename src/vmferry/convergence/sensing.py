@@ -74,6 +74,9 @@ class Sensed:
     """What the body has just found out; None at a mere look, which only tells that time has passed."""
     measuring: bool = False
     """True while a measurement that was asked for goes on."""
+    rearms_late: bool = False
+    """True if a page that waits is logged anew only just before it is sent, so that what is written before that does
+    not make it dirty again."""
 
 
 @dataclass(frozen=True, kw_only=True)

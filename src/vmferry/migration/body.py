@@ -16,6 +16,7 @@ from vmferry.migration.events import Acted, Decided
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.settings.rearm import Rearm
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
 """What our engine can do. There is no post-copy."""
@@ -39,8 +40,9 @@ class EngineBody:
         self._counters = counters
         self._meter = meter
         parameters = outgoing.parameters()
+        self._rearms_late = parameters.x_dirty_log_rearm is Rearm.LATE
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
-        early = EarlyPages(outgoing.guest.layout.page_count, parameters.x_dirty_log_rearm)
+        early = EarlyPages.of(outgoing.guest.layout.page_count, parameters.x_dirty_log_rearm)
         ram = RamState(outgoing.guest, mode, early)
         self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, ram)
         self._rules_of = (parameters, parameters.rules())
@@ -137,6 +139,7 @@ class EngineBody:
             iteration_count=self._counters.iteration_count,
             dirty_sync_count=self._counters.dirty_sync_count,
             found=found,
+            rearms_late=self._rearms_late,
         )
 
     def _rules(self) -> Rules:

@@ -15,6 +15,7 @@ sixteenth of what arming all of them at every sync would cost.
 """
 
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +38,21 @@ class WrittenPages:
 
 
 class EarlyPages:
-    """Which pages are early, and what they tell from sync to sync."""
+    """Which pages are early, given as numbers of runs of 64, and what they tell from sync to sync."""
 
-    def __init__(self, page_count: int, rearm: Rearm) -> None:
+    def __init__(self, page_count: int, runs: NDArray[np.int64]) -> None:
         self.pages = Bitmap(page_count)
-        self._runs = _every_run(page_count) if rearm is Rearm.EARLY else _some_runs(page_count)
+        self._runs = runs
         everything = Bitmap(page_count)
         everything.set_all()
         self.pages.words[self._runs] = everything.words[self._runs]
         self._waited = everything
         self._waited_pages = page_count
+
+    @classmethod
+    def of(cls, page_count: int, rearm: Rearm) -> Self:
+        """Return those of a guest: all pages, or some chosen by chance."""
+        return cls(page_count, _every_run(page_count) if rearm is Rearm.EARLY else _some_runs(page_count))
 
     def take_over(self, source: Bitmap, target: Bitmap) -> None:
         """Make `target` hold exactly those early pages that `source` holds; its other pages stay."""

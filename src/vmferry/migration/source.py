@@ -39,7 +39,7 @@ class MigrationSource:
     """One outgoing migration of `guest` over the channel that `open_channel` makes; begins in `setup`.
 
     `parameters` is asked at every use, so that changes act on the running migration; only the kind and the times of
-    background syncs and the convergence policy are fixed when it begins.
+    background syncs, when pages are armed, and the convergence policy are fixed when it begins.
     `open_channel` is given a function to call while it waits. Raises UsageError if the policy cannot be used here.
     """
 

@@ -16,6 +16,7 @@ from vmferry.experiment.quantities import MAX_BYTES_PER_S
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
+from vmferry.settings.rearm import Rearm
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -58,6 +59,7 @@ class Recorded:
         Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
         """
         recorded = {name: value for name, value in self._started.parameters.items() if name not in VARIANT_PARAMETERS}
+        recorded.setdefault("x-dirty-log-rearm", Rearm.EARLY.value)  # as in old journals
         look_ms = recorded.get("x-watch-interval")
         if self._cycles_ns and isinstance(look_ms, int):
             cycle_ms = int(statistics.median(self._cycles_ns)) // _NS_PER_MS

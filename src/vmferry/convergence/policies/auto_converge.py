@@ -15,6 +15,7 @@ from vmferry.convergence.sensing import Body, Period, View
 from vmferry.units import format_size
 
 HIGH_COUNT_TO_ACT = 2
+HARDLY_SMALLER_PERCENT = 80
 
 Share = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Percent = Annotated[int, msgspec.Meta(ge=1, le=99)]
@@ -44,11 +45,11 @@ class AutoConverge:
 
     def look(self, view: View, settings: AutoConvergeSettings) -> Iterable[Action]:
         """Decide on every period that has ended; between them there is nothing to do."""
-        return [self._decide(view.period, settings)] if view.period else ()
+        return [self._decide(view.period, settings, view.sensed.rearms_late)] if view.period else ()
 
-    def _decide(self, period: Period, settings: AutoConvergeSettings) -> Throttle:
+    def _decide(self, period: Period, settings: AutoConvergeSettings, rearms_late: bool) -> Throttle:
         threshold = settings.throttle_trigger_threshold
-        ratio_high = settings.cpu_responsive_throttle and self._ratio.observe(period, threshold)
+        ratio_high = settings.cpu_responsive_throttle and self._ratio.observe(period, threshold, rearms_late)
         rate_high = self._rate.observe(period, threshold)
         rate_twice = self._rate.take_action()
         act = rate_twice or (rate_high and ratio_high)
@@ -99,14 +100,19 @@ class DirtyRateCriterion:
 
 
 class DirtyRatioCriterion:
-    """Counts periods whose dirty ratio is above the threshold and has not fallen since the last one."""
+    """Counts periods whose dirty ratio is above the threshold and has not fallen since the last one.
+
+    Where pages are armed late, what is dirty is what was written after it was sent, so the ratio tells how large the
+    next pass is beside this one. That of a guest that writes the same pages round and round wavers, by where in its
+    round it is when a pass ends. There, a pass that is hardly smaller than the one before counts as well.
+    """
 
     def __init__(self) -> None:
         self.ratio_percent = 0
         self.previous_ratio_percent = 0
         self.high_count = 0
 
-    def observe(self, period: Period, threshold_percent: int) -> bool:
+    def observe(self, period: Period, threshold_percent: int, rearms_late: bool = False) -> bool:
         """Return whether the ratio was high for the second time; a period with nothing sent is skipped."""
         if period.sent_bytes == 0:
             return False
@@ -114,7 +120,10 @@ class DirtyRatioCriterion:
         self.ratio_percent = 100 * period.dirty_bytes // period.sent_bytes
         if self.previous_ratio_percent == 0:
             return False
-        if threshold_percent < self.ratio_percent >= self.previous_ratio_percent:
+        floor_percent = self.previous_ratio_percent
+        if rearms_late:
+            floor_percent = min(floor_percent, HARDLY_SMALLER_PERCENT)
+        if threshold_percent < self.ratio_percent >= floor_percent:
             self.high_count += 1
         if self.high_count < HIGH_COUNT_TO_ACT:
             return False

@@ -110,11 +110,17 @@ class Planned:
             pending_bytes=sensed.remaining_bytes,
             pending_ns=self._pass.remaining_ns(sensed.remaining_bytes, bytes_per_s),
             again_bytes=self._pass.again_bytes(sensed, curve),
-            sync_ns=math.inf if sensed.again_bytes is None else self._window_ns(view, settings),
+            sync_ns=self._sync_ns(view, settings),
             bandwidth_bytes_per_s=bytes_per_s,
             threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
             throttle_percent=view.throttle_percent,
         )
+
+    def _sync_ns(self, view: View, settings: PlannedSettings) -> float:
+        """Return from how long before its sending on a write makes a page dirty again, at the most."""
+        if view.sensed.rearms_late:
+            return 0.0
+        return math.inf if view.sensed.again_bytes is None else self._window_ns(view, settings)
 
     def _throttle(self, view: View, plan: Plan | None) -> Iterator[Action]:
         """Set the throttle of the plan, unless that was tried in vain."""

@@ -1,19 +1,22 @@
 """The dirty log over all memory slots.
 
-With manual protection (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, Linux 5.1) reading the log does not re-arm it; clearing the
-bits that were read does, and takes the lock that vCPUs wait for in pieces. Without it, reading does both. Either way
-`collect` reports every write once and re-arms before the content is read.
+With manual protection (KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, Linux 5.1) reading the log changes nothing, and clearing bits
+arms their pages. Clearing is done for a GiB at a time at the most, as it takes the lock that vCPUs wait for. Without
+manual protection, reading the log also arms all that it tells; what was read is then kept until it is armed here, so
+a page that was written before and after it was read is told, and sent, twice.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.vm import KvmVm
 from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.ranges import PageRuns
+
+_WORD_PAGES = 64
+_CHUNK_WORDS = (1 << 18) // _WORD_PAGES
+"""What is cleared at once, as QEMU does by its `clear-bitmap-shift`."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class Slot:
     gpa: int
     address: int
     """Where it is mapped in this process."""
+
+    @property
+    def first_word(self) -> int:
+        """Where its pages begin among the words of a bitmap of all pages."""
+        return self.first_page // _WORD_PAGES
+
+    @property
+    def end_word(self) -> int:
+        """One past where they end."""
+        return -(-(self.first_page + self.page_count) // _WORD_PAGES)
 
     def region(self, flags: int) -> abi.UserspaceMemoryRegion:
         """Return the structure that makes KVM use this slot."""
@@ -40,11 +53,16 @@ class DirtyLog:
         self._vm = vm
         self._slots = slots
         self._manual_protection = manual_protection
+        page_count = sum(slot.page_count for slot in slots)
+        self._to_arm = Bitmap(page_count if manual_protection else 0)
+        """Empty but while `arm` works."""
+        self._told = Bitmap(0 if manual_protection else page_count)
         if manual_protection:
             vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, abi.DIRTY_LOG_MANUAL_PROTECT_ENABLE)
 
     def start(self) -> None:
         """Begin to log; nothing is dirty at first."""
+        self._told.clear_all()
         self._set_flags(abi.MEM_LOG_DIRTY_PAGES)
 
     def stop(self) -> None:
@@ -52,18 +70,33 @@ class DirtyLog:
         self._set_flags(0)
 
     def collect(self, bitmap: Bitmap) -> None:
-        """Overwrite `bitmap` with what was written since the last call."""
+        """Overwrite `bitmap` with what was written since each page was last armed."""
         for slot in self._slots:
-            words = _words_of(slot, bitmap)
-            self._vm.get_dirty_log(slot.number, words)
-            if self._manual_protection:
-                self._vm.clear_dirty_log(slot.number, slot.page_count, words)
+            self._vm.get_dirty_log(slot.number, bitmap.words[slot.first_word : slot.end_word])
+        if not self._manual_protection:
+            self._told |= bitmap
+            bitmap.copy_from(self._told)
+
+    def arm(self, pages: PageRuns) -> None:
+        """Log these pages anew."""
+        if not self._manual_protection:
+            self._told.clear_runs(pages)
+        elif len(pages):
+            self._to_arm.set_runs(pages)
+            first_word, end_word = int(pages.first[0]) // _WORD_PAGES, pages.last_page // _WORD_PAGES + 1
+            for slot in self._slots:
+                self._clear(slot, max(first_word, slot.first_word), min(end_word, slot.end_word))
+
+    def _clear(self, slot: Slot, first_word: int, end_word: int) -> None:
+        """Clear the bits of the pages that are to be armed among these words, all of the slot."""
+        for start in range(first_word, end_word, _CHUNK_WORDS):
+            words = self._to_arm.words[start : min(start + _CHUNK_WORDS, end_word)]
+            if words.any():
+                first_page = start * _WORD_PAGES - slot.first_page
+                page_count = min(len(words) * _WORD_PAGES, slot.page_count - first_page)
+                self._vm.clear_dirty_log(slot.number, first_page, page_count, words)
+                words.fill(0)
 
     def _set_flags(self, flags: int) -> None:
         for slot in self._slots:
             self._vm.set_user_memory_region(slot.region(flags))
-
-
-def _words_of(slot: Slot, bitmap: Bitmap) -> NDArray[np.uint64]:
-    first_word = slot.first_page // 64
-    return bitmap.words[first_word : first_word + (slot.page_count + 63) // 64]

@@ -182,6 +182,9 @@ class KvmGuest:
     def collect_dirty(self, bitmap: Bitmap) -> None:
         self._dirty_log.collect(bitmap)
 
+    def arm(self, pages: PageRuns) -> None:
+        self._dirty_log.arm(pages)
+
     # State
 
     def save_state(self) -> bytes:

@@ -36,10 +36,13 @@ class KvmVm(KvmFd):
         # only the kernel writes it meanwhile.
         self._ioctl(abi.GET_DIRTY_LOG, abi.GetDirtyLog(slot, 0, words.ctypes.data))
 
-    def clear_dirty_log(self, slot: int, page_count: int, words: NDArray[np.uint64]) -> None:
-        """KVM_CLEAR_DIRTY_LOG: forget the pages whose bits are set, and write-protect them again."""
-        # SAFETY: as for get_dirty_log; the kernel only reads.
-        self._ioctl(abi.CLEAR_DIRTY_LOG, abi.ClearDirtyLog(slot, page_count, 0, words.ctypes.data))
+    def clear_dirty_log(self, slot: int, first_page: int, page_count: int, words: NDArray[np.uint64]) -> None:
+        """KVM_CLEAR_DIRTY_LOG: forget the pages whose bits are set, and write-protect them again.
+
+        The pages are numbered within the slot. Both numbers are multiples of 64, unless the slot ends there.
+        """
+        # SAFETY: `words` covers these pages and lives longer than the call; the kernel only reads.
+        self._ioctl(abi.CLEAR_DIRTY_LOG, abi.ClearDirtyLog(slot, page_count, first_page, words.ctypes.data))
 
     def set_tss_address(self, gpa: int) -> None:
         """KVM_SET_TSS_ADDR: three pages that Intel processors need in guest memory's address space."""
