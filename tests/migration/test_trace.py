@@ -1,6 +1,7 @@
 import pytest
 
 from tests.support.loopback import Pair, Writer
+from vmferry.convergence.policies.auto_converge import HARDLY_SMALLER_PERCENT
 from vmferry.migration.events import Decided, Synced
 from vmferry.migration.trace import TRACE_EVENTS, Tracer, matching_events
 
@@ -59,7 +60,8 @@ def test_the_ratio_is_told_when_it_stays_high(pair: Pair) -> None:
     high = lines(pair, "migration_dirty_ratio_high")
     for line in high:
         _, _, current, _, previous = line.split()
-        assert int(current) >= int(previous) > 0
+        assert int(previous) > 0
+        assert int(current) >= min(int(previous), HARDLY_SMALLER_PERCENT)
     assert len(high) == sum(bool(decision.figures["dirty-ratio-high"]) for decision in pair.events(Decided))
 
 
