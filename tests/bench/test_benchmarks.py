@@ -86,6 +86,7 @@ def test_monitor(tmp_path: Path) -> None:
         (["converge", "--memory", "64", "--stress", "16", "--rate", "128"], {"total_time", "downtime", "max_throttle"}),
         (["downtime", "--memory", "64", "--stress", "16", "--rate", "128"], {"downtime", "downtime_hand-over"}),
         (["verify", "--memory", "96"], {"downtime", "verified"}),
+        (["tls", "--memory", "32"], {"tls_throughput"}),
         (["drip", "--count", "2", "--timeout", "200"], {"stopped"}),
     ],
 )

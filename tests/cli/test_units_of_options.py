@@ -6,10 +6,10 @@ import click
 import pytest
 
 from vmferry.cli.main import vmferry
-from vmferry.cli.types import FILE_OR_NONE
+from vmferry.cli.types import DIRECTORY_OR_ID, FILE_OR_NONE
 
 COUNTS_AND_SHARES = {
-    *("--cpus", "--jobs", "--max-iters", "--migration", "--repeats", "--seeds", "--step", "--time-scale"),
+    *("--cpus", "--days", "--jobs", "--max-iters", "--migration", "--repeats", "--seeds", "--step", "--time-scale"),
     *("--cpu-throttle-increment", "--cpu-throttle-initial", "--max-cpu-throttle", "--max-throttle"),
     *("--jitter", "--throttle-trigger-threshold"),
 }
@@ -31,6 +31,7 @@ def commands(command: click.Command, path: str = "") -> Iterator[tuple[str, clic
 def takes_numbers(option: click.Option) -> bool:
     words = (
         type(FILE_OR_NONE),
+        type(DIRECTORY_OR_ID),
         click.types.StringParamType,
         click.Path,
         click.Choice,

@@ -15,6 +15,7 @@ from vmferry.output import Output, open_again
 
 _COMMANDS = {
     "agent": "vmferry.cli.agent",
+    "certs": "vmferry.cli.certs",
     "demo": "vmferry.cli.demo",
     "forecast": "vmferry.cli.forecast",
     "migrate": "vmferry.cli.migrate",

@@ -5,10 +5,13 @@ from typing import Any
 
 import click
 
-from vmferry.cli.types import DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
+from vmferry.cli.types import DIRECTORY_OR_ID, DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
 from vmferry.settings.parameter_spec import ParameterSpec
 from vmferry.settings.parameters import PARAMETERS
 from vmferry.units import format_rate
+
+SECRETS = ("token-file", "tls-creds", "tls-hostname", "tls-authz")
+"""Parameters that tell who may take part, and nothing of how a migration goes."""
 
 
 def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -36,6 +39,8 @@ def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
             return click.Choice([str(choice) for choice in spec.choices])
         case "str":
             return FILE_OR_NONE if spec.name.endswith("-file") else click.STRING
+        case "StrOrNull":
+            return DIRECTORY_OR_ID if spec.name == "tls-creds" else click.STRING
         case _:
             return click.INT
 

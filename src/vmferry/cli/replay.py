@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from vmferry.cli.parameter_options import given_parameters, parameter_options
+from vmferry.cli.parameter_options import SECRETS, given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import compact_table, terminal, warn
@@ -52,7 +52,7 @@ _MUCH_LONGER = 1.2
 @click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
-@parameter_options("background-sync", "cpu-responsive-throttle", "token-file", POLICY, POLICY_SETTINGS)
+@parameter_options("background-sync", "cpu-responsive-throttle", *SECRETS, POLICY, POLICY_SETTINGS)
 @click.pass_context
 def command(
     context: click.Context,

@@ -42,7 +42,18 @@ class _FileOrNone(click.ParamType[str]):
         return str(Path(str(value)).absolute()) if value else ""
 
 
+class _DirectoryOrId(click.ParamType[str]):
+    """The absolute path of a directory that is there; any other text, such as the id of an object of QEMU's, as is."""
+
+    name = "directory"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        path = Path(str(value))
+        return str(path.absolute()) if value and path.is_dir() else str(value)
+
+
 FILE_OR_NONE = _FileOrNone()
+DIRECTORY_OR_ID = _DirectoryOrId()
 GUEST_LOSS = _GuestLossType()
 """A share of the guest's work, written like 30%, or vCPU time, written like 90s."""
 

@@ -35,6 +35,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     default="",
     help="Take a guest only from a source that knows the secret in this file, and send it only to such a destination.",
 )
+@click.option(
+    "--tls-creds",
+    type=FILE_OR_NONE,
+    default="",
+    help="Migrate with TLS, with the certificates in this directory; see `vmferry certs`.",
+)
+@click.option("--tls-hostname", default="", help="Name that the destination's certificate must be for.")
+@click.option("--tls-authz", default="", help="Take a guest only from sources with one of these names: NAME,NAME.")
+@click.option("--require-tls", is_flag=True, help="Refuse every migration without TLS.")
 @policy_option("Let `migrate --policy` name this policy; repeatable.", repeatable=True)
 @click.option("--journal", type=_FILE, help="Record migrations in this file, which is continued if it is there.")
 @click.option(
@@ -58,6 +67,10 @@ def command(
     serial: str,
     incoming: str | None,
     token_file: str,
+    tls_creds: str,
+    tls_hostname: str,
+    tls_authz: str,
+    require_tls: bool,
     policies: tuple[str, ...],
     journal: Path | None,
     patterns: tuple[str, ...],
@@ -90,7 +103,13 @@ def command(
         monitors=tuple(MonitorEndpoint(address) for address in monitors),
         serial=serial,
         incoming=incoming,
-        token_file=token_file,
+        parameters={
+            "token-file": token_file,
+            "tls-creds": tls_creds,
+            "tls-hostname": tls_hostname,
+            "tls-authz": tls_authz,
+        },
+        require_tls=require_tls,
         journal=journal,
         trace=traced_events(patterns),
         name=name,

@@ -37,7 +37,8 @@ class MigrationDestination:
     """One incoming migration into `guest`, whose memory is fresh: all zero.
 
     It is active from the first pages that a proven source sends: until then nothing here has changed, and another
-    source may come. When the guest belongs here, it runs if it ran at the source and `may_run` says so.
+    source may come. Why it refuses is told to who has proven to know the token, or to all if it `tells_reasons`. When
+    the guest belongs here, it runs if it ran at the source and `may_run` says so.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class MigrationDestination:
         journal: Journal,
         credentials: Credentials,
         may_run: Callable[[], bool] = lambda: True,
+        *,
+        tells_reasons: bool = False,
     ) -> None:
         self.status = MigrationStatus.SETUP
         self.accepted = False
@@ -56,6 +59,7 @@ class MigrationDestination:
         self._journal = journal
         self._credentials = credentials
         self._may_run = may_run
+        self._tells_reasons = tells_reasons
         self._filled = Bitmap(0)
         """Pages that may hold something else than zero bytes."""
         self._hello: Hello | None = None
@@ -121,7 +125,8 @@ class MigrationDestination:
 
     def refusal(self, reason: str) -> Failed:
         """Return what the source is told of its failure: a stranger learns nothing from it."""
-        return Failed(reason if self._trusted else "this destination does not take this guest; its own log says why")
+        tells = self._trusted or self._tells_reasons
+        return Failed(reason if tells else "this destination does not take this guest; its own log says why")
 
     def fail(self, reason: str) -> None:
         """Give up a migration that has begun, and make memory fresh again; harmless before that and after its end."""

@@ -1,6 +1,6 @@
 """Parameters of QEMU 10.1 that mean nothing to vmferry: known, reported at their defaults, not to be changed.
 
-They belong to post-copy, multifd, XBZRLE, TLS, dirty limits, COLO, CPR, block migration and network
+They belong to post-copy, multifd, XBZRLE, dirty limits, COLO, CPR, block migration and network
 announcements. Clients that set them to what they are anyway must not fail.
 """
 
@@ -76,9 +76,6 @@ INERT_PARAMETERS: dict[str, InertParameter] = {
             "announce-step", "size", 100, "growth of the delay between announcements", (1, 10_000), "ms",
             range_error("announce-step", "a value between 0 and 10000"),  # QEMU says so and refuses 0
         ),
-        _inert("tls-creds", "StrOrNull", "", "credentials for TLS"),
-        _inert("tls-hostname", "StrOrNull", "", "name to check the certificate of the destination against"),
-        _inert("tls-authz", "StrOrNull", "", "who may connect to a TLS destination"),
         _number("max-postcopy-bandwidth", "size", 0, "rate limit of post-copy, 0 for none", unit="bytes/second"),
         _number("x-checkpoint-delay", "uint32", 20_000, "time between two COLO checkpoints", unit="ms"),
         _number("multifd-channels", "uint8", 2, "number of multifd channels", (1, 255)),

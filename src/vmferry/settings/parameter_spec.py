@@ -35,6 +35,8 @@ class ParameterSpec:
 
     def check(self, value: object) -> object:
         """Return `value` in the parameter's Python type. Raises UsageError with QEMU's text."""
+        if value is None and self.qapi_type == "StrOrNull":
+            return ""  # how QMP clients reset a text
         if isinstance(self.default, StrEnum):
             check_word(self.name, self.choices, value)
             return type(self.default)(str(value))
@@ -55,8 +57,7 @@ class InertParameter(ParameterSpec):
 
     def check(self, value: object) -> object:
         """Return the default. Raises UsageError for every other value."""
-        # null is how QMP clients reset a text.
-        checked = super().check("" if value is None and self.qapi_type == "StrOrNull" else value)
+        checked = super().check(value)
         if checked != self.default:
             raise UsageError(self.refusal)
         return checked

@@ -113,6 +113,17 @@ class MigrationParameters:
     token_file: str = _other(
         "", "str", "file with a secret that both sides must know; no secret if empty (not in QEMU)"
     )
+    tls_creds: str = _other(
+        "", "StrOrNull", "directory with the certificates for TLS, by QEMU's file names; no TLS if empty"
+    )
+    tls_hostname: str = _other(
+        "", "StrOrNull", "name that the certificate of the destination must be for; empty for its host in the URI"
+    )
+    tls_authz: str = _other(
+        "",
+        "StrOrNull",
+        "names of which a source's certificate must have one: name,name; empty for all",
+    )
     x_evaluation_period: int = _integer(
         1000,
         "uint64",
@@ -182,6 +193,11 @@ class MigrationParameters:
     def link_patience_ns(self) -> int:
         """How long nothing may be sent before the link counts as standing still."""
         return max(_PERIODS_OF_LINK_PATIENCE * self.x_evaluation_period, _MIN_LINK_PATIENCE_MS) * _NS_PER_MS
+
+    @property
+    def allowed_names(self) -> frozenset[str]:
+        """The names in `tls-authz`."""
+        return frozenset(name.strip() for name in self.tls_authz.split(",") if name.strip())
 
     def watch_times(self) -> WatchTimes:
         """Return the constants of time of the background-sync watcher."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from vmferry.errors import ChannelError, UsageError
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
@@ -32,7 +32,36 @@ _TCP_OPTIONS = {
 }
 
 
-def wait_briefly(connection: socket.socket, events: int) -> bool:
+class Connection(Protocol):
+    """What channels need of a connected, non-blocking socket; with TLS there is more behind it."""
+
+    @property
+    def family(self) -> int:
+        """The address family."""
+        ...
+
+    def fileno(self) -> int:
+        """Return the descriptor, for poll."""
+        ...
+
+    def getpeername(self) -> Any:
+        """Return the address of the other side."""
+        ...
+
+    def sendmsg(self, views: list[memoryview], /) -> int:
+        """Send the beginning of the views, and return how many bytes. Raises BlockingIOError, or another OSError."""
+        ...
+
+    def recvmsg_into(self, views: list[memoryview], /) -> tuple[Any, ...]:
+        """Fill the beginning of the views; the first that is returned is the number of bytes. Raises as `sendmsg`."""
+        ...
+
+    def close(self) -> None:
+        """Close the connection."""
+        ...
+
+
+def wait_briefly(connection: Connection, events: int) -> bool:
     """Wait up to 50 ms for one of the poll `events` (or an error), and return whether it is there."""
     poll = select.poll()
     poll.register(connection, events)
@@ -75,7 +104,7 @@ def local_address(listener: socket.socket) -> Address:
     return UnixAddress(name) if listener.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
 
 
-def describe_peer(connection: socket.socket) -> str:
+def describe_peer(connection: Connection) -> str:
     """Return the address at the other end; a process that has connected to a unix socket has none."""
     try:
         name = connection.getpeername()

@@ -1,13 +1,13 @@
-"""A channel over a stream socket. Page bytes go from guest memory to the socket and back without a copy.
+"""A channel over a stream socket. Without TLS, page bytes go from guest memory to the socket and back without a copy.
 
 The source gives the kernel views of guest memory (`sendmsg`), the destination lets it write straight into
 guest memory (`recvmsg_into`).
 """
 
 import select
-import socket
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Protocol, TypeVar
 
 import xxhash
@@ -15,7 +15,7 @@ import xxhash
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
-from vmferry.transport.sockets import describe_peer, wait_briefly
+from vmferry.transport.sockets import Connection, describe_peer, wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import ALL_FRAMES, FrameType
@@ -47,20 +47,18 @@ class PageMemory(Protocol):
 
 
 class StreamChannel:
-    """Implements the `Channel` port on a connected, non-blocking stream socket, which it owns.
+    """Implements the `Channel` port on a connected, non-blocking stream socket or `TlsConnection`, which it owns.
 
     Frames of other types than `allowed` are refused by their header.
     """
 
     max_batch_pages = 1024
 
-    def __init__(
-        self, connection: socket.socket, memory: PageMemory, allowed: Collection[FrameType] = ALL_FRAMES
-    ) -> None:
+    def __init__(self, connection: Connection, memory: PageMemory, allowed: Collection[FrameType] = ALL_FRAMES) -> None:
         self.sent_bytes = 0
         self.received_bytes = 0
         self._called_back_ns = time.monotonic_ns()
-        self._socket = connection
+        self._connection = connection
         self._memory = memory
         self._encoder = Encoder()
         self._decoder = Decoder(memory.layout.page_count, allowed)
@@ -68,7 +66,7 @@ class StreamChannel:
     @property
     def peer(self) -> str:
         """The address of the other side, as far as it has one."""
-        return describe_peer(self._socket)
+        return describe_peer(self._connection)
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message, with the pages it names as they are in guest memory during this call."""
@@ -81,13 +79,18 @@ class StreamChannel:
         """Wait for a message. If it is Pages, the bytes of those pages come next: see `receive_pages`."""
         message = None
         while message is None:
-            message = self.receive_piece(while_blocked)
+            buffer = self._wanted()
+            message = self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
         return message
 
-    def receive_piece(self, while_blocked: Callable[[], None]) -> Message | None:
-        """Wait for bytes. Return the message if they complete it, None if more have to come."""
-        buffer = memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
-        return self._decoder.feed(buffer[: self._receive_some([buffer], while_blocked)])
+    def take(self) -> Message | None:
+        """Take what is there without waiting for more. Return the message if that completes it."""
+        message = None
+        with suppress(BlockingIOError):
+            while message is None:
+                buffer = self._wanted()
+                message = self._decoder.feed(buffer[: self._take_some([buffer])])
+        return message
 
     def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
         """Let the peer write these pages of guest memory, which the message just received names.
@@ -101,9 +104,10 @@ class StreamChannel:
         if pages.final and _checksum(views) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
 
-    def discard_piece(self, while_blocked: Callable[[], None]) -> None:
-        """Wait for bytes, for nothing."""
-        self._receive_some([memoryview(bytearray(_READ_BYTES))], while_blocked)
+    def discard(self) -> None:
+        """Take what is there, for nothing."""
+        with suppress(BlockingIOError):
+            self._take_some([memoryview(bytearray(_READ_BYTES))])
 
     def allow(self, allowed: Collection[FrameType]) -> None:
         """Take frames of these types only, from the next one on."""
@@ -111,45 +115,54 @@ class StreamChannel:
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for poll."""
-        return self._socket.fileno()
+        return self._connection.fileno()
 
     def close(self) -> None:
         """Close the socket."""
-        self._socket.close()
+        self._connection.close()
 
     def _views(self, pages: PageRuns) -> list[memoryview]:
         return [self._memory.view(first, count) for first, count in pages]
 
     def _send_all(self, views: list[memoryview], while_blocked: Callable[[], None]) -> None:
         while views:
-            sent = self._when_ready(select.POLLOUT, while_blocked, self._socket.sendmsg, views[:_MAX_VIEWS])
+            sent = self._when_ready(select.POLLOUT, while_blocked, self._send_some, views)
             self.sent_bytes += sent
             views = _without_first(views, sent)
 
+    def _wanted(self) -> memoryview:
+        """Return room for what can be fed to the decoder now."""
+        return memoryview(bytearray(min(self._decoder.wanted_bytes, _READ_BYTES)))
+
     def _receive_some(self, views: list[memoryview], while_blocked: Callable[[], None]) -> int:
-        """Fill the beginning of the views with at least one byte and return how many."""
-        received, *_ = self._when_ready(select.POLLIN, while_blocked, self._socket.recvmsg_into, views[:_MAX_VIEWS])
+        """Wait for bytes, fill the beginning of the views with them, and return how many."""
+        return self._when_ready(select.POLLIN, while_blocked, self._take_some, views)
+
+    def _take_some(self, views: list[memoryview]) -> int:
+        """Fill the beginning of the views with at least one byte, and return how many. Raises BlockingIOError."""
+        received: int = _call(self._connection.recvmsg_into, views[:_MAX_VIEWS])[0]
         if received == 0:
             raise ChannelError("the peer closed the connection before the migration was complete")
         self.received_bytes += received
         return received
 
+    def _send_some(self, views: list[memoryview]) -> int:
+        return _call(self._connection.sendmsg, views[:_MAX_VIEWS])
+
     def _when_ready(
         self,
         events: int,
         while_blocked: Callable[[], None],
-        call: Callable[[list[memoryview]], _T],
+        call: Callable[[list[memoryview]], int],
         views: list[memoryview],
-    ) -> _T:
-        """Make a system call, again until it need not wait."""
+    ) -> int:
+        """Make a call, again until it need not wait."""
         while True:
             self._call_back_if_due(while_blocked)
             try:
                 return call(views)
             except BlockingIOError:
-                wait_briefly(self._socket, events)
-            except OSError as error:
-                raise ChannelError(f"the connection is lost: {error.strerror or error}") from error
+                wait_briefly(self._connection, events)
 
     def _call_back_if_due(self, while_blocked: Callable[[], None]) -> None:
         """A peer that trickles never lets us wait for long, and yet must not keep us from calling back."""
@@ -157,6 +170,16 @@ class StreamChannel:
         if now_ns - self._called_back_ns >= _CALL_BACK_NS:
             self._called_back_ns = now_ns
             while_blocked()
+
+
+def _call(call: Callable[[list[memoryview]], _T], views: list[memoryview]) -> _T:
+    """Make a system call. Raises BlockingIOError if it would have to wait, and ChannelError."""
+    try:
+        return call(views)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise ChannelError(f"the connection is lost: {error.strerror or error}") from error
 
 
 def _without_first(views: list[memoryview], size_bytes: int) -> list[memoryview]:

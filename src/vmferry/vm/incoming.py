@@ -18,6 +18,7 @@ from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.stream import StreamChannel
+from vmferry.transport.tls import TlsServer
 from vmferry.vm.reception import Caller, Reception
 from vmferry.vm.sparing_log import SparingLog
 from vmferry.wire.format import NONCE_BYTES
@@ -25,6 +26,8 @@ from vmferry.wire.format import NONCE_BYTES
 
 class IncomingMigration:
     """Takes one guest in through `listener`, from a source that knows `token`, which is empty if there is none.
+
+    With `tls`, whoever connects must have a certificate before it is listened to.
 
     `parameters` is asked at every use. The guest runs on if it ran and `may_run` says so. `check_stop` is called while
     waiting and raises to end the wait; `log` is told, in one line each, of connections turned away and of migrations
@@ -36,6 +39,7 @@ class IncomingMigration:
         guest: KvmGuest,
         listener: socket.socket,
         token: bytes,
+        tls: TlsServer | None,
         clock: Clock,
         journal: Journal,
         parameters: Callable[[], MigrationParameters],
@@ -46,6 +50,7 @@ class IncomingMigration:
         self._guest = guest
         self._listener = listener
         self._token = token
+        self._tls = tls
         self._clock = clock
         self._journal = journal
         self._parameters = parameters
@@ -79,11 +84,13 @@ class IncomingMigration:
                 self.duration_ns = self._clock.now_ns() - start_ns
 
     def _open_channel(self, connection: socket.socket) -> StreamChannel:
-        return StreamChannel(connection, self._guest)
+        return StreamChannel(self._tls.wrap(connection) if self._tls else connection, self._guest)
 
     def _make_destination(self) -> MigrationDestination:
         credentials = Credentials(secrets.token_bytes(NONCE_BYTES), self._token)
-        return MigrationDestination(self._guest, self._clock, self._journal, credentials, self._may_run)
+        return MigrationDestination(
+            self._guest, self._clock, self._journal, credentials, self._may_run, tells_reasons=self._tls is not None
+        )
 
     def _receive(self, caller: Caller, reception: Reception) -> None:
         assert caller.first_pages

@@ -29,6 +29,7 @@ from vmferry.vm.migration_watch import MigrationWatch
 from vmferry.vm.record import MigrationRecord
 from vmferry.vm.run_control import RunControl
 from vmferry.vm.telling import arrival, departure
+from vmferry.vm.tls import destination_tls, source_tls, what_is_missing
 from vmferry.vm.token_file import read_token
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
 
@@ -54,6 +55,8 @@ class Migrations:
     ) -> None:
         self.parameters = MigrationParameters()
         self.capabilities = MigrationCapabilities()
+        self.require_tls = False
+        """Whether migrations in clear are refused, out and in."""
         self._guest = guest
         self._run_control = run_control
         self._events = events
@@ -86,9 +89,13 @@ class Migrations:
         self._run_control.check_may_leave()
         address = parse_uri(uri)
         token = read_token(self.parameters.token_file)
+        tls = source_tls(self.parameters, address)
+        self._check_protected(tls)
 
         def open_channel(while_blocked: Callable[[], None]) -> Channel:
-            return StreamChannel(connect(address, while_blocked), self._guest, DESTINATION_FRAMES)
+            connection = connect(address, while_blocked)
+            secured = tls.wrap(connection, while_blocked) if tls else connection
+            return StreamChannel(secured, self._guest, DESTINATION_FRAMES)
 
         self._source = MigrationSource(
             self._guest,
@@ -110,12 +117,16 @@ class Migrations:
             if not self._run_control.awaits_guest:
                 raise UsageError("'-incoming' was not specified on the command line")
             token = read_token(self.parameters.token_file)
+            tls = destination_tls(self.parameters)
+            self._check_protected(tls)
             listener = listen(parse_uri(uri), self._check_end)
-            self._incoming_uri = str(local_address(listener))
+            address = local_address(listener)
+            self._incoming_uri = str(address)
             self._incoming = IncomingMigration(
                 self._guest,
                 listener,
                 token,
+                tls,
                 self._clock,
                 self._journal,
                 lambda: self.parameters,
@@ -123,8 +134,14 @@ class Migrations:
                 self._check_end,
                 self._log,
             )
-            self._log(f"waits for a guest at {self._incoming_uri}")
+            self._log(f"waits for a guest at {address}{' with TLS' if tls else ''}")
+            if not tls and (danger := what_is_missing(address, token=bool(token))):
+                self._log(danger)
             self._start_thread("incoming", self._receive, self._incoming)
+
+    def _check_protected(self, tls: object) -> None:
+        if self.require_tls and not tls:
+            raise UsageError("this VM migrates with TLS only (--require-tls); set tls-creds")
 
     def cancel(self) -> None:
         """Cancel the outgoing migration, if one runs."""

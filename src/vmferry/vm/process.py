@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,8 @@ from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
 from vmferry.monitor.server import MonitorEndpoint, open_monitor
 from vmferry.output import Output, open_again, open_unblocked, unblocked_stderr
+from vmferry.settings.parameters import MigrationParameters
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
 from vmferry.vm.machine import VirtualMachine
 from vmferry.vm.token_file import read_token
 
@@ -42,8 +44,10 @@ class VmConfig:
     """`null`, `stdio` or `file:PATH`."""
     incoming: str | None
     """Where to wait for the guest: an address, `defer` to be told later, or None to boot."""
-    token_file: str
-    """What the parameter `token-file` begins with; may be empty."""
+    parameters: Mapping[str, object]
+    """What migration parameters begin with that are not left at their defaults."""
+    require_tls: bool
+    """Whether migrations in clear are refused."""
     journal: Path | None
     trace: tuple[str, ...]
     """Names of the trace events to print to stderr, in QEMU's form."""
@@ -90,8 +94,8 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     loop = asyncio.get_running_loop()
     ended: asyncio.Queue[int] = asyncio.Queue()
     vm.on_end = lambda exit_code: loop.call_soon_threadsafe(ended.put_nowait, exit_code)  # type: ignore[assignment]
-    read_token(config.token_file)  # what is wrong with it is told now, not when the first migration fails
-    vm.migrations.set_parameters(vm.migrations.parameters.changed({"token-file": config.token_file}))
+    vm.migrations.require_tls = config.require_tls
+    vm.migrations.set_parameters(_checked(vm.migrations.parameters.changed(config.parameters), config.incoming))
     if config.incoming and config.incoming != "defer":
         vm.migrations.listen(config.incoming)
     elif config.incoming:
@@ -114,6 +118,14 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     if exit_code == 0:
         log("the VM was ended by its monitor")
     return exit_code
+
+
+def _checked(parameters: MigrationParameters, incoming: str | None) -> MigrationParameters:
+    """Return the parameters. What is wrong with their files is told now, not when the first migration fails."""
+    read_token(parameters.token_file)
+    if parameters.tls_creds:
+        load_credentials(parameters.tls_creds, Endpoint.SERVER if incoming else Endpoint.CLIENT)
+    return parameters
 
 
 def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: VirtualMachine) -> None:

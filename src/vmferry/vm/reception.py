@@ -7,6 +7,7 @@ for, and where there are too many, those who have shown least go first. A source
 import select
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from vmferry.errors import ChannelError, VmferryError
@@ -119,14 +120,14 @@ class Reception:
             self._make_room(len(self._callers) // 2)
 
     def _attend(self, caller: Caller) -> bool:
-        """Take a piece of what a caller sends; the next one has to wait until everybody had a turn.
+        """Take what a caller has sent, a message at most; the next one has to wait until everybody had a turn.
 
         Return whether its migration has begun.
         """
         try:
             if caller.leaving:
-                caller.channel.discard_piece(self._at_once())
-            elif message := caller.channel.receive_piece(self._at_once()):
+                caller.channel.discard()
+            elif message := caller.channel.take():
                 return self._answer(caller, message)
         except VmferryError as error:
             if caller.leaving:
@@ -137,11 +138,9 @@ class Reception:
 
     def _refuse(self, caller: Caller, reason: str) -> None:
         self._tell(caller, reason)
-        try:
+        with suppress(VmferryError):
             caller.channel.send(caller.destination.refusal(reason), self._at_once())
-            self.see_off(caller)
-        except VmferryError:
-            self._close(caller)
+        self.see_off(caller)
 
     def _answer(self, caller: Caller, message: Message) -> bool:
         answer = caller.destination.handle(message)

@@ -33,6 +33,8 @@ from vmferry.wire.messages import (
 )
 
 _ALLOWED_FLAGS = {FrameType.PAGES: int(FrameFlag.FINAL)}
+_TLS_HANDSHAKE = 22
+"""What a stream of TLS begins with (RFC 8446, section 5.1)."""
 
 
 class Decoder:
@@ -74,7 +76,8 @@ class Decoder:
         try:
             frame_type = FrameType(kind)
         except ValueError:
-            raise PeerError(f"the peer sent a frame of unknown type {kind}: not a migration?") from None
+            why = "it speaks TLS, which tls-creds asks for" if kind == _TLS_HANDSHAKE else "not a migration?"
+            raise PeerError(f"the peer sent a frame of unknown type {kind}: {why}") from None
         if frame_type not in self.allowed:
             raise PeerError(f"the peer sent a {frame_type.name} frame, which is not due")
         if reserved or flags & ~_ALLOWED_FLAGS.get(frame_type, 0):
