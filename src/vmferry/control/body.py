@@ -66,6 +66,7 @@ def sense(
         downtime_limit_ns=limit_ms * _NS_PER_MS,
         iteration_count=progress.iteration_count or 0,
         dirty_sync_count=progress.dirty_sync_count or 0,
+        max_bandwidth_bytes_per_s=parameters.get("max-bandwidth") or 0,
         found=found,
         measuring=measuring,
     )
@@ -105,7 +106,7 @@ class DriverBody:
         self._unthrottled_bytes_per_s = 0
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
-        self._syncs_before: int | None = None
+        self._syncs_before = 0
         """QEMU's dirty-sync-count when the measurement under way began."""
         self._last_ns = ports.clock.now_ns()
 
@@ -195,10 +196,10 @@ class DriverBody:
             rate = sensor.fetch()
             if rate is None:
                 return None, None
-            once = progress.dirty_sync_count == self._syncs_before
+            parts = 1 + max(0, (progress.dirty_sync_count or 0) - self._syncs_before)
             # A measurement sees a page once; several short iterations see it each time.
             bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)
-            return RateMeasured(bytes_per_s, rate.window_ns, counts_once=once), rate
+            return RateMeasured(bytes_per_s, rate.window_ns, parts), rate
         if is_new:
             sensor.calibrate(own_bytes_per_s)
             return RateSeen(own_bytes_per_s), None
@@ -214,7 +215,7 @@ class DriverBody:
             case Measure(window_ns=window_ns):
                 if self._slowing:
                     self._slowing.sensor.start(window_ns)
-                    self._syncs_before = progress.dirty_sync_count
+                    self._syncs_before = progress.dirty_sync_count or 0
                 return
             case Throttle():
                 if action.period and isinstance(found, RateSeen | RateMeasured):

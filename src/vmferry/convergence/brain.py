@@ -212,9 +212,9 @@ class Convergence:
             case SyncSeen(dirty_bytes=dirty_bytes):
                 start, self._synced = self._synced, now
                 distinct_bytes = dirty_bytes
-            case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, counts_once=True):
+            case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, parts=parts):
                 start = self._measuring
-                window_ns = told_ns or now.now_ns - start.now_ns
+                window_ns = (told_ns or now.now_ns - start.now_ns) // parts
                 distinct_bytes = round(bytes_per_s * window_ns / _NS_PER_S)
             case _:
                 return None

@@ -27,13 +27,13 @@ _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02
 _OTHER_LENGTH = 1.5
 _AGREEING, _MORE = 2, 1.1
 """So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
-_ENOUGH_CPU_NS = 20_000_000
-"""Two slices of a throttled guest."""
+_ENOUGH_CPU_NS = 9_000_000
+"""A slice of a throttled guest, or nearly."""
 _MAX_FALL = 8.0
 _BETWEEN, _BEYOND = 40, 1e5
 """So many points are worked out up to the longest work that was seen, and so many from there to so many times that."""
-_EXPLAINED = 1.3
-"""A point is explained if it is at most this many times what a curve through the others says."""
+_EXPLAINED, _SLICE_NS = 1.1, 10_000_000
+"""A point is explained if it is at most this many times what a curve through the others says, or one slice more."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +186,10 @@ class DirtyCurve:
             return self._demand if slowed else 1.0
         durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
         found = np.array([point.distinct_bytes for point in slowed])
+        allowed = np.array([_EXPLAINED + _SLICE_NS / point.cpu_ns for point in slowed])
         for demand in _DEMANDS:
             work_ns = [point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
-            if (found <= _EXPLAINED * np.interp(work_ns, durations_ns, distinct_bytes)).all():
+            if (found <= allowed * np.interp(work_ns, durations_ns, distinct_bytes)).all():
                 return demand
         return _DEMANDS[-1]
 

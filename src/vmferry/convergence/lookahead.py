@@ -16,7 +16,7 @@ A throttled vCPU sleeps, and then runs for a slice. A guest that is paced catche
 work from it for long; but a pass that ends before its first slice finds nothing written.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +52,15 @@ class Situation:
     """In force."""
     slice_ns: float = 0.0
     """How long a throttled vCPU runs between two sleeps; 0 if it runs evenly slower."""
+
+    def with_bandwidth(self, times: float) -> "Situation":
+        """Return the same with so many times the bandwidth."""
+        return replace(
+            self,
+            pending_ns=self.pending_ns / times,
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * times,
+            threshold_bytes=self.threshold_bytes * times,
+        )
 
 
 @dataclass(frozen=True)

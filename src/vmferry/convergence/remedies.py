@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 
@@ -38,19 +37,11 @@ def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[
 def _least_bandwidth(curve: DirtyCurve, situation: Situation, is_enough: Callable[[Courses], bool]) -> float | None:
     """Return the least bandwidth that is tried and is enough; None if none is."""
 
-    def faster(step: int) -> Situation:
-        times = _FACTOR**step
-        return replace(
-            situation,
-            pending_ns=situation.pending_ns / times,
-            bandwidth_bytes_per_s=situation.bandwidth_bytes_per_s * times,
-            threshold_bytes=situation.threshold_bytes * times,
-        )
+    def is_enough_at(step: int) -> bool:
+        return is_enough(look_ahead(curve, situation.with_bandwidth(_FACTOR**step), from_now=True))
 
-    step = bisect_left(
-        range(1, _STEPS + 1), True, key=lambda step: is_enough(look_ahead(curve, faster(step), from_now=True))
-    )
-    return faster(step + 1).bandwidth_bytes_per_s if step < _STEPS else None
+    step = 1 + bisect_left(range(1, _STEPS + 1), True, key=is_enough_at)
+    return situation.bandwidth_bytes_per_s * _FACTOR**step if step <= _STEPS else None
 
 
 def _text(duration_ns: float) -> str:

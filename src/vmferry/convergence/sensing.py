@@ -44,8 +44,8 @@ class RateMeasured:
     dirty_bytes_per_s: float
     window_ns: int | None = None
     """How long it lasted, if that is not the time from the asking to the telling."""
-    counts_once: bool = True
-    """False if a page may have counted several times in it, as a migration has synced meanwhile."""
+    parts: int = 1
+    """In how many parts, in each of which a page counts once: a migration that syncs meanwhile begins a new one."""
 
 
 Found = SyncSeen | RateSeen | RateMeasured
@@ -70,6 +70,10 @@ class Sensed:
     downtime_limit_ns: int
     iteration_count: int
     dirty_sync_count: int
+    max_bandwidth_bytes_per_s: int = 0
+    """The rate limit; 0 is none."""
+    throttle_slice_ns: int = 0
+    """How long a throttled vCPU runs between two sleeps, the first of which comes first; 0 if it runs evenly slower."""
     found: Found | None = None
     """What the body has just found out; None at a mere look, which only tells that time has passed."""
     measuring: bool = False

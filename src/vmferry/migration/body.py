@@ -138,6 +138,8 @@ class EngineBody:
             downtime_limit_ns=self.downtime_limit_ns,
             iteration_count=self._counters.iteration_count,
             dirty_sync_count=self._counters.dirty_sync_count,
+            max_bandwidth_bytes_per_s=self._outgoing.parameters().max_bandwidth,
+            throttle_slice_ns=getattr(self._outgoing.guest, "throttle_slice_ns", 0),
             found=found,
             rearms_late=self._rearms_late,
         )

@@ -51,7 +51,7 @@ class SimulatedGuest:
         self._costs = costs
         self._on_write = on_write
         self._throttle_percent: float = 0
-        self._throttle_slice_ns = throttle_slice_ns
+        self.throttle_slice_ns = throttle_slice_ns
         self._throttled_since_ns = clock.now_ns()
         self._logging = False
         self._log = Bitmap(page_count)
@@ -144,13 +144,13 @@ class SimulatedGuest:
 
     def _cpu_ns(self, start_ns: int, end_ns: int) -> int:
         """Return how long the throttle lets each vCPU run between two times."""
-        if not self._throttle_slice_ns:
+        if not self.throttle_slice_ns:
             return end_ns - start_ns - int((end_ns - start_ns) * self._throttle_percent // 100)
         return self._sliced_ns(end_ns) - self._sliced_ns(start_ns)
 
     def _sliced_ns(self, time_ns: int) -> int:
         """Return how long each vCPU ran since the throttle was set."""
-        slice_ns = self._throttle_slice_ns
+        slice_ns = self.throttle_slice_ns
         sleep_ns = int(slice_ns * self._throttle_percent // (100 - self._throttle_percent))
         periods, rest_ns = divmod(time_ns - self._throttled_since_ns, slice_ns + sleep_ns)
         return periods * slice_ns + max(0, rest_ns - sleep_ns)

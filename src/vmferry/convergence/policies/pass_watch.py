@@ -36,8 +36,13 @@ class PassWatch:
             self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
 
     def bytes_per_s(self, sensed: Sensed) -> float:
-        """Return what the link carries: the upper quartile of what it did with enough to do, or at first does now."""
-        return float(np.percentile(self._rates, 75)) if self._rates else sensed.bandwidth_bytes_per_s
+        """Return what the link carries: the upper quartile of what it did with enough to do.
+
+        At first that is what it does now, and before that what it may. 0 if nobody knows.
+        """
+        if self._rates:
+            return float(np.percentile(self._rates, 75))
+        return sensed.bandwidth_bytes_per_s or float(sensed.max_bandwidth_bytes_per_s)
 
     def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
         """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""

@@ -36,6 +36,8 @@ _SLICE_NS = 10 * _NS_PER_MS
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _DOWNTIME_MARGIN = 1.3
+_DOUBT, _DOUBT_SLOWED = 3.0, 1.3
+"""A throttle is tried if it would do with this many times the bandwidth: before a guest was slowed once, and after."""
 
 
 class Planned:
@@ -87,19 +89,20 @@ class Planned:
         self._planned = True
         goals = settings.goals(view)
         plan = make_plan(*look_ahead_twice(curve, situation), goals)
-        if plan and plan.keeps_goals:
-            self._failing = 0
-        else:
-            self._failing += 1
+        if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
                 plan, action = raised
                 yield action
-            elif self._failing >= _IN_A_ROW:
-                yield from self._told_once(curve, situation, goals, plan, settings)
             elif plan is None:
-                return
-        yield from self._throttle(view, plan)
+                plan = _probe(curve, situation, goals)
+        why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
+        self._failing = 0 if plan and plan.keeps_goals and not why else self._failing + 1
+        if self._failing >= _IN_A_ROW:
+            yield from self._told_once(curve, situation, goals, None if why else plan, settings)
+        elif plan is None:
+            return
+        yield from self._throttle(view, None if why else plan, why or "no throttle would help")
 
     def _situation(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Situation | None:
         """Return where the migration is; None as long as nobody knows how fast the link is."""
@@ -114,6 +117,7 @@ class Planned:
             bandwidth_bytes_per_s=bytes_per_s,
             threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
             throttle_percent=view.throttle_percent,
+            slice_ns=sensed.throttle_slice_ns,
         )
 
     def _sync_ns(self, view: View, settings: PlannedSettings) -> float:
@@ -122,14 +126,12 @@ class Planned:
             return 0.0
         return math.inf if view.sensed.again_bytes is None else self._window_ns(view, settings)
 
-    def _throttle(self, view: View, plan: Plan | None) -> Iterator[Action]:
-        """Set the throttle of the plan, unless that was tried in vain."""
-        percent, reason = (plan.percent_now, _described(plan)) if plan else (0, "no throttle would help")
-        if percent and (why := self._trial.refuses(view, plan)):
-            percent, reason = 0, why
+    def _throttle(self, view: View, plan: Plan | None, why_none: str) -> Iterator[Action]:
+        """Set the throttle of the plan; without one there is none."""
+        percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
         if percent != view.throttle_percent:
             self._doublings = 0
-            self._trial.begin(view, plan if percent else None)
+            self._trial.begin(view, plan)
             yield Throttle(percent=percent, reason=f"{reason}: {view.throttle_percent} -> {percent} %")
         elif view.period:
             yield Throttle(percent=percent, reason=f"{reason}: throttle stays {percent} %")
@@ -197,6 +199,16 @@ def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
         return False
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
     return curve.bends or float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes
+
+
+def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
+    """Return a plan to try, where so little is missing that what is known may be wrong; None where nothing helps.
+
+    How a guest writes in slices is a guess until it was slowed once.
+    """
+    times = _DOUBT_SLOWED if any(point.slowed for point in curve.points()) else _DOUBT
+    plan = make_plan(*look_ahead_twice(curve, situation.with_bandwidth(times)), goals)
+    return plan if plan and plan.keeps_goals and plan.percent_now else None
 
 
 def _described(plan: Plan) -> str:

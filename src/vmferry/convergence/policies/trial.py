@@ -6,8 +6,9 @@ from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
 _LATE, _LEAST_NS = 2.0, 4 * _NS_PER_S
-"""A throttle is in vain if after this many times what was promised, and at least so long, as much is promised again."""
-_HEADWAY = 0.8
+_SOON = 0.1
+"""A throttle is in vain if it is held for _LATE times what was promised, at least for _LEAST_NS, and what is promised
+now is not short beside that."""
 _REST = 5
 """It is not tried again for this many times as long as it was held: so it costs at most a sixth of the guest's work."""
 
@@ -22,19 +23,19 @@ class Trial:
 
     def begin(self, view: View, plan: Plan | None) -> None:
         """Take notice that a throttle begins or changes by this plan, or ends."""
-        if plan is None:
+        if plan is None or not plan.percent_now:
             self._begun_ns = None
         elif self._begun_ns is None:
             self._begun_ns, self._promised_ns = view.elapsed_ns, plan.time_ns
 
-    def refuses(self, view: View, plan: Plan | None) -> str | None:
+    def refuses(self, view: View, plan: Plan) -> str | None:
         """Return why the plan's throttle is not to be, if it was tried in vain."""
         if view.elapsed_ns < self._rests_until_ns:
             return "it was slowed in vain before"
-        if plan is None or self._begun_ns is None:
+        if self._begun_ns is None:
             return None
         held_ns = view.elapsed_ns - self._begun_ns
-        if held_ns < max(_LEAST_NS, _LATE * self._promised_ns) or plan.time_ns < _HEADWAY * self._promised_ns:
+        if held_ns < max(_LEAST_NS, _LATE * self._promised_ns) or plan.time_ns < _SOON * held_ns:
             return None
         self._rests_until_ns = view.elapsed_ns + _REST * held_ns
         return f"slowed for {format_duration(held_ns)} in vain"
