@@ -29,11 +29,13 @@ _AGREEING, _MORE = 2, 1.1
 """So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
 _ENOUGH_CPU_NS = 9_000_000
 """A slice of a throttled guest, or nearly."""
+_LESS = 3.0
+"""A guest that has kept up is taken to want this many times less than it was left."""
 _MAX_FALL = 8.0
 _BETWEEN, _BEYOND = 40, 1e5
 """So many points are worked out up to the longest work that was seen, and so many from there to so many times that."""
 _EXPLAINED, _SLICE_NS = 1.1, 10_000_000
-"""A point is explained if it is at most this many times what a curve through the others says, or one slice more."""
+"""A point is explained if it is at most this many times what a curve through the others says."""
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,21 @@ class DirtyCurve:
         return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
 
     def _forget_contradicted(self) -> None:
-        """Forget points of shorter work in which more was written than lately: then the guest has become quieter."""
-        if len(self._newest) < _AGREEING:
+        """Forget points of shorter work in which more was written than lately: then the guest has become quieter.
+
+        What a paced guest does while it is slowed says nothing of what it does in so little work when it is not.
+        """
+        slowed = self._newest[-1].slowed
+        if len(self._newest) < _AGREEING or any(point.slowed != slowed for point in self._newest):
             return
         most_bytes = _MORE * max(point.distinct_bytes for point in self._newest)
         work_ns = min(point.cpu_ns for point in self._newest)
         for octave in self._octaves.values():
-            kept = [point for point in octave if point.cpu_ns > work_ns or point.distinct_bytes <= most_bytes]
+            kept = [
+                point
+                for point in octave
+                if point.slowed != slowed or point.cpu_ns > work_ns or point.distinct_bytes <= most_bytes
+            ]
             octave.clear()
             octave.extend(kept)
 
@@ -175,10 +185,12 @@ class DirtyCurve:
             yield point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
 
     def _explaining_demand(self) -> float:
-        """Return the greatest demand by which no throttled point is far above what the other points say.
+        """Return the greatest demand by which no throttled point is above what the other points say.
 
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
-        unthrottled points say less for so little work than was seen.
+        unthrottled points say less for so little work than was seen. A guest is taken for a saturating one if a slice
+        more explains it. One that has kept up with every throttle wants less than it was left, how much less nobody
+        knows.
         """
         free = [(float(point.duration_ns), float(point.distinct_bytes)) for point in self.points() if not point.slowed]
         slowed = [point for point in self.points() if point.slowed]
@@ -186,9 +198,13 @@ class DirtyCurve:
             return self._demand if slowed else 1.0
         durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
         found = np.array([point.distinct_bytes for point in slowed])
-        allowed = np.array([_EXPLAINED + _SLICE_NS / point.cpu_ns for point in slowed])
+        in_free_run = np.interp([point.duration_ns for point in slowed], durations_ns, distinct_bytes)
+        if (found * _EXPLAINED >= in_free_run).all():
+            return min(point.cpu_share for point in slowed) / _LESS
+        slice_more = np.array([_SLICE_NS / point.cpu_ns for point in slowed])
         for demand in _DEMANDS:
             work_ns = [point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
+            allowed = _EXPLAINED + (slice_more if demand == 1 else 0.0)
             if (found <= allowed * np.interp(work_ns, durations_ns, distinct_bytes)).all():
                 return demand
         return _DEMANDS[-1]

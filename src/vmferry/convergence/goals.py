@@ -1,12 +1,13 @@
 """The goals of a migration, and which throttle meets them at the least cost."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.convergence.lookahead import Courses
+from vmferry.convergence.lookahead import Begin, Courses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +42,7 @@ class Plan:
     """A throttle, and what it is expected to come to."""
 
     percent: int
-    begins_now: bool
-    """False if it is to begin at the end of the running pass."""
+    begin: Begin
     time_ns: float
     """From now on."""
     lost_ns: float
@@ -54,23 +54,24 @@ class Plan:
     @property
     def percent_now(self) -> int:
         """The throttle that it wants now."""
-        return self.percent if self.begins_now else 0
+        return self.percent if self.begin is Begin.NOW else 0
 
 
-def make_plan(now: Courses, later: Courses, goals: Goals) -> Plan | None:
+def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
     """Return the cheapest course that keeps the goals, or the soonest one if none does; None if none ends.
 
-    `now` and `later` are the courses of throttles that begin now and at the end of the running pass.
+    `each` are the courses of all throttles by their beginnings.
     """
-    plans = [_cheapest(courses, goals, begins_now) for courses, begins_now in ((later, False), (now, True))]
+    plans = [_cheapest(each[begin], goals, begin) for begin in sorted(each, reverse=True)]
+    now = each[Begin.NOW]
     best = min(filter(None, plans), key=lambda plan: (not plan.keeps_goals, plan.cost_ns), default=None)
     free_ns = float(now.time_ns[0])
     if best and goals.kept_by(now)[0] and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
-        return Plan(0, True, free_ns, 0.0, free_ns, keeps_goals=True)
+        return Plan(0, Begin.NOW, free_ns, 0.0, free_ns, keeps_goals=True)
     return best
 
 
-def _cheapest(courses: Courses, goals: Goals, begins_now: bool) -> Plan | None:
+def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
     ends = np.isfinite(courses.time_ns)
     ends[goals.highest_percent + 1 :] = False
     kept = goals.kept_by(courses) & ends
@@ -82,7 +83,7 @@ def _cheapest(courses: Courses, goals: Goals, begins_now: bool) -> Plan | None:
     best = int(np.argmin(cost_ns))
     return Plan(
         percent=int(chosen[best]),
-        begins_now=begins_now,
+        begin=begin,
         time_ns=float(time_ns[best]),
         lost_ns=float(lost_ns[best]),
         cost_ns=float(cost_ns[best]),

@@ -17,6 +17,7 @@ work from it for long; but a pass that ends before its first slice finds nothing
 """
 
 from dataclasses import dataclass, replace
+from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ _NS_PER_S = 1_000_000_000
 _MAX_PASSES = 40
 _HEADWAY = 0.98
 """What is left has to shrink to this share from pass to pass, or else it never fits."""
+_LATE_HEADWAY = 0.9
+"""A throttle that is to begin at last does if it shrinks to no less without one."""
 _HORIZON_NS = 24 * 3600 * _NS_PER_S
 _SURE_SLEEP = 0.9
 """The share of its sleep for which a vCPU that was slowed just now is sure not to run."""
@@ -74,22 +77,33 @@ class Courses:
     """What remains when the guest moves, or where it would not converge, what remains at the least."""
 
 
+class Begin(IntEnum):
+    """When a throttle begins."""
+
+    NOW = 0
+    NEXT_PASS = 1
+    AT_LAST = 2
+    """With the pass after which less does not get left without it."""
+
+
 def look_ahead(curve: DirtyCurve, situation: Situation, *, from_now: bool) -> Courses:
     """Work out the courses of all throttles, in force from now on, or from the end of the running pass on."""
-    return _follow(curve, situation, PERCENTS, np.full(len(PERCENTS), from_now))
+    begin = Begin.NOW if from_now else Begin.NEXT_PASS
+    return _follow(curve, situation, PERCENTS, np.full(len(PERCENTS), begin))
 
 
-def look_ahead_twice(curve: DirtyCurve, situation: Situation) -> tuple[Courses, Courses]:
-    """Work out the courses of all throttles, in force from now on, and from the end of the running pass on."""
+def look_ahead_each(curve: DirtyCurve, situation: Situation) -> dict[Begin, Courses]:
+    """Work out the courses of all throttles, for each beginning."""
     count = len(PERCENTS)
-    both = _follow(curve, situation, np.tile(PERCENTS, 2), np.repeat([True, False], count))
-    parts = (slice(0, count), slice(count, 2 * count))
-    now, later = (Courses(both.time_ns[part], both.lost_ns[part], both.left_bytes[part]) for part in parts)
-    return now, later
+    each = _follow(curve, situation, np.tile(PERCENTS, len(Begin)), np.repeat(list(Begin), count))
+    parts = {begin: slice(begin * count, (begin + 1) * count) for begin in Begin}
+    return {
+        begin: Courses(each.time_ns[part], each.lost_ns[part], each.left_bytes[part]) for begin, part in parts.items()
+    }
 
 
 def _follow(
-    curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64], from_now: NDArray[np.bool_]
+    curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64], begins: NDArray[np.int_]
 ) -> Courses:
     """Go through the passes of all courses at the same time, until each has ended or makes no headway."""
     guest = _Guest(curve, situation, percents)
@@ -98,7 +112,7 @@ def _follow(
     time_ns, slowed_ns = np.zeros(len(percents)), np.zeros(len(percents))
     least_bytes = np.full(len(percents), np.inf)
     done = np.zeros(len(percents), dtype=bool)
-    slowed = from_now
+    slowed = begins == Begin.NOW
     for _ in range(_MAX_PASSES):
         running_ns = np.where(done, 0.0, duration_ns)
         time_ns = time_ns + running_ns
@@ -106,11 +120,13 @@ def _follow(
         slowed_ns = slowed_ns + np.where(slowed, running_ns, 0.0)
         left_bytes = guest.left_bytes(pending, again, duration_ns, work_ns)
         shrinks = left_bytes < least_bytes * _HEADWAY
+        late = left_bytes > least_bytes * _LATE_HEADWAY
         least_bytes = np.where(done, least_bytes, np.minimum(least_bytes, left_bytes))
         done |= left_bytes <= situation.threshold_bytes
-        if not (~done & shrinks & (time_ns < _HORIZON_NS)).any():
+        if not (~done & (shrinks | ~slowed) & (time_ns < _HORIZON_NS)).any():
             break
-        pending, again, slowed = left_bytes, np.zeros(len(percents)), np.full(len(percents), True)
+        pending, again = left_bytes, np.zeros(len(percents))
+        slowed = slowed | (begins == Begin.NEXT_PASS) | ((begins == Begin.AT_LAST) & late)
         duration_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
     downtime_ns = least_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
     lost_ns = slowed_ns * percents / 100.0

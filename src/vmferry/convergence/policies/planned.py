@@ -17,7 +17,7 @@ from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimi
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.limits import OnLimit
-from vmferry.convergence.lookahead import Situation, look_ahead_twice
+from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.policies.trial import Trial
@@ -35,9 +35,11 @@ _SLICE_NS = 10 * _NS_PER_MS
 """A throttled guest runs in slices of this length; what it writes is seen in windows that hold one."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
+_TRIED_PERCENT = 95
+"""A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before."""
 _DOWNTIME_MARGIN = 1.3
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
-"""A throttle is tried if it would do with this many times the bandwidth: before a guest was slowed once, and after."""
+"""A throttle is tried if it would do with so many times the bandwidth: before the highest was tried once, and after."""
 
 
 class Planned:
@@ -88,7 +90,7 @@ class Planned:
             return
         self._planned = True
         goals = settings.goals(view)
-        plan = make_plan(*look_ahead_twice(curve, situation), goals)
+        plan = make_plan(look_ahead_each(curve, situation), goals)
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
@@ -96,6 +98,8 @@ class Planned:
                 yield action
             elif plan is None:
                 plan = _probe(curve, situation, goals)
+        if plan and plan.percent and not plan.percent_now and not _was_slowed(curve):
+            plan = replace(plan, percent=_TRIED_PERCENT, begin=Begin.NOW)
         why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
         self._failing = 0 if plan and plan.keeps_goals and not why else self._failing + 1
         if self._failing >= _IN_A_ROW:
@@ -144,11 +148,11 @@ class Planned:
         if most_ns <= view.sensed.downtime_limit_ns:
             return None
         threshold_bytes = situation.bandwidth_bytes_per_s * most_ns / _NS_PER_S
-        now, later = look_ahead_twice(curve, replace(situation, threshold_bytes=threshold_bytes))
-        plan = make_plan(now, later, goals)
+        each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes))
+        plan = make_plan(each, goals)
         if plan is None or not plan.keeps_goals:
             return None
-        left_bytes = (now if plan.begins_now else later).left_bytes[plan.percent]
+        left_bytes = each[plan.begin].left_bytes[plan.percent]
         limit_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S * _DOWNTIME_MARGIN
         limit_ns = min(most_ns, max(round(limit_ns), view.sensed.downtime_limit_ns))
         return plan, SetDowntimeLimit(limit_ns=limit_ns, reason=f"{_described(plan)} with this downtime limit")
@@ -206,14 +210,22 @@ def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None
 
     How a guest writes in slices is a guess until it was slowed once.
     """
-    times = _DOUBT_SLOWED if any(point.slowed for point in curve.points()) else _DOUBT
-    plan = make_plan(*look_ahead_twice(curve, situation.with_bandwidth(times)), goals)
+    least_share = 1.5 * (1 - goals.highest_percent / 100)
+    times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in curve.points()) else _DOUBT
+    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times)), goals)
     return plan if plan and plan.keeps_goals and plan.percent_now else None
 
 
+def _was_slowed(curve: DirtyCurve) -> bool:
+    return any(point.slowed for point in curve.points())
+
+
+_BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begin.AT_LAST: " in the end"}
+
+
 def _described(plan: Plan) -> str:
-    begins = "" if plan.begins_now else " from the end of this pass on"
-    return f"plan: {plan.percent} %{begins}, moved in {_text(plan.time_ns)}, {_text(plan.lost_ns)} of each vCPU lost"
+    what = f"plan: {plan.percent} %{_BEGINS[plan.begin]}"
+    return f"{what}, moved in {_text(plan.time_ns)}, {_text(plan.lost_ns)} of each vCPU lost"
 
 
 def _text(duration_ns: float) -> str:

@@ -35,6 +35,8 @@ class Trial:
         if self._begun_ns is None:
             return None
         held_ns = view.elapsed_ns - self._begun_ns
+        if held_ns < _LEAST_NS:
+            self._promised_ns = max(self._promised_ns, plan.time_ns)
         if held_ns < max(_LEAST_NS, _LATE * self._promised_ns) or plan.time_ns < _SOON * held_ns:
             return None
         self._rests_until_ns = view.elapsed_ns + _REST * held_ns
