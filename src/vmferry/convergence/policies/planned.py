@@ -135,7 +135,7 @@ class Planned:
         percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
         if percent != view.throttle_percent:
             self._doublings = 0
-            self._trial.begin(view, plan)
+            self._trial.set(view, plan)
             yield Throttle(percent=percent, reason=f"{reason}: {view.throttle_percent} -> {percent} %")
         elif view.period:
             yield Throttle(percent=percent, reason=f"{reason}: throttle stays {percent} %")

@@ -10,7 +10,7 @@ _SOON = 0.1
 """A throttle is in vain if it is held for _LATE times what was promised, at least for _LEAST_NS, and what is promised
 now is not short beside that."""
 _REST = 5
-"""It is not tried again for this many times as long as it was held: so it costs at most a sixth of the guest's work."""
+"""After that none is tried for so many times as long, and for twice as many times after the next."""
 
 
 class Trial:
@@ -19,14 +19,19 @@ class Trial:
     def __init__(self) -> None:
         self._begun_ns: int | None = None
         self._promised_ns = 0.0
+        self._rest = _REST
         self._rests_until_ns = 0
 
-    def begin(self, view: View, plan: Plan | None) -> None:
-        """Take notice that a throttle begins or changes by this plan, or ends."""
-        if plan is None or not plan.percent_now:
-            self._begun_ns = None
-        elif self._begun_ns is None:
-            self._begun_ns, self._promised_ns = view.elapsed_ns, plan.time_ns
+    def set(self, view: View, plan: Plan | None) -> None:
+        """Take notice that a throttle begins, changes or ends by this plan; without one, it was in vain."""
+        if plan and plan.percent_now:
+            if self._begun_ns is None:
+                self._begun_ns, self._promised_ns = view.elapsed_ns, plan.time_ns
+            return
+        if plan is None and self._begun_ns is not None:
+            self._rests_until_ns = view.elapsed_ns + self._rest * (view.elapsed_ns - self._begun_ns)
+            self._rest *= 2
+        self._begun_ns = None
 
     def refuses(self, view: View, plan: Plan) -> str | None:
         """Return why the plan's throttle is not to be, if it was tried in vain."""
@@ -39,5 +44,4 @@ class Trial:
             self._promised_ns = max(self._promised_ns, plan.time_ns)
         if held_ns < max(_LEAST_NS, _LATE * self._promised_ns) or plan.time_ns < _SOON * held_ns:
             return None
-        self._rests_until_ns = view.elapsed_ns + _REST * held_ns
         return f"slowed for {format_duration(held_ns)} in vain"
