@@ -1,5 +1,6 @@
 """VMs that migrate with TLS, in processes of their own."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -62,6 +63,20 @@ def test_a_vm_that_requires_tls_refuses_to_migrate_without(vms: Lab) -> None:
     refused = migrate(vms, "tcp:127.0.0.1:1")
     assert refused.returncode == 1
     assert "this VM migrates with TLS only (--require-tls); set tls-creds" in refused.stderr
+
+
+def test_a_monitor_that_others_reach_says_so_or_speaks_tls(vms: Lab) -> None:
+    vm = vms.start([*VM, "--qmp", "tcp:0.0.0.0:0", "--append", "ramsize=16"], "open")
+    wait_until(lambda: "open to other hosts without TLS: whoever reaches it controls the VM" in vm.errors())
+    with pytest.raises(HostError, match=r"--require-tls wants tcp:0.0.0.0:.*,tls-creds=DIRECTORY"):
+        vms.start([*VM, "--require-tls", "--qmp", "tcp:0.0.0.0:0", "--append", "ramsize=16"], "refused")
+    options = ["--require-tls", "--qmp", f"tcp:127.0.0.1:0,tls-creds={lab() / THERE}"]
+    secured = vms.start([*VM, *options, "--append", "ramsize=16"], "secured")
+    wait_until(lambda: "serves QMP at tcp:" in secured.errors())
+    [address] = re.findall(r"serves QMP at (tcp:\S+)", secured.errors())
+    command = [sys.executable, "-m", "vmferry", "monitor", f"{address},tls-creds={HERE},tls-hostname={THERE}"]
+    said = subprocess.run([*command, "info status"], cwd=lab(), capture_output=True, text=True, timeout=60)
+    assert (said.returncode, said.stdout) == (0, "VM status: running\n"), said.stderr
 
 
 def test_credentials_that_will_not_do_are_told_when_a_vm_starts(vms: Lab) -> None:

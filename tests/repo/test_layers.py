@@ -28,7 +28,7 @@ PLACES = {
     "fcntl": ["guests"],
     "mmap": ["guests"],
     "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py", "agent"],
-    "ssl": ["transport", "monitor/server.py"],
+    "ssl": ["transport", "monitor/tls_stream.py", "client/qmp_client.py"],
     "asyncio": ["monitor", "vm/process.py"],
     "libvirt": ["client"],
     "libvirt_qemu": ["client"],

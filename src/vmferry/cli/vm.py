@@ -26,7 +26,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--kernel", type=_FILE, help="ELF image with a PVH entry to boot; the stress payload that comes along if left out."
 )
 @click.option("--append", default="", help="Kernel command line; for the stress payload such as 'ramsize=400'.")
-@click.option("--qmp", "monitors", multiple=True, help="Serve QMP at unix:PATH or tcp:HOST:PORT; may be repeated.")
+@click.option(
+    "--qmp",
+    "monitors",
+    multiple=True,
+    help="Serve QMP at unix:PATH or tcp:HOST:PORT[,tls-creds=DIRECTORY]; may be repeated.",
+)
 @click.option("--serial", default="null", show_default=True, help="Where serial output goes: null, stdio or file:PATH.")
 @click.option("--incoming", help="Wait for a guest at tcp:HOST:PORT or unix:PATH; 'defer' to be told over QMP.")
 @click.option(

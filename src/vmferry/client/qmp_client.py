@@ -6,6 +6,7 @@ after a monitor was given up as busy nothing happens when its other client leave
 """
 
 import socket
+import ssl
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -19,10 +20,12 @@ import msgspec
 from vmferry.client.answers import check_answer
 from vmferry.client.silence import why_stopped, why_ungreeted
 from vmferry.client.vm_process import process_behind
-from vmferry.errors import ChannelError, CommandError, MonitorError
+from vmferry.errors import ChannelError, CommandError, MonitorError, PeerError
 from vmferry.monitor.framing import BadInput, Frame, Framer
 from vmferry.transport.sockets import connect
-from vmferry.transport.uri import Address, UnixAddress, parse_uri
+from vmferry.transport.tls import TlsClient, failure
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.transport.uri import Address, MonitorAddress, TcpAddress, UnixAddress, parse_monitor_uri
 
 MAX_MESSAGE_BYTES = 16 << 20
 """QEMU's longest answer, the schema, has about 200 KiB, and 560 KiB with `pretty=on`."""
@@ -40,6 +43,7 @@ of these is to have ended within 5 s."""
 HURRIED_TIMEOUT_S = 2.0
 _READ_BYTES = 65536
 _SLICE_S = 0.05
+_HOSTNAME = "tls-hostname"
 _LEAST_WAIT_S = 0.001
 """A timeout of 0 would mean not to wait at all."""
 
@@ -95,14 +99,17 @@ class QmpClient:
     ) -> Self:
         """Return a client of the monitor at `unix:PATH`, `tcp:HOST:PORT` or PATH.
 
+        `tcp:HOST:PORT,tls-creds=DIRECTORY` speaks TLS, and `,tls-hostname=NAME` is whom the monitor's certificate must
+        be of, if not of HOST.
         No answer may take longer than `timeout_s`, and until the greeting no longer than GREETING_TIMEOUT_S either.
         `while_waiting` is called at least every 100 ms while one is waited for; what it raises ends the waiting.
         Raises UsageError for what is no address, and MonitorError if nothing that speaks QMP is there.
         """
-        parsed = parse_uri(f"unix:{address}" if address.startswith(("/", ".")) else address)
-        deadline = _Deadline(min(timeout_s, GREETING_TIMEOUT_S), lambda: _why_unconnected(parsed), while_waiting)
-        connection = _open(parsed, deadline)
-        return cls(connection, str(parsed), timeout_s, deadline.left_s, while_waiting)
+        told = parse_monitor_uri(f"unix:{address}" if address.startswith(("/", ".")) else address, _HOSTNAME)
+        tls = _tls_of(told)
+        deadline = _Deadline(min(timeout_s, GREETING_TIMEOUT_S), lambda: _why_unconnected(told.address), while_waiting)
+        connection = _open(told.address, tls, deadline)
+        return cls(connection, str(told), timeout_s, deadline.left_s, while_waiting)
 
     def __enter__(self) -> Self:
         return self
@@ -113,9 +120,9 @@ class QmpClient:
         self.close()
 
     @property
-    def descriptor(self) -> int:
-        """The file descriptor of the connection."""
-        return self._connection.fileno()
+    def descriptor(self) -> int | None:
+        """The file descriptor of the connection; None with TLS, whose keys nobody else has."""
+        return None if isinstance(self._connection, ssl.SSLSocket) else self._connection.fileno()
 
     @property
     def peer_pid(self) -> int:
@@ -239,7 +246,7 @@ class QmpClient:
             try:
                 self._connection.settimeout(min(max(deadline.left_s, _LEAST_WAIT_S), _SLICE_S))
                 return call()
-            except TimeoutError as error:
+            except (TimeoutError, ssl.SSLWantReadError) as error:
                 deadline.while_waiting()
                 if deadline.left_s <= 0:
                     raise MonitorError(why_stopped(self._connection) or deadline.why()) from error
@@ -293,9 +300,20 @@ class _EventMessage(msgspec.Struct):
     data: dict[str, Any] = {}
 
 
-def _open(address: Address, deadline: _Deadline) -> socket.socket:
+def _tls_of(told: MonitorAddress) -> TlsClient | None:
+    if not told.tls:
+        return None
+    assert isinstance(told.address, TcpAddress)
+    hostname = told.tls.get(_HOSTNAME, [told.address.host])[-1]
+    return TlsClient(load_credentials(told.tls["tls-creds"][-1], Endpoint.CLIENT), hostname, "the monitor")
+
+
+def _open(address: Address, tls: TlsClient | None, deadline: _Deadline) -> socket.socket:
     try:
-        return connect(address, deadline.check)
+        connection = connect(address, deadline.check)
+        return tls.wrap(connection, deadline.check).socket if tls else connection
+    except PeerError as error:
+        raise MonitorError(f"cannot use the monitor at {address}: {error}") from error
     except ChannelError as error:
         reason = getattr(error.__cause__, "strerror", None) or error
         raise MonitorError(f"cannot reach the monitor at {address}: {reason}; does the VM run?") from error
@@ -311,4 +329,4 @@ def _why_unconnected(address: Address) -> str:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
+    return str(failure(error, "it")) if isinstance(error, ssl.SSLError) else error.strerror or str(error)

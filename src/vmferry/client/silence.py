@@ -40,7 +40,7 @@ def why_ungreeted(connection: socket.socket, where: str) -> str:
         )
     if other_clients == 0:
         return f"the monitor at {where} does not greet, though no other client is connected; the VM is busy, or hangs"
-    return f"nothing at {where} greets as a monitor does; another client may be connected"
+    return f"nothing at {where} greets as a monitor does; another client may be connected, or it wants TLS (tls-creds)"
 
 
 def _freezers(pid: int) -> Iterator[Path]:

@@ -47,9 +47,10 @@ $ socat - UNIX-CONNECT:/tmp/a.qmp
 `vmferry monitor unix:/tmp/a.qmp` is a prompt for the human monitor, with completion and a history; it carries out one
 line if it is given one, and lines from a pipe, and works on the QMP sockets of QEMU as well.
 
-Unix sockets are made with mode 0600. TCP needs a host to listen at. Nothing is encrypted or authenticated, and whoever
-reaches the monitor controls the VM and writes files with the rights of its process (`pmemsave`): new ones or regular
-files, never through a symbolic link, with mode 0600, and whole or not at all.
+Unix sockets are made with mode 0600. TCP needs a host to listen at, and with `tcp:HOST:PORT,tls-creds=DIRECTORY` only
+clients that have a certificate are served ([tls.md](tls.md)). Whoever reaches the monitor controls the VM and writes
+files with the rights of its process (`pmemsave`): new ones or regular files, never through a symbolic link, with mode
+0600, and whole or not at all.
 
 A command that has to wait, for a disk or a name server, holds up the client that gave it and nobody else.
 

@@ -15,11 +15,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmferry.errors import ChannelError, UsageError
+from vmferry.errors import ChannelError, MigrationError, UsageError
 from vmferry.monitor.session import Session
+from vmferry.monitor.tls_stream import TlsStream
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
-from vmferry.transport.sockets import connect, describe_peer, listen, local_address
-from vmferry.transport.uri import TcpAddress, UnixAddress, parse_uri
+from vmferry.transport.sockets import connect, describe_peer, is_beyond_this_host, listen, local_address
+from vmferry.transport.tls import TlsServer
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.transport.uri import TcpAddress, UnixAddress, parse_monitor_uri, parse_uri
 
 MAX_CLIENTS = 64
 MAX_UNSENT_BYTES = 1 << 20
@@ -31,6 +34,7 @@ _CLOSE_TIMEOUT_S = 1.0
 _CALL_TIMEOUT_S = 10.0
 _EVERYWHERE = ("", "*")
 """Hosts that stand for every address without saying so."""
+_AUTHZ = "tls-authz"
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,9 @@ class MonitorEndpoint:
 class _Client:
     """A connected client."""
 
-    def __init__(self, session: Session, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(
+        self, session: Session, reader: asyncio.StreamReader | TlsStream, writer: asyncio.StreamWriter | TlsStream
+    ) -> None:
         self._session = session
         self._reader = reader
         self._writer = writer
@@ -106,7 +112,7 @@ class ServedMonitor:
                 task.cancel()
             await asyncio.gather(*waiting)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader | TlsStream, writer: asyncio.StreamWriter | TlsStream) -> None:
         client = _Client(Session(self._vm, pretty=self._pretty), reader, writer)
         try:
             if len(self._clients) < MAX_CLIENTS:
@@ -140,18 +146,35 @@ class ServedMonitor:
 
 
 class MonitorServer(ServedMonitor):
-    """The monitor of `vm` at `address` (`unix:PATH` or `tcp:HOST:PORT`), or at a socket that listens already.
+    """The monitor of `vm` at `address`, or at a socket that listens already.
 
+    The address is `unix:PATH` or `tcp:HOST:PORT`, the latter with `,tls-creds=DIRECTORY` for TLS, and then with
+    `,tls-authz=NAME` for each client that is let in, if not all are. `log` is told of clients that are turned away.
     Listens at once; raises UsageError or ChannelError if that cannot be. Serves after `start`.
     """
 
-    def __init__(self, vm: MonitoredVm, address: str | socket.socket, *, pretty: bool = False) -> None:
+    def __init__(
+        self,
+        vm: MonitoredVm,
+        address: str | socket.socket,
+        *,
+        pretty: bool = False,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
         super().__init__(vm, pretty=pretty)
+        self._log = log
+        self._handshakes = 0
+        """Clients with TLS, of whom some may not be served yet."""
         self._path = None
+        self._tls: TlsServer | None = None
         if isinstance(address, socket.socket):
             self._listener = address
             return
-        parsed = parse_uri(address)
+        told = parse_monitor_uri(address, _AUTHZ)
+        parsed = told.address
+        if told.tls:
+            allowed = frozenset(told.tls.get(_AUTHZ, ()))
+            self._tls = TlsServer(load_credentials(told.tls["tls-creds"][-1], Endpoint.SERVER), allowed)
         if isinstance(parsed, TcpAddress) and parsed.host in _EVERYWHERE:
             raise UsageError(f"'{address}' would open the monitor to every network; name the host to listen at")
         self._listener = listen(parsed)
@@ -163,6 +186,11 @@ class MonitorServer(ServedMonitor):
         return str(local_address(self._listener))
 
     @property
+    def is_open_to_others(self) -> bool:
+        """Whether other hosts may reach it without TLS."""
+        return not self._tls and is_beyond_this_host(local_address(self._listener))
+
+    @property
     def port(self) -> int:
         """The TCP port."""
         port: int = self._listener.getsockname()[1]
@@ -171,7 +199,26 @@ class MonitorServer(ServedMonitor):
     async def start(self) -> None:
         """Begin to serve in the running event loop."""
         await super().start()
-        self._server = await asyncio.start_server(self._serve, sock=self._listener)
+        self._server = await asyncio.start_server(self._let_in, sock=self._listener)
+
+    async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a client, if it is to be served."""
+        if not self._tls:
+            await self._serve(reader, writer)
+            return
+        if self._handshakes >= MAX_CLIENTS:
+            writer.close()
+            return
+        self._handshakes += 1
+        try:
+            stream = await TlsStream.open(reader, writer, self._tls)
+        except MigrationError as error:
+            self._log(f"turned a client of the monitor away: {error}")
+            writer.close()
+        else:
+            await self._serve(stream, stream)
+        finally:
+            self._handshakes -= 1
 
     async def close(self) -> None:
         """Stop listening, let clients read what they were sent, and hang up on all of them."""
@@ -219,12 +266,14 @@ async def _in_thread(work: Callable[[], bytes]) -> bytes:
     return await asyncio.wrap_future(result)
 
 
-def open_monitor(vm: MonitoredVm, endpoint: MonitorEndpoint) -> ServedMonitor:
+def open_monitor(
+    vm: MonitoredVm, endpoint: MonitorEndpoint, log: Callable[[str], None] = lambda text: None
+) -> ServedMonitor:
     """Return the monitor of `vm` at an endpoint. Raises UsageError or ChannelError if that cannot be."""
     place = endpoint.place
     if endpoint.listens:
         address = place if isinstance(place, str) else _inherited(place, listens=True)
-        return MonitorServer(vm, address, pretty=endpoint.pretty)
+        return MonitorServer(vm, address, pretty=endpoint.pretty, log=log)
     connection = _call(place) if isinstance(place, str) else _inherited(place, listens=False)
     return MonitorConnection(vm, connection, pretty=endpoint.pretty)
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
+from ipaddress import ip_address
 from typing import Any, Protocol
 
 from vmferry.errors import ChannelError, UsageError
@@ -102,6 +103,11 @@ def local_address(listener: socket.socket) -> Address:
     """Return where a socket listens, with the port that the kernel has chosen if port 0 was asked for."""
     name = listener.getsockname()
     return UnixAddress(name) if listener.family == socket.AF_UNIX else TcpAddress(name[0], name[1])
+
+
+def is_beyond_this_host(address: Address) -> bool:
+    """Return whether others can reach what listens there; the host of the address is a number."""
+    return isinstance(address, TcpAddress) and not ip_address(address.host.partition("%")[0]).is_loopback
 
 
 def describe_peer(connection: Connection) -> str:

@@ -8,7 +8,7 @@ it comes with the first answer.
 import select
 import socket
 import ssl
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -62,9 +62,11 @@ class TlsServer:
         wrapped = self.context.wrap_socket(
             connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
         )
-        return TlsConnection(wrapped, "the source", self._check)
+        return TlsConnection(wrapped, "the source", self.check)
 
-    def _check(self, names: Collection[str]) -> None:
+    def check(self, certificate: Mapping[str, Any]) -> None:
+        """Raise PeerError if a certificate, as `getpeercert` returns it, has no name that is allowed."""
+        names = _names_in(certificate)
         if self.allowed_names and self.allowed_names.isdisjoint(names):
             called = " and ".join(f"'{name}'" for name in names) or "nobody"
             raise PeerError(f"its certificate is that of {called}, whom tls-authz does not allow")
@@ -76,6 +78,7 @@ class TlsClient:
 
     context: ssl.SSLContext
     hostname: str
+    other: str = "the destination"
 
     def wrap(self, connection: socket.socket, while_blocked: Callable[[], None]) -> "TlsConnection":
         """Return the connection when hands are shaken, or close it.
@@ -84,7 +87,7 @@ class TlsClient:
         """
         with ExitStack() as on_failure:
             on_failure.callback(connection.close)
-            secured = TlsConnection(self._wrapped(connection), "the destination")
+            secured = TlsConnection(self._wrapped(connection), self.other)
             on_failure.callback(secured.close)
             while not secured.shake_hands():
                 wait_briefly(secured, secured.waits_for)
@@ -110,15 +113,19 @@ class TlsConnection:
     """
 
     def __init__(
-        self, connection: ssl.SSLSocket, other: str, check_names: Callable[[Collection[str]], None] = lambda names: None
+        self,
+        connection: ssl.SSLSocket,
+        other: str,
+        check: Callable[[Mapping[str, Any]], None] = lambda certificate: None,
     ) -> None:
-        """`check_names` raises if the other side's certificate has none of the right names."""
+        """`check` raises if there is something about the other side's certificate that TLS does not mind."""
         self.family = connection.family
+        self.socket = connection
         self.waits_for = select.POLLIN
         """The poll events to wait for while hands are being shaken."""
         self._tls = connection
         self._other = other
-        self._check_names = check_names
+        self._check = check
         self._is_tls = not connection.server_side
         self._secured = self._broken = self._in_clear = False
 
@@ -153,7 +160,7 @@ class TlsConnection:
         except OSError as error:
             raise self._failure(error) from error
         self._secured = True
-        self._check_names(_names_in(self._tls))
+        self._check(self._tls.getpeercert() or {})
         return True
 
     def sendmsg(self, views: list[memoryview]) -> int:
@@ -213,14 +220,19 @@ class TlsConnection:
     def _failure(self, error: OSError) -> MigrationError:
         """Return what is told of an error, which is the connection's end."""
         self._broken = True
-        if isinstance(error, ssl.SSLCertVerificationError):
-            flaw = _FLAWS.get(error.verify_code, error.verify_message)
-            return PeerError(f"no TLS with {self._other}: its certificate is refused: {flaw}")
-        if isinstance(error, ssl.SSLEOFError):
-            return ChannelError(f"no TLS with {self._other}: it closed the connection")
-        if isinstance(error, ssl.SSLError):
-            return PeerError(f"no TLS with {self._other}: {_reason(error)}")
-        return ChannelError(f"the connection is lost: {error.strerror or error}")
+        return failure(error, self._other)
+
+
+def failure(error: OSError, other: str) -> MigrationError:
+    """Return what is told of a connection with TLS that broke, in one line; `other` is who is at the other end."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        flaw = _FLAWS.get(error.verify_code, error.verify_message)
+        return PeerError(f"no TLS with {other}: its certificate is refused: {flaw}")
+    if isinstance(error, ssl.SSLEOFError):
+        return ChannelError(f"no TLS with {other}: it closed the connection")
+    if isinstance(error, ssl.SSLError):
+        return PeerError(f"no TLS with {other}: {_reason(error)}")
+    return ChannelError(f"the connection is lost: {error.strerror or error}")
 
 
 def _reason(error: ssl.SSLError) -> str:
@@ -230,9 +242,8 @@ def _reason(error: ssl.SSLError) -> str:
     return _REASONS.get(name) or name.lower().replace("_", " ")
 
 
-def _names_in(connection: ssl.SSLSocket) -> list[str]:
-    """Return the names that the other side's certificate, which was checked, is for."""
-    certificate: dict[str, Any] = connection.getpeercert() or {}
+def _names_in(certificate: Mapping[str, Any]) -> list[str]:
+    """Return the names that a certificate, which was checked, is for."""
     subject = [value for part in certificate.get("subject", ()) for key, value in part if key == "commonName"]
     others = [value for kind, value in certificate.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     return list(dict.fromkeys(subject + others))

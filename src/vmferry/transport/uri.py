@@ -46,3 +46,36 @@ def parse_uri(uri: str) -> Address:
         f"{uri!r} is not an address; write tcp:HOST:PORT with a port up to 65535, "
         f"or unix:PATH with a path up to {_MAX_UNIX_PATH_BYTES} bytes"
     )
+
+
+@dataclass(frozen=True)
+class MonitorAddress:
+    """Where a monitor is, and the keys that were given for TLS, each with its values."""
+
+    address: Address
+    tls: dict[str, list[str]]
+
+    def __str__(self) -> str:
+        return ",".join(
+            [str(self.address), *(f"{key}={value}" for key, values in self.tls.items() for value in values)]
+        )
+
+
+def parse_monitor_uri(uri: str, *keys: str) -> MonitorAddress:
+    """Return an address that may be followed by ,tls-creds=DIRECTORY and these further keys, if it is one of TCP.
+
+    Raises UsageError that names what is wrong.
+    """
+    if not uri.startswith("tcp:"):
+        return MonitorAddress(parse_uri(uri), {})
+    address, *words = uri.split(",")
+    tls: dict[str, list[str]] = {}
+    for word in words:
+        key, is_pair, value = word.partition("=")
+        if not is_pair or key not in ("tls-creds", *keys):
+            allowed = ", ".join(f"{key}=" for key in ("tls-creds", *keys))
+            raise UsageError(f"'{word}' in '{uri}' is not understood; allowed are {allowed}")
+        tls.setdefault(key, []).append(value)
+    if tls and not tls.get("tls-creds"):
+        raise UsageError(f"'{uri}' has no tls-creds=DIRECTORY, and so no TLS")
+    return MonitorAddress(parse_uri(address), tls)

@@ -17,7 +17,7 @@ from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, TeeJournal
 from vmferry.migration.ports import Journal
 from vmferry.migration.trace import Tracer
-from vmferry.monitor.server import MonitorEndpoint, open_monitor
+from vmferry.monitor.server import MonitorEndpoint, MonitorServer, open_monitor
 from vmferry.output import Output, open_again, open_unblocked, unblocked_stderr
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
@@ -100,11 +100,13 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
         vm.migrations.listen(config.incoming)
     elif config.incoming:
         log("waits to be told by migrate-incoming where a guest will come")
-    monitors = [open_monitor(vm, endpoint) for endpoint in config.monitors]
+    monitors = [open_monitor(vm, endpoint, log) for endpoint in config.monitors]
     signals: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _note_and_quit, number, signals, vm)
     for monitor in monitors:
+        if isinstance(monitor, MonitorServer) and monitor.is_open_to_others:
+            log(_open_monitor_warning(monitor.where, refused=config.require_tls))
         await monitor.start()
         log(f"serves QMP at {monitor.where}")
     if config.kernel and not config.start_paused:
@@ -118,6 +120,15 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     if exit_code == 0:
         log("the VM was ended by its monitor")
     return exit_code
+
+
+def _open_monitor_warning(where: str, *, refused: bool) -> str:
+    """Return what it means that other hosts reach a monitor. Raises UsageError if that is not to be."""
+    if refused:
+        raise UsageError(
+            f"the monitor at {where} is open to other hosts; --require-tls wants {where},tls-creds=DIRECTORY"
+        )
+    return f"{where} is open to other hosts without TLS: whoever reaches it controls the VM (docs/tls.md)"
 
 
 def _checked(parameters: MigrationParameters, incoming: str | None) -> MigrationParameters:

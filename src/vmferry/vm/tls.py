@@ -1,9 +1,8 @@
 """TLS for the migrations of a VM, as its parameters ask for it."""
 
-from ipaddress import ip_address
-
 from vmferry.errors import UsageError
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.transport.sockets import is_beyond_this_host
 from vmferry.transport.tls import TlsClient, TlsServer
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
 from vmferry.transport.uri import Address, TcpAddress
@@ -30,7 +29,7 @@ def destination_tls(parameters: MigrationParameters) -> TlsServer | None:
 
 def what_is_missing(address: Address, *, token: bool) -> str | None:
     """Return what it means to listen there, numerically, without TLS; None if nobody else can reach that."""
-    if not isinstance(address, TcpAddress) or ip_address(address.host.partition("%")[0]).is_loopback:
+    if not is_beyond_this_host(address):
         return None
     who = "who knows the token can send a guest, but" if token else "whoever reaches it can send a guest, and"
     return f"{address} is open to other hosts without TLS: {who} all memory crosses the network in clear (docs/tls.md)"
