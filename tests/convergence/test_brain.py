@@ -1,6 +1,7 @@
 """What all policies have in common: periods, silence, checks."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.looks import S, sensed
-from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
+from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle, of_each_vcpu
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
@@ -57,17 +58,25 @@ class Scripted:
 class Bench:
     """A brain with everything around it."""
 
-    def __init__(self, answer: Callable[[View], Iterable[Any]] = lambda view: ()) -> None:
+    def __init__(
+        self,
+        answer: Callable[[View], Iterable[Any]] = lambda view: (),
+        can: Body = CAN,
+        *,
+        throttle_writers: bool = False,
+    ) -> None:
         self.policy = Scripted(answer)
         self.watcher = Watcher()
         self.link = LinkWatch(2 * S)
         self.ledger = Ledger(vcpu_count=2)
         kind = PolicyKind("scripted", lambda: self.policy, NoSettings, Body.THROTTLE, "")
-        self.brain = Convergence(kind, CAN, self.watcher, self.link, self.ledger, sensed(0))
+        self.brain = Convergence(
+            kind, can, self.watcher, self.link, self.ledger, sensed(0), throttle_writers=throttle_writers
+        )
         self.link.look(0, 0, 1 << 50)
 
     def look(self, *args: Any, rules: Rules = RULES) -> list[Action]:
-        now = sensed(*args)
+        now = replace(sensed(*args), vcpu_throttle_percents=(0, 0))
         self.link.look(now.now_ns, now.sent_bytes, 1 << 50)
         return self.brain.look(now, rules)
 
@@ -204,6 +213,68 @@ def test_a_broken_policy_is_named_with_what_it_did(answer: Callable[[View], Iter
         Bench(answer).look(2, MIB, SyncSeen(1))
     assert why in str(caught.value)
     assert str(caught.value).startswith("the policy 'scripted' is broken: ")
+
+
+@pytest.mark.parametrize(
+    ("percent", "percents", "can", "why"),
+    [
+        (50, (50, 0), CAN, "it answered a throttle of single vCPUs, which cannot be done here"),
+        (
+            50,
+            (50, 0, 0),
+            CAN | Body.PER_VCPU,
+            "it answered throttles of vCPUs that are (50, 0, 0), not 2 integers from",
+        ),
+        (100, (100, 0), CAN | Body.PER_VCPU, "it answered a throttle of 100 %, 0 to 99 are possible"),
+        (50, (50, -1), CAN | Body.PER_VCPU, "(50, -1), not 2 integers from 0 to 99, the greatest of which"),
+        (50, (40, 0), CAN | Body.PER_VCPU, "the greatest of which is its percent, 50"),
+        (50, [50, 0], CAN | Body.PER_VCPU, "[50, 0], not 2"),
+        (50, (50, True), CAN | Body.PER_VCPU, "(50, True), not 2"),
+    ],
+)
+def test_throttles_of_single_vcpus_are_checked(percent: int, percents: Any, can: Body, why: str) -> None:
+    with pytest.raises(PolicyError) as caught:
+        Bench(lambda view: [Throttle(percent=percent, vcpu_percents=percents, reason="")], can).look(
+            2, MIB, SyncSeen(1)
+        )
+    assert why in str(caught.value)
+
+
+def test_throttles_of_single_vcpus_are_cut_to_what_is_allowed_and_stay() -> None:
+    answers = [[of_each_vcpu((95, 10), "now")], []]
+    bench = Bench(lambda view: answers.pop(0), CAN | Body.PER_VCPU)
+    for second in (2, 4):
+        (throttle,) = bench.look(second, MIB, SyncSeen(1))
+        assert isinstance(throttle, Throttle)
+        assert (throttle.percent, throttle.vcpu_percents) == (80, (80, 10))
+
+
+def test_what_vcpus_dirtied_is_added_up_over_a_period() -> None:
+    bench = Bench()
+    bench.look(0.5, 10, SyncSeen(100, 100, (60, 40)))
+    bench.look(2, 20, SyncSeen(100, 120, (60, 60)))
+    bench.look(4, 30, SyncSeen(100, 100))
+    found = [view.period.vcpu_dirty_bytes for view in bench.policy.seen if view.period]
+    assert found == [(120, 100), None]
+
+
+def test_a_throttle_is_spread_over_the_vcpus_that_write_where_that_is_asked_for() -> None:
+    asked = {2: 40, 4: 60, 6: 0}
+    bench = Bench(
+        lambda view: [Throttle(percent=asked[view.elapsed_ns // S], reason="so")],
+        CAN | Body.PER_VCPU,
+        throttle_writers=True,
+    )
+    answers = [bench.look(second, MIB * second, SyncSeen(1, 100, (100, 1))) for second in asked]
+    throttles = [action for (action,) in answers if isinstance(action, Throttle)]
+    assert [throttle.vcpu_percents for throttle in throttles] == [(41, 0), (61, 0), None]
+    assert [throttle.asked_percent for throttle in throttles] == [40, 60, None]
+    assert [view.throttle_percent for view in bench.policy.seen] == [0, 40, 60], "it sees what it asked for"
+
+
+def test_spreading_where_vcpus_cannot_be_slowed_one_by_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="cpu-throttle-writers: vCPUs cannot be slowed one by one here; set it to off"):
+        Bench(throttle_writers=True)
 
 
 def test_a_policy_that_cannot_be_made_is_named() -> None:

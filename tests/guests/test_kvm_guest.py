@@ -223,6 +223,23 @@ def test_the_throttle_keeps_every_vcpu_asleep_for_its_percentage(percent: int) -
         wait_until(lambda: bool((shares(guest, 0.3)[:, 1] > 0.9).all()))
 
 
+def test_each_vcpu_is_kept_asleep_for_its_own_percentage() -> None:
+    with kvm_guest() as guest:
+        guest.resume()
+        wait_for_work(guest)
+        guest.set_vcpu_throttles([90, 0])
+        running, runnable = shares(guest, 1.0).T
+        assert running[0] < 1.2 * 0.1 + 0.03
+        assert runnable[0] > 0.8 * 0.1
+        assert runnable[1] > 0.9
+        guest.set_vcpu_throttles([0, 50])
+        running, runnable = shares(guest, 1.0).T
+        assert runnable[0] > 0.9
+        assert running[1] < 1.2 * 0.5 + 0.03
+        guest.set_throttle(0)
+        wait_until(lambda: bool((shares(guest, 0.3)[:, 1] > 0.9).all()))
+
+
 def test_a_throttled_guest_gets_less_done() -> None:
     with kvm_guest() as guest:
         guest.resume()

@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.migration.events import Ended, Lost, Started, SwitchoverBegan, ThrottleSeen
+from vmferry.migration.events import Decided, Ended, Lost, Started, SwitchoverBegan, ThrottleSeen
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
 
@@ -29,6 +29,35 @@ def test_it_is_the_sum_over_every_second(steps: list[tuple[int, int]], end: int)
     assert lost.throttled_ns == naive * S // 100
     assert lost.vcpu_ns == 4 * lost.throttled_ns
     assert lost.percent_of(100 * S) == naive / 100
+
+
+def decided(*percents: int) -> Decided:
+    return Decided(
+        period_ns=None,
+        dirty_bytes=None,
+        sent_bytes=None,
+        old_throttle_percent=0,
+        throttle_percent=max(percents),
+        reason="",
+        vcpu_throttle_percents=list(percents),
+    )
+
+
+def test_each_vcpu_loses_what_its_own_throttle_takes() -> None:
+    lost = recorded((0, 50))
+    assert not lost.vcpu_taken_ns
+    lost.record(2 * S, decided(80, 0, 20, 0))
+    lost.record(12 * S, ThrottleSeen(throttle_percent=10))
+    lost.record(22 * S, ThrottleSeen(throttle_percent=0))
+    assert lost.vcpu_taken_ns == (10 * S, 2 * S, 4 * S, 2 * S)
+    assert lost.vcpu_ns == 18 * S
+
+
+def test_throttles_of_more_vcpus_than_there_are_count_as_one_of_all() -> None:
+    lost = recorded((0, 0))
+    lost.record(0, decided(80, 0))
+    lost.advance(10 * S)
+    assert lost.vcpu_ns == 4 * 8 * S
 
 
 def test_a_guest_that_stands_still_loses_nothing_by_its_throttle() -> None:

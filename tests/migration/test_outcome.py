@@ -19,7 +19,7 @@ NOTHING_SEEN = Ended(
 )
 FIGURES = {
     *("total_time_ms", "downtime_ms", "iteration_count", "dirty_sync_count", "max_throttle_percent"),
-    *("sent_bytes", "sent_per_memory", "work_lost_percent", "work_lost_vcpu_s"),
+    *("sent_bytes", "sent_per_memory", "work_lost_percent", "work_lost_vcpu_s", "vcpu_work_lost_s"),
 }
 
 

@@ -281,7 +281,7 @@ BUSY = MigrationInfo(
 )  # fmt: skip
 WAITING = MigrationInfo(
     status=MigrationStatus.PRE_SWITCHOVER, total_time_ms=125_400, setup_time_ms=12, expected_downtime_ms=287,
-    cpu_throttle_percentage=70, ram=RAM,
+    cpu_throttle_percentage=70, cpu_throttle_vcpus=(70, 0, 12), ram=RAM,
 )  # fmt: skip
 DONE = MigrationInfo(
     status=MigrationStatus.COMPLETED, total_time_ms=230_000, setup_time_ms=12, downtime_ms=412,

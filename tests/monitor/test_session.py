@@ -50,11 +50,11 @@ def test_query_migrate_reports_a_running_migration_in_qemus_fields() -> None:
     vm = MemoryVm()
     vm.migrations.latest = MigrationInfo(
         status=MigrationStatus.ACTIVE, total_time_ms=5000, setup_time_ms=2, expected_downtime_ms=300, ram=RAM,
-        cpu_throttle_percentage=30,
+        cpu_throttle_percentage=30, cpu_throttle_vcpus=(0, 30),
     )  # fmt: skip
     assert execute(vm, "query-migrate")["return"] == {
         "status": "active", "total-time": 5000, "setup-time": 2, "expected-downtime": 300,
-        "cpu-throttle-percentage": 30,
+        "cpu-throttle-percentage": 30, "cpu-throttle-vcpus": [0, 30],
         "ram": {
             "transferred": 1000, "remaining": 4096, "total": 1 << 30, "duplicate": 3, "normal": 7,
             "normal-bytes": 28672,

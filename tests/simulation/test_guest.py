@@ -9,7 +9,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern
-from vmferry.simulation.workload import Workload
+from vmferry.simulation.workload import Load, Turn, Turns, Workload, Writer
 from vmferry.testing.guest import GuestContract, Numbers
 
 PAGES = 1000
@@ -55,6 +55,20 @@ def test_the_throttle_leaves_its_share_of_the_time() -> None:
         clock.sleep_ns(10 * S)
         guest.catch_up()
         assert guest.lost_ns == 8 * S
+
+
+def test_each_vcpu_is_left_its_own_share_of_the_time() -> None:
+    for slice_ns in (0, S // 100):
+        clock, log = VirtualClock(), Bitmap(PAGES)
+        writers = [Writer([vcpu], Turns([Turn(1, Load(SweepPattern(100 * vcpu, 100, 10)))])) for vcpu in (0, 1)]
+        guest = SimulatedGuest(clock, PAGES, 2, Workload(writers), throttle_slice_ns=slice_ns)
+        guest.start_dirty_log()
+        guest.set_vcpu_throttles([80, 0])
+        clock.sleep_ns(5 * S)
+        guest.collect_dirty(log)
+        assert log.runs().indices().tolist() == [*range(10), *range(100, 150)]
+        assert guest.lost_ns == 2 * S
+        assert guest.throttle_percent == 80
 
 
 def test_the_log_begins_when_it_is_started() -> None:

@@ -1,5 +1,8 @@
 """What modelled vCPUs do, given how long they are let run."""
 
+from pathlib import Path
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.memory.bitmap import Bitmap
+from vmferry.migration.events import Decided
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import simulate
 from vmferry.simulation.scenario import parse_scenario
@@ -140,6 +144,64 @@ def test_each_kind_of_guest_migrates(kind: str) -> None:
 def test_a_paced_guest_that_keeps_up_is_throttled_for_nothing() -> None:
     free, throttled = paced(0.02), paced(0.02)
     assert written(free, 50 * S, 50 * S) == written(throttled, 50 * S, S + MS) == 1000
+
+
+@pytest.mark.parametrize("variant", ["original", "periodic-sync", "planned"])
+def test_readers_beside_a_writer_lose_next_to_nothing_where_writers_are_slowed(variant: str) -> None:
+    scenario = scenario_of(KINDS["beside"]).with_settings(
+        {"load.write-rate": "1GB/s", "link.rate": "20MiB/s", "link.batch": "256K"}
+    )
+    alike = simulate(scenario, variant)
+    spread = simulate(
+        msgspec.structs.replace(scenario, parameters=scenario.parameters | {"cpu-throttle-writers": True}), variant
+    )
+    assert spread.completed
+    assert alike.vcpu_work_lost_s == []
+    assert spread.vcpu_work_lost_s
+    readers_s = [lost_s for vcpu, lost_s in enumerate(spread.vcpu_work_lost_s) if vcpu != 1]
+    assert max(readers_s) < 0.25, "the experiment"
+    assert spread.work_lost_vcpu_s == pytest.approx(sum(spread.vcpu_work_lost_s), rel=1e-6)
+    assert alike.work_lost_vcpu_s
+    assert sum(spread.vcpu_work_lost_s) < 0.7 * alike.work_lost_vcpu_s
+    assert spread.total_time_ms
+    assert alike.total_time_ms
+    assert spread.total_time_ms < 1.5 * alike.total_time_ms
+
+
+def test_a_guest_that_tells_what_each_vcpu_wrote_needs_no_experiment() -> None:
+    slow = {"load.write-rate": "1GB/s", "link.rate": "20MiB/s", "guest.dirty-ring": "true"}
+    scenario = scenario_of(KINDS["beside"]).with_settings(slow)
+    parameters = scenario.parameters | {"cpu-throttle-writers": True}
+    result = simulate(msgspec.structs.replace(scenario, parameters=parameters), "original")
+    assert result.vcpu_work_lost_s
+    assert [lost_s for vcpu, lost_s in enumerate(result.vcpu_work_lost_s) if vcpu != 1] == [0, 0, 0]
+    decisions = [entry.event for entry in result.entries if isinstance(entry.event, Decided) and entry.event.period_ns]
+    told = [decision.vcpu_dirty_bytes for decision in decisions]
+    assert all(found and found[1] > 0 and not any((found[0], *found[2:])) for found in told)
+
+
+def test_a_policy_can_slow_single_vcpus(tmp_path: Path) -> None:
+    (tmp_path / "one.py").write_text(ONE_VCPU)
+    text = GUEST + f"[[guest.loads]]\n{KINDS['beside']}[[variant]]\nname = 'one'\npolicy = 'one.py:One'\n"
+    result = simulate(parse_scenario(text.encode(), "here", tmp_path), "one")
+    assert result.vcpu_work_lost_s
+    assert result.vcpu_work_lost_s[1] > 0
+    assert [lost_s for vcpu, lost_s in enumerate(result.vcpu_work_lost_s) if vcpu != 1] == [0, 0, 0]
+
+
+ONE_VCPU = """
+import msgspec
+from vmferry.convergence.actions import of_each_vcpu
+from vmferry.convergence.sensing import Body
+
+class One:
+    class Settings(msgspec.Struct, frozen=True):
+        pass
+    needs = Body.THROTTLE | Body.PER_VCPU
+    def look(self, view, settings):
+        if view.throttle_percent == 0:
+            yield of_each_vcpu((0, 90, 0, 0), "the writer")
+"""
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,10 @@ def test_a_policy_that_is_named_is_a_variant_with_a_name_of_its_own(tmp_path: Pa
         (GENTLE + GENTLE, r"variant\[1\]\.name: there is a variant 'gentle' already"),
         (GENTLE.replace('"gentle"', '""'), r"variant\[0\]: name has 1 to 100 characters"),
         (GENTLE + "digest = 'x'\n", r"variant\[0\]: digest and source are those of the policy's file"),
-        (GENTLE + "sync = 'off'\n", r"unknown field `sync` .*there are: name, policy, settings, background-sync$"),
+        (
+            GENTLE + "sync = 'off'\n",
+            r"unknown field `sync` .*there are: name, policy, settings, background-sync, cpu-throttle-writers$",
+        ),
         (GENTLE + "background-sync = 'on'\n", r"Invalid enum value 'on' - at `\$.variant\[0\].background-sync`"),
         ("variants = ['fast']" + GENTLE, "no variant 'fast'; there are: original, .*, gentle$"),
     ],

@@ -1,6 +1,6 @@
 """What the brain tells a body to do. Each action has its reason, which people read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from vmferry.convergence.sensing import Body, Period
@@ -12,6 +12,10 @@ class Throttle:
 
     percent: int
     reason: str
+    vcpu_percents: tuple[int, ...] | None = None
+    """The throttle of each vCPU, in order, in a body that can do that; `percent` is the greatest of them."""
+    asked_percent: int | None = None
+    """The throttle of all vCPUs that a policy asked for, where the brain has spread it; it has the same effect."""
     period: Period | None = None
     """The period that it was decided on; the brain fills this in."""
     figures: Mapping[str, float] = field(default_factory=dict)
@@ -64,6 +68,12 @@ class Tell:
 
 
 Action = Throttle | Measure | SetDowntimeLimit | SwitchOver | StartPostcopy | Cancel | Tell
+
+
+def of_each_vcpu(vcpu_percents: Sequence[int], reason: str) -> Throttle:
+    """Return the action that slows each vCPU by its own throttle."""
+    return Throttle(percent=max(vcpu_percents), vcpu_percents=tuple(vcpu_percents), reason=reason)
+
 
 NEEDS: dict[type, Body] = {
     Throttle: Body.THROTTLE,

@@ -15,7 +15,7 @@ _MAX_NAME_CHARACTERS = 100
 _MAX_SHOWN_CHARACTERS = 200
 
 
-def fault_of(answer: object, body: Body) -> str | None:
+def fault_of(answer: object, body: Body, vcpu_count: int) -> str | None:
     """Return what is wrong with one answer of a policy, given what the body can do; None if it is a valid action."""
     needs = NEEDS.get(type(answer))
     if needs is None:
@@ -27,6 +27,11 @@ def fault_of(answer: object, body: Body) -> str | None:
     match answer:
         case Throttle(percent=percent) if not _is_integer(percent, MAX_PERCENT):
             return f"it answered a throttle of {shown(percent)} %, 0 to {MAX_PERCENT} are possible"
+        case Throttle(vcpu_percents=percents) if percents is not None and body.PER_VCPU not in body:
+            return "it answered a throttle of single vCPUs, which cannot be done here"
+        case Throttle(percent=percent, vcpu_percents=percents) if not _are_percents(percents, percent, vcpu_count):
+            wanted = f"{vcpu_count} integers from 0 to {MAX_PERCENT}, the greatest of which is its percent, {percent}"
+            return f"it answered throttles of vCPUs that are {shown(percents)}, not {wanted}"
         case Throttle(figures=figures) if not _are_figures(figures):
             return f"the figures of its Throttle are {shown(figures)}, not up to {MAX_FIGURES} numbers by their names"
         case SetDowntimeLimit(limit_ns=limit_ns) if not _is_integer(limit_ns, MAX_LIMIT_NS):
@@ -44,6 +49,17 @@ def shown(value: object) -> str:
 
 def _is_integer(value: object, most: int) -> bool:
     return type(value) is int and 0 <= value <= most
+
+
+def _are_percents(value: object, greatest: int, vcpu_count: int) -> bool:
+    if value is None:
+        return True
+    return (
+        isinstance(value, tuple)
+        and len(value) == vcpu_count
+        and all(_is_integer(percent, MAX_PERCENT) for percent in value)
+        and max(value) == greatest
+    )
 
 
 def _are_figures(value: object) -> bool:

@@ -35,8 +35,9 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, SyncSeen, View
+from vmferry.convergence.sharing import Sharing
 from vmferry.convergence.watcher import BackgroundSync, IterationView, Watcher, WatchTimes, make_watcher
-from vmferry.errors import PolicyError
+from vmferry.errors import PolicyError, UsageError
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -51,6 +52,8 @@ class Rules:
     max_throttle_percent: int
     policy_settings: msgspec.Struct
     limits: Limits = NO_LIMITS
+    throttle_writers: bool = False
+    """Spread the throttle over the vCPUs by what each dirties, where the body can; asked for when it begins."""
 
 
 @dataclass(frozen=True)
@@ -82,15 +85,18 @@ class Convergence:
         start: Sensed,
         elapsed_ns: int = 0,
         surveyed: Sequence[Written] = (),
+        *,
+        throttle_writers: bool = False,
     ) -> None:
         """`elapsed_ns` is how long the migration has run already at `start`, `surveyed` what was found before it began.
 
-        Raises UsageError if the policy needs what the body cannot do, and PolicyError if it is broken.
+        `throttle_writers` spreads throttles over vCPUs by what each dirties. Raises UsageError if the policy, or that,
+        needs what the body cannot do, and PolicyError if it is broken.
         """
         if kind:
-            kind.require(body)
+            require(kind, body, throttle_writers=throttle_writers)
         self.throttle_percent = 0
-        """The throttle that was decided on last; 0 is none."""
+        """The throttle that the policy has decided on last; 0 is none."""
         self.last_period: Period | None = None
         """The period that was evaluated last."""
         self._kind = kind
@@ -100,9 +106,14 @@ class Convergence:
         self._link = link
         self._ledger = ledger
         self._limit_watch = LimitWatch()
+        self._sharing = Sharing(ledger.vcpu_count) if throttle_writers else None
+        self._in_force = Throttle(percent=0, reason="")
+        self._asked = Ledger()
+        """What the policy's throttles would have taken of all vCPUs alike, which has the same effect."""
         self._start_ns = start.now_ns - elapsed_ns
         self._surveyed = tuple(surveyed)
         self._newly_dirty_bytes = 0
+        self._vcpu_dirty_bytes: tuple[int, ...] | None = None
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
         self._evaluated = self._measuring = self._synced = self._mark(start)
@@ -119,9 +130,12 @@ class Convergence:
         start: Sensed,
         elapsed_ns: int = 0,
         surveyed: Sequence[Written] = (),
+        *,
+        throttle_writers: bool = False,
     ) -> "Convergence":
         """Return a brain with the watcher of a mode and of its constants of time."""
-        return cls(kind, body, make_watcher(mode, times, start.now_ns), link, ledger, start, elapsed_ns, surveyed)
+        watcher = make_watcher(mode, times, start.now_ns)
+        return cls(kind, body, watcher, link, ledger, start, elapsed_ns, surveyed, throttle_writers=throttle_writers)
 
     def _make(self, kind: PolicyKind) -> Policy:
         try:
@@ -136,14 +150,31 @@ class Convergence:
         actions = self.look_at_limits(sensed.now_ns, rules)
         period, still_ns = self._period(sensed, rules)
         written = self._written(sensed)
+        if self._sharing and self._sharing.experimenting:
+            return self._measured_once([*actions, *self._experiment(self._sharing, sensed, written)], sensed)
+        if self._sharing and written and sensed.vcpu_throttle_percents:
+            self._sharing.learn(written, sensed.vcpu_throttle_percents)
         if period:
             self.last_period = period
-            self._evaluated, self._newly_dirty_bytes = self._mark(sensed), 0
+            self._begin_period(sensed)
         elif not self._is_measured(sensed) and self._watcher.due(self._iteration(sensed, rules)):
             actions.append(Measure(reason="nothing was evaluated for long"))
         if self._policy:
             actions += self._decide(sensed, period, written, still_ns, rules)
         return self._measured_once(actions, sensed)
+
+    def _begin_period(self, sensed: Sensed) -> None:
+        self._evaluated = self._mark(sensed)
+        self._newly_dirty_bytes, self._vcpu_dirty_bytes = 0, None
+
+    def _experiment(self, sharing: Sharing, sensed: Sensed, written: Written | None) -> Iterator[Action]:
+        """Go on with finding out what each vCPU dirties, of which policies see nothing."""
+        for action in sharing.look(sensed, written):
+            if isinstance(action, Throttle):
+                self._in_force = action
+            yield action
+        if not sharing.experimenting:
+            self._begin_period(sensed)
 
     def _measured_once(self, actions: list[Action], sensed: Sensed) -> list[Action]:
         """Note when a measurement is asked for, by the watcher or by the policy; one at a time is enough."""
@@ -185,8 +216,9 @@ class Convergence:
         start, found = self._evaluated, sensed.found
         long_enough = sensed.now_ns - start.now_ns > rules.evaluation_period_ns
         match found:
-            case SyncSeen(newly_dirty_bytes=newly_dirty_bytes):
+            case SyncSeen(newly_dirty_bytes=newly_dirty_bytes, vcpu_dirty_bytes=vcpu_dirty_bytes):
                 self._newly_dirty_bytes += newly_dirty_bytes
+                self._vcpu_dirty_bytes = _added(self._vcpu_dirty_bytes, vcpu_dirty_bytes)
             case RateMeasured():
                 start = self._measuring
                 long_enough = True
@@ -201,6 +233,8 @@ class Convergence:
             dirty_bytes=dirty_bytes,
             sent_bytes=sensed.sent_bytes - start.sent_bytes,
             throttle_percent=self.throttle_percent,
+            vcpu_throttle_percents=sensed.vcpu_throttle_percents,
+            vcpu_dirty_bytes=self._vcpu_dirty_bytes,
         )
         return period, self._link.still_since(start.still_ns, duration_ns)
 
@@ -208,21 +242,24 @@ class Convergence:
         """Return what was found since the dirty log was looked at the time before."""
         now = self._mark(sensed)
         window_ns: int | None = None
+        vcpu_bytes: tuple[int, ...] | None = None
         match sensed.found:
-            case SyncSeen(dirty_bytes=dirty_bytes):
+            case SyncSeen(dirty_bytes=dirty_bytes, vcpu_dirty_bytes=vcpu_bytes):
                 start, self._synced = self._synced, now
                 distinct_bytes = dirty_bytes
             case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, parts=parts):
                 start = self._measuring
                 window_ns = (told_ns or now.now_ns - start.now_ns) // parts
                 distinct_bytes = round(bytes_per_s * window_ns / _NS_PER_S)
+                if (rates := sensed.found.vcpu_dirty_bytes_per_s) is not None:
+                    vcpu_bytes = tuple(round(rate * window_ns / _NS_PER_S) for rate in rates)
             case _:
                 return None
         duration_ns = now.now_ns - start.now_ns
         if distinct_bytes is None or duration_ns <= 0:
             return None
         share = 1 - (now.taken_ns - start.taken_ns) / duration_ns
-        return Written(window_ns or duration_ns, share, distinct_bytes)
+        return Written(window_ns or duration_ns, share, distinct_bytes, vcpu_bytes)
 
     def _decide(
         self, sensed: Sensed, period: Period | None, written: Written | None, still_ns: int, rules: Rules
@@ -232,42 +269,58 @@ class Convergence:
         A period that was more than half silence shows nothing: the throttle stays as it is.
         """
         if period is None:
-            yield from self._asked(self._view(sensed, None, written, rules), rules)
+            yield from self._answers(self._view(sensed, None, written, rules), rules)
             return
         moving_ns = period.duration_ns - still_ns
         if moving_ns * 2 < period.duration_ns:
             still = f"link stood still for {still_ns / _NS_PER_S:.1f} of {period.duration_ns / _NS_PER_S:.1f} s"
             stays = f"{still}: throttle stays {self.throttle_percent} %"
-            yield Throttle(percent=self.throttle_percent, reason=stays, period=period)
+            yield replace(self._unchanged(stays), period=period)
             return
         dirty_bytes = period.dirty_bytes * moving_ns // period.duration_ns
         shown = replace(period, duration_ns=moving_ns, dirty_bytes=dirty_bytes)
-        actions = list(self._asked(self._view(sensed, shown, written, rules), rules))
+        actions = list(self._answers(self._view(sensed, shown, written, rules), rules))
         if not any(isinstance(action, Throttle) for action in actions):
             stays = f"throttle stays {self.throttle_percent} %"
-            actions.append(Throttle(percent=self.throttle_percent, reason=stays))
+            actions.append(self._unchanged(stays))
         for action in actions:
             yield replace(action, period=period) if isinstance(action, Throttle) else action
 
-    def _asked(self, view: View, rules: Rules) -> Iterator[Action]:
+    def _unchanged(self, reason: str) -> Throttle:
+        if self._in_force.vcpu_percents is None:
+            return Throttle(percent=self.throttle_percent, reason=reason)
+        return replace(self._in_force, reason=reason)
+
+    def _answers(self, view: View, rules: Rules) -> Iterator[Action]:
         assert self._policy
         try:
             answer = list(self._policy.look(view, rules.policy_settings))
         except (Exception, SystemExit) as error:  # whatever somebody's policy does, it must not cost the guest
             raise self._broken(f"it failed with {shown(error)}") from error
         for action in answer:
-            yield self._checked(action, rules)
+            yield self._checked(action, view.sensed.now_ns, rules)
 
-    def _checked(self, action: Action, rules: Rules) -> Action:
-        if why := fault_of(action, self._body):
+    def _checked(self, action: Action, now_ns: int, rules: Rules) -> Action:
+        if why := fault_of(action, self._body, self._ledger.vcpu_count):
             raise self._broken(why)
         if isinstance(action, Throttle):
-            self.throttle_percent = min(action.percent, rules.max_throttle_percent)
-            return replace(action, percent=self.throttle_percent)
+            return self._throttle(action, now_ns, rules.max_throttle_percent)
         most_ms = rules.limits.max_downtime_ms
         if isinstance(action, SetDowntimeLimit) and most_ms is not None:
             return replace(action, limit_ns=min(action.limit_ns, most_ms * _NS_PER_MS))
         return action
+
+    def _throttle(self, wanted: Throttle, now_ns: int, most_percent: int) -> Throttle:
+        """Return the throttle within what is allowed, spread over the vCPUs if that is asked for."""
+        self.throttle_percent = min(wanted.percent, most_percent)
+        self._asked.set_throttle(now_ns, self.throttle_percent)
+        throttle = replace(wanted, percent=self.throttle_percent)
+        if wanted.vcpu_percents is not None:
+            throttle = replace(throttle, vcpu_percents=tuple(min(p, most_percent) for p in wanted.vcpu_percents))
+        elif self._sharing:
+            throttle = self._sharing.shared(throttle, now_ns, most_percent)
+        self._in_force = throttle
+        return throttle
 
     def _broken(self, why: str) -> PolicyError:
         assert self._kind
@@ -302,5 +355,20 @@ class Convergence:
         )
 
     def _mark(self, sensed: Sensed) -> _Mark:
-        taken_ns = self._ledger.taken_until(sensed.now_ns)
+        ledger = self._asked if self._sharing else self._ledger
+        taken_ns = ledger.taken_until(sensed.now_ns)
         return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns, taken_ns)
+
+
+def require(kind: PolicyKind, body: Body, *, throttle_writers: bool) -> None:
+    """Raise UsageError if a policy, or spreading its throttle over vCPUs, needs what a body cannot do."""
+    kind.require(body)
+    if throttle_writers and Body.PER_VCPU not in body:
+        raise UsageError("cpu-throttle-writers: vCPUs cannot be slowed one by one here; set it to off")
+
+
+def _added(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return the sum for each vCPU of what two syncs found."""
+    if one is None or other is None:
+        return one or other
+    return tuple(map(sum, zip(one, other, strict=True)))

@@ -46,6 +46,8 @@ class Written:
     cpu_share: float
     """What the throttle left of the time, 0 to 1."""
     distinct_bytes: int
+    vcpu_bytes: tuple[int, ...] | None = None
+    """What each vCPU wrote of it; None if nobody knows."""
 
     @property
     def slowed(self) -> bool:

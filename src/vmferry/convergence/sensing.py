@@ -14,6 +14,8 @@ class Body(Flag):
     """What a body can do when it is told to."""
 
     THROTTLE = auto()
+    PER_VCPU = auto()
+    """It can throttle each vCPU by its own."""
     MEASURE = auto()
     DOWNTIME_LIMIT = auto()
     SWITCH_OVER = auto()
@@ -28,6 +30,8 @@ class SyncSeen:
     """What was written since the sync before and did not wait to be sent anyway."""
     dirty_bytes: int | None = None
     """What was written since then, whether it waited or not; None if the body cannot tell."""
+    vcpu_dirty_bytes: tuple[int, ...] | None = None
+    """What each vCPU wrote of it; None if the body cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class RateMeasured:
     """How long it lasted, if that is not the time from the asking to the telling."""
     parts: int = 1
     """In how many parts, in each of which a page counts once: a migration that syncs meanwhile begins a new one."""
+    vcpu_dirty_bytes_per_s: tuple[float, ...] | None = None
+    """The rate of each vCPU; None if the VM does not tell."""
 
 
 Found = SyncSeen | RateSeen | RateMeasured
@@ -81,6 +87,8 @@ class Sensed:
     rearms_late: bool = False
     """True if a page that waits is logged anew only just before it is sent, so that what is written before that does
     not make it dirty again."""
+    vcpu_throttle_percents: tuple[int, ...] | None = None
+    """The throttle in force of each vCPU; None if the body cannot throttle them one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +102,10 @@ class Period:
     """How much was put on the wire in the period."""
     throttle_percent: int
     """The throttle during the period; 0 is none."""
+    vcpu_throttle_percents: tuple[int, ...] | None = None
+    """That of each vCPU at its end; None if the body cannot throttle them one by one."""
+    vcpu_dirty_bytes: tuple[int, ...] | None = None
+    """What each vCPU dirtied in the period, pages that waited included; None if the body cannot tell."""
 
 
 @dataclass(frozen=True, kw_only=True)

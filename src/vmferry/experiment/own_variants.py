@@ -27,6 +27,8 @@ class OwnVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     settings: dict[str, bool | int | float | str] = {}
     background_sync: BackgroundSync | None = None
     """The kind of background sync; None is that of the scenario's parameters."""
+    cpu_throttle_writers: bool | None = None
+    """Whether throttles are spread over vCPUs by what each dirties; None is as in the scenario's parameters."""
     digest: str | None = None
     """A digest of the policy's source. A scenario's file leaves it out, and the source as well."""
     source: PolicySource | None = None
@@ -43,8 +45,12 @@ class OwnVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     def parameters(self) -> dict[str, object]:
         """Return the migration parameters that make it up. Raises UsageError."""
-        own = policy_parameters(self._kind(), self.settings)
-        return own if self.background_sync is None else {**own, BACKGROUND_SYNC: self.background_sync.value}
+        ways = {
+            BACKGROUND_SYNC: None if self.background_sync is None else self.background_sync.value,
+            "cpu-throttle-writers": self.cpu_throttle_writers,
+        }
+        given = {name: value for name, value in ways.items() if value is not None}
+        return {**policy_parameters(self._kind(), self.settings), **given}
 
     def _kind(self) -> PolicyKind:
         """Return the policy, as it was when the scenario was read."""

@@ -143,6 +143,9 @@ class GuestSpec(_Part, frozen=True):
     throttle_slice_ns: Nanoseconds = msgspec.field(default=0, name="throttle-slice")
     """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
 
+    dirty_ring: bool = False
+    """Its body knows which vCPU has written what."""
+
     @property
     def page_count(self) -> int:
         """Its size."""

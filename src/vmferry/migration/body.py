@@ -14,15 +14,21 @@ from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.events import Acted, Decided
 from vmferry.migration.outgoing import Outgoing
+from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesVcpus
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import BandwidthMeter, Counters
 from vmferry.settings.rearm import Rearm
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
-"""What our engine can do. There is no post-copy."""
+"""What our engine can do with any guest. There is no post-copy."""
 
 _NS_PER_S = 1_000_000_000
 _UNBOUNDED_BYTES = 1 << 62
+
+
+def abilities(guest: Guest) -> Body:
+    """Return what our engine can do with a guest."""
+    return CAN | Body.PER_VCPU if isinstance(guest, ThrottlesVcpus) else CAN
 
 
 class EngineBody:
@@ -35,7 +41,9 @@ class EngineBody:
         self, outgoing: Outgoing, counters: Counters, meter: BandwidthMeter, link: LinkWatch, ledger: Ledger
     ) -> None:
         self.throttle_percent = 0
-        """In force; 0 is none."""
+        """In force; 0 is none. Where it is not that of all vCPUs, it is the greatest."""
+        self.vcpu_throttle_percents: tuple[int, ...] | None = None
+        """That of each vCPU, if they are throttled one by one now."""
         self._outgoing = outgoing
         self._counters = counters
         self._meter = meter
@@ -52,7 +60,17 @@ class EngineBody:
         self._switches_over = False
         kind = find_policy(parameters.convergence_policy) if outgoing.auto_converge else None
         times = parameters.watch_times()
-        self._brain = Convergence.watching(kind, CAN, mode, times, link, ledger, self._sensed())
+        self._can = abilities(outgoing.guest)
+        self._brain = Convergence.watching(
+            kind,
+            self._can,
+            mode,
+            times,
+            link,
+            ledger,
+            self._sensed(),
+            throttle_writers=parameters.cpu_throttle_writers and kind is not None,
+        )
         self.begin_iteration()
 
     @property
@@ -109,18 +127,29 @@ class EngineBody:
                 self._record(action)
 
     def _synced(self, newly_dirty_bytes: int) -> SyncSeen:
-        written = self.sync.ram.written
-        written_bytes = written.count * self._outgoing.guest.layout.page_size if written else None
-        return SyncSeen(newly_dirty_bytes, written_bytes)
+        guest, written = self._outgoing.guest, self.sync.ram.written
+        page_size = guest.layout.page_size
+        pages = guest.vcpu_dirty_pages() if isinstance(guest, TellsVcpus) else None
+        vcpu_bytes = tuple(count * page_size for count in pages) if pages else None
+        return SyncSeen(newly_dirty_bytes, written.count * page_size if written else None, vcpu_bytes)
 
     def _throttle(self, action: Throttle) -> None:
-        old_percent, self.throttle_percent = self.throttle_percent, action.percent
-        if action.percent != old_percent:
-            self._outgoing.guest.set_throttle(action.percent)
+        old_percent, old_percents = self.throttle_percent, self.vcpu_throttle_percents
+        self.throttle_percent, self.vcpu_throttle_percents = action.percent, action.vcpu_percents
+        if action.percent != old_percent or action.vcpu_percents != old_percents:
+            self._slow(action)
             self._counters.max_throttle_percent = max(self._counters.max_throttle_percent, action.percent)
         elif action.period is None:
             return
         self._outgoing.record(Decided.of(action, old_percent))
+
+    def _slow(self, action: Throttle) -> None:
+        guest = self._outgoing.guest
+        if action.vcpu_percents is None:
+            guest.set_throttle(action.percent)
+        else:
+            assert isinstance(guest, ThrottlesVcpus)
+            guest.set_vcpu_throttles(action.vcpu_percents)
 
     def _record(self, action: Action, downtime_limit_ns: int | None = None) -> None:
         what = type(action).__name__
@@ -142,7 +171,13 @@ class EngineBody:
             throttle_slice_ns=getattr(self._outgoing.guest, "throttle_slice_ns", 0),
             found=found,
             rearms_late=self._rearms_late,
+            vcpu_throttle_percents=self._vcpu_throttles(),
         )
+
+    def _vcpu_throttles(self) -> tuple[int, ...] | None:
+        if Body.PER_VCPU not in self._can:
+            return None
+        return self.vcpu_throttle_percents or (self.throttle_percent,) * self._outgoing.guest.layout.vcpu_count
 
     def _rules(self) -> Rules:
         """Return the rules of the parameters in force, worked out when these have changed.

@@ -143,9 +143,28 @@ class Decided(_Event, tag="decision", frozen=True):
     sent_bytes: int | None
     old_throttle_percent: int
     throttle_percent: int
+    """That of all vCPUs, or the greatest."""
     reason: str
     figures: dict[str, float] = {}
     """The policy's own numbers."""
+    vcpu_throttle_percents: list[int] | None = None
+    """The throttle of each vCPU, where they are throttled one by one."""
+    vcpu_dirty_bytes: list[int] | None = None
+    """What each vCPU dirtied in the period, pages that waited included; None where nobody knows."""
+
+    asked_percent: int | None = None
+    """The throttle of all vCPUs alike that a policy asked for, where it was spread over them by what each dirties."""
+
+    @property
+    def mean_throttle_percent(self) -> float:
+        """The throttle of a vCPU in the mean of all."""
+        percents = self.vcpu_throttle_percents
+        return sum(percents) / len(percents) if percents else self.throttle_percent
+
+    @property
+    def effective_percent(self) -> int:
+        """The throttle of all vCPUs that slows what the guest dirties as much."""
+        return round(self.mean_throttle_percent) if self.asked_percent is None else self.asked_percent
 
     @classmethod
     def of(cls, throttle: Throttle, old_percent: int) -> Self:
@@ -159,6 +178,9 @@ class Decided(_Event, tag="decision", frozen=True):
             throttle_percent=throttle.percent,
             reason=throttle.reason,
             figures=dict(throttle.figures),
+            vcpu_throttle_percents=_listed(throttle.vcpu_percents),
+            asked_percent=throttle.asked_percent,
+            vcpu_dirty_bytes=_listed(period.vcpu_dirty_bytes) if period else None,
         )
 
 
@@ -216,3 +238,7 @@ Event = (
     | Lost
     | Ended
 )
+
+
+def _listed(numbers: tuple[int, ...] | None) -> list[int] | None:
+    return None if numbers is None else list(numbers)

@@ -41,6 +41,8 @@ class MigrationInfo:
     """Not in QEMU: how long each part of the downtime took: stop, pause, last-sync, ram, state, hand-over."""
     ram: RamInfo | None = None
     cpu_throttle_percentage: int | None = None
+    cpu_throttle_vcpus: tuple[int, ...] | None = None
+    """Not in QEMU: the throttle of each vCPU, where they are throttled one by one; the one above is the greatest."""
     stalled_time_ms: int | None = None
     """Not in QEMU: for how long the link has stood still; None if it does not."""
     verified: bool | None = None

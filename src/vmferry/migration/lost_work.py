@@ -26,7 +26,10 @@ class LostWork(Ledger):
         match event:
             case Started(vcpu_count=vcpu_count):
                 self.vcpu_count = vcpu_count
-            case Decided(throttle_percent=percent) | ThrottleSeen(throttle_percent=percent):
+            case Decided(throttle_percent=percent, vcpu_throttle_percents=percents):
+                of_each = percents if percents and len(percents) == self.vcpu_count else None
+                self.set_throttle(time_ns, percent, of_each)
+            case ThrottleSeen(throttle_percent=percent):
                 self.set_throttle(time_ns, percent)
             case SwitchoverBegan():
                 self.set_throttle(time_ns, 0)
@@ -48,7 +51,7 @@ class LostWork(Ledger):
 
     @property
     def throttled_ns(self) -> int:
-        """The integral of the throttle over time, of one vCPU, as far as it is known."""
+        """The integral of the throttle over time, of a vCPU in the mean, as far as it is known."""
         return self.taken_until(self._now_ns()) if self._now_ns else self.taken_ns
 
     @property

@@ -51,6 +51,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What the throttle kept the guest from doing, as a share of what it would have done, or what was counted in it."""
     work_lost_vcpu_s: Number | None = None
     """What the throttle kept the guest from doing, in seconds of one vCPU."""
+    vcpu_work_lost_s: list[Number] | None = None
+    """The same of each vCPU; empty where all were slowed alike."""
 
     @classmethod
     def of(cls, entries: Sequence[Entry], /, **more: Any) -> Self:
@@ -87,9 +89,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             "dirty syncs": told(self.dirty_sync_count, str),
             "max throttle": told(self.max_throttle_percent, lambda percent: f"{percent} %"),
             "guest work lost": told(self.work_lost_percent, lambda percent: f"{percent:.1f} %{lost_vcpu_s}"),
+            "of each vCPU": " ".join(f"{lost_s:.1f} s" for lost_s in self.vcpu_work_lost_s or ()),
             "sent": told(self.sent_bytes, lambda size: f"{format_size(size)}{times}"),
         }
-        return "\n".join(f"{name:<16}{text}" for name, text in rows.items())
+        return "\n".join(f"{name:<16}{text}" for name, text in rows.items() if text)
 
     @property
     def completed(self) -> bool:
@@ -127,14 +130,18 @@ def end_of(entries: Sequence[Entry]) -> Ended:
     )
 
 
-def _lost_work(entries: Iterable[Entry], total_ns: int | None) -> dict[str, float]:
+def _lost_work(entries: Iterable[Entry], total_ns: int | None) -> dict[str, Any]:
     """Return what the throttle took; nothing if part of the record is missing."""
     lost = LostWork()
     for entry in entries:
         lost.record(entry.time_ns, entry.event)
     if not lost.is_known or total_ns is None:
         return {}
-    return {"work_lost_percent": lost.percent_of(total_ns), "work_lost_vcpu_s": lost.vcpu_ns / _NS_PER_S}
+    return {
+        "work_lost_percent": lost.percent_of(total_ns),
+        "work_lost_vcpu_s": lost.vcpu_ns / _NS_PER_S,
+        "vcpu_work_lost_s": [ns / _NS_PER_S for ns in lost.vcpu_taken_ns],
+    }
 
 
 def _ms(time_ns: int | None) -> int | None:

@@ -4,8 +4,8 @@ Real KVM guests and simulated ones implement `Guest`, sockets and simulated link
 `Channel`, the monotonic and the virtual clock implement `Clock`, files and lists implement `Journal`.
 """
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -104,6 +104,24 @@ class Guest(Protocol):
 
         `while_reading` is called between pieces of a few MiB and in the end; what it raises ends the call.
         """
+        ...
+
+
+@runtime_checkable
+class ThrottlesVcpus(Protocol):
+    """What a `Guest` has as well if its vCPUs can be throttled one by one."""
+
+    def set_vcpu_throttles(self, percents: Sequence[int]) -> None:
+        """Keep each vCPU, in order, from running its percent (0..99) of the time, until any other throttle is set."""
+        ...
+
+
+@runtime_checkable
+class TellsVcpus(Protocol):
+    """What a `Guest` has as well if it knows which vCPU has written what."""
+
+    def vcpu_dirty_pages(self) -> tuple[int, ...] | None:
+        """Return how many pages each vCPU wrote between the last two `collect_dirty`; None if that is not known."""
         ...
 
 

@@ -78,9 +78,12 @@ class RamState:
         return self._begin_iteration()
 
     def background_sync(self) -> int:
-        """Find out inside an iteration what was dirtied. Return how many pages are newly dirty."""
+        """Find out inside an iteration what was dirtied. Return how many pages are newly dirty.
+
+        Where no background syncs are made, a policy may ask for one all the same; it merges.
+        """
         newly_dirty_pages = self._collect()
-        if self._mode is BackgroundSync.MERGE:
+        if self._mode is not BackgroundSync.PRESERVE:
             self.transfer |= self._log
             self.remaining_pages += newly_dirty_pages
         else:

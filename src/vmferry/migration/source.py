@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from vmferry.cancel import CancelToken
+from vmferry.convergence.brain import require
 from vmferry.convergence.policies.registry import PolicyKind, find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, PolicyError, UsageError, VmferryError
-from vmferry.migration.body import CAN
+from vmferry.migration.body import abilities
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
@@ -73,7 +74,7 @@ class MigrationSource:
         self._start_ns = clock.now_ns()
         policy = find_policy(parameters().convergence_policy)
         if capabilities.auto_converge:
-            policy.require(CAN)
+            require(policy, abilities(guest), throttle_writers=parameters().cpu_throttle_writers)
         self._record_start(policy)
         self._set_status(MigrationStatus.SETUP)
 
@@ -256,6 +257,7 @@ class MigrationSource:
             downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in parts_ns.items()} or None,
             ram=self._ram_info(channel, precopy, completed),
             cpu_throttle_percentage=None if completed else precopy.body.throttle_percent or None,
+            cpu_throttle_vcpus=None if completed else precopy.body.vcpu_throttle_percents,
             stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
             verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,

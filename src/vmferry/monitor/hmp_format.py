@@ -25,6 +25,7 @@ _PARAMETERS_IN_QEMUS_ORDER = (
     "cpu-throttle-increment",
     "cpu-throttle-tailslow",
     "cpu-responsive-throttle",
+    "cpu-throttle-writers",
     "max-cpu-throttle",
     "tls-creds",
     "tls-hostname",
@@ -161,6 +162,8 @@ def _more(info: MigrationInfo) -> str:
     text = _GLOBALS
     if info.cpu_throttle_percentage is not None:
         text += f"CPU Throttle (%): {info.cpu_throttle_percentage}\n"
+    if info.cpu_throttle_vcpus is not None:
+        text += f"CPU Throttle of vCPUs (%): {' '.join(map(str, info.cpu_throttle_vcpus))}\n"
     if info.stalled_time_ms is not None:
         text += f"Link stands still (ms): {info.stalled_time_ms}\n"
     if info.downtime_parts_ms:

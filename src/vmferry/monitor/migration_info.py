@@ -78,6 +78,7 @@ class MigrationInfo(QapiStruct, frozen=True):
     downtime_parts: DowntimeParts | UnsetType = UNSET
     setup_time: int | UnsetType = UNSET
     cpu_throttle_percentage: int | UnsetType = UNSET
+    cpu_throttle_vcpus: list[int] | UnsetType = UNSET
     stalled_time: int | UnsetType = UNSET
     verified: bool | UnsetType = UNSET
     error_desc: str | UnsetType = UNSET
@@ -97,6 +98,7 @@ def migration_info(state: info.MigrationInfo) -> MigrationInfo:
         downtime_parts=_parts(state.downtime_parts_ms) if state.downtime_parts_ms else UNSET,
         setup_time=_or_unset(state.setup_time_ms),
         cpu_throttle_percentage=_or_unset(state.cpu_throttle_percentage),
+        cpu_throttle_vcpus=list(state.cpu_throttle_vcpus) if state.cpu_throttle_vcpus else UNSET,
         stalled_time=_or_unset(state.stalled_time_ms),
         verified=_or_unset(state.verified),
         error_desc=_or_unset(state.error_desc),

@@ -58,6 +58,7 @@ def run_series(
         total_s=total_s,
         remaining_bytes=Series.of([*journal.remaining(), *([(total_s, 0)] if outcome.completed else [])]),
         throttle_percent=_until(total_s, [(0, 0), *journal.throttle()]),
+        mean_throttle_percent=_until(total_s, [(0, 0), *journal.mean_throttle()]),
         bandwidth_bytes_per_s=Series.of(
             (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
             for time, event in journal.all(BandwidthWindow)
@@ -112,6 +113,14 @@ class _Journal:
             if isinstance(event, Decided | ThrottleSeen):
                 yield time, event.throttle_percent
 
+    def mean_throttle(self) -> Iterator[tuple[float, float]]:
+        """Yield the same of a vCPU in the mean of all."""
+        for time, event in self._timed:
+            if isinstance(event, Decided):
+                yield time, event.mean_throttle_percent
+            elif isinstance(event, ThrottleSeen):
+                yield time, event.throttle_percent
+
     def background_syncs(self) -> Iterator[tuple[float, int]]:
         """Yield time and iteration of what was looked at within iterations: background syncs, measurements."""
         iteration_count = 0
@@ -154,6 +163,8 @@ class _Journal:
             numbers += event.downtime_parts_ns.items()
         if isinstance(event, Started):
             numbers += event.parameters.items()
+        if isinstance(event, Decided):
+            numbers += [("vcpu_throttle_percent", percent) for percent in event.vcpu_throttle_percents or ()]
         for name, number in numbers:
             maximum = 100 if name.endswith("throttle_percent") else _MAX_NUMBER
             if isinstance(number, int) and not 0 <= number <= maximum:
@@ -188,6 +199,6 @@ def _periods(periods: Iterable[tuple[float, float, float]]) -> Series:
     return Series.of(points)
 
 
-def _until(end_s: float, steps: list[tuple[float, int]]) -> Series:
+def _until(end_s: float, steps: Sequence[tuple[float, float]]) -> Series:
     """Let the last step go on to the end."""
     return Series.of([*steps, (end_s, steps[-1][1])] if steps else [])

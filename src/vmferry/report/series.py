@@ -73,7 +73,9 @@ class RunSeries:
     """How long the course is."""
     remaining_bytes: Series = field(repr=False)
     throttle_percent: Series = field(repr=False)
-    """The throttle, as steps: each value holds until the next."""
+    """The throttle, as steps: each value holds until the next. Where vCPUs differ, the greatest."""
+    mean_throttle_percent: Series = field(repr=False)
+    """The throttle of a vCPU in the mean of all."""
     bandwidth_bytes_per_s: Series = field(repr=False)
     """At each point the bandwidth of the window that ends there."""
     dirty_bytes_per_s: Series = field(repr=False)
@@ -94,7 +96,7 @@ class RunSeries:
     @property
     def guest_speed_percent(self) -> Series:
         """What the throttle left of the guest's speed, and 0 while it stood still, as steps."""
-        points = [(time, 100 - value) for time, value in self.throttle_percent.points() if time <= self._stop_s]
+        points = [(time, 100 - value) for time, value in self.mean_throttle_percent.points() if time <= self._stop_s]
         if self.downtime_s is None:
             return Series.of(points)
         start_s, end_s = self.downtime_s

@@ -73,7 +73,9 @@ def _figures(run: RunSeries) -> Iterator[str]:
 def _lost(outcome: Outcome) -> str:
     if outcome.work_lost_percent is None or outcome.work_lost_vcpu_s is None:
         return "how much of the guest's work was lost is unknown"
-    return f"{outcome.work_lost_percent:.1f} % of the guest's work lost, {outcome.work_lost_vcpu_s:.1f} vCPU s"
+    each = " + ".join(f"{lost_s:.1f}" for lost_s in outcome.vcpu_work_lost_s or ())
+    sum_text = f"{outcome.work_lost_vcpu_s:.1f} vCPU s"
+    return f"{outcome.work_lost_percent:.1f} % of the guest's work lost, {f'{each} = ' if each else ''}{sum_text}"
 
 
 def _timeline(run: RunSeries) -> Iterator[str]:

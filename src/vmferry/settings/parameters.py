@@ -67,6 +67,11 @@ class MigrationParameters:
     cpu_responsive_throttle: bool = _other(
         False, "bool", "throttle as soon as the dirty ratio stays high, too (the seed)"
     )
+    cpu_throttle_writers: bool = _other(
+        False,
+        "bool",
+        "slow the vCPUs that dirty memory and not the others, as much as has the same effect (not in QEMU)",
+    )
     max_cpu_throttle: int = _integer(
         99, "uint8", "the CPU throttle never exceeds this", 1, 99,
         phrase="an integer in the range of cpu_throttle_initial to 99",
@@ -171,6 +176,7 @@ class MigrationParameters:
             max_throttle_percent=self.max_cpu_throttle,
             policy_settings=self._policy_settings(),
             limits=limits,
+            throttle_writers=self.cpu_throttle_writers,
         )
 
     @property

@@ -3,7 +3,7 @@
 What it has written is worked out when somebody looks, so 100 GiB cost megabytes and a quiet hour costs nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class SimulatedGuest:
 
     A throttled guest sleeps first and then runs for `throttle_slice_ns`, again and again, as under KVM; with 0 it runs
     evenly slower. `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content
-    with it.
+    with it. With `dirty_ring` it knows which vCPU has written what, as KVM's dirty ring tells.
     """
 
     def __init__(
@@ -41,16 +41,19 @@ class SimulatedGuest:
         running: bool = True,
         throttle_slice_ns: int = 0,
         on_write: Callable[[Bitmap], None] | None = None,
+        dirty_ring: bool = False,
     ) -> None:
         self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
         self.running = running
         self.lost_ns = 0
-        """How much CPU time the throttle took from each vCPU."""
+        """How much CPU time throttles took from a vCPU, in the mean of all."""
         self._clock = clock
         self._workload = workload
         self._costs = costs
         self._on_write = on_write
-        self._throttle_percent: float = 0
+        self._throttle_percents: tuple[float, ...] = (0,) * vcpu_count
+        self._rings = [Bitmap(page_count) for _ in range(vcpu_count)] if dirty_ring else []
+        self._vcpu_dirty_pages: tuple[int, ...] | None = None
         self.throttle_slice_ns = throttle_slice_ns
         self._throttled_since_ns = clock.now_ns()
         self._logging = False
@@ -63,8 +66,8 @@ class SimulatedGuest:
 
     @property
     def throttle_percent(self) -> float:
-        """The throttle in force."""
-        return self._throttle_percent
+        """The throttle in force, or the greatest."""
+        return max(self._throttle_percents)
 
     @property
     def logging(self) -> bool:
@@ -80,8 +83,11 @@ class SimulatedGuest:
         self.running = True
 
     def set_throttle(self, percent: float) -> None:
+        self.set_vcpu_throttles((percent,) * self.layout.vcpu_count)
+
+    def set_vcpu_throttles(self, percents: Sequence[float]) -> None:
         self.catch_up()
-        self._throttle_percent = percent
+        self._throttle_percents = tuple(percents)
         self._throttled_since_ns = self._seen_ns
 
     def start_dirty_log(self) -> None:
@@ -97,6 +103,13 @@ class SimulatedGuest:
         self._clock.sleep_ns(round(self._costs.sync_ns_per_page * self.layout.page_count))
         self.catch_up()
         bitmap.copy_from(self._log)
+        if self._rings:
+            self._vcpu_dirty_pages = tuple(ring.count() for ring in self._rings)
+            for ring in self._rings:
+                ring.clear_all()
+
+    def vcpu_dirty_pages(self) -> tuple[int, ...] | None:
+        return self._vcpu_dirty_pages
 
     def arm(self, pages: PageRuns) -> None:
         """Forget what was written to these pages; the time that a sync takes includes it."""
@@ -131,10 +144,12 @@ class SimulatedGuest:
         passed_ns = self._seen_ns - start_ns
         if not self.running or not passed_ns or self._workload is None:
             return
-        cpu_ns = self._cpu_ns(start_ns, self._seen_ns)
-        self.lost_ns += passed_ns - cpu_ns
-        cpus_ns = [cpu_ns] * self.layout.vcpu_count
-        if self._on_write:
+        of_throttle = {percent: self._cpu_ns(start_ns, self._seen_ns, percent) for percent in self._throttle_percents}
+        cpus_ns = [of_throttle[percent] for percent in self._throttle_percents]
+        self.lost_ns += passed_ns - sum(cpus_ns) // len(cpus_ns)
+        if self._rings:
+            self._write_apart(self._workload, passed_ns, cpus_ns)
+        elif self._on_write:
             written = Bitmap(self.layout.page_count)
             self._workload.write(passed_ns, cpus_ns, written)
             self._log |= written
@@ -142,15 +157,22 @@ class SimulatedGuest:
         else:
             self._workload.write(passed_ns, cpus_ns, self._log)
 
-    def _cpu_ns(self, start_ns: int, end_ns: int) -> int:
-        """Return how long the throttle lets each vCPU run between two times."""
-        if not self.throttle_slice_ns:
-            return end_ns - start_ns - int((end_ns - start_ns) * self._throttle_percent // 100)
-        return self._sliced_ns(end_ns) - self._sliced_ns(start_ns)
+    def _write_apart(self, workload: Workload, passed_ns: int, cpus_ns: Sequence[int]) -> None:
+        fresh = [Bitmap(self.layout.page_count) for _ in self._rings]
+        workload.write_apart(passed_ns, cpus_ns, fresh)
+        for ring, written in zip(self._rings, fresh, strict=True):
+            ring |= written
+            self._log |= written
 
-    def _sliced_ns(self, time_ns: int) -> int:
-        """Return how long each vCPU ran since the throttle was set."""
+    def _cpu_ns(self, start_ns: int, end_ns: int, percent: float) -> int:
+        """Return how long a throttle lets a vCPU run between two times."""
+        if not self.throttle_slice_ns:
+            return end_ns - start_ns - int((end_ns - start_ns) * percent // 100)
+        return self._sliced_ns(end_ns, percent) - self._sliced_ns(start_ns, percent)
+
+    def _sliced_ns(self, time_ns: int, percent: float) -> int:
+        """Return how long a vCPU ran since the throttle was set."""
         slice_ns = self.throttle_slice_ns
-        sleep_ns = int(slice_ns * self._throttle_percent // (100 - self._throttle_percent))
+        sleep_ns = int(slice_ns * percent // (100 - percent))
         periods, rest_ns = divmod(time_ns - self._throttled_since_ns, slice_ns + sleep_ns)
         return periods * slice_ns + max(0, rest_ns - sleep_ns)

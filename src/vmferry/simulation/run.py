@@ -77,6 +77,7 @@ class Simulation:
             costs_of(scenario.guest),
             used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
             throttle_slice_ns=scenario.guest.throttle_slice_ns,
+            dirty_ring=scenario.guest.dirty_ring,
             on_write=on_write,
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)

@@ -43,7 +43,9 @@ def dirty_samples(entries: Sequence[Entry], page_count: int, where: str) -> Iter
     for entry in entries:
         clock.advance(entry.time_ns)
         event = entry.event
-        if isinstance(event, Decided | ThrottleSeen):
+        if isinstance(event, Decided):
+            clock.throttle(event.effective_percent)
+        elif isinstance(event, ThrottleSeen):
             clock.throttle(event.throttle_percent)
         elif isinstance(event, Measured) and event.mode != "page-sampling" and not event.sync_count:
             cpu_ns = event.window_ns * (100 - clock.throttle_percent) // 100

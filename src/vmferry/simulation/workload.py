@@ -154,6 +154,11 @@ class Workload:
             mean_ns = sum(cpu_ns[vcpu] for vcpu in writer.vcpus) // len(writer.vcpus)
             writer.turns.write(passed_ns, mean_ns, bitmap)
 
+    def write_apart(self, passed_ns: int, cpu_ns: Sequence[int], bitmaps: Sequence[Bitmap]) -> None:
+        """Do the same, and mark what each vCPU writes in a bitmap of its own; what several do together in the first."""
+        for writer in self._writers:
+            Workload([writer]).write(passed_ns, cpu_ns, bitmaps[writer.vcpus[0]])
+
     def areas(self) -> list[tuple[int, int]]:
         """Return the pages that are ever written, as (first page, page count)."""
         return [area for writer in self._writers for area in writer.turns.areas()]

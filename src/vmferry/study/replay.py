@@ -133,5 +133,6 @@ def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
     total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
     start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or MAX_TIME_NS))
     for entry in entries:
-        if isinstance(entry.event, Decided | ThrottleSeen) and entry.event.throttle_percent:
-            yield max(0, entry.time_ns - start_ns), entry.event.throttle_percent
+        match entry.event:
+            case Decided(effective_percent=percent) | ThrottleSeen(throttle_percent=percent) if percent:
+                yield max(0, entry.time_ns - start_ns), percent

@@ -163,7 +163,7 @@ def _show(kind: PolicyKind, course: Course, settings: Sequence[msgspec.Struct], 
             answers = brain.look(replace(look, downtime_limit_ns=limit_ns), rules)
         for answer in answers:
             if isinstance(answer, Throttle):
-                ledger.set_throttle(look.now_ns, answer.percent)
+                ledger.set_throttle(look.now_ns, answer.percent, answer.vcpu_percents)
             elif isinstance(answer, SetDowntimeLimit):
                 limit_ns = answer.limit_ns
             elif isinstance(answer, Measure):

@@ -1,7 +1,7 @@
 """A KVM guest put together: RAM, vCPUs, interrupt controllers, serial port; implements the engine's `Guest`."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import numpy as np
@@ -143,7 +143,10 @@ class KvmGuest:
         return TIME_SLICE_NS
 
     def set_throttle(self, percent: int) -> None:
-        self._throttle.set(percent)
+        self._throttle.set([percent] * len(self._vcpus))
+
+    def set_vcpu_throttles(self, percents: Sequence[int]) -> None:
+        self._throttle.set(percents)
 
     @property
     def vcpu_thread_ids(self) -> list[int]:
