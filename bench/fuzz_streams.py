@@ -151,7 +151,7 @@ class _Answers:
     max_batch_pages = 16
 
     def __init__(self, pair: Pair, stream: bytes) -> None:
-        self.sent_bytes = 0
+        self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
         self.sent: list[Message] = []
         self._pair = pair
         self._stream = memoryview(stream)
@@ -172,6 +172,12 @@ class _Answers:
             self._stream = self._stream[size_bytes:]
             if message:
                 return message
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        pass
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -40,7 +40,7 @@ class ByteLink:
     max_batch_pages = 16
 
     def __init__(self, pair: Pair, bytes_per_s: int, fault: AnyFault) -> None:
-        self.sent_bytes = 0
+        self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
         self.open = True
         self.before_send: Callable[[Message], None] = lambda message: None
         self.destination_is_alive = True
@@ -98,6 +98,12 @@ class ByteLink:
                     self._check_open()
                 self._let_pass(MAX_WAIT_NS, while_blocked)
         return message
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: bytes keep their order."""
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: what was sent has arrived."""
 
     def close(self) -> None:
         """Close the connection at the source's end."""

@@ -44,6 +44,7 @@ CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 class ScriptedChannel:
     """A source that sends `script`; between its messages it drips `bytes_per_s`, and after the last one for ever."""
 
+    is_wide = False
     sent_bytes = 0
     max_batch_pages = 16
 
@@ -70,6 +71,9 @@ class ScriptedChannel:
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         self.sent.append(message)
 
+    def stop_pages(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -86,7 +90,7 @@ class Incoming:
         self.clock = ManualClock()
         self.guest = MemoryGuest(PAGES, running=False)
         self.destination = self.fresh_destination()
-        challenge = CREDENTIALS.challenge(bytes(NONCE_BYTES))
+        challenge = CREDENTIALS.challenge(Hello(self.guest.layout))
         for message in (Hello(self.guest.layout), CREDENTIALS.answer(challenge), first):
             self.destination.handle(message)
         self.channel = ScriptedChannel(self.clock, list(script), bytes_per_s)
@@ -211,7 +215,7 @@ def test_a_stranger_is_told_nothing_and_changes_nothing() -> None:
 
 def test_a_whole_migration_is_received_from_its_greeting_on() -> None:
     hello = Hello(MemoryGuest(PAGES).layout, bytes(NONCE_BYTES))
-    proof = CREDENTIALS.answer(CREDENTIALS.challenge(hello.nonce))
+    proof = CREDENTIALS.answer(CREDENTIALS.challenge(hello))
     last: list[Message] = [Pages(PageRuns.of([(3, 2)]), EMPTY), State(b"registers"), Finish(), Commit(run=True)]
     incoming = Incoming(*((0, message) for message in [hello, proof, ALL_ZERO, *last]))
     incoming.destination = incoming.fresh_destination()

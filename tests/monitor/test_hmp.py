@@ -216,9 +216,11 @@ def test_migrating_never_waits_and_says_so() -> None:
 
 def test_what_has_no_effect_cannot_be_changed() -> None:
     vm = MemoryVm()
-    assert run_hmp(vm, "migrate_set_parameter multifd-channels 2") == ""
-    assert "only value that is supported" in run_hmp(vm, "migrate_set_parameter multifd-channels 3")
-    assert run_hmp(vm, "migrate_set_capability multifd on") == "Error: Capability 'multifd' is not supported\n"
+    assert run_hmp(vm, "migrate_set_parameter multifd-zlib-level 1") == ""
+    assert "only value that is supported" in run_hmp(vm, "migrate_set_parameter multifd-zlib-level 3")
+    assert (
+        run_hmp(vm, "migrate_set_capability postcopy-ram on") == "Error: Capability 'postcopy-ram' is not supported\n"
+    )
 
 
 def test_there_is_no_post_copy_to_interrupt() -> None:

@@ -176,7 +176,7 @@ def test_one_wrong_parameter_changes_none() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "text"),
     [
-        ("multifd-channels", 4, "Parameter 'multifd-channels' expects 2, the only value that is supported here"),
+        ("multifd-zlib-level", 4, "Parameter 'multifd-zlib-level' expects 1, the only value that is supported here"),
         ("mode", "cpr-reboot", "Parameter 'mode' expects 'normal', the only value that is supported here"),
         ("direct-io", True, "No build-time support for direct-io"),
         ("vcpu-dirty-limit", 0, "Parameter 'vcpu_dirty_limit' must be greater than 1 MB/s"),

@@ -47,7 +47,7 @@ class LoopbackChannel:
     max_batch_pages = 16
 
     def __init__(self, pair: "Pair", bytes_per_s: int) -> None:
-        self.sent_bytes = 0
+        self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
         self.messages: list[Message] = []
         self.cut_at: int | None = None
         self.delivered = False
@@ -103,6 +103,12 @@ class LoopbackChannel:
         if self._is_cut(answer):
             self._break()
         return answer
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        pass
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        pass
 
     def close(self) -> None:
         self.open = False

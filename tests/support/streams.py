@@ -15,12 +15,27 @@ import xxhash
 
 from tests.support.loopback import Pair, Writer
 from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.memory.ranges import EMPTY, PageRuns
+from vmferry.migration.handshake import Credentials
 from vmferry.migration.status import MigrationStatus
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire import format as fmt
 from vmferry.wire.encoder import Encoder
-from vmferry.wire.format import FrameType
-from vmferry.wire.messages import Accepted, Challenge, Failed, Finish, Message, Pages, Ready, TakenOver
+from vmferry.wire.format import Feature, FrameType
+from vmferry.wire.messages import (
+    Accepted,
+    Barrier,
+    Challenge,
+    Commit,
+    Failed,
+    Finish,
+    Hello,
+    Message,
+    Pages,
+    Ready,
+    State,
+    TakenOver,
+)
 
 PAGE_COUNT = 24
 TOKEN = b"kept for the fuzzers"
@@ -126,6 +141,42 @@ def record(pair: Pair) -> Streams:
     return Streams(b"".join(sent), b"".join(back.encode(answer) for answer in answers))
 
 
+MULTIFD_NONCES = bytes([1] * fmt.NONCE_BYTES), bytes([2] * fmt.NONCE_BYTES)
+"""Of the source and of the destination of the migration over more connections."""
+
+
+@dataclass(frozen=True)
+class MultifdStreams:
+    """What the source of a migration with one page channel sends over its two connections."""
+
+    first: bytes
+    pages: bytes
+
+
+def multifd() -> MultifdStreams:
+    """Return a whole migration of a guest of `PAGE_COUNT` pages; page 0 is sent twice, with a barrier between."""
+    guest = MemoryGuest(PAGE_COUNT)
+    guest.ram[:, 0] = range(PAGE_COUNT)
+    source, destination = (Credentials(nonce) for nonce in MULTIFD_NONCES)
+    hello = Hello(guest.layout, source.nonce, Feature.MULTIFD)
+    proof = source.answer(destination.challenge(hello), Feature.MULTIFD, 1)
+    first, pages = Encoder(), Encoder()
+    everything, again = PageRuns.of([(0, PAGE_COUNT)]), PageRuns.of([(0, 1)])
+    old = guest.ram[everything.indices()].tobytes()
+    new = b"n" * PAGE_SIZE_BYTES
+    to_first = (hello, proof, Barrier(0), Barrier(1), State(guest.state), Finish(), Commit(run=True))
+    return MultifdStreams(
+        b"".join(first.encode(message) for message in to_first),
+        pages.encode(source.join(destination.nonce, 1))
+        + pages.encode(Pages(everything, EMPTY))
+        + old
+        + pages.encode(Barrier(1))
+        + pages.encode(Pages(again, EMPTY, final=True), xxhash.xxh3_64_intdigest(new))
+        + new
+        + pages.encode(Finish()),
+    )
+
+
 @dataclass(frozen=True)
 class Frame:
     """A frame of a stream and the payload behind it, taken apart by nothing but the tables of the format."""
@@ -180,6 +231,11 @@ def kept() -> dict[str, Streams]:
     return {name: Streams(_read(f"{name}.there.gz"), _read(f"{name}.back.gz")) for name in MIGRATIONS}
 
 
+def kept_multifd() -> MultifdStreams:
+    """Return the recorded streams of the migration over more connections."""
+    return MultifdStreams(_read("multifd.first.gz"), _read("multifd.pages.gz"))
+
+
 def _read(name: str) -> bytes:
     return gzip.decompress((KEPT / name).read_bytes())
 
@@ -189,8 +245,14 @@ def make() -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     for name, make_pair in MIGRATIONS.items():
         streams = record(make_pair())
-        for direction, stream in (("there", streams.there), ("back", streams.back)):
-            (KEPT / f"{name}.{direction}.gz").write_bytes(gzip.compress(stream, mtime=0))
+        _write(f"{name}.there.gz", streams.there)
+        _write(f"{name}.back.gz", streams.back)
+    _write("multifd.first.gz", multifd().first)
+    _write("multifd.pages.gz", multifd().pages)
+
+
+def _write(name: str, stream: bytes) -> None:
+    (KEPT / name).write_bytes(gzip.compress(stream, mtime=0))
 
 
 if __name__ == "__main__":

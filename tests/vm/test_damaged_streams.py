@@ -67,12 +67,11 @@ class Incoming:
         return MigrationDestination(self.guest, self._pair.clock, MemoryJournal(), self._credentials)
 
     def _receive(self, caller: Caller, door: Reception) -> None:
-        assert caller.first_pages
         receiver = Receiver(
             caller.channel, caller.destination, self._pair.clock, lambda: 1, lambda: None, lambda page: None
         )
         try:
-            receiver.run(caller.first_pages)
+            receiver.run(caller.first)
             caller.channel.close()
         except VmferryError:
             door.see_off(caller)

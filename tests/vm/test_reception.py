@@ -166,7 +166,7 @@ def test_a_source_is_let_in(door: Door) -> None:
     source = Knocker(door)
     caller = door.work(*source.greet(), source.send(BEGIN))
     assert caller
-    assert caller.first_pages == BEGIN
+    assert caller.first == BEGIN
     assert caller.destination.status is MigrationStatus.ACTIVE
     assert source.answers() == [Accepted()]
 
@@ -276,7 +276,7 @@ def test_who_does_not_know_the_token_gets_no_further(guarded: Door) -> None:
     guarded.work(stranger.send(Hello(LAYOUT, NONCE)))
     [challenge] = stranger.answers()
     assert isinstance(challenge, Challenge)
-    guess = Credentials(NONCE, b"another token").challenge(challenge.nonce).proof
+    guess = Credentials(challenge.nonce, b"another token").challenge(Hello(LAYOUT, NONCE)).proof
     guarded.work(stranger.send(Proof(guess)), stranger.send(BEGIN))
     assert stranger.answers() == [NO_NEWS]
     assert guarded.log == [

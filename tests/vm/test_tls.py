@@ -88,7 +88,7 @@ class WaitingDestination:
                     caller.channel, caller.destination, CLOCK, lambda: 0, self._check_stop, lambda page: None
                 )
                 with suppress(VmferryError):
-                    receiver.run(caller.first_pages)
+                    receiver.run(caller.first)
                 self.in_charge = caller.destination.in_charge
                 caller.channel.close()
 

@@ -11,14 +11,17 @@ from vmferry.memory.ranges import PageRuns
 from vmferry.wire import format as fmt
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
+from vmferry.wire.format import Feature
 from vmferry.wire.messages import (
     Accepted,
+    Barrier,
     Challenge,
     Commit,
     Digest,
     Failed,
     Finish,
     Hello,
+    Join,
     Message,
     Pages,
     Proof,
@@ -45,10 +48,15 @@ layouts = st.builds(
     st.integers(1, 4096),
     st.sampled_from([4096, 65536]),
 )
+values = st.binary(min_size=32, max_size=32)
+features = st.integers(0, 2**32 - 1).map(Feature)
 messages = st.one_of(
-    st.builds(Hello, layouts, st.binary(min_size=32, max_size=32)),
-    st.builds(Challenge, st.binary(min_size=32, max_size=32), st.sampled_from([b"", b"p" * 32])),
-    st.builds(Proof, st.binary(min_size=32, max_size=32)),
+    st.builds(Hello, layouts, values, features),
+    st.builds(Challenge, values, st.sampled_from([b"", b"p" * 32]), features),
+    st.builds(Proof, values),
+    st.builds(Proof, values, st.just(Feature.MULTIFD), st.integers(1, 255)),
+    st.builds(Join, values, st.integers(1, 255), values),
+    st.builds(Barrier, st.integers(0, 2**64 - 1)),
     page_messages(),
     st.builds(State, st.binary(max_size=300)),
     st.builds(Digest, st.binary(max_size=16), st.integers(0, 2**64 - 1)),
@@ -152,6 +160,7 @@ def run(first: int, count: int, zero: int = 0) -> bytes:
 
 HELLO = fmt.HELLO_FIXED.pack(fmt.MAGIC, fmt.VERSION, 0, 0, 4096, 1, b"n" * fmt.NONCE_BYTES)
 HELLO_OF_VERSION_1 = HELLO[:8] + b"\1\0" + HELLO[10:24]
+JOIN = fmt.JOIN_FIXED.pack(fmt.MAGIC, fmt.VERSION, 3, b"n" * fmt.NONCE_BYTES, b"p" * fmt.PROOF_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +191,18 @@ HELLO_OF_VERSION_1 = HELLO[:8] + b"\1\0" + HELLO[10:24]
         (frame_of(fmt.FrameType.HELLO, HELLO_OF_VERSION_1), "wire format 1, this side 2; use equal versions"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:9]), "too short"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:-1]), "too short"),
-        (frame_of(fmt.FrameType.CHALLENGE, bytes(31)), "CHALLENGE frame of 31 bytes"),
-        (frame_of(fmt.FrameType.CHALLENGE, bytes(33)), "CHALLENGE frame of 33 bytes"),
+        (frame_of(fmt.FrameType.HELLO, HELLO[:10] + b"\1" + HELLO[11:]), "reserved bits"),
+        (frame_of(fmt.FrameType.CHALLENGE, bytes(35)), "too short"),
+        (frame_of(fmt.FrameType.CHALLENGE, bytes(37)), "CHALLENGE frame of 37 bytes"),
         (frame_of(fmt.FrameType.PROOF, bytes(31)), "PROOF frame of 31 bytes"),
-        (frame_of(fmt.FrameType.HELLO, HELLO[:12] + b"\1" + HELLO[13:]), "features 0x1"),
+        (frame_of(fmt.FrameType.PROOF, bytes(33)), "too short"),
+        (frame_of(fmt.FrameType.PROOF, bytes(32) + b"\1\0\0\0\0\0"), "0 page channels, with the features: multifd"),
+        (frame_of(fmt.FrameType.PROOF, bytes(32) + b"\0\0\0\0\1\0"), "1 page channels"),
+        (frame_of(fmt.FrameType.PROOF, bytes(32) + b"\1\0\0\0\0\1"), "256 page channels"),
+        (frame_of(fmt.FrameType.JOIN, JOIN[:75]), "too short"),
+        (frame_of(fmt.FrameType.JOIN, JOIN[:10] + bytes(66)), "for channel 0, 1 to 255 are allowed"),
+        (frame_of(fmt.FrameType.JOIN, JOIN.replace(b"\2", b"\1")), "wire format 1, this side 2; use equal versions"),
+        (frame_of(fmt.FrameType.BARRIER, bytes(7)), "too short"),
         (frame_of(fmt.FrameType.HELLO, HELLO[:20] + bytes(36)), "0 vCPUs"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(1, 5) + b"ram"), "within the name"),
         (frame_of(fmt.FrameType.HELLO, HELLO + fmt.BLOCK_FIXED.pack(2**63, 0)), "too much memory"),

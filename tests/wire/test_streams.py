@@ -5,13 +5,14 @@ import tracemalloc
 import pytest
 from bench.fuzz_streams import Damage, check_destination, check_source, names, run_one
 
-from tests.support.streams import MIGRATIONS, PAGE_COUNT, frames, joined, kept, record
+from tests.support.streams import MIGRATIONS, PAGE_COUNT, frames, joined, kept, kept_multifd, multifd, record
 from vmferry.wire import format as fmt
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType
 
 KEPT = kept()
+MULTIFD = kept_multifd()
 SEED = 9
 
 
@@ -23,15 +24,19 @@ def test_streams_are_still_what_they_were(name: str) -> None:
 
 
 def test_every_kind_of_message_is_among_them() -> None:
-    seen = {
-        frame.kind for streams in KEPT.values() for stream in (streams.there, streams.back) for frame in frames(stream)
-    }
-    assert seen == set(FrameType)
+    streams = [stream for both in KEPT.values() for stream in (both.there, both.back)]
+    streams += [MULTIFD.first, MULTIFD.pages]
+    assert {frame.kind for stream in streams for frame in frames(stream)} == set(FrameType)
 
 
-@pytest.mark.parametrize("name", MIGRATIONS)
+def test_streams_of_more_connections_are_still_what_they_were() -> None:
+    assert multifd() == MULTIFD, "is this a new version of the format? python -m tests.support.streams"
+
+
+@pytest.mark.parametrize("name", [*MIGRATIONS, "multifd"])
 def test_decoding_and_encoding_again_gives_the_same_bytes(name: str) -> None:
-    for stream in (KEPT[name].there, KEPT[name].back):
+    streams = (MULTIFD.first, MULTIFD.pages) if name == "multifd" else (KEPT[name].there, KEPT[name].back)
+    for stream in streams:
         decoder, encoder, again = Decoder(PAGE_COUNT), Encoder(), b""
         for number, frame in enumerate(frames(stream)):
             assert frame.is_whole

@@ -18,12 +18,14 @@ from vmferry.migration.verification import digest_in_time
 from vmferry.units import format_size
 from vmferry.wire.messages import (
     Accepted,
+    Barrier,
     Challenge,
     Commit,
     Digest,
     Failed,
     Finish,
     Hello,
+    Join,
     Message,
     Pages,
     Proof,
@@ -62,6 +64,9 @@ class MigrationDestination:
         self._tells_reasons = tells_reasons
         self._filled = Bitmap(0)
         """Pages that may hold something else than zero bytes."""
+        self.channel_count = 0
+        """How many connections for pages the source opens; 0 if pages come over its first one."""
+        self._joined: set[int] = set()
         self._hello: Hello | None = None
         self._trusted = False
         """Whether the source may be told why it is refused."""
@@ -72,6 +77,7 @@ class MigrationDestination:
             Hello: self._take_hello,
             Proof: self._take_proof,
             Pages: self._take_pages,
+            Barrier: self._take_first_barrier,
             State: self._take_state,
             Digest: self._take_digest,
             Finish: self._finish,
@@ -140,6 +146,8 @@ class MigrationDestination:
             return (Proof,) if self._hello else (Hello,)
         if self.status not in (MigrationStatus.SETUP, MigrationStatus.ACTIVE):
             return ()
+        if self.channel_count and self.status is MigrationStatus.SETUP:
+            return (Barrier,)
         if self._ready:
             return (Commit,)
         if self._state is None:
@@ -148,15 +156,36 @@ class MigrationDestination:
 
     def _take_hello(self, hello: Hello) -> Challenge:
         self._hello = hello
-        return self._credentials.challenge(hello.nonce)
+        return self._credentials.challenge(hello)
 
     def _take_proof(self, proof: Proof) -> Accepted:
         assert self._hello
-        self._credentials.check(self._hello.nonce, proof)
+        self._credentials.check(self._hello, proof)
         self._trusted = bool(self._credentials.token)
         _compare(self._hello.layout, self._guest.layout)
+        self.channel_count = proof.channel_count
         self.accepted = True
         return Accepted()
+
+    def awaits(self, join: Join) -> bool:
+        """Whether the source that was accepted here is the one that a connection says it belongs to."""
+        return self.accepted and self._hello is not None and self._hello.nonce == join.source_nonce
+
+    def join(self, join: Join) -> Accepted:
+        """Let a further connection in that the source accepted here has opened. Raises PeerError if it has not."""
+        self._credentials.check_join(join)
+        if self.status is not MigrationStatus.SETUP or join.number > self.channel_count or join.number in self._joined:
+            raise PeerError(f"it joins as channel {join.number}, which is not due")
+        self._joined.add(join.number)
+        return Accepted()
+
+    def _take_first_barrier(self, barrier: Barrier) -> None:
+        if barrier.number or len(self._joined) < self.channel_count:
+            raise PeerError(
+                f"the source began with barrier {barrier.number} "
+                f"when {len(self._joined)} of {self.channel_count} page channels had joined"
+            )
+        self._begin()
 
     def _take_pages(self, pages: Pages) -> None:
         if self.status is MigrationStatus.SETUP:

@@ -23,6 +23,8 @@ class RamInfo:
     dirty_sync_count: int
     iteration_count: int
     page_size: int
+    multifd_bytes: int = 0
+    """How much of `transferred` went over further connections."""
     pages_per_second: int
     precopy_bytes: int
     downtime_bytes: int

@@ -14,7 +14,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.events import Event
-from vmferry.wire.messages import Message
+from vmferry.wire.messages import Join, Message
 
 MAX_WAIT_NS = 100_000_000
 """No port blocks longer than this (100 ms) without calling back."""
@@ -139,12 +139,33 @@ class Channel(Protocol):
         ...
 
     @property
+    def multifd_bytes(self) -> int:
+        """How many of them went over further connections."""
+        ...
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what `send` has taken may still have to be put on the wire."""
+        ...
+
+    @property
     def max_batch_pages(self) -> int:
         """The largest number of pages one `Pages` message should hold."""
         ...
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
-        """Send one message; the content of pages is read from the guest during this call."""
+        """Send one message; the content of pages is read from the guest during this call or later.
+
+        What is sent afterwards may overtake pages, unless `barrier` comes between. No message but pages overtakes any.
+        """
+        ...
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        """Let none of the pages that are sent from now on overtake those that were sent so far."""
+        ...
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        """Return when nothing that `send` has taken is still to be put on the wire."""
         ...
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
@@ -153,6 +174,14 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Close the connection; harmless if it is closed."""
+        ...
+
+
+class Widen(Protocol):
+    """What opens further connections of an outgoing migration."""
+
+    def __call__(self, channel: Channel, joins: Sequence[Join], while_blocked: Callable[[], None]) -> Channel:
+        """Open one with each of `joins`, and return `channel` together with them, over which pages go then."""
         ...
 
 

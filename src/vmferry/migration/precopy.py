@@ -17,6 +17,8 @@ from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000
 """A window in which less was sent says nothing about the bandwidth. The value is QEMU's."""
+_UNSENT_WAIT_NS = 5_000_000
+"""What waits to be sent may turn out smaller than it was counted."""
 _NS_PER_S = 1_000_000_000
 
 
@@ -33,6 +35,8 @@ class Precopy:
         self.link = LinkWatch(outgoing.parameters().link_patience_ns)
         self.link.look(self._clock.now_ns(), self._channel.sent_bytes, outgoing.guest.layout.size_bytes)
         self._told_still_ns = 0
+        self._ordered_syncs = -1
+        """After how many syncs the last barrier was sent."""
         self.body = EngineBody(outgoing, self.counters, self.meter, self.link, ledger)
         self.sync = self.body.sync
         self.expected_downtime_ms = outgoing.parameters().downtime_limit
@@ -54,9 +58,11 @@ class Precopy:
         while self.sync.ram.remaining_pages:
             while_blocked()
             self.send_batch(while_blocked, self._channel.max_batch_pages, final=True)
+        self._channel.flush(while_blocked)
 
     def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
         """Send up to `max_pages` of the pages that are to be sent."""
+        self._keep_order(while_blocked)
         pages = self.sync.ram.take(max_pages)
         data, zero = pages.split(self._outgoing.guest.zero_pages(pages))
         self._channel.send(Pages(data, zero, final), while_blocked)
@@ -78,6 +84,12 @@ class Precopy:
         while self.sync.ram.remaining_pages and self.counters.pages < enough_pages:
             self._send_some()
 
+    def _keep_order(self, while_blocked: Callable[[], None]) -> None:
+        """Only a sync lets a page be sent again; its older content must not come last."""
+        if self._ordered_syncs != self.counters.dirty_sync_count:
+            self._ordered_syncs = self.counters.dirty_sync_count
+            self._channel.barrier(while_blocked)
+
     def _send_some(self) -> None:
         self.send_batch(self._tick, self._batch_pages())
         self._tick()
@@ -87,6 +99,7 @@ class Precopy:
         """Estimate; if the estimate fits, or nothing is left to send, make a sync to learn the truth."""
         if self.sync.remaining_bytes > self.body.threshold_bytes:
             return False
+        self._channel.flush(self._tick)
         self.body.begin_iteration()
         return self.sync.remaining_bytes <= self.body.threshold_bytes
 
@@ -95,16 +108,20 @@ class Precopy:
         limit = self._outgoing.parameters().max_bandwidth
         if limit == 0:
             return self._channel.max_batch_pages
-        left_bytes = self.meter.left_bytes(self._channel.sent_bytes, limit)
-        return max(1, min(left_bytes // self._page_size, self._channel.max_batch_pages))
+        return max(1, min(self._left_bytes(limit) // self._page_size, self._channel.max_batch_pages))
 
     def _wait_for_rate_limit(self) -> None:
         while limit := self._outgoing.parameters().max_bandwidth:
-            if self.meter.left_bytes(self._channel.sent_bytes, limit) > 0:
+            if self._left_bytes(limit) > 0:
                 return
             wait_ns = self.meter.window_end_ns() - self._clock.now_ns()
-            self._clock.sleep_ns(max(0, min(wait_ns, MAX_WAIT_NS)))
+            longest_ns = _UNSENT_WAIT_NS if self._channel.unsent_bytes else MAX_WAIT_NS
+            self._clock.sleep_ns(max(0, min(wait_ns, longest_ns)))
             self._tick()
+
+    def _left_bytes(self, limit: int) -> int:
+        """Return what may still be sent in this bandwidth window; what waits to be sent counts as sent."""
+        return self.meter.left_bytes(self._channel.sent_bytes + self._channel.unsent_bytes, limit)
 
     def _tick(self) -> None:
         """Do what must happen regularly while the guest runs, also while the channel is blocked."""
@@ -134,7 +151,8 @@ class Precopy:
     def _watch_link(self) -> None:
         """Record when the link comes to stand still and when it moves again, and give it up after a time."""
         now_ns, parameters = self._clock.now_ns(), self._outgoing.parameters()
-        self.link.look(now_ns, self._channel.sent_bytes, self.sync.remaining_bytes, parameters.max_bandwidth)
+        left_bytes = self.sync.remaining_bytes + self._channel.unsent_bytes
+        self.link.look(now_ns, self._channel.sent_bytes, left_bytes, parameters.max_bandwidth)
         still_ns = self.link.still_ns
         if bool(still_ns) != bool(self._told_still_ns):
             event = LinkStalled(duration_ns=still_ns or self._told_still_ns, over=not still_ns)

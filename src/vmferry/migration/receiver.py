@@ -10,7 +10,7 @@ from typing import Protocol
 
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.migration.destination import MigrationDestination
-from vmferry.migration.ports import Channel, Clock
+from vmferry.migration.ports import Clock
 from vmferry.migration.switchover import Deadline
 from vmferry.wire.messages import Message, Pages
 
@@ -22,16 +22,36 @@ _NS_PER_S = 1_000_000_000
 _REFUSAL_NS = 100_000_000
 
 
-class PageChannel(Channel, Protocol):
-    """A channel whose messages are followed by page bytes."""
+class PageChannel(Protocol):
+    """The destination's end of a channel: messages from the source, some followed by page bytes, and answers to it.
+
+    `while_blocked` and errors are those of the port `Channel`.
+    """
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it is several connections."""
+        ...
 
     @property
     def received_bytes(self) -> int:
         """All bytes taken from the wire so far."""
         ...
 
+    def receive(self, while_blocked: Callable[[], None]) -> Message:
+        """Wait for the source's next message."""
+        ...
+
+    def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+        """Send an answer."""
+        ...
+
     def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
         """Let the peer write these pages of guest memory, which the message just received names."""
+        ...
+
+    def stop_pages(self) -> None:
+        """Return when nothing writes guest memory any more."""
         ...
 
 
@@ -58,15 +78,15 @@ class Receiver:
         self._check_stop = check_stop
         self._filled_up_to = filled_up_to
 
-    def run(self, first: Pages | None = None) -> None:
-        """Receive from the greeting on, or from the payload of `first`, which was handled, until the guest is ours.
+    def run(self, first: Message | None = None) -> None:
+        """Receive from the greeting on, or from what follows `first`, which was handled, until the guest is ours.
 
         Raises VmferryError if it does not become ours: the source was told as much as it may know, and the destination
         has failed.
         """
         try:
-            if first:
-                self._fill(first)
+            if isinstance(first, Pages):
+                self._channel.receive_pages(first, self._progress())
             self._receive()
         except VmferryError as error:
             if not self._destination.in_charge:
@@ -75,17 +95,18 @@ class Receiver:
 
     def _receive(self) -> None:
         while not self._destination.in_charge:
-            message = self._channel.receive(self._in_time())
-            answer = self._destination.handle(message)
+            message = self._channel.receive(self.patience())
             if isinstance(message, Pages):
-                self._fill(message)
-            if answer:
+                self.expect(message)
+                self._channel.receive_pages(message, self._progress())
+            elif answer := self._destination.handle(message):
                 self._answer(answer)
 
-    def _fill(self, pages: Pages) -> None:
+    def expect(self, pages: Pages) -> None:
+        """Take the names of pages whose bytes come next, over whichever connection. Raises PeerError."""
+        self._destination.handle(pages)
         if len(pages.data):
             self._filled_up_to(pages.data.last_page)
-            self._channel.receive_pages(pages, _Progress(self._channel, self._in_time))
 
     def _answer(self, answer: Message) -> None:
         try:
@@ -99,7 +120,18 @@ class Receiver:
         with suppress(VmferryError):
             at_once = Deadline(self._clock, _REFUSAL_NS, "it does not take its answer")
             self._channel.send(self._destination.refusal(reason), at_once)
+        self._channel.stop_pages()
         self._destination.fail(reason)
+
+    def patience(self) -> Callable[[], None]:
+        """Return what ends a wait for the next message, which begins now.
+
+        One of several connections may be idle for long: then something has to come over any of them.
+        """
+        return self._progress() if self._channel.is_wide else self._in_time()
+
+    def _progress(self) -> "_Progress":
+        return _Progress(self._channel, self._in_time)
 
     def _in_time(self) -> Callable[[], None]:
         """Return what ends a wait that begins now."""

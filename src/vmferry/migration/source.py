@@ -19,13 +19,14 @@ from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.outgoing import Outgoing
-from vmferry.migration.ports import Channel, Clock, Guest, Journal
+from vmferry.migration.ports import Channel, Clock, Guest, Journal, Widen
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
 from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
 from vmferry.migration.verification import estimate_digests_ns
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.wire.format import NO_FEATURES, Feature
 from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
 
 _CANCELLED = "the migration was cancelled"
@@ -41,7 +42,8 @@ class MigrationSource:
 
     `parameters` is asked at every use, so that changes act on the running migration; only the kind and the times of
     background syncs, when pages are armed, and the convergence policy are fixed when it begins.
-    `open_channel` is given a function to call while it waits. Raises UsageError if the policy cannot be used here.
+    `open_channel` is given a function to call while it waits; `widen` makes more of its channel if the capability
+    `multifd` is on. Raises UsageError if the policy cannot be used here.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class MigrationSource:
         parameters: Callable[[], MigrationParameters],
         capabilities: MigrationCapabilities,
         credentials: Credentials,
+        widen: Widen | None = None,
     ) -> None:
         self.status = MigrationStatus.NONE
         self.error: str | None = None
         self._policy_broken = False
         self._guest = guest
         self._open_channel = open_channel
+        self._widen = widen
         self._clock = clock
         self._lost = LostWork()
         self._journal = TeeJournal([journal, self._lost])
@@ -132,7 +136,7 @@ class MigrationSource:
     def _migrate(self) -> None:
         in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._cancel.check)
         self._channel = self._open_channel(in_time)
-        self._greet(self._channel)
+        self._channel = self._greet(self._channel)
         digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
         self._guest.start_dirty_log()
         self._setup_ns = self._clock.now_ns() - self._start_ns
@@ -177,13 +181,18 @@ class MigrationSource:
             verify_estimate_ns=digests_ns,
         )
 
-    def _greet(self, channel: Channel) -> None:
+    def _greet(self, channel: Channel) -> Channel:
+        """Introduce this migration, and return the channel with all that has joined it."""
         text = "the destination did not answer in 15 s"
         in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._cancel.check)
-        channel.send(Hello(self._guest.layout, self._credentials.nonce), in_time)
+        features = Feature.MULTIFD if self._capabilities.multifd and self._widen else NO_FEATURES
+        channel_count = self._parameters().multifd_channels if features & Feature.MULTIFD else 0
+        channel.send(Hello(self._guest.layout, self._credentials.nonce, features), in_time)
         challenge = expect(Challenge, channel.receive(in_time))
-        channel.send(self._credentials.answer(challenge), in_time)
+        channel.send(self._credentials.answer(challenge, features, channel_count), in_time)
         expect(Accepted, channel.receive(in_time))
+        joins = [self._credentials.join(challenge.nonce, number) for number in range(1, channel_count + 1)]
+        return self._widen(channel, joins, in_time) if self._widen and joins else channel
 
     def _reason(self, error: BaseException) -> str:
         """When the connection broke, the destination may have said why before it went away.
@@ -281,6 +290,7 @@ class MigrationSource:
             dirty_sync_count=counters.dirty_sync_count,
             iteration_count=counters.iteration_count,
             page_size=layout.page_size,
+            multifd_bytes=channel.multifd_bytes,
             pages_per_second=counters.pages_per_s,
             precopy_bytes=precopy_bytes,
             downtime_bytes=sent_bytes - precopy_bytes,

@@ -146,12 +146,13 @@ def _ram(ram: RamInfo) -> str:
         "iterations": ram.iteration_count,
         "downtime_bytes": ram.downtime_bytes or None,
     }
+    channels = {"precopy": ram.precopy_bytes, "multifd": ram.multifd_bytes, "postcopy": 0}
     return (
         "RAM info:\n"
         f"  Throughput (Mbps): \t{ram.mbps:.2f}\n"
         f"  Sizes: \t\tpagesize={format_size(ram.page_size)}, total={format_size(ram.total)}\n"
         f"  Transfers: \t\ttransferred={transferred}, remain={remaining}\n"
-        f"    Channels: \t\tprecopy={format_size(ram.precopy_bytes)}, multifd=0 B, postcopy=0 B\n"
+        f"    Channels: \t\t{', '.join(f'{name}={format_size(size)}' for name, size in channels.items())}\n"
         f"    Page Types: \tnormal={ram.normal}, zero={ram.duplicate}\n"
         f"  Page Rates (pps): \t{_pairs(rates)}\n"
         f"  Others: \t\t{_pairs(others)}\n"

@@ -12,6 +12,7 @@ class MigrationCapabilities:
 
     auto_converge: bool = False
     events: bool = False
+    multifd: bool = False
     pause_before_switchover: bool = False
 
     def changed(self, states: Mapping[str, bool]) -> "MigrationCapabilities":

@@ -1,7 +1,7 @@
 """Parameters of QEMU 10.1 that mean nothing to vmferry: known, reported at their defaults, not to be changed.
 
-They belong to post-copy, multifd, XBZRLE, dirty limits, COLO, CPR, block migration and network
-announcements. Clients that set them to what they are anyway must not fail.
+They belong to post-copy, compression, XBZRLE, dirty limits, COLO, CPR, block migration and network announcements.
+Clients that set them to what they are anyway must not fail.
 """
 
 from enum import StrEnum
@@ -78,7 +78,6 @@ INERT_PARAMETERS: dict[str, InertParameter] = {
         ),
         _number("max-postcopy-bandwidth", "size", 0, "rate limit of post-copy, 0 for none", unit="bytes/second"),
         _number("x-checkpoint-delay", "uint32", 20_000, "time between two COLO checkpoints", unit="ms"),
-        _number("multifd-channels", "uint8", 2, "number of multifd channels", (1, 255)),
         _inert("multifd-compression", "enum", MultiFdCompression.NONE, "how multifd compresses pages"),
         _number("multifd-zlib-level", "uint8", 1, "level of zlib compression", (0, 9)),
         _number("multifd-qatzip-level", "uint8", 1, "level of QATzip compression", (1, 9)),

@@ -90,6 +90,10 @@ class MigrationParameters:
         "(not in QEMU)",
         0, 2_000_000, unit="ms",
     )  # fmt: skip
+    multifd_channels: int = _integer(
+        2, "uint8", "over how many connections pages go if the capability multifd is on", 1, 255,
+        phrase="a value between 1 and 255",
+    )  # fmt: skip
     stall_timeout: int = _integer(
         120_000, "uint64", "a migration whose link has stood still this long while the guest runs is given up; "
         "0 for never (not in QEMU)",

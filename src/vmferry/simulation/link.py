@@ -88,7 +88,7 @@ class SimulatedChannel:
         random: np.random.Generator,
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:
-        self.sent_bytes = 0
+        self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
         self.is_open = True
         self.max_batch_pages = model.batch_pages
         self._clock = clock
@@ -115,6 +115,12 @@ class SimulatedChannel:
             self._answers.append(answer)
         if isinstance(answer, Failed):
             self.is_open = False
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: messages keep their order."""
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: what was sent has arrived."""
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         """Return the destination's next answer after the link's latency there and back."""

@@ -110,6 +110,17 @@ def is_beyond_this_host(address: Address) -> bool:
     return isinstance(address, TcpAddress) and not ip_address(address.host.partition("%")[0]).is_loopback
 
 
+def peer_address(connection: socket.socket, wanted: Address) -> Address:
+    """Return where exactly a connection to `wanted`, which may be the name of several hosts, has ended up."""
+    if isinstance(wanted, UnixAddress):
+        return wanted
+    try:
+        host, port, *_ = connection.getpeername()
+    except OSError as error:
+        raise ChannelError(f"the connection to {wanted} is lost: {error.strerror}") from error
+    return TcpAddress(host, port)
+
+
 def describe_peer(connection: Connection) -> str:
     """Return the address at the other end; a process that has connected to a unix socket has none."""
     try:

@@ -53,6 +53,7 @@ class StreamChannel:
     """
 
     max_batch_pages = 1024
+    is_wide = False
 
     def __init__(self, connection: Connection, memory: PageMemory, allowed: Collection[FrameType] = ALL_FRAMES) -> None:
         self.sent_bytes = 0
@@ -62,6 +63,13 @@ class StreamChannel:
         self._memory = memory
         self._encoder = Encoder()
         self._decoder = Decoder(memory.layout.page_count, allowed)
+
+    multifd_bytes = unsent_bytes = 0
+
+    @property
+    def page_size(self) -> int:
+        """Size of the pages that go over it."""
+        return self._memory.layout.page_size
 
     @property
     def peer(self) -> str:
@@ -74,6 +82,12 @@ class StreamChannel:
         checksum = _checksum(views) if isinstance(message, Pages) and message.final else 0
         frame = memoryview(self._encoder.encode(message, checksum))
         self._send_all([frame, *views], while_blocked)
+
+    def barrier(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: a stream keeps its order."""
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        """Nothing to do: `send` returns when all is with the kernel."""
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         """Wait for a message. If it is Pages, the bytes of those pages come next: see `receive_pages`."""
@@ -103,6 +117,9 @@ class StreamChannel:
             missing = _without_first(missing, self._receive_some(missing, while_blocked))
         if pages.final and _checksum(views) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
+
+    def stop_pages(self) -> None:
+        """Nothing to do: guest memory is written within `receive_pages` only."""
 
     def discard(self) -> None:
         """Take what is there, for nothing."""

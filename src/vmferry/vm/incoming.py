@@ -17,6 +17,7 @@ from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.transport.multifd_receiver import MultifdReceiver
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.tls import TlsServer
 from vmferry.vm.reception import Caller, Reception
@@ -93,19 +94,22 @@ class IncomingMigration:
         )
 
     def _receive(self, caller: Caller, reception: Reception) -> None:
-        assert caller.first_pages
+        channel = MultifdReceiver(caller.channel, caller.page_channels) if caller.page_channels else caller.channel
         try:
             with closing(self._guest.populator()) as populator:
                 receiver = Receiver(
-                    caller.channel,
+                    channel,
                     caller.destination,
                     self._clock,
                     lambda: self._parameters().stall_timeout_ns,
                     self._check_stop,
                     populator.filled_up_to,
                 )
-                receiver.run(caller.first_pages)
+                if isinstance(channel, MultifdReceiver):
+                    channel.start(receiver)
+                receiver.run(caller.first)
         except VmferryError as error:
+            caller.close_page_channels()
             if caller.destination.in_charge:
                 raise
             reception.see_off(caller)
@@ -114,4 +118,4 @@ class IncomingMigration:
                 raise
             self._log(f"incoming migration failed: {error}; waiting for the next source")
         else:
-            caller.channel.close()
+            channel.close()

@@ -13,14 +13,14 @@ from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
-from vmferry.migration.ports import Channel, Clock, Journal
+from vmferry.migration.ports import Clock, Journal
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.vm_port import RecordPart
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.transport.sockets import connect, listen, local_address
-from vmferry.transport.stream import StreamChannel
+from vmferry.transport.connector import Connector
+from vmferry.transport.sockets import listen, local_address
 from vmferry.transport.uri import parse_uri
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.event_feed import EventFeed
@@ -31,7 +31,7 @@ from vmferry.vm.run_control import RunControl
 from vmferry.vm.telling import arrival, departure
 from vmferry.vm.tls import destination_tls, source_tls, what_is_missing
 from vmferry.vm.token_file import read_token
-from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
+from vmferry.wire.format import NONCE_BYTES
 
 
 class Migrations:
@@ -91,20 +91,16 @@ class Migrations:
         token = read_token(self.parameters.token_file)
         tls = source_tls(self.parameters, address)
         self._check_protected(tls)
-
-        def open_channel(while_blocked: Callable[[], None]) -> Channel:
-            connection = connect(address, while_blocked)
-            secured = tls.wrap(connection, while_blocked) if tls else connection
-            return StreamChannel(secured, self._guest, DESTINATION_FRAMES)
-
+        connector = Connector(address, self._guest, tls.wrap if tls else None)
         self._source = MigrationSource(
             self._guest,
-            open_channel,
+            connector.connect,
             self._clock,
             self._journal,
             lambda: self.parameters,
             self.capabilities,
             Credentials(secrets.token_bytes(NONCE_BYTES), token),
+            connector.widen,
         )
         self._run_control.leave_by(self._source)
         self._start_thread("migration", self._send, self._source, uri)

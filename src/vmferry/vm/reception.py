@@ -8,9 +8,9 @@ import select
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vmferry.errors import ChannelError, VmferryError
+from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock
 from vmferry.migration.status import MigrationStatus
@@ -18,9 +18,11 @@ from vmferry.migration.switchover import Deadline
 from vmferry.transport.sockets import accept, stop_listening
 from vmferry.transport.stream import StreamChannel
 from vmferry.wire.format import GREETING_FRAMES, SOURCE_FRAMES
-from vmferry.wire.messages import Accepted, Message, Pages
+from vmferry.wire.messages import Accepted, Join, Message
 
 MAX_CALLERS = 128
+MAX_PAGE_CHANNELS = 512
+"""How many connections may have joined migrations that have not begun."""
 _WAIT_MS = 50
 _GREETING_NS = 10_000_000_000
 """How long a greeting may take: sources greet at once and answer at once."""
@@ -33,19 +35,27 @@ _AT_ONCE_NS = 100_000_000
 
 @dataclass(eq=False)
 class Caller:
-    """Somebody at the door. `first_pages` are what its migration began with, their bytes yet to be received."""
+    """Somebody at the door. `first` is what its migration began with: pages, whose bytes are yet to be received."""
 
     channel: StreamChannel
     destination: MigrationDestination
     deadline_ns: int
     greeted: bool = False
     leaving: bool = False
-    first_pages: Pages | None = None
+    first: Message | None = None
+    page_channels: list[StreamChannel] = field(default_factory=list)
+    """Further connections that have joined it."""
 
     @property
     def rank(self) -> int:
         """How much it has shown of being a source."""
         return -1 if self.leaving else self.greeted + self.destination.accepted
+
+    def close_page_channels(self) -> None:
+        """Close the connections that have joined it."""
+        for channel in self.page_channels:
+            channel.close()
+        self.page_channels.clear()
 
 
 class Reception:
@@ -143,15 +153,27 @@ class Reception:
         self.see_off(caller)
 
     def _answer(self, caller: Caller, message: Message) -> bool:
+        if isinstance(message, Join):
+            self._join(caller, message)
+            return False
         answer = caller.destination.handle(message)
         caller.greeted = True
         if answer:
             caller.channel.send(answer, self._at_once())
         if isinstance(answer, Accepted):
             caller.deadline_ns = self._clock.now_ns() + _START_NS
-        if isinstance(message, Pages):
-            caller.first_pages = message
+        caller.first = message
         return caller.destination.status is MigrationStatus.ACTIVE
+
+    def _join(self, joining: Caller, join: Join) -> None:
+        """Put a connection to the migration that it belongs to, which has not begun."""
+        source = next((caller for caller in self._callers if caller.destination.awaits(join)), None)
+        if joining.greeted or not source:
+            raise PeerError("it wants to join a migration that nobody has announced here")
+        self._make_room_beside(source)
+        joining.channel.send(source.destination.join(join), self._at_once())
+        source.page_channels.append(joining.channel)
+        self._callers.remove(joining)
 
     def _chosen(self, caller: Caller) -> Caller:
         self._callers.remove(caller)
@@ -171,6 +193,12 @@ class Reception:
         for caller in sorted(self._callers, key=lambda caller: caller.rank)[: max(0, excess)]:
             self._dismiss(caller, "too many others came")
 
+    def _make_room_beside(self, source: Caller) -> None:
+        """Let others go that hold page channels, the earliest first, until there is room for one more."""
+        others = [caller for caller in self._callers if caller.page_channels and caller is not source]
+        while others and sum(len(caller.page_channels) for caller in (source, *others)) >= MAX_PAGE_CHANNELS:
+            self._dismiss(others.pop(0), "too many page channels came")
+
     def _dismiss(self, caller: Caller, why: str) -> None:
         if not caller.leaving:
             self._tell(caller, why)
@@ -185,6 +213,7 @@ class Reception:
 
     def _close(self, caller: Caller) -> None:
         self._callers.remove(caller)
+        caller.close_page_channels()
         caller.channel.close()
 
     def _at_once(self) -> Deadline:

@@ -15,15 +15,17 @@ from vmferry.errors import PeerError
 from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 from vmferry.wire import format as fmt
-from vmferry.wire.format import FrameFlag, FrameType
+from vmferry.wire.format import Feature, FrameFlag, FrameType
 from vmferry.wire.messages import (
     Accepted,
+    Barrier,
     Challenge,
     Commit,
     Digest,
     Failed,
     Finish,
     Hello,
+    Join,
     Message,
     Pages,
     Proof,
@@ -146,12 +148,12 @@ class Decoder:
 def _hello(body: bytes) -> Hello:
     _check_version(body)
     _, _, reserved, features, page_size, vcpu_count, nonce = fmt.HELLO_FIXED.unpack_from(body)
-    if reserved or features & ~fmt.KNOWN_FEATURES:
-        raise PeerError(f"the peer needs features {features:#x} that this side does not know")
+    if reserved:
+        raise PeerError("the peer sent a HELLO frame with reserved bits set")
     if not 1 <= vcpu_count <= fmt.MAX_VCPUS:
         raise PeerError(f"the peer sent a guest of {vcpu_count} vCPUs, 1 to {fmt.MAX_VCPUS} are allowed")
     blocks = _blocks(body[fmt.HELLO_FIXED.size :])
-    return Hello(GuestLayout(blocks, vcpu_count, page_size), nonce, features)
+    return Hello(GuestLayout(blocks, vcpu_count, page_size), nonce, Feature(features))
 
 
 def _check_version(body: bytes) -> None:
@@ -188,16 +190,29 @@ def _text(data: bytes) -> str:
 
 
 def _challenge(body: bytes) -> Challenge:
-    nonce, proof = body[: fmt.NONCE_BYTES], body[fmt.NONCE_BYTES :]
-    if len(nonce) != fmt.NONCE_BYTES or len(proof) not in (0, fmt.PROOF_BYTES):
+    nonce, features = fmt.CHALLENGE_FIXED.unpack_from(body)
+    proof = body[fmt.CHALLENGE_FIXED.size :]
+    if len(proof) not in (0, fmt.PROOF_BYTES):
         raise PeerError(f"the peer sent a CHALLENGE frame of {len(body)} bytes")
-    return Challenge(nonce, proof)
+    return Challenge(nonce, proof, Feature(features))
 
 
 def _proof(body: bytes) -> Proof:
-    if len(body) != fmt.PROOF_BYTES:
+    value, agreed = body[: fmt.PROOF_BYTES], body[fmt.PROOF_BYTES :]
+    if len(value) != fmt.PROOF_BYTES:
         raise PeerError(f"the peer sent a PROOF frame of {len(body)} bytes")
-    return Proof(body)
+    features, channel_count = fmt.AGREED_FIXED.unpack(agreed) if agreed else (0, 0)
+    if channel_count > fmt.MAX_CHANNELS or bool(channel_count) != bool(features & Feature.MULTIFD):
+        raise PeerError(f"the peer announced {channel_count} page channels, with the features: {Feature(features)}")
+    return Proof(value, Feature(features), channel_count)
+
+
+def _join(body: bytes) -> Join:
+    _check_version(body)
+    _, _, number, source_nonce, proof = fmt.JOIN_FIXED.unpack_from(body)
+    if not 1 <= number <= fmt.MAX_CHANNELS:
+        raise PeerError(f"the peer sent a JOIN frame for channel {number}, 1 to {fmt.MAX_CHANNELS} are allowed")
+    return Join(source_nonce, number, proof)
 
 
 def _digest(body: bytes) -> Digest:
@@ -216,6 +231,8 @@ _BODIES: dict[FrameType, Callable[[bytes], Message]] = {
     FrameType.HELLO: _hello,
     FrameType.CHALLENGE: _challenge,
     FrameType.PROOF: _proof,
+    FrameType.JOIN: _join,
+    FrameType.BARRIER: lambda body: Barrier(*fmt.BARRIER_FIXED.unpack_from(body)),
     FrameType.STATE: State,
     FrameType.DIGEST: _digest,
     FrameType.READY: lambda body: Ready(_flag(fmt.READY_FIXED, "READY", body)),

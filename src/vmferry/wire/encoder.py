@@ -7,12 +7,14 @@ from vmferry.wire import format as fmt
 from vmferry.wire.format import FrameFlag, FrameType
 from vmferry.wire.messages import (
     Accepted,
+    Barrier,
     Challenge,
     Commit,
     Digest,
     Failed,
     Finish,
     Hello,
+    Join,
     Message,
     Pages,
     Proof,
@@ -51,10 +53,15 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
     match message:
         case Hello():
             return FrameType.HELLO, no_flags, _hello(message)
-        case Challenge(nonce, proof):
-            return FrameType.CHALLENGE, no_flags, nonce + proof
-        case Proof(value):
-            return FrameType.PROOF, no_flags, value
+        case Challenge(nonce, proof, features):
+            return FrameType.CHALLENGE, no_flags, fmt.CHALLENGE_FIXED.pack(nonce, features) + proof
+        case Proof(value, features, channel_count):
+            agreed = fmt.AGREED_FIXED.pack(features, channel_count) if features else b""
+            return FrameType.PROOF, no_flags, value + agreed
+        case Join(source_nonce, number, proof):
+            return FrameType.JOIN, no_flags, fmt.JOIN_FIXED.pack(fmt.MAGIC, fmt.VERSION, number, source_nonce, proof)
+        case Barrier(number):
+            return FrameType.BARRIER, no_flags, fmt.BARRIER_FIXED.pack(number)
         case Pages(data, zero, final):
             runs = _runs(data, zero=False) + _runs(zero, zero=True)
             flags = FrameFlag.FINAL if final else no_flags

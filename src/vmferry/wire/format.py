@@ -12,7 +12,29 @@ import xxhash
 
 MAGIC = b"vmferry\x00"
 VERSION = 2
-KNOWN_FEATURES = 0
+
+
+class Feature(IntFlag):
+    """What a stream may make use of if both sides know it; named as the setting that asks for it."""
+
+    MULTIFD = 1
+    """Pages come over more connections, kept in order by barriers."""
+
+    def without(self, others: "Feature") -> "Feature":
+        """Return those that are not among the others, unknown ones included."""
+        return Feature(int(self) & ~int(others))
+
+    def __str__(self) -> str:
+        return " and ".join(_FEATURE_NAMES.get(bit, f"feature {bit:#x}") for bit in _bits(self))
+
+
+def _bits(value: int) -> list[int]:
+    return [1 << bit for bit in range(value.bit_length()) if value >> bit & 1]
+
+
+_FEATURE_NAMES = {int(feature): str(feature.name).lower() for feature in Feature}
+KNOWN_FEATURES = Feature(sum(Feature))
+NO_FEATURES = Feature(0)
 
 
 class FrameType(IntEnum):
@@ -30,6 +52,8 @@ class FrameType(IntEnum):
     FAILED = 10
     CHALLENGE = 11
     PROOF = 12
+    JOIN = 13
+    BARRIER = 14
 
 
 class FrameFlag(IntFlag):
@@ -45,13 +69,25 @@ HEADER = struct.Struct("<BBHIII")
 CHECKSUMMED_HEADER_BYTES = HEADER.size - 4
 
 IDENTITY = struct.Struct("<8sH")
-"""magic, version: the beginning of HELLO in every version of the format."""
+"""magic, version: the beginning of HELLO and JOIN in every version of the format."""
 
 NONCE_BYTES = 32
 PROOF_BYTES = 32
 
 HELLO_FIXED = struct.Struct(f"<8sHHIII{NONCE_BYTES}s")
-"""magic, version, reserved (0), feature bits, page size, vCPU count, nonce; then the blocks to the end."""
+"""magic, version, reserved (0), features, page size, vCPU count, nonce; then the blocks to the end."""
+
+CHALLENGE_FIXED = struct.Struct(f"<{NONCE_BYTES}sI")
+"""nonce, features; then the proof, if there is one."""
+
+AGREED_FIXED = struct.Struct("<IH")
+"""features, number of page channels: what follows the proof in PROOF if there are features."""
+
+JOIN_FIXED = struct.Struct(f"<8sHH{NONCE_BYTES}s{PROOF_BYTES}s")
+"""magic, version, number of the channel, the nonce of the migration's HELLO, proof."""
+
+BARRIER_FIXED = struct.Struct("<Q")
+"""number of the barrier."""
 
 BLOCK_FIXED = struct.Struct("<QB")
 """page count, length of the name, which follows in UTF-8."""
@@ -81,6 +117,7 @@ MAX_RUNS = 65_536
 MAX_BATCH_PAGES = 1 << 20
 MAX_BLOCKS = 256
 MAX_VCPUS = 4096
+MAX_CHANNELS = 255
 MAX_PAGES = 1 << RUN_FIRST_BITS
 MAX_REASON_BYTES = 4096
 MAX_STATE_BYTES = 64 << 20
@@ -88,8 +125,10 @@ MAX_DIGEST_BYTES = 64
 
 MAX_BODY_BYTES = {
     FrameType.HELLO: HELLO_FIXED.size + MAX_BLOCKS * (BLOCK_FIXED.size + 255),
-    FrameType.CHALLENGE: NONCE_BYTES + PROOF_BYTES,
-    FrameType.PROOF: PROOF_BYTES,
+    FrameType.CHALLENGE: CHALLENGE_FIXED.size + PROOF_BYTES,
+    FrameType.PROOF: PROOF_BYTES + AGREED_FIXED.size,
+    FrameType.JOIN: JOIN_FIXED.size,
+    FrameType.BARRIER: BARRIER_FIXED.size,
     FrameType.ACCEPTED: 0,
     FrameType.PAGES: PAGES_FIXED.size + MAX_RUNS * RUN.itemsize,
     FrameType.STATE: MAX_STATE_BYTES,
@@ -103,13 +142,16 @@ MAX_BODY_BYTES = {
 
 ALL_FRAMES = frozenset(FrameType)
 
-GREETING_FRAMES = frozenset({FrameType.HELLO, FrameType.PROOF, FrameType.PAGES})
+GREETING_FRAMES = frozenset({FrameType.HELLO, FrameType.PROOF, FrameType.JOIN, FrameType.PAGES, FrameType.BARRIER})
 """What a destination reads of somebody whose migration has not begun."""
+
+PAGE_CHANNEL_FRAMES = frozenset({FrameType.PAGES, FrameType.BARRIER, FrameType.FINISH})
+"""What it reads on a connection that has joined a migration."""
 
 DESTINATION_FRAMES = frozenset(
     {FrameType.CHALLENGE, FrameType.ACCEPTED, FrameType.READY, FrameType.TAKEN_OVER, FrameType.FAILED}
 )
-SOURCE_FRAMES = ALL_FRAMES - DESTINATION_FRAMES
+SOURCE_FRAMES = ALL_FRAMES - DESTINATION_FRAMES - {FrameType.JOIN}
 
 
 def checksum(header: bytes, body: bytes) -> int:

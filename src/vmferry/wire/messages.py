@@ -2,6 +2,8 @@
 
 The source sends Hello, Proof, Pages..., State, [Digest], Finish, then Commit.
 The destination answers Hello with Challenge, Proof with Accepted, Finish with Ready, and Commit with TakenOver.
+With more connections, each of them is opened with Join, which is answered with Accepted, and carries Pages and Barriers
+up to its own Finish; the first connection then carries Barriers and no pages.
 It may send Failed at any time before Commit.
 """
 
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
-from vmferry.wire.format import NONCE_BYTES
+from vmferry.wire.format import NO_FEATURES, NONCE_BYTES, Feature
 
 
 @dataclass(frozen=True)
@@ -19,22 +21,40 @@ class Hello:
     layout: GuestLayout
     nonce: bytes = bytes(NONCE_BYTES)
     """Random bytes, fresh for each connection."""
-    features: int = 0
+    features: Feature = NO_FEATURES
+    """What the source would make use of."""
 
 
 @dataclass(frozen=True)
 class Challenge:
-    """Destination: its own nonce, and the proof that it knows the token; no proof if it was given none."""
+    """Destination: its own nonce, and the proof that it knows the token; no proof if it was given none.
+
+    `features` are those of Hello that it knows.
+    """
 
     nonce: bytes
     proof: bytes = b""
+    features: Feature = NO_FEATURES
 
 
 @dataclass(frozen=True)
 class Proof:
-    """Source: knows both nonces, and the token if there is one."""
+    """Source: knows both nonces, and the token if there is one. From here on it makes use of `features`."""
 
     value: bytes
+    features: Feature = NO_FEATURES
+    channel_count: int = 0
+    """How many connections for pages will join; 0 if pages come over this one."""
+
+
+@dataclass(frozen=True)
+class Join:
+    """Source: opens a further connection of the migration whose Hello had `source_nonce`."""
+
+    source_nonce: bytes
+    number: int
+    """Which of its page channels this is, from 1."""
+    proof: bytes
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,16 @@ class Pages:
     data: PageRuns
     zero: PageRuns
     final: bool = False
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """Source, on all connections alike: what came before it on any of them is in place before anything behind it.
+
+    Number 0, on the first connection alone, begins the migration once all others have joined.
+    """
+
+    number: int
 
 
 @dataclass(frozen=True)
@@ -104,4 +134,19 @@ class Failed:
     reason: str
 
 
-Message = Hello | Challenge | Proof | Accepted | Pages | State | Digest | Finish | Ready | Commit | TakenOver | Failed
+Message = (
+    Hello
+    | Challenge
+    | Proof
+    | Join
+    | Accepted
+    | Pages
+    | Barrier
+    | State
+    | Digest
+    | Finish
+    | Ready
+    | Commit
+    | TakenOver
+    | Failed
+)

@@ -1,0 +1,464 @@
+"""Whole migrations over several real connections, which break, are late, or belong to somebody else."""
+
+import itertools
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vmferry.clock import MonotonicClock
+from vmferry.errors import CancelledError, ChannelError, PeerError, VmferryError
+from vmferry.memory.ranges import EMPTY, PageRuns
+from vmferry.migration.handshake import Credentials
+from vmferry.migration.journal import MemoryJournal
+from vmferry.migration.source import MigrationSource
+from vmferry.migration.status import MigrationStatus
+from vmferry.migration.switchover import Owner
+from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.parameters import MigrationParameters
+from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.transport.connector import Connector
+from vmferry.transport.multifd_receiver import MultifdReceiver
+from vmferry.transport.multifd_sender import MultifdSender
+from vmferry.transport.sockets import Connection, listen
+from vmferry.transport.stream import StreamChannel
+from vmferry.transport.uri import UnixAddress
+from vmferry.vm.incoming import IncomingMigration
+from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
+from vmferry.wire.messages import Barrier, Commit, Finish, Hello, Join, Message, Pages, State
+
+PAGES = 3000
+S = MigrationStatus
+
+
+class ArrivingGuest(MemoryGuest):
+    """A guest that an incoming migration can prepare memory for."""
+
+    def populator(self) -> "ArrivingGuest":
+        return self
+
+    def filled_up_to(self, page: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Cuts:
+    """Makes channels of which one breaks at a certain message: before it is sent, or just behind it."""
+
+    def __init__(self, channel: int | None = None, message: int = 0, *, behind: bool = False) -> None:
+        self.sent: list[list[Message]] = []
+        """What was sent on each channel, in the order in which they were opened."""
+        self.broke_at: Message | None = None
+        self._channel, self._message, self._behind = channel, message, behind
+
+    def make(self, connection: Connection, *arguments: Any) -> StreamChannel:
+        sent: list[Message] = []
+        mine = len(self.sent) == self._channel
+        self.sent.append(sent)
+        assert isinstance(connection, socket.socket)
+        cuts, end = self, connection
+
+        class Cutting(StreamChannel):
+            def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+                sent.append(message)
+                due = mine and len(sent) - 1 == cuts._message
+                cuts.broke_at = message if due else cuts.broke_at
+                if due and not cuts._behind:
+                    end.shutdown(socket.SHUT_RDWR)
+                super().send(message, while_blocked)
+                if due and cuts._behind:
+                    end.shutdown(socket.SHUT_RDWR)
+
+        return Cutting(connection, *arguments)
+
+
+class Migration:
+    """A source and a destination with as many connections between them as are asked for."""
+
+    def __init__(self, path: Path, channels: int = 2, **parameters: object) -> None:
+        self.here, self.there = MemoryGuest(PAGES), ArrivingGuest(PAGES, running=False)
+        for page in range(0, PAGES, 3):
+            self.here.write(page, page + 1)
+        self.log: list[str] = []
+        self.cuts, self.answer_cuts = Cuts(), Cuts()
+        self.stopped = threading.Event()
+        self.work: Callable[[], None] = lambda: None
+        self._address = UnixAddress(str(path / "in.sock"))
+        self.listener = listen(self._address)
+        self._parameters = MigrationParameters().changed(
+            {"max-bandwidth": 0, "multifd-channels": channels, "stall-timeout": 5000}
+            | {name.replace("_", "-"): value for name, value in parameters.items()}
+        )
+        self.incoming = IncomingMigration(
+            self.there,  # type: ignore[arg-type]
+            self.listener,
+            b"",
+            None,
+            MonotonicClock(),
+            MemoryJournal(),
+            lambda: self._parameters,
+            lambda: True,
+            self._check_stop,
+            self.log.append,
+        )
+        self.incoming._open_channel = self._accepted  # type: ignore[method-assign]
+        connector = Connector(self._address, self.here)
+        connector._make_channel = self._connected  # type: ignore[method-assign]
+        self.source = MigrationSource(
+            self.here,
+            connector.connect,
+            MonotonicClock(),
+            MemoryJournal(),
+            lambda: self._parameters,
+            MigrationCapabilities(multifd=True),
+            Credentials(bytes(range(NONCE_BYTES))),
+            connector.widen,
+        )
+
+    def _connected(self, connection: Connection) -> StreamChannel:
+        return self.cuts.make(connection, self.here, DESTINATION_FRAMES)
+
+    def _accepted(self, connection: socket.socket) -> StreamChannel:
+        return self.answer_cuts.make(connection, self.there)
+
+    def run(self) -> MigrationStatus:
+        """Migrate while the guest works; on return, nothing of it goes on, and nothing is left of its connections."""
+        ended = threading.Event()
+        receiver = threading.Thread(target=self._receive)
+        worker = threading.Thread(target=self._work, args=(ended,))
+        receiver.start()
+        worker.start()
+        self.source.run()
+        ended.set()
+        worker.join()
+        self._let_destination_end()
+        self.stopped.set()
+        receiver.join()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("multifd")]
+        return self.source.status
+
+    def _let_destination_end(self) -> None:
+        """It is here, or memory is fresh again."""
+        deadline = time.monotonic() + 30
+        while self.incoming.status is S.ACTIVE:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+    def _work(self, ended: threading.Event) -> None:
+        while not ended.is_set():
+            with suppress(AssertionError):  # it was stopped meanwhile
+                self.work()
+            time.sleep(0.001)
+
+    def _receive(self) -> None:
+        with suppress(CancelledError):
+            self.incoming.run()
+
+    def _check_stop(self) -> None:
+        if self.stopped.is_set():
+            raise CancelledError
+
+    def assert_arrived(self) -> None:
+        assert self.source.error is None
+        assert self.source.status is S.COMPLETED
+        assert self.there.running
+        assert not self.here.running
+        assert np.array_equal(self.here.ram, self.there.ram)
+
+    def assert_one_owner(self) -> None:
+        assert not (self.here.running and self.there.running)
+        assert not self.here.logging
+        if self.source.owner is Owner.SOURCE:
+            assert self.source.status is S.FAILED
+            assert self.here.running
+            assert not self.there.ram.any()
+        elif self.source.owner is Owner.IN_DOUBT:
+            assert self.source.status is S.IN_DOUBT
+        else:
+            self.assert_arrived()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_a_guest_arrives_over_any_number_of_channels(tmp_path: Path, channels: int) -> None:
+    migration = Migration(tmp_path, channels)
+    migration.run()
+    migration.assert_arrived()
+    first, *others = migration.cuts.sent
+    assert len(others) == channels
+    assert not any(isinstance(message, Pages) for message in first)
+    for sent in others:
+        assert isinstance(sent[0], Join)
+        assert sent[-1] == Finish()
+    info = migration.source.info().ram
+    assert info
+    assert 1000 * 4096 < info.multifd_bytes < info.transferred
+
+
+@pytest.mark.parametrize("background_sync", ["merge", "preserve"])
+def test_a_guest_that_writes_all_the_time_arrives_as_it_was_last(tmp_path: Path, background_sync: str) -> None:
+    migration = Migration(tmp_path, 4, max_bandwidth=100 << 20, downtime_limit=5, background_sync=background_sync)
+    values = iter(range(1, 10**9))
+
+    def work() -> None:
+        for page in range(0, 600, 2):
+            migration.here.write(page, next(values))
+        if next(values) > 60_000:
+            migration.source._parameters = lambda: MigrationParameters(max_bandwidth=0, downtime_limit=2000)
+
+    migration.work = work
+    migration.run()
+    migration.assert_arrived()
+    barriers = [message.number for message in migration.cuts.sent[0] if isinstance(message, Barrier)]
+    assert barriers == list(range(len(barriers)))
+    assert len(barriers) > 3
+    for sent in migration.cuts.sent[1:]:
+        assert [message.number for message in sent if isinstance(message, Barrier)] == barriers[1:]
+
+
+def test_the_limit_holds_over_all_channels_together(tmp_path: Path) -> None:
+    limit = 20 << 20
+    migration = Migration(tmp_path, 4, max_bandwidth=limit, downtime_limit=0)
+    start_s = time.monotonic()
+    migration.run()
+    migration.assert_arrived()
+    info = migration.source.info().ram
+    assert info
+    limited_bytes = info.precopy_bytes - limit // 10  # the last window may just have begun
+    assert time.monotonic() - start_s > limited_bytes / limit
+
+
+def test_a_channel_without_work_says_that_it_is_there(tmp_path: Path) -> None:
+    """The source waits before its switchover for longer than the destination waits for a sign of life."""
+    migration = Migration(tmp_path, 3, stall_timeout=1500)
+    migration.source._capabilities = MigrationCapabilities(multifd=True, pause_before_switchover=True)
+    waited_until_s: list[float] = []
+
+    def work() -> None:
+        if migration.source.status is S.PRE_SWITCHOVER:
+            waited_until_s[:] = waited_until_s or [time.monotonic() + 4]
+            if time.monotonic() > waited_until_s[0]:
+                migration.source.continue_from(S.PRE_SWITCHOVER)
+
+    migration.work = work
+    migration.run()
+    migration.assert_arrived()
+
+
+def broken(path: Path, **cuts: Cuts) -> Migration | None:
+    """Return what became of a migration that was cut; None if it was over before."""
+    path.mkdir()
+    migration = Migration(path, 2)
+    migration.cuts, migration.answer_cuts = cuts.get("there", Cuts()), cuts.get("back", Cuts())
+    migration.run()
+    migration.assert_one_owner()
+    if migration.cuts.broke_at or migration.answer_cuts.broke_at:
+        return migration
+    migration.assert_arrived()
+    return None
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_cut_at_any_message_of_any_channel_leaves_one_owner(tmp_path: Path, channel: int, behind: bool) -> None:
+    for number in itertools.count():
+        migration = broken(tmp_path / str(number), there=Cuts(channel, number, behind=behind))
+        if migration is None:
+            break
+        message = migration.cuts.broke_at
+        may_be_over = isinstance(message, Commit) or (behind and channel and isinstance(message, Finish))
+        assert may_be_over or migration.source.owner is Owner.SOURCE, type(message)
+    assert number >= (6 if channel == 0 else 2)
+
+
+@pytest.mark.parametrize("channel", [0, 1, 2])
+def test_a_cut_at_any_answer_leaves_one_owner(tmp_path: Path, channel: int) -> None:
+    for number in itertools.count():
+        if not broken(tmp_path / str(number), back=Cuts(channel, number)):
+            break
+    assert number == (4 if channel == 0 else 1)
+
+
+def test_which_channel_broke_is_told(tmp_path: Path) -> None:
+    migration = Migration(tmp_path, 2)
+    migration.cuts = Cuts(2, 2)
+    migration.run()
+    migration.assert_one_owner()
+    assert any(text in (migration.source.error or "") for text in ("page channel 2: ", "the destination failed: "))
+
+
+class Received:
+    """The destination's end of a migration, played with by hand."""
+
+    def __init__(self, page_channels: int) -> None:
+        self.guest = MemoryGuest(16, running=False)
+        self.expected: list[Pages] = []
+        ends = [socket.socketpair() for _ in range(page_channels + 1)]
+        for end in (end for pair in ends for end in pair):
+            end.setblocking(False)
+        self.source = MemoryGuest(16)
+        self.first, *self.pages = [StreamChannel(far, self.source) for far, _ in ends]
+        first, *others = [StreamChannel(near, self.guest) for _, near in ends]
+        self.receiver = MultifdReceiver(first, others)
+        self.receiver.start(self)
+
+    def expect(self, pages: Pages) -> None:
+        self.expected.append(pages)
+
+    def patience(self) -> Callable[[], None]:
+        return lambda: None
+
+    def send(self, number: int, page: int, value: int) -> None:
+        self.source.write(page, value)
+        self.pages[number].send(Pages(PageRuns.of([(page, 1)]), EMPTY), lambda: None)
+
+    def value(self, page: int) -> int:
+        return int(self.guest.ram[page, 0])
+
+    def wait_for(self, page: int, value: int) -> None:
+        deadline = time.monotonic() + 20
+        while self.value(page) != value:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+
+    def receive(self, seconds: float = 20) -> Message:
+        deadline = time.monotonic() + seconds
+
+        def give_up() -> None:
+            if time.monotonic() > deadline:
+                raise TimeoutError
+
+        return self.receiver.receive(give_up)
+
+
+@pytest.fixture
+def received() -> Iterator[Received]:
+    received = Received(2)
+    with closing(received.receiver):
+        yield received
+    for channel in (received.first, *received.pages):
+        channel.close()
+
+
+def test_what_is_behind_a_barrier_waits_for_what_is_before_it_on_every_channel(received: Received) -> None:
+    def no_wait() -> None:
+        pass
+
+    received.pages[1].send(Barrier(1), no_wait)
+    received.send(1, 5, 2)
+    received.send(0, 6, 1)
+    received.wait_for(6, 1)
+    with pytest.raises(TimeoutError):
+        received.receive(0.2)
+    assert received.value(5) == 0, "the new content waits"
+    received.send(0, 5, 1)
+    received.wait_for(5, 1)
+    received.pages[0].send(Barrier(1), no_wait)
+    with pytest.raises(TimeoutError):
+        received.receive(0.2)
+    assert received.value(5) == 1, "the first connection has not reached the barrier"
+    received.first.send(Barrier(1), no_wait)
+    with pytest.raises(TimeoutError):
+        received.receive(0.2)
+    received.wait_for(5, 2)
+
+
+def test_nothing_is_made_of_a_state_before_all_page_channels_have_ended(received: Received) -> None:
+    def no_wait() -> None:
+        pass
+
+    received.first.send(State(b"registers"), no_wait)
+    received.pages[0].send(Finish(), no_wait)
+    with pytest.raises(TimeoutError):
+        received.receive(0.2)
+    received.send(1, 3, 7)
+    received.pages[1].send(Finish(), no_wait)
+
+
+def test_a_state_comes_behind_all_pages(received: Received) -> None:
+    for number in (0, 1):
+        received.send(number, number, 7)
+        received.pages[number].send(Finish(), lambda: None)
+    received.first.send(State(b"registers"), lambda: None)
+    assert received.receive() == State(b"registers")
+    assert received.value(0) == received.value(1) == 7
+
+
+@pytest.mark.parametrize(
+    ("misbehave", "complaint"),
+    [
+        (lambda it: it.pages[1].send(Barrier(2), lambda: None), "barrier 2 where 1 was due"),
+        (lambda it: it.pages[0].send(State(b""), lambda: None), "a STATE frame, which is not due"),
+        (lambda it: it.pages[0].send(Hello(it.guest.layout), lambda: None), "a HELLO frame, which is not due"),
+        (lambda it: it.first.send(Pages(EMPTY, PageRuns.of([(0, 1)])), lambda: None), "pages over its first"),
+        (lambda it: it.pages[1].close(), "the peer closed the connection"),
+    ],
+)
+def test_what_is_wrong_on_any_channel_ends_the_migration(
+    received: Received, misbehave: Callable[[Received], None], complaint: str
+) -> None:
+    misbehave(received)
+    with pytest.raises((PeerError, ChannelError), match=complaint):
+        received.receive()
+
+
+def test_a_sender_that_is_closed_sends_nothing() -> None:
+    ends = [socket.socketpair() for _ in range(2)]
+    for end in (end for pair in ends for end in pair):
+        end.setblocking(False)
+    guest = MemoryGuest(16)
+    first, page_channel = [StreamChannel(near, guest) for near, _ in ends]
+    sender = MultifdSender(first, [page_channel])
+    sender.close()
+    sender.close()
+    for message in (Pages(PageRuns.of([(0, 1)]), EMPTY), State(b"")):
+        with pytest.raises(ChannelError):
+            sender.send(message, lambda: None)
+    for _, far in ends:
+        far.close()
+
+
+class Stranger:
+    """Somebody who knows where the destination listens, and no more."""
+
+    def __init__(self, migration: Migration, join: Join) -> None:
+        self.connection = socket.socket(socket.AF_UNIX)
+        self.connection.connect(migration.listener.getsockname())
+        self.connection.setblocking(False)
+        self.channel = StreamChannel(self.connection, MemoryGuest(PAGES))
+        self.channel.send(join, lambda: None)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: int) -> None:
+    migration = Migration(tmp_path, 2)
+    nonce = bytes(range(NONCE_BYTES))
+    strangers: list[Stranger] = []
+    widen = migration.source._widen
+    assert widen
+
+    def widen_among_strangers(*arguments: Any) -> Any:
+        claims = [Join(claim, number, bytes(NONCE_BYTES)) for claim in (nonce, bytes(NONCE_BYTES))]
+        strangers.extend(Stranger(migration, claim) for claim in claims)
+        return widen(*arguments)
+
+    migration.source._widen = widen_among_strangers  # type: ignore[assignment]
+    migration.run()
+    migration.assert_arrived()
+    turned_away = Counter(line.partition(": ")[2] for line in migration.log if "turned a connection away" in line)
+    assert turned_away == {
+        "it does not belong to the migration that it wants to join": 1,
+        "it wants to join a migration that nobody has announced here": 1,
+    }
+    for stranger in strangers:
+        with suppress(VmferryError):
+            stranger.channel.receive(lambda: None)
+        stranger.channel.close()
