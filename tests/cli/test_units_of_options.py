@@ -9,7 +9,18 @@ from vmferry.cli.main import vmferry
 from vmferry.cli.types import DIRECTORY_OR_ID, FILE_OR_NONE
 
 COUNTS_AND_SHARES = {
-    *("--cpus", "--days", "--jobs", "--max-iters", "--migration", "--repeats", "--seeds", "--step", "--time-scale"),
+    *(
+        "--channels",
+        "--cpus",
+        "--days",
+        "--jobs",
+        "--max-iters",
+        "--migration",
+        "--repeats",
+        "--seeds",
+        "--step",
+        "--time-scale",
+    ),
     *("--cpu-throttle-increment", "--cpu-throttle-initial", "--max-cpu-throttle", "--max-throttle"),
     *("--jitter", "--throttle-trigger-threshold"),
 }

@@ -72,6 +72,10 @@ _FIGURES = (
 @click.option("--hand-over-timeout", type=DURATION_MS,
               help="Of QEMU's VMs: how long the other side may hold the stopped guest. "
               "[default: 10s and 2 x downtime-limit]")  # fmt: skip
+@click.option("--channels", type=click.IntRange(0, 255),
+              help="Connections that carry pages beside the first (multifd), 0 for none; of QEMU's VMs on both sides, "
+              "which needs --destination-qmp.")  # fmt: skip
+@click.option("--compression", metavar="KIND", help="How these compress pages, such as none, zlib or zstd.")
 @click.option("--attach", is_flag=True, help="Steer a migration that runs already; leave out URI.")
 @click.option("--wait", is_flag=True, help="With --attach: wait until a migration begins.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
@@ -97,6 +101,8 @@ def command(
     interval: int | None,
     destination_qmp: str | None,
     hand_over_timeout: int | None,
+    channels: int | None,
+    compression: str | None,
     attach: bool,
     wait: bool,
     throttle_by: str | None,
@@ -148,6 +154,8 @@ def command(
                 max_downtime_ms=max_downtime,
                 on_limit=OnLimit(on_limit),
             ),
+            channels=channels,
+            compression=compression,
             hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
             destination=Destination(other, clock) if other else None,
             journal=TeeJournal([record, course]),

@@ -25,6 +25,7 @@ from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
 from vmferry.control.result import Result
 from vmferry.control.settings import Settings
+from vmferry.control.transfer import prepare_transfer
 from vmferry.control.verdicts import verdicts_on
 from vmferry.control.vm_record import open_recorder, start_recording
 from vmferry.convergence.curve import Written
@@ -110,6 +111,7 @@ def _prepare(
         other = destination.monitor if destination else None
         guard = stack.enter_context(place.guard(monitor, ports.warn, other))
     settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
+    prepare_transfer(ports, driven, order, settings, stack, place.put_back_later)
     link = _keep_link(monitor, driven, order, ports.tell)
     prospect = parameters = slowing = None
     surveyed: tuple[Written, ...] = ()

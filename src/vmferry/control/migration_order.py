@@ -36,6 +36,10 @@ class Order:
     window_ms: int | None = None
     """How long a measurement of the dirty rate lasts; None is WINDOW_MS."""
     limits: Limits = NO_LIMITS
+    channels: int | None = None
+    """Over how many connections pages go beside the first, 0 for that one alone; None is as the VM has it."""
+    compression: str | None = None
+    """How pages are compressed on channels, by QEMU's words; None is as the VM has it."""
     hand_over_timeout_ns: int | None = None
     """How long the other side may hold the stopped guest of a QEMU; None is what the downtime limit suggests."""
     destination: Destination | None = None
