@@ -67,7 +67,8 @@ def pairs(
                 for by in order.sample(list(VARIANTS), 2):
                     parameters: dict[str, object] = {"max-bandwidth": rate * MIB, "downtime-limit": downtime}
                     what: dict[str, object] = {"peer": peer.name, "rate_mib_per_s": rate, "idle": idle}
-                    _measure(samples, peer, load, by, parameters, max_time, what | {"cpus": load.vcpu_count})
+                    what |= {"by": by, "cpus": load.vcpu_count}
+                    measure(samples, peer, load, VARIANTS[by], parameters, max_time, what)
                     cool_down()
         for peer, rate in [(peer, rate) for peer in peers for rate in rates]:
             for name in ("total_time",) if idle else ("total_time", "work_lost"):
@@ -78,21 +79,25 @@ def pairs(
                 click.echo(f"{peer.name}, {rate} MiB/s: {name} driven / own = {ratio:.2f}", err=True)
 
 
-def _measure(
+def measure(
     samples: Samples,
     peer: Peer,
     load: Load,
-    by: str,
+    variant: str,
     parameters: dict[str, object],
     max_time: int,
     what: dict[str, object],
 ) -> None:
+    """Move a warm guest by a variant, and record what that came to.
+
+    `elapsed` has in it what was measured before the migration began; `work_lost` is by the guest's own counters.
+    """
     with Lab() as lab:
         source, destination, uri = peer.start_pair(lab, load)
         full = source.pages_per_s(2)
-        if what["idle"]:
+        if what.get("idle"):
             source.monitor.execute("stop")
-        order = Order(uri=uri, variant=find_variant(VARIANTS[by]), parameters=parameters)
+        order = Order(uri=uri, variant=find_variant(variant), parameters=parameters)
         written, start_s, start_cpu_s = source.progress().written_pages, time.monotonic(), time.process_time()
         cancel = CancelToken()
         watch = _until(max_time, cancel)
@@ -100,13 +105,14 @@ def _measure(
         elapsed_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
         done = (source.progress().written_pages - written) / full
         destination.check_memory()
-    what = what | {"by": by, "completed": result.completed}
+    what = what | {"completed": result.completed}
     samples.add("total_time", (result.last.elapsed_ms or 0) / 1000 if result.completed else elapsed_s, "s", **what)
+    samples.add("elapsed", elapsed_s, "s", **what)
     samples.add("max_throttle", result.max_throttle_percent or 0, "%", **what)
     samples.add("driver_cpu", 100 * cpu_s / elapsed_s, "% of a core", **what)
     if result.completed:
         samples.add("downtime", result.last.downtime_ms or 0, "ms", **what)
-    if not what["idle"]:
+    if not what.get("idle"):
         samples.add("work_lost", (elapsed_s - done) * load.vcpu_count, "vCPU-s", **what)
 
 

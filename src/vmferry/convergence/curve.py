@@ -238,9 +238,9 @@ def _close_together(corners_ns: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _continued(hull: list[tuple[float, float]], work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a hull's values; beyond its end the slope goes on to fall by the power by which it fell last."""
+    """Return a hull's values; beyond its end the slope goes on to fall by the power by which it fell so far."""
     slopes = [((b[1] - a[1]) / (b[0] - a[0]), (a[0] + b[0]) / 2) for a, b in pairwise(hull)]
-    fall = _fall(*slopes[-2:]) if len(slopes) > 1 else 0.0
+    fall = _fall(slopes[0], slopes[-1]) if len(slopes) > 1 else 0.0
     last_ns = hull[-1][0]
     last_bytes = slopes[-1][0] * (slopes[-1][1] / last_ns) ** fall * last_ns
     times = np.maximum(1.0, work_ns / last_ns)

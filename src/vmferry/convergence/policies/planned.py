@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
-from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
@@ -32,10 +32,13 @@ _KNOWN_SHARE = 0.05
 _LONGEST_NS = 2 * _NS_PER_S
 """The longest measurement."""
 _SLICE_NS = 10 * _NS_PER_MS
-"""A throttled guest runs in slices of this length; what it writes is seen in windows that hold one."""
+"""A throttled guest runs in slices of this length; windows hold two of them, or last a second."""
+_MAX_DOUBLINGS = 10
+_SETTLING_NS = 4 * _NS_PER_MS
+"""How much longer it runs when a throttle begins."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
-_TRIED_PERCENT = 95
+_TRIED_PERCENT, _TRY_SHARE = 95, 0.2
 """A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before."""
 _DOWNTIME_MARGIN = 1.3
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
@@ -55,11 +58,14 @@ class Planned:
         self._trial = Trial()
         self._measured_ns = 0
         """When the dirty log was last looked at."""
-        self._doublings = 0
+        self._free_looks = self._slowed_looks = 0
+        """How often it was looked at, unslowed, and since the throttle has changed."""
         self._planned = False
         self._failing = 0
         """How many plans in a row have failed."""
         self._told = False
+        self._has_changed = False
+        """True until something is found after the throttle has changed."""
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
         """Learn, plan anew if something was learnt, and measure if that was long ago."""
@@ -67,8 +73,11 @@ class Planned:
         self._pass.look(view, curve)
         if view.written:
             self._measured_ns = view.elapsed_ns
-            self._doublings += 1
-            curve.learn(view.written)
+            if view.throttle_percent:
+                self._slowed_looks += 1
+            else:
+                self._free_looks += 1
+            curve.learn(self._settled(view.written))
         if view.still_ns:
             return
         window_ns = self._window_ns(view, settings)
@@ -78,11 +87,20 @@ class Planned:
         if view.written or view.period or not self._planned:
             yield from self._plan(curve, view, settings)
 
+    def _settled(self, written: Written) -> Written:
+        """Return what was found with the time added that a guest goes on to run when it is to be slowed."""
+        if not (self._has_changed and written.slowed):
+            return written
+        self._has_changed = False
+        return replace(written, cpu_share=min(1.0, written.cpu_share + _SETTLING_NS / written.duration_ns))
+
     def _window_ns(self, view: View, settings: PlannedSettings) -> int:
-        """Return how long to look now: longer from time to time, until the throttle changes."""
-        shortest_ns = max(settings.window_ms * _NS_PER_MS, _SLICE_NS * 100 // (100 - view.throttle_percent))
-        longest_ns = _LONGEST_NS // 2 if view.throttle_percent else _LONGEST_NS
-        return max(shortest_ns, min(shortest_ns << min(self._doublings, 10), longest_ns))
+        """Return how long to look now: twice as long each time, and anew from the beginning under a new throttle."""
+        if not view.throttle_percent:
+            return min(settings.window_ms * _NS_PER_MS << min(self._free_looks, _MAX_DOUBLINGS), _LONGEST_NS)
+        slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _NS_PER_S)
+        shortest_ns = max(settings.window_ms * _NS_PER_MS, slices_ns)
+        return max(shortest_ns, min(shortest_ns << min(self._slowed_looks, _MAX_DOUBLINGS), _NS_PER_S))
 
     def _plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         situation = self._situation(curve, view, settings)
@@ -98,7 +116,7 @@ class Planned:
                 yield action
             elif plan is None:
                 plan = _probe(curve, situation, goals)
-        if plan and plan.percent and not plan.percent_now and not _was_slowed(curve):
+        if plan and plan.percent and not plan.percent_now and _is_to_be_tried(curve, situation):
             plan = replace(plan, percent=_TRIED_PERCENT, begin=Begin.NOW)
         why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
         self._failing = 0 if plan and plan.keeps_goals and not why else self._failing + 1
@@ -134,7 +152,8 @@ class Planned:
         """Set the throttle of the plan; without one there is none."""
         percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
         if percent != view.throttle_percent:
-            self._doublings = 0
+            self._slowed_looks = 0
+            self._has_changed = True
             self._trial.set(view, plan)
             yield Throttle(percent=percent, reason=f"{reason}: {view.throttle_percent} -> {percent} %")
         elif view.period:
@@ -216,8 +235,10 @@ def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None
     return plan if plan and plan.keeps_goals and plan.percent_now else None
 
 
-def _was_slowed(curve: DirtyCurve) -> bool:
-    return any(point.slowed for point in curve.points())
+def _is_to_be_tried(curve: DirtyCurve, situation: Situation) -> bool:
+    """Tell whether the guest was never slowed, and is known well enough as it is."""
+    known_enough = curve.known_ns >= min(_NS_PER_S, _TRY_SHARE * situation.pending_ns)
+    return known_enough and not any(point.slowed for point in curve.points())
 
 
 _BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begin.AT_LAST: " in the end"}
