@@ -1,4 +1,4 @@
-"""Tests that need KVM, QEMU, libvirt or Chromium are skipped where there is none, but never in CI."""
+"""Tests that need KVM, QEMU, libvirt, Chromium, PostgreSQL or Prometheus are skipped where there is none, not in CI."""
 
 import importlib.util
 import os
@@ -7,6 +7,8 @@ import signal
 import stat
 
 import pytest
+
+from tests.support.postgresql import binaries
 
 # Under nohup, or in the background of a script, these are ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -22,6 +24,10 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs chromium"
     if item.get_closest_marker("libvirt") and not (shutil.which("libvirtd") and importlib.util.find_spec("libvirt")):
         return "needs libvirtd and libvirt-python"
+    if item.get_closest_marker("postgresql") and not binaries():
+        return "needs postgresql"
+    if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
+        return "needs prometheus and promtool"
     if item.get_closest_marker("libvirt") and not _others_may_use_kvm():
         return "needs a /dev/kvm that its group may use, for libvirt's VMs run as an unprivileged user"
     return None

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 from vmferry.agent.config import Config
 from vmferry.agent.rules import Holding, Rule, Vm, holding
@@ -53,6 +52,6 @@ def _domains(uri: str) -> _Found:
             yield uri, Vm(domain.name, domain.uuid, host.tags(domain))
 
 
-def _behind(path: Path) -> _Found:
+def _behind(path: str) -> _Found:
     with open_monitor(f"unix:{path}", _TIMEOUT_S) as monitor:
-        yield str(path), identify(monitor, path)
+        yield path, identify(monitor, path)

@@ -1,27 +1,108 @@
-"""The monitors in a directory: every unix socket there is one, whatever else lies there is not."""
+"""Finds VMs by their monitors in a directory: every unix socket there is one, whatever else lies there is not.
 
+A monitor of QEMU's serves one client at a time, so these are the agent's own. Each is asked a little more often than
+once per second whether its VM migrates.
+"""
+
+import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from vmferry.agent.rules import Vm
-from vmferry.client.monitor import Monitor
-from vmferry.errors import CommandError, HostError
+from vmferry.agent.attendants import Attendants
+from vmferry.agent.rules import Mode, Vm
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor, open_monitor
+from vmferry.control.destination import WAITING
+from vmferry.control.progress import Progress, ask
+from vmferry.control.run_states import run_state
+from vmferry.errors import CommandError, HostError, MonitorError
+
+_LOOK_S = 0.5
+_POLL_S = 0.8
+_RETRY_S = 2.0
+"""How long a monitor is left alone that could not be reached."""
+_IGNORED_S = 2.0
+_SNAPSHOT = "background-snapshot"
 
 
-def sockets_in(directory: str) -> Iterator[Path]:
-    """Yield the sockets in a directory. Raises HostError if it cannot be read."""
+def sockets_in(directory: str, known: Collection[str] = ()) -> Iterator[str]:
+    """Yield the paths of the sockets in a directory but for those known. Raises HostError if it cannot be read."""
     try:
-        paths = sorted(Path(directory).iterdir())
+        paths = sorted(str(Path(directory) / name) for name in os.listdir(directory))
     except OSError as error:
         raise HostError(f"cannot look for monitors in {directory}: {error.strerror}", error.errno) from error
-    return (path for path in paths if _is_socket(path))
+    return (path for path in paths if path not in known and _is_socket(path))
 
 
-def identify(monitor: Monitor, path: Path) -> Vm:
+def identify(monitor: Monitor, path: str) -> Vm:
     """Ask a VM who it is; one without a name goes by that of its socket. Raises MonitorError."""
-    name = monitor.execute("query-name").get("name") or path.stem
+    name = monitor.execute("query-name").get("name") or Path(path).stem
     return Vm(name=name, uuid=_uuid(monitor))
+
+
+def find_sockets(directory: str, attendants: Attendants, cancel: CancelToken) -> None:
+    """Attend to each monitor until the end, as they come and go."""
+    told = ""
+    while not attendants.stop.is_set():
+        try:
+            for path in sockets_in(directory, attendants.keys()):
+                attendants.begin(path, _SocketAttendant(path, attendants).attend)
+            told = ""
+        except HostError as error:
+            if str(error) != told:
+                told = str(error)
+                attendants.log.warn(f"{told}; that is tried again")
+        attendants.stop.wait(_LOOK_S)
+
+
+class _SocketAttendant:
+    """Attends to the VM behind one monitor, as long as that is there."""
+
+    def __init__(self, path: str, attendants: Attendants) -> None:
+        self._path = path
+        self._attendants = attendants
+        self._vm: Vm | None = None
+
+    def attend(self, cancel: CancelToken) -> None:
+        """Follow every migration of the VM. Raises CancelledError at the end."""
+        try:
+            while True:
+                vm, progress = self._await_migration(cancel)
+                self._attendants.followers.follow(f"unix:{self._path}", vm, progress)
+                cancel.check()
+        except MonitorError as error:
+            if self._vm:
+                self._attendants.log.info(f"no more attended to: {error}", vm=self._vm.name, uuid=self._vm.uuid)
+            self._wait(_RETRY_S, cancel)
+
+    def _await_migration(self, cancel: CancelToken) -> tuple[Vm, Progress]:
+        """Return the VM once it migrates, and how far that is. While it is ignored, its monitor is left to others."""
+        while True:
+            with open_monitor(f"unix:{self._path}", while_waiting=cancel.check) as monitor:
+                vm = identify(monitor, self._path)
+                if vm != self._vm:
+                    self._vm = vm
+                    self._attendants.log.info(f"attended to at {self._path}", vm=vm.name, uuid=vm.uuid)
+                while not self._is_ignored(vm):
+                    if (progress := ask(monitor)).running and _leaves(monitor):
+                        return vm, progress
+                    self._wait(_POLL_S, cancel)
+            while self._is_ignored(vm):
+                self._wait(_IGNORED_S, cancel)
+
+    def _is_ignored(self, vm: Vm) -> bool:
+        return self._attendants.followers.rule_for(vm).rule.mode is Mode.IGNORE
+
+    def _wait(self, wait_s: float, cancel: CancelToken) -> None:
+        self._attendants.stop.wait(wait_s)
+        cancel.check()
+
+
+def _leaves(monitor: Monitor) -> bool:
+    """Tell whether the guest is what is moved away: it does not come, nor is it written to a snapshot."""
+    capabilities = monitor.execute("query-migrate-capabilities")
+    return run_state(monitor) != WAITING and {"capability": _SNAPSHOT, "state": True} not in capabilities
 
 
 def _uuid(monitor: Monitor) -> str:
@@ -31,8 +112,8 @@ def _uuid(monitor: Monitor) -> str:
         return ""
 
 
-def _is_socket(path: Path) -> bool:
+def _is_socket(path: str) -> bool:
     try:
-        return stat.S_ISSOCK(path.stat().st_mode)
+        return stat.S_ISSOCK(os.stat(path).st_mode)
     except OSError:
         return False

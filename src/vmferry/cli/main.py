@@ -18,6 +18,7 @@ _COMMANDS = {
     "certs": "vmferry.cli.certs",
     "demo": "vmferry.cli.demo",
     "forecast": "vmferry.cli.forecast",
+    "history": "vmferry.cli.history",
     "migrate": "vmferry.cli.migrate",
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from vmferry.cli.agent_extra import needing_agent_extra
+from vmferry.cli.database_option import database_option, open_memory
 from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
@@ -24,17 +26,29 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command("report", short_help="Tell what happened in recorded migrations, and draw it.")
-@click.argument("journals", nargs=-1, required=True, type=_FILE, metavar="JOURNAL...")
+@click.argument("journals", nargs=-1, type=_FILE, metavar="JOURNAL...")
+@click.option("--id", "number", type=click.IntRange(1, (1 << 31) - 1),
+              help="Instead of a JOURNAL: a migration that an agent remembers (`vmferry history`).")  # fmt: skip
+@database_option
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw them; FILE ends in .svg.")
 @click.option("--html", type=_FILE, help="Write a page that opens offline: course, table, configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each migration.")
-def command(journals: tuple[Path, ...], picture: Path | None, html: Path | None, as_json: bool) -> None:
+def command(
+    journals: tuple[Path, ...],
+    number: int | None,
+    database: str | None,
+    picture: Path | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
     """Tell of each migration in the JOURNALs what came out, what it cost the guest, and why it was slowed.
 
     The option --journal of `vmferry vm`, `migrate`, `watch` and `simulate` writes them. A file may hold several
     migrations; ended by .gz, it is unpacked.
     """
-    runs = list(_read_all(journals))
+    if bool(journals) == (number is not None) or (database and number is None):
+        raise UsageError("give either JOURNALs, or --id of a migration that an agent remembers, maybe with --database")
+    runs = list(_read_all(journals)) if number is None else _remembered(number, database)
     title = "Migrations" if len(runs) > 1 else f"Migration {runs[0].label}"
     if picture:
         write_picture(picture, title, runs)
@@ -55,8 +69,25 @@ def _read_all(journals: tuple[Path, ...]) -> Iterator[RunSeries]:
         runs = _read(path)
         for number, run in enumerate(runs, 1):
             name = clean_text(path.name if names[path.name] == 1 else str(path))
-            position = f" #{number}" if len(runs) > 1 else ""
-            yield replace(run, label=f"{name}{position}: {run.variant}")
+            yield replace(run, label=f"{name}{_position(number, runs)}: {run.variant}")
+
+
+def _remembered(number: int, database: str | None) -> list[RunSeries]:
+    with needing_agent_extra():
+        from vmferry.agent.store import get, journal_of
+    with open_memory(database) as connection:
+        migration, entries = get(connection, number), journal_of(connection, number)
+    runs = [run_series(part, f"migration {number}") for part in split_migrations(entries)]
+    if not runs:
+        raise UsageError(f"of migration {number} no journal is remembered")
+    return [
+        replace(run, label=clean_text(f"{migration.vm_name}{_position(place, runs)}: {run.variant}"))
+        for place, run in enumerate(runs, 1)
+    ]
+
+
+def _position(place: int, runs: list[RunSeries]) -> str:
+    return f" #{place}" if len(runs) > 1 else ""
 
 
 def _read(path: Path) -> list[RunSeries]:

@@ -35,8 +35,9 @@ from vmferry.migration.status import MigrationStatus
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
-_LATE_NS = 1_000_000_000
-"""Whoever begins to look on later than this after the beginning has missed something."""
+_LATE_NS = 2_000_000_000
+"""Whoever begins to look on later than this after the beginning may have missed something: QEMU slows no guest before
+it was found to dirty too much twice, and it looks once per second (`ram.c`: `migration_trigger_throttle`)."""
 _WINDOWS_PER_S = 10
 _SYNCS = 1000
 """How many syncs are remembered for the next measurement."""
@@ -96,8 +97,12 @@ class Recorder:
         """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
-        late = not last.running and (progress.elapsed_ms or 0) * _NS_PER_MS > now_ns - self._start_ns + _LATE_NS
-        if late:  # it had begun before anybody looked on
+        late = False
+        if not last.running:
+            began_ns = now_ns - (progress.elapsed_ms or 0) * _NS_PER_MS
+            late = began_ns < self._start_ns - _LATE_NS
+            self._last_ns = min(self._last_ns, began_ns)
+        if late:
             self._record(now_ns, Lost(count=None))
         self._flush(self._left_over_pages(last, progress))
         self._note_status(last.status, progress, now_ns)

@@ -1,0 +1,59 @@
+"""Threads, one for each VM that is looked after, so that one whose monitor hangs holds up nobody else."""
+
+import threading
+from collections.abc import Callable
+
+from vmferry.agent.following import Followers
+from vmferry.cancel import CancelToken
+from vmferry.errors import CancelledError, VmferryError
+
+_JOIN_S = 15.0
+
+
+class Attendants:
+    """Begins and ends them."""
+
+    def __init__(self, followers: Followers) -> None:
+        self.followers = followers
+        self.log = followers.log
+        self.stop = threading.Event()
+        """Set when all are to end."""
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+
+    def begin(self, key: str, attend: Callable[[CancelToken], None]) -> None:
+        """Have `attend` called in a thread, unless one with this key goes on; its token is set at the end."""
+        with self._lock:
+            if key in self._threads or self.stop.is_set():
+                return
+            thread = threading.Thread(target=self._run, args=(key, attend), name=f"for {key}", daemon=True)
+            self._threads[key] = thread
+        thread.start()
+
+    def keys(self) -> frozenset[str]:
+        """Return the keys of those that go on."""
+        with self._lock:
+            return frozenset(self._threads)
+
+    def close(self) -> None:
+        """End all, and wait, for some time, until what was done to VMs is undone."""
+        self.stop.set()
+        self.followers.let_go()
+        with self._lock:
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(_JOIN_S)
+
+    def _run(self, key: str, attend: Callable[[CancelToken], None]) -> None:
+        try:
+            with self.followers.token() as cancel:
+                attend(cancel)
+        except CancelledError:
+            pass
+        except VmferryError as error:
+            self.log.warn(str(error))
+        except Exception as error:  # whoever attends to the others goes on
+            self.log.warn(f"{key}: a defect of vmferry: {error!r}")
+        finally:
+            with self._lock:
+                del self._threads[key]

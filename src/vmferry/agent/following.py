@@ -1,0 +1,158 @@
+"""Follows the migrations of a host, each in the thread of who has found it, as the rule for its VM says."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from vmferry.agent.log import Log
+from vmferry.agent.memory import Memory
+from vmferry.agent.recording import Facts, Recording
+from vmferry.agent.rules import Holding, Mode, Rule, Vm, holding
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import open_monitor
+from vmferry.clock import MonotonicClock
+from vmferry.control.looking_on import look_on
+from vmferry.control.migrate import carry_out
+from vmferry.control.migration_order import Order
+from vmferry.control.progress import Progress
+from vmferry.control.result import Result
+from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
+
+_ENDS = "the agent ends"
+_MAX_SAID = 200
+
+
+@dataclass
+class Live:
+    """A migration that goes on."""
+
+    recording: Recording
+    log: Log
+    progress: Progress | None = None
+    """As it was seen last."""
+    said: list[str] = field(default_factory=list)
+    """The last lines for people, the newest at the end."""
+
+    def watch(self, progress: Progress) -> None:
+        """Take note of how far it is."""
+        self.progress = progress
+
+    def tell(self, text: str) -> None:
+        """Say what happens."""
+        self.said = [*self.said[1 - _MAX_SAID :], text]
+        self.log.info(text)
+
+    def warn(self, text: str) -> None:
+        """Say what somebody should look at."""
+        self.said = [*self.said[1 - _MAX_SAID :], text]
+        self.log.warn(text)
+
+
+class Followers:
+    """Everybody who follows a migration now."""
+
+    def __init__(self, rules: Callable[[], Sequence[Rule]], memory: Memory, log: Log) -> None:
+        """`rules` are asked for whenever a migration is noticed."""
+        self.log = log
+        self._rules = rules
+        self._memory = memory
+        self._clock = MonotonicClock()
+        self._lock = threading.Lock()
+        self._live: list[Live] = []
+        self._tokens: set[CancelToken] = set()
+        self._is_closing = False
+
+    @property
+    def live(self) -> list[Live]:
+        """The migrations that go on."""
+        with self._lock:
+            return list(self._live)
+
+    def let_go(self) -> None:
+        """Have all let go of their migrations, which go on by themselves; whoever comes later does not begin."""
+        with self._lock:
+            self._is_closing = True
+            for token in self._tokens:
+                token.set(_ENDS)
+
+    @contextmanager
+    def token(self) -> Iterator[CancelToken]:
+        """Yield a token that is set when the agent ends."""
+        token = CancelToken()
+        with self._lock:
+            self._tokens.add(token)
+            if self._is_closing:
+                token.set(_ENDS)
+        try:
+            yield token
+        finally:
+            with self._lock:
+                self._tokens.discard(token)
+
+    def rule_for(self, vm: Vm) -> Holding:
+        """Return which rule holds for a VM now."""
+        return holding(self._rules(), vm)
+
+    def follow(self, address: str, vm: Vm, progress: Progress) -> None:
+        """Follow the migration of the VM behind a monitor, seen like that, to its end, or as long as that can be."""
+        held = self.rule_for(vm)
+        live = self._begin(address, vm, held, progress)
+        try:
+            with self.token() as cancel:
+                live.recording.ended(self._conduct(address, held.rule, live, cancel), _now_ms())
+            live.tell(f"ended: {live.recording.status}")
+        except CancelledError as error:
+            live.recording.left(_ENDS)
+            live.tell(str(error))
+        except VmferryError as error:
+            live.recording.left(str(error))
+            live.warn(str(error))
+        except BaseException as error:
+            live.recording.left(repr(error))
+            raise
+        finally:
+            with self._lock:
+                self._live.remove(live)
+
+    def _begin(self, address: str, vm: Vm, held: Holding, progress: Progress) -> Live:
+        chosen = held.rule.chosen.name if held.rule.mode in (Mode.SHADOW, Mode.STEER) else ""
+        facts = Facts(
+            vm=vm,
+            address=address,
+            mode=held.rule.mode,
+            rule=str(held),
+            variant=chosen,
+            began_ms=_now_ms() - (progress.elapsed_ms or 0),
+        )
+        live = Live(self._memory.begin(facts), self.log.of(vm=vm.name, uuid=vm.uuid))
+        with self._lock:
+            self._live.append(live)
+        live.tell(f"a migration runs; {held}: {', '.join(held.rule.orders())}")
+        return live
+
+    def _conduct(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
+        """Do what the rule says; a migration that cannot be steered is looked on."""
+        if rule.mode is Mode.STEER:
+            try:
+                return self._steer(address, rule, live, cancel)
+            except (UsageError, HostError, PolicyError) as error:
+                live.recording.remark = f"not steered: {error}"
+                live.warn(f"it is not steered, and looked on: {error}")
+        shadow = rule.chosen if rule.mode is Mode.SHADOW else None
+        with open_monitor(address, while_waiting=cancel.check) as monitor:
+            return look_on(
+                monitor, live.recording, live.watch, live.tell, clock=self._clock, cancel=cancel, shadow=shadow
+            )
+
+    def _steer(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
+        order = Order(
+            uri=None, variant=rule.chosen, throttle_by=rule.throttle_by, limits=rule.limits, journal=live.recording
+        )
+        with open_monitor(address, while_waiting=cancel.check) as monitor:
+            return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

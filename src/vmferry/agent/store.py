@@ -1,0 +1,215 @@
+"""What is written into the database and read from it; one statement or two each, in the caller's transaction."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
+
+from vmferry.agent.pieces import read_pieces
+from vmferry.agent.recording import Close, Facts, outcome_of
+from vmferry.agent.schema import journal, migration
+from vmferry.bounds import one_line
+from vmferry.errors import UsageError
+from vmferry.migration.journal import Entry
+from vmferry.migration.outcome import Outcome
+
+_SAME_MS = 3000
+"""Two who notice a migration agree on its beginning by less than this."""
+MAX_ROWS = 10_000
+
+
+class Remembered(msgspec.Struct, frozen=True, kw_only=True):
+    """A migration as it is kept."""
+
+    id: int
+    host: str
+    vm_name: str
+    vm_uuid: str
+    address: str
+    mode: str
+    rule: str
+    variant: str
+    began_ms: int
+    ended_ms: int | None
+    followed: bool
+    status: str
+    outcome: Outcome | None
+    limits: list[dict[str, Any]] | None
+    arrival: str | None
+    forecast: dict[str, Any] | None
+    remark: str
+
+    @property
+    def state(self) -> str:
+        """The last state, for people; unknown if nobody saw the end."""
+        return self.status if self.followed or self.ended_ms is not None else f"unknown, was {self.status}"
+
+    def flat(self) -> dict[str, Any]:
+        """Return all of it for scripts, the figures named as everywhere; what is not known is None."""
+        own = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "outcome"}
+        figures = msgspec.to_builtins(self.outcome) if self.outcome else dict.fromkeys(Outcome.__struct_fields__)
+        return {**figures, **own}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """Which migrations to look for; None is any."""
+
+    vm: str | None = None
+    """A pattern of names with `*` and `?`, or a UUID."""
+    host: str | None = None
+    status: str | None = None
+    since_ms: int | None = None
+    limit: int = 100
+
+
+def take_up(connection: Connection, host: str, facts: Facts) -> tuple[int, int]:
+    """Return the number of a migration that begins, or is found again, and that of the next part of its journal."""
+    same = (
+        select(migration.c.id)
+        .where(migration.c.host == host, migration.c.vm_uuid == one_line(facts.vm.uuid))
+        .where(migration.c.vm_name == one_line(facts.vm.name), migration.c.ended_ms.is_(None))
+        .where(migration.c.began_ms.between(facts.began_ms - _SAME_MS, facts.began_ms + _SAME_MS))
+        .order_by(migration.c.id.desc())
+    )
+    row = connection.execute(same).first()
+    if row is None:
+        return _begin(connection, host, facts), 0
+    connection.execute(update(migration).where(migration.c.id == row.id).values(followed=True, **_orders(facts)))
+    last = connection.execute(select(func.max(journal.c.part)).where(journal.c.migration_id == row.id)).scalar()
+    return row.id, 0 if last is None else last + 1
+
+
+def add_piece(connection: Connection, migration_id: int, part: int, number: int, data: bytes) -> None:
+    """Keep a piece of a migration's journal."""
+    connection.execute(insert(journal).values(migration_id=migration_id, part=part, number=number, data=data))
+
+
+def note_status(connection: Connection, migration_id: int, status: str) -> None:
+    """Keep the state that was seen last."""
+    connection.execute(update(migration).where(migration.c.id == migration_id).values(status=one_line(status)))
+
+
+def note_close(connection: Connection, migration_id: int, status: str, close: Close) -> None:
+    """Keep how a migration ended, or that it is followed no more; then its figures are those of the journal so far."""
+    outcome = close.outcome
+    if close.ended_ms is None:
+        with suppress(UsageError):  # what cannot be read has no figures
+            outcome = outcome_of(journal_of(connection, migration_id))
+    values = {
+        "status": one_line(status),
+        "followed": False,
+        "ended_ms": close.ended_ms,
+        "outcome": _clean(msgspec.to_builtins(outcome)),
+        "limits": _clean([asdict(verdict) for verdict in close.verdicts]) or None,
+        "arrival": close.arrival,
+        "remark": one_line(close.remark),
+    }
+    connection.execute(update(migration).where(migration.c.id == migration_id).values(values))
+
+
+def close_left(connection: Connection, host: str) -> int:
+    """Close what an agent of this host that is no more has left open. Returns how many migrations that were."""
+    query = select(migration.c.id, migration.c.status).where(migration.c.host == host, migration.c.followed)
+    left = connection.execute(query).all()
+    for row in left:
+        remark = "the agent ended before the migration did"
+        note_close(connection, row.id, row.status, Close(ended_ms=None, remark=remark))
+    return len(left)
+
+
+def forget(connection: Connection, host: str, before_ms: int) -> None:
+    """Forget what began on a host before then."""
+    connection.execute(
+        delete(migration).where(migration.c.host == host, migration.c.began_ms < before_ms, ~migration.c.followed)
+    )
+
+
+def find(connection: Connection, wanted: Wanted) -> Iterator[Remembered]:
+    """Yield migrations, the newest first."""
+    query = _matching(wanted).order_by(migration.c.began_ms.desc(), migration.c.id.desc())
+    for row in connection.execute(query.limit(min(wanted.limit, MAX_ROWS))):
+        yield _remembered(row)
+
+
+def get(connection: Connection, migration_id: int) -> Remembered:
+    """Return one migration. Raises UsageError if there is none."""
+    row = connection.execute(select(migration).where(migration.c.id == migration_id)).first()
+    if row is None:
+        raise UsageError(f"no migration {migration_id} is remembered; `vmferry history` lists those that are")
+    return _remembered(row)
+
+
+def journal_of(connection: Connection, migration_id: int) -> list[Entry]:
+    """Return a migration's journal. Raises UsageError if what is kept is none."""
+    query = (
+        select(journal.c.part, journal.c.data)
+        .where(journal.c.migration_id == migration_id)
+        .order_by(journal.c.part, journal.c.number)
+    )
+    rows = connection.execute(query).all()
+    parts = (read_pieces(row.data for row in part) for _, part in groupby(rows, lambda row: row.part))
+    return [entry for part in parts for entry in part]
+
+
+def _begin(connection: Connection, host: str, facts: Facts) -> int:
+    values = {
+        "host": host,
+        "vm_name": one_line(facts.vm.name),
+        "vm_uuid": one_line(facts.vm.uuid),
+        "address": one_line(facts.address),
+        **_orders(facts),
+        "began_ms": facts.began_ms,
+        "followed": True,
+        "status": "setup",
+        "remark": "",
+    }
+    key = connection.execute(insert(migration).values(values)).inserted_primary_key
+    assert key
+    return int(key[0])
+
+
+def _orders(facts: Facts) -> dict[str, str]:
+    return {"mode": facts.mode.value, "rule": one_line(facts.rule), "variant": one_line(facts.variant)}
+
+
+def _matching(wanted: Wanted) -> Select[Any]:
+    query = select(migration)
+    if wanted.vm is not None:
+        named = migration.c.vm_name.like(_like(wanted.vm), escape="\\")
+        query = query.where(named | (migration.c.vm_uuid == wanted.vm.lower()))
+    if wanted.host is not None:
+        query = query.where(migration.c.host == wanted.host)
+    if wanted.status is not None:
+        query = query.where(migration.c.status == wanted.status)
+    if wanted.since_ms is not None:
+        query = query.where(migration.c.began_ms >= wanted.since_ms)
+    return query
+
+
+def _like(pattern: str) -> str:
+    escaped = "".join(f"\\{character}" if character in "\\%_" else character for character in pattern)
+    return escaped.replace("*", "%").replace("?", "_")
+
+
+def _remembered(row: Any) -> Remembered:
+    try:
+        return msgspec.convert({str(name): value for name, value in row._mapping.items()}, Remembered)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"what the database has of migration {row.id} cannot be: {error}") from error
+
+
+def _clean(value: Any) -> Any:
+    """Return JSON whose texts every database takes; they come from monitors."""
+    match value:
+        case str():
+            return one_line(value)
+        case dict():
+            return {one_line(key): _clean(item) for key, item in value.items()}
+        case list():
+            return [_clean(item) for item in value]
+    return value
