@@ -20,6 +20,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from vmferry.bounds import one_line
 from vmferry.errors import HostError, UsageError
 
+Reading = Connection
+"""A connection to a database from which is only read."""
+
 _TIMEOUT_S = 10
 _PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON")
 _UPGRADE_LOCK = 0x766D6665
@@ -39,7 +42,7 @@ def open_to_write(url: str) -> Engine:
 
 
 @contextmanager
-def reading(url: str) -> Iterator[Connection]:
+def reading(url: str) -> Iterator[Reading]:
     """Yield a connection to a database that an agent has made. Raises UsageError, HostError."""
     engine = _open(url)
     try:

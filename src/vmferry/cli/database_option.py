@@ -11,7 +11,7 @@ from vmferry.agent.config import DEFAULT_DATABASE, DEFAULT_PATH, read_config
 from vmferry.cli.agent_extra import needing_agent_extra
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from vmferry.agent.database import Reading
 
 
 def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -25,7 +25,7 @@ def database_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def open_memory(database: str | None) -> Iterator["Connection"]:
+def open_memory(database: str | None) -> Iterator["Reading"]:
     """Yield a connection to what an agent remembers. Raises UsageError, HostError."""
     with needing_agent_extra():
         from vmferry.agent.database import reading

@@ -1,0 +1,229 @@
+"""An agent looks after domains of a real libvirt and QEMUs of its own: whoever begins a migration, it converges."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import Agent, agent
+from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
+from tests.support.qemu import stress_command
+from tests.support.wait import wait_until
+from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.own_group import PREFIX
+from vmferry.control.progress import ask
+from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.perf.lab import Lab, VmProcess
+
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+needs_libvirt = pytest.mark.libvirt
+RESPONSIVE = 'variant = "background-sync+responsive-throttle"'
+STEER = f'[[rule]]\nmode = "steer"\n{RESPONSIVE}\n'
+
+
+@pytest.fixture(scope="module")
+def source() -> Iterator[Daemon]:
+    with daemon() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def destination() -> Iterator[Daemon]:
+    with daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def domain(source: Daemon) -> Domain:
+    return source.start_domain()
+
+
+@pytest.fixture
+def looking_after(tmp_path: Path) -> Iterator[Agent]:
+    with agent(tmp_path) as one:
+        yield one
+
+
+@contextmanager
+def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
+    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
+    with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
+        try:
+            yield virsh
+        finally:
+            if virsh.poll() is None:
+                subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
+
+
+def threads_of(domain: Domain) -> list[int]:
+    return [thread.id for thread in vcpu_threads(domain.monitor)]
+
+
+def slowed(threads: list[int]) -> bool:
+    return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
+
+
+@needs_libvirt
+def test_whoever_migrates_a_domain_it_is_steered_by_its_rule_and_remembered(
+    source: Daemon, domain: Domain, destination: Daemon, looking_after: Agent
+) -> None:
+    tags = ["metadata", DOMAIN, "--uri", "urn:vmferry:agent", "--key", "vmferry", "--set", "<agent tags='gold x'/>"]
+    source.run(*tags)
+    looking_after.write(f'libvirt = ["{source.uri}"]\n[[rule]]\ntag = "gold"\nmode = "steer"\n{RESPONSIVE}\n')
+    looking_after.start()
+    looking_after.wait_for("is listened to")
+    with migration(source, destination) as virsh:
+        _, errors = virsh.communicate(timeout=120)
+        assert virsh.returncode == 0, (errors, looking_after.said)
+    line = looking_after.wait_for("ended: completed")
+    assert (line["vm"], line["level"]) == (DOMAIN, "info")
+    destination.domain().check_memory()
+    destination.run("destroy", DOMAIN)
+    assert looking_after.stop() == 0
+    (row,) = looking_after.remembered()
+    assert (row.vm_name, row.mode, row.rule, row.status, row.arrival) == (
+        *(DOMAIN, "steer", "rule 1: tag 'gold'", "completed", "verified"),
+    )
+    assert row.outcome
+    assert row.outcome.max_throttle_percent
+    assert row.outcome.work_lost_percent
+    command = [sys.executable, "-m", "vmferry", "report", "--id", str(row.id), "--database", looking_after.database]
+    figures = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True).stdout)
+    assert figures["total_time_ms"] == row.outcome.total_time_ms
+    assert any("50 %" in decision["reason"] or decision["throttle_percent"] for decision in figures["decisions"])
+
+
+@needs_libvirt
+def test_libvirtd_dies_and_comes_back_and_the_migration_is_steered_again(
+    source: Daemon, domain: Domain, destination: Daemon, looking_after: Agent
+) -> None:
+    threads = threads_of(domain)
+    looking_after.write(f'libvirt = ["{source.uri}"]\n{STEER}')
+    looking_after.start()
+    looking_after.wait_for("is listened to")
+    with migration(source, destination):
+        looking_after.wait_for(" 0 -> ")
+        assert slowed(threads)
+        source.kill()
+        wait_until(lambda: not slowed(threads), 60)
+        looking_after.wait_for("is gone; it is connected to again")
+    source.start()
+    looking_after.wait_for("is listened to", 2)
+    domain = source.start_domain()
+    with migration(source, destination) as virsh:
+        looking_after.wait_for(" 0 -> ", 2)
+        assert slowed(threads_of(domain))
+        assert looking_after.stop() == 0
+        assert not slowed(threads_of(domain))
+        assert virsh.poll() is None
+    assert looking_after.remembered()[0].remark == "the agent ends"
+
+
+@needs_libvirt
+def test_what_libvirt_saves_is_no_migration(source: Daemon, domain: Domain, looking_after: Agent) -> None:
+    before = domain.monitor.execute("query-migrate-parameters")
+    libvirt = domain.monitor.manager
+    assert libvirt
+    looking_after.write(f'libvirt = ["{source.uri}"]\n{STEER}')
+    looking_after.start()
+    looking_after.wait_for("is listened to")
+    with subprocess.Popen(source.virsh("save", DOMAIN, f"{source.directory}/saved"), stderr=subprocess.DEVNULL) as save:
+        wait_until(lambda: libvirt.job() == "save")
+        domain.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 20})
+        wait_until(lambda: (ask(domain.monitor).elapsed_ms or 0) > 2000)
+        source.run("domjobabort", DOMAIN)
+    assert save.returncode == 1
+    assert looking_after.stop() == 0
+    assert looking_after.remembered() == []
+    # libvirt leaves there what it has set itself.
+    domain.monitor.execute("migrate-set-parameters", {"max-bandwidth": before["max-bandwidth"]})
+
+
+class Pair:
+    """Two QEMUs, of which the source has a second monitor in a directory of the agent's."""
+
+    def __init__(self, lab: Lab, directory: Path, name: str = "") -> None:
+        load: dict[str, Any] = {"memory_mib": 160, "stress_mib": 96}
+        self.uri = f"unix:{lab.directory}/incoming{name}.sock"
+        self.socket = directory / f"busy{name}.qmp"
+        self.destination = lab.start([*stress_command(**load), "-incoming", self.uri], f"destination{name}")
+        own = stress_command(**load, drive_socket=str(self.socket))
+        self.source: VmProcess = lab.start([*own, "-name", f"busy{name}"], f"source{name}")
+        self.source.wait_for_passes(1)
+
+    def begin(self, mib_per_s: int = 40) -> None:
+        self.source.monitor.execute("migrate-set-parameters", {"max-bandwidth": mib_per_s << 20})
+        self.source.monitor.execute("migrate", {"uri": self.uri})
+
+    @property
+    def slowed(self) -> bool:
+        return slowed([self.source.monitor.execute("query-cpus-fast")[0]["thread-id"]])
+
+    @property
+    def status(self) -> str:
+        return ask(self.source.monitor).status
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as one:
+        yield one
+
+
+def test_killed_it_leaves_nothing_and_a_new_one_takes_the_migration_up_and_remembers_one(
+    lab: Lab, looking_after: Agent, tmp_path: Path
+) -> None:
+    (tmp_path / "qmp").mkdir()
+    looking_after.write(f'sockets = ["{tmp_path}/qmp"]\n{STEER}')
+    looking_after.start()
+    pair = Pair(lab, tmp_path / "qmp")
+    looking_after.wait_for("attended to at")
+    pair.begin()
+    looking_after.wait_for(" 0 -> ")
+    assert pair.slowed
+    looking_after.kill()
+    wait_until(lambda: not pair.slowed, 10)
+    assert pair.status == "active"
+    looking_after.start()
+    looking_after.wait_for("ended: completed")
+    pair.destination.check_memory()
+    assert looking_after.stop() == 0
+    (row,) = looking_after.remembered()
+    assert (row.vm_name, row.status, row.rule) == ("busy", "completed", "rule 1: all VMs")
+    assert row.outcome
+    assert row.outcome.max_throttle_percent
+
+
+def test_rules_are_reloaded_and_faulty_ones_are_not(lab: Lab, looking_after: Agent, tmp_path: Path) -> None:
+    (tmp_path / "qmp").mkdir()
+    places = f'sockets = ["{tmp_path}/qmp", "{tmp_path}/none"]\n'
+    looking_after.write(f"{places}{STEER}")
+    looking_after.start()
+    looking_after.wait_for("cannot look for monitors")
+    looking_after.write(f'{places}[[rule]]\nmode = "ster"\n')
+    looking_after.reload()
+    assert ":5: Invalid enum value 'ster'" in looking_after.wait_for("the rules of before hold on")["message"]
+    looking_after.write(f'{places}[[rule]]\nname = "busy"\nmode = "shadow"\n{RESPONSIVE}\n')
+    looking_after.reload()
+    looking_after.wait_for("hold from now on")
+    pair = Pair(lab, tmp_path / "qmp")
+    looking_after.wait_for("attended to at")
+    pair.begin()
+    settings = [pair.source.monitor.execute(f"query-migrate-{what}") for what in ("parameters", "capabilities")]
+    looking_after.wait_for("would do")
+    assert not pair.slowed
+    pair.source.monitor.execute("migrate_cancel")
+    looking_after.wait_for("ended: cancelled")
+    after = [pair.source.monitor.execute(f"query-migrate-{what}") for what in ("parameters", "capabilities")]
+    assert after == settings
+    pair.source.process.send_signal(signal.SIGKILL)
+    looking_after.wait_for("no more attended to")
+    assert looking_after.stop() == 0
+    assert [(row.mode, row.status) for row in looking_after.remembered()] == [("shadow", "cancelled")]
