@@ -51,6 +51,17 @@ def test_a_busy_guest_moves_with_tls_and_nobody_comes_without(vms: Lab) -> None:
     assert "in clear" not in destination.errors()
 
 
+def test_every_channel_of_a_migration_speaks_tls(vms: Lab) -> None:
+    destination, uri = start_destination(vms, "--tls-creds", str(lab() / THERE))
+    source = vms.start([*VM, "--append", "ramsize=16"], "source")
+    source.wait_for_passes(1)
+    secured = migrate(vms, "--tls-creds", HERE, "--tls-hostname", THERE, "--channels", "3", uri)
+    assert secured.returncode == 0, secured.stderr
+    assert source.monitor.execute("query-migrate")["ram"]["multifd-bytes"] > 0
+    assert source.monitor.execute("query-migrate-parameters")["multifd-channels"] == 2, "as it was before"
+    destination.check_memory()
+
+
 def test_a_destination_that_others_reach_says_what_that_means_without_tls(vms: Lab) -> None:
     destination, _ = start_destination(vms, at="0.0.0.0")
     assert "open to other hosts without TLS: whoever reaches it can send a guest" in destination.errors()
