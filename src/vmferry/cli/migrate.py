@@ -176,6 +176,7 @@ def _report(result: Result, outcome: Outcome, as_json: bool) -> None:
         answer = asdict(result.last) | {
             "elapsed_ms": outcome.total_time_ms,
             **{name: getattr(outcome, name) for name in _FIGURES},
+            "bottleneck": asdict(result.bottleneck) if result.bottleneck else None,
             "throttle_by": result.throttle_by,
             "throttle_reasons": result.throttle_reasons,
             "arrival": result.arrival.state if result.arrival else None,

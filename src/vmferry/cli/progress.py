@@ -101,6 +101,7 @@ def _figures(result: Result, outcome: Outcome) -> Table:
     table.add_row("max throttle", percent_text(outcome.max_throttle_percent))
     table.add_row("guest's work lost", lost_text(outcome, 1))
     table.add_row("sent", sent_text(outcome))
+    table.add_row("bottleneck", str(result.bottleneck) if result.bottleneck else UNKNOWN)
     if result.arrival:
         table.add_row("arrival", f"{result.arrival.state}: {result.arrival.text}")
     for verdict in result.verdicts:

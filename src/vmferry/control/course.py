@@ -10,6 +10,7 @@ from vmferry.control.following import Cancellation, Follower, follow
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.link import LinkKeeper
+from vmferry.control.load_meter import LoadMeter
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress
@@ -45,6 +46,8 @@ class Crew:
     recorder: Recorder | VmRecord
     watch: Callable[[Progress], None]
     """Shows it to people."""
+    load: LoadMeter
+    """Looks for what bounds the speed."""
     prospect: Prospect | None = None
     """Where the VM slows its guest itself."""
     hand_over: HandOver | None = None
@@ -178,6 +181,7 @@ class Course(Follower):
         seen = crew.body.complete(progress)
         crew.recorder.poll(seen, stopped=self._take_events())
         crew.watch(seen)
+        crew.load.look(seen)
         if crew.prospect:
             crew.prospect.observe(seen)
         self._bound_hand_over(progress)

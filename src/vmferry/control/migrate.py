@@ -10,6 +10,7 @@ from vmferry.control.actuators import SlowedVm
 from vmferry.control.arrival import arrival_of, ask_for_word
 from vmferry.control.awaiting import await_migration
 from vmferry.control.body import DriverBody, can
+from vmferry.control.bottleneck import Bottleneck
 from vmferry.control.course import Course, Crew
 from vmferry.control.deciding import STALL_TIMEOUT, loaded, make_brain, obeyed, steer, survey
 from vmferry.control.destination import Destination
@@ -18,16 +19,19 @@ from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.link import LinkKeeper
+from vmferry.control.load_meter import LoadMeter
 from vmferry.control.migration_order import Order, is_decided_outside, settled
 from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
+from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.settings import Settings
 from vmferry.control.transfer import prepare_transfer
 from vmferry.control.verdicts import verdicts_on
-from vmferry.control.vm_record import open_recorder, start_recording
+from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
+from vmferry.convergence.actions import Tell
 from vmferry.convergence.curve import Written
 from vmferry.convergence.limit_watch import Spent
 from vmferry.convergence.policies.registry import registered_name
@@ -133,7 +137,8 @@ def _prepare(
         held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, ports.warn))
         destination.hold()
     hand_over = _bound_hand_over(monitor, clock, driven, order)
-    return _Prepared(Crew(body, link, recorder, watch, prospect, hand_over, held), settings, lost, parameters)
+    load = _meter_load(ports, order, settings, recorder)
+    return _Prepared(Crew(body, link, recorder, watch, load, prospect, hand_over, held), settings, lost, parameters)
 
 
 def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm, order: Order) -> Result:
@@ -144,9 +149,21 @@ def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm,
         result,
         arrival=arrival_of(result, driven, prepared.settings.capabilities, ports.monitor.manager, order.destination),
         verdicts=tuple(verdicts_on(result, order.limits, spent, body.downtime_remark())),
+        bottleneck=prepared.crew.load.bottleneck(),
         throttle_by=body.means.throttle.name if body.means else None,
         throttle_reasons=tuple(body.means.reasons) if body.means else (),
     )
+
+
+def _meter_load(ports: Ports, order: Order, settings: Settings, recorder: Recorder | VmRecord) -> LoadMeter:
+    """Have it told, and recorded, what bounds the speed."""
+
+    def tell(bottleneck: Bottleneck) -> None:
+        ports.tell(f"bottleneck: {bottleneck}")
+        recorder.acted(Tell(reason=f"bottleneck: {bottleneck}"))
+
+    in_force = ports.monitor.execute("query-migrate-parameters") | settings.capabilities
+    return LoadMeter(ports.monitor, order.uri, ports.clock, in_force, tell)
 
 
 def _spent(result: Result, body: DriverBody, lost: LostWork) -> Spent:

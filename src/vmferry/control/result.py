@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from vmferry.control.bottleneck import Bottleneck
 from vmferry.control.progress import Progress
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.errors import MigrationError
@@ -33,6 +34,8 @@ class Result:
     max_throttle_percent: int | None
     """None if no figures were ever seen."""
     verdicts: tuple[Verdict, ...] = ()
+    bottleneck: Bottleneck | None = None
+    """What has bounded the speed; None if that is not known."""
     throttle_by: str | None = None
     """The means by which the guest was to be slowed from outside; None if that was not for us."""
     throttle_reasons: tuple[str, ...] = ()

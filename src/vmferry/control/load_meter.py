@@ -1,0 +1,120 @@
+"""Measures what bounds the speed of a migration while it goes on, where the source is a process of this host."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from vmferry.client.monitor import Monitor
+from vmferry.client.processes import PROC
+from vmferry.control.bottleneck import Bottleneck, SendingLoad, find_bottleneck
+from vmferry.control.progress import Progress
+from vmferry.control.return_path import Connections, connections
+from vmferry.control.transfer import CHANNELS, CREDENTIALS, MULTIFD
+from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.errors import HostError, MonitorError
+from vmferry.migration.ports import Clock
+
+_INTERVAL_NS = 1_000_000_000
+_LEAST_NS = 500_000_000
+"""Shorter measurements tell nothing."""
+_SURE_NS = 3_000_000_000
+_NS_PER_US = 1000
+
+
+@dataclass(frozen=True)
+class _Sample:
+    time_ns: int
+    sent_bytes: int
+    cpu_ns: dict[int, int]
+    """What each thread but the vCPUs' has used so far."""
+    connections: Connections | None
+
+
+class LoadMeter:
+    """Looks on while pages are sent; `tell` is told once of each bottleneck that lasts."""
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        uri: str | None,
+        clock: Clock,
+        settings: Mapping[str, object],
+        tell: Callable[[Bottleneck], None],
+    ) -> None:
+        """`settings` are the parameters in force and the state of `multifd`."""
+        self._uri = uri or ""
+        self._clock = clock
+        self._settings = settings
+        self._tell = tell
+        self._told: set[str] = set()
+        self._first: _Sample | None = None
+        self._last: _Sample | None = None
+        self._pid = self._vcpus = None
+        with suppress(HostError, MonitorError):
+            self._pid = monitor.peer_pid
+            self._vcpus = {thread.id for thread in vcpu_threads(monitor)}
+
+    def look(self, progress: Progress) -> None:
+        """Measure, if it is time."""
+        now_ns = self._clock.now_ns()
+        if progress.status != "active" or (self._last and now_ns - self._last.time_ns < _INTERVAL_NS):
+            return
+        self._last = self._sample(now_ns, progress.sent_bytes or 0)
+        self._first = self._first or self._last
+        bottleneck = self.bottleneck()
+        lasts = self._last.time_ns - self._first.time_ns >= _SURE_NS
+        if bottleneck and lasts and bottleneck.limiting not in self._told:
+            self._told.add(bottleneck.limiting)
+            self._tell(bottleneck)
+
+    def bottleneck(self) -> Bottleneck | None:
+        """Return what has bounded the speed so far; None if that is not known."""
+        if not (self._first and self._last and self._last.time_ns - self._first.time_ns >= _LEAST_NS):
+            return None
+        return find_bottleneck(self._load(self._first, self._last))
+
+    def _sample(self, now_ns: int, sent_bytes: int) -> _Sample:
+        here = connections(self._pid, self._uri) if self._pid else None
+        return _Sample(now_ns, sent_bytes, _cpu_ns(self._pid, self._vcpus or set()) if self._pid else {}, here)
+
+    def _load(self, first: _Sample, last: _Sample) -> SendingLoad:
+        duration_ns = last.time_ns - first.time_ns
+        used = [ns - first.cpu_ns[thread] for thread, ns in last.cpu_ns.items() if thread in first.cpu_ns]
+        on_the_way, window_closed = self._waits(first, last)
+        return SendingLoad(
+            duration_ns=duration_ns,
+            sent_bytes=last.sent_bytes - first.sent_bytes,
+            limit_bytes_per_s=self._number("max-bandwidth"),
+            busiest_thread=max(used) / duration_ns if used and self._vcpus else None,
+            on_the_way=on_the_way,
+            window_closed=window_closed,
+            channels=self._channels,
+            tls=bool(self._settings.get(CREDENTIALS)),
+        )
+
+    def _waits(self, first: _Sample, last: _Sample) -> tuple[float | None, float | None]:
+        """Return the shares of time for which something was on its way, and the other side had no room for more."""
+        before, after = first.connections, last.connections
+        if not (before and after and before.count == after.count):
+            return None, None
+        connected_us = (last.time_ns - first.time_ns) / _NS_PER_US * (self._channels or after.count)
+        busy_us, closed_us = after.busy_us - before.busy_us, after.window_closed_us - before.window_closed_us
+        return busy_us / connected_us, closed_us / connected_us
+
+    @property
+    def _channels(self) -> int:
+        return self._number(CHANNELS) if self._settings.get(MULTIFD) else 0
+
+    def _number(self, name: str) -> int:
+        value = self._settings.get(name)
+        return value if isinstance(value, int) else 0
+
+
+def _cpu_ns(pid: int, left_out: set[int]) -> dict[int, int]:
+    """Return how long each thread of a process has run, but those."""
+    used: dict[int, int] = {}
+    with suppress(OSError, ValueError, IndexError):
+        for task in (PROC / str(pid) / "task").iterdir():
+            if int(task.name) not in left_out:
+                used[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+    return used
