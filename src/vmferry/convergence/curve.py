@@ -20,6 +20,8 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.convergence.history import History
+
 POINTS_PER_OCTAVE = 6
 """So many of about the same CPU time are kept."""
 _DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
@@ -65,6 +67,8 @@ class DirtyCurve:
 
     def __init__(self, memory_bytes: int) -> None:
         self._memory_bytes = memory_bytes
+        self.history = History()
+        """What it wrote lately, as long as it was not slowed."""
         self._octaves: dict[int, deque[Written]] = {}
         self._newest: deque[Written] = deque(maxlen=_AGREEING)
         self._short: list[Written] = []
@@ -99,6 +103,8 @@ class DirtyCurve:
         point = self._with_short_ones(written)
         if point is None:
             return
+        if not point.slowed:
+            self.history.learn(point.duration_ns, point.distinct_bytes)
         self._newest.append(point)
         self._forget_contradicted()
         octave = int(point.cpu_ns).bit_length()
@@ -174,9 +180,23 @@ class DirtyCurve:
         self._hull_ns = np.array([work_ns for work_ns, _ in hull])
         self._hull_bytes = np.array([size_bytes for _, size_bytes in hull])
         self._table_ns = _close_together(self._hull_ns)
-        self._table_bytes = np.minimum(_continued(hull, self._table_ns), float(self._memory_bytes))
+        continued = np.minimum(_continued(hull, self._table_ns), float(self._memory_bytes))
+        self._table_bytes = self._bounded(continued, hull[-1])
         steps = np.diff(self._table_ns) * (self._table_bytes[1:] + self._table_bytes[:-1]) / 2
         self._table_areas = np.concatenate(([0.0], np.cumsum(steps)))
+
+    def _bounded(self, table_bytes: NDArray[np.float64], last: tuple[float, float]) -> NDArray[np.float64]:
+        """Return the curve with what lies beyond the last corner at most as high as ever so much was written in a row.
+
+        A guest that writes in bursts has done less in a long time than its bursts let expect.
+        """
+        beyond = self._table_ns > last[0]
+        if self.history.observed_ns <= last[0]:
+            return table_bytes
+        most_bytes = np.maximum(last[1], self.history.most_bytes(self._table_ns[beyond]))
+        bounded = table_bytes.copy()
+        bounded[beyond] = np.minimum(bounded[beyond], most_bytes)
+        return bounded
 
     def points(self) -> Iterator[Written]:
         """Yield what is remembered."""

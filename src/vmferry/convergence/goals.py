@@ -19,6 +19,8 @@ class Goals:
     patience: float
     patience_ns: float
     """A guest is not slowed if without a throttle it moves in at most patience x the shortest time + patience_ns."""
+    reluctance: float = 1.0
+    """A throttle that begins now has to be so many times cheaper than one that begins later: who waits knows more."""
     highest_percent: int = 99
     finish_in_ns: float = math.inf
     max_loss_ns: float = math.inf
@@ -64,11 +66,16 @@ def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
     """
     plans = [_cheapest(each[begin], goals, begin) for begin in sorted(each, reverse=True)]
     now = each[Begin.NOW]
-    best = min(filter(None, plans), key=lambda plan: (not plan.keeps_goals, plan.cost_ns), default=None)
+    best = min(filter(None, plans), key=lambda plan: _rank(plan, goals), default=None)
     free_ns = float(now.time_ns[0])
     if best and goals.kept_by(now)[0] and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
         return Plan(0, Begin.NOW, free_ns, 0.0, free_ns, keeps_goals=True)
     return best
+
+
+def _rank(plan: Plan, goals: Goals) -> tuple[bool, float]:
+    """Return by what plans are ordered: those that keep the goals first, then by their cost, and that of doubt."""
+    return not plan.keeps_goals, plan.cost_ns * (goals.reluctance if plan.percent_now else 1.0)
 
 
 def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:

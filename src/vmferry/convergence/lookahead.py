@@ -32,6 +32,7 @@ _HEADWAY = 0.98
 _LATE_HEADWAY = 0.9
 """A throttle that is to begin at last does if it shrinks to no less without one."""
 _HORIZON_NS = 24 * 3600 * _NS_PER_S
+_STARTS = 16
 _SURE_SLEEP = 0.9
 """The share of its sleep for which a vCPU that was slowed just now is sure not to run."""
 
@@ -129,8 +130,34 @@ def _follow(
         slowed = slowed | (begins == Begin.NEXT_PASS) | ((begins == Begin.AT_LAST) & late)
         duration_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
     downtime_ns = least_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
-    lost_ns = slowed_ns * percents / 100.0
-    return Courses(np.where(done, time_ns + downtime_ns, np.inf), np.where(done, lost_ns, np.inf), least_bytes)
+    lost_ns = np.where(done, slowed_ns * percents / 100.0, np.inf)
+    time_ns = np.where(done, time_ns + downtime_ns, np.inf)
+    in_calm_ns = _in_a_calm_ns(curve, situation)
+    unslowed = (percents == 0) & (in_calm_ns < time_ns)
+    return Courses(np.where(unslowed, in_calm_ns, time_ns), np.where(unslowed, 0.0, lost_ns), least_bytes)
+
+
+def _in_a_calm_ns(curve: DirtyCurve, situation: Situation) -> float:
+    """Return how long it takes without a throttle if the guest does again what it did lately; infinite if too long.
+
+    It is followed from many of those times on, and three of four courses are to end by then.
+    """
+    if not curve.history.observed_ns:
+        return float(np.inf)
+    written_bytes = curve.history.again(curve.distinct_bytes)
+    start_ns = np.arange(_STARTS) * curve.history.observed_ns / _STARTS
+    now_ns = start_ns.copy()
+    left_bytes = np.full(_STARTS, situation.again_bytes)
+    duration_ns = np.full(_STARTS, situation.pending_ns)
+    ended = np.zeros(_STARTS, dtype=bool)
+    for _ in range(_MAX_PASSES):
+        left_bytes = left_bytes + written_bytes(now_ns, now_ns + duration_ns)
+        now_ns += np.where(ended, 0.0, duration_ns)
+        ended |= left_bytes <= situation.threshold_bytes
+        if np.count_nonzero(ended) >= _STARTS * 3 // 4:
+            return float(np.sort((now_ns - start_ns)[ended])[_STARTS * 3 // 4 - 1])
+        duration_ns, left_bytes = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S, np.zeros(_STARTS)
+    return float(np.inf)
 
 
 class _Guest:

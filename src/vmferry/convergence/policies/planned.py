@@ -27,8 +27,8 @@ from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-_KNOWN_SHARE = 0.05
-"""The curve has to be known for this share of the rest of a pass before the guest is slowed."""
+_KNOWN_SHARE = 0.1
+"""A guest is looked at for this share of the rest of a pass before it is slowed."""
 _LONGEST_NS = 2 * _NS_PER_S
 """The longest measurement."""
 _SLICE_NS = 10 * _NS_PER_MS
@@ -218,7 +218,7 @@ def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
     A guest that writes more than is sent, in all the time that was seen, is a flood as far as this goes.
     """
     known_ns = curve.known_ns
-    if known_ns < min(_LONGEST_NS / 2, _KNOWN_SHARE * situation.pending_ns):
+    if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
         return False
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
     return curve.bends or float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes

@@ -18,6 +18,7 @@ _DEADLINE_SHARE = 0.85
 """A plan is to need at most this share of the time that is left."""
 _SAVING = 1000.0
 """What work is worth where a deadline says how long it may take: as little as possible is taken."""
+_RELUCTANCE = 1.25
 Pace = Literal["gentle", "balanced", "fast"]
 _PACES: dict[Pace, tuple[float, float, float]] = {
     "gentle": (10.0, math.inf, 0.0),
@@ -75,6 +76,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
             work_weight=work_weight,
             patience=patience,
             patience_ns=patience_ns,
+            reluctance=1.0 if view.throttle_percent else _RELUCTANCE,
             highest_percent=self.max_cpu_throttle,
             finish_in_ns=left_ns * _DEADLINE_SHARE if left_ns > 0 else 0.0,
             max_loss_ns=per_vcpu_ns if self.max_guest_loss_ms else math.inf,

@@ -1,0 +1,68 @@
+"""What a guest that nothing slowed has written lately, stretch by stretch.
+
+A guest that works in bursts, garbage collection or a checkpoint every few seconds, writes much in a short time and
+hardly more in a long one, and comes to rest between. The dirty curve knows the worst of its times only. Here they are
+in order, so that a course can be followed as if they came again, from any of them on.
+"""
+
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Again = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+"""Tells how much is written between two times."""
+_SPAN_NS = 60_000_000_000
+_MAX_STRETCHES = 400
+
+
+class History:
+    """Learns stretches that follow each other; a page counts once in each of them."""
+
+    def __init__(self) -> None:
+        self._stretches: deque[tuple[int, int]] = deque(maxlen=_MAX_STRETCHES)
+        """How long each was, and how many bytes were written."""
+        self.observed_ns = 0
+        """How long it reaches back."""
+        self._ends_ns, self._sums = np.zeros(1), np.zeros(1)
+
+    def learn(self, duration_ns: int, distinct_bytes: int) -> None:
+        """Take the next stretch into account, and forget what is long ago."""
+        self._stretches.append((duration_ns, distinct_bytes))
+        while len(self._stretches) > 1 and sum(length for length, _ in self._stretches) > _SPAN_NS:
+            self._stretches.popleft()
+        lengths, sizes = zip(*self._stretches, strict=True)
+        self._ends_ns = np.concatenate(([0.0], np.cumsum(lengths)))
+        self._sums = np.concatenate(([0.0], np.cumsum(sizes)))
+        self.observed_ns = int(self._ends_ns[-1])
+
+    def most_bytes(self, duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the most that was written in a row in so much time, a page counting once in each stretch."""
+        starts = self._ends_ns[:-1, np.newaxis]
+        ends = starts + duration_ns[np.newaxis, :]
+        most: NDArray[np.float64] = (self._until(ends, self._sums) - self._until(starts, self._sums)).max(axis=0)
+        return most
+
+    def again(self, most_bytes: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> "Again":
+        """Return what it writes if all comes again; `most_bytes` is the dirty curve, which knows the busiest times."""
+        lengths, sizes = np.diff(self._ends_ns), np.diff(self._sums)
+        busy_ns = lengths * np.minimum(1.0, sizes / np.maximum(1.0, most_bytes(lengths)))
+        busy_sums = np.concatenate(([0.0], np.cumsum(busy_ns)))
+
+        def written(start_ns: NDArray[np.float64], end_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+            most = most_bytes(end_ns - start_ns)
+            busy = (self._until(end_ns, busy_sums) - self._until(start_ns, busy_sums)) / np.maximum(
+                1, end_ns - start_ns
+            )
+            in_all = self._until(end_ns, self._sums) - self._until(start_ns, self._sums)
+            return np.minimum(most, np.maximum(busy * most, in_all))
+
+        return written
+
+    def _until(self, time_ns: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the sum up to a time, if all comes again and again in the same order."""
+        rounds = np.floor(time_ns / self._ends_ns[-1])
+        rest = np.interp(time_ns - rounds * self._ends_ns[-1], self._ends_ns, sums)
+        until: NDArray[np.float64] = rounds * sums[-1] + rest
+        return until
