@@ -39,12 +39,13 @@ class Model:
 
     def __init__(self, kind: type[RamState], mode: BackgroundSync, early: EarlyPages | None = None) -> None:
         self.guest = MemoryGuest(PAGES)
+        self.guest.ram[:, 0] = 1
         self.guest.start_dirty_log()
         self.early = early or EarlyPages(PAGES, np.array([EARLY_RUN]))
         self.ram = kind(self.guest, mode, self.early)
         self.arrived = np.full(PAGES, -1)
         self.in_flight: list[int] = []
-        self.version = 0
+        self.version = 1
         self.counts = set[int]()
         """What was written since the last sync, and after it was taken if it was, but for early pages."""
         self.ram.iteration_sync()
@@ -247,7 +248,7 @@ def test_counts_of_newly_dirty_pages_leave_out_what_is_pending_anyway() -> None:
     for mode in (BackgroundSync.PRESERVE, BackgroundSync.MERGE):
         model = model_of(mode)
         for page in (1, 2, 65):
-            model.guest.write(page, 1)
+            model.guest.write(page, 2)
         assert model.ram.background_sync() == 2
         assert model.ram.background_sync() == 0, "each period counts its own writes only"
 
@@ -255,7 +256,7 @@ def test_counts_of_newly_dirty_pages_leave_out_what_is_pending_anyway() -> None:
 def test_a_page_that_is_written_while_it_waits_is_sent_once() -> None:
     model = model_of(BackgroundSync.OFF)
     for page in (4, 129):
-        model.guest.write(page, 1)
+        model.guest.write(page, 2)
     model.take(PAGES)
     model.send()
     assert model.ram.iteration_sync() == model.ram.remaining_pages == 0
@@ -263,7 +264,7 @@ def test_a_page_that_is_written_while_it_waits_is_sent_once() -> None:
 
 def test_an_early_page_that_is_written_while_it_waits_is_sent_twice() -> None:
     model = model_of(BackgroundSync.OFF)
-    model.guest.write(65, 1)
+    model.guest.write(65, 2)
     model.take(PAGES)
     model.send()
     assert model.ram.iteration_sync() == model.ram.remaining_pages == 1
@@ -271,7 +272,7 @@ def test_an_early_page_that_is_written_while_it_waits_is_sent_twice() -> None:
 
 def test_a_preserving_background_sync_does_not_lengthen_the_iteration() -> None:
     model = model_of(BackgroundSync.PRESERVE)
-    model.guest.write(1, 1)
+    model.guest.write(1, 2)
     model.ram.background_sync()
     assert model.ram.again_pages == 1
     assert model.ram.remaining_pages == PAGES - 4
@@ -281,7 +282,7 @@ def test_a_preserving_background_sync_does_not_lengthen_the_iteration() -> None:
 
 def test_a_merging_background_sync_lengthens_the_iteration() -> None:
     model = model_of(BackgroundSync.MERGE)
-    model.guest.write(1, 1)
+    model.guest.write(1, 2)
     model.ram.background_sync()
     assert model.ram.remaining_pages == PAGES - 3 == model.ram.transfer.count()
 
@@ -289,7 +290,7 @@ def test_a_merging_background_sync_lengthens_the_iteration() -> None:
 def test_nothing_is_armed_of_a_guest_that_stands_still() -> None:
     model = model_of(BackgroundSync.OFF)
     for page in (1, 65):
-        model.guest.write(page, 1)
+        model.guest.write(page, 2)
     model.ram.last_sync()
     model.take(PAGES)
     assert model.guest.is_logged(1)
@@ -301,3 +302,15 @@ def test_taking_goes_round() -> None:
     taken = [ram.take(60) for _ in range(4)]
     assert [list(pages) for pages in taken] == [[(0, 60)], [(60, 60)], [(120, 10)], []]
     assert ram.remaining_pages == 0
+
+
+def test_what_was_never_touched_does_not_wait_until_it_is_written() -> None:
+    guest = MemoryGuest(PAGES)
+    guest.write(7, 1)
+    guest.start_dirty_log()
+    ram = RamState(guest, BackgroundSync.OFF, EarlyPages.of(PAGES, Rearm.LATE))
+    assert list(ram.transfer.runs()) == [(7, 1)]
+    assert ram.remaining_pages == 1
+    guest.write(100, 1)
+    assert ram.iteration_sync() == 1
+    assert list(ram.transfer.runs()) == [(7, 1), (100, 1)]

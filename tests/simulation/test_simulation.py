@@ -52,8 +52,15 @@ class Contents:
 
     def __init__(self, page_count: int) -> None:
         self.here = np.zeros(page_count, np.int64)
-        self.there = np.full(page_count, -1, np.int64)
+        self.there = np.zeros(page_count, np.int64)
         self.simulation: Simulation
+
+    def follow(self, simulation: Simulation) -> None:
+        """Expect all pages to be sent that may hold something."""
+        self.simulation = simulation
+        touched = Bitmap(len(self.there))
+        simulation.source_guest.find_touched(touched)
+        self.there[touched.runs().indices()] = -1
 
     def on_write(self, written: Bitmap) -> None:
         self.here[written.runs().indices()] += 1
@@ -72,7 +79,7 @@ def followed(scenario: Experiment, variant: str, seed: int, **more: Any) -> tupl
     simulation = Simulation(
         scenario, variant, seed, on_write=contents.on_write, before_delivery=contents.before_delivery, **more
     )
-    contents.simulation = simulation
+    contents.follow(simulation)
     for guest in (simulation.source_guest, simulation.destination_guest):
         watch_resume(simulation, guest)
     return simulation, contents

@@ -130,7 +130,19 @@ class DigestsWithoutEnd(MemoryGuest):
         return super().memory_digest(page_count)
 
 
+class ForgetsThatAPageWasTouched(MemoryGuest):
+    def find_touched(self, bitmap: Bitmap) -> None:
+        super().find_touched(bitmap)
+        bitmap.clear_range(int(bitmap.runs().first[0]) if bitmap.any() else 0, 1)
+
+
+class NeverTouched(MemoryGuest):
+    def find_touched(self, bitmap: Bitmap) -> None:
+        bitmap.clear_all()
+
+
 GUESTS = [
+    ForgetsThatAPageWasTouched, NeverTouched,
     ForgetsAPage, ArmsWhenCollecting, NeverArms, ArmsEverything, ArmsWholeRuns, AddsToTheBitmap, LogsOnlyOnce,
     RunsWhenThrottled, StopsWhenThrottled, RunsWhenItsStateIsLoaded, TakesAnyState, TellsZeroPagesOutOfOrder,
     ClearsTooMuch, DigestsEverything, DigestsTheStart, DigestsWithoutEnd,

@@ -136,7 +136,7 @@ class GuestSpec(_Part, frozen=True):
     used_bytes: Bytes = msgspec.field(default=0, name="used-memory")
     """How much of it, from the beginning on, is not zero, also where no load writes; memory of loads always is."""
     zero_scan_bytes_per_s: BytesPerS = msgspec.field(default=0, name="zero-scan-rate")
-    """How fast a page is found to be zero; 0 for at once."""
+    """How fast a page is found to be zero; 0 if memory that nothing uses was never touched, and is passed over."""
     sync_ns_per_page: float = 0.0
     populate_bytes_per_s: BytesPerS = msgspec.field(default=0, name="populate-rate")
     """How fast a driven QEMU's destination takes pages for which it has no memory yet; 0 for as fast as any."""

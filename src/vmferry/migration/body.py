@@ -52,6 +52,7 @@ class EngineBody:
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
         early = EarlyPages.of(outgoing.guest.layout.page_count, parameters.x_dirty_log_rearm)
         ram = RamState(outgoing.guest, mode, early)
+        counters.zero_pages = outgoing.guest.layout.page_count - ram.remaining_pages
         self.sync = DirtySync(outgoing.guest, outgoing.clock, outgoing.journal, counters, link, ram)
         self._rules_of = (parameters, parameters.rules())
         self._policy_name = parameters.convergence_policy

@@ -87,7 +87,7 @@ class Synced(_Event, tag="sync", frozen=True):
     dirty_pages_error: int | None = None
     """The standard error of `dirty_pages`; 0 if every page was counted, None where it is not known."""
     zero_pages: int | None = None
-    """How many pages were sent as zero so far, most of them unused memory. None in old journals."""
+    """How many pages were found to be zero so far, most of them unused memory. None in old journals."""
     waiting_pages: int | None = None
     """How many pages waited to be sent. Only told from outside, where it may be off by what is sent in 0.1 s."""
 

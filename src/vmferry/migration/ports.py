@@ -60,6 +60,13 @@ class Guest(Protocol):
         """Keep every vCPU from running `percent` (0..99) of the time."""
         ...
 
+    def find_touched(self, bitmap: Bitmap) -> None:
+        """Overwrite `bitmap` with the pages that may hold something else than zero bytes; all may be told.
+
+        While the log is on, a page that is left out and written later is in the log.
+        """
+        ...
+
     def start_dirty_log(self) -> None:
         """Start recording which pages are written."""
         ...

@@ -32,7 +32,10 @@ from vmferry.migration.ports import Guest
 
 
 class RamState:
-    """The bitmaps of one migration of all pages of `guest`, whose dirty log is on, all of them to be sent at first."""
+    """The bitmaps of one migration of `guest`, whose dirty log is on.
+
+    At first all pages are to be sent that were ever touched: the others are zero at the destination, too.
+    """
 
     written: WrittenPages | None = None
     """How many pages the last sync found written since the one before, whether they waited or not; None if unknown."""
@@ -40,8 +43,8 @@ class RamState:
     def __init__(self, guest: Guest, background_sync: BackgroundSync, early: EarlyPages) -> None:
         page_count = guest.layout.page_count
         self.transfer = Bitmap(page_count)
-        self.transfer.set_all()
-        self.remaining_pages = page_count
+        guest.find_touched(self.transfer)
+        self.remaining_pages = self.transfer.count()
         self._guest = guest
         self._mode = background_sync
         self._early = early

@@ -7,6 +7,7 @@ sample. A host may be busier a moment later, so a digest that takes longer than 
 
 from collections.abc import Callable
 
+from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.ports import Clock, Guest
 
 _SAMPLE_PAGES = 16_384
@@ -22,12 +23,18 @@ class _TimeIsUpError(Exception):
 
 
 def estimate_digests_ns(guest: Guest, clock: Clock) -> int:
-    """Hash the first pages, also of a running guest, and return how long all pages may take on both sides."""
-    page_count = guest.layout.page_count
-    sample_pages = min(page_count, _SAMPLE_PAGES)
+    """Hash the first pages, also of a running guest, and return how long all pages may take on both sides.
+
+    What was never touched takes no time.
+    """
+    touched = Bitmap(guest.layout.page_count)
+    guest.find_touched(touched)
+    sample = Bitmap(touched.page_count)
+    sample.set_range(0, min(touched.page_count, _SAMPLE_PAGES))
     start_ns = clock.now_ns()
-    guest.memory_digest(sample_pages)
-    return _MARGIN * _SIDES * (clock.now_ns() - start_ns) * page_count // sample_pages
+    guest.memory_digest(sample.count())
+    sample &= touched
+    return _MARGIN * _SIDES * (clock.now_ns() - start_ns) * touched.count() // max(1, sample.count())
 
 
 def digest_in_time(

@@ -90,6 +90,13 @@ class SimulatedGuest:
         self._throttle_percents = tuple(percents)
         self._throttled_since_ns = self._seen_ns
 
+    def find_touched(self, bitmap: Bitmap) -> None:
+        """Tell which pages are ever used; where it takes time to find a page zero, all have been touched."""
+        if self._costs.scan_ns_per_zero_page:
+            bitmap.set_all()
+        else:
+            bitmap.copy_from(self._used)
+
     def start_dirty_log(self) -> None:
         self.catch_up()
         self._log.clear_all()

@@ -103,6 +103,27 @@ class GuestContract(Generic[G]):
             assert guest.running is runs
         assert len(self.work(guest))
 
+    def touched(self, guest: G) -> Bitmap:
+        """Return the pages that are told to have been touched."""
+        touched = Bitmap(guest.layout.page_count)
+        touched.set_range(0, 100)  # what is in it does not matter
+        guest.find_touched(touched)
+        return touched
+
+    def test_what_was_written_is_touched(self) -> None:
+        guest = self.make()
+        for _ in range(2):
+            changed = self.work(guest)
+            assert self.touched(guest).test_pages(changed).all()
+
+    def test_what_is_touched_later_is_in_the_log(self) -> None:
+        guest = self.make()
+        guest.start_dirty_log()
+        known = self.touched(guest)
+        changed = self.work(guest)
+        known |= self.dirty(guest)
+        assert known.test_pages(changed).all()
+
     def test_the_dirty_log_finds_every_page_written_until_it_is_armed(self) -> None:
         guest = self.worked()
         guest.start_dirty_log()
@@ -238,6 +259,11 @@ class GuestContentContract(GuestContract[G]):
     def copy_memory(self, source: G, target: G) -> None:
         """Copy all RAM from one paused guest to another."""
         raise NotImplementedError
+
+    def test_what_is_not_touched_is_zero(self) -> None:
+        guest = self.worked()
+        untouched = ~self.touched(guest).test_runs(self.everything(guest))
+        assert guest.zero_pages(self.everything(guest))[untouched].all()
 
     def test_zero_pages_are_those_without_content(self) -> None:
         guest, empty = self.worked(), self.make(empty=True)

@@ -57,6 +57,11 @@ class MemoryGuest:
         self.throttle_percent = percent
         self.max_throttle_percent = max(self.max_throttle_percent, percent)
 
+    def find_touched(self, bitmap: Bitmap) -> None:
+        """Tell which pages hold something."""
+        bitmap.clear_all()
+        bitmap.set_pages(np.flatnonzero(self.ram.any(axis=1)))
+
     def start_dirty_log(self) -> None:
         """Start recording which pages are written."""
         self.logging = True

@@ -168,6 +168,9 @@ class KvmGuest:
                 return self._ram.view[offset : offset + size_bytes]
         raise UsageError(f"Invalid addr 0x{gpa:016x}/size {size_bytes} specified")
 
+    def find_touched(self, bitmap: Bitmap) -> None:
+        self._ram.find_touched(bitmap)
+
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         return self._ram.zero_pages(pages)
 

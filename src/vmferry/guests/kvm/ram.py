@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from vmferry.errors import HostError, UsageError
 from vmferry.guests.kvm.dirty_log import Slot
+from vmferry.guests.kvm.touched import find_touched
 from vmferry.guests.kvm.vm import memory_address
+from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import PageRuns
@@ -54,11 +56,12 @@ class GuestRam:
         except OSError as error:
             raise HostError(f"cannot get {size_bytes} bytes for a guest: {error.strerror}", error.errno) from error
         self.view = memoryview(self._map)
+        self._address = memory_address(self.view)
         self._pages: NDArray[np.uint64] = np.frombuffer(self._map, np.uint64).reshape(-1, PAGE_SIZE_BYTES // 8)
 
     def slots(self) -> list[Slot]:
         """Return the memory slots: one below the hole, and one above 4 GiB if it does not all fit there."""
-        address, page_count = memory_address(self.view), self.size_bytes // PAGE_SIZE_BYTES
+        address, page_count = self._address, self.size_bytes // PAGE_SIZE_BYTES
         low_pages = min(page_count, HOLE_GPA // PAGE_SIZE_BYTES)
         slots = [Slot(0, 0, low_pages, 0, address)]
         if page_count > low_pages:
@@ -68,6 +71,10 @@ class GuestRam:
     def pages(self, first_page: int, page_count: int) -> memoryview:
         """Return a writable view of some pages."""
         return self.view[first_page * PAGE_SIZE_BYTES : (first_page + page_count) * PAGE_SIZE_BYTES]
+
+    def find_touched(self, bitmap: Bitmap) -> None:
+        """Overwrite `bitmap` with the pages that may hold something else than zero bytes."""
+        find_touched(self._address, bitmap)
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return one flag for each page, in order: does it hold only zero bytes?"""
@@ -79,12 +86,26 @@ class GuestRam:
             self._map.madvise(mmap.MADV_DONTNEED, first * PAGE_SIZE_BYTES, count * PAGE_SIZE_BYTES)
 
     def digest(self, page_count: int, while_reading: Callable[[], None]) -> bytes:
-        """Return a digest of the first pages; `while_reading` is called after each piece and may raise."""
-        digest = xxhash.xxh3_128()
-        for first in range(0, page_count, _DIGEST_PAGES):
-            digest.update(self.pages(first, min(_DIGEST_PAGES, page_count - first)))
+        """Return a digest of the digests of all pieces of the first pages. Pieces that nobody has touched are not read.
+
+        `while_reading` is called after each piece that is read, and may raise.
+        """
+        digests = np.empty((-(-page_count // _DIGEST_PAGES), 16), np.uint8)
+        digests[:] = np.frombuffer(xxhash.xxh3_128_digest(bytes(_DIGEST_PAGES * PAGE_SIZE_BYTES)), np.uint8)
+        for piece in self._touched_pieces(page_count):
+            first = piece * _DIGEST_PAGES
+            data = self.pages(first, min(_DIGEST_PAGES, page_count - first))
+            digests[piece] = np.frombuffer(xxhash.xxh3_128_digest(data), np.uint8)
             while_reading()
-        return digest.digest()
+        return xxhash.xxh3_128_digest(digests.data)
+
+    def _touched_pieces(self, page_count: int) -> list[int]:
+        """Return the numbers of the pieces of the first pages that are to be read; a shorter last one always is."""
+        touched = Bitmap(self.size_bytes // PAGE_SIZE_BYTES)
+        self.find_touched(touched)
+        whole = page_count // _DIGEST_PAGES
+        words = touched.words[: whole * _DIGEST_PAGES // 64].reshape(whole, _DIGEST_PAGES // 64)
+        return [*np.flatnonzero(words.any(axis=1)).tolist(), *range(whole, -(-page_count // _DIGEST_PAGES))]
 
     def close(self) -> None:
         """Give the memory back; if somebody still holds a view of it, together with the last view."""
