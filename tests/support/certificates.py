@@ -5,6 +5,8 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from vmferry.transport.lab_ca import LabCa
+from vmferry.transport.tls import TlsClient, TlsServer
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
 
 HERE, THERE = "source.lab", "destination.lab"
 
@@ -28,3 +30,13 @@ def foreign_lab() -> Path:
     for host in (HERE, THERE):
         LabCa.open(directory, 30).certify(host, 30)
     return directory
+
+
+def secured_client() -> TlsClient:
+    """Return how the source speaks with the destination."""
+    return TlsClient(load_credentials(str(lab() / HERE), Endpoint.CLIENT), THERE)
+
+
+def secured_server() -> TlsServer:
+    """Return how the destination receives."""
+    return TlsServer(load_credentials(str(lab() / THERE), Endpoint.SERVER))

@@ -1,10 +1,12 @@
 """Channels over sockets keep the contract of channels."""
 
+import os
 import socket
 import threading
 from contextlib import closing, suppress
 from tempfile import TemporaryDirectory
 
+from tests.support.certificates import secured_client, secured_server
 from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError, VmferryError
 from vmferry.migration.destination import MigrationDestination
@@ -12,7 +14,7 @@ from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.receiver import Receiver
 from vmferry.testing.channel import ChannelContract, patience
 from vmferry.testing.memory_guest import MemoryGuest
-from vmferry.transport.sockets import accept, connect, listen, local_address
+from vmferry.transport.sockets import Connection, accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 
@@ -29,17 +31,24 @@ class SocketContract(ChannelContract):
             self._near = connect(local_address(listener), patience())
             self._far = accept(listener)
         assert self._far
-        channel = StreamChannel(self._far, there)
+        self._far_end = self.far_end(self._far)
+        channel = StreamChannel(self._far_end, there)
         over = threading.Event()
         thread = threading.Thread(target=receive, args=(channel, destination, over))
         self.resources.callback(thread.join)
         self.resources.callback(over.set)
         thread.start()
-        return StreamChannel(self._near, here)
+        return StreamChannel(self.near_end(self._near), here)
+
+    def near_end(self, connection: socket.socket) -> Connection:
+        return connection
+
+    def far_end(self, connection: socket.socket) -> Connection:
+        return connection
 
     def break_link(self, channel: Channel) -> None:
-        assert self._far
-        self._far.shutdown(socket.SHUT_RDWR)
+        with socket.socket(fileno=os.dup(self._far_end.fileno())) as far:
+            far.shutdown(socket.SHUT_RDWR)
 
 
 def receive(channel: StreamChannel, destination: MigrationDestination, over: threading.Event) -> None:
@@ -54,6 +63,14 @@ def receive(channel: StreamChannel, destination: MigrationDestination, over: thr
 class TestTcp(SocketContract):
     def address(self) -> Address:
         return TcpAddress("127.0.0.1", 0)
+
+
+class TestTls(TestTcp):
+    def near_end(self, connection: socket.socket) -> Connection:
+        return secured_client().wrap(connection, patience())
+
+    def far_end(self, connection: socket.socket) -> Connection:
+        return secured_server().wrap(connection)
 
 
 class TestUnix(SocketContract):

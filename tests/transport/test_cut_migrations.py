@@ -3,10 +3,13 @@
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import closing, suppress
+from typing import Any
 
 import pytest
 
+from tests.support.certificates import secured_client, secured_server
 from vmferry.clock import MonotonicClock
 from vmferry.errors import VmferryError
 from vmferry.migration.destination import MigrationDestination
@@ -28,8 +31,8 @@ PAGES = 40
 CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
-def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None, drips: bool) -> None:
-    """Pass bytes on; after `limit_bytes` of them, close both ends or pass one on every 50 ms."""
+def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None, drips: bool) -> int:
+    """Pass bytes on; after `limit_bytes` of them, close both ends or pass one on every 50 ms. Return how many."""
     passed = 0
     with suppress(OSError):
         while data := source.recv(65536 if limit_bytes is None else max(1, min(65536, limit_bytes - passed))):
@@ -42,6 +45,7 @@ def relay(source: socket.socket, target: socket.socket, limit_bytes: int | None,
     for end in (source, target):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
+    return passed
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -51,7 +55,9 @@ def pair() -> tuple[socket.socket, socket.socket]:
 class Migration:
     """Source and destination in threads of their own, with the relay between them."""
 
-    def __init__(self, cut_forth: int | None = None, cut_back: int | None = None, *, drips: bool = False) -> None:
+    def __init__(
+        self, cut_forth: int | None = None, cut_back: int | None = None, *, drips: bool = False, tls: bool = False
+    ) -> None:
         clock = MonotonicClock()
         self.here, self.there = MemoryGuest(PAGES), MemoryGuest(PAGES, running=False)
         for page in range(0, PAGES, 3):
@@ -61,10 +67,16 @@ class Migration:
         self._sockets = [source_end, relay_here, relay_there, destination_end]
         for end in (source_end, destination_end):
             end.setblocking(False)
-        self._there = StreamChannel(destination_end, self.there)
+        self._there = StreamChannel(secured_server().wrap(destination_end) if tls else destination_end, self.there)
+        self.passed = [0, 0]
+        """Bytes on the way there, and back."""
+
+        def open_channel(while_blocked: Callable[[], None]) -> StreamChannel:
+            return StreamChannel(secured_client().wrap(source_end, while_blocked) if tls else source_end, self.here)
+
         self.source = MigrationSource(
             self.here,
-            lambda _: StreamChannel(source_end, self.here),
+            open_channel,
             clock,
             MemoryJournal(),
             lambda: MigrationParameters(switchover_timeout=300 if drips else 10_000),
@@ -72,8 +84,8 @@ class Migration:
             CREDENTIALS,
         )
         threads = [
-            threading.Thread(target=relay, args=(relay_here, relay_there, cut_forth, drips)),
-            threading.Thread(target=relay, args=(relay_there, relay_here, cut_back, drips)),
+            threading.Thread(target=self._relay, args=(0, relay_here, relay_there, cut_forth, drips)),
+            threading.Thread(target=self._relay, args=(1, relay_there, relay_here, cut_back, drips)),
             threading.Thread(target=self._receive),
         ]
         for thread in threads:
@@ -84,6 +96,9 @@ class Migration:
             thread.join()
         for end in self._sockets:
             end.close()
+
+    def _relay(self, way: int, *arguments: Any) -> None:
+        self.passed[way] = relay(*arguments)
 
     def _receive(self) -> None:
         with closing(self._there), suppress(VmferryError):
@@ -158,6 +173,52 @@ def test_a_cut_within_the_answer_to_commit_leaves_one_running_guest(whole: Migra
 @pytest.mark.parametrize(("forth", "back"), [(-33, None), (-60, None), (None, 16), (None, 17)])
 def test_a_link_that_drips_before_commit_costs_nothing(whole: Migration, forth: int | None, back: int | None) -> None:
     migration = Migration(cut_forth=forth and whole.sent_bytes + forth, cut_back=back, drips=True)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE
+    assert migration.source.error == "the guest was stopped for 0.3 s and not handed over (switchover-timeout)"
+
+
+@pytest.fixture(scope="module")
+def secured() -> Migration:
+    migration = Migration(tls=True)
+    assert migration.source.status is MigrationStatus.COMPLETED
+    assert migration.there.running
+    return migration
+
+
+RECORD_BYTES = 22
+"""What TLS adds to what is sent at once: a header, the kind, and a tag."""
+COMMIT_RECORD_BYTES = COMMIT_FRAME_BYTES + RECORD_BYTES
+SPREAD_BYTES = 8
+"""A handshake has signatures, of which some are shorter than others."""
+FIRST = [0, 1, 5, 6, 300, 1500, 2000, 4000, 20_000]
+
+
+@pytest.mark.parametrize("cut", [*FIRST, -300, -COMMIT_RECORD_BYTES - 40, -COMMIT_RECORD_BYTES - SPREAD_BYTES])
+def test_a_cut_of_tls_on_the_way_there_before_commit_costs_nothing(secured: Migration, cut: int) -> None:
+    migration = Migration(cut_forth=cut if cut >= 0 else secured.passed[0] + cut, tls=True)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE
+
+
+@pytest.mark.parametrize("missing", [COMMIT_RECORD_BYTES - SPREAD_BYTES, COMMIT_RECORD_BYTES // 2, SPREAD_BYTES])
+def test_a_cut_of_tls_within_commit_leaves_the_guest_paused(secured: Migration, missing: int) -> None:
+    migration = Migration(cut_forth=secured.passed[0] - missing, tls=True)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.IN_DOUBT
+    assert not migration.there.running
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 200, 800, -100, -79 - SPREAD_BYTES])
+def test_a_cut_of_tls_on_the_way_back_before_ready_costs_nothing(secured: Migration, cut: int) -> None:
+    migration = Migration(cut_back=cut if cut >= 0 else secured.passed[1] + cut, tls=True)
+    assert_one_owner(migration)
+    assert migration.source.owner is Owner.SOURCE
+
+
+@pytest.mark.parametrize(("forth", "back"), [(-60 - SPREAD_BYTES, None), (None, -70)])
+def test_tls_that_drips_before_commit_costs_nothing(secured: Migration, forth: int | None, back: int | None) -> None:
+    migration = Migration(forth and secured.passed[0] + forth, back and secured.passed[1] + back, drips=True, tls=True)
     assert_one_owner(migration)
     assert migration.source.owner is Owner.SOURCE
     assert migration.source.error == "the guest was stopped for 0.3 s and not handed over (switchover-timeout)"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.certificates import HERE, THERE, foreign_lab, lab
+from tests.support.certificates import HERE, THERE, foreign_lab, lab, secured_client, secured_server
 from tests.support.wait import wait_until
 from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError, UsageError, VmferryError
@@ -131,14 +131,6 @@ def server(directory: Path, *allowed: str) -> TlsServer:
     return TlsServer(load_credentials(str(directory), Endpoint.SERVER), frozenset(allowed))
 
 
-def good_client() -> TlsClient:
-    return client(lab() / HERE)
-
-
-def good_server() -> TlsServer:
-    return server(lab() / THERE)
-
-
 def anonymous_client() -> TlsClient:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(lab() / HERE / "ca-cert.pem")
@@ -153,14 +145,14 @@ def old_client() -> TlsClient:
 
 @pytest.fixture
 def destination() -> Iterator[WaitingDestination]:
-    with WaitingDestination(good_server()) as destination:
+    with WaitingDestination(secured_server()) as destination:
         yield destination
 
 
 @pytest.mark.parametrize("allowed", [(), (HERE,), ("another", HERE)])
 def test_a_guest_moves_with_tls(allowed: tuple[str, ...]) -> None:
     with WaitingDestination(server(lab() / THERE, *allowed)) as destination:
-        source = migrate(destination, good_client())
+        source = migrate(destination, secured_client())
     assert source.error is None
     assert source.owner is Owner.DESTINATION
     assert destination.log == []
@@ -210,7 +202,7 @@ def test_a_source_that_should_not_come_is_turned_away_and_both_are_told(
     assert told_there in line
     assert "\n" not in line + (source.error or "")
     assert not destination.guest.ram.any()
-    assert migrate(destination, good_client()).owner is Owner.DESTINATION, "the next one is received"
+    assert migrate(destination, secured_client()).owner is Owner.DESTINATION, "the next one is received"
 
 
 def mixed(directory: Path) -> Path:
@@ -242,7 +234,7 @@ def test_a_destination_that_should_not_be_there_gets_nothing(host: str, reason: 
 
 def test_a_destination_without_tls_gets_nothing() -> None:
     with WaitingDestination(None) as destination:
-        source = migrate(destination, good_client())
+        source = migrate(destination, secured_client())
         assert source.error == "no TLS with the destination: it speaks none (tls-creds)"
     line = destination.told()
     assert "it speaks TLS, which tls-creds asks for" in line
@@ -250,7 +242,7 @@ def test_a_destination_without_tls_gets_nothing() -> None:
 
 def test_a_name_that_is_not_allowed_is_turned_away() -> None:
     with WaitingDestination(server(lab() / THERE, "another", "source")) as destination:
-        source = migrate(destination, good_client())
+        source = migrate(destination, secured_client())
         assert source.owner is Owner.SOURCE
     expected = f"its certificate is that of '{HERE}', whom tls-authz does not allow"
     assert source.error == f"the destination refused: {expected}"
@@ -270,7 +262,7 @@ def test_who_begins_tls_and_does_not_go_on_holds_nobody_up(destination: WaitingD
     assert isinstance(destination.address, TcpAddress)
     with socket.create_connection((destination.address.host, destination.address.port)) as stranger:
         stranger.sendall(sent)
-        assert migrate(destination, good_client()).owner is Owner.DESTINATION
+        assert migrate(destination, secured_client()).owner is Owner.DESTINATION
 
 
 # What is wrong is told before anybody connects
