@@ -141,6 +141,10 @@ def test_a_payload_with_less_memory_than_it_is_to_write_says_so() -> None:
         ("ramsize=16 mode=fast", "mode=fast"),
         ("ramsize=16 mode=xors cpus=1", "mode=xors"),
         ("ramsize=16 quiet", "quiet"),
+        ("ramsize=16 pattern=hot", "pattern=hot"),
+        ("ramsize=16 fill=101", "fill=101"),
+        ("vcpus=0-", "vcpus=0-"),
+        ("vcpus=0,,1", "vcpus=0,,1"),
         ("epoch=\x1b[2J" + 100 * "x", "epoch=?[2J" + 54 * "x"),
     ],
 )
@@ -151,9 +155,8 @@ def test_a_command_line_that_the_payload_does_not_understand_ends_it(line: str, 
         guest.boot(STRESS_ELF.read_bytes(), line)
         guest.resume()
         wait_until(lambda: guest.crash is not None)
-        said = (
-            f"stress (00001): ERROR: cannot understand '{word}'; there are ramsize=MIB mode=touch|xor cpus=N epoch=MS"
-        )
+        options = "ramsize mode pattern working-set rounds hot-share pace every fill vcpus cpus epoch"
+        said = f"stress (00001): ERROR: cannot understand '{word}'; there are {options}"
         assert out.decode() == f"{said}\n"
         assert guest.crash == f"the guest ended itself with code 1, after it said on the serial port: {said}"
     finally:

@@ -20,12 +20,13 @@ def kvm_guest(
     vcpu_count: int = 2,
     stress_mib: int = STRESS_MIB,
     options: str = "",
+    line: str = "",
 ) -> Iterator[KvmGuest]:
-    """A paused guest, booted with the stress payload or empty."""
+    """A paused guest, booted with the stress payload or empty; `line` tells all loads."""
     guest = KvmGuest(memory_bytes, vcpu_count)
     try:
         if boot:
-            guest.boot(STRESS_ELF.read_bytes(), f"ramsize={stress_mib} cpus={vcpu_count} {options}")
+            guest.boot(STRESS_ELF.read_bytes(), f"{line or f'ramsize={stress_mib}'} cpus={vcpu_count} {options}")
         yield guest
     finally:
         guest.close()

@@ -85,8 +85,8 @@ def command(
 ) -> None:
     """Run a virtual machine until its monitor says quit, or a signal ends it.
 
-    The stress payload rewrites memory for ever: --append 'ramsize=MIB mode=touch|xor'. The number of vCPUs is
-    added for it.
+    The stress payload rewrites memory for ever: --append 'ramsize=MIB pattern=sweep|moving|uniform|hot-spot|read';
+    docs/payload.md tells all that it can be. The number of vCPUs is added for it.
 
     With --incoming, the guest comes from another VM of the same memory size and number of vCPUs. A migration that
     fails is told in one line, and the wait for a guest goes on.

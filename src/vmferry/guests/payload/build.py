@@ -12,7 +12,8 @@ from pathlib import Path
 from vmferry.guests.payload import STRESS_ELF
 
 DIRECTORY = STRESS_ELF.parent
-SOURCES = (DIRECTORY / "boot.S", DIRECTORY / "stress.c")
+SOURCES = tuple(DIRECTORY / name for name in ("boot.S", "stress.c", "options.c", "work.c"))
+HEADER = DIRECTORY / "stress.h"
 LINKER_SCRIPT = DIRECTORY / "stress.ld"
 
 COMPILE = [
@@ -31,7 +32,7 @@ LINK = [
 def source_digest() -> str:
     """Return the SHA-256 of the sources and of the commands that build them."""
     digest = hashlib.sha256(" ".join([*COMPILE, *LINK]).encode())
-    for path in (*SOURCES, LINKER_SCRIPT):
+    for path in (*SOURCES, HEADER, LINKER_SCRIPT):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

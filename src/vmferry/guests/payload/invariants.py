@@ -1,31 +1,37 @@
 """Reads the stress payload's progress and checks that guest memory is one consistent moment.
 
-The payload writes, for ever and in order, one stamp into each page of each vCPU's share: the number of the
-vCPU in the top byte, below it how many pages it has written, this one included. So in a moment in which
-a vCPU has written n pages of a share of c, page j of the share carries the largest number <= n that
-leaves the remainder j + 1 when divided by c, or zero if there is none yet. The page about to be reported
-may be one step ahead. Layout: `stress.c`, `struct progress`.
+Each vCPU goes over the pages of its share for ever and writes a stamp into each: the number of the vCPU in the top
+byte, below it how many pages it has written, this one included. The number of a write tells its page (`page_order.py`).
+So in a moment in which a vCPU has written n pages, each page of its share carries the largest number <= n that belongs
+to it, or zero if there is none. The page about to be reported may be one step ahead. What else is in a page is known,
+too: what it was filled with, flipped once for each time it was written in mode xor. Layout: `stress.h`.
 """
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.errors import GuestError
+from vmferry.guests.payload.page_order import MAX_WRITES, PageOrder, PagePattern, mixed
 
 PAGE_BYTES = 4096
 WORDS_PER_PAGE = PAGE_BYTES // 8
 HIGH_MEMORY = 4 << 30
 
-_HEADER = struct.Struct("<QIIQQQII16x")
-_VCPU = struct.Struct("<QQQ40x")
+_HEADER = struct.Struct("<QIIQQQ24x")
+_VCPU = struct.Struct("<QQQIIQQIIII")
 _MAGIC = 0x7373657274736676
-_VERSION = 1
+_VERSION = 2
 _MAX_VCPUS = 255
-_COUNT_MASK = (1 << 56) - 1
-_XOR_PATTERN = 0x5AA5A55A3CC3C33C
+_TOUCH, _XOR, _READ = range(3)
+_WHOLE_SHARE = 65536
+_XOR_PATTERN = np.uint64(0x5AA5A55A3CC3C33C)
+_FILL_FACTOR, _FILL_TERM = 0x5851F42D4C957F2D, 0x14057B7EF767814F
+_CHECKED_PAGES = 4096
+"""How many pages are checked at once; they take 16 MiB."""
 
 PROGRESS_GPA = 0x10000
 PROGRESS_BYTES = _HEADER.size + _MAX_VCPUS * _VCPU.size
@@ -39,10 +45,20 @@ class VcpuProgress:
     first_page: int
     page_count: int
     written_pages: int
+    """How many it has written since the start, or read if it is a reader."""
+    order: PageOrder
+    reads: bool = False
+    """True if it only reads."""
+    flips: bool = False
+    """True in mode xor: all other words of a page change with the first."""
+    fill_words: int = 0
+    """How many words of each page, from the second on, were filled before it began."""
+    ready: bool = True
+    """True when it has begun, its pages being filled."""
 
     @property
     def passes(self) -> int:
-        """Complete walks over the share."""
+        """How often it has written as many pages as its share has."""
         return self.written_pages // self.page_count if self.page_count else 0
 
 
@@ -53,17 +69,21 @@ class StressProgress:
     vcpus: tuple[VcpuProgress, ...]
     base: int
     low_end: int
-    xor_mode: bool
 
     @property
     def written_pages(self) -> int:
         """Pages written since the start, by all vCPUs."""
-        return sum(vcpu.written_pages for vcpu in self.vcpus)
+        return sum(vcpu.written_pages for vcpu in self.vcpus if not vcpu.reads)
 
     @property
     def passes(self) -> int:
-        """Complete walks of the vCPU that has made the fewest."""
-        return min((vcpu.passes for vcpu in self.vcpus), default=0)
+        """Complete rounds of the vCPU that has made the fewest."""
+        return min((vcpu.passes for vcpu in self.vcpus if vcpu.page_count), default=0)
+
+    @property
+    def ready(self) -> bool:
+        """True when all vCPUs have begun."""
+        return all(vcpu.ready for vcpu in self.vcpus if vcpu.page_count)
 
     @property
     def page_count(self) -> int:
@@ -76,14 +96,42 @@ def read_progress(area: bytes | memoryview) -> StressProgress:
 
     Raises GuestError if no stress payload has got that far.
     """
-    magic, version, vcpu_count, _, base, low_end, xor_mode, _ = _HEADER.unpack_from(area)
+    magic, version, vcpu_count, _, base, low_end = _HEADER.unpack_from(area)
     if magic != _MAGIC or version != _VERSION or vcpu_count > _MAX_VCPUS:
         raise GuestError("the guest does not run this stress payload, or has not started it yet")
-    vcpus = []
-    for number in range(vcpu_count):
-        first_page, page_count, stamp = _VCPU.unpack_from(area, _HEADER.size + number * _VCPU.size)
-        vcpus.append(VcpuProgress(number, first_page, page_count, stamp & _COUNT_MASK))
-    return StressProgress(tuple(vcpus), base, low_end, bool(xor_mode))
+    places = (_HEADER.size + number * _VCPU.size for number in range(vcpu_count))
+    vcpus = tuple(_vcpu(number, *_VCPU.unpack_from(area, place)) for number, place in enumerate(places))
+    return StressProgress(vcpus, base, low_end)
+
+
+def _vcpu(
+    number: int,
+    first_page: int,
+    page_count: int,
+    stamp: int,
+    order: int,
+    access: int,
+    window: int,
+    rounds: int,
+    hot_share: int,
+    fill_words: int,
+    ready: int,
+    _: int,
+) -> VcpuProgress:
+    valid = order in list(PagePattern) and access in (_TOUCH, _XOR, _READ) and fill_words < WORDS_PER_PAGE
+    if page_count and not (valid and 0 < window <= page_count and rounds and hot_share <= _WHOLE_SHARE):
+        raise GuestError(f"the guest's progress area is damaged where it tells of vCPU {number}")
+    return VcpuProgress(
+        number,
+        first_page,
+        page_count,
+        written_pages=stamp & MAX_WRITES,
+        order=PageOrder(PagePattern(order), page_count, window, rounds, hot_share / _WHOLE_SHARE, number),
+        reads=access == _READ,
+        flips=access == _XOR,
+        fill_words=fill_words,
+        ready=bool(ready),
+    )
 
 
 def check_memory(ram: memoryview) -> StressProgress:
@@ -98,41 +146,56 @@ def check_memory(ram: memoryview) -> StressProgress:
         raise GuestError("the guest's progress area names more pages than it has memory")
     for vcpu in progress.vcpus:
         rows = pages[first_row + vcpu.first_page :][: vcpu.page_count]
-        _check_share(vcpu, rows, progress.xor_mode)
+        if len(rows) and vcpu.ready:
+            _check_share(vcpu, rows)
     return progress
 
 
 def expected_stamps(vcpu: VcpuProgress, written_pages: int) -> NDArray[np.uint64]:
     """Return the stamps of a vCPU's pages after it has written that many."""
-    number = np.arange(1, vcpu.page_count + 1, dtype=np.int64)
-    rounds = (written_pages - number) // vcpu.page_count
-    stamps = (number + rounds * vcpu.page_count).astype(np.uint64) | np.uint64(vcpu.number << 56)
-    stamps[rounds < 0] = 0
-    return stamps
+    if vcpu.reads:
+        return np.zeros(vcpu.page_count, np.uint64)
+    newest = vcpu.order.newest_writes(written_pages)
+    return np.where(newest, newest | np.uint64(vcpu.number << 56), np.uint64(0))
 
 
-def _check_share(vcpu: VcpuProgress, rows: NDArray[np.uint64], xor_mode: bool) -> None:
-    if not vcpu.page_count:
-        return
-    stamps = rows[:, 0]
-    now, one_ahead = (expected_stamps(vcpu, vcpu.written_pages + ahead) for ahead in (0, 1))
-    wrong = np.flatnonzero((stamps != now) & (stamps != one_ahead))
-    if len(wrong):
-        page = int(wrong[0])
+def _check_share(vcpu: VcpuProgress, rows: NDArray[np.uint64]) -> None:
+    stamps, now = rows[:, 0], expected_stamps(vcpu, vcpu.written_pages)
+    wrong = stamps != now
+    next_page = int(vcpu.order.pages_of(np.array([vcpu.written_pages + 1], np.uint64))[0])
+    if stamps[next_page] == vcpu.number << 56 | vcpu.written_pages + 1 and not vcpu.reads:
+        wrong[next_page] = False  # one step ahead
+    if wrong.any():
+        page = int(wrong.argmax())
         raise GuestError(
             f"memory is not one moment: vCPU {vcpu.number} has written {vcpu.written_pages} pages, but its page "
-            f"{page} carries stamp {int(stamps[page]):#x} instead of {int(now[page]):#x} ({len(wrong)} pages wrong)"
+            f"{page} carries stamp {int(stamps[page]):#x} instead of {int(now[page]):#x} "
+            f"({np.count_nonzero(wrong)} pages wrong)"
         )
-    if xor_mode:
-        _check_other_words(vcpu, rows)
+    if vcpu.flips or vcpu.fill_words:
+        _check_other_words(vcpu, rows, next_page)
 
 
-def _check_other_words(vcpu: VcpuProgress, rows: NDArray[np.uint64]) -> None:
-    """In xor mode, all other words of a page have been flipped once in each pass; one page may be halfway."""
-    number = np.arange(vcpu.page_count, dtype=np.int64)
-    flips = (vcpu.written_pages - number + vcpu.page_count - 1) // vcpu.page_count
-    expected = np.where(flips % 2, np.uint64(_XOR_PATTERN), np.uint64(0))
-    wrong = np.flatnonzero((rows[:, 1:] != expected[:, None]).any(axis=1))
-    wrong = wrong[wrong != vcpu.written_pages % vcpu.page_count]
-    if len(wrong):
-        raise GuestError(f"page {int(wrong[0])} of vCPU {vcpu.number} was not changed as a whole")
+def _check_other_words(vcpu: VcpuProgress, rows: NDArray[np.uint64], next_page: int) -> None:
+    """Check what the pages hold beside their stamps; in mode xor the next one may be halfway."""
+    for start, expected in _expected_other_words(vcpu):
+        wrong = (rows[start : start + len(expected), 1:] != expected).any(axis=1)
+        if vcpu.flips and start <= next_page < start + len(wrong):
+            wrong[next_page - start] = False
+        if wrong.any():
+            raise GuestError(f"page {start + int(wrong.argmax())} of vCPU {vcpu.number} was not changed as a whole")
+
+
+def _expected_other_words(vcpu: VcpuProgress) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Yield the number of a page in the share, and all words but the first of it and of those behind it."""
+    for start in range(0, vcpu.page_count, _CHECKED_PAGES):
+        number = np.arange(start, min(start + _CHECKED_PAGES, vcpu.page_count), dtype=np.uint64)
+        words = np.zeros((len(number), WORDS_PER_PAGE - 1), np.uint64)
+        value = mixed(number + np.uint64(vcpu.first_page + 1))
+        for word in range(vcpu.fill_words):
+            value = value * np.uint64(_FILL_FACTOR) + np.uint64(_FILL_TERM)
+            words[:, word] = value
+        if vcpu.flips:
+            flips = (vcpu.written_pages - number.astype(np.int64) + vcpu.page_count - 1) // vcpu.page_count
+            words[flips % 2 == 1] ^= _XOR_PATTERN
+        yield start, words
