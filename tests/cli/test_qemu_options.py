@@ -39,6 +39,7 @@ def config_of(*words: str) -> VmConfig:
 @pytest.mark.parametrize(
     ("words", "field", "value"),
     [
+        ("-mem-prealloc", "prealloc", True),
         ("", "memory_bytes", 128 << 20),
         ("-m 1G", "memory_bytes", 1 << 30),
         ("--m size=64M,slots=0", "memory_bytes", 64 << 20),

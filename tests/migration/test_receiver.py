@@ -96,7 +96,7 @@ class Incoming:
         self.channel = ScriptedChannel(self.clock, list(script), bytes_per_s)
         self.check_stop: Callable[[], None] = lambda: None
         self.stall_timeout_ns = STALL_NS
-        self.filled_up_to: list[int] = []
+        self.about_to_fill: list[PageRuns] = []
         self._first = first
 
     def fresh_destination(self) -> MigrationDestination:
@@ -111,7 +111,7 @@ class Incoming:
                 self.clock,
                 lambda: self.stall_timeout_ns,
                 lambda: self.check_stop(),
-                self.filled_up_to.append,
+                self.about_to_fill.append,
             ).run(None if from_greeting else self._first)
         finally:
             self.elapsed_s = (self.clock.now_ns() - start_ns) / NS_PER_S
@@ -221,7 +221,7 @@ def test_a_whole_migration_is_received_from_its_greeting_on() -> None:
     incoming.destination = incoming.fresh_destination()
     incoming.run(from_greeting=True)
     assert incoming.destination.in_charge
-    assert incoming.filled_up_to == [4]
+    assert incoming.about_to_fill == [PageRuns.of([(3, 2)])]
     assert [type(answer) for answer in incoming.channel.sent] == [Challenge, Accepted, Ready, TakenOver]
 
 

@@ -44,7 +44,7 @@ class ArrivingGuest(MemoryGuest):
     def populator(self) -> "ArrivingGuest":
         return self
 
-    def filled_up_to(self, page: int) -> None:
+    def about_to_fill(self, pages: PageRuns) -> None:
         pass
 
     def close(self) -> None:

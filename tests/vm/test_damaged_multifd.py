@@ -14,6 +14,7 @@ from bench.fuzz_streams import Damage, names
 from tests.support.streams import MULTIFD_NONCES, PAGE_COUNT, MultifdStreams, frames, kept_multifd
 from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError
+from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
@@ -36,7 +37,7 @@ class ArrivingGuest(MemoryGuest):
     def populator(self) -> "ArrivingGuest":
         return self
 
-    def filled_up_to(self, page: int) -> None:
+    def about_to_fill(self, pages: PageRuns) -> None:
         pass
 
     def close(self) -> None:

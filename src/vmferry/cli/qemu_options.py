@@ -38,6 +38,7 @@ class _Request:
     name: str = ""
     uuid: str = ""
     start_paused: bool = False
+    prealloc: bool = False
     traced: tuple[str, ...] = ()
     dumps_core: bool = True
     nographic: bool = False
@@ -94,6 +95,7 @@ def _config(request: _Request) -> VmConfig:
         name=request.name,
         uuid=request.uuid or str(uuid4()),
         start_paused=request.start_paused,
+        prealloc=request.prealloc,
         dumps_core=request.dumps_core,
     )
 
@@ -153,6 +155,10 @@ def _uuid(request: _Request, value: str) -> None:
 
 def _pause(request: _Request, value: str) -> None:
     request.start_paused = True
+
+
+def _prealloc(request: _Request, value: str) -> None:
+    request.prealloc = True
 
 
 def _nographic(request: _Request, value: str) -> None:
@@ -234,6 +240,7 @@ _OPTIONS: dict[str, _Option] = {
     "append": _Option(_append, "LINE", "kernel command line"),
     "initrd": _Option(_initrd, "FILE", "always refused"),
     "incoming": _Option(_incoming, "URI|defer", "wait for a guest; -kernel and -append go unused"),
+    "mem-prealloc": _Option(_prealloc, "", "take all guest memory from the host at once"),
     "S": _Option(_pause, "", "do not let the guest run before 'cont'"),
     "name": _Option(_name, "[guest=]NAME", "name of the VM"),
     "uuid": _Option(_uuid, "UUID", "UUID of the VM (default: random)"),

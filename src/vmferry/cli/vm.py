@@ -21,6 +21,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command("vm", short_help="Run a virtual machine on KVM.")
 @click.option("--memory", type=SIZE_WITH_UNIT, default="512M", show_default=True, help="Guest memory, such as 1G.")
+@click.option(
+    "--prealloc",
+    is_flag=True,
+    help="Take all guest memory from the host at once, in huge pages where it has them, so that no page faults slow an "
+    "incoming migration down.",
+)
 @click.option("--cpus", type=click.IntRange(1, 255), default=1, show_default=True, help="Number of vCPUs.")
 @click.option(
     "--kernel", type=_FILE, help="ELF image with a PVH entry to boot; the stress payload that comes along if left out."
@@ -65,6 +71,7 @@ def command(
     context: click.Context,
     /,
     memory: int,
+    prealloc: bool,
     cpus: int,
     kernel: Path | None,
     append: str,
@@ -120,6 +127,7 @@ def command(
         name=name,
         uuid=parse_uuid(uuid) if uuid else str(uuid4()),
         start_paused=paused,
+        prealloc=prealloc,
     )
     context.exit(run_vm(config))
 

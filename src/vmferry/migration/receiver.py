@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from vmferry.errors import ChannelError, VmferryError
+from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock
 from vmferry.migration.switchover import Deadline
@@ -59,7 +60,7 @@ class Receiver:
     """Takes what comes over one channel, until the guest belongs to `destination`.
 
     `stall_timeout_ns` tells how long a source may make no progress; 0 is for ever. `check_stop` is called while waiting
-    and raises to end it; `filled_up_to` is told the last page of each message.
+    and raises to end it; `about_to_fill` is told which pages come next.
     """
 
     def __init__(
@@ -69,14 +70,14 @@ class Receiver:
         clock: Clock,
         stall_timeout_ns: Callable[[], int],
         check_stop: Callable[[], None],
-        filled_up_to: Callable[[int], None],
+        about_to_fill: Callable[[PageRuns], None],
     ) -> None:
         self._channel = channel
         self._destination = destination
         self._clock = clock
         self._stall_timeout_ns = stall_timeout_ns
         self._check_stop = check_stop
-        self._filled_up_to = filled_up_to
+        self._about_to_fill = about_to_fill
 
     def run(self, first: Message | None = None) -> None:
         """Receive from the greeting on, or from what follows `first`, which was handled, until the guest is ours.
@@ -106,7 +107,7 @@ class Receiver:
         """Take the names of pages whose bytes come next, over whichever connection. Raises PeerError."""
         self._destination.handle(pages)
         if len(pages.data):
-            self._filled_up_to(pages.data.last_page)
+            self._about_to_fill(pages.data)
 
     def _answer(self, answer: Message) -> None:
         try:

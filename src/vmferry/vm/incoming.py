@@ -103,7 +103,7 @@ class IncomingMigration:
                     self._clock,
                     lambda: self._parameters().stall_timeout_ns,
                     self._check_stop,
-                    populator.filled_up_to,
+                    populator.about_to_fill,
                 )
                 if isinstance(channel, MultifdReceiver):
                     channel.start(receiver)

@@ -54,6 +54,8 @@ class VmConfig:
     name: str
     uuid: str
     start_paused: bool
+    prealloc: bool = False
+    """Whether all of the guest's memory is to be present before the guest runs or comes."""
     dumps_core: bool = True
     """Whether a crash of this process may leave a core file, which has the guest's memory in it."""
 
@@ -71,7 +73,7 @@ def run_vm(config: VmConfig) -> int:
 def _make_vm(config: VmConfig, resources: ExitStack) -> VirtualMachine:
     serial = _open_serial(config.serial, resources)
     kernel = _read_kernel(config.kernel) if config.kernel else None
-    guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial)
+    guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial, prealloc=config.prealloc)
     resources.callback(guest.close)
     if kernel is not None:
         try:

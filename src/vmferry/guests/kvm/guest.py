@@ -44,7 +44,8 @@ class KvmGuest:
     """A paused guest with zeroed memory; `boot` gives it a kernel, `load_state` another guest's state.
 
     `serial_output` gets what the guest sends to its serial port, `on_crash` the reason if the guest crashes; both
-    are called in a vCPU's thread and must not raise. Raises UsageError or HostError.
+    are called in a vCPU's thread and must not raise. With `prealloc` all memory is present from the start.
+    Raises UsageError or HostError.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class KvmGuest:
         vcpu_count: int,
         serial_output: Callable[[bytes], object] = lambda data: None,
         on_crash: Callable[[str], None] = lambda reason: None,
+        prealloc: bool = False,
     ) -> None:
         if not 1 <= vcpu_count <= MAX_VCPUS:
             raise UsageError(f"a guest cannot have {vcpu_count} vCPUs; give it 1 to {MAX_VCPUS}")
@@ -66,7 +68,7 @@ class KvmGuest:
         self._run_lock = threading.Lock()
         install_kick_handler()
         with ExitStack() as made:
-            self._ram = GuestRam(memory_bytes)
+            self._ram = GuestRam(memory_bytes, prealloc)
             made.callback(self._ram.close)  # last of all: KVM refers to it
             self._system = KvmSystem()
             made.callback(self._system.close)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vmferry.errors import HostError, UsageError
 from vmferry.guests.kvm.dirty_log import Slot
+from vmferry.guests.kvm.populate import populate
 from vmferry.guests.kvm.touched import find_touched
 from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
@@ -34,14 +35,19 @@ MAX_BYTES = 4 << 40
 _DIGEST_PAGES = 1024
 """How much a digest reads at once: 4 MiB, which take a millisecond at the worst."""
 
+_HUGE_PAGE_PAGES = 512
+
 _MAP_NORESERVE = 0x4000
 """Linux <asm-generic/mman.h>; Python's mmap module does not have it."""
 
 
 class GuestRam:
-    """`size_bytes` of zeroed guest memory, a multiple of 1 MiB. Raises UsageError or HostError."""
+    """`size_bytes` of zeroed guest memory, a multiple of 1 MiB; all of it is present from the start with `prealloc`.
 
-    def __init__(self, size_bytes: int) -> None:
+    Raises UsageError or HostError.
+    """
+
+    def __init__(self, size_bytes: int, prealloc: bool = False) -> None:
         if size_bytes % ALIGNMENT_BYTES or not MIN_BYTES <= size_bytes <= MAX_BYTES:
             raise UsageError(
                 f"a guest cannot have {format_size(size_bytes)} of memory; "
@@ -57,6 +63,9 @@ class GuestRam:
             raise HostError(f"cannot get {size_bytes} bytes for a guest: {error.strerror}", error.errno) from error
         self.view = memoryview(self._map)
         self._address = memory_address(self.view)
+        self._gives_back = not prealloc
+        if prealloc:
+            populate(self._address, size_bytes)
         self._pages: NDArray[np.uint64] = np.frombuffer(self._map, np.uint64).reshape(-1, PAGE_SIZE_BYTES // 8)
 
     def slots(self) -> list[Slot]:
@@ -81,9 +90,17 @@ class GuestRam:
         return zero_pages(self._pages, pages)
 
     def clear_pages(self, pages: PageRuns) -> None:
-        """Make pages zero by giving their memory back."""
+        """Make pages zero: whole huge pages by giving them back. Giving back a part of one would split it."""
         for first, count in pages:
-            self._map.madvise(mmap.MADV_DONTNEED, first * PAGE_SIZE_BYTES, count * PAGE_SIZE_BYTES)
+            end = first + count
+            given_first, given_end = -(-first // _HUGE_PAGE_PAGES) * _HUGE_PAGE_PAGES, end - end % _HUGE_PAGE_PAGES
+            if given_first < given_end and self._gives_back:
+                size_bytes = (given_end - given_first) * PAGE_SIZE_BYTES
+                self._map.madvise(mmap.MADV_DONTNEED, given_first * PAGE_SIZE_BYTES, size_bytes)
+            else:
+                given_first = given_end = end
+            self._pages[first:given_first] = 0
+            self._pages[given_end:end] = 0
 
     def digest(self, page_count: int, while_reading: Callable[[], None]) -> bytes:
         """Return a digest of the digests of all pieces of the first pages. Pieces that nobody has touched are not read.
