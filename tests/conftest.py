@@ -26,6 +26,8 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs libvirtd and libvirt-python"
     if item.get_closest_marker("postgresql") and not binaries():
         return "needs postgresql"
+    if item.get_closest_marker("systemd") and not shutil.which("systemd-analyze"):
+        return "needs systemd-analyze"
     if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
         return "needs prometheus and promtool"
     if item.get_closest_marker("libvirt") and not _others_may_use_kvm():

@@ -15,7 +15,7 @@ from vmferry.agent import store
 from vmferry.agent.database import open_to_write, reading
 from vmferry.agent.memory import Memory
 from vmferry.agent.pieces import Pieces, read_pieces
-from vmferry.agent.recording import Facts, Recording
+from vmferry.agent.recording import Facts, Foretold, Recording
 from vmferry.agent.rules import Mode, Vm
 from vmferry.agent.store import Remembered, Wanted
 from vmferry.control.progress import Progress
@@ -107,8 +107,10 @@ def test_a_migration_is_remembered_with_its_figures_and_its_journal(url: str) ->
         assert found(url)[0].followed
         for number in range(1000):
             recording.record(3 + number, window(number))
+        recording.foretold = Foretold(elapsed_ms=2000, least_left_ms=1000, most_left_ms=6000)
         complete(recording)
     (row,) = found(url)
+    assert (row.forecast, row.left_ms) == (recording.foretold, 5000)
     assert (row.vm_name, row.mode, row.variant, row.status, row.arrival) == (
         *("db-1", "steer", "planned", "completed", "verified"),
     )

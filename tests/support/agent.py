@@ -1,6 +1,7 @@
 """An agent in a process of its own."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,9 +28,9 @@ class Agent:
     def write(self, text: str) -> None:
         self._path.write_text(f'database = "{self.database}"\nhost = "{self._path.parent}"\n{text}')
 
-    def start(self) -> None:
+    def start(self, **environment: str) -> None:
         command = [sys.executable, "-m", "vmferry", "agent", "--config", str(self._path), "--log-format", "json"]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | environment)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
         self.wait_for("ready")

@@ -73,7 +73,6 @@ class Journald:
 
     def __init__(self, path: str = JOURNAL_SOCKET) -> None:
         self._path = path
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def __call__(self, level: Level, text: str, fields: Fields) -> None:
         """Send one entry."""
@@ -81,7 +80,7 @@ class Journald:
         entry = {"MESSAGE": text, "PRIORITY": int(level), "SYSLOG_IDENTIFIER": "vmferry-agent", **own}
         data = "".join(f"{name}={value}\n" for name, value in entry.items()).encode(errors="replace")
         try:
-            self._socket.sendto(data, self._path)
+            _send(data, self._path)
         except OSError:
             as_text(level, text, fields)
 
@@ -91,5 +90,11 @@ def notify(text: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as notifier, suppress(OSError):
-        notifier.sendto(text.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
+    with suppress(OSError):
+        _send(text.encode(), f"\0{address[1:]}" if address[0] == "@" else address)
+
+
+def _send(data: bytes, address: str) -> None:
+    """Send a datagram without waiting. Raises OSError."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+        sender.sendto(data, address)

@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from vmferry.agent import store
 from vmferry.agent.database import reason_of, telling
 from vmferry.agent.pieces import Pieces
-from vmferry.agent.recording import Close, Facts, Recording
+from vmferry.agent.recording import Close, Facts, Foretold, Recording
 
 INTERVAL_S = 0.5
 _CLOSE_S = 10.0
 _FORGET_S = 3600.0
 _MS_PER_DAY = 86_400_000
+_State = tuple[str, Foretold | None]
 
 
 class Memory:
@@ -104,10 +105,10 @@ class _Slot:
         self._recording = recording
         self._pieces = Pieces()
         self._close: Close | None = None
-        self._status = "setup"
+        self._state: _State = ("setup", None)
         self._place: tuple[int, int, int] | None = None
         """Number of the migration, part of its journal, and number of the next piece."""
-        self._saving: tuple[tuple[int, int, int], str, int] | None = None
+        self._saving: tuple[tuple[int, int, int], _State, int] | None = None
         """Place, state and bytes as they will be once the transaction is through."""
 
     def collect(self) -> None:
@@ -118,18 +119,18 @@ class _Slot:
     def save(self, connection: Connection, host: str) -> None:
         """Write what is new."""
         migration_id, part, number = self._place or (*store.take_up(connection, host, self._recording.facts), 0)
-        status = self._recording.status
+        state = self._recording.status, self._recording.foretold
         if data := self._pieces.unkept():
             store.add_piece(connection, migration_id, part, number, data)
+        if state != self._state:
+            store.note_state(connection, migration_id, *state)
         if self._close:
-            store.note_close(connection, migration_id, status, self._close)
-        elif status != self._status:
-            store.note_status(connection, migration_id, status)
-        self._saving = (migration_id, part, number + bool(data)), status, len(data)
+            store.note_close(connection, migration_id, self._close)
+        self._saving = (migration_id, part, number + bool(data)), state, len(data)
 
     def saved(self) -> bool:
         """Take note that all that was written is kept. Returns whether there is nothing more to come."""
         assert self._saving
-        self._place, self._status, size_bytes = self._saving
+        self._place, self._state, size_bytes = self._saving
         self._pieces.kept(size_bytes)
         return self._close is not None

@@ -3,6 +3,8 @@
 import threading
 from dataclasses import dataclass, field
 
+import msgspec
+
 from vmferry.agent.rules import Mode, Vm
 from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Verdict
@@ -27,6 +29,17 @@ class Facts:
     """Milliseconds since the Unix epoch."""
 
 
+class Foretold(msgspec.Struct, frozen=True, kw_only=True):
+    """The first forecast that said within which bounds a migration would end."""
+
+    elapsed_ms: int
+    """How long the migration had run then."""
+    least_left_ms: int
+    """Time still needed if the guest dirtied nothing more."""
+    most_left_ms: int
+    """Time still needed if all went on as it did."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Close:
     """Why nobody follows a migration any more."""
@@ -48,6 +61,8 @@ class Recording:
     facts: Facts
     status: str = "setup"
     """The last that was seen."""
+    foretold: Foretold | None = None
+    """Set once, when there is one."""
     remark: str = ""
     """What went wrong with following it so far."""
     close: Close | None = None

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Select, delete, func, insert, select, update
 
 from vmferry.agent.pieces import read_pieces
-from vmferry.agent.recording import Close, Facts, outcome_of
+from vmferry.agent.recording import Close, Facts, Foretold, outcome_of
 from vmferry.agent.schema import journal, migration
 from vmferry.bounds import one_line
 from vmferry.errors import UsageError
@@ -40,7 +40,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome | None
     limits: list[dict[str, Any]] | None
     arrival: str | None
-    forecast: dict[str, Any] | None
+    forecast: Foretold | None
     remark: str
 
     @property
@@ -48,9 +48,17 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
         """The last state, for people; unknown if nobody saw the end."""
         return self.status if self.followed or self.ended_ms is not None else f"unknown, was {self.status}"
 
+    @property
+    def left_ms(self) -> int | None:
+        """How long it really took from the forecast on; None if there was none, or it did not complete."""
+        if not (self.forecast and self.outcome and self.outcome.completed and self.outcome.total_time_ms):
+            return None
+        return self.outcome.total_time_ms - self.forecast.elapsed_ms
+
     def flat(self) -> dict[str, Any]:
         """Return all of it for scripts, the figures named as everywhere; what is not known is None."""
-        own = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "outcome"}
+        own = {name: value for name, value in msgspec.to_builtins(self).items() if name != "outcome"}
+        own["left_ms"] = self.left_ms
         figures = msgspec.to_builtins(self.outcome) if self.outcome else dict.fromkeys(Outcome.__struct_fields__)
         return {**figures, **own}
 
@@ -89,19 +97,21 @@ def add_piece(connection: Connection, migration_id: int, part: int, number: int,
     connection.execute(insert(journal).values(migration_id=migration_id, part=part, number=number, data=data))
 
 
-def note_status(connection: Connection, migration_id: int, status: str) -> None:
-    """Keep the state that was seen last."""
-    connection.execute(update(migration).where(migration.c.id == migration_id).values(status=one_line(status)))
+def note_state(connection: Connection, migration_id: int, status: str, foretold: Foretold | None) -> None:
+    """Keep the state that was seen last, and the first forecast, if there is one by now."""
+    values = {"status": one_line(status)}
+    if foretold:
+        values["forecast"] = msgspec.to_builtins(foretold)
+    connection.execute(update(migration).where(migration.c.id == migration_id).values(values))
 
 
-def note_close(connection: Connection, migration_id: int, status: str, close: Close) -> None:
+def note_close(connection: Connection, migration_id: int, close: Close) -> None:
     """Keep how a migration ended, or that it is followed no more; then its figures are those of the journal so far."""
     outcome = close.outcome
     if close.ended_ms is None:
         with suppress(UsageError):  # what cannot be read has no figures
             outcome = outcome_of(journal_of(connection, migration_id))
     values = {
-        "status": one_line(status),
         "followed": False,
         "ended_ms": close.ended_ms,
         "outcome": _clean(msgspec.to_builtins(outcome)),
@@ -114,11 +124,11 @@ def note_close(connection: Connection, migration_id: int, status: str, close: Cl
 
 def close_left(connection: Connection, host: str) -> int:
     """Close what an agent of this host that is no more has left open. Returns how many migrations that were."""
-    query = select(migration.c.id, migration.c.status).where(migration.c.host == host, migration.c.followed)
+    query = select(migration.c.id).where(migration.c.host == host, migration.c.followed)
     left = connection.execute(query).all()
     for row in left:
         remark = "the agent ended before the migration did"
-        note_close(connection, row.id, row.status, Close(ended_ms=None, remark=remark))
+        note_close(connection, row.id, Close(ended_ms=None, remark=remark))
     return len(left)
 
 

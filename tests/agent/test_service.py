@@ -1,0 +1,104 @@
+"""An agent as a service: what systemd is told, what is said, and why it does not begin."""
+
+import io
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.support.agent import agent
+from tests.support.wait import wait_until
+from vmferry.agent.log import Journald, Level, Log, as_json, as_text
+
+UNIT = Path(__file__).parents[2] / "contrib" / "systemd" / "vmferry-agent.service"
+
+
+def run(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "vmferry", "agent", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_systemd_is_told_that_it_is_ready_alive_reloads_and_ends(tmp_path: Path) -> None:
+    (tmp_path / "qmp").mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified, agent(tmp_path) as one:
+        notified.bind(f"{tmp_path}/notify")
+        told: list[str] = []
+
+        def read() -> None:
+            while text := notified.recv(1000).decode():
+                told.append(text)
+
+        def await_told(start: str, count: int = 1) -> None:
+            wait_until(lambda: sum(text.startswith(start) for text in told) >= count, 60)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        one.write(f'sockets = ["{tmp_path}/qmp"]\n')
+        one.start(NOTIFY_SOCKET=f"{tmp_path}/notify", WATCHDOG_USEC="300000")
+        await_told("READY=1")
+        await_told("WATCHDOG=1", 3)
+        one.write(f'keep-days = 7\nsockets = ["{tmp_path}/qmp"]\n[[rule]]\nmode = "steer"\n')
+        one.reload()
+        await_told("RELOADING=1\nMONOTONIC_USEC=")
+        await_told("READY=1", 2)
+        assert one.wait_for("start the agent anew")["message"].endswith("keep-days")
+        assert run("--config", f"{tmp_path}/agent.toml").returncode == 2  # another one of the same host
+        assert one.stop() == 0
+        await_told("STOPPING=1")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
+            last.sendto(b"", f"{tmp_path}/notify")
+        reader.join()
+
+
+def test_why_it_does_not_begin_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(f'host = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/no/where.db"\n')
+    ended = run("--config", str(path))
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
+    assert "unable to open database file" in ended.stderr
+    path.write_text("rules = []\n")
+    ended = run("--config", str(path))
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert f"{path}:1: Object contains unknown field `rules`" in ended.stderr
+
+
+@pytest.mark.systemd
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    command = shutil.which("true")
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("/usr/local/bin/vmferry", str(command)))
+    verified = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (verified.returncode, verified.stderr) == (0, "")
+
+
+def test_journald_gets_fields_that_no_name_can_forge(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(f"{tmp_path}/journal")
+        Log(Journald(f"{tmp_path}/journal")).of(vm="a\nPRIORITY=0").warn("slowed\nMESSAGE=no")
+        assert journal.recv(1000).decode().splitlines() == [
+            "MESSAGE=slowed?MESSAGE=no",
+            "PRIORITY=4",
+            "SYSLOG_IDENTIFIER=vmferry-agent",
+            "VMFERRY_VM=a?PRIORITY=0",
+        ]
+
+
+def test_without_journald_lines_go_to_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Journald(f"{tmp_path}/none")(Level.WARNING, "slowed", {"vm": "a"})
+    assert capsys.readouterr().err == "vmferry agent: warning: a: slowed\n"
+
+
+def test_what_a_vm_is_called_forges_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    for sink in (as_text, as_json):
+        monkeypatch.setattr(sys, "stderr", written := io.StringIO())
+        Log(sink).of(vm="a\n{}\x1b[31m\udc80").info("moved\n")
+        assert written.getvalue().count("\n") == 1
+        assert "\x1b" not in written.getvalue()
+        if sink is as_json:
+            line = msgspec.json.decode(written.getvalue())
+            assert (line["vm"], line["message"], line["level"]) == ("a?{}?[31m?", "moved?", "info")
