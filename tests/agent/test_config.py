@@ -20,7 +20,7 @@ libvirt = [
 name = "db-*"
 mode = "steer"
 policy = "planned"
-deadline = "10min"
+finish-by = "10min"
 max-guest-loss = "30%"
 
 [[rule]]
@@ -43,8 +43,8 @@ def test_a_file_says_places_and_rules() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ('"10min"', '"10"', 9, ["deadline", "'10'", "5min"]),
-        ('"10min"', '"0s"', 9, ["deadline of 0"]),
+        ('"10min"', '"10"', 9, ["finish-by", "'10'", "5min"]),
+        ('"10min"', '"0s"', 9, ["to finish by 0 s"]),
         ('"300ms"', "300", 15, ["max-downtime", "in quotes"]),
         ('"30%"', '"130%"', 10, ["max-guest-loss", "0% to 100%"]),
         ("policy =", "polcy =", 8, ["unknown field `polcy`", "policy"]),
@@ -56,7 +56,7 @@ def test_a_file_says_places_and_rules() -> None:
         ('"batch"', '"batch"\nuuid = "7"', 14, ["rule[1].uuid", "'7' is not a UUID"]),
         ('"continue"', '"continue"\nvariant = "both"\n', 17, ["no variant 'both'", "planned"]),
         ('"planned"', '"planned"\nvariant = "original"', 8, ["leave out one"]),
-        ('"planned"', '"planned"\nset = { x = 1 }', 9, ["no setting 'x'", "work_weight"]),
+        ('"planned"', '"planned"\nset = { x = 1 }', 9, ["no setting 'x'", "window_ms"]),
         ('"batch"', '"batch"\nset = { x = 1 }', 14, ["names none"]),
         ('"batch"', '"batch"\nthrottle-by = "force"', 14, ["'force'", "cgroup"]),
         ('"batch"', '"batch"\nmax-throttle = 100', 14, ["<= 99"]),

@@ -60,7 +60,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     """As with `vmferry migrate`; without a variant and a policy it is `planned`."""
     set: dict[str, Setting] = {}
     """Settings of the policy."""
-    deadline: Nanoseconds | None = None
+    finish_by: Nanoseconds | None = None
     max_downtime: Nanoseconds | None = None
     max_guest_loss: str | None = None
     max_throttle: Annotated[int, msgspec.Meta(ge=1, le=99)] | None = None
@@ -74,7 +74,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
                 parse_uuid(self.uuid)
         with telling(f"{where}.max-guest-loss"):
             limits = self.limits
-        with telling(f"{where}.deadline"):
+        with telling(f"{where}.finish-by"):
             limits.check()
         with telling(f"{where}.throttle-by"):
             if self.throttle_by not in (None, *MEANS):
@@ -108,7 +108,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         """What a migration may cost. Raises UsageError."""
         loss = parse_guest_loss(self.max_guest_loss) if self.max_guest_loss is not None else None
         return Limits(
-            deadline_ns=self.deadline,
+            deadline_ns=self.finish_by,
             max_guest_loss_percent=loss.percent if loss else None,
             max_guest_loss_ns=loss.vcpu_ns if loss else None,
             max_throttle_percent=self.max_throttle,
@@ -132,7 +132,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
 
     def _limits_told(self) -> Mapping[str, str]:
         limits = {
-            "deadline": self.deadline and exact_duration(self.deadline),
+            "finish-by": self.finish_by and exact_duration(self.finish_by),
             "max-downtime": self.max_downtime and exact_duration(self.max_downtime),
             "max-guest-loss": self.max_guest_loss,
             "max-throttle": self.max_throttle and f"{self.max_throttle} %",
