@@ -25,6 +25,13 @@ class Load:
     memory_mib: int
     vcpu_count: int
     stress_mib: int
+    more: str = ""
+    """What else the payload is told, such as `mode=xor`."""
+
+    @property
+    def append(self) -> str:
+        """The payload's command line."""
+        return f"ramsize={self.stress_mib} {self.more}".strip()
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Peer:
             *(self.binary, "-L", str(data / "qemu"), "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
             *("-accel", "kvm", "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
             *("-nodefaults", "-display", "none", "-kernel", str(STRESS_ELF)),
-            *("-append", f"ramsize={load.stress_mib} cpus={load.vcpu_count}"),
+            *("-append", f"{load.append} cpus={load.vcpu_count}"),
             *("-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"),
         ]
 
@@ -53,7 +60,7 @@ class Peer:
         uri = f"unix:{lab.directory / self.name}.sock"
         command = self.command(load)
         dash = "--" if self.binary is None else "-"
-        boot = ["--append", f"ramsize={load.stress_mib}"] if self.binary is None else []
+        boot = ["--append", load.append] if self.binary is None else []
         destination = lab.start([*command, f"{dash}incoming", uri], "destination")
         source = lab.start([*command, *boot], "source")
         source.wait_for_passes(2)

@@ -1,10 +1,28 @@
 """Forecasts of guests whose curve is known exactly."""
 
-import pytest
+from dataclasses import replace
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.known import known
 from vmferry.convergence.curve import Written
 from vmferry.convergence.variants import PLANNED
-from vmferry.study.forecast import NO_THROTTLE, Survey, forecast, prices
+from vmferry.simulation.run import simulate
+from vmferry.simulation.scenario import parse_scenario
+from vmferry.study.forecast import Interval, forecast, verdict
+from vmferry.study.prices import prices
+from vmferry.study.strategies import (
+    NO_THROTTLE,
+    OWN,
+    POSTCOPY,
+    Draw,
+    outcome_of,
+    outcome_throttled,
+    strategies_of,
+)
+from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey, survey_of
 
 MIB = 1 << 20
 MS = 1_000_000
@@ -27,7 +45,7 @@ def survey(set_mib: int, mib_per_s: int, downtime_limit_ms: int = 300) -> Survey
 
 
 def test_a_quiet_guest_will_move_by_itself_whatever_is_done() -> None:
-    for told in forecast(survey(200, 5), (NO_THROTTLE, "original", PLANNED.name), draws=2, tell=lambda name: None):
+    for told in forecast(survey(200, 5), (NO_THROTTLE, "original", PLANNED.name), draws=2):
         assert told.chance == 1
         assert told.total_time_ms
         assert 2400 < told.total_time_ms.p50 < 3500
@@ -37,7 +55,7 @@ def test_a_quiet_guest_will_move_by_itself_whatever_is_done() -> None:
 
 def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> None:
     busy = survey(200, 2000)
-    free, planned = forecast(busy, (NO_THROTTLE, PLANNED.name), draws=2, tell=lambda name: None)
+    free, planned = forecast(busy, (NO_THROTTLE, PLANNED.name), draws=2)
     assert (free.chance, planned.chance) == (0, 1)
     assert planned.work_lost_vcpu_s
     assert planned.work_lost_vcpu_s.p50 > 0
@@ -47,12 +65,12 @@ def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> 
     assert price.downtime_limit_ms
     assert price.bandwidth_bytes_per_s
     with_price = survey(200, 2000, downtime_limit_ms=round(price.downtime_limit_ms * 1.2))
-    (told,) = forecast(with_price, (NO_THROTTLE,), draws=2, tell=lambda name: None)
+    (told,) = forecast(with_price, (NO_THROTTLE,), draws=2)
     assert told.chance == 1, "the downtime that is named would do"
 
 
 def test_forecasts_of_a_steady_guest_agree() -> None:
-    told = [list(forecast(survey(200, 2000), (PLANNED.name,), draws=3, tell=lambda name: None)) for _ in range(2)]
+    told = [list(forecast(survey(200, 2000), (PLANNED.name,), draws=3)) for _ in range(2)]
     assert told[0] == told[1]
 
 
@@ -60,3 +78,82 @@ def test_a_guest_that_converges_by_itself_has_no_price() -> None:
     price = prices(survey(200, 5))
     assert price.throttle_percent == 0
     assert price.downtime_limit_ms == pytest.approx(300)
+
+
+@pytest.mark.parametrize("qemu", [QEMU_OLD, QEMU_NEW])
+def test_of_a_qemu_its_own_way_the_drivers_and_post_copy_are_told(qemu: str) -> None:
+    busy = replace(survey(200, 2000), qemu=qemu)
+    told = {each.strategy: each for each in forecast(busy, draws=2)}
+    assert tuple(told) == strategies_of(qemu)
+    free, own, driven, fetched = (told[name] for name in (NO_THROTTLE, OWN, PLANNED.name, POSTCOPY))
+    assert (free.chance, own.chance, driven.chance) == (0, 1, 1)
+    assert own.total_time_ms
+    assert driven.total_time_ms
+    assert driven.total_time_ms.p50 < 0.5 * own.total_time_ms.p50
+    assert fetched.total_time_ms
+    assert fetched.total_time_ms.p50 == pytest.approx(1000 * (256 + 200) / 100, rel=0.1)
+    assert fetched.downtime_ms is None, "nobody knows it"
+
+
+def test_a_guest_that_no_throttle_helps_will_not_and_post_copy_counts_for_nothing_there() -> None:
+    flood = replace(survey(200, 2000), bandwidth_bytes_per_s=10 * MIB, downtime_limit_ms=10, qemu=QEMU_NEW)
+    told = list(forecast(flood, (NO_THROTTLE, OWN, POSTCOPY), draws=2))
+    assert verdict(told) == "will not"
+    assert prices(flood).throttle_percent is None
+
+
+def test_a_paced_guest_is_not_helped_by_a_throttle_that_leaves_it_what_it_wants() -> None:
+    """It wants a twentieth of its CPU: 90 % off change nothing, where one that takes all would have converged."""
+    paced = replace(survey(200, 400), demand=0.05)
+    assert outcome_throttled(survey(200, 400), 90).completed
+    assert not outcome_throttled(paced, 90).completed
+
+
+def test_a_guest_of_a_hundred_times_the_size_and_link_takes_as_long() -> None:
+    small = survey(200, 2000)
+    large = replace(
+        small,
+        memory_bytes=100 * small.memory_bytes,
+        used_bytes=100 * small.used_bytes,
+        bandwidth_bytes_per_s=100 * small.bandwidth_bytes_per_s,
+        written=tuple(replace(point, distinct_bytes=100 * point.distinct_bytes) for point in small.written),
+    )
+    one, hundred = (outcome_of(each, OWN, Draw()) for each in (small, large))
+    assert known(hundred.total_time_ms) == pytest.approx(known(one.total_time_ms), rel=0.1)
+    assert known(hundred.sent_bytes) == pytest.approx(100 * known(one.sent_bytes), rel=0.1)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=9), st.floats(0, 0.5))
+def test_an_interval_holds_its_median_and_is_not_narrower_for_an_error(values: list[float], error: float) -> None:
+    plain, wide = Interval.of(values), Interval.of(values, error)
+    assert plain
+    assert wide
+    assert 0 <= wide.p10 <= plain.p10 + 1e-6
+    assert wide.p50 == plain.p50
+    assert wide.p90 >= plain.p90 - 1e-6
+
+
+def test_a_journal_tells_of_the_guest_as_well_as_a_measurement() -> None:
+    """A simulated migration of a known guest is recorded; the forecast from its journal knows that guest."""
+    text = """
+        name = "recorded"
+        [guest]
+        memory = "256M"
+        vcpus = 2
+        [[guest.loads]]
+        pattern = "sweep"
+        memory = "200M"
+        write-rate = "1000MiB/s"
+        [link]
+        rate = "100MiB/s"
+        [parameters]
+        downtime-limit = 300
+    """
+    recorded = simulate(parse_scenario(text.encode(), "recorded"), OWN)
+    found = survey_of(recorded.entries, "recorded", None, None)
+    assert found.downtime_limit_ms == 300
+    assert found.bandwidth_bytes_per_s == pytest.approx(100 * MIB, rel=0.1)
+    (told,) = forecast(found, (OWN,), draws=2)
+    assert told.total_time_ms
+    assert told.total_time_ms.p50 == pytest.approx(known(recorded.total_time_ms), rel=0.25)
+    assert found.unknown

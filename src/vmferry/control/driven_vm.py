@@ -30,20 +30,30 @@ class DrivenVm:
     def ask(cls, monitor: Monitor) -> "DrivenVm":
         """Ask the monitor. Raises MonitorError; CommandError if it knows no migration."""
         schema = Schema(monitor.execute("query-qmp-schema"))
+        parameters = dict(monitor.execute("query-migrate-parameters"))
         return cls(
             name=_name(monitor.execute("query-version")),
             schema=schema,
-            parameters=dict(monitor.execute("query-migrate-parameters")),
+            parameters=parameters,
             capabilities={
                 entry["capability"]: entry["state"] for entry in monitor.execute("query-migrate-capabilities")
             },
-            kvm=schema.has_command("query-kvm") and bool(monitor.execute("query-kvm")["enabled"]),
+            kvm=_is_ours(parameters)
+            or (schema.has_command("query-kvm") and bool(monitor.execute("query-kvm")["enabled"])),
         )
 
     @property
     def converges_responsively(self) -> bool:
         """True if it makes the decisions of the patch series by itself, so that nobody needs to from outside."""
-        return "cpu-responsive-throttle" in self.parameters
+        return _is_ours(self.parameters)
+
+
+def _is_ours(parameters: Mapping[str, object]) -> bool:
+    return "cpu-responsive-throttle" in parameters
+
+
+def _has_kvm(monitor: Monitor, schema: "Schema") -> bool:
+    return schema.has_command("query-kvm") and bool(monitor.execute("query-kvm")["enabled"])
 
 
 _NOTHING = SchemaEntry(name="", meta_type="")

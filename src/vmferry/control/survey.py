@@ -5,12 +5,14 @@ before 8.2 measures whole seconds only, so of shorter times its curve is known f
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.sensors import DirtyRateSensor
+from vmferry.control.sensors import DirtyRate, DirtyRateSensor
+from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.convergence.curve import Written
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
@@ -36,6 +38,27 @@ def measure_curve(
 ) -> Iterator[Written]:
     """Yield what the guest has written in each window, which are whole seconds where the VM knows no others.
 
+    Raises as `measure_rates`.
+    """
+    for rate in measure_rates(monitor, driven, clock, cancel, windows_ms, whole_seconds_ms):
+        yield written_at(rate)
+
+
+def written_at(rate: DirtyRate) -> Written:
+    """Return what the guest has written in the window of a measurement."""
+    return Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * rate.window_ns / _NS_PER_S))
+
+
+def measure_rates(
+    monitor: Monitor,
+    driven: DrivenVm,
+    clock: Clock,
+    cancel: CancelToken,
+    windows_ms: Sequence[int] = WINDOWS_MS,
+    whole_seconds_ms: Sequence[int] = WHOLE_SECONDS_MS,
+) -> Iterator[DirtyRate]:
+    """Yield the measurement of each window.
+
     Raises HostError if the VM cannot measure or somebody else does, MonitorError, and CancelledError.
     """
     in_ms = "calc-time-unit" in driven.schema.argument_types("calc-dirty-rate")
@@ -49,7 +72,36 @@ def measure_curve(
             if clock.now_ns() > end_ns:
                 raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // _NS_PER_S} s later")
             clock.sleep_ns(_LOOK_NS)
-        yield Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * rate.window_ns / _NS_PER_S))
+        yield rate
+
+
+class Busyness:
+    """How busy a VM's vCPUs are from now on: the share of its CPU that the busiest of them wants."""
+
+    def __init__(self, monitor: Monitor, clock: Clock) -> None:
+        self._monitor = monitor
+        self._clock = clock
+        self._start_ns, self._start = clock.now_ns(), _wanted_ns(monitor)
+
+    def share(self) -> float | None:
+        """Return that share since then, 0 to 1. None if the threads are not seen on this host."""
+        passed_ns, now = self._clock.now_ns() - self._start_ns, _wanted_ns(self._monitor)
+        if not (passed_ns and now) or now.keys() != self._start.keys():
+            return None
+        return min(1.0, max((now[thread] - self._start[thread]) / passed_ns for thread in now))
+
+
+def _wanted_ns(monitor: Monitor) -> dict[int, int]:
+    """Return for how long each vCPU thread has run or has waited to (proc(5), `schedstat`); none if nobody can tell."""
+    try:
+        return {thread.id: _scheduled_ns(PROC / str(thread.id) / "schedstat") for thread in vcpu_threads(monitor)}
+    except (HostError, MonitorError, OSError, ValueError):
+        return {}
+
+
+def _scheduled_ns(path: Path) -> int:
+    running_ns, waiting_ns = path.read_text().split()[:2]
+    return int(running_ns) + int(waiting_ns)
 
 
 def resident_bytes(monitor: Monitor) -> int | None:

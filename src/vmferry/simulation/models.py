@@ -71,7 +71,7 @@ def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterat
 def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:
     """Return what all vCPUs do together, whose CPU time is the same."""
     if load.trace:
-        return Load(Trace(load.trace))
+        return Load(Trace(load.trace), _demand(load))
     return Beside([_share(load, vcpu, vcpu_count, random) for vcpu in range(vcpu_count)])
 
 
@@ -83,9 +83,13 @@ def _share(load: LoadSpec, place: int, of: int, random: np.random.Generator) -> 
     first, end = (load.page_count * number // of for number in (place, place + 1))
     share = (end - first) / load.page_count if load.page_count else 0.0
     pattern = _pattern(load, load.first_page + first, end - first, share, random)
+    return Load(pattern, _demand(load))
+
+
+def _demand(load: LoadSpec) -> Demand | None:
     if not load.pace_bytes_per_s:
-        return Load(pattern)
-    return Load(pattern, Demand(load.pace_bytes_per_s / load.write_bytes_per_s, load.every_ns))
+        return None
+    return Demand(load.pace_bytes_per_s / load.write_bytes_per_s, load.every_ns)
 
 
 def _pattern(load: LoadSpec, first_page: int, page_count: int, share: float, random: np.random.Generator) -> Pattern:

@@ -1,211 +1,143 @@
 """What a migration would come to, before it begins: every strategy in virtual time, over what is not known exactly.
 
 The guest is one that writes as its dirty curve says. Each strategy moves it several times, with another draw of what
-was only measured: how much it writes, and how fast the link is. That gives chances and intervals, and not one figure.
+was only measured: how much it writes, how fast the link is, how fast its host reads zero pages. That gives chances and
+intervals, and not one figure.
 """
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
 
-from vmferry.convergence.curve import DirtyCurve, Written
-from vmferry.convergence.lookahead import Situation, look_ahead
-from vmferry.convergence.variants import PLANNED, VARIANTS
-from vmferry.experiment.experiment import Experiment
-from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
-from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.settings.capabilities import MigrationCapabilities
-from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.trace import DirtyTrace
+from vmferry.migration.outcome import Outcome
+from vmferry.study.postcopy import postcopy
+from vmferry.study.strategies import POSTCOPY, Draw, outcome_of, strategies_of
+from vmferry.study.survey import Survey
 
-NO_THROTTLE = "no throttle"
-STRATEGIES = (NO_THROTTLE, *VARIANTS, PLANNED.name)
 DRAWS = 5
-MAX_TIME_S = 1200
-_NS_PER_S = 1_000_000_000
-_CURVE_ERROR, _LINK_ERROR = 0.10, 0.05
-"""Standard deviations of the draws, as shares: how far two measurements of a steady guest and of a link differ."""
-_PASSES_WITHOUT_THROTTLE = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Survey:
-    """What is known of a guest and of the way that it is to go."""
-
-    memory_bytes: int
-    used_bytes: int
-    """How much of its memory is not zero; all of it where nobody can tell."""
-    vcpu_count: int
-    written: tuple[Written, ...]
-    bandwidth_bytes_per_s: int
-    downtime_limit_ms: int
-    unknown: tuple[str, ...] = ()
-    """What could not be found out, in words."""
-
-    def curve(self) -> DirtyCurve:
-        """Return what the guest writes."""
-        curve = DirtyCurve(self.memory_bytes)
-        for written in self.written:
-            curve.learn(written)
-        return curve
+_CURVE_ERROR, _LINK_ERROR, _SCAN_ERROR = 0.10, 0.05, 0.4
+"""Standard deviations of the draws, as shares: how far two measurements of a steady guest and of a link differ, and how
+far hosts differ."""
+_MODEL_ERROR = 0.06
+"""How far the model itself is off, beside that: the standard deviation of live times, as a share."""
+_SET_UP_MS, _SET_UP_ERROR_MS = 250, 250
+"""What connecting and beginning take, which is not modelled, and how far that differs: live runs, on a busy host."""
+_P90 = NormalDist().inv_cdf(0.9)
 
 
 class Interval(msgspec.Struct, frozen=True):
-    """What four of five runs lie within, and the median."""
+    """What four of five migrations lie within, and the median."""
 
     p10: float
     p50: float
     p90: float
 
     @classmethod
-    def of(cls, values: Iterable[float | None]) -> "Interval | None":
-        """Return the interval of those values that are known; None if none is."""
+    def of(
+        cls, values: Iterable[float | None], error: float = 0.0, more: float = 0.0, more_error: float = 0.0
+    ) -> "Interval | None":
+        """Return the interval of those values that are known, and of what comes to each of them; None if none is.
+
+        `error` is by which share the model is off, `more_error` how far `more` is. Independent errors add up as their
+        squares do.
+        """
         known = [value for value in values if value is not None]
         if not known:
             return None
-        p10, p50, p90 = np.percentile(known, (10, 50, 90)).tolist()
-        return cls(p10, p50, p90)
+        p10, p50, p90 = (np.percentile(known, (10, 50, 90)) + more).tolist()
+        wider = _P90 * math.hypot(error * p50, more_error)
+        return cls(max(0.0, p50 - math.hypot(p50 - p10, wider)), p50, p50 + math.hypot(p90 - p50, wider))
 
 
 class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """What one strategy would come to; the figures are of the runs that completed."""
+    """What one strategy would come to; the figures are of the runs that completed, None is what nobody knows."""
 
     strategy: str
     chance: float
-    """The share of the runs that completed within MAX_TIME_S."""
+    """The share of the runs that completed."""
     total_time_ms: Interval | None
     downtime_ms: Interval | None
     work_lost_vcpu_s: Interval | None
     sent_bytes: Interval | None
 
 
-class Prices(msgspec.Struct, frozen=True, kw_only=True):
-    """The single changes that would make the guest converge without being slowed; None: no such value does."""
-
-    downtime_limit_ms: float | None
-    bandwidth_bytes_per_s: float | None
-    throttle_percent: int | None
-    """The least throttle, held from the beginning, by which it converges as things are; 0 if it does by itself."""
-
-
 def forecast(
-    survey: Survey, strategies: Sequence[str] = STRATEGIES, draws: int = DRAWS, tell: Callable[[str], object] = print
+    survey: Survey,
+    strategies: Sequence[str] | None = None,
+    draws: int = DRAWS,
+    tell: Callable[[str], object] = lambda strategy: None,
 ) -> Iterator[StrategyForecast]:
     """Yield the forecast of each strategy; `tell` is told which one is worked out."""
-    for strategy in strategies:
+    possible = list(_draws(draws))
+    for strategy in strategies_of(survey.qemu) if strategies is None else strategies:
         tell(strategy)
-        runs = [_run(survey, strategy, seed) for seed in range(draws)]
-        yield _summary(strategy, runs)
+        yield _summary(strategy, list(_outcomes(survey, strategy, possible)))
 
 
 def verdict(told: Sequence[StrategyForecast]) -> str:
-    """Return whether the guest converges by the best of the strategies: `will`, `may` or `will not`."""
-    best = max(each.chance for each in told)
+    """Return whether the guest converges by the best of the strategies: `will`, `may` or `will not`.
+
+    Post-copy always ends, and is none of those that converge.
+    """
+    best = max(each.chance for each in told if each.strategy != POSTCOPY)
     if best == 1:
         return "will"
     return "may" if best else "will not"
 
 
-def prices(survey: Survey) -> Prices:
-    """Return what a single change would have to be, by the look-ahead."""
-    curve = survey.curve()
-    courses = look_ahead(
-        curve, _situation(survey, survey.bandwidth_bytes_per_s, survey.downtime_limit_ms), from_now=True
-    )
-    converging = np.flatnonzero(np.isfinite(courses.time_ns))
-    left_ms = float(courses.left_bytes[0]) / survey.bandwidth_bytes_per_s * 1000
-    return Prices(
-        downtime_limit_ms=max(left_ms, survey.downtime_limit_ms if 0 in converging else 0.0),
-        bandwidth_bytes_per_s=_least_bandwidth(survey, curve),
-        throttle_percent=int(converging[0]) if len(converging) else None,
-    )
-
-
-def _least_bandwidth(survey: Survey, curve: DirtyCurve) -> float | None:
-    """Bisect for the least bandwidth at which it converges by itself, up to a thousand times what there is."""
-    low, high = 0.0, survey.bandwidth_bytes_per_s * 1000.0
-    if not _converges(survey, curve, high):
+def best_of(told: Sequence[StrategyForecast]) -> StrategyForecast | None:
+    """Return the strategy that is surest, and of equal ones the fastest; None if none moves the guest by pre-copy."""
+    moving = [each for each in told if each.total_time_ms and each.strategy != POSTCOPY]
+    if not moving:
         return None
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _converges(survey, curve, middle) else (middle, high)
-    return high
+    return min(moving, key=lambda each: (-each.chance, each.total_time_ms.p50 if each.total_time_ms else math.inf))
 
 
-def _converges(survey: Survey, curve: DirtyCurve, bytes_per_s: float) -> bool:
-    courses = look_ahead(curve, _situation(survey, bytes_per_s, survey.downtime_limit_ms), from_now=True)
-    return bool(np.isfinite(courses.time_ns[0]))
+def _outcomes(survey: Survey, strategy: str, draws: Sequence[Draw]) -> Iterator[Outcome]:
+    """Yield how each draw ends; where neither what was measured nor what is easiest moves, the others would not."""
+    run = postcopy if strategy == POSTCOPY else outcome_of
+    measured, *others = draws
+    first = run(survey, strategy, measured)
+    yield first
+    for number, draw in enumerate(sorted(others, key=lambda draw: draw.written / draw.link)):
+        outcome = run(survey, strategy, draw)
+        yield outcome
+        if number == 0 and not (first.completed or outcome.completed):
+            return
 
 
-def _situation(survey: Survey, bytes_per_s: float, downtime_limit_ms: float) -> Situation:
-    return Situation(
-        pending_bytes=survey.used_bytes,
-        pending_ns=survey.used_bytes / bytes_per_s * _NS_PER_S,
-        again_bytes=0,
-        sync_ns=math.inf,
-        bandwidth_bytes_per_s=bytes_per_s,
-        threshold_bytes=bytes_per_s * downtime_limit_ms / 1000,
-    )
+def _draws(count: int) -> Iterator[Draw]:
+    """Yield guests and links as measured, and then others: quantiles of the errors, each in an order of its own."""
+    yield Draw()
+    if count < 2:
+        return
+    normal = NormalDist()
+    quantiles = [normal.inv_cdf((number + 0.5) / (count - 1)) for number in range(count - 1)]
+    random = np.random.default_rng(1)
+    for number, (written, link, scan) in enumerate(
+        zip(*(random.permutation(quantiles) for _ in range(3)), strict=True), 1
+    ):
+        yield Draw(
+            number=number,
+            written=max(0.1, 1 + _CURVE_ERROR * written),
+            link=max(0.1, 1 + _LINK_ERROR * link),
+            scan=math.exp(_SCAN_ERROR * scan),
+        )
 
 
-def _run(survey: Survey, strategy: str, seed: int) -> SimulationResult:
-    random = np.random.default_rng(seed)
-    written, link = (max(0.1, random.normal(1.0, error)) for error in (_CURVE_ERROR, _LINK_ERROR))
-    if seed == 0:
-        written = link = 1.0
-    scenario = _scenario(survey, written, link)
-    variant = "original" if strategy == NO_THROTTLE else strategy
-    capabilities = MigrationCapabilities(auto_converge=strategy != NO_THROTTLE)
-    if strategy == NO_THROTTLE:  # nothing changes from pass to pass, so more of them show nothing
-        limits = msgspec.structs.replace(scenario.limits, max_iterations=_PASSES_WITHOUT_THROTTLE)
-        scenario = msgspec.structs.replace(scenario, limits=limits)
-    return Simulation(scenario, variant, seed, capabilities=capabilities).run()
-
-
-def _scenario(survey: Survey, written: float, link: float) -> Experiment:
-    """Return the migration to simulate; the guest writes `written` times as many pages, and the link is `link` times as
-    fast, as was measured."""
-    used_pages = survey.used_bytes // PAGE_SIZE_BYTES
-    sweeps, left = [], used_pages
-    for size_bytes, round_ns in survey.curve().sweeps():
-        pages = min(left, round(written * size_bytes / PAGE_SIZE_BYTES))
-        if pages and round_ns >= 1:
-            sweeps.append((pages, round(round_ns)))
-            left -= pages
-    trace = DirtyTrace(
-        used_pages=used_pages, sweeps=tuple(sweeps), steps=((_NS_PER_S, 1.0),), shortest_ns=_shortest_ns(survey)
-    )
-    return Experiment(
-        name="forecast",
-        guest=GuestSpec(
-            memory_bytes=survey.memory_bytes,
-            vcpu_count=survey.vcpu_count,
-            loads=(LoadSpec(pattern="trace", trace=trace),),
-            throttle_slice_ns=_NS_PER_S // 100,
-        ),
-        link=LinkSpec(
-            rate_bytes_per_s=round(survey.bandwidth_bytes_per_s * link), jitter=0.05, jitter_interval_ns=_NS_PER_S // 10
-        ),
-        parameters={"downtime-limit": survey.downtime_limit_ms},
-        limits=RunLimits(max_iterations=10_000, max_time_ns=MAX_TIME_S * _NS_PER_S),
-    )
-
-
-def _shortest_ns(survey: Survey) -> int:
-    return min(point.duration_ns for point in survey.written)
-
-
-def _summary(strategy: str, runs: Sequence[SimulationResult]) -> StrategyForecast:
-    done = [run for run in runs if run.status == "completed"]
+def _summary(strategy: str, outcomes: Sequence[Outcome]) -> StrategyForecast:
+    done = [outcome for outcome in outcomes if outcome.completed]
     return StrategyForecast(
         strategy=strategy,
-        chance=statistics.mean(run in done for run in runs),
-        total_time_ms=Interval.of(run.total_time_ms for run in done),
-        downtime_ms=Interval.of(run.downtime_ms for run in done),
-        work_lost_vcpu_s=Interval.of(run.work_lost_vcpu_s for run in done),
-        sent_bytes=Interval.of(run.sent_bytes for run in done),
+        chance=statistics.mean(outcome.completed for outcome in outcomes),
+        total_time_ms=Interval.of(
+            (outcome.total_time_ms for outcome in done), _MODEL_ERROR, _SET_UP_MS, _SET_UP_ERROR_MS
+        ),
+        downtime_ms=Interval.of(outcome.downtime_ms for outcome in done),
+        work_lost_vcpu_s=Interval.of((outcome.work_lost_vcpu_s for outcome in done), _MODEL_ERROR),
+        sent_bytes=Interval.of((outcome.sent_bytes for outcome in done), _MODEL_ERROR),
     )

@@ -1,0 +1,128 @@
+"""What `vmferry forecast` prints, in 80 columns."""
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from vmferry.cli.tables import compact_table
+from vmferry.study.forecast import Interval, StrategyForecast, best_of
+from vmferry.study.prices import Prices
+from vmferry.study.strategies import NO_THROTTLE, OWN, POSTCOPY
+from vmferry.study.survey import Survey
+from vmferry.units import format_duration, format_rate, format_size
+
+_WIDTH = 80
+_NS_PER_MS = 1_000_000
+_ALSO = "  or "
+_SHORT = {NO_THROTTLE: "no throttle", "background-sync+responsive-throttle": "both"}
+
+
+@dataclass(frozen=True)
+class Told:
+    """A forecast, worked out."""
+
+    name: str
+    """Of the VM, or of the journal that tells of it."""
+    survey: Survey
+    strategies: tuple[StrategyForecast, ...]
+    prices: Prices
+    verdict: str
+    reason: str
+
+
+def show(console: Console, told: Told) -> None:
+    """Print it."""
+    for line in _head(told):
+        console.print(line)
+    console.print(_table(told))
+    console.print("chance: of runs that end. Medians; 4 of 5 migrations are to lie within the range.\n")
+    for line in [*_price_list(told), "", *_unknown(told.survey)]:
+        console.print(line)
+
+
+def label_of(strategy: str, survey: Survey) -> str:
+    """Return a strategy's name for people."""
+    own = "QEMU's own" if survey.qemu else OWN
+    return own if strategy == OWN else _SHORT.get(strategy, strategy)
+
+
+def _head(told: Told) -> Iterator[str]:
+    survey = told.survey
+    vcpus = f"{survey.vcpu_count} vCPU{'s' if survey.vcpu_count > 1 else ''}"
+    used, memory = format_size(survey.used_bytes), format_size(survey.memory_bytes)
+    link = f"{format_rate(survey.bandwidth_bytes_per_s)}, downtime limit {survey.downtime_limit_ms} ms"
+    yield from _wrapped(f"{told.name}: {vcpus}, {used} of {memory} used; link {link}.")
+    curve = ", ".join(
+        f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written
+    )
+    busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < 1 else ""
+    yield from _wrapped(f"It writes {curve}.{busy}")
+    yield ""
+    best = best_of(told.strategies)
+    yield f"It {told.verdict} converge{f', best by {label_of(best.strategy, survey)}' if best else ''}."
+    yield from _wrapped(told.reason)
+    yield ""
+
+
+def _table(told: Told) -> Table:
+    table = compact_table("", "strategy", "chance", "total s", "", "down ms", "lost vCPU-s", "sent")
+    for each in told.strategies:
+        table.add_row(
+            label_of(each.strategy, told.survey),
+            f"{each.chance:.0%}",
+            _middle(each.total_time_ms, 1000),
+            _range(each.total_time_ms, 1000),
+            _middle(each.downtime_ms, 1),
+            _middle(each.work_lost_vcpu_s, 1),
+            format_size(round(each.sent_bytes.p50)) if each.sent_bytes else "",
+        )
+    return table
+
+
+def _middle(interval: Interval | None, unit: float) -> str:
+    return f"{interval.p50 / unit:.3g}" if interval else "?"
+
+
+def _range(interval: Interval | None, unit: float) -> str:
+    return f"{interval.p10 / unit:.3g} to {interval.p90 / unit:.3g}" if interval else ""
+
+
+def _price_list(told: Told) -> Iterator[str]:
+    price, survey = told.prices, told.survey
+    if price.throttle_percent == 0:
+        yield "It converges by itself: nothing has to change."
+        return
+    changes = []
+    if price.downtime_limit_ms is not None:
+        changes.append(f"a downtime limit of {format_duration(round(price.downtime_limit_ms * _NS_PER_MS))}")
+    if price.bandwidth_bytes_per_s is not None:
+        changes.append(f"a link of {format_rate(round(price.bandwidth_bytes_per_s))}")
+    if any(each.strategy == POSTCOPY for each in told.strategies):
+        changes.append("post-copy, where both QEMUs are prepared for it")
+    if not changes:
+        yield "No single change makes it converge without slowing it."
+    else:
+        yield "What would move it without slowing it, one change at a time:"
+        yield from _listed(changes)
+    if price.throttle_percent is None:
+        yield "No throttle makes it converge as things are."
+    else:
+        held = format_rate(survey.bandwidth_bytes_per_s)
+        yield f"As things are, at {held}, it has to be slowed by at least {price.throttle_percent} %."
+
+
+def _listed(changes: Sequence[str]) -> Iterator[str]:
+    for number, change in enumerate(changes):
+        yield f"{_ALSO if number else ' ' * len(_ALSO)}{change}"
+
+
+def _unknown(survey: Survey) -> Iterator[str]:
+    for what in survey.unknown:
+        yield from _wrapped(f"Not known: {what}.")
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False)

@@ -1,0 +1,99 @@
+"""Asks a VM, and measures how its guest writes: the survey for a forecast."""
+
+from collections.abc import Iterator
+
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
+from vmferry.control.driven_vm import DrivenVm, own_variant
+from vmferry.control.progress import ask
+from vmferry.control.sensors import DirtyRate
+from vmferry.control.survey import Busyness, measure_rates, resident_bytes, written_at
+from vmferry.errors import UsageError
+from vmferry.migration.ports import Clock
+from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
+
+_NS_PER_S = 1_000_000_000
+_STILL_RISES = 1.1
+_OWN_PARAMETERS = (
+    *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
+    "max-cpu-throttle",
+)
+
+
+def survey_vm(
+    monitor: Monitor, clock: Clock, cancel: CancelToken, bandwidth: int | None, downtime_limit_ms: int | None
+) -> tuple[str, Survey]:
+    """Return the VM's name and what is known of it. Nothing is changed.
+
+    Raises UsageError if something has to be given, or it migrates already, HostError if it cannot measure, MonitorError
+    and CancelledError.
+    """
+    driven = DrivenVm.ask(monitor)
+    if (status := ask(monitor)).running:
+        raise UsageError(f"the VM is migrating already ('{status.status}'); `vmferry watch` shows how it goes")
+    rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
+    busyness = Busyness(monitor, clock)
+    rates = tuple(measure_rates(monitor, driven, clock, cancel))
+    demand, resident = busyness.share(), resident_bytes(monitor)
+    memory = monitor.execute("query-memory-size-summary")
+    memory_bytes = memory["base-memory"] + memory.get("plugged-memory", 0)
+    unknown = [
+        *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
+        *_unknown_curve(monitor, rates),
+        *(() if resident is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
+        *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
+    ]
+    return driven.name, Survey(
+        memory_bytes=memory_bytes,
+        used_bytes=memory_bytes if resident is None else min(memory_bytes, resident),
+        vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
+        written=tuple(map(written_at, rates)),
+        bandwidth_bytes_per_s=rate,
+        downtime_limit_ms=limit_ms,
+        qemu="" if driven.converges_responsively else _like(monitor),
+        own_parameters={
+            name: value
+            for name, value in driven.parameters.items()
+            if name in _OWN_PARAMETERS and isinstance(value, int)
+        },
+        demand=1.0 if demand is None else max(0.01, demand),
+        unknown=tuple(unknown),
+    )
+
+
+def _like(monitor: Monitor) -> str:
+    """Return the modelled QEMU whose auto-converge does the same."""
+    return QEMU_OLD if own_variant(monitor.execute("query-version")).is_qemus else QEMU_NEW
+
+
+def _bandwidth(driven: DrivenVm, given: int | None) -> int:
+    rate = given or driven.parameters.get("max-bandwidth")
+    if not isinstance(rate, int) or not rate:
+        raise UsageError("the VM's max-bandwidth is 0, no limit; give --bandwidth, what the link carries")
+    return rate
+
+
+def _downtime_limit_ms(driven: DrivenVm, given_ms: int | None) -> int:
+    limit_ms = driven.parameters.get("downtime-limit") if given_ms is None else given_ms
+    if not isinstance(limit_ms, int):
+        raise UsageError("the VM tells no downtime-limit; give --downtime-limit, such as 300ms")
+    return limit_ms
+
+
+def _unknown_link(driven: DrivenVm, rate: int) -> Iterator[str]:
+    yield "whether the link carries what --bandwidth says: it was not measured"
+    limit = driven.parameters.get("max-bandwidth")
+    if isinstance(limit, int) and 0 < limit < rate:
+        yield f"what the VM's max-bandwidth of {limit} B/s would make of it: give `migrate --max-bandwidth` too"
+
+
+def _unknown_curve(monitor: Monitor, rates: tuple[DirtyRate, ...]) -> Iterator[str]:
+    if not monitor.execute("query-status")["running"]:
+        yield "what the guest writes when it runs: it is paused"
+    if min(rate.window_ns for rate in rates) >= _NS_PER_S:
+        yield "what the guest writes in less than a second, which this QEMU cannot measure"
+    if any(rate.mode == "page-sampling" for rate in rates):
+        yield "how much it writes exactly: pages were only sampled, which misses what is written as it was"
+    *_, before, last = (written_at(rate).distinct_bytes for rate in rates)
+    if last > _STILL_RISES * before:
+        yield f"how large its working set is: it went on to new pages until {rates[-1].window_ns / _NS_PER_S:g} s"

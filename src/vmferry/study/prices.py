@@ -1,0 +1,109 @@
+"""The price list of a migration: the single changes that would make a guest converge without being slowed.
+
+The look-ahead says where to begin; then a migration in virtual time has to agree, else a little more is tried.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from vmferry.convergence.lookahead import Courses, Situation, look_ahead
+from vmferry.study.strategies import NO_THROTTLE, Draw, outcome_of, outcome_throttled
+from vmferry.study.survey import Survey
+
+_NS_PER_S = 1_000_000_000
+_MORE = 1.1
+_TRIES = 8
+_MOST_BANDWIDTH = 1000.0
+"""As many times the bandwidth that there is are looked at."""
+_MOST_DOWNTIME_MS = 2_000_000
+"""QEMU allows no longer downtime limit."""
+
+
+class Prices(msgspec.Struct, frozen=True, kw_only=True):
+    """The single changes that would make the guest converge without being slowed; None: no such value does."""
+
+    downtime_limit_ms: float | None
+    bandwidth_bytes_per_s: float | None
+    throttle_percent: int | None
+    """The least throttle, held from the beginning, by which it converges as things are; 0 if it does by itself."""
+
+
+def prices(survey: Survey) -> Prices:
+    """Return what a single change would have to be; without a throttle all bodies do the same, so ours shows it."""
+    survey = replace(survey, qemu="")
+    if _moves(survey):
+        return Prices(
+            downtime_limit_ms=survey.downtime_limit_ms,
+            bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
+            throttle_percent=0,
+        )
+    courses = _courses(survey)
+    converging = np.flatnonzero(np.isfinite(courses.time_ns[1:])) + 1
+    return Prices(
+        downtime_limit_ms=_least_downtime_ms(survey, courses),
+        bandwidth_bytes_per_s=_least_bandwidth(survey),
+        throttle_percent=_least_throttle(survey, int(converging[0])) if len(converging) else None,
+    )
+
+
+def _moves(survey: Survey) -> bool:
+    return outcome_of(survey, NO_THROTTLE, Draw()).completed
+
+
+def _courses(survey: Survey) -> Courses:
+    bytes_per_s = survey.bandwidth_bytes_per_s
+    situation = Situation(
+        pending_bytes=survey.used_bytes,
+        pending_ns=survey.used_bytes / bytes_per_s * _NS_PER_S,
+        again_bytes=0,
+        sync_ns=math.inf,
+        bandwidth_bytes_per_s=bytes_per_s,
+        threshold_bytes=bytes_per_s * survey.downtime_limit_ms / 1000,
+    )
+    return look_ahead(survey.curve(), situation, from_now=True)
+
+
+def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
+    left_ms = float(courses.left_bytes[0]) / survey.bandwidth_bytes_per_s * 1000
+    found = _agreed(
+        max(left_ms, survey.downtime_limit_ms),
+        _MOST_DOWNTIME_MS,
+        lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
+    )
+    return None if found is None else float(round(found))
+
+
+def _least_bandwidth(survey: Survey) -> float | None:
+    """Bisect by the look-ahead, and have the result agreed on."""
+    low, high = float(survey.bandwidth_bytes_per_s), survey.bandwidth_bytes_per_s * _MOST_BANDWIDTH
+
+    def faster(bytes_per_s: float) -> Survey:
+        return replace(survey, bandwidth_bytes_per_s=round(bytes_per_s))
+
+    most = high
+    for _ in range(20):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)
+    return _agreed(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)))
+
+
+def _least_throttle(survey: Survey, percent: int) -> int | None:
+    for more in range(percent, 100):
+        if outcome_throttled(survey, more).completed:
+            return more
+    return None
+
+
+def _agreed(value: float, most: float, moves: Callable[[float], bool]) -> float | None:
+    """Return the value, or one that is not much higher, for which the guest moves in virtual time too."""
+    for _ in range(_TRIES):
+        if value > most:
+            return None
+        if moves(value):
+            return value
+        value *= _MORE
+    return None

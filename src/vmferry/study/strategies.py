@@ -1,0 +1,169 @@
+"""The ways to move a guest that a forecast compares, each carried out in virtual time on a model of the guest.
+
+A VM of ours is moved by our engine, a QEMU by itself or by our driver. The model is not larger than need be: memory,
+link and working set of a guest of 100 GiB are all divided by the same number, and times stay as they are.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+import msgspec
+import numpy as np
+
+from vmferry.convergence.curve import DirtyCurve, concave_corners
+from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
+from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
+from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.migration.outcome import Outcome
+from vmferry.simulation.run import Simulation
+from vmferry.simulation.trace import DirtyTrace
+from vmferry.study.driven import simulate_driven
+from vmferry.study.survey import Survey
+
+NO_THROTTLE, OWN, POSTCOPY = NO_AUTO_CONVERGE.name, "original", "post-copy"
+"""`original` leaves a QEMU to its own auto-converge, whatever that does in its version."""
+SERIES = (OWN, "background-sync", "background-sync+responsive-throttle")
+"""The variants of the patch series."""
+_NS_PER_S = 1_000_000_000
+_MODEL_BYTES = 256 << 20
+"""At most so much memory in use is modelled; more is divided."""
+_LEAST_BATCH_BYTES, _MOST_BATCH_BYTES = 256 << 10, 4 << 20
+_PASSES, _PASSES_FROM_OUTSIDE = 25, 12
+"""A migration is given up after so many times what a pass over the memory takes: QEMU's ladder has 9 rungs of 2."""
+_MIN_TIME_S, _MAX_TIME_S = 60, 3600
+_PASSES_WITHOUT_THROTTLE = 15
+"""Nothing changes from pass to pass, so more of them show nothing."""
+_SATURATED = 0.95
+"""A guest that wants more of its CPU than this takes whatever it gets."""
+_SCAN_BYTES_PER_S = 2 << 30
+"""How fast a QEMU reads memory that is zero. 1 to 4 GiB/s were measured on several hosts."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """One of the guests, links and hosts that are possible, by factors of what was measured."""
+
+    number: int = 0
+    written: float = 1.0
+    link: float = 1.0
+    scan: float = 1.0
+
+
+def strategies_of(qemu: str) -> tuple[str, ...]:
+    """Return the names of the strategies there are for a VM of ours, or for a QEMU."""
+    moving = (NO_THROTTLE, *SERIES, PLANNED.name)
+    return (*moving, POSTCOPY) if qemu else moving
+
+
+def longest_s(survey: Survey, strategy: str) -> int:
+    """Return after how many seconds a migration is given up: many times what one pass over the memory takes."""
+    passes = _PASSES if strategy in (NO_THROTTLE, OWN) or not survey.qemu else _PASSES_FROM_OUTSIDE
+    return round(min(max(passes * survey.used_bytes / survey.bandwidth_bytes_per_s, _MIN_TIME_S), _MAX_TIME_S))
+
+
+def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
+    """Move the guest by a strategy, which is not post-copy."""
+    divisor = _divisor(survey)
+    limits = RunLimits(max_iterations=10_000, max_time_ns=longest_s(survey, strategy) * _NS_PER_S)
+    if strategy == NO_THROTTLE:
+        limits = msgspec.structs.replace(limits, max_iterations=_PASSES_WITHOUT_THROTTLE)
+    model = msgspec.structs.replace(_model(survey, draw, divisor), limits=limits)
+    if strategy in (NO_THROTTLE, OWN):
+        model = msgspec.structs.replace(model, parameters={**survey.own_parameters, **model.parameters})
+    if survey.qemu:
+        outcome: Outcome = simulate_driven(model.driven_by(survey.qemu), strategy, draw.number)
+    else:
+        outcome = Simulation(model, strategy, draw.number).run()
+    return msgspec.structs.replace(outcome, sent_bytes=(outcome.sent_bytes or 0) * divisor)
+
+
+def outcome_throttled(survey: Survey, percent: int) -> Outcome:
+    """Move the guest slowed by so much from the beginning to the end."""
+    model = _model(survey, Draw(), _divisor(survey))
+    limits = RunLimits(max_iterations=_PASSES_WITHOUT_THROTTLE, max_time_ns=_MAX_TIME_S * _NS_PER_S)
+    simulation = Simulation(msgspec.structs.replace(model, limits=limits), NO_THROTTLE, 0)
+    simulation.clock.schedule(1, partial(simulation.source_guest.set_throttle, percent))
+    return simulation.run()
+
+
+def _divisor(survey: Survey) -> int:
+    return -(-max(survey.used_bytes, PAGE_SIZE_BYTES) // _MODEL_BYTES)
+
+
+def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
+    used_pages = survey.used_bytes // divisor // PAGE_SIZE_BYTES
+    zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan, used_pages)
+    return Experiment(
+        name="forecast",
+        guest=GuestSpec(
+            memory_bytes=(used_pages + zero_pages) * PAGE_SIZE_BYTES,
+            vcpu_count=survey.vcpu_count,
+            loads=(_load(survey, draw.written / divisor, used_pages),),
+            throttle_slice_ns=_NS_PER_S // 100,
+            zero_scan_bytes_per_s=scan_bytes_per_s,
+        ),
+        link=LinkSpec(
+            rate_bytes_per_s=max(1, round(survey.bandwidth_bytes_per_s * draw.link / divisor)),
+            jitter=0.05,
+            jitter_interval_ns=_NS_PER_S // 10,
+            batch_bytes=_batch_bytes(survey, divisor),
+        ),
+        parameters={"downtime-limit": survey.downtime_limit_ms},
+    )
+
+
+def _batch_bytes(survey: Survey, divisor: int) -> int:
+    """Return how much is sent between two looks at what remains: a small part of what fits the downtime."""
+    threshold_bytes = survey.bandwidth_bytes_per_s * survey.downtime_limit_ms // 1000
+    wanted_bytes = min(_MOST_BATCH_BYTES, max(_LEAST_BATCH_BYTES, threshold_bytes // divisor // 8))
+    return wanted_bytes // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
+
+
+def _zero_pages(survey: Survey, scan: float, used_pages: int) -> tuple[int, int]:
+    """Return how many zero pages are modelled, and how fast they are read: in all as slowly as the real ones.
+
+    A VM of ours skips what nobody has ever touched.
+    """
+    zero_bytes = survey.memory_bytes - survey.used_bytes
+    if not survey.qemu or zero_bytes < PAGE_SIZE_BYTES:
+        return 0, 0
+    pages = max(1, min(zero_bytes // PAGE_SIZE_BYTES, used_pages))
+    scan_s = zero_bytes / (_SCAN_BYTES_PER_S * scan)
+    return pages, max(1, round(pages * PAGE_SIZE_BYTES / scan_s))
+
+
+def _load(survey: Survey, factor: float, used_pages: int) -> LoadSpec:
+    """Return what the guest does: the trace in CPU time, which is asked for at the pace that it was seen to have."""
+    trace = DirtyTrace(
+        used_pages=used_pages,
+        sweeps=tuple((pages, max(1, round(ns * survey.demand))) for pages, ns in _sweeps(survey, factor, used_pages)),
+        steps=((_NS_PER_S, 1.0),),
+        shortest_ns=max(1, round(min(point.duration_ns for point in survey.written) * survey.demand)),
+    )
+    pace = round(_NS_PER_S * survey.demand) if survey.demand < _SATURATED else 0
+    return LoadSpec(pattern="trace", trace=trace, pace_bytes_per_s=pace, write_bytes_per_s=_NS_PER_S if pace else 0)
+
+
+def _sweeps(survey: Survey, factor: float, used_pages: int) -> list[tuple[int, int]]:
+    """Return sweeps that write together as the curve says: pages, and the time of one round."""
+    corners = concave_corners(_points(survey.curve(), survey))
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
+    sweeps, left = [], used_pages
+    for (work_ns, _), (before, after) in zip(corners[1:], pairwise([*slopes, 0.0]), strict=True):
+        pages = min(left, round(factor * (before - after) * work_ns / PAGE_SIZE_BYTES))
+        if pages and work_ns >= 1:
+            sweeps.append((pages, round(work_ns)))
+            left -= pages
+    return sweeps
+
+
+def _points(curve: DirtyCurve, survey: Survey) -> list[tuple[float, float]]:
+    """Return points of the curve: where it is known, and beyond that at twice the time, until a pass is over."""
+    pass_ns = survey.used_bytes / survey.bandwidth_bytes_per_s * _NS_PER_S
+    times_ns = sorted({float(point.duration_ns) for point in survey.written})
+    while times_ns[-1] < pass_ns:
+        times_ns.append(2 * times_ns[-1])
+    distinct = np.minimum(curve.distinct_bytes(np.array(times_ns)), survey.used_bytes)
+    return list(zip(times_ns, distinct.tolist(), strict=True))
