@@ -59,6 +59,12 @@ def test_a_file_says_places_and_rules() -> None:
         ('"planned"', '"planned"\nset = { x = 1 }', 9, ["no setting 'x'", "window_ms"]),
         ('"batch"', '"batch"\nset = { x = 1 }', 14, ["names none"]),
         ('"batch"', '"batch"\nthrottle-by = "force"', 14, ["'force'", "cgroup"]),
+        (
+            "libvirt = [",
+            'metrics = "0.0.0.0:9177"\nlibvirt = [',
+            1,
+            ["'0.0.0.0:9177'", "127.0.0.1:9177", "proxy with TLS"],
+        ),
         ('"batch"', '"batch"\nmax-throttle = 100', 14, ["<= 99"]),
     ],
 )

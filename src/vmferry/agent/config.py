@@ -3,6 +3,7 @@
 import re
 import socket
 import tomllib
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,9 +12,10 @@ from msgspec import inspect
 
 from vmferry.agent.rules import Rule
 from vmferry.agent.toml_lines import line_of
+from vmferry.bounds import one_line
 from vmferry.errors import UsageError
 from vmferry.experiment.keys import refusal
-from vmferry.experiment.quantities import numbers_of
+from vmferry.experiment.quantities import numbers_of, telling
 
 DEFAULT_PATH = Path("/etc/vmferry/agent.toml")
 DEFAULT_DATABASE = "sqlite:////var/lib/vmferry/agent.db"
@@ -36,6 +38,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """URIs whose domains are looked after."""
     sockets: tuple[str, ...] = ()
     """Directories in which every socket is the monitor of a VM, for the agent alone."""
+    metrics: str = ""
+    """Where Prometheus finds the metrics: a port of loopback, such as `127.0.0.1:9177`; empty is nowhere."""
     rule: tuple[Rule, ...] = ()
 
     @property
@@ -70,11 +74,28 @@ def parse_config(text: str, name: str) -> Config:
         raise UsageError(f"{name}:{line_of(text, _path_in(str(error)))}: {error}") from error
 
 
+def loopback_port(address: str) -> tuple[str, int]:
+    """Return host and port. Raises UsageError for what is none, or can be reached from other hosts."""
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    try:
+        is_own = ip_address(host).is_loopback and 0 < int(port) < 1 << 16
+    except ValueError:
+        is_own = False
+    if not is_own:
+        remedy = "write one such as 127.0.0.1:9177; for other hosts put a proxy with TLS before it"
+        raise UsageError(f"'{one_line(address)}' is no port of this host's loopback; {remedy}")
+    return host, int(port)
+
+
 def _checked(document: dict[str, Any]) -> Config:
     try:
         config = msgspec.convert(numbers_of(document, inspect.type_info(Config), ""), Config)
     except msgspec.ValidationError as error:
         raise UsageError(refusal(error, Config)) from error
+    if config.metrics:
+        with telling("metrics"):
+            loopback_port(config.metrics)
     for number, rule in enumerate(config.rule):
         rule.check(f"rule[{number}]")
     return config

@@ -5,69 +5,22 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from vmferry.agent.live import Live
 from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
-from vmferry.agent.recording import Facts, Foretold, Recording
+from vmferry.agent.recording import Facts, Recording
 from vmferry.agent.rules import Holding, Mode, Rule, Vm, holding
-from vmferry.bounds import one_line
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
-from vmferry.control.forecast import Forecast, Outlook
 from vmferry.control.looking_on import look_on
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
-from vmferry.migration.events import Started
 
 _ENDS = "the agent ends"
-_MAX_SAID = 200
-_MS_PER_S = 1000
-
-
-class Live:
-    """A migration that goes on."""
-
-    def __init__(self, recording: Recording, log: Log) -> None:
-        self.recording = recording
-        self.progress: Progress | None = None
-        """As it was seen last."""
-        self.outlook: Outlook | None = None
-        """What there is to expect."""
-        self.said: list[str] = []
-        """The last lines for people, the newest at the end."""
-        self._log = log
-        self._forecast: Forecast | None = None
-
-    def watch(self, progress: Progress) -> None:
-        """Take note of how far it is."""
-        if self._forecast is None and (limit_ms := self._downtime_limit_ms()) is not None:
-            self._forecast = Forecast(limit_ms)
-        self.progress = progress
-        if self._forecast:
-            self.outlook = self._forecast.update(progress)
-            self.recording.foretold = self.recording.foretold or _foretold(progress, self.outlook)
-
-    def tell(self, text: str) -> None:
-        """Say what happens."""
-        self._keep(text)
-        self._log.info(text)
-
-    def warn(self, text: str) -> None:
-        """Say what somebody should look at."""
-        self._keep(text)
-        self._log.warn(text)
-
-    def _keep(self, text: str) -> None:
-        self.said = [*self.said[1 - _MAX_SAID :], one_line(text)]
-
-    def _downtime_limit_ms(self) -> int | None:
-        entries = self.recording.course.entries
-        started = entries[0].event if entries else None
-        limit_ms = started.parameters.get("downtime-limit") if isinstance(started, Started) else None
-        return limit_ms if isinstance(limit_ms, int) else None
 
 
 class Followers:
@@ -76,6 +29,8 @@ class Followers:
     def __init__(self, rules: Callable[[], Sequence[Rule]], memory: Memory, log: Log) -> None:
         """`rules` are asked for whenever a migration is noticed."""
         self.log = log
+        self.over: Callable[[Recording], None] = lambda recording: None
+        """Gets what is known of a migration when it is followed no more."""
         self._rules = rules
         self._memory = memory
         self._clock = MonotonicClock()
@@ -135,6 +90,7 @@ class Followers:
         finally:
             with self._lock:
                 self._live.remove(live)
+            self.over(live.recording)
 
     def _begin(self, address: str, vm: Vm, held: Holding, progress: Progress) -> Live:
         chosen = held.rule.chosen.name if held.rule.mode in (Mode.SHADOW, Mode.STEER) else ""
@@ -172,13 +128,6 @@ class Followers:
         )
         with open_monitor(address, while_waiting=cancel.check) as monitor:
             return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)
-
-
-def _foretold(progress: Progress, outlook: Outlook) -> Foretold | None:
-    if progress.elapsed_ms is None or outlook.least_s is None or outlook.most_s is None:
-        return None
-    least_ms, most_ms = round(outlook.least_s * _MS_PER_S), round(outlook.most_s * _MS_PER_S)
-    return Foretold(elapsed_ms=progress.elapsed_ms, least_left_ms=least_ms, most_left_ms=most_ms)
 
 
 def _now_ms() -> int:

@@ -20,6 +20,7 @@ from vmferry.agent.domains import find_domains
 from vmferry.agent.following import Followers
 from vmferry.agent.log import Log, notify
 from vmferry.agent.memory import Memory
+from vmferry.agent.metrics import Metrics, served
 from vmferry.agent.sockets import find_sockets
 from vmferry.errors import UsageError
 
@@ -46,6 +47,10 @@ class Agent:
             engine = open_to_write(config.database)
             memory = stack.enter_context(Memory(engine, config.host_name, config.keep_days, self._log.warn))
             followers = Followers(lambda: self.config.rule, memory, self._log)
+            if config.metrics:
+                metrics = Metrics(lambda: followers.live)
+                followers.over = metrics.count
+                stack.enter_context(served(metrics, config.metrics))
             attendants = Attendants(followers)
             stack.callback(attendants.close)
             for uri in config.libvirt:
@@ -80,7 +85,7 @@ class Agent:
         else:
             changed = [
                 name
-                for name in ("host", "database", "keep_days", "libvirt", "sockets")
+                for name in ("host", "database", "keep_days", "libvirt", "sockets", "metrics")
                 if getattr(config, name) != getattr(self.config, name)
             ]
             self.config = config
