@@ -2,18 +2,21 @@
 
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.support.certificates import HERE, THERE, foreign_lab, lab, secured_client, secured_server
 from tests.support.wait import wait_until
 from vmferry.clock import MonotonicClock
-from vmferry.errors import CancelledError, UsageError, VmferryError
+from vmferry.errors import CancelledError, PeerError, UsageError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
@@ -26,8 +29,8 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import connect, listen, local_address
-from vmferry.transport.stream import StreamChannel
-from vmferry.transport.tls import TlsClient, TlsServer
+from vmferry.transport.stream import StreamChannel, _without_first
+from vmferry.transport.tls import TlsClient, TlsConnection, TlsServer
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
 from vmferry.transport.uri import TcpAddress, UnixAddress
 from vmferry.vm.reception import Reception
@@ -263,6 +266,107 @@ def test_who_begins_tls_and_does_not_go_on_holds_nobody_up(destination: WaitingD
     with socket.create_connection((destination.address.host, destination.address.port)) as stranger:
         stranger.sendall(sent)
         assert migrate(destination, secured_client()).owner is Owner.DESTINATION
+
+
+def test_connections_that_are_reset_at_once_cost_nobody_anything(destination: WaitingDestination) -> None:
+    assert isinstance(destination.address, TcpAddress)
+    place = (destination.address.host, destination.address.port)
+    with socket.create_connection(place) as patient:
+        patient.sendall(b"\x16")
+        for sent in (b"", b"\x16", b"GET / HTTP/1.0\r\n\r\n"):
+            for _ in range(20):
+                with socket.create_connection(place) as hasty:
+                    hasty.sendall(sent)
+                    hasty.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        assert migrate(destination, secured_client()).owner is Owner.DESTINATION
+        assert all(line.startswith("turned a connection away before its greeting: ") for line in destination.log)
+
+
+def both_ends(client: TlsClient, server: TlsServer) -> tuple[TlsConnection, TlsConnection]:
+    """Shake hands as far as that goes."""
+    near, far = socket.socketpair()
+    for end in (near, far):
+        end.setblocking(False)
+    there = server.wrap(far)
+
+    def go_on() -> None:
+        with suppress(PeerError):
+            there.shake_hands()
+
+    here = client.wrap(near, go_on)
+    with suppress(PeerError):
+        there.shake_hands()
+    return here, there
+
+
+def test_who_is_turned_away_is_not_listened_to_but_told() -> None:
+    here, there = both_ends(secured_client(), server(lab() / THERE, "somebody else"))
+    with closing(here), closing(there):
+        here.sendmsg([memoryview(b"let me in")])
+        heard = memoryview(bytearray(100))
+        assert there.recvmsg_into([heard])[0] > 0
+        assert bytes(heard) == bytes(100)
+        there.sendmsg([memoryview(b"no")])
+        answer = memoryview(bytearray(2))
+        assert here.recvmsg_into([answer]) == (2,)
+        assert bytes(answer) == b"no"
+
+
+@given(sizes=st.lists(st.sampled_from([1, 16, 4095, 4096, 16_384, 16_385, 300_000]), min_size=1, max_size=40))
+@settings(max_examples=30, deadline=None)
+def test_views_of_any_sizes_arrive_in_order(sizes: list[int]) -> None:
+    here, there = both_ends(secured_client(), secured_server())
+    with closing(here), closing(there):
+        sent = bytes(np.random.default_rng(len(sizes)).integers(0, 256, sum(sizes), np.uint8))
+        views, start = [], 0
+        for size in sizes:
+            views.append(memoryview(sent)[start : start + size])
+            start += size
+        received = bytearray(len(sent))
+        left_to_send, left_to_take = views, [memoryview(received)]
+        while left_to_take:
+            with suppress(BlockingIOError):
+                left_to_send = _without_first(left_to_send, here.sendmsg(left_to_send)) if left_to_send else []
+            with suppress(BlockingIOError):
+                left_to_take = _without_first(left_to_take, there.recvmsg_into(left_to_take)[0])
+        assert bytes(received) == sent
+
+
+class HurriedClock(MonotonicClock):
+    """Each look at it takes five seconds."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def now_ns(self) -> int:
+        self._looks += 1
+        return self._looks * 5 * 10**9
+
+
+@pytest.mark.parametrize("answered", [b"", b"\x16\x03\x03\x00\x7a", b"\x16\x03\x03\x40\x00" + bytes(300)])
+def test_a_destination_that_begins_tls_and_does_not_go_on_is_given_up(answered: bytes) -> None:
+    guest = MemoryGuest(PAGES)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        host, port, *_ = listener.getsockname()
+
+        def open_channel(while_blocked: Callable[[], None]) -> Channel:
+            connection = connect(TcpAddress(host, port), while_blocked)
+            with listener.accept()[0] as other:
+                other.sendall(answered)
+                return StreamChannel(secured_client().wrap(connection, while_blocked), guest)
+
+        source = MigrationSource(
+            guest,
+            open_channel,
+            HurriedClock(),
+            MemoryJournal(),
+            MigrationParameters,
+            MigrationCapabilities(),
+            CREDENTIALS,
+        )
+        source.run()
+    assert source.error == "no connection in 60 s"
+    assert guest.running
 
 
 # What is wrong is told before anybody connects

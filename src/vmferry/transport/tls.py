@@ -58,10 +58,18 @@ class TlsServer:
     allowed_names: frozenset[str] = frozenset()
 
     def wrap(self, connection: socket.socket) -> "TlsConnection":
-        """Return what shakes hands with whoever has connected as soon as something is read."""
-        wrapped = self.context.wrap_socket(
-            connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
-        )
+        """Return what shakes hands with whoever has connected as soon as something is read.
+
+        Raises ChannelError if it is gone, and closes the connection then.
+        """
+        try:
+            connection.getpeername()  # of one that is reset already `wrap_socket` would make something that leaks
+            wrapped = self.context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
+        except OSError as error:
+            connection.close()
+            raise ChannelError(f"the connection is lost: {error.strerror or error}") from error
         return TlsConnection(wrapped, "the source", self.check)
 
     def check(self, certificate: Mapping[str, Any]) -> None:
@@ -119,27 +127,28 @@ class TlsConnection:
         check: Callable[[Mapping[str, Any]], None] = lambda certificate: None,
     ) -> None:
         """`check` raises if there is something about the other side's certificate that TLS does not mind."""
-        self.family = connection.family
         self.socket = connection
+        self.family = connection.family
         self.waits_for = select.POLLIN
         """The poll events to wait for while hands are being shaken."""
-        self._tls = connection
         self._other = other
         self._check = check
         self._is_tls = not connection.server_side
-        self._secured = self._broken = self._in_clear = False
+        self._secured = self._in_clear = False
+        self._deaf = False
+        """Whether nothing that comes is listened to any more."""
 
     def fileno(self) -> int:
         """Return the socket's descriptor, for poll."""
-        return self._tls.fileno()
+        return self.socket.fileno()
 
     def getpeername(self) -> Any:
         """Return the address of the other side."""
-        return self._tls.getpeername()
+        return self.socket.getpeername()
 
     def close(self) -> None:
         """Close the socket."""
-        self._tls.close()
+        self.socket.close()
 
     def shake_hands(self) -> bool:
         """Go on with the handshake as far as that is possible without waiting; return whether it is done.
@@ -150,7 +159,7 @@ class TlsConnection:
             return True
         try:
             self._look_for_tls()
-            self._tls.do_handshake()
+            self.socket.do_handshake()
         except (ssl.SSLWantReadError, BlockingIOError):
             self.waits_for = select.POLLIN
             return False
@@ -159,20 +168,21 @@ class TlsConnection:
             return False
         except OSError as error:
             raise self._failure(error) from error
-        self._secured = True
-        self._check(self._tls.getpeercert() or {})
+        self._secured = self._deaf = True
+        self._check(self.socket.getpeercert() or {})
+        self._deaf = False
         return True
 
     def sendmsg(self, views: list[memoryview]) -> int:
         """Send the beginning of the views, and return how many bytes. Raises BlockingIOError if that has to wait."""
         if self._in_clear:
-            return socket.socket.sendmsg(self._tls, views)
-        if not self._secured or self._broken:
+            return socket.socket.sendmsg(self.socket, views)
+        if not self._secured:
             raise ChannelError(f"there is no TLS with {self._other}")
         sent = 0
         try:
             for piece in _pieces(views):
-                sent += self._tls.send(piece)
+                sent += self.socket.send(piece)
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             if not sent:
                 raise BlockingIOError from None
@@ -183,17 +193,17 @@ class TlsConnection:
     def recvmsg_into(self, views: list[memoryview]) -> tuple[int]:
         """Fill the beginning of the views; 0 bytes are the end. Raises BlockingIOError if there is nothing yet.
 
-        What comes after a failed handshake is read, so that the other side gets to read why, and means nothing.
+        What comes after a failed handshake is taken, so that the other side gets to read why, but not given to anybody.
         """
-        if self._broken:
-            return (socket.socket.recv_into(self._tls, views[0]),)
+        if self._deaf:
+            return (len(socket.socket.recv(self.socket, len(views[0]))),)
         if not self.shake_hands():
             raise BlockingIOError
         received = 0
         try:
             for view in views:
                 while view and received < _CALL_BYTES:
-                    taken = self._tls.recv_into(view)
+                    taken = self.socket.recv_into(view)
                     if not taken:
                         return (received,)
                     view, received = view[taken:], received + taken
@@ -211,15 +221,15 @@ class TlsConnection:
         """Raise PeerError if a client speaks something else; it is answered in clear from now on."""
         if self._is_tls:
             return
-        first = socket.socket.recv(self._tls, 1, socket.MSG_PEEK)
+        first = socket.socket.recv(self.socket, 1, socket.MSG_PEEK)
         if first and first[0] != _HANDSHAKE:
-            self._broken = self._in_clear = True
+            self._deaf = self._in_clear = True
             raise PeerError("without TLS nobody is received here (tls-creds)")
         self._is_tls = True
 
     def _failure(self, error: OSError) -> MigrationError:
         """Return what is told of an error, which is the connection's end."""
-        self._broken = True
+        self._deaf, self._secured = True, False
         return failure(error, self._other)
 
 

@@ -119,15 +119,22 @@ class Reception:
                 connection = accept(self._listener)
                 if connection is None:
                     return
-                channel = self._open_channel(connection)
-                channel.allow(GREETING_FRAMES)
-                deadline_ns = self._clock.now_ns() + _GREETING_NS
-                self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
+                self._greet(connection)
         except ChannelError as error:  # too many open files, for instance: somebody has to go
             self._log(str(error))
             if not self._callers:
                 self._clock.sleep_ns(_AT_ONCE_NS)
             self._make_room(len(self._callers) // 2)
+
+    def _greet(self, connection: socket.socket) -> None:
+        try:
+            channel = self._open_channel(connection)
+        except ChannelError as error:
+            self._log(f"turned a connection away before its greeting: {error}")
+            return
+        channel.allow(GREETING_FRAMES)
+        deadline_ns = self._clock.now_ns() + _GREETING_NS
+        self._callers.append(Caller(channel, self._make_destination(), deadline_ns))
 
     def _attend(self, caller: Caller) -> bool:
         """Take what a caller has sent, a message at most; the next one has to wait until everybody had a turn.
