@@ -8,8 +8,8 @@ from vmferry.migration.events import Ended, Started
 from vmferry.perf.batch import run_jobs
 from vmferry.perf.comparisons import sweeping_guest
 from vmferry.perf.measure import Job, measure
-from vmferry.perf.real_guest import MIB
 from vmferry.perf.results import ResultSet, run_entries
+from vmferry.perf.stress_line import MIB
 
 QUICK = sweeping_guest(
     memory_bytes=64 * MIB,
@@ -55,7 +55,7 @@ def test_a_guest_that_does_not_converge_is_called_off(tmp_path: Path) -> None:
 
 
 def test_a_run_that_cannot_be_is_an_error_and_the_next_begins(tmp_path: Path) -> None:
-    impossible = sweeping_guest(memory_bytes=16 * MIB, stress_bytes=512 * MIB)
+    impossible = sweeping_guest(memory_bytes=20 * MIB, stress_bytes=16 * MIB)
     runs = run_jobs([Job("run", impossible, 0), Job("run", QUICK, 0)], ResultSet(tmp_path), lambda job: None)
     assert [run.status for run in runs] == ["error", "completed"]
     assert runs[0].error.startswith("the guest of 'source' crashed: ")

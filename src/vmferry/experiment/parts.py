@@ -60,6 +60,10 @@ class LoadSpec(_Part, frozen=True):
     """For `hot-spot`: what of the writes goes to the hot part."""
     rounds: int = 1
     """For `moving`: how often a part is walked before it is the next one's turn."""
+    fill: float = 0.0
+    """What of each page no compression makes smaller; pages of modelled guests have no content."""
+    whole_pages: bool = False
+    """Each write changes all of a page, not a word of it; to modelled guests that is all one."""
     duration_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="duration")
     """How long it lasts, in CPU time, where there are several loads in turn."""
     journal: str = ""
@@ -101,6 +105,7 @@ class LoadSpec(_Part, frozen=True):
         require(f"{where}.zipf-exponent", self.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
         require(f"{where}.hot-share", self.hot_share, 0.0, 1.0)
         require(f"{where}.rounds", self.rounds, 1, _MAX_ROUNDS)
+        require(f"{where}.fill", self.fill, 0.0, 1.0)
         self._check_vcpus(where, vcpu_count)
         self._check_pace(where)
         self._check_working_set(where)

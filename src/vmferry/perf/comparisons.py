@@ -13,7 +13,7 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.own_variants import OwnVariant
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.perf.labels import label, name_of
-from vmferry.perf.real_guest import MIB
+from vmferry.perf.stress_line import MIB
 
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 LOOPBACK_BYTES_PER_S = 10**9

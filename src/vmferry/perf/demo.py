@@ -18,7 +18,8 @@ from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.real_guest import MIB, boot, policy_options
+from vmferry.perf.real_guest import boot, policy_options
+from vmferry.perf.stress_line import MIB
 from vmferry.simulation.run import SimulationResult, simulate
 
 TIME_SCALE = 10

@@ -89,9 +89,12 @@ class VmProcess:
         return progress
 
     def wait_for_passes(self, passes: int, timeout_s: float = 60.0) -> None:
-        """Wait until every vCPU has walked its share that often. Raises GuestError if it crashes or takes too long."""
+        """Wait until every vCPU has begun, and gone over its share that often.
+
+        Raises GuestError if the guest crashes or takes too long.
+        """
         deadline = time.monotonic() + timeout_s
-        while self._passes() < passes:
+        while not self._is_busy(passes):
             if self.monitor.execute("query-status")["status"] in ("guest-panicked", "internal-error"):
                 raise GuestError(f"the guest of '{self.name}' crashed: {self.errors()}")
             if time.monotonic() > deadline:
@@ -119,11 +122,12 @@ class VmProcess:
                 self.process.kill()
                 self.process.wait()
 
-    def _passes(self) -> int:
+    def _is_busy(self, passes: int) -> bool:
         try:
-            return self.progress().passes
+            progress = self.progress()
         except GuestError:
-            return 0  # the payload has not started yet
+            return False  # the payload has not started yet
+        return progress.ready and progress.passes >= passes
 
     def _read_memory(self, gpa: int, size_bytes: int) -> memoryview:
         arguments = {"val": gpa, "size": size_bytes, "filename": str(self._memory_image)}

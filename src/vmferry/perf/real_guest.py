@@ -6,19 +6,16 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.stress_line import MIB, is_paced, require_real_loads, stress_line
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_size
 
-MIB = 1 << 20
 _HEADROOM_BYTES = 16 * MIB
 """How much memory the stress payload needs beside what it rewrites."""
 
 
 def require_real(experiment: Experiment) -> None:
-    """Raise UsageError unless a real guest can be as described: it sweeps over part of its memory, as fast as it can.
-
-    The rate of the load is the models'.
-    """
+    """Raise UsageError unless a real guest can be as described; the rates of its loads are the models'."""
     rewritten_bytes, memory_bytes = stress_bytes(experiment), experiment.guest.memory_bytes
     if experiment.driven:
         raise UsageError(f"{experiment.driven} is modelled; a real guest is one of our own")
@@ -37,14 +34,15 @@ def boot(
 ) -> tuple[VmProcess, VmProcess, str]:
     """Boot the guest, and another VM that waits for it; return both and the destination's uri.
 
-    `options` are more of `vmferry vm` for the source. Returns when the guest has written all its memory twice.
+    `options` are more of `vmferry vm` for the source. Returns when the guest has gone over all its memory twice, or if
+    it waits for work, when it has begun.
     """
     guest = experiment.guest
     source, destination, uri = lab.start_pair(
         ["--memory", f"{guest.memory_bytes}B", "--cpus", str(guest.vcpu_count)],
-        ["--append", f"ramsize={stress_bytes(experiment) // MIB}", "--journal", str(journal), *options],
+        ["--append", stress_line(guest), "--journal", str(journal), *options],
     )
-    source.wait_for_passes(2)
+    source.wait_for_passes(0 if is_paced(guest) else 2)
     return source, destination, uri
 
 
@@ -75,8 +73,6 @@ def _as_the_link(experiment: Experiment) -> dict[str, object]:
 
 
 def stress_bytes(experiment: Experiment) -> int:
-    """Return how much memory is rewritten. Raises UsageError for a load that no real guest has."""
-    match experiment.guest.loads:
-        case [load] if load.pattern == "sweep":
-            return load.memory_bytes
-    raise UsageError("a real guest has one load, which sweeps; give pattern = 'sweep'")
+    """Return how much memory all loads have. Raises UsageError for a load that no real guest has."""
+    require_real_loads(experiment.guest)
+    return sum(load.memory_bytes for load in experiment.guest.loads)

@@ -72,8 +72,8 @@ class StressProgress:
 
     @property
     def written_pages(self) -> int:
-        """Pages written since the start, by all vCPUs."""
-        return sum(vcpu.written_pages for vcpu in self.vcpus if not vcpu.reads)
+        """Pages written since the start by all vCPUs, or read by readers."""
+        return sum(vcpu.written_pages for vcpu in self.vcpus)
 
     @property
     def passes(self) -> int:
