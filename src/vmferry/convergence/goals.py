@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from vmferry.convergence.lookahead import Begin, Courses
 
+_CLEARLY = 1.4
+
 
 @dataclass(frozen=True, kw_only=True)
 class Goals:
@@ -20,7 +22,7 @@ class Goals:
     patience_ns: float
     """A guest is not slowed if without a throttle it moves in at most patience x the shortest time + patience_ns."""
     reluctance: float = 1.0
-    """A throttle that begins now has to be so many times cheaper than one that begins later: who waits knows more."""
+    """By how many times a throttle from now on has to be cheaper than one that begins later."""
     highest_percent: int = 99
     finish_in_ns: float = math.inf
     max_loss_ns: float = math.inf
@@ -30,13 +32,17 @@ class Goals:
     elapsed_ns: float = 0.0
     lost_ns: float = 0.0
 
-    def kept_by(self, courses: Courses) -> NDArray[np.bool_]:
-        """Return which courses keep the goals."""
+    def overshoots(self, courses: Courses) -> NDArray[np.float64]:
+        """Return how many times what is allowed each course takes, of what it takes most of; infinite if it never ends.
+
+        Those up to 1 keep the goals.
+        """
         lost_ns = self.lost_ns + courses.lost_ns
-        most_ns = np.minimum(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + courses.time_ns))
-        with np.errstate(invalid="ignore"):
-            kept: NDArray[np.bool_] = (courses.time_ns <= self.finish_in_ns) & (lost_ns <= most_ns)
-        return kept & np.isfinite(courses.time_ns)
+        allowed_ns = np.minimum(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + courses.time_ns))
+        with np.errstate(invalid="ignore"):  # of those that never end, which are replaced
+            late = courses.time_ns / max(1.0, self.finish_in_ns)
+            harmed = np.where(lost_ns > 0, lost_ns / np.maximum(1.0, allowed_ns), 0.0)
+        return np.where(np.isfinite(courses.time_ns), np.maximum(late, harmed), np.inf)
 
 
 @dataclass(frozen=True)
@@ -49,9 +55,20 @@ class Plan:
     """From now on."""
     lost_ns: float
     """Of each vCPU, from now on."""
-    cost_ns: float
-    """What is to be least: the time, and the weighed work if the goals are kept."""
-    keeps_goals: bool
+    cost: float
+    """What is to be least: the time and the weighed work in ns, or where goals are not kept, by how much."""
+    overshoot: float
+    """How many times what is allowed it takes."""
+
+    @property
+    def keeps_goals(self) -> bool:
+        """True if it is as it should be."""
+        return self.overshoot <= 1
+
+    @property
+    def misses_goals(self) -> bool:
+        """True if it is clear that it is not as it should be, by more than a look ahead errs."""
+        return self.overshoot > _CLEARLY
 
     @property
     def percent_now(self) -> int:
@@ -64,35 +81,35 @@ def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
 
     `each` are the courses of all throttles by their beginnings.
     """
-    plans = [_cheapest(each[begin], goals, begin) for begin in sorted(each, reverse=True)]
+    plans = [_cheapest(each[begin], goals, begin) for begin in (Begin.NEXT_PASS, Begin.AT_LAST, Begin.NOW)]
     now = each[Begin.NOW]
     best = min(filter(None, plans), key=lambda plan: _rank(plan, goals), default=None)
     free_ns = float(now.time_ns[0])
-    if best and goals.kept_by(now)[0] and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
-        return Plan(0, Begin.NOW, free_ns, 0.0, free_ns, keeps_goals=True)
+    free_overshoot = float(goals.overshoots(now)[0])
+    if best and free_overshoot <= 1 and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
+        return Plan(0, Begin.NOW, free_ns, 0.0, free_ns, free_overshoot)
     return best
 
 
 def _rank(plan: Plan, goals: Goals) -> tuple[bool, float]:
     """Return by what plans are ordered: those that keep the goals first, then by their cost, and that of doubt."""
-    return not plan.keeps_goals, plan.cost_ns * (goals.reluctance if plan.percent_now else 1.0)
+    return not plan.keeps_goals, plan.cost * (goals.reluctance if plan.percent_now else 1.0)
 
 
 def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
-    ends = np.isfinite(courses.time_ns)
-    ends[goals.highest_percent + 1 :] = False
-    kept = goals.kept_by(courses) & ends
-    chosen = np.flatnonzero(kept if kept.any() else ends)
-    if not len(chosen):
+    overshoots = goals.overshoots(courses)
+    overshoots[goals.highest_percent + 1 :] = np.inf
+    if not np.isfinite(overshoots).any():
         return None
-    time_ns, lost_ns = courses.time_ns[chosen], courses.lost_ns[chosen]
-    cost_ns = time_ns + goals.work_weight * lost_ns if kept.any() else time_ns
-    best = int(np.argmin(cost_ns))
+    kept = np.flatnonzero(overshoots <= 1)
+    cost = courses.time_ns[kept] + goals.work_weight * courses.lost_ns[kept] if len(kept) else overshoots
+    best = int(np.argmin(cost))
+    percent = int(kept[best]) if len(kept) else best
     return Plan(
-        percent=int(chosen[best]),
+        percent=percent,
         begin=begin,
-        time_ns=float(time_ns[best]),
-        lost_ns=float(lost_ns[best]),
-        cost_ns=float(cost_ns[best]),
-        keeps_goals=bool(kept.any()),
+        time_ns=float(courses.time_ns[percent]),
+        lost_ns=float(courses.lost_ns[percent]),
+        cost=float(cost[best]),
+        overshoot=float(overshoots[percent]),
     )

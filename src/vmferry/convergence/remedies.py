@@ -24,11 +24,11 @@ def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[
         yield f"a downtime limit of {_text(free_ns)} without a throttle"
     if not np.isfinite(courses.time_ns[highest]) and slowed_ns < 0.9 * free_ns:
         yield f"a downtime limit of {_text(slowed_ns)} with one of {highest} %"
-    above = np.flatnonzero(goals.kept_by(courses)[highest + 1 :])
+    above = np.flatnonzero(goals.overshoots(courses)[highest + 1 :] <= 1)
     if len(above):
         yield f"a throttle of {highest + 1 + int(above[0])} %"
     if bandwidth := _least_bandwidth(
-        curve, situation, lambda courses: bool(goals.kept_by(courses)[: highest + 1].any())
+        curve, situation, lambda courses: bool((goals.overshoots(courses)[: highest + 1] <= 1).any())
     ):
         yield f"a bandwidth of {format_rate(round(bandwidth))}"
     yield "post-copy"

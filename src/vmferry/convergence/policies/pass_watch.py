@@ -9,6 +9,8 @@ from vmferry.convergence.sensing import Sensed, View
 
 _NS_PER_S = 1_000_000_000
 _RATES = 8
+_CHUNK_BYTES = 1 << 30
+"""QEMU's default (`x-clear-bitmap-shift`)."""
 
 
 class PassWatch:
@@ -51,11 +53,21 @@ class PassWatch:
         return remaining_bytes / max(drained, bytes_per_s) * _NS_PER_S
 
     def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
-        """Return what was sent in this pass and is dirty again. Where nobody tells, it is half of what can be."""
+        """Return what is dirty again for the next pass.
+
+        Where nobody tells, it is as in QEMU, which arms the log of a chunk when it comes to its first page: all that
+        was written in the running chunk, and half of what was in those that are sent.
+        """
         if sensed.again_bytes is not None:
             return sensed.again_bytes
-        worked = float(curve.distinct_bytes(np.array([self._worked_ns]))[0])
-        return min(worked, self._begun_bytes - sensed.remaining_bytes) / 2
+        written = float(curve.distinct_bytes(np.array([self._worked_ns]))[0])
+        armed_bytes = (self._begun_bytes - sensed.remaining_bytes) / 2 + _CHUNK_BYTES
+        return written * min(1.0, armed_bytes / max(1, self._begun_bytes))
+
+    @property
+    def is_armed_at_once(self) -> bool:
+        """True if QEMU arms the log of all pages when the pass begins."""
+        return self._begun_bytes <= _CHUNK_BYTES
 
     def _take_drained_bytes(self) -> int:
         """Return what has left the pass since this was asked last; where it is much more than was sent, it was zero."""

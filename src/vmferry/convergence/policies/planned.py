@@ -14,10 +14,11 @@ from typing import ClassVar
 import numpy as np
 
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
-from vmferry.convergence.curve import DirtyCurve, Written
+from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
+from vmferry.convergence.policies.cadence import Cadence
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.policies.trial import Trial
@@ -29,13 +30,8 @@ _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _KNOWN_SHARE = 0.1
 """A guest is looked at for this share of the rest of a pass before it is slowed."""
-_LONGEST_NS = 2 * _NS_PER_S
-"""The longest measurement."""
-_SLICE_NS = 10 * _NS_PER_MS
-"""A throttled guest runs in slices of this length; windows hold two of them, or last a second."""
-_MAX_DOUBLINGS = 10
-_SETTLING_NS = 4 * _NS_PER_MS
-"""How much longer it runs when a throttle begins."""
+_AHEAD_NS = 250_000_000
+"""A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
@@ -55,59 +51,49 @@ class Planned:
     def __init__(self) -> None:
         self._curve: DirtyCurve | None = None
         self._pass = PassWatch()
+        self._cadence = Cadence()
         self._trial = Trial()
-        self._measured_ns = 0
-        """When the dirty log was last looked at."""
-        self._free_looks = self._slowed_looks = 0
-        """How often it was looked at, unslowed, and since the throttle has changed."""
-        self._planned = False
+        self._plan: Plan | None = None
+        """The plan that was made last."""
+        self._has_planned = self._is_trying = False
         self._failing = 0
         """How many plans in a row have failed."""
         self._told = False
-        self._has_changed = False
-        """True until something is found after the throttle has changed."""
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
         """Learn, plan anew if something was learnt, and measure if that was long ago."""
         curve = self._curve = self._curve or _surveyed(view)
         self._pass.look(view, curve)
         if view.written:
-            self._measured_ns = view.elapsed_ns
-            if view.throttle_percent:
-                self._slowed_looks += 1
-            else:
-                self._free_looks += 1
-            curve.learn(self._settled(view.written))
+            curve.learn(self._cadence.found(view, view.written))
         if view.still_ns:
             return
-        window_ns = self._window_ns(view, settings)
-        if view.elapsed_ns - self._measured_ns >= window_ns and not view.written:
-            self._measured_ns = view.elapsed_ns
+        if window_ns := self._cadence.due_ns(view, settings.window_ms * _NS_PER_MS):
             yield Measure(reason="the plan needs to know what the guest writes", window_ns=window_ns)
-        if view.written or view.period or not self._planned:
-            yield from self._plan(curve, view, settings)
+        if plan := self._due_plan(view):
+            yield from self._throttle(view, plan, "")
+        elif view.written or view.period or not self._has_planned:
+            yield from self._made_plan(curve, view, settings)
 
-    def _settled(self, written: Written) -> Written:
-        """Return what was found with the time added that a guest goes on to run when it is to be slowed."""
-        if not (self._has_changed and written.slowed):
-            return written
-        self._has_changed = False
-        return replace(written, cpu_share=min(1.0, written.cpu_share + _SETTLING_NS / written.duration_ns))
+    def _due_plan(self, view: View) -> Plan | None:
+        """Return the plan that was made for the next pass once that begins, or is so near that it has to begin.
 
-    def _window_ns(self, view: View, settings: PlannedSettings) -> int:
-        """Return how long to look now: twice as long each time, and anew from the beginning under a new throttle."""
-        if not view.throttle_percent:
-            return min(settings.window_ms * _NS_PER_MS << min(self._free_looks, _MAX_DOUBLINGS), _LONGEST_NS)
-        slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _NS_PER_S)
-        shortest_ns = max(settings.window_ms * _NS_PER_MS, slices_ns)
-        return max(shortest_ns, min(shortest_ns << min(self._slowed_looks, _MAX_DOUBLINGS), _NS_PER_S))
+        A body that knows what is dirty again makes a new plan at that moment.
+        """
+        sensed, plan = view.sensed, self._plan
+        if plan is None or plan.begin is not Begin.NEXT_PASS or sensed.again_bytes is not None:
+            return None
+        left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
+        is_near = self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed)) < _AHEAD_NS
+        due = replace(plan, begin=Begin.NOW)
+        return due if (is_near or view.iteration_began) and not self._trial.refuses(view, due) else None
 
-    def _plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
+    def _made_plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         situation = self._situation(curve, view, settings)
         if situation is None or not _is_known(curve, situation):
             return
-        self._planned = True
-        goals = settings.goals(view)
+        self._has_planned = True
+        goals = settings.goals(view, is_trying=self._is_trying)
         plan = make_plan(look_ahead_each(curve, situation), goals)
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
@@ -116,10 +102,11 @@ class Planned:
                 yield action
             elif plan is None:
                 plan = _probe(curve, situation, goals)
-        if plan and plan.percent and not plan.percent_now and _is_to_be_tried(curve, situation):
+        self._is_trying = bool(plan and plan.percent and not plan.percent_now) and _is_to_be_tried(curve, situation)
+        if plan and self._is_trying:
             plan = replace(plan, percent=_TRIED_PERCENT, begin=Begin.NOW)
         why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
-        self._failing = 0 if plan and plan.keeps_goals and not why else self._failing + 1
+        self._failing = 0 if plan and not plan.misses_goals and not why else self._failing + 1
         if self._failing >= _IN_A_ROW:
             yield from self._told_once(curve, situation, goals, None if why else plan, settings)
         elif plan is None:
@@ -146,14 +133,16 @@ class Planned:
         """Return from how long before its sending on a write makes a page dirty again, at the most."""
         if view.sensed.rearms_late:
             return 0.0
-        return math.inf if view.sensed.again_bytes is None else self._window_ns(view, settings)
+        if view.sensed.again_bytes is None:
+            return math.inf if self._pass.is_armed_at_once else 0.0
+        return self._cadence.window_ns(view, settings.window_ms * _NS_PER_MS)
 
     def _throttle(self, view: View, plan: Plan | None, why_none: str) -> Iterator[Action]:
         """Set the throttle of the plan; without one there is none."""
+        self._plan = plan
         percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
         if percent != view.throttle_percent:
-            self._slowed_looks = 0
-            self._has_changed = True
+            self._cadence.throttled()
             self._trial.set(view, plan)
             yield Throttle(percent=percent, reason=f"{reason}: {view.throttle_percent} -> {percent} %")
         elif view.period:

@@ -14,11 +14,12 @@ _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _MAX_MS = 365 * 24 * 3600 * 1000
 _MAX_DOWNTIME_MS = 2_000_000
-_DEADLINE_SHARE = 0.85
-"""A plan is to need at most this share of the time that is left."""
+_SHARE = 0.85
+"""A plan is to need at most this share of the time that is left, and when it begins, of what may be lost."""
 _SAVING = 1000.0
 """What work is worth where a deadline says how long it may take: as little as possible is taken."""
-_RELUCTANCE = 1.25
+_RELUCTANCE, _STEADINESS = 1.25, 0.8
+"""How many times cheaper a throttle has to be that begins now, as who waits knows more; and less, one in force."""
 Pace = Literal["gentle", "balanced", "fast"]
 _PACES: dict[Pace, tuple[float, float, float]] = {
     "gentle": (10.0, math.inf, 0.0),
@@ -65,22 +66,24 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
     def _bounds_share(self) -> bool:
         return self.max_guest_loss_percent < 100
 
-    def goals(self, view: View) -> Goals:
-        """Return what is still allowed."""
+    def goals(self, view: View, *, is_trying: bool = False) -> Goals:
+        """Return what is still allowed; `is_trying` if a throttle is in force only to see what it does."""
         work_weight, patience, patience_ns = _PACES[self.pace]
         left_ns = self.finish_by_ms * _NS_PER_MS - view.elapsed_ns if self.finish_by_ms else math.inf
         if self.finish_by_ms and self.pace != "fast":
             work_weight = _SAVING
         per_vcpu_ns = self.max_guest_loss_ms * _NS_PER_MS / max(1, view.vcpu_count)
+        is_slowed = view.throttle_percent > 0 and not is_trying
+        loss_share = 1.0 if is_slowed else _SHARE
         return Goals(
             work_weight=work_weight,
             patience=patience,
             patience_ns=patience_ns,
-            reluctance=1.0 if view.throttle_percent else _RELUCTANCE,
+            reluctance=_STEADINESS if is_slowed else _RELUCTANCE,
             highest_percent=self.max_cpu_throttle,
-            finish_in_ns=left_ns * _DEADLINE_SHARE if left_ns > 0 else 0.0,
-            max_loss_ns=per_vcpu_ns if self.max_guest_loss_ms else math.inf,
-            max_loss_share=self.max_guest_loss_percent / 100,
+            finish_in_ns=left_ns * _SHARE if left_ns > 0 else 0.0,
+            max_loss_ns=per_vcpu_ns * loss_share if self.max_guest_loss_ms else math.inf,
+            max_loss_share=self.max_guest_loss_percent / 100 * (loss_share if self._bounds_share else 1.0),
             elapsed_ns=view.elapsed_ns,
             lost_ns=view.lost_ns,
         )

@@ -1,0 +1,59 @@
+"""When to look at what a guest writes, for the policy `planned`, and for how long."""
+
+from dataclasses import replace
+
+from vmferry.convergence.curve import Written
+from vmferry.convergence.sensing import View
+
+_NS_PER_S = 1_000_000_000
+_LONGEST_NS, _LONGEST_SLOWED_NS = 2 * _NS_PER_S, _NS_PER_S
+_SLICE_NS = 10_000_000
+"""A throttled guest runs in slices of this length; windows hold two of them, or last a second."""
+_SETTLING_NS = 4_000_000
+"""How much longer it runs when a throttle begins."""
+_MAX_DOUBLINGS = 10
+
+
+class Cadence:
+    """Windows get twice as long each time, and begin anew under a new throttle."""
+
+    def __init__(self) -> None:
+        self._looked_ns = 0
+        """When the dirty log was last looked at."""
+        self._free_looks = self._slowed_looks = 0
+        """How often it was looked at, unslowed, and since the throttle has changed."""
+        self._has_changed = False
+        """True until something is found after the throttle has changed."""
+
+    def found(self, view: View, written: Written) -> Written:
+        """Take notice of what was found; return it with the time added that a guest needs to be slowed."""
+        self._looked_ns = view.elapsed_ns
+        if view.throttle_percent:
+            self._slowed_looks += 1
+        else:
+            self._free_looks += 1
+        if not (self._has_changed and written.slowed):
+            return written
+        self._has_changed = False
+        return replace(written, cpu_share=min(1.0, written.cpu_share + _SETTLING_NS / written.duration_ns))
+
+    def throttled(self) -> None:
+        """Take notice that the throttle changes."""
+        self._slowed_looks = 0
+        self._has_changed = True
+
+    def due_ns(self, view: View, shortest_ns: int) -> int | None:
+        """Return for how long to look, if it is time to; a look that is due is taken to be made."""
+        window_ns = self.window_ns(view, shortest_ns)
+        if view.written or view.elapsed_ns - self._looked_ns < window_ns:
+            return None
+        self._looked_ns = view.elapsed_ns
+        return window_ns
+
+    def window_ns(self, view: View, shortest_ns: int) -> int:
+        """Return how long a look lasts now, where at first it is to last so long."""
+        if not view.throttle_percent:
+            return min(shortest_ns << min(self._free_looks, _MAX_DOUBLINGS), _LONGEST_NS)
+        slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _LONGEST_SLOWED_NS)
+        shortest_ns = max(shortest_ns, slices_ns)
+        return max(shortest_ns, min(shortest_ns << min(self._slowed_looks, _MAX_DOUBLINGS), _LONGEST_SLOWED_NS))
