@@ -24,7 +24,7 @@ from vmferry.convergence.history import History
 
 POINTS_PER_OCTAVE = 6
 """So many of about the same CPU time are kept."""
-_DEMANDS = (1.0, 0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+_DEMANDS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
 _OTHER_LENGTH = 1.5
 _AGREEING, _MORE = 2, 1.1
@@ -220,14 +220,21 @@ class DirtyCurve:
             return self._demand if slowed else 1.0
         durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
         found = np.array([point.distinct_bytes for point in slowed])
-        in_free_run = np.interp([point.duration_ns for point in slowed], durations_ns, distinct_bytes)
-        if (found * _EXPLAINED >= in_free_run).all():
-            return min(point.cpu_share for point in slowed) / _LESS
-        slice_more = np.array([_SLICE_NS / point.cpu_ns for point in slowed])
+        shares = np.array([point.cpu_share for point in slowed])
+        lengths_ns = np.array([float(point.duration_ns) for point in slowed])
+
+        def said_bytes(demand: float) -> NDArray[np.float64]:
+            work_ns = lengths_ns * np.minimum(1.0, shares / demand)
+            said: NDArray[np.float64] = np.interp(work_ns, durations_ns, distinct_bytes)
+            return said
+
+        slice_more = _SLICE_NS / (lengths_ns * shares)
+        if (found <= (_EXPLAINED + slice_more) * said_bytes(1.0)).all():
+            return 1.0
+        if (found * _EXPLAINED >= np.interp(lengths_ns, durations_ns, distinct_bytes)).all():
+            return float(shares.min()) / _LESS
         for demand in _DEMANDS:
-            work_ns = [point.duration_ns * min(1.0, point.cpu_share / demand) for point in slowed]
-            allowed = _EXPLAINED + (slice_more if demand == 1 else 0.0)
-            if (found <= allowed * np.interp(work_ns, durations_ns, distinct_bytes)).all():
+            if (found <= _EXPLAINED * said_bytes(demand)).all():
                 return demand
         return _DEMANDS[-1]
 

@@ -43,9 +43,14 @@ class Cadence:
         self._has_changed = True
 
     def due_ns(self, view: View, shortest_ns: int) -> int | None:
-        """Return for how long to look, if it is time to; a look that is due is taken to be made."""
+        """Return for how long to look, if it is time to; a look that is due is taken to be made.
+
+        A sync looks back, and a measurement from outside looks ahead: while the guest is slowed, one follows another.
+        """
         window_ns = self.window_ns(view, shortest_ns)
-        if view.written or view.elapsed_ns - self._looked_ns < window_ns:
+        looks_ahead = view.sensed.again_bytes is None
+        pause_ns = 0 if looks_ahead and view.throttle_percent else window_ns
+        if view.written or view.sensed.measuring or view.elapsed_ns - self._looked_ns < pause_ns:
             return None
         self._looked_ns = view.elapsed_ns
         return window_ns
