@@ -29,7 +29,7 @@ PLACES = {
     "mmap": ["guests"],
     "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py", "agent"],
     "ssl": ["transport", "monitor/tls_stream.py", "client/qmp_client.py"],
-    "asyncio": ["monitor", "vm/process.py"],
+    "asyncio": ["monitor", "vm/process.py", "agent/web.py"],
     "libvirt": ["client"],
     "libvirt_qemu": ["client"],
     "sqlalchemy": ["agent"],

@@ -18,7 +18,7 @@ ARGUMENTS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--remote-debugging-pipe",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
 
@@ -48,14 +48,14 @@ class Page:
         result: dict[str, Any] = message["result"]
         return result
 
-    def open(self, path: Path, width: int, *, dark: bool = False) -> None:
-        """Load a file in a window of that width and wait for its load event."""
+    def open(self, place: Path | str, width: int, *, dark: bool = False) -> None:
+        """Load a file or a URL in a window of that width and wait for its load event."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.as_uri())
         while (message := self._read()).get("method") != "Page.loadEventFired":
             self._note(message)
 

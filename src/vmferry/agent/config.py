@@ -40,6 +40,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """Directories in which every socket is the monitor of a VM, for the agent alone."""
     metrics: str = ""
     """Where Prometheus finds the metrics: a port of loopback, such as `127.0.0.1:9177`; empty is nowhere."""
+    page: str = ""
+    """Where the page is: the path of a unix socket, or a port of loopback; empty is nowhere."""
+    token_file: str = ""
+    """The token that it takes to read the page at a port."""
     rule: tuple[Rule, ...] = ()
 
     @property
@@ -96,6 +100,11 @@ def _checked(document: dict[str, Any]) -> Config:
     if config.metrics:
         with telling("metrics"):
             loopback_port(config.metrics)
+    if config.page and not config.page.startswith("/"):
+        with telling("page"):
+            loopback_port(config.page)
+            if not config.token_file:
+                raise UsageError(f"'{config.page}' is open to every user of this host; give a token-file as well")
     for number, rule in enumerate(config.rule):
         rule.check(f"rule[{number}]")
     return config

@@ -22,6 +22,7 @@ from vmferry.agent.log import Log, notify
 from vmferry.agent.memory import Memory
 from vmferry.agent.metrics import Metrics, served
 from vmferry.agent.sockets import find_sockets
+from vmferry.agent.web import Web, listening, read_token, shown
 from vmferry.errors import UsageError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -51,6 +52,10 @@ class Agent:
                 metrics = Metrics(lambda: followers.live)
                 followers.over = metrics.count
                 stack.enter_context(served(metrics, config.metrics))
+            if config.page:
+                token = read_token(config.token_file) if config.token_file else None
+                listener = stack.enter_context(listening(config.page))
+                stack.enter_context(shown(Web(lambda: followers.live, config.database, token), listener))
             attendants = Attendants(followers)
             stack.callback(attendants.close)
             for uri in config.libvirt:
@@ -85,7 +90,7 @@ class Agent:
         else:
             changed = [
                 name
-                for name in ("host", "database", "keep_days", "libvirt", "sockets", "metrics")
+                for name in ("host", "database", "keep_days", "libvirt", "sockets", "metrics", "page", "token_file")
                 if getattr(config, name) != getattr(self.config, name)
             ]
             self.config = config

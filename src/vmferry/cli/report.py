@@ -74,16 +74,9 @@ def _read_all(journals: tuple[Path, ...]) -> Iterator[RunSeries]:
 
 def _remembered(number: int, database: str | None) -> list[RunSeries]:
     with needing_agent_extra():
-        from vmferry.agent.store import get, journal_of
+        from vmferry.agent.reports import remembered_runs
     with open_memory(database) as connection:
-        migration, entries = get(connection, number), journal_of(connection, number)
-    runs = [run_series(part, f"migration {number}") for part in split_migrations(entries)]
-    if not runs:
-        raise UsageError(f"of migration {number} no journal is remembered")
-    return [
-        replace(run, label=clean_text(f"{migration.vm_name}{_position(place, runs)}: {run.variant}"))
-        for place, run in enumerate(runs, 1)
-    ]
+        return remembered_runs(connection, number)
 
 
 def _position(place: int, runs: list[RunSeries]) -> str:
