@@ -175,9 +175,11 @@ def simulated_pages(load: dict[str, Any], before: int, written: int) -> int:
     spec = LoadSpec(memory_bytes=16 * MIB, write_bytes_per_s=4096 * 10**6, **load)
     guest = GuestSpec(memory_bytes=64 * MIB, vcpu_count=1, loads=(spec,))
     workload, log = workload_of(guest, np.random.default_rng(1)), Bitmap(guest.page_count)
-    workload.write(1000 * before, [1000 * before], log)
+    workload.let_pass(1000 * before, [1000 * before])
+    workload.write(log)
     log.clear_all()
-    workload.write(1000 * written, [1000 * written], log)
+    workload.let_pass(1000 * written, [1000 * written])
+    workload.write(log)
     return log.count()
 
 

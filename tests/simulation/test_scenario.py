@@ -193,7 +193,9 @@ def test_what_is_set_is_checked_like_what_is_written(settings: dict[str, str], n
 def run(scenario: Experiment, passed_ns: int, bitmap: Bitmap) -> None:
     """Let the guest run, not throttled."""
     cpu_ns = [passed_ns] * scenario.guest.vcpu_count
-    workload_of(scenario.guest, np.random.default_rng(0)).write(passed_ns, cpu_ns, bitmap)
+    workload = workload_of(scenario.guest, np.random.default_rng(0))
+    workload.let_pass(passed_ns, cpu_ns)
+    workload.write(bitmap)
 
 
 def written_pages(scenario: Experiment) -> int:

@@ -23,6 +23,8 @@ MODELLED_QEMUS = ("qemu-7.2", "qemu-10")
 """The releases that a guest can run in; `simulation/qemu/releases.py` tells what each does."""
 MAX_MEMORY_BYTES = 16 << 40
 MAX_BATCH_BYTES = 1 << 30
+DEFAULT_BATCH_BYTES = 4 << 20
+DEFAULT_BATCH_NS = 3_000_000
 _MAX_VCPUS = 4096
 _MAX_ITERATIONS = 10**9
 _MAX_ZIPF_EXPONENT = 10.0
@@ -188,14 +190,22 @@ class LinkSpec(_Part, frozen=True):
     latency_ns: Nanoseconds = msgspec.field(default=0, name="latency")
     jitter: float = 0.0
     jitter_interval_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="jitter-interval")
-    batch_bytes: Bytes = msgspec.field(default=4 << 20, name="batch")
-    """How much is sent before it is looked whether the rest fits the downtime."""
+    batch_bytes: Bytes = msgspec.field(default=0, name="batch")
+    """How much is sent before it is looked whether the rest fits the downtime; 0 for DEFAULT_BATCH_BYTES, or as much as
+    the link carries in DEFAULT_BATCH_NS if that is more."""
     rate_changes: tuple[tuple[Nanoseconds, BytesPerS], ...] = ()
     lost_at_ns: Nanoseconds | None = msgspec.field(default=None, name="lost-at")
 
     def shared(self, bytes_per_s: int) -> int:
         """Return what of a rate is there for the migration."""
         return int(bytes_per_s * self.share)
+
+    @property
+    def batch_page_count(self) -> int:
+        """How many pages one message has at most."""
+        in_time = self.shared(self.rate_bytes_per_s) * DEFAULT_BATCH_NS // _NS_PER_S
+        size_bytes = self.batch_bytes or min(MAX_BATCH_BYTES, max(DEFAULT_BATCH_BYTES, in_time))
+        return size_bytes // PAGE_SIZE_BYTES
 
     def check(self) -> None:
         """Raise UsageError that names what cannot be."""
@@ -210,7 +220,8 @@ class LinkSpec(_Part, frozen=True):
             check_duration("a time of link.rate-changes", time_ns)
             check_rate("a rate of link.rate-changes", bytes_per_s)
         check_size("link.batch", self.batch_bytes)
-        require("link.batch", self.batch_bytes, PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
+        if self.batch_bytes:
+            require("link.batch", self.batch_bytes, PAGE_SIZE_BYTES, MAX_BATCH_BYTES)
         if self.lost_at_ns is not None:
             check_duration("link.lost-at", self.lost_at_ns)
         if self.shared(self.rate_bytes_per_s) < 1:

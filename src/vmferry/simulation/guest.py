@@ -51,7 +51,9 @@ class SimulatedGuest:
         self._workload = workload
         self._costs = costs
         self._on_write = on_write
-        self._throttle_percents: tuple[float, ...] = (0,) * vcpu_count
+        self._throttles: list[float] = [0]
+        """Those in force, each once."""
+        self._throttle_of_vcpu = np.zeros(vcpu_count, np.int64)
         self._rings = [Bitmap(page_count) for _ in range(vcpu_count)] if dirty_ring else []
         self._vcpu_dirty_pages: tuple[int, ...] | None = None
         self.throttle_slice_ns = throttle_slice_ns
@@ -67,7 +69,7 @@ class SimulatedGuest:
     @property
     def throttle_percent(self) -> float:
         """The throttle in force, or the greatest."""
-        return max(self._throttle_percents)
+        return max(self._throttles)
 
     @property
     def logging(self) -> bool:
@@ -87,7 +89,8 @@ class SimulatedGuest:
 
     def set_vcpu_throttles(self, percents: Sequence[float]) -> None:
         self.catch_up()
-        self._throttle_percents = tuple(percents)
+        self._throttles = sorted(set(percents))
+        self._throttle_of_vcpu = np.array([self._throttles.index(percent) for percent in percents])
         self._throttled_since_ns = self._seen_ns
 
     def find_touched(self, bitmap: Bitmap) -> None:
@@ -120,8 +123,9 @@ class SimulatedGuest:
 
     def arm(self, pages: PageRuns) -> None:
         """Forget what was written to these pages; the time that a sync takes includes it."""
-        self.catch_up()
-        self._log.clear_runs(pages)
+        if len(pages):
+            self._catch_up(int(pages.first[0]), pages.last_page + 1)
+            self._log.clear_runs(pages)
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return which pages were never used; finding one zero takes as long as reading it."""
@@ -147,26 +151,37 @@ class SimulatedGuest:
 
     def catch_up(self) -> None:
         """Work out what was written since the last time."""
+        self._catch_up(0, self.layout.page_count)
+
+    def _catch_up(self, first_page: int, end_page: int) -> None:
+        """Do so at least between these pages; the others can wait until somebody looks at them."""
+        self._let_pass()
+        workload = self._workload
+        if workload is None:
+            return
+        if self._rings:
+            self._write_apart(workload, first_page, end_page)
+        elif self._on_write:
+            written = Bitmap(self.layout.page_count)
+            workload.write(written, first_page, end_page)
+            self._log |= written
+            self._on_write(written)
+        else:
+            workload.write(self._log, first_page, end_page)
+
+    def _let_pass(self) -> None:
         start_ns, self._seen_ns = self._seen_ns, self._clock.now_ns()
         passed_ns = self._seen_ns - start_ns
         if not self.running or not passed_ns or self._workload is None:
             return
-        of_throttle = {percent: self._cpu_ns(start_ns, self._seen_ns, percent) for percent in self._throttle_percents}
-        cpus_ns = [of_throttle[percent] for percent in self._throttle_percents]
-        self.lost_ns += passed_ns - sum(cpus_ns) // len(cpus_ns)
-        if self._rings:
-            self._write_apart(self._workload, passed_ns, cpus_ns)
-        elif self._on_write:
-            written = Bitmap(self.layout.page_count)
-            self._workload.write(passed_ns, cpus_ns, written)
-            self._log |= written
-            self._on_write(written)
-        else:
-            self._workload.write(passed_ns, cpus_ns, self._log)
+        of_throttle = [self._cpu_ns(start_ns, self._seen_ns, percent) for percent in self._throttles]
+        cpus_ns = np.array(of_throttle)[self._throttle_of_vcpu]
+        self.lost_ns += passed_ns - int(cpus_ns.sum()) // len(cpus_ns)
+        self._workload.let_pass(passed_ns, cpus_ns)
 
-    def _write_apart(self, workload: Workload, passed_ns: int, cpus_ns: Sequence[int]) -> None:
+    def _write_apart(self, workload: Workload, first_page: int, end_page: int) -> None:
         fresh = [Bitmap(self.layout.page_count) for _ in self._rings]
-        workload.write_apart(passed_ns, cpus_ns, fresh)
+        workload.write_apart(fresh, first_page, end_page)
         for ring, written in zip(self._rings, fresh, strict=True):
             ring |= written
             self._log |= written

@@ -15,6 +15,7 @@ from vmferry.simulation.patterns import (
     Pattern,
     SweepPattern,
     UniformPattern,
+    parts_of,
 )
 from vmferry.simulation.trace import Trace
 from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
@@ -52,20 +53,23 @@ def link_of(link: LinkSpec) -> LinkModel:
         jitter=link.jitter,
         jitter_interval_ns=link.jitter_interval_ns,
         rate_changes=tuple((time_ns, link.shared(rate)) for time_ns, rate in link.rate_changes),
-        batch_pages=link.batch_bytes // PAGE_SIZE_BYTES,
+        batch_pages=link.batch_page_count,
         loss_time_ns=link.lost_at_ns,
     )
 
 
 def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterator[Writer]:
-    """Yield what one vCPU does, if it does anything."""
+    """Yield what one vCPU does, if it does anything; what it writes independently of all else, one by one."""
     turns = []
     for load in guest.loads:
         vcpus = load.vcpus or range(guest.vcpu_count)
         if vcpu in vcpus:
-            turns.append(Turn(load.duration_ns, _share(load, vcpus.index(vcpu), len(vcpus), random)))
-    if turns:
-        yield Writer([vcpu], Turns(turns))
+            turns.append((load.duration_ns, _share(load, vcpus.index(vcpu), len(vcpus), random)))
+    if len(turns) == 1 and not turns[0][1].demand:
+        for pattern in parts_of(turns[0][1].pattern):
+            yield Writer([vcpu], Turns([Turn(turns[0][0], Load(pattern))]))
+    elif turns:
+        yield Writer([vcpu], Turns([Turn(duration_ns, load) for duration_ns, load in turns]))
 
 
 def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:

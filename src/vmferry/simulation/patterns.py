@@ -4,6 +4,7 @@ A pattern knows how far it is; `write` moves it on by some nanoseconds of CPU ti
 of (`workload.py`). Randomness comes from a seeded generator.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -77,7 +78,26 @@ class UniformPattern:
         return [(self._first_page, self._page_count)]
 
 
-class HotColdPattern:
+class Apart:
+    """Several patterns that write independently of each other, in the same CPU time."""
+
+    def __init__(self, parts: Sequence[Pattern]) -> None:
+        self.parts = parts
+
+    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
+        for part in self.parts:
+            part.write(cpu_ns, bitmap)
+
+    def areas(self) -> list[tuple[int, int]]:
+        return [area for part in self.parts for area in part.areas()]
+
+
+def parts_of(pattern: Pattern) -> Sequence[Pattern]:
+    """Return the patterns of which one is made, or else itself."""
+    return pattern.parts if isinstance(pattern, Apart) else (pattern,)
+
+
+class HotColdPattern(Apart):
     """Write pages with a Zipf distribution: the page of rank r is as likely as 1 / r^exponent.
 
     Pages lie in the order of their rank; ranks are put together in octaves, within which all are alike.
@@ -89,20 +109,15 @@ class HotColdPattern:
         bounds = [0, *(2**octave for octave in range(page_count.bit_length()) if 2**octave < page_count), page_count]
         starts, ends = (bounds[:-1], bounds[1:]) if page_count else ([], [])
         weights = [_zipf_mass(start, end, exponent) for start, end in zip(starts, ends, strict=True)]
-        self._octaves = [
-            UniformPattern(first_page + start, end - start, pages_per_s * weight / sum(weights), random)
-            for start, end, weight in zip(starts, ends, weights, strict=True)
-        ]
-
-    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        for octave in self._octaves:
-            octave.write(cpu_ns, bitmap)
-
-    def areas(self) -> list[tuple[int, int]]:
-        return [area for octave in self._octaves for area in octave.areas()]
+        super().__init__(
+            [
+                UniformPattern(first_page + start, end - start, pages_per_s * weight / sum(weights), random)
+                for start, end, weight in zip(starts, ends, weights, strict=True)
+            ]
+        )
 
 
-class HotSpotPattern:
+class HotSpotPattern(Apart):
     """Write at random: `hot_share` of the writes go to the first `hot_count` pages, the others to the rest."""
 
     def __init__(
@@ -115,17 +130,12 @@ class HotSpotPattern:
         random: np.random.Generator,
     ) -> None:
         cold_first, cold_count = first_page + hot_count, page_count - hot_count
-        self._parts = (
-            UniformPattern(first_page, hot_count, pages_per_s * hot_share, random),
-            UniformPattern(cold_first, cold_count, pages_per_s * (1 - hot_share), random),
+        super().__init__(
+            [
+                UniformPattern(first_page, hot_count, pages_per_s * hot_share, random),
+                UniformPattern(cold_first, cold_count, pages_per_s * (1 - hot_share), random),
+            ]
         )
-
-    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        for part in self._parts:
-            part.write(cpu_ns, bitmap)
-
-    def areas(self) -> list[tuple[int, int]]:
-        return [area for part in self._parts for area in part.areas()]
 
 
 class MovingPattern:

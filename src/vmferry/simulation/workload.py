@@ -10,8 +10,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.patterns import Pattern
+
+MAX_PAGES = 1 << 62
+"""Behind every page."""
 
 
 @dataclass(frozen=True)
@@ -38,28 +44,28 @@ class Load:
     """A pattern, and how much of it is asked for; None is as much as the CPU time allows."""
 
     def __init__(self, pattern: Pattern, demand: Demand | None = None) -> None:
-        self._pattern = pattern
-        self._demand = demand
+        self.pattern = pattern
+        self.demand = demand
         self._passed_ns = 0
         self._backlog_ns = 0.0
         """The CPU time that the work takes which has come and is not done."""
 
     def write(self, passed_ns: int, cpu_ns: int, bitmap: Bitmap) -> None:
-        if self._demand is None:
-            self._pattern.write(cpu_ns, bitmap)
+        if self.demand is None:
+            self.pattern.write(cpu_ns, bitmap)
             return
-        for part_ns, part_cpu_ns in self._parts(passed_ns, cpu_ns, self._demand):
+        for part_ns, part_cpu_ns in self._parts(passed_ns, cpu_ns, self.demand):
             self._passed_ns += part_ns
-            if not self._demand.every_ns:
-                self._backlog_ns += part_ns * self._demand.cpu_per_ns
+            if not self.demand.every_ns:
+                self._backlog_ns += part_ns * self.demand.cpu_per_ns
             done_ns = min(part_cpu_ns, int(self._backlog_ns))
-            self._pattern.write(done_ns, bitmap)
+            self.pattern.write(done_ns, bitmap)
             self._backlog_ns -= done_ns
-            if self._demand.every_ns and self._passed_ns % self._demand.every_ns == 0:
-                self._backlog_ns += self._demand.every_ns * self._demand.cpu_per_ns
+            if self.demand.every_ns and self._passed_ns % self.demand.every_ns == 0:
+                self._backlog_ns += self.demand.every_ns * self.demand.cpu_per_ns
 
     def areas(self) -> list[tuple[int, int]]:
-        return self._pattern.areas()
+        return self.pattern.areas()
 
     def _parts(self, passed_ns: int, cpu_ns: int, demand: Demand) -> Iterator[tuple[int, int]]:
         """Yield (time, CPU time) between the moments at which work comes all at once."""
@@ -138,27 +144,58 @@ class Writer:
 
 
 class Workload:
-    """What all vCPUs do at the same time."""
+    """What all vCPUs do at the same time.
+
+    Time passes for all of them at once, but what a writer has written is worked out only when somebody looks at its
+    memory: so it costs little to look at a few pages of a large guest, as a migration does with every batch.
+    """
 
     def __init__(self, writers: Sequence[Writer]) -> None:
         self._writers = writers
+        self._passed_ns = 0
+        self._cpu_ns = np.zeros(1 + max((max(writer.vcpus) for writer in writers), default=0), np.int64)
+        self._seen_ns = [(0, 0)] * len(writers)
+        """The time that had passed when each writer was worked out last, and the CPU time that it had got."""
+        spans = np.array([_span(writer.turns.areas()) for writer in writers], np.int64).reshape(-1, 2)
+        self._first_page, self._end_page = spans[:, 0].copy(), spans[:, 1].copy()
 
     @classmethod
     def together(cls, pattern: Pattern, vcpu_count: int = 1) -> "Workload":
         """Return the workload of vCPUs that write one pattern together, as fast as they can."""
         return cls([Writer(range(vcpu_count), Turns([Turn(1, Load(pattern))]))])
 
-    def write(self, passed_ns: int, cpu_ns: Sequence[int], bitmap: Bitmap) -> None:
-        """Mark what is written while some time passes, of which each vCPU gets its `cpu_ns` to run."""
-        for writer in self._writers:
-            mean_ns = sum(cpu_ns[vcpu] for vcpu in writer.vcpus) // len(writer.vcpus)
-            writer.turns.write(passed_ns, mean_ns, bitmap)
+    def let_pass(self, passed_ns: int, cpu_ns: Sequence[int] | NDArray[np.int64]) -> None:
+        """Let some time pass, of which each vCPU gets its `cpu_ns` to run."""
+        self._passed_ns += passed_ns
+        self._cpu_ns += cpu_ns[: len(self._cpu_ns)]
 
-    def write_apart(self, passed_ns: int, cpu_ns: Sequence[int], bitmaps: Sequence[Bitmap]) -> None:
+    def write(self, bitmap: Bitmap, first_page: int = 0, end_page: int = MAX_PAGES) -> None:
+        """Mark what is written by now, at least between these pages."""
+        for number in self._writers_of(first_page, end_page):
+            self._write_by(number, bitmap)
+
+    def write_apart(self, bitmaps: Sequence[Bitmap], first_page: int = 0, end_page: int = MAX_PAGES) -> None:
         """Do the same, and mark what each vCPU writes in a bitmap of its own; what several do together in the first."""
-        for writer in self._writers:
-            Workload([writer]).write(passed_ns, cpu_ns, bitmaps[writer.vcpus[0]])
+        for number in self._writers_of(first_page, end_page):
+            self._write_by(number, bitmaps[self._writers[number].vcpus[0]])
 
     def areas(self) -> list[tuple[int, int]]:
         """Return the pages that are ever written, as (first page, page count)."""
         return [area for writer in self._writers for area in writer.turns.areas()]
+
+    def _writers_of(self, first_page: int, end_page: int) -> list[int]:
+        touched = (self._first_page < end_page) & (self._end_page > first_page)
+        numbers: list[int] = np.flatnonzero(touched).tolist()
+        return numbers
+
+    def _write_by(self, number: int, bitmap: Bitmap) -> None:
+        writer, (passed_ns, cpu_ns) = self._writers[number], self._seen_ns[number]
+        if passed_ns < self._passed_ns:
+            now_ns = int(self._cpu_ns[writer.vcpus].sum()) // len(writer.vcpus)
+            self._seen_ns[number] = self._passed_ns, now_ns
+            writer.turns.write(self._passed_ns - passed_ns, now_ns - cpu_ns, bitmap)
+
+
+def _span(areas: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the first page of the areas, and the one behind the last."""
+    return min((first for first, _ in areas), default=0), max((first + count for first, count in areas), default=0)
