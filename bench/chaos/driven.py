@@ -249,7 +249,7 @@ class FaultyRun:
             yield f"{downtime_ms} ms of {allowed_ms} ms of downtime: {kept}"
         elapsed_ms, deadline_ms = result.last.elapsed_ms, self.settings.deadline_ms
         is_late = deadline_ms is not None and (elapsed_ms or 0) > deadline_ms + _GRACE_MS
-        if is_late and kept.get("deadline") is not False:
+        if is_late and kept.get("finish-by") is not False:
             yield f"{elapsed_ms} ms of {deadline_ms} ms: {kept}"
 
     @property

@@ -38,8 +38,7 @@ class DrivenVm:
             capabilities={
                 entry["capability"]: entry["state"] for entry in monitor.execute("query-migrate-capabilities")
             },
-            kvm=_is_ours(parameters)
-            or (schema.has_command("query-kvm") and bool(monitor.execute("query-kvm")["enabled"])),
+            kvm=_is_ours(parameters) or _has_kvm(monitor, schema),
         )
 
     @property

@@ -81,6 +81,8 @@ def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, 
         if credentials:
             ports.tell("tls-creds is set at the source; the destination must have been given its own")
         return
+    if not (here.capabilities or here.parameters or credentials):
+        return
     monitor = order.destination.monitor
     driven = DrivenVm.ask(monitor)
     there = changes_for(driven, order)
