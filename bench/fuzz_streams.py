@@ -22,11 +22,13 @@ from tests.support.loopback import Pair
 from tests.support.streams import MIGRATIONS, Frame, Streams, frames, joined, kept
 
 from bench.chaos.byte_link import FarEnd
-from vmferry.errors import ChannelError
+from vmferry.errors import ChannelError, UsageError
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES, FrameType
 from vmferry.wire.messages import Commit, Message
@@ -152,6 +154,7 @@ class _Answers:
 
     def __init__(self, pair: Pair, stream: bytes) -> None:
         self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
+        self.compression: CompressionFigures | None = None
         self.sent: list[Message] = []
         self._pair = pair
         self._stream = memoryview(stream)
@@ -172,6 +175,9 @@ class _Answers:
             self._stream = self._stream[size_bytes:]
             if message:
                 return message
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        raise UsageError("not here")
 
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         pass

@@ -12,10 +12,12 @@ from tests.support.loopback import Pair
 
 from bench.chaos.faults import AnyFault, Cut, Direction, Freeze, Interrupt, Kill, Party, Reset
 from bench.chaos.line import Line, Pause, Step
-from vmferry.errors import ChannelError, PeerError, VmferryError
+from vmferry.errors import ChannelError, PeerError, UsageError, VmferryError
 from vmferry.memory.ranges import PageRuns
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
@@ -41,6 +43,7 @@ class ByteLink:
 
     def __init__(self, pair: Pair, bytes_per_s: int, fault: AnyFault) -> None:
         self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
+        self.compression: CompressionFigures | None = None
         self.open = True
         self.before_send: Callable[[Message], None] = lambda message: None
         self.destination_is_alive = True
@@ -98,6 +101,9 @@ class ByteLink:
                     self._check_open()
                 self._let_pass(MAX_WAIT_NS, while_blocked)
         return message
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        raise UsageError("not here")
 
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         """Nothing to do: bytes keep their order."""

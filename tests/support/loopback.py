@@ -4,13 +4,15 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from vmferry.errors import ChannelError
+from vmferry.errors import ChannelError, UsageError
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.format import NONCE_BYTES
@@ -48,6 +50,7 @@ class LoopbackChannel:
 
     def __init__(self, pair: "Pair", bytes_per_s: int) -> None:
         self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
+        self.compression: CompressionFigures | None = None
         self.messages: list[Message] = []
         self.cut_at: int | None = None
         self.delivered = False
@@ -103,6 +106,9 @@ class LoopbackChannel:
         if self._is_cut(answer):
             self._break()
         return answer
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        raise UsageError("not here")
 
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         pass

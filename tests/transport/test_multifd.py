@@ -2,7 +2,6 @@
 
 import itertools
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,186 +9,28 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from vmferry.clock import MonotonicClock
-from vmferry.errors import CancelledError, ChannelError, PeerError, VmferryError
+from tests.support.wide import PAGES, Cuts, WideMigration
+from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.memory.ranges import EMPTY, PageRuns
-from vmferry.migration.handshake import Credentials
-from vmferry.migration.journal import MemoryJournal
-from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
-from vmferry.transport.connector import Connector
 from vmferry.transport.multifd_receiver import MultifdReceiver
 from vmferry.transport.multifd_sender import MultifdSender
-from vmferry.transport.sockets import Connection, listen
 from vmferry.transport.stream import StreamChannel
-from vmferry.transport.uri import UnixAddress
-from vmferry.vm.incoming import IncomingMigration
-from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
+from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Barrier, Commit, Finish, Hello, Join, Message, Pages, State
 
-PAGES = 3000
 S = MigrationStatus
-
-
-class ArrivingGuest(MemoryGuest):
-    """A guest that an incoming migration can prepare memory for."""
-
-    def populator(self) -> "ArrivingGuest":
-        return self
-
-    def about_to_fill(self, pages: PageRuns) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class Cuts:
-    """Makes channels of which one breaks at a certain message: before it is sent, or just behind it."""
-
-    def __init__(self, channel: int | None = None, message: int = 0, *, behind: bool = False) -> None:
-        self.sent: list[list[Message]] = []
-        """What was sent on each channel, in the order in which they were opened."""
-        self.broke_at: Message | None = None
-        self._channel, self._message, self._behind = channel, message, behind
-
-    def make(self, connection: Connection, *arguments: Any) -> StreamChannel:
-        sent: list[Message] = []
-        mine = len(self.sent) == self._channel
-        self.sent.append(sent)
-        assert isinstance(connection, socket.socket)
-        cuts, end = self, connection
-
-        class Cutting(StreamChannel):
-            def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
-                sent.append(message)
-                due = mine and len(sent) - 1 == cuts._message
-                cuts.broke_at = message if due else cuts.broke_at
-                if due and not cuts._behind:
-                    end.shutdown(socket.SHUT_RDWR)
-                super().send(message, while_blocked)
-                if due and cuts._behind:
-                    end.shutdown(socket.SHUT_RDWR)
-
-        return Cutting(connection, *arguments)
-
-
-class Migration:
-    """A source and a destination with as many connections between them as are asked for."""
-
-    def __init__(self, path: Path, channels: int = 2, **parameters: object) -> None:
-        self.here, self.there = MemoryGuest(PAGES), ArrivingGuest(PAGES, running=False)
-        for page in range(0, PAGES, 3):
-            self.here.write(page, page + 1)
-        self.log: list[str] = []
-        self.cuts, self.answer_cuts = Cuts(), Cuts()
-        self.stopped = threading.Event()
-        self.work: Callable[[], None] = lambda: None
-        self._address = UnixAddress(str(path / "in.sock"))
-        self.listener = listen(self._address)
-        self._parameters = MigrationParameters().changed(
-            {"max-bandwidth": 0, "multifd-channels": channels, "stall-timeout": 5000}
-            | {name.replace("_", "-"): value for name, value in parameters.items()}
-        )
-        self.incoming = IncomingMigration(
-            self.there,  # type: ignore[arg-type]
-            self.listener,
-            b"",
-            None,
-            MonotonicClock(),
-            MemoryJournal(),
-            lambda: self._parameters,
-            lambda: True,
-            self._check_stop,
-            self.log.append,
-        )
-        self.incoming._open_channel = self._accepted  # type: ignore[method-assign]
-        connector = Connector(self._address, self.here)
-        connector._make_channel = self._connected  # type: ignore[method-assign]
-        self.source = MigrationSource(
-            self.here,
-            connector.connect,
-            MonotonicClock(),
-            MemoryJournal(),
-            lambda: self._parameters,
-            MigrationCapabilities(multifd=True),
-            Credentials(bytes(range(NONCE_BYTES))),
-            connector.widen,
-        )
-
-    def _connected(self, connection: Connection) -> StreamChannel:
-        return self.cuts.make(connection, self.here, DESTINATION_FRAMES)
-
-    def _accepted(self, connection: socket.socket) -> StreamChannel:
-        return self.answer_cuts.make(connection, self.there)
-
-    def run(self) -> MigrationStatus:
-        """Migrate while the guest works; on return, nothing of it goes on, and nothing is left of its connections."""
-        ended = threading.Event()
-        receiver = threading.Thread(target=self._receive)
-        worker = threading.Thread(target=self._work, args=(ended,))
-        receiver.start()
-        worker.start()
-        self.source.run()
-        ended.set()
-        worker.join()
-        self._let_destination_end()
-        self.stopped.set()
-        receiver.join()
-        assert not [thread for thread in threading.enumerate() if thread.name.startswith("multifd")]
-        return self.source.status
-
-    def _let_destination_end(self) -> None:
-        """It is here, or memory is fresh again."""
-        deadline = time.monotonic() + 30
-        while self.incoming.status is S.ACTIVE:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-
-    def _work(self, ended: threading.Event) -> None:
-        while not ended.is_set():
-            with suppress(AssertionError):  # it was stopped meanwhile
-                self.work()
-            time.sleep(0.001)
-
-    def _receive(self) -> None:
-        with suppress(CancelledError):
-            self.incoming.run()
-
-    def _check_stop(self) -> None:
-        if self.stopped.is_set():
-            raise CancelledError
-
-    def assert_arrived(self) -> None:
-        assert self.source.error is None
-        assert self.source.status is S.COMPLETED
-        assert self.there.running
-        assert not self.here.running
-        assert np.array_equal(self.here.ram, self.there.ram)
-
-    def assert_one_owner(self) -> None:
-        assert not (self.here.running and self.there.running)
-        assert not self.here.logging
-        if self.source.owner is Owner.SOURCE:
-            assert self.source.status is S.FAILED
-            assert self.here.running
-            assert not self.there.ram.any()
-        elif self.source.owner is Owner.IN_DOUBT:
-            assert self.source.status is S.IN_DOUBT
-        else:
-            self.assert_arrived()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_a_guest_arrives_over_any_number_of_channels(tmp_path: Path, channels: int) -> None:
-    migration = Migration(tmp_path, channels)
+    migration = WideMigration(tmp_path, channels)
     migration.run()
     migration.assert_arrived()
     first, *others = migration.cuts.sent
@@ -205,7 +46,7 @@ def test_a_guest_arrives_over_any_number_of_channels(tmp_path: Path, channels: i
 
 @pytest.mark.parametrize("background_sync", ["merge", "preserve"])
 def test_a_guest_that_writes_all_the_time_arrives_as_it_was_last(tmp_path: Path, background_sync: str) -> None:
-    migration = Migration(tmp_path, 4, max_bandwidth=100 << 20, downtime_limit=5, background_sync=background_sync)
+    migration = WideMigration(tmp_path, 4, max_bandwidth=100 << 20, downtime_limit=5, background_sync=background_sync)
     values = iter(range(1, 10**9))
 
     def work() -> None:
@@ -226,7 +67,7 @@ def test_a_guest_that_writes_all_the_time_arrives_as_it_was_last(tmp_path: Path,
 
 def test_the_limit_holds_over_all_channels_together(tmp_path: Path) -> None:
     limit = 20 << 20
-    migration = Migration(tmp_path, 4, max_bandwidth=limit, downtime_limit=0)
+    migration = WideMigration(tmp_path, 4, max_bandwidth=limit, downtime_limit=0)
     start_s = time.monotonic()
     migration.run()
     migration.assert_arrived()
@@ -238,7 +79,7 @@ def test_the_limit_holds_over_all_channels_together(tmp_path: Path) -> None:
 
 def test_a_channel_without_work_says_that_it_is_there(tmp_path: Path) -> None:
     """The source waits before its switchover for longer than the destination waits for a sign of life."""
-    migration = Migration(tmp_path, 3, stall_timeout=1500)
+    migration = WideMigration(tmp_path, 3, stall_timeout=1500)
     migration.source._capabilities = MigrationCapabilities(multifd=True, pause_before_switchover=True)
     waited_until_s: list[float] = []
 
@@ -253,10 +94,10 @@ def test_a_channel_without_work_says_that_it_is_there(tmp_path: Path) -> None:
     migration.assert_arrived()
 
 
-def broken(path: Path, **cuts: Cuts) -> Migration | None:
+def broken(path: Path, **cuts: Cuts) -> WideMigration | None:
     """Return what became of a migration that was cut; None if it was over before."""
     path.mkdir()
-    migration = Migration(path, 2)
+    migration = WideMigration(path, 2)
     migration.cuts, migration.answer_cuts = cuts.get("there", Cuts()), cuts.get("back", Cuts())
     migration.run()
     migration.assert_one_owner()
@@ -288,7 +129,7 @@ def test_a_cut_at_any_answer_leaves_one_owner(tmp_path: Path, channel: int) -> N
 
 
 def test_which_channel_broke_is_told(tmp_path: Path) -> None:
-    migration = Migration(tmp_path, 2)
+    migration = WideMigration(tmp_path, 2)
     migration.cuts = Cuts(2, 2)
     migration.run()
     migration.assert_one_owner()
@@ -429,7 +270,7 @@ def test_a_sender_that_is_closed_sends_nothing() -> None:
 class Stranger:
     """Somebody who knows where the destination listens, and no more."""
 
-    def __init__(self, migration: Migration, join: Join) -> None:
+    def __init__(self, migration: WideMigration, join: Join) -> None:
         self.connection = socket.socket(socket.AF_UNIX)
         self.connection.connect(migration.listener.getsockname())
         self.connection.setblocking(False)
@@ -439,7 +280,7 @@ class Stranger:
 
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: int) -> None:
-    migration = Migration(tmp_path, 2)
+    migration = WideMigration(tmp_path, 2)
     nonce = bytes(range(NONCE_BYTES))
     strangers: list[Stranger] = []
     widen = migration.source._widen

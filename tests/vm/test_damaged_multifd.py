@@ -12,9 +12,9 @@ import pytest
 from bench.fuzz_streams import Damage, names
 
 from tests.support.streams import MULTIFD_NONCES, PAGE_COUNT, MultifdStreams, frames, kept_multifd
+from tests.support.wide import ArrivingGuest
 from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError
-from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.journal import MemoryJournal
@@ -31,17 +31,6 @@ from vmferry.wire.messages import Accepted, Message
 KEPT = kept_multifd()
 WHOLE_FIRST = re.compile("HELLO PROOF BARRIER BARRIER (PAGES )*STATE FINISH COMMIT ")
 WHOLE_PAGES = re.compile("JOIN (PAGES )*BARRIER (PAGES )*FINISH ")
-
-
-class ArrivingGuest(MemoryGuest):
-    def populator(self) -> "ArrivingGuest":
-        return self
-
-    def about_to_fill(self, pages: PageRuns) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 class Destination:

@@ -16,6 +16,7 @@ from vmferry.migration.ports import Clock, Guest, Journal
 from vmferry.migration.status import DESTINATION_TRANSITIONS, MigrationStatus
 from vmferry.migration.verification import digest_in_time
 from vmferry.units import format_size
+from vmferry.wire.format import NO_FEATURES, Feature
 from vmferry.wire.messages import (
     Accepted,
     Barrier,
@@ -66,6 +67,8 @@ class MigrationDestination:
         """Pages that may hold something else than zero bytes."""
         self.channel_count = 0
         """How many connections for pages the source opens; 0 if pages come over its first one."""
+        self._features = NO_FEATURES
+        """What the source makes use of."""
         self._joined: set[int] = set()
         self._hello: Hello | None = None
         self._trusted = False
@@ -77,7 +80,7 @@ class MigrationDestination:
             Hello: self._take_hello,
             Proof: self._take_proof,
             Pages: self._take_pages,
-            Barrier: self._take_first_barrier,
+            Barrier: self._take_barrier,
             State: self._take_state,
             Digest: self._take_digest,
             Finish: self._finish,
@@ -151,7 +154,7 @@ class MigrationDestination:
         if self._ready:
             return (Commit,)
         if self._state is None:
-            return (Pages, State)
+            return (Pages, State, Barrier) if self.status is MigrationStatus.ACTIVE else (Pages, State)
         return (Digest, Finish) if self._digest is None else (Finish,)
 
     def _take_hello(self, hello: Hello) -> Challenge:
@@ -163,7 +166,7 @@ class MigrationDestination:
         self._credentials.check(self._hello, proof)
         self._trusted = bool(self._credentials.token)
         _compare(self._hello.layout, self._guest.layout)
-        self.channel_count = proof.channel_count
+        self.channel_count, self._features = proof.channel_count, proof.features
         self.accepted = True
         return Accepted()
 
@@ -179,6 +182,11 @@ class MigrationDestination:
         self._joined.add(join.number)
         return Accepted()
 
+    def _take_barrier(self, barrier: Barrier) -> Barrier | None:
+        if self.status is MigrationStatus.SETUP:
+            self._take_first_barrier(barrier)
+        return Barrier(barrier.number) if barrier.wants_answer else None
+
     def _take_first_barrier(self, barrier: Barrier) -> None:
         if barrier.number or len(self._joined) < self.channel_count:
             raise PeerError(
@@ -188,6 +196,8 @@ class MigrationDestination:
         self._begin()
 
     def _take_pages(self, pages: Pages) -> None:
+        if pages.packed_bytes and not self._features & Feature.ZSTD:
+            raise PeerError("the source sent packed pages, which were not agreed on")
         if self.status is MigrationStatus.SETUP:
             if not len(pages.data) and not len(pages.zero):
                 return  # that is not a beginning

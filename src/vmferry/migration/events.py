@@ -70,6 +70,17 @@ class LinkStalled(_Event, tag="link-stalled", frozen=True):
     over: bool
 
 
+class CompressionChosen(_Event, tag="compression", frozen=True):
+    """It was measured whether compressing pays, with another result than before, or for the first time."""
+
+    on: bool
+    plain_bytes_per_s: int | None
+    """How fast guest memory moved without it; None if that was not measured, as pages hardly shrink."""
+    compressed_bytes_per_s: int | None
+    ratio: float | None
+    """How many times smaller compressed pages were so far."""
+
+
 class Synced(_Event, tag="sync", frozen=True):
     """A dirty sync was made: an iteration's, a background one, or the last one of the stopped guest."""
 
@@ -227,6 +238,7 @@ Event = (
     | StatusChanged
     | BandwidthWindow
     | LinkStalled
+    | CompressionChosen
     | Synced
     | Measured
     | Decided

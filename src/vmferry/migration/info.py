@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.status import MigrationStatus
 
 
@@ -47,6 +48,8 @@ class MigrationInfo:
     """Not in QEMU: the throttle of each vCPU, where they are throttled one by one; the one above is the greatest."""
     stalled_time_ms: int | None = None
     """Not in QEMU: for how long the link has stood still; None if it does not."""
+    compression: CompressionFigures | None = None
+    """Not in QEMU: what compressing has done so far; None if pages go as they are."""
     verified: bool | None = None
     """Not in QEMU: whether a digest of all memory was the same on both sides; None before the end."""
     error_desc: str | None = None

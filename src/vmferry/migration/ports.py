@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.events import Event
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.wire.messages import Join, Message
 
 MAX_WAIT_NS = 100_000_000
@@ -167,12 +169,21 @@ class Channel(Protocol):
         """
         ...
 
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        """Compress the pages that are sent from now on. Raises UsageError where that cannot be."""
+        ...
+
+    @property
+    def compression(self) -> CompressionFigures | None:
+        """What compressing has done so far; None if pages go as they are."""
+        ...
+
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         """Let none of the pages that are sent from now on overtake those that were sent so far."""
         ...
 
     def flush(self, while_blocked: Callable[[], None]) -> None:
-        """Return when nothing that `send` has taken is still to be put on the wire."""
+        """Return when nothing that `send` has taken is still to be put on the wire, or to be unpacked behind it."""
         ...
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:

@@ -9,7 +9,7 @@ from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
 from vmferry.migration.body import EngineBody
-from vmferry.migration.events import BandwidthWindow, LinkStalled
+from vmferry.migration.events import BandwidthWindow, CompressionChosen, LinkStalled
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.stats import BandwidthMeter, Counters
@@ -35,6 +35,7 @@ class Precopy:
         self.link = LinkWatch(outgoing.parameters().link_patience_ns)
         self.link.look(self._clock.now_ns(), self._channel.sent_bytes, outgoing.guest.layout.size_bytes)
         self._told_still_ns = 0
+        self._told_compression: bool | None = None
         self._ordered_syncs = -1
         """After how many syncs the last barrier was sent."""
         self.body = EngineBody(outgoing, self.counters, self.meter, self.link, ledger)
@@ -135,6 +136,7 @@ class Precopy:
         window = self.meter.update(now_ns, self._channel.sent_bytes)
         if window is None:
             return
+        self._watch_compression()
         self.counters.close_window(window)
         if self.counters.dirty_pages_rate and window.sent_bytes > _MIN_BYTES_FOR_ESTIMATE:
             seconds = self.counters.dirty_bytes_last_sync / self.body.switchover_bytes_per_s
@@ -147,6 +149,19 @@ class Precopy:
             threshold_bytes=self.body.threshold_bytes,
         )
         self._outgoing.journal.record(now_ns, event)
+
+    def _watch_compression(self) -> None:
+        """Record what measuring whether compressing pays has come to."""
+        figures = self._channel.compression
+        if figures and figures.choices and figures.on is not self._told_compression:
+            self._told_compression = figures.on
+            event = CompressionChosen(
+                on=figures.on,
+                plain_bytes_per_s=figures.plain_bytes_per_s,
+                compressed_bytes_per_s=figures.compressed_bytes_per_s,
+                ratio=figures.ratio,
+            )
+            self._outgoing.record(event)
 
     def _watch_link(self) -> None:
         """Record when the link comes to stand still and when it moves again, and give it up after a time."""

@@ -14,6 +14,7 @@ from vmferry.convergence.policies.registry import PolicyKind, find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, PolicyError, UsageError, VmferryError
 from vmferry.migration.body import abilities
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
+from vmferry.migration.greeting import Greeting
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.journal import TeeJournal
@@ -22,12 +23,11 @@ from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import Channel, Clock, Guest, Journal, Widen
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
-from vmferry.migration.switchover import Deadline, Owner, Switchover, expect
+from vmferry.migration.switchover import Deadline, Owner, Switchover
 from vmferry.migration.verification import estimate_digests_ns
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.wire.format import NO_FEATURES, Feature
-from vmferry.wire.messages import Accepted, Challenge, Failed, Hello
+from vmferry.wire.messages import Failed
 
 _CANCELLED = "the migration was cancelled"
 """Said of what somebody merely wished for, which is no error."""
@@ -182,17 +182,10 @@ class MigrationSource:
         )
 
     def _greet(self, channel: Channel) -> Channel:
-        """Introduce this migration, and return the channel with all that has joined it."""
         text = "the destination did not answer in 15 s"
         in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._cancel.check)
-        features = Feature.MULTIFD if self._capabilities.multifd and self._widen else NO_FEATURES
-        channel_count = self._parameters().multifd_channels if features & Feature.MULTIFD else 0
-        channel.send(Hello(self._guest.layout, self._credentials.nonce, features), in_time)
-        challenge = expect(Challenge, channel.receive(in_time))
-        channel.send(self._credentials.answer(challenge, features, channel_count), in_time)
-        expect(Accepted, channel.receive(in_time))
-        joins = [self._credentials.join(challenge.nonce, number) for number in range(1, channel_count + 1)]
-        return self._widen(channel, joins, in_time) if self._widen and joins else channel
+        greeting = Greeting(self._guest.layout, self._credentials, self._capabilities, self._parameters(), self._widen)
+        return greeting.greet(channel, in_time)
 
     def _reason(self, error: BaseException) -> str:
         """When the connection broke, the destination may have said why before it went away.
@@ -267,6 +260,7 @@ class MigrationSource:
             ram=self._ram_info(channel, precopy, completed),
             cpu_throttle_percentage=None if completed else precopy.body.throttle_percent or None,
             cpu_throttle_vcpus=None if completed else precopy.body.vcpu_throttle_percents,
+            compression=channel.compression,
             stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
             verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from vmferry.migration import info
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.qapi import QapiStruct, UInt64
 from vmferry.transport.uri import TcpAddress, parse_uri
@@ -50,6 +51,17 @@ class DowntimeParts(QapiStruct, frozen=True):
     hand_over: float | UnsetType = UNSET
 
 
+class CompressionStats(QapiStruct, frozen=True):
+    """Not in QEMU: what compressing pages has done, and how fast memory moves with it and without it, as measured."""
+
+    on: bool
+    plain_bytes: UInt64
+    compressed_bytes: UInt64
+    ratio: float | UnsetType = UNSET
+    compressed_rate: UInt64 | UnsetType = UNSET
+    plain_rate: UInt64 | UnsetType = UNSET
+
+
 class SocketAddress(QapiStruct, frozen=True, tag_field="type"):
     """Where a destination listens."""
 
@@ -80,6 +92,7 @@ class MigrationInfo(QapiStruct, frozen=True):
     cpu_throttle_percentage: int | UnsetType = UNSET
     cpu_throttle_vcpus: list[int] | UnsetType = UNSET
     stalled_time: int | UnsetType = UNSET
+    compression: CompressionStats | UnsetType = UNSET
     verified: bool | UnsetType = UNSET
     error_desc: str | UnsetType = UNSET
     socket_address: list[InetSocketAddress | UnixSocketAddress] | UnsetType = UNSET
@@ -100,6 +113,7 @@ def migration_info(state: info.MigrationInfo) -> MigrationInfo:
         cpu_throttle_percentage=_or_unset(state.cpu_throttle_percentage),
         cpu_throttle_vcpus=list(state.cpu_throttle_vcpus) if state.cpu_throttle_vcpus else UNSET,
         stalled_time=_or_unset(state.stalled_time_ms),
+        compression=_compression(state.compression) if state.compression else UNSET,
         verified=_or_unset(state.verified),
         error_desc=_or_unset(state.error_desc),
         socket_address=[_address(state.socket_address)] if state.socket_address else UNSET,
@@ -112,6 +126,17 @@ def _or_unset(value: _T | None) -> _T | UnsetType:
 
 def _stats(ram: info.RamInfo) -> MigrationStats:
     return msgspec.convert(ram, MigrationStats, from_attributes=True)
+
+
+def _compression(figures: CompressionFigures) -> CompressionStats:
+    return CompressionStats(
+        on=figures.on,
+        plain_bytes=figures.plain_bytes,
+        compressed_bytes=figures.compressed_bytes,
+        ratio=_or_unset(figures.ratio),
+        compressed_rate=_or_unset(figures.compressed_bytes_per_s),
+        plain_rate=_or_unset(figures.plain_bytes_per_s),
+    )
 
 
 def _parts(parts_ms: dict[str, float]) -> DowntimeParts:

@@ -1,24 +1,13 @@
 """Parameters of QEMU 10.1 that mean nothing to vmferry: known, reported at their defaults, not to be changed.
 
-They belong to post-copy, compression, XBZRLE, dirty limits, COLO, CPR, block migration and network announcements.
-Clients that set them to what they are anyway must not fail.
+They belong to post-copy, other compressions, XBZRLE, dirty limits, COLO, CPR, block migration and network
+announcements. Clients that set them to what they are anyway must not fail.
 """
 
 from enum import StrEnum
 
 from vmferry.settings.parameter_spec import InertParameter, range_error
 from vmferry.settings.qapi_types import UINT64_MAX, UNSIGNED_MAX
-
-
-class MultiFdCompression(StrEnum):
-    """How multifd compresses pages."""
-
-    NONE = "none"
-    ZLIB = "zlib"
-    ZSTD = "zstd"
-    QATZIP = "qatzip"
-    QPL = "qpl"
-    UADK = "uadk"
 
 
 class ZeroPageDetection(StrEnum):
@@ -78,10 +67,8 @@ INERT_PARAMETERS: dict[str, InertParameter] = {
         ),
         _number("max-postcopy-bandwidth", "size", 0, "rate limit of post-copy, 0 for none", unit="bytes/second"),
         _number("x-checkpoint-delay", "uint32", 20_000, "time between two COLO checkpoints", unit="ms"),
-        _inert("multifd-compression", "enum", MultiFdCompression.NONE, "how multifd compresses pages"),
         _number("multifd-zlib-level", "uint8", 1, "level of zlib compression", (0, 9)),
         _number("multifd-qatzip-level", "uint8", 1, "level of QATzip compression", (1, 9)),
-        _number("multifd-zstd-level", "uint8", 1, "level of zstd compression", (0, 20)),
         _inert("zero-page-detection", "enum", ZeroPageDetection.MULTIFD, "which thread looks for zero pages"),
         _number(
             "xbzrle-cache-size", "size", 64 << 20, "size of the XBZRLE cache", (4096, UINT64_MAX), "bytes",

@@ -16,12 +16,14 @@ from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.watcher import BackgroundSync, WatchTimes
 from vmferry.errors import UsageError
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.settings.inert_parameters import INERT_PARAMETERS
 from vmferry.settings.parameter_spec import ParameterSpec, range_error
 from vmferry.settings.qapi_types import UINT64_MAX
 from vmferry.settings.rearm import Rearm
 
 _NS_PER_MS = 1_000_000
+_COMPRESSIONS = (MultiFdCompression.NONE, MultiFdCompression.ZSTD, MultiFdCompression.AUTO)
 _DOWNTIMES_UNTIL_TIMEOUT = 10
 _MIN_SWITCHOVER_TIMEOUT_MS = 10_000
 _MIN_LINK_PATIENCE_MS = 500
@@ -94,6 +96,15 @@ class MigrationParameters:
         2, "uint8", "over how many connections pages go if the capability multifd is on", 1, 255,
         phrase="a value between 1 and 255",
     )  # fmt: skip
+    multifd_compression: MultiFdCompression = _other(
+        MultiFdCompression.NONE,
+        "enum",
+        "how pages are compressed, over any number of connections: not, by zstd, or by whichever of the two is faster "
+        "as measured (auto, not in QEMU)",
+    )
+    multifd_zstd_level: int = _integer(
+        1, "uint8", "level of zstd compression", 0, 20, phrase="a value between 0 and 20"
+    )
     stall_timeout: int = _integer(
         120_000, "uint64", "a migration whose link has stood still this long while the guest runs is given up; "
         "0 for never (not in QEMU)",
@@ -219,6 +230,11 @@ class MigrationParameters:
     def _check_together(self) -> None:
         if self.max_cpu_throttle < self.cpu_throttle_initial:
             raise UsageError(PARAMETERS["max-cpu-throttle"].range_error)
+        if self.multifd_compression not in _COMPRESSIONS:
+            raise UsageError(
+                f"Parameter 'multifd-compression' does not support '{self.multifd_compression}' here; "
+                f"use {', '.join(_COMPRESSIONS)}"
+            )
         self._policy_settings()
 
     def _policy_settings(self) -> msgspec.Struct:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vmferry.errors import ChannelError
+from vmferry.errors import ChannelError, UsageError
+from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
+from vmferry.settings.compression import MultiFdCompression
 from vmferry.simulation.clock import VirtualClock
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
 from vmferry.wire.messages import Failed, Message, Pages
@@ -89,6 +91,7 @@ class SimulatedChannel:
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.sent_bytes = self.multifd_bytes = self.unsent_bytes = 0
+        self.compression: CompressionFigures | None = None
         self.is_open = True
         self.max_batch_pages = model.batch_pages
         self._clock = clock
@@ -115,6 +118,10 @@ class SimulatedChannel:
             self._answers.append(answer)
         if isinstance(answer, Failed):
             self.is_open = False
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        """Raises UsageError: how small a modelled guest's pages become is not modelled."""
+        raise UsageError(f"simulated links do not compress; leave multifd-compression={how} out")
 
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         """Nothing to do: messages keep their order."""

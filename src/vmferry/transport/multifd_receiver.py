@@ -84,9 +84,10 @@ class MultifdReceiver:
                 raise PeerError("the source sent pages over its first connection, which are due on the others")
             if isinstance(message, State):
                 self._wait_for(lambda: not self._open, check)
-            if not isinstance(message, Barrier):
+            if isinstance(message, Barrier):
+                self._meet(message, check)
+            if not isinstance(message, Barrier) or message.wants_answer:
                 return message
-            self._meet(message, check)
 
     def receive_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
         """Take no bytes: none come over the first connection."""

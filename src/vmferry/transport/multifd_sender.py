@@ -10,7 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from vmferry.errors import CancelledError, ChannelError, VmferryError
-from vmferry.transport.stream import StreamChannel
+from vmferry.migration.compression import CompressionFigures
+from vmferry.settings.compression import MultiFdCompression
+from vmferry.transport.compression import Compression
+from vmferry.transport.stream import StreamChannel, expect_barrier
 from vmferry.wire.messages import Barrier, Finish, Message, Pages, State
 
 _WAIT_S = 0.05
@@ -29,6 +32,7 @@ class MultifdSender:
         self._page_channels = [
             _PageChannel(channel, number, self._changed) for number, channel in enumerate(page_channels, 1)
         ]
+        self._compression: Compression | None = None
         self._barrier = 0
         self._closed = False
 
@@ -46,6 +50,17 @@ class MultifdSender:
     def unsent_bytes(self) -> int:
         """How many bytes of pages wait for their threads, or are being sent."""
         return sum(channel.unsent_bytes for channel in self._page_channels)
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        """Pack the pages that are sent from now on, in the threads that send them."""
+        self._compression = Compression(how, level)
+        for channel in self._page_channels:
+            channel.share(self._compression)
+
+    @property
+    def compression(self) -> CompressionFigures | None:
+        """What packing has done, over all page channels; None if pages go as they are."""
+        return self._compression.figures() if self._compression else None
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message. Pages are handed to the page channel that has most room; an empty one goes everywhere."""
@@ -65,16 +80,21 @@ class MultifdSender:
 
         The first one begins the migration; the destination waits for the others on all connections.
         """
-        check = self._watched(while_blocked)
+        self._send_barrier(self._watched(while_blocked), wants_answer=False)
+
+    def _send_barrier(self, check: Callable[[], None], *, wants_answer: bool) -> None:
         if self._barrier:
             self._tell_all(Barrier(self._barrier), check)
-        self._first.send(Barrier(self._barrier), check)
+        self._first.send(Barrier(self._barrier, wants_answer), check)
         self._barrier += 1
 
     def flush(self, while_blocked: Callable[[], None]) -> None:
-        """Return when nothing that was sent waits here any more."""
+        """Return when nothing that was sent waits here any more, nor to be unpacked at the other side."""
         check = self._watched(while_blocked)
         self._wait_for(lambda: not any(channel.is_busy for channel in self._page_channels), check)
+        if self._compression and self._barrier:  # the kernel's buffers may hold any number of packed pages
+            self._send_barrier(check, wants_answer=True)
+            expect_barrier(self._barrier - 1, self._first.receive(check))
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         """Wait for a message over the first connection."""
@@ -143,6 +163,9 @@ class _PageChannel:
     @property
     def has_room(self) -> bool:
         return len(self._queue) < _PLACES
+
+    def share(self, compression: Compression) -> None:
+        self._channel.share(compression)
 
     def add(self, message: Message) -> None:
         with self._changed:

@@ -8,6 +8,7 @@ import select
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import xxhash
@@ -15,11 +16,15 @@ import xxhash
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
+from vmferry.migration.compression import CompressionFigures
+from vmferry.migration.switchover import expect
+from vmferry.settings.compression import MultiFdCompression
+from vmferry.transport.compression import Compression, Packer, unpack
 from vmferry.transport.sockets import Connection, describe_peer, wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import ALL_FRAMES, FrameType
-from vmferry.wire.messages import Message, Pages
+from vmferry.wire.messages import Barrier, Message, Pages
 
 _T = TypeVar("_T")
 
@@ -63,6 +68,10 @@ class StreamChannel:
         self._memory = memory
         self._encoder = Encoder()
         self._decoder = Decoder(memory.layout.page_count, allowed)
+        self._compression: Compression | None = None
+        self._packer: Packer | None = None
+        self._packed_since_flush = False
+        self._barrier = 0
 
     multifd_bytes = unsent_bytes = 0
 
@@ -78,16 +87,37 @@ class StreamChannel:
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message, with the pages it names as they are in guest memory during this call."""
-        views = self._views(message.data) if isinstance(message, Pages) else []
-        checksum = _checksum(views) if isinstance(message, Pages) and message.final else 0
-        frame = memoryview(self._encoder.encode(message, checksum))
-        self._send_all([frame, *views], while_blocked)
+        if isinstance(message, Pages):
+            self._send_pages(message, while_blocked)
+        else:
+            self._send_all([memoryview(self._encoder.encode(message))], while_blocked)
+
+    def compress(self, how: MultiFdCompression, level: int) -> None:
+        """Pack the pages that are sent from now on."""
+        self.share(Compression(how, level))
+
+    def share(self, compression: Compression) -> None:
+        """Pack the pages that are sent from now on, as several channels do."""
+        self._compression, self._packer = compression, compression.packer()
+
+    @property
+    def compression(self) -> CompressionFigures | None:
+        """What packing has done; None if pages go as they are."""
+        return self._compression.figures() if self._compression else None
 
     def barrier(self, while_blocked: Callable[[], None]) -> None:
         """Nothing to do: a stream keeps its order."""
 
     def flush(self, while_blocked: Callable[[], None]) -> None:
-        """Nothing to do: `send` returns when all is with the kernel."""
+        """Return when all is with the kernel, which `send` sees to, and packed pages are unpacked at the other side.
+
+        The kernel's buffers hold few pages, but may hold any number of packed ones.
+        """
+        if self._packed_since_flush:
+            self._packed_since_flush = False
+            self._barrier += 1
+            self.send(Barrier(self._barrier, wants_answer=True), while_blocked)
+            expect_barrier(self._barrier, self.receive(while_blocked))
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:
         """Wait for a message. If it is Pages, the bytes of those pages come next: see `receive_pages`."""
@@ -112,10 +142,27 @@ class StreamChannel:
         Nothing else writes there. Who expects no pages does not call it, and whoever sends some gets no further.
         """
         views = self._views(pages.data)
+        if pages.packed_bytes:
+            unpack(self._receive_packed(pages, while_blocked), views)
+            return
         missing = views
         while missing:
             missing = _without_first(missing, self._receive_some(missing, while_blocked))
-        if pages.final and _checksum(views) != self._decoder.payload_checksum:
+        self._check_payload(pages, views)
+
+    def _receive_packed(self, pages: Pages, while_blocked: Callable[[], None]) -> bytearray:
+        """Return packed bytes; memory is taken for what has come."""
+        if pages.packed_bytes >= pages.data.page_count * self.page_size:
+            raise PeerError(f"the peer sent {pages.packed_bytes} bytes of packed pages, which are fewer as they are")
+        packed = bytearray()
+        while missing_bytes := pages.packed_bytes - len(packed):
+            piece = memoryview(bytearray(min(missing_bytes, _READ_BYTES)))
+            packed += piece[: self._receive_some([piece], while_blocked)]
+        self._check_payload(pages, [memoryview(packed)])
+        return packed
+
+    def _check_payload(self, pages: Pages, payload: list[memoryview]) -> None:
+        if pages.final and _checksum(payload) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
 
     def stop_pages(self) -> None:
@@ -140,6 +187,17 @@ class StreamChannel:
 
     def _views(self, pages: PageRuns) -> list[memoryview]:
         return [self._memory.view(first, count) for first, count in pages]
+
+    def _send_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
+        views = self._views(pages.data)
+        packed = self._packer.pack(views) if self._packer else None
+        payload = views if packed is None else [memoryview(packed)]
+        self._packed_since_flush |= packed is not None
+        checksum = _checksum(payload) if pages.final else 0
+        message = replace(pages, packed_bytes=len(packed)) if packed else pages
+        self._send_all([memoryview(self._encoder.encode(message, checksum)), *payload], while_blocked)
+        if self._packer and views:
+            self._packer.sent(pages.data.page_count * self.page_size, sum(len(view) for view in payload))
 
     def _send_all(self, views: list[memoryview], while_blocked: Callable[[], None]) -> None:
         while views:
@@ -187,6 +245,12 @@ class StreamChannel:
         if now_ns - self._called_back_ns >= _CALL_BACK_NS:
             self._called_back_ns = now_ns
             while_blocked()
+
+
+def expect_barrier(number: int, answer: Message) -> None:
+    """Raise PeerError if this does not say that the barrier was met."""
+    if expect(Barrier, answer).number != number:
+        raise PeerError(f"the destination answered another barrier than {number}")
 
 
 def _call(call: Callable[[list[memoryview]], _T], views: list[memoryview]) -> _T:

@@ -2,10 +2,19 @@
 
 from collections.abc import Callable
 
-from vmferry.migration.events import Event, LinkStalled, StatusChanged, SwitchoverBegan, SwitchoverFailed, Synced
+from vmferry.migration.events import (
+    CompressionChosen,
+    Event,
+    LinkStalled,
+    StatusChanged,
+    SwitchoverBegan,
+    SwitchoverFailed,
+    Synced,
+)
 from vmferry.migration.status import MigrationStatus
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.run_control import RunControl
+from vmferry.vm.telling import choice
 
 
 class MigrationWatch:
@@ -32,6 +41,8 @@ class MigrationWatch:
             case LinkStalled(duration_ns=duration_ns, over=over):
                 stood = "moves again after" if over else "has stood still for"
                 self._log(f"the migration's link {stood} {duration_ns / 1e9:.1f} s")
+            case CompressionChosen():
+                self._log(choice(event))
             case Synced(kind="iteration", iteration_count=count):
                 self._tell("MIGRATION_PASS", {"pass": count})
 

@@ -1,8 +1,9 @@
 """What an operator reads of a guest that leaves and of one that comes, in plain sentences."""
 
+from vmferry.migration.events import CompressionChosen
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import format_duration
+from vmferry.units import format_duration, format_rate
 
 _NS_PER_MS = 1_000_000
 
@@ -14,7 +15,7 @@ def departure(uri: str, info: MigrationInfo) -> str:
             duration = "" if info.total_time_ms is None else f" in {_milliseconds(info.total_time_ms)}"
             downtime = "" if info.downtime_ms is None else f", stopped for {_milliseconds(info.downtime_ms)}"
             verified = "its memory was verified" if info.verified else "its memory was not verified"
-            return f"the guest has left for {uri}{duration}{downtime}; {verified}"
+            return f"the guest has left for {uri}{duration}{downtime}; {verified}{_compressed(info)}"
         case MigrationStatus.CANCELLED:
             return f"the migration to {uri} was cancelled; the guest stays here"
         case MigrationStatus.IN_DOUBT:
@@ -23,10 +24,26 @@ def departure(uri: str, info: MigrationInfo) -> str:
             return f"migration to {uri} failed: {info.error_desc}"
 
 
+def choice(chosen: CompressionChosen) -> str:
+    """Tell whether pages are compressed from now on, and what was measured."""
+    smaller = "" if chosen.ratio is None else f", makes pages {chosen.ratio:.1f} times smaller"
+    speeds = [
+        f"memory moves at {format_rate(speed)} {how} it"
+        for speed, how in ((chosen.compressed_bytes_per_s, "with"), (chosen.plain_bytes_per_s, "without"))
+        if speed is not None
+    ]
+    return f"compression is {'on' if chosen.on else 'off'}{smaller}; {', '.join(speeds)}"
+
+
 def arrival(origin: str, duration_ns: int, *, running: bool) -> str:
     """Tell that a guest has come; how long it stood still, only its source knows."""
     state = "runs" if running else "is paused"
     return f"the guest has come from {origin} in {format_duration(duration_ns)} and {state} here"
+
+
+def _compressed(info: MigrationInfo) -> str:
+    ratio = info.compression and info.compression.ratio
+    return f"; pages that were compressed became {ratio:.1f} times smaller" if ratio else ""
 
 
 def _milliseconds(duration_ms: int) -> str:

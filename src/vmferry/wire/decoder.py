@@ -34,7 +34,10 @@ from vmferry.wire.messages import (
     TakenOver,
 )
 
-_ALLOWED_FLAGS = {FrameType.PAGES: int(FrameFlag.FINAL)}
+_ALLOWED_FLAGS = {
+    FrameType.PAGES: int(FrameFlag.FINAL | FrameFlag.ZSTD),
+    FrameType.BARRIER: int(FrameFlag.ANSWER),
+}
 _TLS_HANDSHAKE = 22
 """What a stream of TLS begins with (RFC 8446, section 5.1)."""
 
@@ -111,14 +114,23 @@ class Decoder:
 
     def _message(self, frame_type: FrameType, flags: int, body: bytes) -> Message:
         if frame_type is FrameType.PAGES:
-            return self._pages(body, final=bool(flags & FrameFlag.FINAL))
+            return self._pages(body, FrameFlag(flags))
+        if frame_type is FrameType.BARRIER:
+            (number,) = fmt.BARRIER_FIXED.unpack_from(body)
+            return Barrier(number, bool(flags))
         return _BODIES[frame_type](body)
 
-    def _pages(self, body: bytes, *, final: bool) -> Pages:
+    def _pages(self, body: bytes, flags: FrameFlag) -> Pages:
         (self.payload_checksum,) = fmt.PAGES_FIXED.unpack_from(body)
-        if (len(body) - fmt.PAGES_FIXED.size) % fmt.RUN.itemsize:
+        offset, packed_bytes = fmt.PAGES_FIXED.size, 0
+        if flags & FrameFlag.ZSTD:
+            (packed_bytes,) = fmt.PACKED_FIXED.unpack_from(body, offset)
+            offset += fmt.PACKED_FIXED.size
+            if not 0 < packed_bytes <= fmt.MAX_PACKED_BYTES:
+                raise PeerError(f"the peer sent {packed_bytes} bytes of packed pages")
+        if (len(body) - offset) % fmt.RUN.itemsize:
             raise PeerError("the peer sent a PAGES frame that ends within a run")
-        runs = np.frombuffer(body, fmt.RUN, offset=fmt.PAGES_FIXED.size)
+        runs = np.frombuffer(body, fmt.RUN, offset=offset)
         first = (runs & np.uint64((1 << fmt.RUN_FIRST_BITS) - 1)).astype(np.int64)
         count = (runs >> np.uint64(fmt.RUN_FIRST_BITS)).astype(np.int64) & ((1 << fmt.RUN_COUNT_BITS) - 1)
         is_zero = runs >> np.uint64(fmt.RUN_ZERO_BIT) != 0
@@ -128,7 +140,7 @@ class Decoder:
         for kind in (data, zero):
             if (kind.first[1:] < kind.first[:-1]).any():
                 raise PeerError("the peer sent runs of pages that are not in ascending order")
-        return Pages(data, zero, final)
+        return Pages(data, zero, bool(flags & FrameFlag.FINAL), packed_bytes)
 
     def _check_runs(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         if not len(first):
@@ -232,7 +244,6 @@ _BODIES: dict[FrameType, Callable[[bytes], Message]] = {
     FrameType.CHALLENGE: _challenge,
     FrameType.PROOF: _proof,
     FrameType.JOIN: _join,
-    FrameType.BARRIER: lambda body: Barrier(*fmt.BARRIER_FIXED.unpack_from(body)),
     FrameType.STATE: State,
     FrameType.DIGEST: _digest,
     FrameType.READY: lambda body: Ready(_flag(fmt.READY_FIXED, "READY", body)),

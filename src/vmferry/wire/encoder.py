@@ -60,12 +60,11 @@ def _frame_parts(message: Message, payload_checksum: int) -> tuple[FrameType, Fr
             return FrameType.PROOF, no_flags, value + agreed
         case Join(source_nonce, number, proof):
             return FrameType.JOIN, no_flags, fmt.JOIN_FIXED.pack(fmt.MAGIC, fmt.VERSION, number, source_nonce, proof)
-        case Barrier(number):
-            return FrameType.BARRIER, no_flags, fmt.BARRIER_FIXED.pack(number)
-        case Pages(data, zero, final):
-            runs = _runs(data, zero=False) + _runs(zero, zero=True)
-            flags = FrameFlag.FINAL if final else no_flags
-            return FrameType.PAGES, flags, fmt.PAGES_FIXED.pack(payload_checksum) + runs
+        case Barrier(number, wants_answer):
+            flags = FrameFlag.ANSWER if wants_answer else no_flags
+            return FrameType.BARRIER, flags, fmt.BARRIER_FIXED.pack(number)
+        case Pages():
+            return FrameType.PAGES, _pages_flags(message), _pages(message, payload_checksum)
         case State(blob):
             return FrameType.STATE, no_flags, blob
         case Digest(value, limit_ns):
@@ -94,6 +93,16 @@ def _hello(hello: Hello) -> bytes:
         name = block.name.encode()
         blocks.append(fmt.BLOCK_FIXED.pack(block.page_count, len(name)) + name)
     return fixed + b"".join(blocks)
+
+
+def _pages_flags(pages: Pages) -> FrameFlag:
+    return FrameFlag((FrameFlag.FINAL if pages.final else 0) | (FrameFlag.ZSTD if pages.packed_bytes else 0))
+
+
+def _pages(pages: Pages, payload_checksum: int) -> bytes:
+    packed = fmt.PACKED_FIXED.pack(pages.packed_bytes) if pages.packed_bytes else b""
+    runs = _runs(pages.data, zero=False) + _runs(pages.zero, zero=True)
+    return fmt.PAGES_FIXED.pack(payload_checksum) + packed + runs
 
 
 def _runs(runs: PageRuns, *, zero: bool) -> bytes:

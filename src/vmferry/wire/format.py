@@ -19,6 +19,8 @@ class Feature(IntFlag):
 
     MULTIFD = 1
     """Pages come over more connections, kept in order by barriers."""
+    ZSTD = 2
+    """Pages may be packed by zstd."""
 
     def without(self, others: "Feature") -> "Feature":
         """Return those that are not among the others, unknown ones included."""
@@ -61,6 +63,10 @@ class FrameFlag(IntFlag):
 
     FINAL = 1
     """Pages: the guest is stopped and the payload carries a checksum."""
+    ZSTD = 2
+    """Pages: the payload is one zstd frame."""
+    ANSWER = 4
+    """Barrier: the destination says when it has met it."""
 
 
 HEADER = struct.Struct("<BBHIII")
@@ -95,6 +101,9 @@ BLOCK_FIXED = struct.Struct("<QB")
 PAGES_FIXED = struct.Struct("<Q")
 """XXH3-64 of the payload if final, else 0; then the runs to the end, 8 bytes each."""
 
+PACKED_FIXED = struct.Struct("<I")
+"""Size of the payload, before the runs, if it is packed."""
+
 RUN = np.dtype("<u8")
 RUN_FIRST_BITS = 40
 RUN_COUNT_BITS = 23
@@ -115,6 +124,8 @@ CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 MAX_RUNS = 65_536
 MAX_BATCH_PAGES = 1 << 20
+MAX_PACKED_BYTES = 4 << 20
+"""Of a packed payload, and of what it becomes."""
 MAX_BLOCKS = 256
 MAX_VCPUS = 4096
 MAX_CHANNELS = 255
@@ -130,7 +141,7 @@ MAX_BODY_BYTES = {
     FrameType.JOIN: JOIN_FIXED.size,
     FrameType.BARRIER: BARRIER_FIXED.size,
     FrameType.ACCEPTED: 0,
-    FrameType.PAGES: PAGES_FIXED.size + MAX_RUNS * RUN.itemsize,
+    FrameType.PAGES: PAGES_FIXED.size + PACKED_FIXED.size + MAX_RUNS * RUN.itemsize,
     FrameType.STATE: MAX_STATE_BYTES,
     FrameType.DIGEST: DIGEST_FIXED.size + MAX_DIGEST_BYTES,
     FrameType.FINISH: 0,
@@ -149,9 +160,16 @@ PAGE_CHANNEL_FRAMES = frozenset({FrameType.PAGES, FrameType.BARRIER, FrameType.F
 """What it reads on a connection that has joined a migration."""
 
 DESTINATION_FRAMES = frozenset(
-    {FrameType.CHALLENGE, FrameType.ACCEPTED, FrameType.READY, FrameType.TAKEN_OVER, FrameType.FAILED}
+    {
+        FrameType.CHALLENGE,
+        FrameType.ACCEPTED,
+        FrameType.BARRIER,
+        FrameType.READY,
+        FrameType.TAKEN_OVER,
+        FrameType.FAILED,
+    }
 )
-SOURCE_FRAMES = ALL_FRAMES - DESTINATION_FRAMES - {FrameType.JOIN}
+SOURCE_FRAMES = ALL_FRAMES - DESTINATION_FRAMES - {FrameType.JOIN} | {FrameType.BARRIER}
 
 
 def checksum(header: bytes, body: bytes) -> int:

@@ -74,16 +74,20 @@ class Pages:
     data: PageRuns
     zero: PageRuns
     final: bool = False
+    packed_bytes: int = 0
+    """Size of the bytes that follow if they are packed, which makes them fewer; 0 if they are not."""
 
 
 @dataclass(frozen=True)
 class Barrier:
     """Source, on all connections alike: what came before it on any of them is in place before anything behind it.
 
-    Number 0, on the first connection alone, begins the migration once all others have joined.
+    Number 0, on the first connection alone, begins the migration once all others have joined. If it `wants_answer`, the
+    destination sends a barrier of the same number back when it has met it.
     """
 
     number: int
+    wants_answer: bool = False
 
 
 @dataclass(frozen=True)
