@@ -38,7 +38,7 @@ def page_messages(draw: st.DrawFn) -> Pages:
     pages = sorted(draw(st.sets(st.integers(0, PAGE_COUNT - 1), max_size=60)))
     runs = PageRuns.from_indices(np.array(pages, np.int64))
     flags = np.array(draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))), bool)
-    return Pages(*runs.split(flags), draw(st.booleans()))
+    return Pages(*runs.split(flags), draw(st.booleans()), draw(st.integers(0, fmt.MAX_PACKED_BYTES)))
 
 
 printable = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
@@ -56,7 +56,7 @@ messages = st.one_of(
     st.builds(Proof, values),
     st.builds(Proof, values, st.just(Feature.MULTIFD), st.integers(1, 255)),
     st.builds(Join, values, st.integers(1, 255), values),
-    st.builds(Barrier, st.integers(0, 2**64 - 1)),
+    st.builds(Barrier, st.integers(0, 2**64 - 1), st.booleans()),
     page_messages(),
     st.builds(State, st.binary(max_size=300)),
     st.builds(Digest, st.binary(max_size=16), st.integers(0, 2**64 - 1)),
@@ -177,7 +177,11 @@ JOIN = fmt.JOIN_FIXED.pack(fmt.MAGIC, fmt.VERSION, 3, b"n" * fmt.NONCE_BYTES, b"
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(0, 2**23 - 1)), "pages at once, at most"),
         (frame_of(fmt.FrameType.PAGES, bytes(12)), "ends within a run"),
         (frame_of(fmt.FrameType.PAGES, bytes(7)), "too short"),
-        (frame_of(fmt.FrameType.PAGES, bytes(8), flags=2), "reserved bits"),
+        (frame_of(fmt.FrameType.PAGES, bytes(8), flags=8), "reserved bits"),
+        (frame_of(fmt.FrameType.PAGES, bytes(11), flags=2), "too short"),
+        (frame_of(fmt.FrameType.PAGES, bytes(12), flags=2), "0 bytes of packed pages"),
+        (frame_of(fmt.FrameType.PAGES, bytes(8) + b"\1\0\x40\0", flags=2), "4194305 bytes of packed pages"),
+        (frame_of(fmt.FrameType.BARRIER, bytes(8), flags=1), "reserved bits"),
         (frame_of(fmt.FrameType.READY, b"", flags=1), "reserved bits"),
         (frame_of(fmt.FrameType.READY, b"", sequence=1), "frame 1 where frame 0 was due"),
         (frame_of(fmt.FrameType.COMMIT, b"\2"), "value 2"),
