@@ -185,19 +185,23 @@ def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) 
 @bench.command()
 @click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
 @click.option("--channels", default=0, show_default=True, help="multifd-channels of all; 0 for no multifd.")
+@click.option("--prealloc", is_flag=True, help="All have their memory before anything moves.")
 @benchmark
-def tls(samples: Samples, qemu10: str | None, runs: int, *, memory: int, channels: int) -> None:
+def tls(samples: Samples, qemu10: str | None, runs: int, *, memory: int, channels: int, prealloc: bool) -> None:
     """Unlimited loopback with TLS 1.3 and certificates on both sides, guest paused."""
     first = ours("original")
     peers = [first, *qemus(qemu10)]
     for _, peer in rounds(peers, runs):
         with Lab() as lab:
-            source, _, uri = start_tls_pair(peer, lab, Load(memory + 64, 2, memory), channels)
+            source, _, uri = start_tls_pair(
+                peer, lab, Load(memory + 64, 2, memory), channels=channels, prealloc=prealloc
+            )
             source.monitor.execute("stop")
             warm_memory(memory + 64)
             result = require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}, auto_converge=False))
         gb_per_s = (result.last.sent_bytes or 0) / (result.last.elapsed_ms or 1) / 1e6
-        samples.add("tls_throughput", gb_per_s, "GB/s", peer=peer.name, memory_mib=memory, channels=channels)
+        settings = {"memory_mib": memory, "channels": channels, "prealloc": prealloc}
+        samples.add("tls_throughput", gb_per_s, "GB/s", peer=peer.name, **settings)
     ratios(samples, "tls_throughput", first.name, peers)
 
 

@@ -10,13 +10,18 @@ HOST = "bench.lab"
 _DAYS = 1
 
 
-def start_tls_pair(peer: Peer, lab: Lab, load: Load, channels: int) -> tuple[VmProcess, VmProcess, str]:
-    """Start a source with a warm guest and a destination that waits with TLS, with multifd if there are `channels`."""
+def start_tls_pair(
+    peer: Peer, lab: Lab, load: Load, *, channels: int, prealloc: bool
+) -> tuple[VmProcess, VmProcess, str]:
+    """Start a source with a warm guest and a destination that waits with TLS, with multifd if there are `channels`.
+
+    With `prealloc`, both have got their memory from the kernel before anything moves.
+    """
     credentials = LabCa.open(lab.directory / "ca", _DAYS).certify(HOST, _DAYS)
-    command = peer.command(load)
+    command = [*peer.command(load), *(_ready_memory(peer, load.memory_mib) if prealloc else [])]
     if peer.binary is None:
         destination = lab.start([*command, "--incoming", "defer"], "destination")
-        source = lab.start([*command, "--append", f"ramsize={load.stress_mib}"], "source")
+        source = lab.start([*command, "--append", load.append], "source")
     else:
         destination = lab.start([*command, *_object(credentials, "server"), "-incoming", "defer"], "destination")
         source = lab.start([*command, *_object(credentials, "client")], "source")
@@ -34,6 +39,12 @@ def start_tls_pair(peer: Peer, lab: Lab, load: Load, channels: int) -> tuple[VmP
 
 
 _ID = "tls0"
+
+
+def _ready_memory(peer: Peer, size_mib: int) -> list[str]:
+    if peer.binary is None:
+        return ["--prealloc"]
+    return ["-object", f"memory-backend-ram,id=ram0,size={size_mib}M,prealloc=on", "-machine", "memory-backend=ram0"]
 
 
 def _object(directory: Path, endpoint: str) -> list[str]:
