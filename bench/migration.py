@@ -1,13 +1,13 @@
 """Benchmarks of whole migrations, with stock QEMU in the same run: `python -m bench.migration --help`."""
 
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
 from bench.dripping import dripped_runs
-from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
+from bench.page_path import measure_holes, measure_rearm, measure_sync
+from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, warm_memory
 from bench.samples import Samples, recording
 from bench.tls import start_tls_pair
 from vmferry.cancel import CancelToken
@@ -19,16 +19,6 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.run import simulate
 
 MIB = 1 << 20
-RESPONSIVE = "background-sync+responsive-throttle"
-
-
-def rounds(peers: list[Peer], runs: int) -> Iterator[tuple[int, Peer]]:
-    """Yield every peer once a round, in an order that changes from round to round."""
-    order = random.Random(1)
-    for number in range(runs):
-        for peer in order.sample(peers, len(peers)):
-            yield number, peer
-            cool_down()
 
 
 def ratios(samples: Samples, name: str, first: str, peers: list[Peer]) -> None:
@@ -246,6 +236,38 @@ def memory(samples: Samples, qemu10: str | None, runs: int) -> None:
             require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}))
             for vm in (source, destination):
                 samples.add("process_memory", _own_memory_mib(vm.process.pid, 1024 * MIB), "MiB", side=vm.name)
+
+
+@bench.command()
+@click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
+@click.option("--stress", default=400, show_default=True, help="Memory written to at random in MiB.")
+@click.option("--share", "shares", multiple=True, default=(0.6, 0.9), show_default=True, help="Of the link's rate.")
+@benchmark
+def rearm(
+    samples: Samples, qemu10: str | None, runs: int, *, rate: int, stress: int, shares: tuple[float, ...]
+) -> None:
+    """Bytes sent and work lost of random writers: pages armed just before they are sent, or early, at every sync."""
+    measure_rearm(samples, runs, rate_mib=rate, stress_mib=stress, shares=shares)
+
+
+@bench.command()
+@click.option("--memory", default=100 << 10, show_default=True, help="Guest memory in MiB, most of it never touched.")
+@click.option("--stress", default=500, show_default=True, help="Memory rewritten for ever in MiB.")
+@benchmark
+def holes(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int) -> None:
+    """Total time and resident memory of a guest that has touched little: paused with 1 GiB, and busy."""
+    peers = [ours("original"), *qemus(qemu10)]
+    measure_holes(samples, peers, runs, memory_mib=memory, stress_mib=stress)
+    ratios(samples, "busy_total_time", peers[0].name, peers)
+
+
+@bench.command()
+@click.option("--memory", default=100 << 10, show_default=True, help="Guest memory in MiB, most of it never touched.")
+@click.option("--dirty", default=1 << 10, show_default=True, help="Memory rewritten for ever in MiB.")
+@benchmark
+def sync(samples: Samples, qemu10: str | None, runs: int, *, memory: int, dirty: int) -> None:
+    """Processor time of dirty syncs of a large guest, and the share of sending that arming takes."""
+    measure_sync(samples, runs, memory_mib=memory, dirty_mib=dirty)
 
 
 def _own_memory_mib(pid: int, guest_bytes: int) -> float:

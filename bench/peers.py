@@ -1,10 +1,11 @@
 """The VMs that migrations are compared on: ours and stock QEMU, all running the same stress payload."""
 
+import random
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from vmferry.control.result import Result
 from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
+
+RESPONSIVE = "background-sync+responsive-throttle"
 
 
 @dataclass(frozen=True)
@@ -50,19 +53,24 @@ class Peer:
         return [
             *(self.binary, "-L", str(data / "qemu"), "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
             *("-accel", "kvm", "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
+            *("-object", f"memory-backend-ram,id=pc.ram,size={load.memory_mib}M,reserve=off"),  # more than the host has
+            *("-machine", "memory-backend=pc.ram"),
             *("-nodefaults", "-display", "none", "-kernel", str(STRESS_ELF)),
             *("-append", f"{load.append} cpus={load.vcpu_count}"),
             *("-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"),
         ]
 
-    def start_pair(self, lab: Lab, load: Load) -> tuple[VmProcess, VmProcess, str]:
-        """Start a source with a warm guest, and a destination; return both and the destination's uri."""
+    def start_pair(self, lab: Lab, load: Load, options: Sequence[str] = ()) -> tuple[VmProcess, VmProcess, str]:
+        """Start a source with a warm guest, and a destination; return both and the destination's uri.
+
+        `options` are more of the source.
+        """
         uri = f"unix:{lab.directory / self.name}.sock"
         command = self.command(load)
         dash = "--" if self.binary is None else "-"
         boot = ["--append", load.append] if self.binary is None else []
         destination = lab.start([*command, f"{dash}incoming", uri], "destination")
-        source = lab.start([*command, *boot], "source")
+        source = lab.start([*command, *boot, *options], "source")
         source.wait_for_passes(2)
         return source, destination, uri
 
@@ -109,3 +117,12 @@ def warm_memory(size_mib: int) -> None:
 def cool_down() -> None:
     """Let the machine finish what the last run left behind."""
     time.sleep(1)
+
+
+def rounds(peers: list[Peer], runs: int) -> Iterator[tuple[int, Peer]]:
+    """Yield every peer once a round, in an order that changes from round to round."""
+    order = random.Random(1)
+    for number in range(runs):
+        for peer in order.sample(peers, len(peers)):
+            yield number, peer
+            cool_down()
