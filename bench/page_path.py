@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -110,33 +109,31 @@ def measure_sync(samples: Samples, runs: int, *, memory_mib: int, dirty_mib: int
     """Sync and send a large guest, and tell what its dirty log takes of the sending thread's processor time."""
     with busy_guest(memory_mib, 2, dirty_mib) as guest, closing(Drain(guest)) as drain:
         guest.start_dirty_log()
-        early = EarlyPages.of(guest.layout.page_count, Rearm.LATE)
-        ram = RamState(guest, BackgroundSync.PRESERVE, early)
-        arming = Stopwatch(guest.arm)
-        guest.arm = arming  # type: ignore[method-assign]
+        ram = RamState(guest, BackgroundSync.PRESERVE, EarlyPages.of(guest.layout.page_count, Rearm.LATE))
+        guest.arm = arming = Stopwatch(guest.arm)  # type: ignore[assignment]
+        watches = {"background_sync": Stopwatch(ram.background_sync), "iteration_sync": Stopwatch(ram.iteration_sync)}
         for _ in range(runs):
-            for name, sync in (("iteration_sync", ram.iteration_sync), ("background_sync", ram.background_sync)):
+            for name, watch in watches.items():
                 wait_for_writes(guest, dirty_mib)
-                watch = Stopwatch(sync)
-                watch()
-                samples.add(name, watch.cpu_ns / 1e6, "ms", memory_mib=memory_mib, dirty_mib=dirty_mib)
-                arming.cpu_ns = 0
-                sending = Stopwatch(lambda: drain.take_all(ram))
-                sending()
-                samples.add("arming_share", 100 * arming.cpu_ns / max(1, sending.cpu_ns), "%", after=name)
+                samples.add(name, watch() / 1e6, "ms", memory_mib=memory_mib, dirty_mib=dirty_mib)
+            arming.total_ns = 0
+            sending_ns = Stopwatch(drain.take_all)(ram)
+            samples.add("arming_share", 100 * arming.total_ns / sending_ns, "%", memory_mib=memory_mib)
 
 
 class Stopwatch:
-    """Adds up the processor time that calls take of this thread: a busy host does not count."""
+    """Makes a call and returns how much processor time of this thread it took, whatever else the host did."""
 
     def __init__(self, call: Callable[..., object]) -> None:
-        self.cpu_ns = 0
+        self.total_ns = 0
         self._call = call
 
-    def __call__(self, *arguments: Any) -> None:
+    def __call__(self, *arguments: object) -> int:
         start_ns = time.thread_time_ns()
         self._call(*arguments)
-        self.cpu_ns += time.thread_time_ns() - start_ns
+        took_ns = time.thread_time_ns() - start_ns
+        self.total_ns += took_ns
+        return took_ns
 
 
 class Drain:
@@ -145,7 +142,7 @@ class Drain:
     def __init__(self, guest: KvmGuest) -> None:
         here, there = socket.socketpair()
         with there:
-            self._reader = subprocess.Popen(["cat"], stdin=there, stdout=subprocess.DEVNULL)
+            self._reader = subprocess.Popen(["cat"], stdin=there.fileno(), stdout=subprocess.DEVNULL)
         self._guest = guest
         self._channel = StreamChannel(here, guest)
 
