@@ -16,6 +16,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.test_memory import ENDED, STARTED, complete, facts
+from tests.support.agent import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.live import Live
 from vmferry.agent.log import Log, as_text
@@ -88,12 +89,6 @@ def test_no_name_of_a_vm_breaks_the_page(names: list[str]) -> None:
     families = {family.name: family for family in text_string_to_metric_families(text)}
     found = families["libvirt_domain_job_mem_total_bytes"].samples if names else []
     assert len(found) == len({"".join(c if c.isprintable() else "?" for c in name) for name in names})
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def ask(port: int, path: str, **query: str) -> Any:

@@ -102,3 +102,11 @@ def test_what_a_vm_is_called_forges_no_line(monkeypatch: pytest.MonkeyPatch) -> 
         if sink is as_json:
             line = msgspec.json.decode(written.getvalue())
             assert (line["vm"], line["message"], line["level"]) == ("a?{}?[31m?", "moved?", "info")
+
+
+@pytest.mark.parametrize("words", [("agent",), ("history",), ("report", "--id", "1")])
+def test_a_command_that_lacks_the_extra_says_so_in_one_line(words: tuple[str, ...]) -> None:
+    code = "import sys; sys.modules['sqlalchemy'] = None; from vmferry.cli.main import main; main()"
+    ended = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
+    assert "sqlalchemy is missing; install `pip install 'vmferry[agent]'`" in ended.stderr

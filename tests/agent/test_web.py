@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from tests.agent.test_memory import STARTED, complete, facts, remembering
-from tests.agent.test_metrics import SEEN, free_port, live
+from tests.agent.test_metrics import SEEN, live
+from tests.support.agent import free_port
 from tests.support.chromium import Page, open_chromium
 from tests.support.wait import wait_until
 from vmferry.agent.live import Live

@@ -5,18 +5,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
-from tests.support.agent import Agent, agent
-from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
+from tests.support.agent import Agent, agent, free_port
+from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon, migration, slowed
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.own_group import PREFIX
 from vmferry.control.progress import ask
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.perf.lab import Lab, VmProcess
@@ -50,24 +48,8 @@ def looking_after(tmp_path: Path) -> Iterator[Agent]:
         yield one
 
 
-@contextmanager
-def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
-    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
-    with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
-        try:
-            yield virsh
-        finally:
-            if virsh.poll() is None:
-                subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
-
-
 def threads_of(domain: Domain) -> list[int]:
     return [thread.id for thread in vcpu_threads(domain.monitor)]
-
-
-def slowed(threads: list[int]) -> bool:
-    return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
 
 
 @needs_libvirt
@@ -76,10 +58,18 @@ def test_whoever_migrates_a_domain_it_is_steered_by_its_rule_and_remembered(
 ) -> None:
     tags = ["metadata", DOMAIN, "--uri", "urn:vmferry:agent", "--key", "vmferry", "--set", "<agent tags='gold x'/>"]
     source.run(*tags)
-    looking_after.write(f'libvirt = ["{source.uri}"]\n[[rule]]\ntag = "gold"\nmode = "steer"\n{RESPONSIVE}\n')
+    port, page = free_port(), source.directory / "page.sock"
+    places = f'libvirt = ["{source.uri}"]\nmetrics = "127.0.0.1:{port}"\npage = "{page}"\n'
+    looking_after.write(f'{places}[[rule]]\ntag = "gold"\nmode = "steer"\n{RESPONSIVE}\n')
     looking_after.start()
     looking_after.wait_for("is listened to")
     with migration(source, destination) as virsh:
+        looking_after.wait_for(" 0 -> ")
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(page)), base_url="http://agent") as client:
+            (live,) = client.get("/api/live").json()
+        assert live["throttle_percent"]
+        assert " 0 -> " in "".join(live["said"])
+        assert f'job_mem_remaining_bytes{{domain="{DOMAIN}"' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         _, errors = virsh.communicate(timeout=120)
         assert virsh.returncode == 0, (errors, looking_after.said)
     line = looking_after.wait_for("ended: completed")
@@ -192,6 +182,8 @@ def test_killed_it_leaves_nothing_and_a_new_one_takes_the_migration_up_and_remem
     wait_until(lambda: not pair.slowed, 10)
     assert pair.status == "active"
     looking_after.start()
+    looking_after.wait_for(" 0 -> ", 2)
+    pair.source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 30})
     looking_after.wait_for("ended: completed")
     pair.destination.check_memory()
     assert looking_after.stop() == 0

@@ -12,11 +12,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon
+from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon, migration, slowed
 from tests.support.wait import wait_until
 from vmferry.client.monitor import open_monitor
 from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.own_group import PREFIX
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError
 
@@ -63,26 +62,10 @@ def vmferry(source: Daemon) -> Iterator[Start]:
             process.kill()
 
 
-@contextmanager
-def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
-    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
-    with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
-        try:
-            yield virsh
-        finally:
-            if virsh.poll() is None:
-                subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
-
-
 def await_throttle(steering: subprocess.Popen[str]) -> None:
     """Return when it has told that it slows the guest."""
     assert steering.stderr
     assert any(" 0 -> " in line for line in steering.stderr)
-
-
-def slowed(threads: list[int]) -> bool:
-    return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
 
 
 def complaint(errors: str) -> str:

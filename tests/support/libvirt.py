@@ -12,6 +12,8 @@ from typing import Any
 
 from tests.support.wait import wait_until
 from vmferry.client.monitor import Monitor, open_monitor
+from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.own_group import PREFIX
 from vmferry.errors import GuestError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
@@ -127,6 +129,23 @@ def daemon() -> Iterator[Daemon]:
             yield running
         finally:
             running.close()
+
+
+@contextmanager
+def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
+    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
+    with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
+        try:
+            yield virsh
+        finally:
+            if virsh.poll() is None:
+                subprocess.run(source.virsh("domjobabort", DOMAIN), check=False)
+
+
+def slowed(threads: list[int]) -> bool:
+    """Return whether one of the threads is in a control group of ours."""
+    return any(group_of(thread, find_hierarchy()).name.startswith(PREFIX) for thread in threads)
 
 
 def _unprivileged(directory: Path) -> dict[str, Any]:
