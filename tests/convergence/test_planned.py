@@ -8,7 +8,8 @@ import pytest
 from tests.support.known import known
 from vmferry.experiment.experiment import experiment_of
 from vmferry.migration.events import Acted, Decided
-from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.simulation.run import SimulationResult
+from vmferry.study.simulate import simulate
 
 RESPONSIVE = "background-sync+responsive-throttle"
 
@@ -75,3 +76,167 @@ def test_where_no_throttle_helps_it_is_said_and_the_guest_is_let_run() -> None:
     assert "no throttle up to 99 % makes this converge" in told[0].event.reason  # type: ignore[union-attr]
     assert told[0].time_ns < 10 * 10**9
     assert known(result.work_lost_percent) < 5
+
+
+def with_goals(goals: str, *loads: dict[str, Any], driven: str = "", **others: Any) -> SimulationResult:
+    """Move a guest of 1 GiB by the policy, with these settings of its own."""
+    given = {"limit_ms": 500, "rate": "60MiB/s", "vcpus": 2, "max_time": "120s", "variant": "planned"} | others
+    data = {
+        "name": "guest",
+        "guest": {"memory": "1G", "vcpus": given["vcpus"], "loads": list(loads), "throttle-slice": "10ms"},
+        "link": {"rate": given["rate"]},
+        "parameters": {"downtime-limit": given["limit_ms"], "policy-settings": goals},
+        "limits": {"max-time": given["max_time"]},
+    }
+    scenario = experiment_of(data)
+    return simulate(scenario.driven_by(driven) if driven else scenario, given["variant"])
+
+
+def told(result: SimulationResult) -> list[tuple[float, Acted]]:
+    """What was done beside throttling, and when, in seconds."""
+    return [(entry.time_ns / 1e9, entry.event) for entry in result.entries if isinstance(entry.event, Acted)]
+
+
+REWRITES = {"pattern": "sweep", "memory": "800M", "write-rate": "2GB/s"}
+RANDOM = {"pattern": "uniform", "memory": "200M", "write-rate": "14GB/s"}
+PACED = {
+    "pattern": "hot-spot",
+    "memory": "300M",
+    "working-set": "20M",
+    "hot-share": 0.75,
+    "write-rate": "14GB/s",
+    "pace": "82MB/s",
+}
+
+
+def test_a_deadline_is_kept_and_used_to_spare_the_guest() -> None:
+    soon, late = (with_goals(f"finish_by_ms={limit_ms}", REWRITES) for limit_ms in (25_000, 60_000))
+    assert known(soon.total_time_ms) <= 25_000
+    assert known(late.total_time_ms) <= 60_000
+    assert not told(soon) + told(late)
+    assert late.work_lost_percent < 0.5 * soon.work_lost_percent  # type: ignore[operator]
+
+
+def test_what_the_guest_may_lose_is_kept() -> None:
+    result = with_goals("max_guest_loss_percent=50", REWRITES)
+    assert result.status == "completed"
+    assert known(result.work_lost_percent) <= 50
+
+
+@pytest.mark.parametrize("on_limit", ["continue", "cancel", "switchover"])
+def test_a_goal_that_cannot_be_met_is_told_at_once_and_what_is_wanted_then_is_done(on_limit: str) -> None:
+    result = with_goals(f"finish_by_ms=10000,on_limit={on_limit},max_downtime_ms=4000", REWRITES)
+    [(when_s, event)] = told(result)
+    assert when_s < 10
+    assert "finish-by 10 s, max-downtime 4000 ms cannot be met: it would take " in event.reason
+    assert "a bandwidth of " in event.reason
+    assert (result.status, event.what) == {
+        "continue": ("completed", "Tell"),
+        "cancel": ("cancelled", "Cancel"),
+        "switchover": ("completed", "SetDowntimeLimit"),
+    }[on_limit]
+    assert on_limit == "cancel" or known(result.downtime_ms) <= 4000
+
+
+def test_where_nothing_else_helps_more_downtime_is_allowed_as_far_as_it_may_be() -> None:
+    result = with_goals("max_downtime_ms=6000", RANDOM, rate="40MiB/s", limit_ms=300, vcpus=1)
+    assert result.status == "completed"
+    assert 300 < known(result.downtime_ms) <= 6000
+    assert known(result.work_lost_vcpu_s) < 2
+
+
+@pytest.mark.parametrize("driven", ["", "qemu-7.2", "qemu-10"])
+def test_that_nothing_helps_is_told_in_ten_seconds_with_what_would_and_the_guest_is_let_run(driven: str) -> None:
+    result = with_goals("", RANDOM, driven=driven, rate="40MiB/s", limit_ms=300, vcpus=1, max_time="30s")
+    when_s, event = told(result)[0]
+    assert when_s < 10
+    for remedy in ("a downtime limit of ", "a bandwidth of ", "post-copy"):
+        assert remedy in event.reason
+    assert known(result.work_lost_vcpu_s) < 10
+
+
+def test_a_paced_guest_is_caught_between_two_slices_with_hardly_any_work_lost() -> None:
+    planned = with_goals("", PACED, rate="40MiB/s", limit_ms=300, vcpus=1)
+    ladder = with_goals("", PACED, rate="40MiB/s", limit_ms=300, vcpus=1, variant=RESPONSIVE)
+    assert planned.status == ladder.status == "completed"
+    assert known(planned.total_time_ms) < 0.6 * known(ladder.total_time_ms)
+    assert known(planned.work_lost_percent) < 20
+
+
+@pytest.mark.parametrize("driven", ["qemu-7.2", "qemu-10"])
+def test_a_paced_guest_that_no_quota_holds_is_slowed_for_moments_only(driven: str) -> None:
+    result = with_goals("", PACED, driven=driven, rate="40MiB/s", limit_ms=300, vcpus=1)
+    assert known(result.work_lost_percent) < 20
+    assert "a downtime limit of " in told(result)[0][1].reason
+
+
+@pytest.mark.parametrize("driven", ["qemu-7.2", "qemu-10"])
+def test_a_driven_guest_is_slowed_from_the_first_moment_if_that_pays(driven: str) -> None:
+    load = {**REWRITES, "write-rate": "1300MB/s"}
+    planned = with_goals("", load, driven=driven, rate="200MiB/s", limit_ms=300, vcpus=1)
+    assert planned.status == "completed"
+    assert known(planned.total_time_ms) < 0.09 * 67_300, "its own auto-converge takes that long"
+
+
+@pytest.mark.parametrize("write_rate", ["500MB/s", "1300MB/s"])
+def test_a_small_set_that_was_written_whole_at_every_look_is_not_taken_for_hopeless(write_rate: str) -> None:
+    scenario = experiment_of({
+        "name": "guest",
+        "guest": {
+            "memory": "64M", "vcpus": 1, "throttle-slice": "10ms",
+            "loads": [{"pattern": "sweep", "memory": "24M", "write-rate": write_rate}],
+        },
+        "link": {"rate": "16MiB/s"},
+        "parameters": {
+            "downtime-limit": 100, "x-evaluation-period": 100, "x-watch-interval": 100,
+            "x-background-sync-interval": 500,
+        },
+        "limits": {"max-time": "60s"},
+    })  # fmt: skip
+    result = simulate(scenario, "planned")
+    assert result.status == "completed"
+    assert not told(result)
+
+
+BURSTS = {
+    "checkpoint of 300 MB every 10 s": ("9500ms", "300M", "500ms"),
+    "checkpoint of 300 MB in 2 s": ("8s", "300M", "2s"),
+}
+
+
+@pytest.mark.parametrize("name", BURSTS)
+def test_a_guest_in_bursts_is_left_to_its_calms(name: str) -> None:
+    calm, size, burst = BURSTS[name]
+    data = {
+        "name": name,
+        "guest": {
+            "memory": "4G",
+            "used-memory": "3G",
+            "vcpus": 2,
+            "loads": [
+                {"pattern": "idle", "duration": calm},
+                {"pattern": "sweep", "memory": size, "write-rate": "1GB/s", "duration": burst},
+            ],
+        },
+        "link": {"rate": "100MiB/s"},
+        "parameters": {"downtime-limit": 300},
+    }
+    result = simulate(experiment_of(data), "planned")
+    assert result.status == "completed"
+    assert known(result.work_lost_percent) < 2
+
+
+def test_a_link_that_stands_still_slows_nobody() -> None:
+    data = {
+        "name": "guest",
+        "guest": {
+            "memory": "1G",
+            "vcpus": 2,
+            "loads": [{"pattern": "sweep", "memory": "800M", "write-rate": "40MB/s"}],
+        },
+        "link": {"rate": "100MiB/s", "rate-changes": [["3s", "1B/s"], ["12s", "100MiB/s"]]},
+        "parameters": {"downtime-limit": 300},
+    }
+    result = simulate(experiment_of(data), "planned")
+    assert result.status == "completed"
+    assert set(throttles(result)) <= {0}

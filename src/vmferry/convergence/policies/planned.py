@@ -32,6 +32,8 @@ _KNOWN_SHARE = 0.1
 """A guest is looked at for this share of the rest of a pass before it is slowed."""
 _AHEAD_NS = 250_000_000
 """A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early."""
+_FLOOD_NS = 500_000_000
+"""In less time a small set that is rewritten is no flood yet."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
@@ -210,7 +212,8 @@ def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
     if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
         return False
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
-    return curve.bends or float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes
+    is_long = known_ns >= _FLOOD_NS
+    return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
 
 
 def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
