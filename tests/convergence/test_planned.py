@@ -80,7 +80,13 @@ def test_where_no_throttle_helps_it_is_said_and_the_guest_is_let_run() -> None:
 
 def with_goals(goals: str, *loads: dict[str, Any], driven: str = "", **others: Any) -> SimulationResult:
     """Move a guest of 1 GiB by the policy, with these settings of its own."""
-    given = {"limit_ms": 500, "rate": "60MiB/s", "vcpus": 2, "max_time": "120s", "variant": "planned"} | others
+    given: dict[str, Any] = {
+        "limit_ms": 500,
+        "rate": "60MiB/s",
+        "vcpus": 2,
+        "max_time": "120s",
+        "variant": "planned",
+    } | others
     data = {
         "name": "guest",
         "guest": {"memory": "1G", "vcpus": given["vcpus"], "loads": list(loads), "throttle-slice": "10ms"},
