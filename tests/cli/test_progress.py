@@ -11,7 +11,7 @@ from rich.console import Console
 
 from tests.report.test_series import COURSE, journal
 from vmferry.cli.progress import progress_view, show_result
-from vmferry.control.forecast import Outlook
+from vmferry.control.outlook import Outlook
 from vmferry.control.progress import Progress
 from vmferry.control.result import Arrival, ArrivalState, Result
 from vmferry.report.journal_runs import run_series
@@ -25,8 +25,8 @@ MOST = RAM | {"dirty-pages-rate": 10**7, "dirty-sync-count": 123_456}
 @pytest.mark.parametrize(
     "outlook",
     [
-        Outlook(99, converges=True, least_s=359_999.0, most_s=3_599_999.0),
-        Outlook(None, converges=False, least_s=359_999.0, most_s=None),
+        Outlook(99, converges=True, least_s=359_999.0, most_s=3_599_999.0, downtime_s=1999.9, lost_s=359_999.9),
+        Outlook(None, converges=False, least_s=359_999.0, most_s=None, needed_percent=99),
         Outlook(50, converges=None, least_s=359_999.0, most_s=None),
         Outlook(None, converges=None, least_s=None, most_s=None),
     ],

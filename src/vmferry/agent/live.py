@@ -3,7 +3,7 @@
 from vmferry.agent.log import Log
 from vmferry.agent.recording import Foretold, Recording
 from vmferry.bounds import one_line
-from vmferry.control.forecast import Forecast, Outlook
+from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
 from vmferry.migration.events import Started
 
@@ -23,15 +23,15 @@ class Live:
         self.said: list[str] = []
         """The last lines for people, the newest at the end."""
         self._log = log
-        self._forecast: Forecast | None = None
+        self._outlooks: Outlooks | None = None
 
     def watch(self, progress: Progress) -> None:
         """Take note of how far it is."""
-        if self._forecast is None and (limit_ms := self._downtime_limit_ms()) is not None:
-            self._forecast = Forecast(limit_ms)
+        if self._outlooks is None and (limit_ms := self._downtime_limit_ms()) is not None:
+            self._outlooks = Outlooks(limit_ms)
         self.progress = progress
-        if self._forecast:
-            self.outlook = self._forecast.update(progress)
+        if self._outlooks:
+            self.outlook = self._outlooks.update(progress)
             self.recording.foretold = self.recording.foretold or _foretold(progress, self.outlook)
 
     def tell(self, text: str) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.tables import bold, terminal, warn
-from vmferry.control.forecast import Forecast, Outlook
+from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
 from vmferry.control.result import ArrivalState, Result
 from vmferry.convergence.limit_watch import Verdict
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 @contextmanager
 def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
     """Yield functions that show progress and that print a line above it; no terminal or pipe holds them up."""
-    forecast = Forecast(downtime_limit_ms)
+    outlooks = Outlooks(downtime_limit_ms)
     with (
         unblocked_stderr(warn),
         Live(
@@ -41,7 +41,7 @@ def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell
         ) as live,
     ):
         yield (
-            lambda progress: live.update(progress_view(progress, forecast.update(progress)), refresh=True),
+            lambda progress: live.update(progress_view(progress, outlooks.update(progress)), refresh=True),
             lambda text: live.console.print(one_line(text), soft_wrap=True),
         )
 
@@ -57,21 +57,25 @@ def progress_view(progress: Progress, outlook: Outlook) -> Group:
         f"iteration {count_text(progress.iteration_count)}",
     )
     throttle = Table.grid(padding=(0, 2))
-    bar = ProgressBar(total=100, completed=progress.throttle_percent or 0, width=20)
-    throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar)
+    bar = ProgressBar(total=100, completed=progress.throttle_percent or 0, width=12)
+    lost = f"lost {outlook.lost_s:.1f} s/vCPU" if outlook.lost_s else ""
+    stop = told(outlook.downtime_s, lambda s: f"downtime {format_duration(round(s * _NS_PER_S))}", "")
+    throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar, lost, stop)
     return Group(status.append(f"{elapsed}  {outlook_text(outlook)}", "not bold"), "  ".join(figures), throttle)
 
 
 def outlook_text(outlook: Outlook) -> str:
     """Say how far a migration is, and how long it may take; the same to who drives it and to who looks on."""
     if outlook.converges is False:
-        return "does not converge yet"
+        needed = outlook.needed_percent
+        return "does not converge yet" + (f", needs a throttle of {needed} %" if needed else "")
     if outlook.percent is None or outlook.least_s is None:
         return "time left unknown"
     least = format_duration(round(outlook.least_s * _NS_PER_S))
     if outlook.most_s is None:
         return f"{outlook.percent} %, over {least} left"
-    return f"{outlook.percent} %, {least} to {format_duration(round(outlook.most_s * _NS_PER_S))} left"
+    most = format_duration(round(outlook.most_s * _NS_PER_S))
+    return f"{outlook.percent} %, {least} to {most} left"
 
 
 def show_result(result: Result, outcome: Outcome) -> None:
