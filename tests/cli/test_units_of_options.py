@@ -13,9 +13,12 @@ COUNTS_AND_SHARES = {
         "--channels",
         "--cpus",
         "--days",
+        "--id",
         "--jobs",
+        "--limit",
         "--max-iters",
         "--migration",
+        "--multifd-channels",
         "--repeats",
         "--seeds",
         "--step",
@@ -70,4 +73,4 @@ def test_a_number_without_a_unit_is_refused(command: click.Command, option: str,
 
 def test_every_kind_of_quantity_is_among_them() -> None:
     kinds = {str(option.values[1]) for option in OPTIONS}
-    assert kinds >= {"--max-bandwidth", "--memory", "--mem", "--rate", "--max-guest-loss", "--deadline"}
+    assert kinds >= {"--max-bandwidth", "--memory", "--mem", "--rate", "--max-guest-loss", "--finish-by"}

@@ -1,6 +1,6 @@
 """`vmferry simulate`: migrate modelled guests of any size in virtual time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def command(
     runs = list(_runs(choose(load_scenarios(files), variants, policies, settings, driven), seeds))
     if journal and len(runs) != 1:
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
-    results = [simulate(*run) for run in track(runs, "simulating", console=terminal(stderr=True), transient=True)]
+    results = [simulate(*run) for run in _shown(runs)]
     if journal:
         with FileJournal(journal) as record:
             for entry in results[0].entries:
@@ -99,6 +99,12 @@ def command(
     else:
         print_results(terminal(), results)
     context.exit(1 if any(result.policy_broken for result in results) else 0)
+
+
+def _shown(runs: list[tuple[Experiment, str, int]]) -> Iterable[tuple[Experiment, str, int]]:
+    """Yield the runs, and show on a terminal how many are done."""
+    console = terminal(stderr=True)
+    return track(runs, "simulating", console=console, transient=True, disable=not console.is_terminal)
 
 
 def _runs(scenarios: list[Experiment], seeds: int | None) -> Iterator[tuple[Experiment, str, int]]:
