@@ -194,7 +194,5 @@ def test_nothing_is_left_to_put_back_on_a_vm_that_has_left() -> None:
 
 def test_of_a_manager_that_is_gone_it_is_told_what_goes_on() -> None:
     qemu = managed(Libvirt(), RUNNING, MonitorError("libvirt is gone"))
-    with pytest.raises(
-        MonitorError, match=r"^libvirt is gone; nothing slows .* and its migration may go on"
-    ):
+    with pytest.raises(MonitorError, match=r"^libvirt is gone; nothing slows .* and its migration may go on"):
         attach(qemu)
