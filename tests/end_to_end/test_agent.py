@@ -66,9 +66,8 @@ def test_whoever_migrates_a_domain_it_is_steered_by_its_rule_and_remembered(
     with migration(source, destination) as virsh:
         looking_after.wait_for(" 0 -> ")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(page)), base_url="http://agent") as client:
-            (live,) = client.get("/api/live").json()
-        assert live["throttle_percent"]
-        assert " 0 -> " in "".join(live["said"])
+            wait_until(lambda: client.get("/api/live").json()[0]["throttle_percent"])
+            assert " 0 -> " in "".join(client.get("/api/live").json()[0]["said"])
         assert f'job_mem_remaining_bytes{{domain="{DOMAIN}"' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         _, errors = virsh.communicate(timeout=120)
         assert virsh.returncode == 0, (errors, looking_after.said)

@@ -1,13 +1,14 @@
 """Threads, one for each VM that is looked after, so that one whose monitor hangs holds up nobody else."""
 
 import threading
+import time
 from collections.abc import Callable
 
 from vmferry.agent.following import Followers
 from vmferry.cancel import CancelToken
 from vmferry.errors import CancelledError, VmferryError
 
-_JOIN_S = 15.0
+_CLOSE_S = 15.0
 
 
 class Attendants:
@@ -41,8 +42,9 @@ class Attendants:
         self.followers.let_go()
         with self._lock:
             threads = list(self._threads.values())
+        end_s = time.monotonic() + _CLOSE_S
         for thread in threads:
-            thread.join(_JOIN_S)
+            thread.join(max(0.0, end_s - time.monotonic()))
 
     def _run(self, key: str, attend: Callable[[CancelToken], None]) -> None:
         try:

@@ -52,8 +52,8 @@ class LibvirtHost:
 
     def tags(self, domain: ListedDomain) -> frozenset[str]:
         """Return the tags of a domain. Raises MonitorError."""
-        found = self._call("a domain's metadata", lambda: self._connection.raw.lookupByUUIDString(domain.uuid))
-        return tags_of(found)
+        lookup = self._connection.raw.lookupByUUIDString
+        return frozenset(self._call("a domain's metadata", lambda: _tags_of(lookup(domain.uuid))))
 
     def listen(self, note: Callable[[ListedDomain], None]) -> None:
         """Call `note`, in a thread of libvirt's, whenever a pass over a domain's memory begins. Raises MonitorError."""
@@ -87,7 +87,7 @@ class LibvirtHost:
             raise MonitorError(f"{self.where} does not tell {what}: {error}") from error
 
 
-def tags_of(domain: Any) -> frozenset[str]:
+def _tags_of(domain: Any) -> frozenset[str]:
     """Return the tags in a domain's metadata. Raises libvirtError."""
     try:
         text = str(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, METADATA_URI))
