@@ -13,7 +13,7 @@ leaves it that much takes nothing (`work_ns`).
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 
@@ -127,14 +127,8 @@ class DirtyCurve:
         return areas
 
     def sweeps(self) -> list[tuple[float, float]]:
-        """Return sweeps that write together as the curve says: of each its size in bytes, and the work of one round.
-
-        Every concave curve is a sum of them: at each corner of the hull one has finished its first round.
-        """
-        corners = list(zip(self._hull_ns.tolist(), self._hull_bytes.tolist(), strict=True))
-        slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
-        falls = [before - after for before, after in pairwise([*slopes, 0.0])]
-        return [(fall * work_ns, work_ns) for fall, (work_ns, _) in zip(falls, corners[1:], strict=True)]
+        """Return sweeps that write together as the curve says: of each its size in bytes, and the work of one round."""
+        return sweeps_of(list(zip(self._hull_ns.tolist(), self._hull_bytes.tolist(), strict=True)))
 
     def working_set_bytes(self, work_ns: float) -> float:
         """Return what it writes again and again, as far as this much work shows it."""
@@ -275,6 +269,16 @@ def _continued(hull: list[tuple[float, float]], work_ns: NDArray[np.float64]) ->
     known = np.interp(work_ns, [work for work, _ in hull], [size for _, size in hull])
     continued: NDArray[np.float64] = known + last_bytes * beyond
     return continued
+
+
+def sweeps_of(corners: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the sweeps whose sum is a concave curve: of each how much it writes, and the time of one round.
+
+    Every concave curve is such a sum: at each of its corners one sweep has finished its first round.
+    """
+    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
+    falls = [before - after for before, after in pairwise([*slopes, 0.0])]
+    return [(fall * time, time) for fall, (time, _) in zip(falls, corners[1:], strict=True)]
 
 
 def _fall(before: tuple[float, float], last: tuple[float, float]) -> float:

@@ -12,11 +12,11 @@ Invariant: looked at after the same CPU times as the recorded guest, the pattern
 
 import math
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import msgspec
 
-from vmferry.convergence.curve import concave_corners
+from vmferry.convergence.curve import concave_corners, sweeps_of
 from vmferry.errors import UsageError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
@@ -190,18 +190,12 @@ def _means(samples: Iterable[DirtySample], min_throttled_ns: int) -> list[tuple[
     )
 
 
-def _slope(low: tuple[int, int], high: tuple[int, int]) -> float:
-    return (high[1] - low[1]) / (high[0] - low[0]) if high[0] > low[0] else float("inf")
-
-
-def _sweeps(corners: Sequence[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
-    """Return the sweeps whose sum is a concave curve: at each corner, one of them has finished its first round."""
-    slopes = [*(_slope(*edge) for edge in pairwise(corners)), 0.0]
-    ends = [0.0]
-    for (cpu_ns, _), (before, after) in zip(corners[1:], pairwise(slopes), strict=True):
-        ends.append(ends[-1] + (before - after) * cpu_ns)
-    areas = [round(end) - round(start) for start, end in pairwise(ends)]
-    return tuple((pages, cpu_ns) for pages, (cpu_ns, _) in zip(areas, corners[1:], strict=True) if pages)
+def _sweeps(corners: Sequence[tuple[float, float]]) -> tuple[tuple[int, int], ...]:
+    """Return the sweeps of a curve in whole pages, as many together as it has in the end."""
+    sweeps = sweeps_of(corners)
+    ends = [round(end) for end in accumulate((pages for pages, _ in sweeps), initial=0.0)]
+    areas = [end - start for start, end in pairwise(ends)]
+    return tuple((pages, round(cpu_ns)) for pages, (_, cpu_ns) in zip(areas, sweeps, strict=True) if pages)
 
 
 def _steps(samples: Sequence[DirtySample], sweeps: Sequence[tuple[int, int]]) -> tuple[tuple[int, float], ...]:

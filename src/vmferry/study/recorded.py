@@ -59,6 +59,8 @@ class Recorded:
         Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
         """
         recorded = {name: value for name, value in self._started.parameters.items() if name not in VARIANT_PARAMETERS}
+        if self._started.recorded_by is not RecordedBy.VM:  # QEMU arms a GiB before it sends the first page of it
+            recorded["x-dirty-log-rearm"] = Rearm.EARLY.value
         recorded.setdefault("x-dirty-log-rearm", Rearm.EARLY.value)  # as in old journals
         look_ms = recorded.get("x-watch-interval")
         if self._cycles_ns and isinstance(look_ms, int):
