@@ -38,7 +38,7 @@ def show(console: Console, told: Told) -> None:
     for line in _head(told):
         console.print(line)
     console.print(_table(told))
-    console.print("chance: of runs that end. Medians; 4 of 5 migrations are to lie within the range.\n")
+    console.print("chance: of runs that end. Medians; 4 of 5 are to lie within the ranges.\n")
     for line in [*_price_list(told), "", *_unknown(told.survey)]:
         console.print(line)
 
@@ -75,7 +75,7 @@ def _table(told: Told) -> Table:
             f"{each.chance:.0%}",
             _middle(each.total_time_ms, 1000),
             _range(each.total_time_ms, 1000),
-            _middle(each.downtime_ms, 1),
+            _range(each.downtime_ms, 1) or "?",
             _middle(each.work_lost_vcpu_s, 1),
             format_size(round(each.sent_bytes.p50)) if each.sent_bytes else "",
         )
