@@ -1,6 +1,7 @@
 """Benchmarks of whole migrations, with stock QEMU in the same run: `python -m bench.migration --help`."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -156,20 +157,62 @@ def drip(samples: Samples, qemu10: str | None, runs: int, *, count: int, timeout
 
 @bench.command()
 @click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
+@click.option("--channels", default="0,2,4", show_default=True, help="multifd-channels to measure; 0 for no multifd.")
+@click.option("--prealloc", is_flag=True, help="Make the destination's memory present before it starts.")
 @benchmark
-def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int) -> None:
-    """Unlimited loopback, one channel, guest paused."""
+def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int, channels: str, prealloc: bool) -> None:
+    """Unlimited loopback, guest paused, over each number of channels."""
     first = ours("original")
+    counts = [int(count) for count in channels.split(",")]
     peers = [first, *qemus(qemu10)]
-    for _, peer in rounds(peers, runs):
+    variants = [replace(peer, channels=count, prealloc=prealloc) for peer in peers for count in counts]
+    for _, peer in rounds(variants, runs):
         with Lab() as lab:
             source, _, uri = peer.start_pair(lab, Load(memory + 64, 2, memory))
             source.monitor.execute("stop")
             warm_memory(memory + 64)
             result = require_completed(peer.migrate(source, uri, {"max-bandwidth": 0}, auto_converge=False))
         gb_per_s = (result.last.sent_bytes or 0) / (result.last.elapsed_ms or 1) / 1e6
-        samples.add("throughput", gb_per_s, "GB/s", peer=peer.name, memory_mib=memory)
-    ratios(samples, "throughput", first.name, peers)
+        samples.add(
+            "throughput", gb_per_s, "GB/s",
+            peer=peer.name, channels=peer.channels, prealloc=prealloc, memory_mib=memory,
+        )  # fmt: skip
+    best = {
+        peer.name: max(samples.median("throughput", peer=peer.name, channels=count) for count in counts)
+        for peer in peers
+    }
+    for name, gb_per_s in best.items():
+        click.echo(f"throughput: best of {first.name} / best of {name} = {best[first.name] / gb_per_s:.2f}", err=True)
+
+
+@bench.command()
+@click.option("--stress", default=64, show_default=True, help="Filled memory in MiB; filling takes 10 s for each 16.")
+@click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
+@click.option("--channels", default=0, show_default=True, help="multifd-channels; 0 for no multifd.")
+@benchmark
+def compress(samples: Samples, qemu10: str | None, runs: int, *, stress: int, rate: int, channels: int) -> None:
+    """Total time of a paused guest whose pages shrink to a third, or not at all: plain, zstd and auto."""
+    peer = replace(ours("original"), channels=channels)
+    contents = {"ratio 3": 33, "incompressible": 100}
+    for _ in range(runs):
+        for content, percent in contents.items():
+            for how in ("none", "zstd", "auto"):
+                with Lab() as lab:
+                    source, _, uri = peer.start_pair(lab, Load(stress + 64, 2, stress, f"fill={percent}"))
+                    source.monitor.execute("stop")
+                    parameters = {"max-bandwidth": rate * MIB, "downtime-limit": 20, "multifd-compression": how}
+                    result = require_completed(peer.migrate(source, uri, parameters, auto_converge=False))
+                samples.add(
+                    "total_time", (result.last.elapsed_ms or 0) / 1000, "s",
+                    content=content, compression=how, stress_mib=stress, rate_mib_per_s=rate, channels=channels,
+                )  # fmt: skip
+                cool_down()
+    for content in contents:
+        plain, *others = (
+            samples.median("total_time", content=content, compression=how) for how in ("none", "zstd", "auto")
+        )
+        for how, seconds in zip(("zstd", "auto"), others, strict=True):
+            click.echo(f"total time, {content}: {how} / plain = {seconds / plain:.2f}", err=True)
 
 
 @bench.command()

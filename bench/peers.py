@@ -19,6 +19,8 @@ from vmferry.guests.payload import STRESS_ELF
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
 
 RESPONSIVE = "background-sync+responsive-throttle"
+_WARM_S = 300.0
+"""How long a guest may take until it is warm; filling its pages is slow."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Peer:
     name: str
     variant: str | None = None
     binary: str | None = None
+    channels: int = 0
+    """How many page channels there are; 0: no multifd."""
+    prealloc: bool = False
+    """Whether the destination's memory is there before it starts."""
 
     def command(self, load: Load) -> list[str]:
         """Return the command that starts a VM without saying where its guest comes from."""
@@ -69,10 +75,23 @@ class Peer:
         command = self.command(load)
         dash = "--" if self.binary is None else "-"
         boot = ["--append", load.append] if self.binary is None else []
-        destination = lab.start([*command, f"{dash}incoming", uri], "destination")
+        ready = self.ready_memory(load.memory_mib) if self.prealloc else []
+        destination = lab.start([*command, *ready, f"{dash}incoming", "defer"], "destination")
         source = lab.start([*command, *boot, *options], "source")
-        source.wait_for_passes(2)
+        for vm in (source, destination):
+            widen(vm, self.channels)
+        destination.monitor.execute("migrate-incoming", {"uri": uri})
+        source.wait_for_passes(2, _WARM_S)
         return source, destination, uri
+
+    def ready_memory(self, size_mib: int) -> list[str]:
+        """Return the options of a VM that gets its memory from the kernel before it starts."""
+        if self.binary is None:
+            return ["--prealloc"]
+        return [
+            *("-object", f"memory-backend-ram,id=ram0,size={size_mib}M,prealloc=on"),
+            *("-machine", "memory-backend=ram0"),
+        ]
 
     def migrate(
         self,
@@ -101,6 +120,14 @@ def qemus(qemu10: str | None) -> list[Peer]:
     assert installed, "install qemu-system-x86"
     peers = [Peer("qemu-installed", binary=installed)]
     return peers + ([Peer("qemu-10", binary=qemu10)] if qemu10 else [])
+
+
+def widen(vm: VmProcess, channels: int) -> None:
+    """Let a VM migrate over that many page channels; 0: over one connection."""
+    if channels:
+        vm.monitor.execute("migrate-set-parameters", {"multifd-channels": channels})
+        multifd = {"capability": "multifd", "state": True}
+        vm.monitor.execute("migrate-set-capabilities", {"capabilities": [multifd]})
 
 
 def warm_memory(size_mib: int) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bench.peers import Load, Peer
+from bench.peers import Load, Peer, widen
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.lab_ca import LabCa
 
@@ -18,7 +18,7 @@ def start_tls_pair(
     With `prealloc`, both have got their memory from the kernel before anything moves.
     """
     credentials = LabCa.open(lab.directory / "ca", _DAYS).certify(HOST, _DAYS)
-    command = [*peer.command(load), *(_ready_memory(peer, load.memory_mib) if prealloc else [])]
+    command = [*peer.command(load), *(peer.ready_memory(load.memory_mib) if prealloc else [])]
     if peer.binary is None:
         destination = lab.start([*command, "--incoming", "defer"], "destination")
         source = lab.start([*command, "--append", load.append], "source")
@@ -28,10 +28,7 @@ def start_tls_pair(
     name = str(credentials) if peer.binary is None else _ID
     for vm in (source, destination):
         vm.monitor.execute("migrate-set-parameters", {"tls-creds": name, "tls-hostname": HOST})
-        if channels:
-            states = [{"capability": "multifd", "state": True}]
-            vm.monitor.execute("migrate-set-capabilities", {"capabilities": states})
-            vm.monitor.execute("migrate-set-parameters", {"multifd-channels": channels})
+        widen(vm, channels)
     uri = f"unix:{lab.directory / peer.name}.sock"
     destination.monitor.execute("migrate-incoming", {"uri": uri})
     source.wait_for_passes(2)
@@ -39,12 +36,6 @@ def start_tls_pair(
 
 
 _ID = "tls0"
-
-
-def _ready_memory(peer: Peer, size_mib: int) -> list[str]:
-    if peer.binary is None:
-        return ["--prealloc"]
-    return ["-object", f"memory-backend-ram,id=ram0,size={size_mib}M,prealloc=on", "-machine", "memory-backend=ram0"]
 
 
 def _object(directory: Path, endpoint: str) -> list[str]:

@@ -56,6 +56,14 @@ def start_pair(lab: Lab) -> tuple[VmProcess, VmProcess, str]:
     return source, destination, uri
 
 
+def widen(vm: VmProcess, channels: int) -> None:
+    """Let it migrate over that many page channels; 0: over one connection."""
+    if channels:
+        vm.monitor.execute("migrate-set-parameters", {"multifd-channels": channels})
+        multifd = {"capability": "multifd", "state": True}
+        vm.monitor.execute("migrate-set-capabilities", {"capabilities": [multifd]})
+
+
 def ignore(progress: Progress) -> None:
     pass
 
@@ -252,8 +260,10 @@ def test_cancelling_leaves_the_guest_running_here(lab: Lab) -> None:
     assert_runs_on_unthrottled(source, speed)
 
 
-def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
+@pytest.mark.parametrize("channels", [0, 3])
+def test_a_destination_that_dies_costs_nothing(lab: Lab, channels: int) -> None:
     source, destination, uri = start_pair(lab)
+    widen(source, channels)
     speed = source.pages_per_s(0.5)
 
     def kill(progress: Progress) -> None:
@@ -272,8 +282,10 @@ def test_a_destination_that_dies_costs_nothing(lab: Lab) -> None:
     other.check_memory()
 
 
-def test_a_source_that_dies_leaves_the_destination_waiting_with_fresh_memory(lab: Lab) -> None:
+@pytest.mark.parametrize("channels", [0, 3])
+def test_a_source_that_dies_leaves_the_destination_waiting_with_fresh_memory(lab: Lab, channels: int) -> None:
     source, destination, uri = start_pair(lab)
+    widen(source, channels)
     set_up(source.monitor, FAST | {"max-bandwidth": 1 << 20}, auto_converge=True)
     source.monitor.execute("migrate", {"uri": uri})
     wait_until(lambda: destination.monitor.execute("query-migrate").get("status") == "active")
