@@ -158,7 +158,7 @@ def drip(samples: Samples, qemu10: str | None, runs: int, *, count: int, timeout
 @bench.command()
 @click.option("--memory", default=2048, show_default=True, help="Non-zero guest memory in MiB.")
 @click.option("--channels", default="0,2,4", show_default=True, help="multifd-channels to measure; 0 for no multifd.")
-@click.option("--prealloc", is_flag=True, help="Make the destination's memory present before it starts.")
+@click.option("--prealloc", is_flag=True, help="All have their memory before anything moves.")
 @benchmark
 def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int, channels: str, prealloc: bool) -> None:
     """Unlimited loopback, guest paused, over each number of channels."""

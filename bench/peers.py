@@ -49,7 +49,7 @@ class Peer:
     channels: int = 0
     """How many page channels there are; 0: no multifd."""
     prealloc: bool = False
-    """Whether the destination's memory is there before it starts."""
+    """Whether both sides have got their memory from the kernel before anything moves."""
 
     def command(self, load: Load) -> list[str]:
         """Return the command that starts a VM without saying where its guest comes from."""
@@ -72,11 +72,10 @@ class Peer:
         `options` are more of the source.
         """
         uri = f"unix:{lab.directory / self.name}.sock"
-        command = self.command(load)
+        command = [*self.command(load), *(self.ready_memory(load.memory_mib) if self.prealloc else [])]
         dash = "--" if self.binary is None else "-"
         boot = ["--append", load.append] if self.binary is None else []
-        ready = self.ready_memory(load.memory_mib) if self.prealloc else []
-        destination = lab.start([*command, *ready, f"{dash}incoming", "defer"], "destination")
+        destination = lab.start([*command, f"{dash}incoming", "defer"], "destination")
         source = lab.start([*command, *boot, *options], "source")
         for vm in (source, destination):
             widen(vm, self.channels)
