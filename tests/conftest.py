@@ -7,12 +7,17 @@ import signal
 import stat
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgresql import binaries
 
 # Under nohup, or in the background of a script, these are ignored, and what the tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+# How fast the machine is proves nothing about what is drawn.
+settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any-machine")
 
 
 def _missing(item: pytest.Item) -> str | None:
