@@ -1,5 +1,6 @@
 """What the driver senses, and what it does of what the brain decides, which is tested in tests/convergence."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -64,11 +65,12 @@ class Throttle:
     """Means that slow nothing."""
 
     in_force_percent = 0
+    slows_each_vcpu = False
 
     def __init__(self) -> None:
         self.applied: list[tuple[int, int]] = []
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+    def apply(self, percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
         self.applied.append((percent, unthrottled_bytes_per_s))
 
     def hold(self) -> None:
@@ -363,7 +365,7 @@ def test_a_throttle_that_fails_keeps_no_deadline_from_being_kept() -> None:
     course = Course(limits=Limits(deadline_ns=7 * S))
     course.poll(4, syncs=2, sent_mib=400, dirty_mib_per_s=300)
 
-    def fail(percent: int, unthrottled_bytes_per_s: int) -> None:
+    def fail(percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
         raise HostError("the group is gone")
 
     course.throttle.apply = fail  # type: ignore[method-assign]

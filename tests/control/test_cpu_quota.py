@@ -44,6 +44,16 @@ def running_share(thread: Thread, seconds: float) -> float:
     return (ran_ns() - start_ns) / 1e9 / (time.monotonic() - start_s)
 
 
+def test_each_thread_runs_its_own_share(busy: Thread) -> None:
+    with busy_thread() as other, Guard() as guard:
+        quota = CpuQuota([busy, other], guard)
+        assert quota.set_each([busy, other], [0, 90]) == pytest.approx(90)
+        groups, hierarchy = [home_of(busy), home_of(other)], find_hierarchy()
+        quotas = [hierarchy.quota_us(group) or (0, 1) for group in groups]
+        assert [quota_us / period_us for quota_us, period_us in quotas] == [1, pytest.approx(0.1)]
+        assert running_share(other, 1.0) < 0.16
+
+
 def test_a_thread_runs_its_share_and_goes_home(busy: Thread) -> None:
     """Bounds from above hold however busy the machine is."""
     home = home_of(busy)

@@ -1,5 +1,7 @@
 """A means that fails while it runs is followed by the next one."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from vmferry.control import means as module
@@ -33,6 +35,21 @@ class Slowing:
     def release(self) -> None:
         self.in_force_percent = 0
         self.release_count += 1
+
+
+class SlowingEach(Slowing):
+    """It can slow vCPUs one by one, too."""
+
+    has_thread_of_each = True
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.applied_to_each: list[Sequence[int]] = []
+
+    def apply_each(self, percents: Sequence[int]) -> None:
+        self.hold()
+        self.applied_to_each.append(percents)
+        self.in_force_percent = max(percents)
 
 
 @pytest.fixture
@@ -91,3 +108,22 @@ def test_what_is_in_force_is_told_and_not_what_was_wished(slowing: dict[str, Slo
     chosen.apply(99, 0)
     assert chosen.in_force_percent == 98
     assert told == ["by cgroup no more than 98 % can be taken, not 99 %"]
+
+
+def test_vcpus_are_slowed_one_by_one_where_the_means_can_and_else_by_the_greatest(slowing: dict[str, Slowing]) -> None:
+    each = slowing["cgroup"] = SlowingEach("cgroup")
+    chosen = means([])
+    before = chosen.slows_each_vcpu
+    chosen.apply(90, 0, (0, 90))
+    chosen.apply(50, 0)
+    assert (each.applied_to_each, each.applied) == ([(0, 90)], [50])
+    each.failure = HostError("gone")
+    chosen.apply(80, 0, (80, 0))
+    assert (before, chosen.slows_each_vcpu) == (True, False)
+    assert slowing["dirty-limit"].applied == [80]
+
+
+def test_vcpus_that_share_a_thread_are_not_slowed_one_by_one(slowing: dict[str, Slowing]) -> None:
+    each = slowing["cgroup"] = SlowingEach("cgroup")
+    each.has_thread_of_each = False
+    assert not means([]).slows_each_vcpu

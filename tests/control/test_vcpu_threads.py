@@ -44,7 +44,8 @@ def threads(*claims: Any) -> list[int]:
 
 
 def test_threads_of_the_process_behind_the_monitor_are_found(thread_ids: list[int]) -> None:
-    assert threads(os.getpid(), *thread_ids) == sorted(thread_ids)
+    assert threads(os.getpid(), *thread_ids) == thread_ids
+    assert threads(os.getpid(), *reversed(thread_ids)) == [*reversed(thread_ids)], "by the number of the vCPU"
 
 
 def test_vcpus_that_share_a_thread_are_slowed_once(thread_ids: list[int]) -> None:

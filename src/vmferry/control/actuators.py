@@ -3,9 +3,10 @@
 Every means promises the guard how to undo what it does before it does it.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.cpu_quota import CpuQuota
@@ -67,6 +68,18 @@ class Actuator(Slower, Protocol):
         ...
 
 
+@runtime_checkable
+class SlowsEachVcpu(Protocol):
+    """What a means has as well that can slow each vCPU by its own throttle."""
+
+    has_thread_of_each: bool
+    """False where vCPUs share a thread, so that it cannot."""
+
+    def apply_each(self, percents: Sequence[int]) -> None:
+        """Keep each vCPU, in the order of their numbers, from running its percent (0..99) of the time."""
+        ...
+
+
 class CgroupThrottle:
     """Gives every vCPU thread a CPU quota. The cgroups are made at once, the threads enter when they are slowed."""
 
@@ -77,24 +90,38 @@ class CgroupThrottle:
     def __init__(self, vm: SlowedVm) -> None:
         """Make the cgroups, and try them. Raises HostError if it is not possible or not permitted."""
         self._monitor = vm.monitor
-        self._quota = CpuQuota(vcpu_threads(vm.monitor), vm.guard)
-        self._percent = self.in_force_percent = 0
+        threads = vcpu_threads(vm.monitor)
+        self._quota = CpuQuota(threads, vm.guard)
+        self.has_thread_of_each = len(threads) == len(vm.monitor.execute("query-cpus-fast"))
+        self._percents: tuple[int, ...] = ()
+        self.in_force_percent = 0
         self.description = str(self._quota)
 
     def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
         """Set the quotas of the vCPU threads that there are now, wherever they are now."""
-        self._percent = percent
+        self._apply((percent,))
+
+    def apply_each(self, percents: Sequence[int]) -> None:
+        """Do the same with a quota for each; where vCPUs came or went meanwhile, all get the least."""
+        self._apply(tuple(percents))
+
+    def _apply(self, percents: tuple[int, ...]) -> None:
+        """Apply the throttle of each vCPU, or that of all."""
+        self._percents = percents
         self.in_force_percent = 0
-        self.in_force_percent = round(self._quota.set(vcpu_threads(self._monitor), percent))
+        threads = vcpu_threads(self._monitor)
+        each = percents if len(percents) == len(threads) else (max(percents),) * len(threads)
+        self.in_force_percent = round(self._quota.set_each(threads, each))
 
     def hold(self) -> None:
         """Set the quotas again if somebody has moved the threads or changed the quotas."""
-        if self._percent and not self._quota.holds():
-            self.apply(self._percent, 0)
+        if any(self._percents) and not self._quota.holds():
+            self._apply(self._percents)
 
     def release(self) -> None:
         """Let the threads run in the cgroups where they belong."""
-        self._percent = self.in_force_percent = 0
+        self._percents = ()
+        self.in_force_percent = 0
         self._quota.release()
 
 

@@ -40,6 +40,8 @@ class Slowing:
 def can(settings: Settings, slowing: Slowing | None) -> Body:
     """Return what can be done to a VM; post-copy only where the capability is on, as it cannot be set any more then."""
     slows = Body.THROTTLE | Body.MEASURE if slowing else Body(0)
+    if slowing and slowing.guest.means.slows_each_vcpu:
+        slows |= Body.PER_VCPU
     fetches = Body.POSTCOPY if settings.capabilities.get("postcopy-ram") else Body(0)
     return Body.DOWNTIME_LIMIT | Body.SWITCH_OVER | slows | fetches
 
@@ -101,6 +103,8 @@ class DriverBody:
         """True once the policy is not asked any more."""
         self.throttle_percent = 0
         """That was decided on; 0 is none."""
+        self._vcpu_percents: tuple[int, ...] | None = None
+        """The same of each vCPU, if they are slowed one by one."""
         self._dirty_bytes_per_s = 0.0
         """At the last evaluation."""
         self._unthrottled_bytes_per_s = 0
@@ -162,7 +166,7 @@ class DriverBody:
             return self._brain.look_at_limits(self._last_ns, self._rules)
         measuring = bool(self._slowing and self._slowing.sensor.measuring)
         sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
-        return self._brain.look(sensed, self._rules)
+        return self._brain.look(replace(sensed, vcpu_throttle_percents=self._vcpu_percents), self._rules)
 
     def _steers(self, progress: Progress) -> bool:
         """True while memory is sent and the guest was not let go, as it is when QEMU stops it for the hand-over."""
@@ -244,9 +248,10 @@ class DriverBody:
         self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
 
     def _slow(self, slowing: Slowing, throttle: Throttle, progress: Progress, rate: DirtyRate | None) -> None:
-        old_percent, self.throttle_percent = self.throttle_percent, throttle.percent
-        if throttle.percent != old_percent:
-            slowing.guest.means.apply(throttle.percent, self._unthrottled_bytes_per_s)
+        old_percent, old_percents = self.throttle_percent, self._vcpu_percents
+        self.throttle_percent, self._vcpu_percents = throttle.percent, throttle.vcpu_percents
+        if throttle.percent != old_percent or throttle.vcpu_percents != old_percents:
+            slowing.guest.means.apply(throttle.percent, self._unthrottled_bytes_per_s, throttle.vcpu_percents)
             source = f"measured by {rate.mode}" if rate else "end of iteration"
             self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason} ({source})")
         elif throttle.period is None:

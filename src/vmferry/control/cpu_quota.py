@@ -68,22 +68,27 @@ class CpuQuota:
         Returns the share that was really taken: less than wished, where the quota would be shorter than the kernel's
         shortest in its longest period. Raises HostError.
         """
+        return self.set_each(threads, [throttle_percent] * len(threads))
+
+    def set_each(self, threads: Sequence[Thread], throttle_percents: Sequence[int]) -> float:
+        """Do the same with a share for each thread. Returns the greatest that was really taken."""
         for _ in range(_TRIES - 1):
             with suppress(_MovedError):
-                return self._set(threads, throttle_percent)
-        return self._set(threads, throttle_percent)
+                return self._set(threads, throttle_percents)
+        return self._set(threads, throttle_percents)
 
-    def _set(self, threads: Sequence[Thread], throttle_percent: int) -> float:
+    def _set(self, threads: Sequence[Thread], throttle_percents: Sequence[int]) -> float:
         for thread in set(self._groups) - set(threads):
             self._let_go(thread)
         for thread in threads:
             self._settle(thread)
         shares = {thread: self._share(thread) for thread in threads}
-        for thread in threads:
-            self._quotas_us[thread] = _quota_us(shares[thread] * (100 - throttle_percent) / 100)
+        taken = []
+        for thread, percent in zip(threads, throttle_percents, strict=True):
+            quota_us, period_us = self._quotas_us[thread] = _quota_us(shares[thread] * (100 - percent) / 100)
             self._slow(thread)
-        running = sum(quota_us / period_us for quota_us, period_us in self._quotas_us.values())
-        return 100 * (1 - running / sum(shares.values()))
+            taken.append(100 * (1 - quota_us / period_us / shares[thread]))
+        return max(taken)
 
     def holds(self) -> bool:
         """True if the threads, and the quotas on them, are as they were set."""

@@ -130,7 +130,10 @@ def make_brain(
     measures = parameters is not None and bool(body & Body.MEASURE)
     mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF
     times = (parameters or MigrationParameters()).watch_times()
-    return Convergence.watching(kind, body, mode, times, link, lost, start, elapsed_ns, surveyed)
+    writers = parameters is not None and parameters.cpu_throttle_writers
+    return Convergence.watching(
+        kind, body, mode, times, link, lost, start, elapsed_ns, surveyed, throttle_writers=writers
+    )
 
 
 def obeyed(parameters: MigrationParameters | None) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """Which means slows the guest, and which one takes its place if it fails while it runs."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from vmferry.control.actuators import (
@@ -10,6 +10,7 @@ from vmferry.control.actuators import (
     CgroupThrottle,
     DirtyLimitThrottle,
     SlowedVm,
+    SlowsEachVcpu,
     can_shape_auto_converge,
     hold_auto_converge,
 )
@@ -40,6 +41,7 @@ class Means:
         self.reasons: list[str] = []
         """Why the means that come before it are not used, or no longer."""
         self._asked = (0, 0)
+        self._asked_of_each: Sequence[int] | None = None
         self.throttle = self._next()
 
     def hold_back_auto_converge(self, *, begins: bool) -> None:
@@ -62,9 +64,18 @@ class Means:
         """What is taken away now, as far as QEMU does not tell itself."""
         return self.throttle.in_force_percent
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Slow the guest, as `Actuator.apply`. Raises HostError if nothing is left that could."""
-        self._asked = (percent, unthrottled_bytes_per_s)
+    @property
+    def slows_each_vcpu(self) -> bool:
+        """True if vCPUs can be slowed one by one."""
+        return isinstance(self.throttle, SlowsEachVcpu) and self.throttle.has_thread_of_each
+
+    def apply(self, percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
+        """Slow the guest, as `Actuator.apply`. Raises HostError if nothing is left that could.
+
+        With `vcpu_percents` it is each vCPU by its own, the greatest of which is `percent`; all get that if another
+        means has to take over that cannot do it one by one.
+        """
+        self._asked, self._asked_of_each = (percent, unthrottled_bytes_per_s), vcpu_percents
         self._apply()
 
     def hold(self) -> None:
@@ -80,7 +91,10 @@ class Means:
 
     def _apply(self) -> None:
         try:
-            self.throttle.apply(*self._asked)
+            if self._asked_of_each is not None and isinstance(self.throttle, SlowsEachVcpu):
+                self.throttle.apply_each(self._asked_of_each)
+            else:
+                self.throttle.apply(*self._asked)
         except (HostError, CommandError) as error:
             self._take_next(error)
         else:

@@ -12,15 +12,17 @@ from vmferry.errors import HostError
 
 
 def vcpu_threads(monitor: Monitor) -> list[Thread]:
-    """Return the vCPU threads, each once. Raises HostError if they cannot be told for sure."""
-    theirs = {int(cpu["thread-id"]) for cpu in monitor.execute("query-cpus-fast")}
+    """Return the vCPU threads, each once, by vCPU number. Raises HostError if they cannot be told for sure."""
+    cpus = sorted(monitor.execute("query-cpus-fast"), key=lambda cpu: int(cpu["cpu-index"]))
+    theirs = list(dict.fromkeys(int(cpu["thread-id"]) for cpu in cpus))
     if not theirs:
         raise HostError("the VM has no vCPU threads")
     pid = monitor.peer_pid
-    ours = [thread for path in _tasks(pid) if _inner_id(path) in theirs and (thread := Thread.of(int(path.name)))]
+    tasks = {_inner_id(path): path for path in _tasks(pid)}
+    ours = [thread for inner in theirs if inner in tasks and (thread := Thread.of(int(tasks[inner].name)))]
     if len(ours) != len(theirs):
         raise HostError(f"process {pid}, which serves the monitor, is not the one that has the vCPU threads")
-    return sorted(ours, key=lambda thread: thread.id)
+    return ours
 
 
 def _tasks(pid: int) -> list[Path]:

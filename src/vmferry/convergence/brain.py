@@ -106,7 +106,7 @@ class Convergence:
         self._link = link
         self._ledger = ledger
         self._limit_watch = LimitWatch()
-        self._sharing = Sharing(ledger.vcpu_count) if throttle_writers else None
+        self._sharing = Sharing() if throttle_writers else None
         self._in_force = Throttle(percent=0, reason="")
         self._asked = Ledger()
         """What the policy's throttles would have taken of all vCPUs alike, which has the same effect."""
@@ -318,7 +318,7 @@ class Convergence:
         if wanted.vcpu_percents is not None:
             throttle = replace(throttle, vcpu_percents=tuple(min(p, most_percent) for p in wanted.vcpu_percents))
         elif self._sharing:
-            throttle = self._sharing.shared(throttle, now_ns, most_percent)
+            throttle = self._sharing.shared(throttle, self._ledger.vcpu_count, now_ns, most_percent)
         self._in_force = throttle
         return throttle
 

@@ -4,8 +4,8 @@ A policy asks for a throttle of p % and expects that the guest dirties (100 - p)
 had for less of the guest's work if all vCPUs get one ceiling for what they dirty, and those that stay below it by
 themselves are left alone. With vCPUs that write alike it is p % for each.
 
-What each vCPU dirties is told by the body where it knows; else an experiment finds out: each vCPU in turn runs alone
-for a moment, the others being slowed as far as is allowed, and what becomes dirty meanwhile is looked at.
+What each vCPU dirties is told by the body where it knows; else an experiment finds out: all are slowed as far as is
+allowed for a moment, and then each in turn runs alone. How much more becomes dirty is what it dirties.
 """
 
 import math
@@ -19,6 +19,8 @@ from vmferry.convergence.sensing import Sensed, SyncSeen
 LOOK_NS = 50_000_000
 """How long each vCPU runs alone in the experiment; where the body measures ahead, as long again at least."""
 _NS_PER_S = 1_000_000_000
+_PRECISION = 0.03
+"""Whoever seems to dirty no more of it all than this is taken for a reader."""
 _PATIENCE_NS = 5 * _NS_PER_S
 """The experiment is given up when a measurement takes longer."""
 _ROUNDS = 60
@@ -51,10 +53,9 @@ def _throttle(rate: float, ceiling: float, most_percent: int) -> int:
 class Sharing:
     """Knows what each vCPU of a guest dirties, or finds out when the first throttle is to be spread."""
 
-    def __init__(self, vcpu_count: int) -> None:
+    def __init__(self) -> None:
         self.rates: tuple[float, ...] | None = None
         """What each vCPU dirties in bytes/s when it is not slowed; None if that is not known."""
-        self._vcpu_count = vcpu_count
         self._experiment: _Experiment | None = None
 
     @property
@@ -71,12 +72,12 @@ class Sharing:
             for found, percent in zip(written.vcpu_bytes, throttle_percents, strict=True)
         )
 
-    def shared(self, wanted: Throttle, now_ns: int, most_percent: int) -> Throttle:
+    def shared(self, wanted: Throttle, vcpu_count: int, now_ns: int, most_percent: int) -> Throttle:
         """Return a throttle spread, or if it is not known how, the first step of the experiment."""
-        if not wanted.percent or self._vcpu_count < 2:
+        if not wanted.percent or vcpu_count < 2:
             return wanted
         if self.rates is None:
-            self._experiment = _Experiment(self._vcpu_count, wanted, now_ns, most_percent)
+            self._experiment = _Experiment(vcpu_count, wanted, now_ns, most_percent)
             return self._experiment.step()
         percents = spread(wanted.percent, self.rates, most_percent)
         reason = f"{wanted.reason}; by what each vCPU dirties: {'/'.join(map(str, percents))} %"
@@ -92,11 +93,11 @@ class Sharing:
         if experiment.rates is None:
             return actions
         self.rates, self._experiment = experiment.rates, None
-        return [self.shared(experiment.wanted, sensed.now_ns, experiment.most_percent)]
+        return [self.shared(experiment.wanted, len(experiment.rates), sensed.now_ns, experiment.most_percent)]
 
 
 class _Experiment:
-    """Lets one vCPU after the other run alone."""
+    """Lets no vCPU run freely, and then one after the other."""
 
     def __init__(self, vcpu_count: int, wanted: Throttle, now_ns: int, most_percent: int) -> None:
         self.wanted = wanted
@@ -108,11 +109,15 @@ class _Experiment:
         self._began_ns = now_ns
         self._measuring = False
 
+    @property
+    def _who(self) -> str:
+        return f"vCPU {len(self._found) - 1}" if self._found else "nobody"
+
     def step(self) -> Throttle:
-        """Let the next vCPU run alone."""
-        alone = len(self._found)
+        """Let the next vCPU run alone; nobody at first."""
+        alone = len(self._found) - 1
         percents = tuple(0 if vcpu == alone else self.most_percent for vcpu in range(self._vcpu_count))
-        return of_each_vcpu(percents, f"only vCPU {alone} runs, to see what it dirties")
+        return of_each_vcpu(percents, f"{self._who} runs freely, to see what becomes dirty")
 
     def look(self, sensed: Sensed, written: Written | None) -> list[Action]:
         """Return what to do next, if anything."""
@@ -121,19 +126,19 @@ class _Experiment:
         elif written and self._measuring:
             self._found.append(written.distinct_bytes * _NS_PER_S / written.duration_ns)
             self._began_ns, self._measuring = sensed.now_ns, False
-            if len(self._found) < self._vcpu_count:
+            if len(self._found) <= self._vcpu_count:
                 return [self.step()]
             self.rates = self._solved()
         elif not self._measuring and sensed.now_ns - self._began_ns >= LOOK_NS:
             self._measuring = True
-            return [Measure(reason=f"what does vCPU {len(self._found)} dirty?", window_ns=LOOK_NS)]
+            return [Measure(reason=f"what becomes dirty while {self._who} runs freely?", window_ns=LOOK_NS)]
         return []
 
     def _is_late(self, sensed: Sensed) -> bool:
         return sensed.now_ns - self._began_ns > _PATIENCE_NS
 
     def _solved(self) -> tuple[float, ...]:
-        """Return the rate of each vCPU: with each, the rest was found of all others, which a throttle leaves."""
-        left = 1 - self.most_percent / 100
-        others = left * sum(self._found) / (1 + (self._vcpu_count - 1) * left)
-        return tuple(max(0.0, found - others) / (1 - left) for found in self._found)
+        """Return the rate of each vCPU; what is within the precision of the experiment is nothing."""
+        slowed, *alone = self._found
+        rates = [max(0.0, found - slowed) * 100 / self.most_percent for found in alone]
+        return tuple(rate if rate > _PRECISION * sum(rates) else 0.0 for rate in rates)
