@@ -11,6 +11,8 @@ from vmferry.convergence.policies.planned import Planned
 from vmferry.convergence.variants import PLANNED, find_variant
 from vmferry.migration.events import Decided, Ended, Event, Shadowed, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
+from vmferry.report.journal_runs import run_series
+from vmferry.report.text_report import text_report
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.monitor import ModelledMonitor
 from vmferry.simulation.qemu.releases import RELEASES, find_release
@@ -30,6 +32,10 @@ def shadowed(release: str, variant: str | None, rate: str = "1GB/s") -> tuple[li
     journal, told = MemoryJournal(), Told()
     shadow = find_variant(variant) if variant else None
     look_on(monitor, journal, lambda seen: None, told.append, clock=lab.clock, cancel=CancelToken(), shadow=shadow)
+    report = text_report([run_series(journal.entries, "")])
+    assert all(len(line) <= 80 for line in report.splitlines())
+    would = [entry.event for entry in journal.entries if isinstance(entry.event, Shadowed)]
+    assert ("What a policy that only looked on would have done" in report) == bool(would)
     return [entry.event for entry in journal.entries], told
 
 

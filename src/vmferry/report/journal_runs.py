@@ -19,6 +19,7 @@ from vmferry.migration.events import (
     Event,
     Lost,
     Measured,
+    Shadowed,
     Started,
     SwitchoverBegan,
     Synced,
@@ -26,7 +27,7 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome, end_of
-from vmferry.report.series import Decision, RunSeries, Series
+from vmferry.report.series import Decision, RunSeries, Series, ShadowDecision
 
 MAX_TEXT_CHARACTERS = 200
 _MAX_NUMBER = 2**63
@@ -69,6 +70,10 @@ def run_series(
         background_syncs=Series.of(journal.background_syncs()),
         decisions=tuple(journal.decisions()) if started.decisions_known else None,
         downtime_s=journal.downtime(),
+        shadows=tuple(
+            ShadowDecision(time, clean_text(event.variant), clean_text(event.reason))
+            for time, event in journal.all(Shadowed)
+        ),
         gaps=any(journal.all(Lost)),
         measured_pages_per_s=_speeds(guest_samples),
     )

@@ -61,6 +61,15 @@ class Decision:
     reason: str
 
 
+@dataclass(frozen=True)
+class ShadowDecision:
+    """What somebody who only looked on would have done, and why."""
+
+    time_s: float
+    variant: str
+    reason: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunSeries:
     """One migration: its configuration, its figures, and its course, which `repr` leaves out."""
@@ -88,6 +97,7 @@ class RunSeries:
     """None if the VM decided by itself and told nobody."""
     downtime_s: tuple[float, float] | None
     """When the guest stood still; None if it did not, or nobody knows how long."""
+    shadows: tuple[ShadowDecision, ...] = field(default=(), repr=False)
     gaps: bool = False
     """True if part of the course is missing, so that what follows from the whole of it is not known."""
     measured_pages_per_s: tuple[Series, ...] = field(default=(), repr=False)

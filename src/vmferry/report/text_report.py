@@ -54,6 +54,7 @@ def _report(run: RunSeries) -> str:
             *_wrap(", ".join(f"{name} {value}" for name, value in configuration([run]).items()), _INDENT),
             "",
             *_timeline(run),
+            *_shadows(run),
         ]
     )
 
@@ -91,6 +92,14 @@ def _timeline(run: RunSeries) -> Iterator[str]:
     for decision in run.decisions:
         head = f"{decision.time_s:9.1f} s  {_sync(decision)}".ljust(_REASON_COLUMN)
         yield from _wrap(decision.reason, head, " " * _REASON_COLUMN)
+
+
+def _shadows(run: RunSeries) -> Iterator[str]:
+    if run.shadows:
+        yield "What a policy that only looked on would have done"
+    for shadow in run.shadows:
+        head = f"{shadow.time_s:9.1f} s  "
+        yield from _wrap(f"{shadow.variant}: {shadow.reason}", head, " " * len(head))
 
 
 def _sync(decision: Decision) -> str:
