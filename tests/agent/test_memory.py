@@ -134,7 +134,7 @@ def test_whoever_finds_a_migration_again_goes_on_with_what_is_remembered_of_it(u
         first.left("libvirt is gone")
         wait_until(lambda: [row.followed for row in found(url)] == [False])
         assert found(url)[0].remark == "libvirt is gone"
-        assert found(url)[0].state == "unknown, was setup"
+        assert found(url)[0].state == "unknown"
         again = memory.begin(facts(began_ms=1_000_900))
         again.record(1, STARTED)
         complete(again)

@@ -15,13 +15,15 @@ from vmferry.bounds import parse_uuid
 from vmferry.control.actuators import MEANS
 from vmferry.control.deciding import DEFAULTS, loaded
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant, find_variant
+from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANTS, Variant, find_variant
 from vmferry.errors import UsageError
 from vmferry.experiment.quantities import Nanoseconds, telling
 from vmferry.settings.policy_parameters import settings_text
 from vmferry.units import exact_duration, parse_guest_loss
 
 _NS_PER_MS = 1_000_000
+DEFAULT_VARIANT = VARIANTS["background-sync+responsive-throttle"]
+"""What decides where a rule names nothing."""
 Setting = str | int | float | bool
 
 
@@ -57,7 +59,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     mode: Mode = Mode.SHADOW
     variant: str | None = None
     policy: str | None = None
-    """As with `vmferry migrate`; without a variant and a policy it is `planned`."""
+    """As with `vmferry migrate`; without a variant and a policy it is `DEFAULT_VARIANT`."""
     set: dict[str, Setting] = {}
     """Settings of the policy."""
     finish_by: Nanoseconds | None = None
@@ -101,7 +103,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         """What is to make the guest converge. Raises UsageError."""
         if self.policy:
             return Variant(self.policy, {POLICY: self.policy, POLICY_SETTINGS: settings_text(self.set)})
-        return find_variant(self.variant) if self.variant else PLANNED
+        return find_variant(self.variant) if self.variant else DEFAULT_VARIANT
 
     @property
     def limits(self) -> Limits:

@@ -16,6 +16,7 @@ from vmferry.bounds import one_line
 from vmferry.errors import UsageError
 from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome
+from vmferry.units import UNKNOWN
 
 _SAME_MS = 3000
 """Two who notice a migration agree on its beginning by less than this."""
@@ -45,8 +46,8 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def state(self) -> str:
-        """The last state, for people; unknown if nobody saw the end."""
-        return self.status if self.followed or self.ended_ms is not None else f"unknown, was {self.status}"
+        """How it ended, or that it goes on; unknown if nobody saw the end."""
+        return self.status if self.followed or self.ended_ms is not None else UNKNOWN
 
     @property
     def left_ms(self) -> int | None:

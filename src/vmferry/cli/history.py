@@ -45,7 +45,7 @@ def command(
 ) -> None:
     """List migrations, the newest first. `vmferry report --id` tells all there is of one of them.
 
-    A migration of which nobody saw the end is told as unknown, with the state that was seen last.
+    A migration of which nobody saw the end is unknown in the table; elsewhere `status` is the state seen last.
     """
     if as_json and as_csv:
         raise UsageError("--json and --csv are two ways to print them; give one")
@@ -75,7 +75,7 @@ def _print(rows: Sequence["Remembered"]) -> None:
         figures = row.outcome or Outcome(status=row.status)
         table.add_row(
             str(row.id),
-            datetime.fromtimestamp(row.began_ms / 1000).strftime("%Y-%m-%d %H:%M:%S"),
+            datetime.fromtimestamp(row.began_ms / 1000).strftime("%Y-%m-%d %H:%M"),
             one_line(row.vm_name),
             row.mode,
             row.state,
