@@ -149,6 +149,7 @@ def test_vm_migrate_report_and_replay(lab: Lab, policy: str, tmp_path: Path) -> 
         ("ovirt", ["monitor_interval=1", "last_downtime=5000"]),
         ("proxmox", ["tolerated_regressions=0"]),
         ("pause-resume", ["after=1", "every=1", "step=45"]),
+        ("planned", []),
     ],
 )
 def test_policies_that_come_along_move_a_busy_guest(lab: Lab, tmp_path: Path, name: str, settings: list[str]) -> None:
