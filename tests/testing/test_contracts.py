@@ -249,6 +249,7 @@ def test_a_channel_with_a_defect_breaks_its_contract(broken: type[SimulatedChann
 def test_the_rest_of_the_package_does_without_pytest() -> None:
     modules = [path.relative_to(SOURCE.parent).with_suffix("") for path in sorted(SOURCE.rglob("*.py"))]
     names = [".".join(module.parts).removesuffix(".__init__") for module in modules if "testing" not in module.parts]
+    names.remove("vmferry.agent.migrations.env")  # alembic runs it, with a context
     script = "import sys\nsys.modules['pytest'] = None\nfrom importlib import import_module\n" + "".join(
         f"import_module({name!r})\n" for name in names if not name.endswith("__main__") and "libvirt" not in name
     )
