@@ -19,6 +19,7 @@ COUNTS_AND_SHARES = {
         "--max-iters",
         "--migration",
         "--multifd-channels",
+        "--multifd-zstd-level",
         "--repeats",
         "--seeds",
         "--step",
