@@ -52,6 +52,7 @@ def sweeping_guest(
         time_scale=time_scale,
         variants=(NO_AUTO_CONVERGE.name,),
     )
+    experiment.check_parts()
     return experiment.named(name_of(experiment))
 
 

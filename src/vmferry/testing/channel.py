@@ -167,7 +167,7 @@ class ChannelContract:
         self.greet()
         self.send(*self.pages())
         answer = self.ask(Finish())
-        assert answer == Failed("the source sent Finish where Pages or State was due")
+        assert answer == Failed("the source sent Finish where Pages or State or Barrier was due")
         with pytest.raises(ChannelError):
             self.channel.receive(patience())
         self.wait_until_failed()

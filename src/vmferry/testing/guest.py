@@ -303,8 +303,9 @@ class GuestContentContract(GuestContract[G]):
         here, there = self.worked(), self.make(empty=True)
         self.copy_memory(here, there)
         page_count = here.layout.page_count
-        there.clear_pages(PageRuns.of([(page_count // 2, page_count - page_count // 2)]))
-        assert here.memory_digest(page_count // 2) == there.memory_digest(page_count // 2)
+        first = page_count // 8  # a guest that has only begun has not come far
+        there.clear_pages(PageRuns.of([(first, page_count - first)]))
+        assert here.memory_digest(first) == there.memory_digest(first)
         assert here.memory_digest(page_count) == here.memory_digest() != there.memory_digest()
 
     def test_a_digest_can_be_ended_while_it_reads(self) -> None:

@@ -48,7 +48,11 @@ class MultifdSender:
 
     @property
     def unsent_bytes(self) -> int:
-        """How many bytes of pages wait for their threads, or are being sent."""
+        """How many bytes of pages wait for their threads, or are being sent.
+
+        Whoever waits for them to become fewer learns here that they cannot: raises what has gone wrong.
+        """
+        self._raise_trouble()
         return sum(channel.unsent_bytes for channel in self._page_channels)
 
     def compress(self, how: MultiFdCompression, level: int) -> None:
@@ -175,11 +179,13 @@ class _PageChannel:
 
     def raise_trouble(self) -> None:
         """Raise what has gone wrong, once: then the first connection may have more to tell."""
-        trouble, self._trouble = self._trouble, None
+        trouble = self._trouble
+        if trouble is None:
+            return
+        self._trouble = None  # the thread has ended; were it set whatever was there, its last word might be lost
         if isinstance(trouble, VmferryError):
             raise ChannelError(f"page channel {self._number}: {trouble}") from trouble
-        if trouble:
-            raise RuntimeError(f"the thread of page channel {self._number} has failed") from trouble
+        raise RuntimeError(f"the thread of page channel {self._number} has failed") from trouble
 
     def end(self) -> None:
         """Let the thread end, whatever it is doing."""
