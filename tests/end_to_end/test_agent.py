@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.agent import Agent, agent, free_port
-from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon, migration, slowed
+from tests.support.libvirt import DOMAIN, Daemon, Domain, migration, slowed
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.control.progress import ask
@@ -23,23 +23,6 @@ pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-ti
 needs_libvirt = pytest.mark.libvirt
 RESPONSIVE = 'variant = "background-sync+responsive-throttle"'
 STEER = f'[[rule]]\nmode = "steer"\n{RESPONSIVE}\n'
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Daemon]:
-    with daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def destination() -> Iterator[Daemon]:
-    with daemon() as running:
-        yield running
-
-
-@pytest.fixture
-def domain(source: Daemon) -> Domain:
-    return source.start_domain()
 
 
 @pytest.fixture

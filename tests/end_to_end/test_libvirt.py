@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.support.libvirt import DOMAIN, Daemon, Domain, daemon, migration, slowed
+from tests.support.libvirt import DOMAIN, Daemon, Domain, migration, slowed
 from tests.support.wait import wait_until
 from vmferry.client.monitor import open_monitor
 from vmferry.control.cgroup import find_hierarchy, group_of
@@ -21,23 +21,6 @@ from vmferry.errors import CommandError, MonitorError
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.libvirt, pytest.mark.xdist_group("kvm-timing")]
 VARIANT = "background-sync+responsive-throttle"
-
-
-@pytest.fixture(scope="module")
-def source() -> Iterator[Daemon]:
-    with daemon() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def destination() -> Iterator[Daemon]:
-    with daemon() as running:
-        yield running
-
-
-@pytest.fixture
-def domain(source: Daemon) -> Domain:
-    return source.start_domain()
 
 
 ATTACH = ("migrate", "--attach", "--variant", VARIANT)

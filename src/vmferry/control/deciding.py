@@ -12,7 +12,7 @@ from vmferry.control.progress import Progress, ask
 from vmferry.control.prospect import Prospect
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.slowed import SlowedGuest
-from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_curve
+from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
 from vmferry.convergence.brain import Convergence
 from vmferry.convergence.curve import Written
 from vmferry.convergence.link import LinkWatch
@@ -106,7 +106,8 @@ def survey(
         return ()
     try:
         windows_ms = SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS
-        return tuple(measure_curve(ports.monitor, driven, ports.clock, ports.cancel, *windows_ms))
+        rates = measure_rates(ports.monitor, driven, ports.clock, ports.cancel, *windows_ms)
+        return tuple(map(written_at, rates))
     except (HostError, CommandError) as error:
         ports.tell(f"nothing is known of how the guest writes before it migrates: {error}")
         return ()

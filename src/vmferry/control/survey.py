@@ -28,22 +28,6 @@ _GIVE_UP_NS = 5 * _NS_PER_S
 _KIB = 1024
 
 
-def measure_curve(
-    monitor: Monitor,
-    driven: DrivenVm,
-    clock: Clock,
-    cancel: CancelToken,
-    windows_ms: Sequence[int] = WINDOWS_MS,
-    whole_seconds_ms: Sequence[int] = WHOLE_SECONDS_MS,
-) -> Iterator[Written]:
-    """Yield what the guest has written in each window, which are whole seconds where the VM knows no others.
-
-    Raises as `measure_rates`.
-    """
-    for rate in measure_rates(monitor, driven, clock, cancel, windows_ms, whole_seconds_ms):
-        yield written_at(rate)
-
-
 def written_at(rate: DirtyRate) -> Written:
     """Return what the guest has written in the window of a measurement."""
     return Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * rate.window_ns / _NS_PER_S))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from itertools import product
 
+import msgspec
+
 from vmferry.convergence.variants import NO_AUTO_CONVERGE
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
@@ -16,6 +18,8 @@ from vmferry.perf.labels import label, name_of
 from vmferry.perf.stress_line import MIB
 
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
+SEED_PARAMETERS = {"x-dirty-log-rearm": "early"}
+"""What the patch series' experiment has besides its variants: each sync arms all pages, as its figures come about."""
 LOOPBACK_BYTES_PER_S = 10**9
 """How fast the last pages go, for which the rate limit is lifted."""
 _NS_PER_S = 1_000_000_000
@@ -106,7 +110,7 @@ def _seed(rewritten_mib: tuple[int, ...], rate_mib: int, time_scale: int) -> Ite
             max_iterations=200,
             max_time_s=1200,
         )
-        yield guest.only(variant)
+        yield msgspec.structs.replace(guest.only(variant), parameters=guest.parameters | SEED_PARAMETERS)
 
 
 def _pairs(values: Sequence[int]) -> Iterator[tuple[str, int]]:

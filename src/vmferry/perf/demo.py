@@ -16,7 +16,7 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
-from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_VARIANTS
+from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_PARAMETERS, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.real_guest import boot, policy_options
 from vmferry.perf.stress_line import MIB
@@ -36,7 +36,7 @@ def demo_experiment(memory_bytes: int = 256 * MIB, stress_bytes: int = 128 * MIB
         name="demo",
         guest=GuestSpec(memory_bytes=memory_bytes, vcpu_count=2, loads=(load,)),
         link=LinkSpec(rate_bytes_per_s=LOOPBACK_BYTES_PER_S),
-        parameters={"max-bandwidth": 64 * MIB, "downtime-limit": 500 // TIME_SCALE, "verify": True},
+        parameters={"max-bandwidth": 64 * MIB, "downtime-limit": 500 // TIME_SCALE, "verify": True, **SEED_PARAMETERS},
         variants=SEED_VARIANTS,
         time_scale=TIME_SCALE,
     )

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Iterator
 
 from vmferry.experiment.experiment import Experiment
 from vmferry.perf.real_guest import real_parameters, stress_bytes
@@ -26,11 +27,7 @@ def name_of(experiment: Experiment) -> str:
         f"{_size(parameters.max_bandwidth)}ps" if parameters.max_bandwidth else "unlimited",
         f"{parameters.downtime_limit}ms",
     ]
-    if _has_unusual_step(parameters):
-        parts.append(f"step{parameters.cpu_throttle_increment}")
-    if experiment.time_scale != 1:
-        parts.append(f"time-1to{experiment.time_scale}")
-    return "_".join(parts)
+    return "_".join([*parts, *(short for short, _ in _unusual(experiment, parameters))])
 
 
 def load_text(experiment: Experiment) -> str:
@@ -43,15 +40,16 @@ def load_text(experiment: Experiment) -> str:
         f"link {link}",
         f"downtime limit {parameters.downtime_limit} ms",
     ]
-    if _has_unusual_step(parameters):
-        words.append(f"throttle step {parameters.cpu_throttle_increment} %")
-    if experiment.time_scale != 1:
-        words.append(f"times 1:{experiment.time_scale}")
-    return ", ".join(words)
+    return ", ".join([*words, *(told for _, told in _unusual(experiment, parameters))])
 
 
-def _has_unusual_step(parameters: MigrationParameters) -> bool:
-    return parameters.cpu_throttle_increment != MigrationParameters().cpu_throttle_increment
+def _unusual(experiment: Experiment, parameters: MigrationParameters) -> Iterator[tuple[str, str]]:
+    """Yield what few experiments have, in short and in words."""
+    step_percent, scale = parameters.cpu_throttle_increment, experiment.time_scale
+    if step_percent != MigrationParameters().cpu_throttle_increment:
+        yield f"step{step_percent}", f"throttle step {step_percent} %"
+    if scale != 1:
+        yield f"time-1to{scale}", f"times 1:{scale}"
 
 
 def _file_name(text: str) -> str:
