@@ -181,6 +181,7 @@ def _listen(address: str) -> socket.socket:
         return socket.create_server(loopback_port(address))
     listener = socket.socket(socket.AF_UNIX)
     with socket.socket(socket.AF_UNIX) as probe, suppress(FileNotFoundError):
+        probe.settimeout(_END_S)  # whoever listens there may have no room
         if probe.connect_ex(address) == errno.ECONNREFUSED:  # what an agent has left that was killed
             os.unlink(address)
     before = os.umask(0o177)
