@@ -48,6 +48,7 @@ class _Capability(_Answer):
 
 
 class _Cpu(_Answer):
+    cpu_index: Integer
     thread_id: Integer
 
 

@@ -139,7 +139,7 @@ class Outlooks:
         sent_bytes = max(0, self._synced.remaining_bytes - remaining_bytes)
         worked_ns = (progress.elapsed_ms or 0) * _NS_PER_MS - self._synced.now_ns
         worked_ns -= self._lost.taken_ns - self._synced.taken_ns
-        written_bytes = float(curve.distinct_bytes(np.array([max(0, worked_ns)]))[0])
+        written_bytes = float(curve.distinct_bytes(np.array([max(0, worked_ns)], np.float64))[0])
         return Situation(
             pending_bytes=remaining_bytes,
             pending_ns=remaining_bytes / self._bytes_per_s * _NS_PER_S,

@@ -13,8 +13,8 @@ from vmferry.errors import HostError
 
 def vcpu_threads(monitor: Monitor) -> list[Thread]:
     """Return the vCPU threads, each once, by vCPU number. Raises HostError if they cannot be told for sure."""
-    cpus = sorted(monitor.execute("query-cpus-fast"), key=lambda cpu: int(cpu["cpu-index"]))
-    theirs = list(dict.fromkeys(int(cpu["thread-id"]) for cpu in cpus))
+    cpus = sorted(monitor.execute("query-cpus-fast"), key=lambda cpu: cpu["cpu-index"])
+    theirs = list(dict.fromkeys(cpu["thread-id"] for cpu in cpus))
     if not theirs:
         raise HostError("the VM has no vCPU threads")
     pid = monitor.peer_pid

@@ -133,7 +133,7 @@ class DirtyCurve:
     def working_set_bytes(self, work_ns: float) -> float:
         """Return what it writes again and again, as far as this much work shows it."""
         longest = max(work_ns, float(self._hull_ns[-1]))
-        return max(1.0, float(self.distinct_bytes(np.array([longest]))[0]))
+        return max(1.0, float(self.distinct_bytes(np.array([longest], np.float64))[0]))
 
     def _forget_contradicted(self) -> None:
         """Forget points of shorter work in which more was written than lately: then the guest has become quieter.
@@ -171,8 +171,8 @@ class DirtyCurve:
     def _fit(self) -> None:
         hull = concave_corners(sorted(self._in_work(self._demand)))
         hull = hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
-        self._hull_ns = np.array([work_ns for work_ns, _ in hull])
-        self._hull_bytes = np.array([size_bytes for _, size_bytes in hull])
+        self._hull_ns = np.array([work_ns for work_ns, _ in hull], np.float64)
+        self._hull_bytes = np.array([size_bytes for _, size_bytes in hull], np.float64)
         self._table_ns = _close_together(self._hull_ns)
         continued = np.minimum(_continued(hull, self._table_ns), float(self._memory_bytes))
         self._table_bytes = self._bounded(continued, hull[-1])
@@ -213,7 +213,7 @@ class DirtyCurve:
         if not (free and slowed):
             return self._demand if slowed else 1.0
         durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
-        found = np.array([point.distinct_bytes for point in slowed])
+        found = np.array([point.distinct_bytes for point in slowed], np.float64)
         shares = np.array([point.cpu_share for point in slowed])
         lengths_ns = np.array([float(point.duration_ns) for point in slowed])
 

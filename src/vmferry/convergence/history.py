@@ -32,9 +32,8 @@ class History:
         self._stretches.append((duration_ns, distinct_bytes))
         while len(self._stretches) > 1 and sum(length for length, _ in self._stretches) > _SPAN_NS:
             self._stretches.popleft()
-        lengths, sizes = zip(*self._stretches, strict=True)
-        self._ends_ns = np.concatenate(([0.0], np.cumsum(lengths)))
-        self._sums = np.concatenate(([0.0], np.cumsum(sizes)))
+        stretches = np.array([(0, 0), *self._stretches], np.float64)  # a VM may tell numbers beyond 64 bits
+        self._ends_ns, self._sums = np.cumsum(stretches, axis=0).T
         self.observed_ns = int(self._ends_ns[-1])
 
     def most_bytes(self, duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
