@@ -23,6 +23,7 @@ from bench.peers import Load, Peer, cool_down, qemus, warm_memory
 from bench.qemu import VARIANTS
 from bench.samples import Sample, Samples, recording
 from vmferry.cancel import CancelToken
+from vmferry.client.processes import Scheduled
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
@@ -218,7 +219,7 @@ def _populate_bytes_per_s(samples: Samples, peer: Peer, looks: int) -> float:
 
 
 def _thread_cpu_s(vm: VmProcess, thread_id: int) -> float:
-    return int(_words(f"/proc/{vm.process.pid}/task/{thread_id}/schedstat")[0]) / 1e9
+    return Scheduled.of(thread_id).ran_ns / 1e9
 
 
 def _measure_undisturbed(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int, most_others: float) -> None:

@@ -16,6 +16,7 @@ import click
 
 from bench.peers import Load, ours
 from bench.samples import Samples, recording
+from vmferry.client.processes import Scheduled
 from vmferry.client.qmp_client import QmpClient
 from vmferry.control.drive import set_up
 from vmferry.perf.lab import Lab, VmProcess
@@ -68,8 +69,7 @@ def round_trips(samples: Samples, questions: int, memory: int) -> None:
 
 def _monitor_cpu_ms(vm: VmProcess) -> float:
     """Return the CPU time of the VM's first thread, which is that of the monitors."""
-    pid = vm.process.pid
-    return int(Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()[0]) / 1e6
+    return Scheduled.of(vm.process.pid).ran_ns / 1e6
 
 
 def _ask(monitor: QmpClient) -> float:

@@ -268,6 +268,7 @@ def test_who_begins_tls_and_does_not_go_on_holds_nobody_up(destination: WaitingD
         assert migrate(destination, secured_client()).owner is Owner.DESTINATION
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket")  # Python forgets the one whose peer has just gone
 def test_connections_that_are_reset_at_once_cost_nobody_anything(destination: WaitingDestination) -> None:
     assert isinstance(destination.address, TcpAddress)
     place = (destination.address.host, destination.address.port)

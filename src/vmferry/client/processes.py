@@ -35,6 +35,26 @@ class Thread:
         return Thread.of(self.id) == self
 
 
+@dataclass(frozen=True)
+class Scheduled:
+    """What the scheduler has given a thread since it began."""
+
+    ran_ns: int
+    waited_ns: int
+    """For how long it was ready to run, and no processor was free."""
+
+    @classmethod
+    def of(cls, thread_id: int) -> "Scheduled":
+        """Return that of a thread (`schedstat`). Raises OSError or ValueError if it cannot be read."""
+        ran_ns, waited_ns, _ = (PROC / str(thread_id) / "schedstat").read_text().split()
+        return cls(int(ran_ns), int(waited_ns))
+
+    @property
+    def wanted_ns(self) -> int:
+        """For how long it would have run with a processor of its own."""
+        return self.ran_ns + self.waited_ns
+
+
 def status_field(task: Path, field: str) -> str:
     """Return a field of a task's `status`, nothing if the task has ended."""
     try:

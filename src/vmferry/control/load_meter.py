@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.client.processes import PROC
+from vmferry.client.processes import PROC, Scheduled
 from vmferry.control.bottleneck import Bottleneck, SendingLoad, find_bottleneck
 from vmferry.control.progress import Progress
 from vmferry.control.return_path import Connections, connections
@@ -113,8 +113,8 @@ class LoadMeter:
 def _cpu_ns(pid: int, left_out: set[int]) -> dict[int, int]:
     """Return how long each thread of a process has run, but those."""
     used: dict[int, int] = {}
-    with suppress(OSError, ValueError, IndexError):
+    with suppress(OSError, ValueError):
         for task in (PROC / str(pid) / "task").iterdir():
             if int(task.name) not in left_out:
-                used[int(task.name)] = int((task / "schedstat").read_text().split()[0])
+                used[int(task.name)] = Scheduled.of(int(task.name)).ran_ns
     return used

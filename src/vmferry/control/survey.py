@@ -5,11 +5,10 @@ before 8.2 measures whole seconds only, so of shorter times its curve is known f
 """
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.client.processes import PROC
+from vmferry.client.processes import PROC, Scheduled
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.vcpu_threads import vcpu_threads
@@ -76,16 +75,11 @@ class Busyness:
 
 
 def _wanted_ns(monitor: Monitor) -> dict[int, int]:
-    """Return for how long each vCPU thread has run or has waited to (proc(5), `schedstat`); none if nobody can tell."""
+    """Return for how long each vCPU thread has wanted a processor; none if nobody can tell."""
     try:
-        return {thread.id: _scheduled_ns(PROC / str(thread.id) / "schedstat") for thread in vcpu_threads(monitor)}
+        return {thread.id: Scheduled.of(thread.id).wanted_ns for thread in vcpu_threads(monitor)}
     except (HostError, MonitorError, OSError, ValueError):
         return {}
-
-
-def _scheduled_ns(path: Path) -> int:
-    running_ns, waiting_ns = path.read_text().split()[:2]
-    return int(running_ns) + int(waiting_ns)
 
 
 def resident_bytes(monitor: Monitor) -> int | None:

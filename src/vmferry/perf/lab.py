@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+from vmferry.client.processes import Scheduled
 from vmferry.client.qmp_client import QmpClient
 from vmferry.errors import GuestError, HostError, MonitorError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
@@ -107,6 +108,10 @@ class VmProcess:
         time.sleep(duration_s)
         end, end_s = self.progress().written_pages, time.monotonic()
         return (end - start) / (end_s - start_s)
+
+    def scheduled_vcpus(self) -> list[Scheduled]:
+        """Return what the scheduler has given each vCPU's thread."""
+        return [Scheduled.of(vcpu["thread-id"]) for vcpu in self.monitor.execute("query-cpus-fast")]
 
     def close(self) -> None:
         """Close the monitor and end the process, gently if it can."""

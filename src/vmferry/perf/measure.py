@@ -212,15 +212,9 @@ class _Measurement:
 
 
 def _ran_and_waited_ns(vm: VmProcess) -> tuple[int, int]:
-    """Return how long the vCPUs' threads have run, and how long they were ready but had to wait for a processor.
-
-    Linux tells for each thread: `/proc/PID/task/TID/schedstat`.
-    """
-    ran = waited = 0
-    for vcpu in vm.monitor.execute("query-cpus-fast"):
-        fields = Path(f"/proc/{vm.process.pid}/task/{vcpu['thread-id']}/schedstat").read_text().split()
-        ran, waited = ran + int(fields[0]), waited + int(fields[1])
-    return ran, waited
+    """Return how long the vCPUs' threads have run, and how long they were ready but had to wait for a processor."""
+    vcpus = vm.scheduled_vcpus()
+    return sum(vcpu.ran_ns for vcpu in vcpus), sum(vcpu.waited_ns for vcpu in vcpus)
 
 
 def _waiting_share(start: tuple[int, int], end: tuple[int, int]) -> float:
