@@ -7,6 +7,7 @@ import pytest
 from tests.simulation.qemu.scenes import scenario
 from vmferry.cancel import CancelToken
 from vmferry.control.looking_on import look_on
+from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned import Planned
 from vmferry.convergence.variants import PLANNED, find_variant
 from vmferry.migration.events import Decided, Ended, Event, Shadowed, ThrottleSeen
@@ -21,7 +22,9 @@ RESPONSIVE = "background-sync+responsive-throttle"
 Told = list[str]
 
 
-def shadowed(release: str, variant: str | None, rate: str = "1GB/s") -> tuple[list[Event], Told]:
+def shadowed(
+    release: str, variant: str | None, rate: str = "1GB/s", limits: Limits = NO_LIMITS
+) -> tuple[list[Event], Told]:
     """What is recorded of a migration that QEMU's auto-converge brings about, and what is told of the shadow."""
     lab = ModelledLab(scenario(rate=rate).with_settings({"guest.used-memory": "192M"}), find_release(release), seed=0)
     monitor = lab.connect()
@@ -31,7 +34,8 @@ def shadowed(release: str, variant: str | None, rate: str = "1GB/s") -> tuple[li
     monitor.execute("migrate", {"uri": URI})
     journal, told = MemoryJournal(), Told()
     shadow = find_variant(variant) if variant else None
-    look_on(monitor, journal, lambda seen: None, told.append, clock=lab.clock, cancel=CancelToken(), shadow=shadow)
+    clock, cancel = lab.clock, CancelToken()
+    look_on(monitor, journal, lambda seen: None, told.append, clock=clock, cancel=cancel, shadow=shadow, limits=limits)
     report = text_report([run_series(journal.entries, "")])
     assert all(len(line) <= 80 for line in report.splitlines())
     would = [entry.event for entry in journal.entries if isinstance(entry.event, Shadowed)]
@@ -84,3 +88,14 @@ def test_a_shadow_that_is_broken_does_not_end_the_looking_on(monkeypatch: pytest
     events, told = shadowed("qemu-10", PLANNED.name)
     assert isinstance(events[-1], Ended)
     assert [line for line in told if "looking on without a shadow" in line and "oh" in line]
+
+
+def test_a_shadow_keeps_the_limits_of_its_rule() -> None:
+    bounded, free = (
+        [event for event in shadowed("qemu-10", RESPONSIVE, limits=limits)[0] if isinstance(event, Shadowed)]
+        for limits in (Limits(max_throttle_percent=30, deadline_ns=5_000_000_000), NO_LIMITS)
+    )
+    highest = [max(event.throttle_percent or 0 for event in events) for events in (bounded, free)]
+    assert highest[0] == 30 < highest[1]
+    assert "Cancel" in {event.what for event in bounded}
+    assert "Cancel" not in {event.what for event in free}

@@ -33,6 +33,7 @@ class _MigrationInfo(_Answer):
     total_time: Integer = 0
     ram: _Ram = msgspec.field(default_factory=_Ram)
     cpu_throttle_percentage: Integer = 0
+    cpu_throttle_vcpus: list[Annotated[int, msgspec.Meta(ge=0, le=100)]] = []
     downtime: Integer | None = None
     downtime_parts: dict[str, Number] | None = None
     error_desc: str | None = None

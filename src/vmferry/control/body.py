@@ -132,9 +132,11 @@ class DriverBody:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
         if not self._slowing:
             return progress
+        in_force_percent = self._slowing.guest.in_force_percent
         return replace(
             progress,
-            throttle_percent=max(progress.throttle_percent or 0, self._slowing.guest.in_force_percent),
+            throttle_percent=max(progress.throttle_percent or 0, in_force_percent),
+            vcpu_throttle_percents=self._vcpu_percents if in_force_percent else None,
             dirty_bytes_per_s=self._dirty_bytes_per_s or progress.dirty_bytes_per_s,
         )
 

@@ -147,7 +147,8 @@ class Course(Follower):
         if last.status == "failed" and self.used_destination and self._crew.hand_over and not self._why_cancelled:
             reasons.append(DESTINATION_KNOWS)
         error = "; ".join(filter(None, reasons)) or None
-        return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken)
+        gave_up = self._why_cancelled is not None
+        return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken, gave_up=gave_up)
 
     def _what_is_left(self) -> str | None:
         """Say what is true of a guest that was stopped for its hand-over, which then failed."""

@@ -15,6 +15,7 @@ from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.shadow import ShadowBody
 from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
+from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.variants import Variant
 from vmferry.errors import PolicyError
 from vmferry.migration.journal import TeeJournal
@@ -31,18 +32,20 @@ def look_on(
     clock: Clock,
     cancel: CancelToken,
     shadow: Variant | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Result:
     """Follow the migration that runs to its end; `watch` sees every poll, `tell` gets lines for people.
 
-    What `shadow` would have decided is recorded and told beside it. The monitor is only asked. Raises UsageError if
-    there is no such policy, PolicyError if it cannot begin, MonitorError, and CancelledError if `cancel` is set.
+    What `shadow` would have decided, within `limits`, is recorded and told beside it. The monitor is only asked. Raises
+    UsageError if there is no such policy, PolicyError if it cannot begin, MonitorError, and CancelledError if `cancel`
+    is set.
     """
     driven = DrivenVm.ask(monitor)
     lost = LostWork(clock.now_ns)
     recorder = open_recorder(monitor, driven, TeeJournal([journal, lost]), clock.now_ns, attached=True)
     start_recording(recorder, monitor, {})
     ports = Ports(monitor, clock, cancel, tell, tell)
-    body = ShadowBody(ports, driven, shadow, recorder, lost) if shadow else None
+    body = ShadowBody(ports, driven, shadow, limits, recorder, lost) if shadow else None
     result = follow(monitor, clock, cancel, _Onlooker(ports, recorder, watch, body))
     recorder.end(result)
     return replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))

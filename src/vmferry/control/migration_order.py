@@ -54,14 +54,24 @@ def settled(driven: DrivenVm, order: Order) -> Order:
     """
     is_by_default = order.variant is None and order.auto_converge and not driven.converges_responsively
     variant = PLANNED if is_by_default else order.variant
-    if variant is None or variant.settings.get(POLICY) != PLANNED.name:
-        if order.pace:
-            raise UsageError(f"--{order.pace} is for a policy that plans; add --variant {PLANNED.name}")
+    if not plans(variant) and order.pace:
+        raise UsageError(f"--{order.pace} is for a policy that plans; add --variant {PLANNED.name}")
+    if variant is None:
         return order
-    goals = settings_text(goal_settings(order.limits, order.pace))
-    given = ",".join(filter(None, (str(variant.settings[POLICY_SETTINGS]), goals)))
-    variant = replace(variant, settings={**variant.settings, POLICY_SETTINGS: given})
-    return replace(order, variant=variant, is_by_default=is_by_default)
+    return replace(order, variant=with_goals(variant, order.limits, order.pace), is_by_default=is_by_default)
+
+
+def plans(variant: Variant | None) -> bool:
+    """True if it has a policy that plans for goals."""
+    return variant is not None and variant.settings.get(POLICY) == PLANNED.name
+
+
+def with_goals(variant: Variant, limits: Limits, pace: Pace | None) -> Variant:
+    """Return a variant that is told the goals, if it plans for them."""
+    if not plans(variant):
+        return variant
+    given = variant.settings.get(POLICY_SETTINGS), settings_text(goal_settings(limits, pace))
+    return replace(variant, settings={**variant.settings, POLICY_SETTINGS: ",".join(map(str, filter(None, given)))})
 
 
 def is_decided_outside(driven: DrivenVm, order: Order) -> bool:

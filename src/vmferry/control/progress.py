@@ -32,6 +32,8 @@ class Progress:
     downtime_ms: int | None
     downtime_parts_ms: dict[str, float] | None
     error: str | None
+    vcpu_throttle_percents: tuple[int, ...] | None = None
+    """The throttle of each vCPU where they are slowed one by one; else `throttle_percent` is that of all."""
 
     @classmethod
     def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
@@ -57,6 +59,7 @@ class Progress:
             downtime_ms=answer.get("downtime"),
             downtime_parts_ms=answer.get("downtime-parts"),
             error=answer.get("error-desc"),
+            vcpu_throttle_percents=tuple(answer.get("cpu-throttle-vcpus", ())) or None,
         )
 
     def after(self, earlier: "Progress") -> "Progress":

@@ -44,6 +44,8 @@ class Result:
     """The number of the signal that cancelled it; None if none did."""
     policy_broken: bool = False
     """True if it was called off because its policy is broken."""
+    gave_up: bool = False
+    """True if it was cancelled by what decides, or what bounds it: a limit, the policy, a link that carries nothing."""
     vm_left: bool = False
     """True if the VM's manager says that it has migrated, and has ended it here."""
     arrival: Arrival | None = None

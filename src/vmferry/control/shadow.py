@@ -16,6 +16,7 @@ from vmferry.control.sensors import DirtyRate
 from vmferry.control.settings import Settings
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.sensing import Body, Found, SyncSeen
 from vmferry.convergence.variants import Variant
@@ -30,17 +31,23 @@ class ShadowBody(DriverBody):
     """Senses what the VM's monitor tells by itself, and only records what the brain decides."""
 
     def __init__(
-        self, ports: Ports, driven: DrivenVm, variant: Variant, recorder: Recorder | VmRecord, lost: LostWork
+        self,
+        ports: Ports,
+        driven: DrivenVm,
+        variant: Variant,
+        limits: Limits,
+        recorder: Recorder | VmRecord,
+        lost: LostWork,
     ) -> None:
-        """`lost` is the account of what is really taken from the guest.
+        """`limits` are those that it would keep; `lost` is the account of what is really taken from the guest.
 
         Raises UsageError if the policy cannot be had, and PolicyError if it is broken.
         """
-        parameters = DEFAULTS.changed(variant.named(loaded))
+        parameters = DEFAULTS.changed(limits.applied_to(variant.named(loaded), DEFAULTS.as_qmp()))
         self._link = LinkWatch(PATIENCE_NS)
-        order = Order(uri=None, variant=variant)
+        order = Order(uri=None, variant=variant, limits=limits)
         brain = make_brain(ports, order, parameters, EVERYTHING, self._link, lost)
-        super().__init__(ports, brain, parameters.rules(), Settings(ports.monitor, ports.clock, driven), recorder)
+        super().__init__(ports, brain, parameters.rules(limits), Settings(ports.monitor, ports.clock, driven), recorder)
         self._name = variant.name
         self._syncs, self._sync_ns = 1, ports.clock.now_ns()
         """QEMU's dirty-sync-count, and when that was seen first."""
