@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,12 +19,14 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.agent.test_memory import ENDED, STARTED, complete, facts
 from tests.support.agent import free_port
 from tests.support.wait import wait_until
+from vmferry.agent.failures import Failure
 from vmferry.agent.live import Live
 from vmferry.agent.log import Log, as_text
 from vmferry.agent.metrics import Metrics, served
 from vmferry.agent.recording import Recording
 from vmferry.agent.rules import Vm
 from vmferry.control.progress import Progress
+from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.errors import HostError
 
 CONTRIB = Path(__file__).parents[2] / "contrib" / "prometheus"
@@ -83,6 +86,95 @@ def test_what_has_ended_is_counted_once_and_what_nobody_saw_apart() -> None:
     assert "unseen" not in re.findall(r"seconds_count{.*", text)
 
 
+KNOWN = msgspec.structs.replace(STARTED, parameters={"downtime-limit": 300})
+
+
+def seen(elapsed_ms: int, throttle: int = 0, vcpus: tuple[int, ...] = (), syncs: int = 2) -> Progress:
+    ram: dict[str, float] = {
+        "remaining": 600 << 20,
+        "total": 1000 << 20,
+        "dirty-sync-count": syncs,
+        "dirty-pages-rate": 50 << 8,
+    }
+    ram |= {"mbps": 100 * 8 * 1.048576, "transferred": 1 << 20, "page-size": 4096}
+    told = {"cpu-throttle-percentage": throttle, "cpu-throttle-vcpus": list(vcpus)}
+    return Progress.from_qmp({"status": "active", "total-time": elapsed_ms, "ram": ram, **told})
+
+
+def watched(*polls: Progress, limits: Limits = NO_LIMITS, name: str = "db") -> Live:
+    """A migration of a guest with two vCPUs."""
+    recording = Recording(facts(Vm(name, "u")))
+    recording.record(0, KNOWN)
+    one = Live(recording, Log(as_text), limits)
+    for progress in polls:
+        one.watch(progress)
+    return one
+
+
+def test_the_time_left_is_told_by_its_quantiles_and_the_deadline_beside_it() -> None:
+    one = watched(seen(2000), seen(12_000), limits=Limits(deadline_ns=10 * 10**9))
+    told = samples(Metrics(lambda: [one]))
+    p10, p50, p90 = (told[f"vmferry_migration_left_p{part}_seconds", "db"] for part in (10, 50, 90))
+    assert 0 < p10 < p50 < p90
+    assert told["vmferry_migration_deadline_left_seconds", "db"] == -2
+    assert one.outlook
+    assert (p10, p50, p90) == (one.outlook.soon_s, one.outlook.median_s, one.outlook.most_s)
+
+
+def test_what_has_no_end_in_sight_has_no_quantiles_and_what_has_no_deadline_none_left() -> None:
+    told = samples(Metrics(lambda: [watched(seen(2000, syncs=1))]))
+    assert ("vmferry_migration_least_left_seconds", "db") in told
+    assert not [name for name, _ in told if "_left_p" in name or "deadline" in name]
+
+
+def test_the_throttle_of_each_vcpu_and_what_it_has_cost_are_told() -> None:
+    one = watched(seen(1000, 80, (80, 0)), seen(3000, 80, (80, 0)))
+    text = generate_latest(Metrics(lambda: [one]).registry).decode()
+    name = "vmferry_migration_vcpu_throttle_ratio"
+    assert f'{name}{{domain="db",uuid="u",vcpu="0"}} 0.8' in text
+    assert f'{name}{{domain="db",uuid="u",vcpu="1"}} 0.0' in text
+    assert 'vmferry_migration_work_lost_vcpu_seconds{domain="db",uuid="u"} 1.6' in text
+    alike = generate_latest(Metrics(lambda: [watched(seen(1000, 30))]).registry).decode()
+    assert alike.count(f'{name}{{domain="db"') == 2
+
+
+def test_what_was_lost_is_not_told_if_the_beginning_was_not_seen() -> None:
+    told = samples(Metrics(lambda: [watched(seen(5000, 80), seen(6000, 80))]))
+    assert ("vmferry_migration_vcpu_throttle_ratio", "db") in told
+    assert ("vmferry_migration_work_lost_vcpu_seconds", "db") not in told
+
+
+def test_a_forecast_is_compared_with_what_came_of_it() -> None:
+    metrics, one = Metrics(list), watched(seen(2000))
+    recording = one.recording
+    assert recording.foretold
+    recording.foretold = msgspec.structs.replace(recording.foretold, elapsed_ms=2000, median_left_ms=4000)
+    complete(recording)  # after 7 s
+    metrics.count(recording)
+    older = watched().recording
+    older.foretold = msgspec.structs.replace(recording.foretold, median_left_ms=None)
+    complete(older)
+    metrics.count(older)
+    text = generate_latest(metrics.registry).decode()
+    assert 'vmferry_migration_forecast_error_ratio_sum{came="later",mode="steer"} 0.25' in text
+    assert 'vmferry_migration_forecast_error_ratio_count{came="later",mode="steer"} 1.0' in text
+    assert 'came="sooner"' not in text
+
+
+def test_failures_are_counted_by_class_and_what_could_not_be_steered_apart() -> None:
+    metrics, lost, done = Metrics(list), watched().recording, watched().recording
+    lost.not_steered = True
+    lost.left("gone")
+    complete(done)
+    metrics.count(lost)
+    metrics.count(done)
+    text = generate_latest(metrics.registry).decode()
+    counted = dict(re.findall(r"vmferry_migration_failures_total{(.*)} (.*)", text))
+    assert len(counted) == 3 * len(Failure)
+    assert [labels for labels, count in counted.items() if count != "0.0"] == ['class="unseen",mode="steer"']
+    assert "vmferry_migrations_not_steered_total 1.0" in text
+
+
 @given(st.lists(st.text(), max_size=4))
 def test_no_name_of_a_vm_breaks_the_page(names: list[str]) -> None:
     text = generate_latest(Metrics(lambda: [live(name) for name in names]).registry).decode()
@@ -113,9 +205,17 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 @pytest.mark.prometheus
+def test_alerts_fire_when_they_should() -> None:
+    command = ["promtool", "test", "rules", str(CONTRIB / "vmferry-alerts-test.yml")]
+    tested = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.mark.prometheus
 def test_a_real_prometheus_scrapes_it_and_takes_alerts_and_dashboard(tmp_path: Path) -> None:
-    metrics = Metrics(lambda: [live('<b>"x"\'')])
-    done = live().recording
+    one = watched(seen(1000, 30), seen(3000, 30), limits=Limits(deadline_ns=10**10), name='<b>"x"\'')
+    metrics = Metrics(lambda: [one])
+    done = watched(seen(2000)).recording
     complete(done)
     metrics.count(done)
     own, port = free_port(), free_port()
@@ -149,12 +249,14 @@ def test_a_real_prometheus_scrapes_it_and_takes_alerts_and_dashboard(tmp_path: P
         try:
             wait_until(lambda: value("libvirt_domain_job_mem_remaining_bytes"), 60)
             (sample,) = value("libvirt_domain_job_mem_remaining_bytes")
-            assert (sample["metric"]["domain"], sample["value"][1]) == ('<b>"x"\'', "1000")
+            assert (sample["metric"]["domain"], sample["value"][1]) == ('<b>"x"\'', str(600 << 20))
             assert value('vmferry_migrations_total{status="completed"}')
             known = set(ask(port, "/api/v1/label/__name__/values"))
             for expression in expressions():
                 ask(port, "/api/v1/query", query=expression)
                 names = set(re.findall(r"\b(?:vmferry|libvirt)_\w+", expression))
-                assert {name for name in names if "dirty" not in name and "left" not in name} <= known
+                assert names <= known
+            alerts = (CONTRIB / "vmferry-alerts.yml").read_text()
+            assert set(re.findall(r"\b(?:vmferry|libvirt)_\w+", alerts)) <= known
         finally:
             prometheus.terminate()

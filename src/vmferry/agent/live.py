@@ -5,16 +5,21 @@ from vmferry.agent.recording import Foretold, Recording
 from vmferry.bounds import one_line
 from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
+from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.migration.events import Started
 
 _MAX_SAID = 200
+_MAX_VCPUS = 4096
+"""More are no QEMU's."""
 _MS_PER_S = 1000
+_NS_PER_S = 1_000_000_000
 
 
 class Live:
     """A migration that goes on."""
 
-    def __init__(self, recording: Recording, log: Log) -> None:
+    def __init__(self, recording: Recording, log: Log, limits: Limits = NO_LIMITS) -> None:
+        """`limits` are those of the rule that holds."""
         self.recording = recording
         self.progress: Progress | None = None
         """As it was seen last."""
@@ -23,7 +28,32 @@ class Live:
         self.said: list[str] = []
         """The last lines for people, the newest at the end."""
         self._log = log
+        self._limits = limits
         self._outlooks: Outlooks | None = None
+
+    @property
+    def deadline_left_s(self) -> float | None:
+        """Time until the deadline, below 0 once that is over; None if there is none, or nobody knows how far it is."""
+        if self._limits.deadline_ns is None or self.progress is None or self.progress.elapsed_ms is None:
+            return None
+        return self._limits.deadline_ns / _NS_PER_S - self.progress.elapsed_ms / _MS_PER_S
+
+    @property
+    def lost_vcpu_s(self) -> float | None:
+        """What throttles have taken of all vCPUs so far; None if that is not all known."""
+        started = self._started()
+        if started is None or self.outlook is None or not self.outlook.saw_beginning:
+            return None
+        return self.outlook.lost_s * started.vcpu_count
+
+    @property
+    def vcpu_throttle_percents(self) -> tuple[int, ...]:
+        """The throttle of each vCPU; empty if nobody knows."""
+        started = self._started()
+        if started is None or self.progress is None or self.progress.throttle_percent is None:
+            return ()
+        count = min(started.vcpu_count, _MAX_VCPUS)
+        return (self.progress.vcpu_throttle_percents or (self.progress.throttle_percent,) * count)[:count]
 
     def watch(self, progress: Progress) -> None:
         """Take note of how far it is."""
@@ -47,15 +77,23 @@ class Live:
     def _keep(self, text: str) -> None:
         self.said = [*self.said[1 - _MAX_SAID :], one_line(text)]
 
-    def _downtime_limit_ms(self) -> int | None:
+    def _started(self) -> Started | None:
         entries = self.recording.course.entries
         started = entries[0].event if entries else None
-        limit_ms = started.parameters.get("downtime-limit") if isinstance(started, Started) else None
+        return started if isinstance(started, Started) else None
+
+    def _downtime_limit_ms(self) -> int | None:
+        started = self._started()
+        limit_ms = started.parameters.get("downtime-limit") if started else None
         return limit_ms if isinstance(limit_ms, int) else None
 
 
 def _foretold(progress: Progress, outlook: Outlook) -> Foretold | None:
-    if progress.elapsed_ms is None or outlook.least_s is None or outlook.most_s is None:
+    if progress.elapsed_ms is None or outlook.least_s is None or outlook.median_s is None or outlook.most_s is None:
         return None
-    least_ms, most_ms = round(outlook.least_s * _MS_PER_S), round(outlook.most_s * _MS_PER_S)
-    return Foretold(elapsed_ms=progress.elapsed_ms, least_left_ms=least_ms, most_left_ms=most_ms)
+    return Foretold(
+        elapsed_ms=progress.elapsed_ms,
+        least_left_ms=round(outlook.least_s * _MS_PER_S),
+        median_left_ms=round(outlook.median_s * _MS_PER_S),
+        most_left_ms=round(outlook.most_s * _MS_PER_S),
+    )

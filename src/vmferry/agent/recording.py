@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from vmferry.agent.failures import Failure, failure_of
 from vmferry.agent.rules import Mode, Vm
 from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Verdict
@@ -36,8 +37,16 @@ class Foretold(msgspec.Struct, frozen=True, kw_only=True):
     """How long the migration had run then."""
     least_left_ms: int
     """Time still needed if the guest dirtied nothing more."""
+    median_left_ms: int | None = None
+    """Time within which it would be over as likely as not; None in what older agents have kept."""
     most_left_ms: int
-    """Time still needed if all went on as it did."""
+    """Time within which nine of ten such migrations would be over."""
+
+    def left_ms(self, outcome: Outcome | None) -> int | None:
+        """Return how long it really took from then on; None if it did not complete, or nobody knows."""
+        if not (outcome and outcome.completed and outcome.total_time_ms):
+            return None
+        return outcome.total_time_ms - self.elapsed_ms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,8 @@ class Close:
     """None if nobody saw its end, so that it follows from what the journal has."""
     verdicts: tuple[Verdict, ...] = ()
     arrival: str | None = None
+    failure: Failure | None = Failure.UNSEEN
+    """Why it did not complete; None if it did."""
     remark: str = ""
     """What went wrong with following it."""
 
@@ -65,6 +76,8 @@ class Recording:
     """Set once, when there is one."""
     remark: str = ""
     """What went wrong with following it so far."""
+    not_steered: bool = False
+    """True if it was to be steered, and that could not be."""
     close: Close | None = None
     """Set once, when nobody follows the migration any more."""
     course: CourseJournal = field(default_factory=CourseJournal)
@@ -94,6 +107,7 @@ class Recording:
             outcome=outcome_of(self.course.entries),
             verdicts=result.verdicts,
             arrival=arrival,
+            failure=failure_of(result),
             remark=self.remark,
         )
 
