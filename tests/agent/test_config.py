@@ -59,6 +59,8 @@ def test_a_file_says_places_and_rules() -> None:
         ('"planned"', '"planned"\nset = { x = 1 }', 9, ["no setting 'x'", "window_ms"]),
         ('"batch"', '"batch"\nset = { x = 1 }', 14, ["names none"]),
         ('"batch"', '"batch"\nthrottle-by = "force"', 14, ["'force'", "cgroup"]),
+        ('"planned"', '"planned"\npace = "slow"', 9, ["'slow'", "rule[0].pace"]),
+        ('"planned"', '"kubevirt"\npace = "fast"', 9, ["rule[0].pace", "'fast'", "planned"]),
         (
             "libvirt = [",
             'metrics = "0.0.0.0:9177"\nlibvirt = [',

@@ -41,3 +41,11 @@ def test_what_is_done_is_told_in_the_words_of_the_file() -> None:
     )
     assert ", ".join(Rule(mode=Mode.WATCH).orders()) == "watch"
     assert str(holding([rule], VM)) == "rule 1: all VMs"
+
+
+def test_a_pace_is_told_the_policy_that_plans_and_limits_are_its_goals() -> None:
+    rule = Rule(mode=Mode.STEER, variant="planned", pace="gentle", finish_by=600 * 10**9)
+    assert "planned, pace gentle, finish-by 10min" in ", ".join(rule.orders())
+    told = str(rule.chosen_with_goals.settings["policy-settings"])
+    assert told == "pace=gentle,finish_by_ms=600000,on_limit=cancel"
+    assert Rule(variant="original", finish_by=600 * 10**9).chosen_with_goals == Rule(variant="original").chosen

@@ -102,7 +102,7 @@ class Followers:
             variant=chosen,
             began_ms=_now_ms() - (progress.elapsed_ms or 0),
         )
-        live = Live(self._memory.begin(facts), self.log.of(vm=vm.name, uuid=vm.uuid))
+        live = Live(self._memory.begin(facts), self.log.of(vm=vm.name, uuid=vm.uuid), held.rule.limits)
         with self._lock:
             self._live.append(live)
         live.tell(f"a migration runs; {held}: {', '.join(held.rule.orders())}")
@@ -114,17 +114,29 @@ class Followers:
             try:
                 return self._steer(address, rule, live, cancel)
             except (UsageError, HostError, PolicyError) as error:
-                live.recording.remark = f"not steered: {error}"
+                live.recording.remark, live.recording.not_steered = f"not steered: {error}", True
                 live.warn(f"it is not steered, and looked on: {error}")
-        shadow = rule.chosen if rule.mode is Mode.SHADOW else None
+        shadow = rule.chosen_with_goals if rule.mode is Mode.SHADOW else None
         with open_monitor(address, while_waiting=cancel.check) as monitor:
             return look_on(
-                monitor, live.recording, live.watch, live.tell, clock=self._clock, cancel=cancel, shadow=shadow
+                monitor,
+                live.recording,
+                live.watch,
+                live.tell,
+                clock=self._clock,
+                cancel=cancel,
+                shadow=shadow,
+                limits=rule.limits,
             )
 
     def _steer(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
         order = Order(
-            uri=None, variant=rule.chosen, throttle_by=rule.throttle_by, limits=rule.limits, journal=live.recording
+            uri=None,
+            variant=rule.chosen,
+            pace=rule.pace,
+            throttle_by=rule.throttle_by,
+            limits=rule.limits,
+            journal=live.recording,
         )
         with open_monitor(address, while_waiting=cancel.check) as monitor:
             return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)

@@ -14,8 +14,10 @@ import msgspec
 from vmferry.bounds import parse_uuid
 from vmferry.control.actuators import MEANS
 from vmferry.control.deciding import DEFAULTS, loaded
+from vmferry.control.migration_order import plans, with_goals
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.convergence.variants import POLICY, POLICY_SETTINGS, VARIANTS, Variant, find_variant
+from vmferry.convergence.policies.planned_settings import Pace
+from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, VARIANTS, Variant, find_variant
 from vmferry.errors import UsageError
 from vmferry.experiment.quantities import Nanoseconds, telling
 from vmferry.settings.policy_parameters import settings_text
@@ -62,6 +64,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
     """As with `vmferry migrate`; without a variant and a policy it is `DEFAULT_VARIANT`."""
     set: dict[str, Setting] = {}
     """Settings of the policy."""
+    pace: Pace | None = None
+    """How a policy that plans weighs time and the guest's work."""
     finish_by: Nanoseconds | None = None
     max_downtime: Nanoseconds | None = None
     max_guest_loss: str | None = None
@@ -85,6 +89,9 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
             if self.policy and self.variant:
                 raise UsageError("a variant stands here as well; both say how to converge, so leave out one of them")
             self.chosen.named(loaded)
+        with telling(f"{where}.pace"):
+            if self.pace and not plans(self.chosen):
+                raise UsageError(f"'{self.pace}' is for a policy that plans, such as the variant '{PLANNED.name}'")
         with telling(f"{where}.set"):
             if self.set and not self.policy:
                 raise UsageError("these are settings of the policy that `policy` names, and it names none")
@@ -104,6 +111,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         if self.policy:
             return Variant(self.policy, {POLICY: self.policy, POLICY_SETTINGS: settings_text(self.set)})
         return find_variant(self.variant) if self.variant else DEFAULT_VARIANT
+
+    @property
+    def chosen_with_goals(self) -> Variant:
+        """The same, told its goals if it plans for them. Raises UsageError."""
+        return with_goals(self.chosen, self.limits, self.pace)
 
     @property
     def limits(self) -> Limits:
@@ -129,6 +141,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
         yield str(self.mode)
         if self.mode in (Mode.SHADOW, Mode.STEER):
             yield self.chosen.name
+            if self.pace:
+                yield f"pace {self.pace}"
             for name, text in self._limits_told().items():
                 yield f"{name} {text}"
 
