@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -166,19 +165,21 @@ def test_figures_of_a_migration_whose_end_nobody_saw_are_those_of_its_journal(ur
     assert "ends before the migration does" in row.outcome.error
 
 
-def test_several_agents_write_to_one_database_at_once(url: str) -> None:
-    def work(host: str) -> None:
-        with remembering(url, host) as memory:
-            for number in range(20):
-                recording = memory.begin(facts(Vm(f"vm-{number}", str(number))))
-                recording.record(1, STARTED)
-                complete(recording)
+_AGENT = """
+import sys
+from tests.agent.test_memory import STARTED, Vm, complete, facts, remembering
+with remembering(*sys.argv[1:]) as memory:
+    for number in range(20):
+        recording = memory.begin(facts(Vm(f"vm-{number}", str(number))))
+        recording.record(1, STARTED)
+        complete(recording)
+"""
 
-    threads = [threading.Thread(target=work, args=(host,)) for host in "abc"]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+
+def test_several_agents_write_to_one_database_at_once(url: str) -> None:
+    """The tables are not there yet: one of them makes them."""
+    agents = [subprocess.Popen([sys.executable, "-c", _AGENT, url, host]) for host in "abc"]
+    assert [one.wait(60) for one in agents] == [0, 0, 0]
     rows = found(url, Wanted(limit=1000))
     assert sorted((row.host, row.vm_name) for row in rows) == sorted(
         (host, f"vm-{number}") for host in "abc" for number in range(20)
@@ -203,6 +204,10 @@ def test_migrations_are_found_by_what_is_known_of_them(url: str) -> None:
     assert names(vm="*1", limit=1) == ["dbx1"]
     assert names(vm="UUID-web*".lower()) == ["web*"]
     assert names(status="completed", since_ms=6) == ["web*", "dbx1"]
+    assert names(status="unknown") == ["open"]
+    assert names(status="setup") == []
+    assert names(policy="plan*", until_ms=7) == ["dbx1", "db_1"]
+    assert names(policy="original") == []
     assert names(host="b") == []
     with reading(url) as connection, pytest.raises(UsageError, match="no migration 99 is remembered"):
         store.get(connection, 99)

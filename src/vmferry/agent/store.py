@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Select, delete, func, insert, select, update
 
 from vmferry.agent.pieces import read_pieces
 from vmferry.agent.recording import Close, Facts, Foretold, outcome_of
@@ -52,9 +52,7 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def left_ms(self) -> int | None:
         """How long it really took from the forecast on; None if there was none, or it did not complete."""
-        if not (self.forecast and self.outcome and self.outcome.completed and self.outcome.total_time_ms):
-            return None
-        return self.outcome.total_time_ms - self.forecast.elapsed_ms
+        return self.forecast.left_ms(self.outcome) if self.forecast else None
 
     def flat(self) -> dict[str, Any]:
         """Return all of it for scripts, the figures named as everywhere; what is not known is None."""
@@ -72,7 +70,13 @@ class Wanted:
     """A pattern of names with `*` and `?`, or a UUID."""
     host: str | None = None
     status: str | None = None
+    """How they ended or how far they are, unknown if nobody saw the end."""
+    policy: str | None = None
+    """A pattern of the policy or variant that decided, or would have."""
     since_ms: int | None = None
+    """When they began at the earliest, in milliseconds since the Unix epoch."""
+    until_ms: int | None = None
+    """They began before then."""
     limit: int = 100
 
 
@@ -191,20 +195,24 @@ def _orders(facts: Facts) -> dict[str, str]:
 def _matching(wanted: Wanted) -> Select[Any]:
     query = select(migration)
     if wanted.vm is not None:
-        named = migration.c.vm_name.like(_like(wanted.vm), escape="\\")
-        query = query.where(named | (migration.c.vm_uuid == wanted.vm.lower()))
+        query = query.where(_is_like(migration.c.vm_name, wanted.vm) | (migration.c.vm_uuid == wanted.vm.lower()))
     if wanted.host is not None:
         query = query.where(migration.c.host == wanted.host)
     if wanted.status is not None:
-        query = query.where(migration.c.status == wanted.status)
+        is_known = migration.c.followed | migration.c.ended_ms.is_not(None)
+        query = query.where(~is_known if wanted.status == UNKNOWN else is_known & (migration.c.status == wanted.status))
+    if wanted.policy is not None:
+        query = query.where(_is_like(migration.c.variant, wanted.policy))
     if wanted.since_ms is not None:
         query = query.where(migration.c.began_ms >= wanted.since_ms)
+    if wanted.until_ms is not None:
+        query = query.where(migration.c.began_ms < wanted.until_ms)
     return query
 
 
-def _like(pattern: str) -> str:
+def _is_like(column: Column[str], pattern: str) -> ColumnElement[bool]:
     escaped = "".join(f"\\{character}" if character in "\\%_" else character for character in pattern)
-    return escaped.replace("*", "%").replace("?", "_")
+    return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 
 
 def _remembered(row: Any) -> Remembered:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from rich.table import Table
 
 from vmferry.bounds import one_line
 from vmferry.cli.agent_extra import needing_agent_extra
@@ -17,29 +18,43 @@ from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import percent_text, time_text
+from vmferry.units import UNKNOWN
 
 if TYPE_CHECKING:
+    from vmferry.agent.recording import Foretold
     from vmferry.agent.store import Remembered
 
 _MS_PER_DAY = 86_400_000
+_DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+"""What a spreadsheet takes a cell for a formula by, the full-width ones too."""
 
 
 @click.command("history", short_help="List the migrations that agents remember.")
 @database_option
 @click.option("--vm", metavar="PATTERN|UUID", help="Only of VMs with such a name, in which * and ? stand for any.")
 @click.option("--host", help="Only from this host.")
-@click.option("--status", help="Only those that ended like this, such as completed, failed or cancelled.")
+@click.option("--status", help="Only those that ended like this, such as completed, failed, cancelled or unknown.")
+@click.option("--policy", metavar="PATTERN", help="Only those that such a variant or policy decided, or would have.")
 @click.option("--days", type=click.IntRange(1, 36500), help="Only those of so many days before now.")
+@click.option("--since", type=_DATE, help="Only those that began then or later, by this host's time zone.")
+@click.option("--until", type=_DATE, help="Only those that began before then.")
 @click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="At most so many.")
+@click.option("--forecasts", is_flag=True, help="Show what was foretold of each, and what came of it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each migration.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print them as CSV.")
+@click.option("--csv", "as_csv", is_flag=True,
+              help="Print them as CSV; a text that is a formula to a spreadsheet gets a ' before it.")  # fmt: skip
 def command(
     database: str | None,
     vm: str | None,
     host: str | None,
     status: str | None,
+    policy: str | None,
     days: int | None,
+    since: datetime | None,
+    until: datetime | None,
     limit: int,
+    forecasts: bool,
     as_json: bool,
     as_csv: bool,
 ) -> None:
@@ -47,56 +62,99 @@ def command(
 
     A migration of which nobody saw the end is unknown in the table; elsewhere `status` is the state seen last.
     """
-    if as_json and as_csv:
-        raise UsageError("--json and --csv are two ways to print them; give one")
+    if as_json + as_csv + forecasts > 1:
+        raise UsageError("--json, --csv and --forecasts are ways to print them; give one (--json and --csv have all)")
+    if days and since:
+        raise UsageError("--days and --since both say from when on; give one of them")
     with needing_agent_extra():
         from vmferry.agent.store import Wanted, find
-    since_ms = None if days is None else int(time.time() * 1000) - days * _MS_PER_DAY
+    wanted = Wanted(
+        vm=vm,
+        host=host,
+        status=status,
+        policy=policy,
+        since_ms=int(time.time() * 1000) - days * _MS_PER_DAY if days else _ms(since),
+        until_ms=_ms(until),
+        limit=limit,
+    )
     with open_memory(database) as connection:
-        rows = list(find(connection, Wanted(vm=vm, host=host, status=status, since_ms=since_ms, limit=limit)))
+        rows = list(find(connection, wanted))
     if as_json:
         for row in rows:
             click.echo(msgspec.json.encode(row.flat()))
     elif as_csv:
         click.echo(_csv(rows), nl=False)
+    elif rows:
+        terminal().print(_forecasts(rows) if forecasts else _figures(rows))
     else:
-        _print(rows)
-
-
-def _print(rows: Sequence["Remembered"]) -> None:
-    if not rows:
         click.echo("no such migration is remembered")
-        return
-    table = compact_table("", "id", "began", "VM", "mode", "status", "total time", "downtime", "work lost")
-    for column in table.columns[1:5]:
-        column.justify = "left"
-    table.columns[2].no_wrap = False
+
+
+def _figures(rows: Sequence["Remembered"]) -> Table:
+    table = _table(4, "mode", "status", "total time", "downtime", "work lost")
     for row in rows:
         figures = row.outcome or Outcome(status=row.status)
         table.add_row(
-            str(row.id),
-            datetime.fromtimestamp(row.began_ms / 1000).strftime("%Y-%m-%d %H:%M"),
-            one_line(row.vm_name),
+            *_whose(row),
             row.mode,
             row.state,
             time_text(figures.total_time_ms),
             time_text(figures.downtime_ms),
             percent_text(figures.work_lost_percent),
         )
-    terminal().print(table)
+    return table
+
+
+def _forecasts(rows: Sequence["Remembered"]) -> Table:
+    """Return within which time half, and nine of ten, such migrations were foretold to be over, and how long it took.
+
+    That is from the time on at which it was foretold, for each.
+    """
+    table = _table(3, "after", "half in", "9 of 10 in", "really", "off by")
+    for row in rows:
+        table.add_row(*_whose(row), *_compared(row.forecast, row.left_ms))
+    return table
+
+
+def _compared(foretold: "Foretold | None", left_ms: int | None) -> tuple[str, ...]:
+    if foretold is None:
+        return ("-",) * 5
+    median_ms = foretold.median_left_ms
+    off = f"{100 * (left_ms - median_ms) / median_ms:+.0f} %" if median_ms and left_ms is not None else UNKNOWN
+    return (*map(time_text, (foretold.elapsed_ms, median_ms, foretold.most_left_ms, left_ms)), off)
+
+
+def _table(text_columns: int, *others: str) -> Table:
+    table = compact_table("", "id", "began", "VM", *others)
+    for column in table.columns[1 : text_columns + 1]:
+        column.justify = "left"
+    table.columns[2].no_wrap = False
+    return table
+
+
+def _whose(row: "Remembered") -> tuple[str, str, str]:
+    began = datetime.fromtimestamp(row.began_ms / 1000).strftime("%Y-%m-%d %H:%M")
+    return str(row.id), began, one_line(row.vm_name)
 
 
 def _csv(rows: Sequence["Remembered"]) -> str:
-    """Return a table in which what is not known is empty."""
+    """Return a table in which what is not known is empty, and no text is a formula."""
     records = [row.flat() for row in rows]
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.DictWriter(out, names)
     writer.writeheader()
     for record in records:
-        writer.writerow({name: _cell(value) for name, value in record.items()})
+        writer.writerow({name: cell(value) for name, value in record.items()})
     return out.getvalue()
 
 
-def _cell(value: object) -> object:
-    return msgspec.json.encode(value).decode() if isinstance(value, dict | list) else value
+def cell(value: object) -> object:
+    """Return what stands for a value in CSV."""
+    if isinstance(value, dict | list):
+        return msgspec.json.encode(value).decode()
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _ms(time: datetime | None) -> int | None:
+    return None if time is None else round(time.timestamp() * 1000)
