@@ -30,9 +30,9 @@ from vmferry.control.migration_order import Order
 from vmferry.control.result import require_completed
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import simulate_driven
 from vmferry.units import parse_rate
 

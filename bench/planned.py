@@ -14,8 +14,8 @@ import click
 from bench.peers import Load, Peer, cool_down, qemus
 from bench.qemu import measure
 from bench.samples import Samples, recording
+from vmferry.experiment.scenario import load_scenario, parse_scenario
 from vmferry.migration.outcome import Outcome
-from vmferry.simulation.scenario import load_scenario, parse_scenario
 from vmferry.study.simulate import simulate
 
 MIB = 1 << 20

@@ -7,6 +7,7 @@ import click
 
 from bench.samples import Samples, recording
 from vmferry.convergence.watcher import BackgroundSync
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.ram import RamState
 from vmferry.settings.rearm import Rearm
@@ -14,7 +15,6 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import Simulation
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.simulation.workload import Workload
 
 PAGES_PER_GIB = 1 << 18

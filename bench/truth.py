@@ -23,6 +23,7 @@ from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab
 from vmferry.study.forecast import StrategyForecast, forecast
 from vmferry.study.measured_survey import survey_vm
+from vmferry.study.survey import Survey
 
 MIB = 1 << 20
 PLANNED, RESPONSIVE, OWN = "planned", "background-sync+responsive-throttle", "original"
@@ -71,9 +72,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     body: str
     foretold: StrategyForecast
-    written: list[tuple[int, int]]
-    """What was measured before: windows in ns, distinct bytes."""
-    demand: float
+    survey: Survey
+    """What was measured before, from which the forecast can be made again."""
     completed: bool
     total_time_ms: int | None
     downtime_ms: int | None
@@ -127,9 +127,10 @@ def run(output: Path, qemu10: str | None, most: int) -> None:
 
 @bench.command()
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def report(file: Path) -> None:
+@click.option("--again", is_flag=True, help="Make the forecasts anew, of what was measured then.")
+def report(file: Path, *, again: bool) -> None:
     """Sum up the runs in FILE, in all and for each body."""
-    runs = _read(file)
+    runs = [_again(run) if again else run for run in _read(file)]
     click.echo("| | runs | kinds | time within 80 % interval | verdict right | downtime error p90 | live / foretold |")
     click.echo("|---|---|---|---|---|---|---|")
     for body in ["", *dict.fromkeys(each.body for each in runs)]:
@@ -178,8 +179,7 @@ def _run(trial: Trial) -> Run:
         kind=trial.kind,
         body=trial.peer.name,
         foretold=foretold,
-        written=[(point.duration_ns, point.distinct_bytes) for point in survey.written],
-        demand=survey.demand,
+        survey=survey,
         completed=result.completed,
         total_time_ms=result.last.elapsed_ms,
         downtime_ms=result.last.downtime_ms if result.completed else None,
@@ -189,6 +189,11 @@ def _run(trial: Trial) -> Run:
 
 def _read(file: Path) -> list[Run]:
     return [msgspec.json.decode(line, type=Run) for line in file.read_bytes().splitlines()]
+
+
+def _again(made: Run) -> Run:
+    (foretold,) = forecast(made.survey, (made.foretold.strategy,))
+    return msgspec.structs.replace(made, foretold=foretold)
 
 
 def _line(made: Run) -> str:

@@ -34,10 +34,10 @@ from vmferry.control.result import Result
 from vmferry.convergence.limits import Limits
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.simulation.qemu.destination import LoadModel
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.monitor import Fault
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import DrivenRun
 
 _NS_PER_MS = 1_000_000

@@ -8,9 +8,9 @@ from click.testing import CliRunner, Result
 
 from vmferry.cli.main import vmferry
 from vmferry.errors import UsageError
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.journal import FileJournal
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import parse_scenario
 
 BUSY = b"""
 name = "recorded"

@@ -26,13 +26,13 @@ from vmferry.cli.perf import batch, command
 from vmferry.cli.types import RATE_WITH_UNIT
 from vmferry.errors import UsageError
 from vmferry.experiment.own_variants import policy_variant
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import Started
 from vmferry.migration.journal import FileJournal
 from vmferry.perf.comparisons import find_experiments, sweeping_guest
 from vmferry.perf.measure import GuestSample, Job, PerfRun
 from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.compare import runs_needed
 
 SIMULATED = parse_scenario(

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from tests.support.hostile import tampered
 from vmferry.cli.sweep import command
 from vmferry.errors import UsageError
-from vmferry.simulation.scenario import load_scenario, parse_scenario
+from vmferry.experiment.scenario import load_scenario, parse_scenario
 from vmferry.study.sweep import Sweep, make_cases, run_case
 
 SCENARIO = """

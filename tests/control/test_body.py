@@ -15,7 +15,6 @@ from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import LinkKeeper
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress
-from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Evaluation
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.settings import Settings
@@ -27,7 +26,7 @@ from vmferry.convergence.limits import NO_LIMITS, Limits, OnLimit
 from vmferry.convergence.policies import registry
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.sensing import Body, View
-from vmferry.convergence.watcher import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.simulation.clock import VirtualClock
 
@@ -109,12 +108,13 @@ class Course:
         self.link = LinkKeeper(self.qemu, 120 * S, self.told.append, slows_on_silence=False)
         ours = replace(DEFAULTS, **parameters)  # type: ignore[arg-type]
         self.guest = SlowedGuest(self.qemu, self.clock, self.throttle)  # type: ignore[arg-type]
-        slowing = Slowing(self.sensor, self.guest, Prospect(99, ignore))  # type: ignore[arg-type]
+        slowing = Slowing(self.sensor, self.guest)  # type: ignore[arg-type]
         self.settings = Settings(self.qemu, self.clock, DrivenVm.ask(self.qemu))
         kind = find_policy(ours.convergence_policy)
         start = sense(Progress.from_qmp({}), self.qemu.parameters, 0)
         mode, times, link = ours.background_sync, ours.watch_times(), self.link.watch
-        self.brain = Convergence.watching(kind, can(self.settings, slowing), mode, times, link, Ledger(), start)
+        watcher = make_watcher(mode, times, start.now_ns)
+        self.brain = Convergence(kind, can(self.settings, slowing), watcher, link, Ledger(), start)
         self.body = DriverBody(ports, self.brain, ours.rules(limits), self.settings, self.kept, slowing)  # type: ignore[arg-type]
 
     def poll(self, at_s: float, syncs: int, sent_mib: float, dirty_mib_per_s: int = 0, status: str = "active") -> None:

@@ -12,11 +12,11 @@ from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
 from vmferry.convergence.actions import Throttle
 from vmferry.convergence.sensing import Period
+from vmferry.experiment.dirty_samples import dirty_samples
 from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.report.text_report import text_report
-from vmferry.simulation.samples import dirty_samples
 
 PAGE = 4096
 S = 1_000_000_000

@@ -13,7 +13,7 @@ import pytest
 
 from tests.repo.test_documents import DOCUMENTS, relative
 from vmferry.cli.main import vmferry
-from vmferry.simulation.scenario import parse_scenario
+from vmferry.experiment.scenario import parse_scenario
 
 BLOCK = re.compile(r"^ *```\w*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`]+)`")

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tests.report.test_series import COURSE, SCENARIO, decided, ended, journal, started, window
 from tests.support.chromium import Page, open_chromium
 from vmferry.errors import UsageError
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Event, SwitchoverBegan, Synced
 from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.status import MigrationStatus as Status
@@ -29,7 +30,6 @@ from vmferry.report.svg import picture
 from vmferry.report.text_report import text_report
 from vmferry.report.tradeoff import costs_of
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import parse_scenario
 
 DOCS = Path(__file__).parents[2] / "docs"
 HOSTILE = "</script><script>document.title='taken'</script><img src=http://a.b/><b a='\">"

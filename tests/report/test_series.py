@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import (
     BandwidthWindow,
     Decided,
@@ -23,7 +24,6 @@ from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.report.series import RunSeries, Series
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.simulation.run import Simulation
-from vmferry.simulation.scenario import parse_scenario
 
 SCENARIO = b"""
 name = "small"

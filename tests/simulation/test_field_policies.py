@@ -9,9 +9,9 @@ from tests.support.known import known
 from vmferry.convergence.policies.nova import NovaSettings, downtime_steps
 from vmferry.convergence.policies.pause_resume import PauseResumeSettings, throttle_percent
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import Acted, Decided, Synced
 from vmferry.simulation.run import SimulationResult, simulate
-from vmferry.simulation.scenario import parse_scenario
 
 S = 1_000_000_000
 LOOK_S = 0.11

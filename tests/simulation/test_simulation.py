@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.known import known
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.experiment.experiment import Experiment, experiment_of
+from vmferry.experiment.scenario import load_scenario, parse_scenario, seed_scenarios
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
 from vmferry.migration.status import MigrationStatus
@@ -24,7 +25,6 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.models import costs_of, link_of
 from vmferry.simulation.run import Simulation, simulate
-from vmferry.simulation.scenario import load_scenario, parse_scenario, seed_scenarios
 from vmferry.study.seed_table import measured_runs, seed_cells
 from vmferry.wire.messages import Message, Pages
 

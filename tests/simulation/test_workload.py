@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import Decided
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.simulation.workload import Demand, Load, Turn, Turns, Work, Workload, Writer
 
 S = 1_000_000_000

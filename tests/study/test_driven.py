@@ -14,9 +14,9 @@ from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import Decided, Measured, Started
 from vmferry.simulation.qemu.releases import RELEASES
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.driven import DrivenRun, simulate_driven
 
 RESPONSIVE = "background-sync+responsive-throttle"

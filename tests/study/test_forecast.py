@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from tests.support.known import known
 from vmferry.convergence.curve import Written
 from vmferry.convergence.variants import PLANNED
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.forecast import Interval, forecast, verdict
 from vmferry.study.prices import prices
 from vmferry.study.strategies import (

@@ -11,10 +11,10 @@ from vmferry.convergence.policies import registry
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.own_variants import policy_variant
+from vmferry.experiment.scenario import load_scenario, parse_scenario
 from vmferry.migration.events import Started
 from vmferry.report.journal_runs import run_series
 from vmferry.simulation.run import Simulation
-from vmferry.simulation.scenario import load_scenario, parse_scenario
 from vmferry.study.simulate import simulate
 
 SMALL = """

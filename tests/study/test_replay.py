@@ -13,12 +13,12 @@ from tests.support.known import known
 from vmferry.cli.replay import command as replay_command
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import load_scenario, parse_scenario
 from vmferry.migration.events import Ended, Synced
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.simulation.models import link_of
 from vmferry.simulation.qemu.releases import RELEASES
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import load_scenario, parse_scenario
 from vmferry.study.driven import DrivenRun
 from vmferry.study.replay import read_replay
 

@@ -26,9 +26,9 @@ from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import HostError, UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.own_variants import policy_variant
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.run import simulate as run_simulation
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study import code as code_module
 from vmferry.study import sweep as sweep_module
 from vmferry.study.code import own_code

@@ -16,13 +16,13 @@ from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import load_scenario
 from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.comparisons import find_experiments, sweeping_guest, with_policy
 from vmferry.perf.labels import label
 from vmferry.perf.measure import Job
 from vmferry.perf.real_guest import require_real
 from vmferry.perf.results import ResultSet
-from vmferry.simulation.scenario import load_scenario
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
 _REPEATS = click.IntRange(1, 1000)

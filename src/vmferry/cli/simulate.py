@@ -17,12 +17,12 @@ from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import ALL, Experiment
+from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.simulation.run import SimulationResult
-from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.seed_table import Cell, seed_cells
 from vmferry.study.simulate import simulate
 

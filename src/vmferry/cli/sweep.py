@@ -17,11 +17,11 @@ from vmferry.cli.tables import compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
+from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text
 from vmferry.report.tradeoff import Cost, costs_of
-from vmferry.simulation.scenario import load_scenarios
 from vmferry.study.executors import cluster, local_pool
 from vmferry.study.sweep import CaseResult, Sweep, make_cases
 

@@ -13,7 +13,6 @@ from vmferry.control.means import Means
 from vmferry.control.ports import Ports
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress
 from vmferry.control.promises import Promises
-from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.settings import Settings
@@ -34,7 +33,6 @@ class Slowing:
 
     sensor: DirtyRateSensor
     guest: SlowedGuest
-    prospect: Prospect
 
 
 def can(settings: Settings, slowing: Slowing | None) -> Body:
@@ -259,5 +257,3 @@ class DriverBody:
         elif throttle.period is None:
             return
         self._recorder.evaluated(Evaluation(throttle, old_percent, rate))
-        if period := throttle.period:
-            slowing.prospect.evaluated(period.throttle_percent, period.dirty_bytes, period.sent_bytes)

@@ -11,10 +11,10 @@ from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
+from vmferry.control.own_iterations import OwnIterations
 from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress
-from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
@@ -48,7 +48,7 @@ class Crew:
     """Shows it to people."""
     load: LoadMeter
     """Looks for what bounds the speed."""
-    prospect: Prospect | None = None
+    own_iterations: OwnIterations | None = None
     """Where the VM slows its guest itself."""
     hand_over: HandOver | None = None
     """Where the hand-over needs a bound of ours."""
@@ -183,8 +183,8 @@ class Course(Follower):
         crew.recorder.poll(seen, stopped=self._take_events())
         crew.watch(seen)
         crew.load.look(seen)
-        if crew.prospect:
-            crew.prospect.observe(seen)
+        if crew.own_iterations and (hopeless := crew.own_iterations.observe(seen)):
+            self._ports.tell(hopeless)
         self._bound_hand_over(progress)
         self._give_up(crew.link.observe(progress, self._ports.clock.now_ns()))
         self._give_up(self._brains_wish(progress))

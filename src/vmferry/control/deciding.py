@@ -9,7 +9,6 @@ from vmferry.control.means import Kinds, Means
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress, ask
-from vmferry.control.prospect import Prospect
 from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.slowed import SlowedGuest
 from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
@@ -19,7 +18,7 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy, load_policy
 from vmferry.convergence.sensing import Body
 from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
-from vmferry.convergence.watcher import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
@@ -95,14 +94,14 @@ def slow_from_outside(
         ports.tell(reason)
     means.hold_back_auto_converge(begins=begins)
     guest = SlowedGuest(vm.monitor, ports.clock, means)
-    return Slowing(sensor, guest, Prospect(parameters.max_cpu_throttle, ports.tell))
+    return Slowing(sensor, guest)
 
 
 def survey(
     ports: Ports, driven: DrivenVm, order: Order, parameters: MigrationParameters, slowing: Slowing | None
 ) -> tuple[Written, ...]:
     """Return how the guest writes, if the policy wants to know that before anything moves."""
-    if order.uri is None or slowing is None or not find_policy(parameters.convergence_policy).surveys:
+    if order.uri is None or slowing is None or not find_policy(parameters.convergence_policy).plans:
         return ()
     try:
         windows_ms = SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS
@@ -132,9 +131,8 @@ def make_brain(
     mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF
     times = (parameters or MigrationParameters()).watch_times()
     writers = parameters is not None and parameters.cpu_throttle_writers
-    return Convergence.watching(
-        kind, body, mode, times, link, lost, start, elapsed_ns, surveyed, throttle_writers=writers
-    )
+    watcher = make_watcher(mode, times, now_ns)
+    return Convergence(kind, body, watcher, link, lost, start, elapsed_ns, surveyed, throttle_writers=writers)
 
 
 def obeyed(parameters: MigrationParameters | None) -> dict[str, object]:

@@ -21,10 +21,10 @@ from vmferry.control.leftovers import Leftovers
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
 from vmferry.control.migration_order import Order, is_decided_outside, settled
+from vmferry.control.own_iterations import OwnIterations
 from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
 from vmferry.control.progress import Progress, ask
-from vmferry.control.prospect import Prospect
 from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.settings import Settings
@@ -117,7 +117,7 @@ def _prepare(
     settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
     prepare_transfer(ports, driven, order, settings, stack, place.put_back_later)
     link = _keep_link(monitor, driven, order, ports.tell)
-    prospect = parameters = slowing = None
+    own_iterations = parameters = slowing = None
     surveyed: tuple[Written, ...] = ()
     if guard and decides:
         parameters, slowing = steer(ports, SlowedVm(monitor, driven, guard, settings), place.means, order)
@@ -126,7 +126,7 @@ def _prepare(
             stack.enter_context(slowing.guest)
         surveyed = survey(ports, driven, order, parameters, slowing)
     else:
-        prospect = _set_own(driven, order, settings, ports.tell)
+        own_iterations = _set_own(driven, order, settings, ports.tell)
     if order.uri is not None:
         ask_for_word(driven, settings, order.uri)
     brain = make_brain(ports, order, parameters, can(settings, slowing), link.watch, lost, surveyed)
@@ -138,7 +138,9 @@ def _prepare(
         destination.hold()
     hand_over = _bound_hand_over(monitor, clock, driven, order)
     load = _meter_load(ports, order, settings, recorder)
-    return _Prepared(Crew(body, link, recorder, watch, load, prospect, hand_over, held), settings, lost, parameters)
+    return _Prepared(
+        Crew(body, link, recorder, watch, load, own_iterations, hand_over, held), settings, lost, parameters
+    )
 
 
 def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm, order: Order) -> Result:
@@ -233,7 +235,7 @@ def _stall_timeout_ns(driven: DrivenVm, order: Order) -> int:
     return timeout_ms * _NS_PER_MS
 
 
-def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[[str], None]) -> Prospect | None:
+def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[[str], None]) -> OwnIterations | None:
     """Let the VM converge by its own means, if it is to."""
     variant = order.variant.named(registered_name) if order.variant and driven.converges_responsively else {}
     changed = order.limits.applied_to({**variant, **order.parameters}, driven.parameters)
@@ -248,4 +250,6 @@ def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
     highest = {**driven.parameters, **changed}.get("max-cpu-throttle")
-    return Prospect(highest, tell) if settings.capabilities.get("auto-converge") and isinstance(highest, int) else None
+    if settings.capabilities.get("auto-converge") and isinstance(highest, int):
+        return OwnIterations(highest)
+    return None

@@ -4,17 +4,8 @@ It owns what all policies have in common: which periods are evaluated, when to l
 silence on the link is nobody's fault, what the throttle has cost so far, that the operator's limits are kept, and that
 a broken policy harms no guest.
 
-A *period* is a time of which it is known how much the guest dirtied and how much was sent: what auto-converge judges.
-What ends one depends on what the body finds:
-
-- A dirty sync (`SyncSeen`) adds its newly dirty bytes to the running period. The first one that comes later than the
-  evaluation period, 1 s, after the last evaluation ends it. So many syncs are judged together near the end of a
-  migration, when passes take milliseconds.
-- A rate that the VM tells by itself (`RateSeen`) ends it likewise, and is taken to hold for all of it.
-- A measurement that was asked for (`RateMeasured`) is a period of its own, from the asking on.
-
-If the link stood still for 1 of 4 s, the policy is shown the other 3, with 3/4 of the dirty bytes. Between two periods
-it is asked as well, but only sees that time has passed.
+What the guest dirtied comes in periods (`periods.py`). If the link stood still for 1 of 4 s of one, the policy is shown
+the other 3, with 3/4 of the dirty bytes. Between two periods it is asked as well, but only sees that time has passed.
 
 An iteration over a huge guest takes minutes in which no period would end. So the watcher asks for a `Measure` when
 nothing was evaluated for long (`watcher.py`).
@@ -25,18 +16,20 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
+from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Tell, Throttle
 from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.limit_watch import LimitWatch, Spent
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.link import LinkWatch
+from vmferry.convergence.periods import Periods
 from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.registry import PolicyKind
-from vmferry.convergence.sensing import Body, Period, RateMeasured, RateSeen, Sensed, SyncSeen, View
+from vmferry.convergence.prospect import Prospect
+from vmferry.convergence.sensing import Body, Period, Sensed, SyncSeen, View
 from vmferry.convergence.sharing import Sharing
-from vmferry.convergence.watcher import BackgroundSync, IterationView, Watcher, WatchTimes, make_watcher
+from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError, UsageError
 
 _NS_PER_S = 1_000_000_000
@@ -52,20 +45,6 @@ class Rules:
     max_throttle_percent: int
     policy_settings: msgspec.Struct
     limits: Limits = NO_LIMITS
-    throttle_writers: bool = False
-    """Spread the throttle over the vCPUs by what each dirties, where the body can; asked for when it begins."""
-
-
-@dataclass(frozen=True)
-class _Mark:
-    """A moment at which a period begins."""
-
-    now_ns: int
-    sent_bytes: int
-    still_ns: int
-    """How long the link had stood still by then."""
-    taken_ns: int
-    """How much time throttles had taken from each vCPU by then."""
 
 
 class Convergence:
@@ -112,30 +91,10 @@ class Convergence:
         """What the policy's throttles would have taken of all vCPUs alike, which has the same effect."""
         self._start_ns = start.now_ns - elapsed_ns
         self._surveyed = tuple(surveyed)
-        self._newly_dirty_bytes = 0
-        self._vcpu_dirty_bytes: tuple[int, ...] | None = None
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
-        self._evaluated = self._measuring = self._synced = self._mark(start)
-
-    @classmethod
-    def watching(
-        cls,
-        kind: PolicyKind | None,
-        body: Body,
-        mode: BackgroundSync,
-        times: WatchTimes,
-        link: LinkWatch,
-        ledger: Ledger,
-        start: Sensed,
-        elapsed_ns: int = 0,
-        surveyed: Sequence[Written] = (),
-        *,
-        throttle_writers: bool = False,
-    ) -> "Convergence":
-        """Return a brain with the watcher of a mode and of its constants of time."""
-        watcher = make_watcher(mode, times, start.now_ns)
-        return cls(kind, body, watcher, link, ledger, start, elapsed_ns, surveyed, throttle_writers=throttle_writers)
+        self._periods = Periods(link, self._asked if self._sharing else ledger, start)
+        self._prospect = None if kind is None or kind.plans else Prospect()
 
     def _make(self, kind: PolicyKind) -> Policy:
         try:
@@ -148,24 +107,20 @@ class Convergence:
         if sensed.iteration_count != self._iteration_count:
             self._iteration_count, self._iteration_remaining_bytes = sensed.iteration_count, sensed.remaining_bytes
         actions = self.look_at_limits(sensed.now_ns, rules)
-        period, still_ns = self._period(sensed, rules)
-        written = self._written(sensed)
+        period, still_ns = self._periods.ended(sensed, rules.evaluation_period_ns, self.throttle_percent)
+        written = self._periods.written(sensed)
         if self._sharing and self._sharing.experimenting:
             return self._measured_once([*actions, *self._experiment(self._sharing, sensed, written)], sensed)
         if self._sharing and written and sensed.vcpu_throttle_percents:
             self._sharing.learn(written, sensed.vcpu_throttle_percents)
         if period:
             self.last_period = period
-            self._begin_period(sensed)
+            self._periods.begin(sensed)
         elif not self._is_measured(sensed) and self._watcher.due(self._iteration(sensed, rules)):
             actions.append(Measure(reason="nothing was evaluated for long"))
         if self._policy:
             actions += self._decide(sensed, period, written, still_ns, rules)
         return self._measured_once(actions, sensed)
-
-    def _begin_period(self, sensed: Sensed) -> None:
-        self._evaluated = self._mark(sensed)
-        self._newly_dirty_bytes, self._vcpu_dirty_bytes = 0, None
 
     def _experiment(self, sharing: Sharing, sensed: Sensed, written: Written | None) -> Iterator[Action]:
         """Go on with finding out what each vCPU dirties, of which policies see nothing."""
@@ -174,7 +129,7 @@ class Convergence:
                 self._in_force = action
             yield action
         if not sharing.experimenting:
-            self._begin_period(sensed)
+            self._periods.begin(sensed)
 
     def _measured_once(self, actions: list[Action], sensed: Sensed) -> list[Action]:
         """Note when a measurement is asked for, by the watcher or by the policy; one at a time is enough."""
@@ -184,7 +139,7 @@ class Convergence:
         others: list[Action] = [action for action in actions if not isinstance(action, Measure)]
         if sensed.measuring:
             return others
-        self._measuring = self._mark(sensed)
+        self._periods.measure(sensed)
         return [asked[0], *others]
 
     def look_at_limits(self, now_ns: int, rules: Rules) -> list[Action]:
@@ -211,56 +166,6 @@ class Convergence:
     def _is_measured(self, sensed: Sensed) -> bool:
         return sensed.measuring or isinstance(sensed.found, SyncSeen)
 
-    def _period(self, sensed: Sensed, rules: Rules) -> tuple[Period | None, int]:
-        """Return the period that has ended, if one has, and for how long the link stood still in it."""
-        start, found = self._evaluated, sensed.found
-        long_enough = sensed.now_ns - start.now_ns > rules.evaluation_period_ns
-        match found:
-            case SyncSeen(newly_dirty_bytes=newly_dirty_bytes, vcpu_dirty_bytes=vcpu_dirty_bytes):
-                self._newly_dirty_bytes += newly_dirty_bytes
-                self._vcpu_dirty_bytes = _added(self._vcpu_dirty_bytes, vcpu_dirty_bytes)
-            case RateMeasured():
-                start = self._measuring
-                long_enough = True
-        if found is None or not long_enough:
-            return None, 0
-        duration_ns = sensed.now_ns - start.now_ns
-        dirty_bytes = self._newly_dirty_bytes
-        if isinstance(found, RateSeen | RateMeasured):
-            dirty_bytes = round(found.dirty_bytes_per_s * duration_ns / _NS_PER_S)
-        period = Period(
-            duration_ns=duration_ns,
-            dirty_bytes=dirty_bytes,
-            sent_bytes=sensed.sent_bytes - start.sent_bytes,
-            throttle_percent=self.throttle_percent,
-            vcpu_throttle_percents=sensed.vcpu_throttle_percents,
-            vcpu_dirty_bytes=self._vcpu_dirty_bytes,
-        )
-        return period, self._link.still_since(start.still_ns, duration_ns)
-
-    def _written(self, sensed: Sensed) -> Written | None:
-        """Return what was found since the dirty log was looked at the time before."""
-        now = self._mark(sensed)
-        window_ns: int | None = None
-        vcpu_bytes: tuple[int, ...] | None = None
-        match sensed.found:
-            case SyncSeen(dirty_bytes=dirty_bytes, vcpu_dirty_bytes=vcpu_bytes):
-                start, self._synced = self._synced, now
-                distinct_bytes = dirty_bytes
-            case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, parts=parts):
-                start = self._measuring
-                window_ns = (told_ns or now.now_ns - start.now_ns) // parts
-                distinct_bytes = round(bytes_per_s * window_ns / _NS_PER_S)
-                if (rates := sensed.found.vcpu_dirty_bytes_per_s) is not None:
-                    vcpu_bytes = tuple(round(rate * window_ns / _NS_PER_S) for rate in rates)
-            case _:
-                return None
-        duration_ns = now.now_ns - start.now_ns
-        if distinct_bytes is None or duration_ns <= 0:
-            return None
-        share = 1 - (now.taken_ns - start.taken_ns) / duration_ns
-        return Written(window_ns or duration_ns, share, distinct_bytes, vcpu_bytes)
-
     def _decide(
         self, sensed: Sensed, period: Period | None, written: Written | None, still_ns: int, rules: Rules
     ) -> Iterator[Action]:
@@ -285,6 +190,8 @@ class Convergence:
             actions.append(self._unchanged(stays))
         for action in actions:
             yield replace(action, period=period) if isinstance(action, Throttle) else action
+        if self._prospect and (hopeless := self._prospect.judge(period, rules.max_throttle_percent)):
+            yield Tell(reason=hopeless)
 
     def _unchanged(self, reason: str) -> Throttle:
         if self._in_force.vcpu_percents is None:
@@ -349,15 +256,10 @@ class Convergence:
             now_ns=sensed.now_ns,
             iteration_count=sensed.iteration_count,
             dirty_sync_count=sensed.dirty_sync_count,
-            last_evaluation_ns=self._evaluated.now_ns,
+            last_evaluation_ns=self._periods.evaluated_ns,
             throttle_percent=self.throttle_percent,
             maximum_throttle_percent=rules.max_throttle_percent,
         )
-
-    def _mark(self, sensed: Sensed) -> _Mark:
-        ledger = self._asked if self._sharing else self._ledger
-        taken_ns = ledger.taken_until(sensed.now_ns)
-        return _Mark(sensed.now_ns, sensed.sent_bytes, self._link.total_still_ns, taken_ns)
 
 
 def require(kind: PolicyKind, body: Body, *, throttle_writers: bool) -> None:
@@ -365,10 +267,3 @@ def require(kind: PolicyKind, body: Body, *, throttle_writers: bool) -> None:
     kind.require(body)
     if throttle_writers and Body.PER_VCPU not in body:
         raise UsageError("cpu-throttle-writers: vCPUs cannot be slowed one by one here; set it to off")
-
-
-def _added(one: tuple[int, ...] | None, other: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """Return the sum for each vCPU of what two syncs found."""
-    if one is None or other is None:
-        return one or other
-    return tuple(map(sum, zip(one, other, strict=True)))

@@ -1,6 +1,6 @@
 """One experiment: which guest, which link, what is tried on them, and when to give up.
 
-A scenario's file (`simulation/scenario.py`) is decoded into one, once; the bodies that run it are the engine in virtual
+A scenario's file (`experiment/scenario.py`) is decoded into one, once; the bodies that run it are the engine in virtual
 time (`simulation/run.py`), a modelled QEMU (`study/driven.py`), and real guests (`perf/`).
 """
 

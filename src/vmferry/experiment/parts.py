@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.quantities import (
     NS_PER_HOUR,
     Bytes,
@@ -16,7 +17,6 @@ from vmferry.experiment.quantities import (
     require,
 )
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.simulation.trace import DirtyTrace
 from vmferry.units import exact_size, format_size
 
 MODELLED_QEMUS = ("qemu-7.2", "qemu-10")

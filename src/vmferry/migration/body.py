@@ -8,7 +8,7 @@ from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.sensing import Body, Found, Sensed, SyncSeen
-from vmferry.convergence.watcher import BackgroundSync
+from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.early_pages import EarlyPages
@@ -60,18 +60,11 @@ class EngineBody:
         """The downtime limit that the brain has set; None is that of the parameters."""
         self._switches_over = False
         kind = find_policy(parameters.convergence_policy) if outgoing.auto_converge else None
-        times = parameters.watch_times()
         self._can = abilities(outgoing.guest)
-        self._brain = Convergence.watching(
-            kind,
-            self._can,
-            mode,
-            times,
-            link,
-            ledger,
-            self._sensed(),
-            throttle_writers=parameters.cpu_throttle_writers and kind is not None,
-        )
+        start = self._sensed()
+        watcher = make_watcher(mode, parameters.watch_times(), start.now_ns)
+        writers = parameters.cpu_throttle_writers and kind is not None
+        self._brain = Convergence(kind, self._can, watcher, link, ledger, start, throttle_writers=writers)
         self.begin_iteration()
 
     @property

@@ -191,7 +191,6 @@ class MigrationParameters:
             max_throttle_percent=self.max_cpu_throttle,
             policy_settings=self._policy_settings(),
             limits=limits,
-            throttle_writers=self.cpu_throttle_writers,
         )
 
     @property

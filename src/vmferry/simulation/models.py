@@ -17,7 +17,7 @@ from vmferry.simulation.patterns import (
     UniformPattern,
     parts_of,
 )
-from vmferry.simulation.trace import Trace
+from vmferry.simulation.trace_pattern import TracePattern
 from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
 
 _NS_PER_S = 1_000_000_000
@@ -75,7 +75,7 @@ def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterat
 def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:
     """Return what all vCPUs do together, whose CPU time is the same."""
     if load.trace:
-        return Load(Trace(load.trace), _demand(load))
+        return Load(TracePattern(load.trace), _demand(load))
     return Beside([_share(load, vcpu, vcpu_count, random) for vcpu in range(vcpu_count)])
 
 

@@ -11,7 +11,7 @@ from itertools import product
 
 import click
 
-from vmferry.simulation.scenario import seed_scenarios
+from vmferry.experiment.scenario import seed_scenarios
 from vmferry.study.seed_table import simulate_cells
 
 STEPS: dict[str, tuple[str, float, float]] = {

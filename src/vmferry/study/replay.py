@@ -9,6 +9,7 @@ import msgspec
 from vmferry.convergence.policies.registry import BUILT_IN, find_policy
 from vmferry.convergence.variants import DEFAULT_POLICY, POLICY, POLICY_SETTINGS, VARIANT_PARAMETERS
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import DirtyTrace, read_trace, slice_ns
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
@@ -23,7 +24,6 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
-from vmferry.simulation.trace import DirtyTrace, read_trace, slice_ns
 from vmferry.study.recorded import MAX_TIME_NS, Recorded
 
 _Settings = dict[str, int | bool | str]

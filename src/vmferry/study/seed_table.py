@@ -8,9 +8,9 @@ from importlib.resources import files
 import msgspec
 
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import seed_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import seed_scenarios
 from vmferry.study.executors import local_pool
 
 
@@ -40,7 +40,7 @@ class Cell:
 
 def measured_runs() -> dict[str, dict[str, tuple[Outcome, ...]]]:
     """Return the measured runs by scenario name and variant."""
-    data = msgspec.json.decode((files("vmferry.simulation") / "scenarios" / "seed-results.json").read_bytes())
+    data = msgspec.json.decode((files("vmferry.experiment") / "scenarios" / "seed-results.json").read_bytes())
     return {
         f"seed-{load}MB": {variant: tuple(map(_measured, runs)) for variant, runs in variants.items()}
         for load, variants in data["runs"].items()

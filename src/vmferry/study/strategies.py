@@ -13,12 +13,12 @@ import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve, concave_corners
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
+from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import Simulation
-from vmferry.simulation.trace import DirtyTrace
 from vmferry.study.driven import simulate_driven
 from vmferry.study.survey import Survey
 

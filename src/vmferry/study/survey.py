@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy, Started
 from vmferry.migration.journal import Entry
-from vmferry.simulation.trace import DirtyTrace
 from vmferry.study.replay import read_replay
 
 QEMU_OLD, QEMU_NEW = "qemu-7.2", "qemu-10"

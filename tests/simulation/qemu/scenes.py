@@ -1,7 +1,7 @@
 """Scenarios for modelled QEMUs."""
 
 from vmferry.experiment.experiment import Experiment
-from vmferry.simulation.scenario import parse_scenario
+from vmferry.experiment.scenario import parse_scenario
 
 
 def scenario(

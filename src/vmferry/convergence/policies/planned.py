@@ -48,7 +48,7 @@ class Planned:
 
     Settings: ClassVar[type] = PlannedSettings
     needs: ClassVar[Body] = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
-    surveys: ClassVar[bool] = True
+    plans: ClassVar[bool] = True
 
     def __init__(self) -> None:
         self._curve: DirtyCurve | None = None

@@ -67,8 +67,8 @@ class PolicyKind:
     """A digest of its source, so that an edited policy is not taken for the same."""
     source: PolicySource | None = None
     """Where it is in a file of its own."""
-    surveys: bool = False
-    """True if it wants to know how the guest writes before anything moves."""
+    plans: bool = False
+    """True if it looks ahead: it wants to know how the guest writes before anything moves, and tells what helps."""
 
     @property
     def reference(self) -> str:
@@ -228,8 +228,8 @@ def _kind(name: str, kind: type[Policy], source: PolicySource | None = None) -> 
     needs = getattr(kind, "needs", None)
     if not isinstance(needs, Body):
         raise UsageError(f"the class of policy '{name}' needs `needs`, what a body has to be able to do")
-    surveys = bool(getattr(kind, "surveys", False))
-    return PolicyKind(name, kind, settings_type, needs, _digest(kind, source), source, surveys)
+    plans = bool(getattr(kind, "plans", False))
+    return PolicyKind(name, kind, settings_type, needs, _digest(kind, source), source, plans)
 
 
 def _digest(kind: type, source: PolicySource | None) -> str:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.scenario import load_scenario, load_scenarios, parse_scenario
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.models import link_of, workload_of
 from vmferry.simulation.run import simulate
-from vmferry.simulation.scenario import load_scenario, load_scenarios, parse_scenario
 
 GOOD = """
 name = "x"

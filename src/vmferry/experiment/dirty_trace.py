@@ -1,4 +1,4 @@
-"""What a recorded guest wrote, worked out from the dirty syncs of its migration, and the pattern that writes so again.
+"""What a recorded guest wrote, worked out from the dirty syncs of its migration.
 
 Every interval between two syncs is a sample: so much CPU time, so many pages written in it at least once. If the
 guest's ways do not change, all samples lie on one curve. It is concave, as a page that is dirty already does not
@@ -7,7 +7,7 @@ curve is the lowest concave one above the means of samples of about equal CPU ti
 that a single short sample may see none or two. Where samples lie off the curve, the guest used another share of its
 pages then; the shares follow one another in CPU time, and once they are through, their later half repeats.
 
-Invariant: looked at after the same CPU times as the recorded guest, the pattern has written as many pages, on average.
+`simulation/trace_pattern.py` writes so again.
 """
 
 import math
@@ -18,12 +18,10 @@ import msgspec
 
 from vmferry.convergence.curve import concave_corners, sweeps_of
 from vmferry.errors import UsageError
-from vmferry.memory.bitmap import Bitmap
+from vmferry.experiment.dirty_samples import DirtySample, dirty_samples, why_no_samples
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.simulation.patterns import mark_walk
-from vmferry.simulation.samples import DirtySample, dirty_samples, why_no_samples
 
 _MAX_PAGES = 1 << 32
 _MIN_SAMPLE_NS = 20_000_000
@@ -81,63 +79,8 @@ class DirtyTrace(msgspec.Struct, frozen=True):
         return _curve(self.sweeps, cpu_ns)
 
 
-class Trace:
-    """The pattern of a recorded guest, all vCPUs together."""
-
-    def __init__(self, trace: DirtyTrace) -> None:
-        self._trace = trace
-        self._rounds = [0.0] * len(trace.sweeps)
-        self._step = 0
-        self._left_ns = trace.steps[0][0]
-        self._repeat_from = _later_half(trace.steps)
-        self._repeated_ns = sum(step_ns for step_ns, _ in trace.steps[self._repeat_from :])
-
-    def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Let the recorded steps write that `cpu_ns` reaches into.
-
-        So long a time that steps would repeat more than once is spread over them: it costs no more to work out.
-        """
-        rounds = cpu_ns // self._repeated_ns
-        if rounds > 1:
-            for step_ns, share in self._trace.steps[self._repeat_from :]:
-                self._sweep(rounds * step_ns, share, bitmap)
-            cpu_ns %= self._repeated_ns
-        while cpu_ns > 0:
-            part_ns = min(cpu_ns, self._left_ns)
-            self._sweep(part_ns, self._trace.steps[self._step][1], bitmap)
-            cpu_ns -= part_ns
-            self._left_ns -= part_ns
-            if not self._left_ns:
-                self._step = self._step + 1 if self._step + 1 < len(self._trace.steps) else self._repeat_from
-                self._left_ns = self._trace.steps[self._step][0]
-
-    def areas(self) -> list[tuple[int, int]]:
-        """Return all used pages; those that are written come first."""
-        return [(0, self._trace.used_pages)]
-
-    def _sweep(self, cpu_ns: int, share: float, bitmap: Bitmap) -> None:
-        first_page = 0
-        for number, (pages, round_ns) in enumerate(self._trace.sweeps):
-            start = self._rounds[number]
-            end = start + cpu_ns / round_ns
-            self._rounds[number] = end % 1
-            used = round(pages * share)
-            mark_walk(bitmap, first_page, used, int(start * used), int(end * used))
-            first_page += pages
-
-
 def _curve(sweeps: Iterable[tuple[int, int]], cpu_ns: int) -> float:
     return sum(pages * min(1.0, cpu_ns / round_ns) for pages, round_ns in sweeps)
-
-
-def _later_half(steps: Sequence[tuple[int, float]]) -> int:
-    """Return the number of the step in which half of the CPU time has passed."""
-    half_ns, passed_ns = sum(cpu_ns for cpu_ns, _ in steps) / 2, 0
-    for number, (cpu_ns, _) in enumerate(steps):
-        passed_ns += cpu_ns
-        if passed_ns > half_ns:
-            return number
-    return len(steps) - 1
 
 
 def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:

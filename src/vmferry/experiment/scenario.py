@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import read_trace
 from vmferry.experiment.experiment import Experiment, experiment_of
 from vmferry.experiment.own_variants import OwnVariant
 from vmferry.experiment.parts import LoadSpec
 from vmferry.experiment.quantities import telling
 from vmferry.migration.journal import read_migration
-from vmferry.simulation.trace import read_trace
 
 MAX_FILE_BYTES = 1 << 20
 
@@ -113,7 +113,7 @@ def seed_scenarios() -> Iterator[Experiment]:
 
 def _seed_files() -> dict[str, Traversable]:
     """Return the scenarios that come along by their files' names without suffix, in order."""
-    entries = (files("vmferry.simulation") / "scenarios").iterdir()
+    entries = (files("vmferry.experiment") / "scenarios").iterdir()
     return {
         entry.name.removesuffix(".toml"): entry
         for entry in sorted(entries, key=lambda entry: entry.name)

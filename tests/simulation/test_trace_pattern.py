@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import DirtyTrace, read_trace
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.simulation.trace import DirtyTrace, Trace, read_trace
+from vmferry.simulation.trace_pattern import TracePattern
 
 PAGES = 100_000
 SECOND = 1_000_000_000
@@ -49,7 +50,7 @@ def journal(samples: Sequence[tuple[int, int]]) -> list[Entry]:
     return [Entry(0, STARTED), *syncs]
 
 
-def written(pattern: Trace, cpu_ns: int) -> int:
+def written(pattern: TracePattern, cpu_ns: int) -> int:
     bitmap = Bitmap(PAGES)
     pattern.write(cpu_ns, bitmap)
     return bitmap.count()
@@ -76,7 +77,7 @@ def test_the_curve_is_the_lowest_concave_one_above_all_samples(times: list[int],
 
 def test_it_writes_as_many_pages_in_the_same_times() -> None:
     samples = [(SECOND, 10_000), (SECOND // 4, 5_000), (SECOND // 8, 2_500), (2 * SECOND, 10_000)]
-    pattern = Trace(read_trace(journal(samples), "x"))
+    pattern = TracePattern(read_trace(journal(samples), "x"))
     assert [written(pattern, time_ns) for time_ns, _ in samples] == pytest.approx([n for _, n in samples], rel=0.01)
 
 
@@ -87,7 +88,7 @@ def test_a_throttled_guest_had_less_time() -> None:
 
 def test_phases_follow_one_another_and_the_later_half_repeats() -> None:
     phases = [8_000] * 4 + [2_000] * 3 + [0] * 3
-    pattern = Trace(read_trace(journal([(SECOND, pages) for pages in phases]), "x"))
+    pattern = TracePattern(read_trace(journal([(SECOND, pages) for pages in phases]), "x"))
     found = [written(pattern, SECOND) for _ in range(17)]
     assert found[:10] == pytest.approx(phases, rel=0.1)
     assert found[10:] == pytest.approx([*phases[4:], 2_000], rel=0.1)
@@ -95,7 +96,7 @@ def test_phases_follow_one_another_and_the_later_half_repeats() -> None:
 
 
 def test_syncs_of_nothing_written_make_an_idle_guest() -> None:
-    assert written(Trace(read_trace(journal([(SECOND, 0), (SECOND, 0)]), "x")), SECOND) == 0
+    assert written(TracePattern(read_trace(journal([(SECOND, 0), (SECOND, 0)]), "x")), SECOND) == 0
 
 
 @pytest.mark.parametrize(
@@ -160,11 +161,11 @@ def test_every_journal_is_read_or_refused(samples: list[tuple[int, int]]) -> Non
         return
     assert isinstance(trace, DirtyTrace)
     assert trace.written_pages <= trace.used_pages <= PAGES
-    assert written(Trace(trace), SECOND) <= trace.written_pages
+    assert written(TracePattern(trace), SECOND) <= trace.written_pages
 
 
 def test_a_time_of_many_rounds_costs_no_more_than_one() -> None:
     steps = ((SECOND // 50, 1.0), (SECOND // 100, 0.5), (SECOND // 100, 0.0))
-    pattern = Trace(DirtyTrace(used_pages=PAGES, sweeps=((1000, 10**6 * SECOND),), steps=steps, shortest_ns=1))
+    pattern = TracePattern(DirtyTrace(used_pages=PAGES, sweeps=((1000, 10**6 * SECOND),), steps=steps, shortest_ns=1))
     assert written(pattern, 10**6 * SECOND) == pytest.approx(250, abs=1), "half of the pages in half of the time"
     assert written(pattern, 2**62) == 500
