@@ -55,6 +55,13 @@ def config_of(*words: str) -> VmConfig:
         ("-incoming tcp:0:4444", "incoming", "tcp:0:4444"),
         ("-incoming defer", "incoming", "defer"),
         ("-S", "start_paused", True),
+        ("-tls-creds /etc/tls", "parameters", {"tls-creds": "/etc/tls"}),
+        ("-tls-creds tls", "parameters", {"tls-creds": str(Path.cwd() / "tls")}),
+        (
+            "--tls-creds /t --tls-hostname b.lab --tls-authz a.lab,c.lab",
+            "parameters",
+            {"tls-creds": "/t", "tls-hostname": "b.lab", "tls-authz": "a.lab,c.lab"},
+        ),
         ("-name web,debug-threads=on", "name", "web"),
         ("-name guest=a,,b", "name", "a,b"),
         ("-uuid 550e8400e29b41d4a716446655440000", "uuid", "550e8400-e29b-41d4-a716-446655440000"),

@@ -10,7 +10,7 @@ import pytest
 from tests.support.certificates import HERE, THERE, lab
 from tests.support.wait import wait_until
 from vmferry.errors import HostError
-from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
+from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
 
 pytestmark = pytest.mark.kvm
 
@@ -94,3 +94,23 @@ def test_credentials_that_will_not_do_are_told_when_a_vm_starts(vms: Lab) -> Non
     with pytest.raises(HostError, match=r"cannot read the TLS credentials .*No such file") as caught:
         start_destination(vms, "--tls-creds", str(vms.directory))
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_vm_told_in_qemus_words_moves_with_tls(vms: Lab) -> None:
+    qemu = [sys.executable, "-m", "vmferry", "qemu", "-m", "64", "-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"]
+    theirs = ["-incoming", "tcp:127.0.0.1:0", "-tls-creds", str(lab() / THERE), "-tls-authz", HERE]
+    destination = vms.start([*qemu, *theirs], "destination")
+    ours = ["-append", "ramsize=16", "-tls-creds", str(lab() / HERE), "-tls-hostname", THERE]
+    source = vms.start([*qemu, *ours], "source")
+    source.wait_for_passes(1)
+    [address] = destination.monitor.execute("query-migrate")["socket-address"]
+    moved = migrate(vms, f"tcp:127.0.0.1:{address['port']}")
+    assert moved.returncode == 0, moved.stderr
+    destination.check_memory()
+    assert "with TLS" in destination.errors()
+
+
+def test_a_vm_told_in_qemus_words_is_told_what_its_credentials_lack(vms: Lab) -> None:
+    qemu = [sys.executable, "-m", "vmferry", "qemu", "-m", "64", "-qmp", f"unix:{MONITOR_SOCKET},server=on,wait=off"]
+    with pytest.raises(HostError, match=r"tls-authz is set and tls-creds is not"):
+        vms.start([*qemu, "-incoming", "tcp:127.0.0.1:0", "-tls-authz", HERE], "destination")

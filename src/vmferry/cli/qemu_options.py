@@ -16,6 +16,7 @@ from vmferry import __version__
 from vmferry.bounds import parse_uuid
 from vmferry.cli.qemu_lines import Lines
 from vmferry.cli.qemu_syntax import check_keys, parse_count, parse_keys, parse_mebibytes, parse_switch
+from vmferry.cli.types import FILE_OR_NONE
 from vmferry.cli.vm import trace_help, traced_events
 from vmferry.errors import UsageError
 from vmferry.guests.payload import STRESS_ELF
@@ -35,6 +36,7 @@ class _Request:
     kernel: Path = STRESS_ELF
     append: str = ""
     incoming: str | None = None
+    parameters: dict[str, object] = field(default_factory=dict)
     name: str = ""
     uuid: str = ""
     start_paused: bool = False
@@ -88,7 +90,7 @@ def _config(request: _Request) -> VmConfig:
         monitors=monitors,
         serial=serial,
         incoming=request.incoming,
-        parameters={},
+        parameters=request.parameters,
         require_tls=False,
         journal=None,
         trace=request.traced,
@@ -141,6 +143,14 @@ def _initrd(request: _Request, value: str) -> None:
 
 def _incoming(request: _Request, value: str) -> None:
     request.incoming = value
+
+
+def _tls_creds(request: _Request, value: str) -> None:
+    request.parameters["tls-creds"] = FILE_OR_NONE.convert(value, None, None)
+
+
+def _tls(name: str) -> Callable[[_Request, str], None]:
+    return lambda request, value: request.parameters.update({name: value})
 
 
 def _name(request: _Request, value: str) -> None:
@@ -240,6 +250,9 @@ _OPTIONS: dict[str, _Option] = {
     "append": _Option(_append, "LINE", "kernel command line"),
     "initrd": _Option(_initrd, "FILE", "always refused"),
     "incoming": _Option(_incoming, "URI|defer", "wait for a guest; -kernel and -append go unused"),
+    "tls-creds": _Option(_tls_creds, "DIRECTORY", "migrate with TLS, with the certificates there; not in QEMU"),
+    "tls-hostname": _Option(_tls("tls-hostname"), "NAME", "name that the destination must have; not in QEMU"),
+    "tls-authz": _Option(_tls("tls-authz"), "NAME[,NAME...]", "sources that are let in by their names; not in QEMU"),
     "mem-prealloc": _Option(_prealloc, "", "take all guest memory from the host at once"),
     "S": _Option(_pause, "", "do not let the guest run before 'cont'"),
     "name": _Option(_name, "[guest=]NAME", "name of the VM"),
