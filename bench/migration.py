@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from bench.delta import measure_delta
 from bench.dripping import dripped_runs
 from bench.page_path import measure_holes, measure_rearm, measure_sync
 from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, warm_memory
@@ -291,6 +292,16 @@ def rearm(
 ) -> None:
     """Bytes sent and work lost of random writers: pages armed just before they are sent, or early, at every sync."""
     measure_rearm(samples, runs, rate_mib=rate, stress_mib=stress, shares=shares)
+
+
+@bench.command()
+@click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
+@click.option("--stress", default=200, show_default=True, help="Memory rewritten for ever in MiB.")
+@click.option("--share", default=2.0, show_default=True, help="What the guest writes, in pages, to the link's rate.")
+@benchmark
+def delta(samples: Samples, qemu10: str | None, runs: int, *, rate: int, stress: int, share: float) -> None:
+    """Bytes, time, work lost and downtime of busy guests: whole pages, or only what changed of them (xbzrle)."""
+    measure_delta(samples, runs, rate_mib=rate, stress_mib=stress, share=share)
 
 
 @bench.command()

@@ -11,14 +11,12 @@ from pathlib import Path
 import click
 
 from bench.guest import busy_guest, written_pages
-from bench.peers import RESPONSIVE, Load, Peer, ours, rounds
+from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
 from vmferry.control.result import require_completed
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.early_pages import EarlyPages
-from vmferry.migration.journal import read_migration
-from vmferry.migration.outcome import Outcome
 from vmferry.migration.ram import RamState
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.settings.rearm import Rearm
@@ -54,12 +52,7 @@ def measure_rearm(samples: Samples, runs: int, *, rate_mib: int, stress_mib: int
 def rearmed(peer: Peer, load: Load, rate_mib: int, auto_converge: bool) -> dict[str, tuple[float, str]]:
     """Return the figures of one migration."""
     parameters = {"max-bandwidth": rate_mib * MIB, "downtime-limit": 100, "x-dirty-log-rearm": peer.name}
-    with Lab() as lab:
-        journal = lab.directory / "journal"
-        source, destination, uri = peer.start_pair(lab, load, ["--journal", str(journal)])
-        require_completed(peer.migrate(source, uri, parameters, auto_converge=auto_converge))
-        destination.check_memory()
-        outcome = Outcome.of(read_migration(journal).entries)
+    outcome = moved(peer, load, parameters, auto_converge=auto_converge)
     return {
         "sent": ((outcome.sent_bytes or 0) / MIB, "MiB"),
         "work_lost": (outcome.work_lost_vcpu_s or 0.0, "vCPU-s"),

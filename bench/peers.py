@@ -13,9 +13,11 @@ from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.drive import drive, set_up
 from vmferry.control.progress import Progress
-from vmferry.control.result import Result
+from vmferry.control.result import Result, require_completed
 from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
+from vmferry.migration.journal import read_migration
+from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
 
 RESPONSIVE = "background-sync+responsive-throttle"
@@ -127,6 +129,25 @@ def widen(vm: VmProcess, channels: int) -> None:
         vm.monitor.execute("migrate-set-parameters", {"multifd-channels": channels})
         multifd = {"capability": "multifd", "state": True}
         vm.monitor.execute("migrate-set-capabilities", {"capabilities": [multifd]})
+
+
+def moved(
+    peer: Peer,
+    load: Load,
+    parameters: Mapping[str, object],
+    *,
+    auto_converge: bool = True,
+    capabilities: Mapping[str, bool] = {},
+) -> Outcome:
+    """Let a VM of ours migrate with these settings, check what has arrived, and return what its journal tells."""
+    wanted = [{"capability": name, "state": state} for name, state in capabilities.items()]
+    with Lab() as lab:
+        journal = lab.directory / "journal"
+        source, destination, uri = peer.start_pair(lab, load, ["--journal", str(journal)])
+        source.monitor.execute("migrate-set-capabilities", {"capabilities": wanted})
+        require_completed(peer.migrate(source, uri, parameters, auto_converge=auto_converge))
+        destination.check_memory()
+        return Outcome.of(read_migration(journal).entries)
 
 
 def warm_memory(size_mib: int) -> None:

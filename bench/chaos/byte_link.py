@@ -13,7 +13,8 @@ from tests.support.loopback import Pair
 from bench.chaos.faults import AnyFault, Cut, Direction, Freeze, Interrupt, Kill, Party, Reset
 from bench.chaos.line import Line, Pause, Step
 from vmferry.errors import ChannelError, PeerError, UsageError, VmferryError
-from vmferry.memory.ranges import PageRuns
+from vmferry.memory.delta import apply_delta
+from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
@@ -119,7 +120,8 @@ class ByteLink:
     def _encoded(self, message: Message) -> bytes:
         if not isinstance(message, Pages):
             return self._encoder.encode(message)
-        payload = b"".join(self._pair.here.view(first, count) for first, count in message.data)
+        content = message.content
+        payload = bytes(content) if content is not None else content_of(self._pair.here, message.data)
         checksum = xxhash.xxh3_64_intdigest(payload) if message.final else 0
         return self._encoder.encode(message, checksum) + payload
 
@@ -200,9 +202,11 @@ class FarEnd:
         self._encoder = Encoder()
         self._decoder = Decoder(guest.layout.page_count)
         self._missing: list[memoryview] = []
-        """Pages whose bytes come next."""
-        self._final: PageRuns | None = None
-        """Those of them that have a checksum."""
+        """Room for the bytes that come next."""
+        self._pages = Pages(EMPTY, EMPTY)
+        """Those that they are of."""
+        self._packed = bytearray()
+        """Those bytes, if they are a delta."""
 
     def take(self, data: memoryview) -> bytes:
         """Take bytes and return the answers to them; a source that breaks the protocol is told so and left."""
@@ -233,9 +237,17 @@ class FarEnd:
             return len(taken), None
         answer = self._destination.handle(message)
         if isinstance(message, Pages):
-            self._missing = [self._guest.view(first, count) for first, count in message.data]
-            self._final = message.data if message.final else None
+            self._expect_payload(message)
         return len(taken), answer
+
+    def _expect_payload(self, pages: Pages) -> None:
+        self._pages, self._packed = pages, bytearray(pages.packed_bytes)
+        if pages.packed_bytes and pages.packed_bytes >= pages.data.page_count * self._guest.layout.page_size:
+            raise PeerError("a delta is smaller than the pages")
+        self._missing = [memoryview(self._packed)] if pages.packed_bytes else self._views(pages.data)
+
+    def _views(self, pages: PageRuns) -> list[memoryview]:
+        return [self._guest.view(first, count) for first, count in pages]
 
     def _take_payload(self, data: memoryview) -> int:
         view = self._missing[0]
@@ -246,11 +258,13 @@ class FarEnd:
             del self._missing[0]
             if not self._missing:
                 self._check_payload()
+                if self._packed:
+                    apply_delta(self._packed, self._views(self._pages.data), self._guest.layout.page_size)
         return size_bytes
 
     def _check_payload(self) -> None:
-        if self._final is not None:
-            payload = b"".join(self._guest.view(first, count) for first, count in self._final)
+        if self._pages.final:
+            payload = self._packed or content_of(self._guest, self._pages.data)
             if xxhash.xxh3_64_intdigest(payload) != self._decoder.payload_checksum:
                 raise PeerError("the last pages arrived damaged (the checksum differs)")
 
@@ -261,3 +275,8 @@ class FarEnd:
         answer = self._encoder.encode(self._destination.refusal(reason))
         self._destination.fail(reason)
         return answer
+
+
+def content_of(guest: MemoryGuest, pages: PageRuns) -> bytes:
+    """Return the bytes of some pages."""
+    return b"".join(guest.view(first, count) for first, count in pages)

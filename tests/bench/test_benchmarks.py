@@ -89,6 +89,7 @@ def test_monitor(tmp_path: Path) -> None:
         (["verify", "--memory", "96"], {"downtime", "verified"}),
         (["tls", "--memory", "32"], {"tls_throughput"}),
         (["rearm", "--stress", "8", "--rate", "32", "--share", "0.5"], {"sent", "work_lost", "total_time"}),
+        (["delta", "--stress", "8", "--rate", "32"], {"sent", "total_time", "work_lost", "downtime"}),
         (["holes", "--memory", "4096", "--stress", "8"], {"paused_total_time", "paused_resident", "busy_total_time"}),
         (["sync", "--memory", "1024", "--dirty", "8"], {"iteration_sync", "background_sync", "arming_share"}),
         (["drip", "--count", "2", "--timeout", "200"], {"stopped"}),

@@ -113,6 +113,25 @@ def test_a_busy_guest_arrives_intact_and_goes_on_at_full_speed(lab: Lab, variant
         source.monitor.execute("migrate", {"uri": uri})
 
 
+def test_a_guest_that_changes_a_word_of_each_page_moves_by_these_words(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    xbzrle = {"capability": "xbzrle", "state": True}
+    source.monitor.execute("migrate-set-capabilities", {"capabilities": [xbzrle]})
+    written_before = source.progress().written_pages
+    assert migrate(source, uri).completed
+    assert destination.check_memory().written_pages > written_before
+    answer = source.monitor.execute("query-migrate")
+    assert answer["verified"]
+    cache, ram = answer["xbzrle-cache"], answer["ram"]
+    assert cache["pages"] > 4096, "half of the pages at least went as what had changed"
+    assert cache["bytes"] < 64 * cache["pages"]
+    assert cache["overflow"] == 0
+    as_whole_pages = ram["normal-bytes"] + cache["pages"] * ram["page-size"]
+    assert ram["transferred"] < as_whole_pages - 4096 * 4000
+    described = source.monitor.execute("human-monitor-command", {"command-line": "info migrate -a"})
+    assert f"XBZRLE: size={64 << 20}, transferred={cache['bytes']}, pages={cache['pages']}" in described
+
+
 def test_a_guest_can_go_there_and_back_again(lab: Lab) -> None:
     first, second, uri = start_pair(lab)
     assert migrate(first, uri).completed

@@ -170,6 +170,10 @@ INERT_PARAMETERS: list[tuple[str, Answers]] = [
         setting(xbzrle_cache_size=10),
         [expects("xbzrle_cache_size", "a power of two no less than the target page size")],
     ),
+    (
+        setting(xbzrle_cache_size=3 << 20),
+        [expects("xbzrle_cache_size", "a power of two no less than the target page size")],
+    ),
     (setting(x_checkpoint_delay=-1), [expects("x-checkpoint-delay", "uint32_t")]),
     (setting(tls_creds=5), [wrong_type("tls-creds", "StrOrNull")]),
     (setting(tls_creds=None, tls_hostname="", tls_authz=None), [OK]),

@@ -4,7 +4,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from vmferry.errors import ChannelError, UsageError
+from vmferry.memory.delta import apply_delta
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -14,11 +18,15 @@ from vmferry.migration.source import MigrationSource
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.testing.memory_guest import WORDS_PER_PAGE, MemoryGuest
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Failed, Message, Pages
 
 MIB = 1 << 20
+
+
+def payload_bytes(pages: Pages) -> int:
+    return pages.packed_bytes or pages.data.page_count * PAGE_SIZE_BYTES
 
 
 class ManualClock:
@@ -69,7 +77,7 @@ class LoopbackChannel:
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         self._check_open()
         self.before_send(message)
-        size_bytes = 64 + (message.data.page_count * 4096 if isinstance(message, Pages) else 0)
+        size_bytes = 64 + (payload_bytes(message) if isinstance(message, Pages) else 0)
         self._dripping = self._dripping or self.drips(message)
         for _ in range(size_bytes if self._dripping else 0):
             self._pair.clock.time_ns += 7 * 10**9
@@ -125,13 +133,22 @@ class LoopbackChannel:
 
     def _deliver(self, message: Message) -> None:
         if isinstance(message, Pages):
-            pages = message.data.indices()
-            self._pair.there.ram[pages] = self._pair.here.ram[pages]
+            self._fill(message)
         answer = self._pair.destination.respond(message)
         if answer:
             self._answers.append(answer)
         if isinstance(answer, Failed):
             self.open = False
+
+    def _fill(self, message: Pages) -> None:
+        pages, here, there = message.data.indices(), self._pair.here, self._pair.there
+        if message.content is None:
+            there.ram[pages] = here.ram[pages]
+        elif message.is_delta:
+            views = [there.view(first, count) for first, count in message.data]
+            apply_delta(message.content, views, there.layout.page_size)
+        else:
+            there.ram[pages] = np.frombuffer(message.content, np.uint64).reshape(-1, WORDS_PER_PAGE)
 
     def _break(self) -> None:
         self.open = False
@@ -154,6 +171,7 @@ class Pair:
         bytes_per_s: int = MIB,
         auto_converge: bool = True,
         pause_before_switchover: bool = False,
+        xbzrle: bool = False,
         there: MemoryGuest | None = None,
         make_channel: Callable[["Pair", int], Any] = LoopbackChannel,
         tokens: tuple[bytes, bytes] = (b"", b""),
@@ -178,7 +196,9 @@ class Pair:
             self.clock,
             self.journal,
             lambda: self.parameters,
-            MigrationCapabilities(auto_converge=auto_converge, pause_before_switchover=pause_before_switchover),
+            MigrationCapabilities(
+                auto_converge=auto_converge, pause_before_switchover=pause_before_switchover, xbzrle=xbzrle
+            ),
             here_credentials,
         )
 

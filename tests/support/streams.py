@@ -21,7 +21,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire import format as fmt
 from vmferry.wire.encoder import Encoder
-from vmferry.wire.format import Feature, FrameType
+from vmferry.wire.format import Feature, FrameFlag, FrameType
 from vmferry.wire.messages import (
     Accepted,
     Barrier,
@@ -48,8 +48,8 @@ def paired(token: bytes = b"", **options: object) -> Pair:
     return Pair(PAGE_COUNT, tokens=(token, token), auto_verify=False, **options)  # type: ignore[arg-type]
 
 
-def _busy() -> Pair:
-    pair = paired(downtime_limit=0)
+def _busy(*, xbzrle: bool = False) -> Pair:
+    pair = paired(downtime_limit=0, xbzrle=xbzrle)
     writer = Writer(pair, page_count=8, pages_per_s=2000)
 
     def write_for_a_while(message: Message) -> None:
@@ -106,6 +106,7 @@ MIGRATIONS: dict[str, Callable[[], Pair]] = {
     "token": lambda: paired(TOKEN),
     "verified": lambda: paired(verify=True),
     "busy": _busy,
+    "delta": lambda: _busy(xbzrle=True),
     "paused": _paused,
     "waited": _waited,
     "refused": _refused,
@@ -131,7 +132,7 @@ def record(pair: Pair) -> Streams:
 
     def note(message: Message) -> None:
         act(message)
-        content = pair.here.ram[message.data.indices()].tobytes() if isinstance(message, Pages) else b""
+        content = _content(pair, message) if isinstance(message, Pages) else b""
         final = isinstance(message, Pages) and message.final
         sent.append(there.encode(message, xxhash.xxh3_64_intdigest(content) if final else 0) + content)
 
@@ -139,6 +140,10 @@ def record(pair: Pair) -> Streams:
     pair.source.run()
     answers = [message for message in pair.channel.messages if isinstance(message, ANSWERS)]
     return Streams(b"".join(sent), b"".join(back.encode(answer) for answer in answers))
+
+
+def _content(pair: Pair, pages: Pages) -> bytes:
+    return pair.here.ram[pages.data.indices()].tobytes() if pages.content is None else bytes(pages.content)
 
 
 MULTIFD_NONCES = bytes([1] * fmt.NONCE_BYTES), bytes([2] * fmt.NONCE_BYTES)
@@ -206,7 +211,7 @@ def frames(stream: bytes) -> Iterator[Frame]:
         offset += body_bytes
         is_whole = len(body) == body_bytes and not reserved and number == sequence
         is_whole = is_whole and checksum == fmt.checksum(header, body)
-        payload_bytes = _payload_bytes(body) if kind == FrameType.PAGES and is_whole else 0
+        payload_bytes = _payload_bytes(body, flags) if kind == FrameType.PAGES and is_whole else 0
         payload = stream[offset : offset + payload_bytes]
         offset += payload_bytes
         yield Frame(kind, flags, body, payload, is_whole and len(payload) == payload_bytes)
@@ -220,8 +225,11 @@ def joined(parts: Sequence[Frame]) -> bytes:
     return b"".join(frame.encoded(number) for number, frame in enumerate(parts))
 
 
-def _payload_bytes(body: bytes) -> int:
-    runs = np.frombuffer(body[fmt.PAGES_FIXED.size :][: (len(body) - fmt.PAGES_FIXED.size) // 8 * 8], fmt.RUN)
+def _payload_bytes(body: bytes, flags: int) -> int:
+    rest = body[fmt.PAGES_FIXED.size :]
+    if flags & (FrameFlag.ZSTD | FrameFlag.XBZRLE):
+        return int.from_bytes(rest[: fmt.PACKED_FIXED.size], "little")
+    runs = np.frombuffer(rest[: len(rest) // fmt.RUN.itemsize * fmt.RUN.itemsize], fmt.RUN)
     with_content = runs[runs >> np.uint64(fmt.RUN_ZERO_BIT) == 0] >> np.uint64(fmt.RUN_FIRST_BITS)
     return int(with_content.sum()) * PAGE_SIZE_BYTES
 

@@ -79,7 +79,7 @@ class Cuts:
 class WideMigration:
     """A source and a destination with `channels` page channels between them; 0: pages go over the first connection."""
 
-    def __init__(self, path: Path, channels: int = 2, **parameters: object) -> None:
+    def __init__(self, path: Path, channels: int = 2, *, xbzrle: bool = False, **parameters: object) -> None:
         self.here, self.there = MemoryGuest(PAGES), ArrivingGuest(PAGES, running=False)
         for page in range(0, PAGES, 3):
             self.here.write(page, page + 1)
@@ -115,7 +115,7 @@ class WideMigration:
             MonotonicClock(),
             self.journal,
             lambda: self._parameters,
-            MigrationCapabilities(multifd=channels > 0),
+            MigrationCapabilities(multifd=channels > 0, xbzrle=xbzrle),
             Credentials(bytes(range(NONCE_BYTES))),
             connector.widen,
         )

@@ -38,7 +38,8 @@ def page_messages(draw: st.DrawFn) -> Pages:
     pages = sorted(draw(st.sets(st.integers(0, PAGE_COUNT - 1), max_size=60)))
     runs = PageRuns.from_indices(np.array(pages, np.int64))
     flags = np.array(draw(st.lists(st.booleans(), min_size=len(pages), max_size=len(pages))), bool)
-    return Pages(*runs.split(flags), draw(st.booleans()), draw(st.integers(0, fmt.MAX_PACKED_BYTES)))
+    packed_bytes = draw(st.integers(0, fmt.MAX_PACKED_BYTES))
+    return Pages(*runs.split(flags), draw(st.booleans()), packed_bytes, bool(packed_bytes) and draw(st.booleans()))
 
 
 printable = st.characters(codec="utf-8", exclude_categories=["Cc", "Zl", "Zp"])
@@ -177,7 +178,10 @@ JOIN = fmt.JOIN_FIXED.pack(fmt.MAGIC, fmt.VERSION, 3, b"n" * fmt.NONCE_BYTES, b"
         (frame_of(fmt.FrameType.PAGES, bytes(8) + run(0, 2**23 - 1)), "pages at once, at most"),
         (frame_of(fmt.FrameType.PAGES, bytes(12)), "ends within a run"),
         (frame_of(fmt.FrameType.PAGES, bytes(7)), "too short"),
-        (frame_of(fmt.FrameType.PAGES, bytes(8), flags=8), "reserved bits"),
+        (frame_of(fmt.FrameType.PAGES, bytes(8), flags=16), "reserved bits"),
+        (frame_of(fmt.FrameType.PAGES, bytes(11), flags=8), "too short"),
+        (frame_of(fmt.FrameType.PAGES, bytes(12), flags=8), "0 bytes of packed pages"),
+        (frame_of(fmt.FrameType.PAGES, bytes(12), flags=10), "packed in two ways"),
         (frame_of(fmt.FrameType.PAGES, bytes(11), flags=2), "too short"),
         (frame_of(fmt.FrameType.PAGES, bytes(12), flags=2), "0 bytes of packed pages"),
         (frame_of(fmt.FrameType.PAGES, bytes(8) + b"\1\0\x40\0", flags=2), "4194305 bytes of packed pages"),

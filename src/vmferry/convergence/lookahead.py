@@ -56,6 +56,8 @@ class Situation:
     """In force."""
     slice_ns: float = 0.0
     """How long a throttled vCPU runs between two sleeps; 0 if it runs evenly slower."""
+    wire_share: float = 1.0
+    """What each of these bytes takes on the wire."""
 
     def with_bandwidth(self, times: float) -> "Situation":
         """Return the same with so many times the bandwidth."""

@@ -30,7 +30,7 @@ def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[
     if bandwidth := _least_bandwidth(
         curve, situation, lambda courses: bool((goals.overshoots(courses)[: highest + 1] <= 1).any())
     ):
-        yield f"a bandwidth of {format_rate(round(bandwidth))}"
+        yield f"a bandwidth of {format_rate(round(bandwidth * situation.wire_share))}"
     yield "post-copy"
 
 

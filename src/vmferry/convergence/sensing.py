@@ -63,6 +63,7 @@ class Sensed:
 
     now_ns: int
     sent_bytes: int
+    """What was sent. A body that can tell counts pages as large as they are in memory, whatever was on the wire."""
     memory_bytes: int
     """The size of the guest."""
     remaining_bytes: int
@@ -72,12 +73,14 @@ class Sensed:
     threshold_bytes: int
     """What can be sent within the downtime limit. When no more than this is left, the guest moves."""
     bandwidth_bytes_per_s: float
-    """The bandwidth that was measured last; 0 before the first measurement."""
+    """The bandwidth that was measured last, of what `sent_bytes` counts; 0 before the first measurement."""
     downtime_limit_ns: int
     iteration_count: int
     dirty_sync_count: int
     max_bandwidth_bytes_per_s: int = 0
     """The rate limit; 0 is none."""
+    wire_share: float = 1.0
+    """What each of the bytes that `sent_bytes` counts took on the wire lately; 1 where pages go as they are."""
     throttle_slice_ns: int = 0
     """How long a throttled vCPU runs between two sleeps, the first of which comes first; 0 if it runs evenly slower."""
     found: Found | None = None
@@ -99,7 +102,7 @@ class Period:
     dirty_bytes: int
     """How much became dirty in the period. Pages that waited to be sent anyway do not count."""
     sent_bytes: int
-    """How much was put on the wire in the period."""
+    """How much was sent in the period, as `Sensed` counts it."""
     throttle_percent: int
     """The throttle during the period; 0 is none."""
     vcpu_throttle_percents: tuple[int, ...] | None = None

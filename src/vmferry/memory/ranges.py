@@ -51,8 +51,7 @@ class PageRuns:
         """Return every page index, ascending."""
         if len(self) == 1:
             return np.arange(self.first[0], self.first[0] + self.count[0], dtype=np.int64)
-        starts = np.cumsum(self.count) - self.count
-        return np.repeat(self.first - starts, self.count) + np.arange(self.page_count, dtype=np.int64)
+        return spread(self.first, self.count)
 
     def split(self, flags: NDArray[np.bool_]) -> tuple["PageRuns", "PageRuns"]:
         """Return the pages whose flag is False and those whose flag is True; one flag for each page."""
@@ -75,6 +74,12 @@ class PageRuns:
         return np.array_equal(self.first, other.first) and np.array_equal(self.count, other.count)
 
     __hash__ = None  # type: ignore[assignment]  # arrays are mutable
+
+
+def spread(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return every number of all runs, given by the first one and their count, run by run."""
+    starts = np.cumsum(count) - count
+    return np.repeat(first - starts, count) + np.arange(count.sum(), dtype=np.int64)
 
 
 EMPTY = PageRuns(np.empty(0, np.int64), np.empty(0, np.int64))

@@ -13,10 +13,11 @@ from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.events import Acted, Decided
+from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesVcpus
 from vmferry.migration.ram import RamState
-from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.migration.stats import Counters
 from vmferry.settings.rearm import Rearm
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
@@ -34,11 +35,11 @@ def abilities(guest: Guest) -> Body:
 class EngineBody:
     """Lets the brain look at one migration, from its first sync on, which this makes when it is created.
 
-    `meter` and `link` are kept up to date by the loop that sends.
+    `moved` and `link` are kept up to date by the loop that sends.
     """
 
     def __init__(
-        self, outgoing: Outgoing, counters: Counters, meter: BandwidthMeter, link: LinkWatch, ledger: Ledger
+        self, outgoing: Outgoing, counters: Counters, moved: MovedMemory, link: LinkWatch, ledger: Ledger
     ) -> None:
         self.throttle_percent = 0
         """In force; 0 is none. Where it is not that of all vCPUs, it is the greatest."""
@@ -46,7 +47,7 @@ class EngineBody:
         """That of each vCPU, if they are throttled one by one now."""
         self._outgoing = outgoing
         self._counters = counters
-        self._meter = meter
+        self._moved = moved
         parameters = outgoing.parameters()
         self._rearms_late = parameters.x_dirty_log_rearm is Rearm.LATE
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
@@ -75,8 +76,8 @@ class EngineBody:
 
     @property
     def switchover_bytes_per_s(self) -> float:
-        """The bandwidth that the hand-over is planned with; 0 if none was measured yet."""
-        return self._outgoing.parameters().avail_switchover_bandwidth or self._meter.bytes_per_s
+        """How fast the hand-over is taken to move guest memory; 0 if nothing was measured yet."""
+        return self._outgoing.parameters().avail_switchover_bandwidth or self._moved.bytes_per_s
 
     @property
     def threshold_bytes(self) -> int:
@@ -87,7 +88,9 @@ class EngineBody:
 
     def begin_iteration(self) -> None:
         """Make the sync that an iteration begins with, and decide on what it shows."""
-        self._look(self._synced(self.sync.iteration()))
+        newly_dirty_bytes = self.sync.iteration()
+        self._moved.begin_iteration()
+        self._look(self._synced(newly_dirty_bytes))
 
     def look(self) -> None:
         """Let the brain look, which may call for a background sync. To be called often. Raises CancelledError."""
@@ -152,12 +155,13 @@ class EngineBody:
     def _sensed(self, found: Found | None = None) -> Sensed:
         return Sensed(
             now_ns=self._outgoing.clock.now_ns(),
-            sent_bytes=self._outgoing.channel.sent_bytes,
+            sent_bytes=self._moved.total_bytes,
             memory_bytes=self._outgoing.guest.layout.size_bytes,
             remaining_bytes=self.sync.remaining_bytes,
             again_bytes=self.sync.ram.again_pages * self._outgoing.guest.layout.page_size,
             threshold_bytes=self.threshold_bytes,
-            bandwidth_bytes_per_s=self._meter.bytes_per_s,
+            bandwidth_bytes_per_s=self._moved.bytes_per_s,
+            wire_share=self._moved.wire_share,
             downtime_limit_ns=self.downtime_limit_ns,
             iteration_count=self._counters.iteration_count,
             dirty_sync_count=self._counters.dirty_sync_count,

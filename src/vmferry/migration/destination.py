@@ -196,8 +196,9 @@ class MigrationDestination:
         self._begin()
 
     def _take_pages(self, pages: Pages) -> None:
-        if pages.packed_bytes and not self._features & Feature.ZSTD:
-            raise PeerError("the source sent packed pages, which were not agreed on")
+        needed, what = (Feature.XBZRLE, "deltas of pages") if pages.is_delta else (Feature.ZSTD, "packed pages")
+        if pages.packed_bytes and not self._features & needed:
+            raise PeerError(f"the source sent {what}, which were not agreed on")
         if self.status is MigrationStatus.SETUP:
             if not len(pages.data) and not len(pages.zero):
                 return  # that is not a beginning

@@ -61,6 +61,8 @@ class BandwidthWindow(_Event, tag="window", frozen=True):
     remaining_bytes: int
     throttle_percent: int
     threshold_bytes: int
+    saved_bytes: int = 0
+    """By how much the pages that were sent are larger in memory. 0 in old journals, and if seen from outside."""
 
 
 class LinkStalled(_Event, tag="link-stalled", frozen=True):
@@ -152,6 +154,7 @@ class Decided(_Event, tag="decision", frozen=True):
     """How long the period was. This and the two figures after it are None if no period has ended."""
     dirty_bytes: int | None
     sent_bytes: int | None
+    """What was sent, pages counted as large as they are in memory."""
     old_throttle_percent: int
     throttle_percent: int
     """That of all vCPUs, or the greatest."""

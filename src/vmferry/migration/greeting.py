@@ -43,8 +43,12 @@ class Greeting:
     @property
     def _required(self) -> Feature:
         """What the migration does not do without."""
-        channels = Feature.MULTIFD if self.capabilities.multifd and self.widen else NO_FEATURES
-        return channels | (Feature.ZSTD if self._compression is MultiFdCompression.ZSTD else NO_FEATURES)
+        wanted = {
+            Feature.MULTIFD: self.capabilities.multifd and self.widen is not None,
+            Feature.ZSTD: self._compression is MultiFdCompression.ZSTD,
+            Feature.XBZRLE: self.capabilities.xbzrle,
+        }
+        return Feature(sum(feature for feature, is_wanted in wanted.items() if is_wanted))
 
     @property
     def _welcome(self) -> Feature:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vmferry.migration.compression import CompressionFigures
+from vmferry.migration.delta import DeltaFigures
 from vmferry.migration.status import MigrationStatus
 
 
@@ -50,6 +51,7 @@ class MigrationInfo:
     """Not in QEMU: for how long the link has stood still; None if it does not."""
     compression: CompressionFigures | None = None
     """Not in QEMU: what compressing has done so far; None if pages go as they are."""
+    xbzrle_cache: DeltaFigures | None = None
     verified: bool | None = None
     """Not in QEMU: whether a digest of all memory was the same on both sides; None before the end."""
     error_desc: str | None = None

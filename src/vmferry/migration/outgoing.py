@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vmferry.migration.delta import Deltas
 from vmferry.migration.events import Event
 from vmferry.migration.ports import Channel, Clock, Guest, Journal
 from vmferry.settings.parameters import MigrationParameters
@@ -19,6 +20,8 @@ class Outgoing:
     parameters: Callable[[], MigrationParameters]
     """Asked at every use, so that changes act on the running migration."""
     auto_converge: bool
+    deltas: Deltas | None
+    """Makes the messages where only what changed of pages is sent; None where they go whole."""
     check_cancel: Callable[[], None]
     """Raises CancelledError if the migration is to end."""
 

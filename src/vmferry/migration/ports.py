@@ -134,6 +134,15 @@ class TellsVcpus(Protocol):
         ...
 
 
+@runtime_checkable
+class ShowsPages(Protocol):
+    """What a `Guest` has as well if its pages have a content, which those of modelled guests do not."""
+
+    def view(self, first_page: int, page_count: int) -> memoryview:
+        """Return a view of the bytes of some pages, which the guest may go on writing."""
+        ...
+
+
 class Channel(Protocol):
     """A connection to the other side that carries whole messages.
 
@@ -163,7 +172,7 @@ class Channel(Protocol):
         ...
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
-        """Send one message; the content of pages is read from the guest during this call or later.
+        """Send one message; unless it brings the content of its pages, that is read during this call or later.
 
         What is sent afterwards may overtake pages, unless `barrier` comes between. No message but pages overtakes any.
         """

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
+from vmferry.memory.ranges import PageRuns
 from vmferry.migration.body import EngineBody
 from vmferry.migration.events import BandwidthWindow, CompressionChosen, LinkStalled
+from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.stats import BandwidthMeter, Counters
@@ -32,13 +34,14 @@ class Precopy:
         self._page_size = outgoing.guest.layout.page_size
         self.counters = Counters()
         self.meter = BandwidthMeter(self._clock.now_ns(), self._channel.sent_bytes)
+        self.moved = MovedMemory(self._channel, self._clock, outgoing.deltas)
         self.link = LinkWatch(outgoing.parameters().link_patience_ns)
         self.link.look(self._clock.now_ns(), self._channel.sent_bytes, outgoing.guest.layout.size_bytes)
         self._told_still_ns = 0
         self._told_compression: bool | None = None
         self._ordered_syncs = -1
         """After how many syncs the last barrier was sent."""
-        self.body = EngineBody(outgoing, self.counters, self.meter, self.link, ledger)
+        self.body = EngineBody(outgoing, self.counters, self.moved, self.link, ledger)
         self.sync = self.body.sync
         self.expected_downtime_ms = outgoing.parameters().downtime_limit
 
@@ -66,9 +69,15 @@ class Precopy:
         self._keep_order(while_blocked)
         pages = self.sync.ram.take(max_pages)
         data, zero = pages.split(self._outgoing.guest.zero_pages(pages))
-        self._channel.send(Pages(data, zero, final), while_blocked)
-        self.counters.normal_pages += data.page_count
-        self.counters.zero_pages += zero.page_count
+        for message in self._messages(data, zero, final):
+            self._channel.send(message, while_blocked)
+            self.counters.count(message)
+
+    def _messages(self, data: PageRuns, zero: PageRuns, final: bool) -> list[Pages]:
+        deltas = self._outgoing.deltas
+        if deltas is None:
+            return [Pages(data, zero, final)]
+        return deltas.messages(data, zero, self.counters.iteration_count, final=final)
 
     def rest_ns(self) -> int:
         """Return how long it takes to send what is known to be left."""
@@ -137,6 +146,7 @@ class Precopy:
         if window is None:
             return
         self._watch_compression()
+        saved_bytes = self.moved.close_window(window)
         self.counters.close_window(window)
         if self.counters.dirty_pages_rate and window.sent_bytes > _MIN_BYTES_FOR_ESTIMATE:
             seconds = self.counters.dirty_bytes_last_sync / self.body.switchover_bytes_per_s
@@ -147,6 +157,7 @@ class Precopy:
             remaining_bytes=self.sync.remaining_bytes,
             throttle_percent=self.body.throttle_percent,
             threshold_bytes=self.body.threshold_bytes,
+            saved_bytes=saved_bytes,
         )
         self._outgoing.journal.record(now_ns, event)
 

@@ -13,6 +13,7 @@ from vmferry.convergence.brain import require
 from vmferry.convergence.policies.registry import PolicyKind, find_policy
 from vmferry.errors import CancelledError, ChannelError, MigrationError, PolicyError, UsageError, VmferryError
 from vmferry.migration.body import abilities
+from vmferry.migration.delta import Deltas
 from vmferry.migration.events import Ended, Started, StatusChanged, SwitchoverBegan, SwitchoverFailed
 from vmferry.migration.greeting import Greeting
 from vmferry.migration.handshake import Credentials
@@ -43,7 +44,7 @@ class MigrationSource:
     `parameters` is asked at every use, so that changes act on the running migration; only the kind and the times of
     background syncs, when pages are armed, and the convergence policy are fixed when it begins.
     `open_channel` is given a function to call while it waits; `widen` makes more of its channel if the capability
-    `multifd` is on. Raises UsageError if the policy cannot be used here.
+    `multifd` is on. Raises UsageError if the policy or a capability cannot be used here.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class MigrationSource:
         policy = find_policy(parameters().convergence_policy)
         if capabilities.auto_converge:
             require(policy, abilities(guest), throttle_writers=parameters().cpu_throttle_writers)
+        self._deltas = self._make_deltas()
         self._record_start(policy)
         self._set_status(MigrationStatus.SETUP)
 
@@ -147,12 +149,17 @@ class MigrationSource:
             self._journal,
             self._parameters,
             self._capabilities.auto_converge,
+            self._deltas,
             self._cancel.check,
         )
         self._precopy = Precopy(outgoing, self._lost)
         self._set_status(MigrationStatus.ACTIVE)
         self._precopy.run(spare_ns=digests_ns or 0)
         self._hand_over(self._channel, self._precopy, digests_ns)
+
+    def _make_deltas(self) -> Deltas | None:
+        wanted = self._capabilities.xbzrle
+        return Deltas(self._guest, lambda: self._parameters().xbzrle_cache_size) if wanted else None
 
     def _hand_over(self, channel: Channel, precopy: Precopy, digests_ns: int | None) -> None:
         began = self._plan_switchover(precopy, digests_ns)
@@ -261,6 +268,7 @@ class MigrationSource:
             cpu_throttle_percentage=None if completed else precopy.body.throttle_percent or None,
             cpu_throttle_vcpus=None if completed else precopy.body.vcpu_throttle_percents,
             compression=channel.compression,
+            xbzrle_cache=self._deltas.figures if self._deltas else None,
             stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
             verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,

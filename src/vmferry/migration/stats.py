@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vmferry.migration.ports import Clock
+from vmferry.wire.messages import Pages
 
 WINDOW_NS = 100_000_000
 """A bandwidth window lasts at least this long; the rate limit is per window, too."""
@@ -81,6 +82,8 @@ class Counters:
 
     zero_pages: int = 0
     normal_pages: int = 0
+    delta_pages: int = 0
+    """Pages of which only what changed was sent."""
     dirty_sync_count: int = 0
     iteration_count: int = 0
     dirty_pages_rate: int = 0
@@ -96,7 +99,15 @@ class Counters:
     @property
     def pages(self) -> int:
         """Pages sent, zero ones included."""
-        return self.zero_pages + self.normal_pages
+        return self.zero_pages + self.normal_pages + self.delta_pages
+
+    def count(self, message: Pages) -> None:
+        """Take note that a message was sent."""
+        self.zero_pages += message.zero.page_count
+        if message.is_delta:
+            self.delta_pages += message.data.page_count
+        else:
+            self.normal_pages += message.data.page_count
 
     def close_window(self, window: Window) -> None:
         """Derive the page rate of a finished bandwidth window."""

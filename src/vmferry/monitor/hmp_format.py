@@ -6,6 +6,7 @@ of the downtime at the end of `info migrate -a`. Every function returns whole li
 
 from collections.abc import Container, Iterable
 
+from vmferry.migration.delta import DeltaFigures
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateMode
 from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.status import MigrationStatus
@@ -161,6 +162,8 @@ def _ram(ram: RamInfo) -> str:
 
 def _more(info: MigrationInfo) -> str:
     text = _GLOBALS
+    if info.xbzrle_cache:
+        text += _xbzrle(info.xbzrle_cache)
     if info.cpu_throttle_percentage is not None:
         text += f"CPU Throttle (%): {info.cpu_throttle_percentage}\n"
     if info.cpu_throttle_vcpus is not None:
@@ -171,6 +174,13 @@ def _more(info: MigrationInfo) -> str:
         parts = {name.replace("-", "_"): f"{part_ms:.1f}" for name, part_ms in info.downtime_parts_ms.items()}
         text += f"Downtime Parts (ms): {_pairs(parts)}\n"
     return text
+
+
+def _xbzrle(cache: DeltaFigures) -> str:
+    return (
+        f"XBZRLE: size={cache.cache_size}, transferred={cache.bytes}, pages={cache.pages}, miss={cache.cache_miss}\n"
+        f"  miss_rate={cache.cache_miss_rate:.2f}, encode_rate={cache.encoding_rate:.2f}, overflow={cache.overflow}\n"
+    )
 
 
 def _pairs(figures: dict[str, int | None] | dict[str, str]) -> str:

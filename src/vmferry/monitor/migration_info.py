@@ -7,6 +7,7 @@ from msgspec import UNSET, UnsetType
 
 from vmferry.migration import info
 from vmferry.migration.compression import CompressionFigures
+from vmferry.migration.delta import DeltaFigures
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.qapi import QapiStruct, UInt64
 from vmferry.transport.uri import TcpAddress, parse_uri
@@ -62,6 +63,18 @@ class CompressionStats(QapiStruct, frozen=True):
     plain_rate: UInt64 | UnsetType = UNSET
 
 
+class XBZRLECacheStats(QapiStruct, frozen=True):
+    """What sending only what changed has done; sizes are bytes, the rates are those of the running iteration."""
+
+    cache_size: UInt64
+    bytes: int
+    pages: int
+    cache_miss: int
+    cache_miss_rate: float
+    encoding_rate: float
+    overflow: int
+
+
 class SocketAddress(QapiStruct, frozen=True, tag_field="type"):
     """Where a destination listens."""
 
@@ -93,6 +106,7 @@ class MigrationInfo(QapiStruct, frozen=True):
     cpu_throttle_vcpus: list[int] | UnsetType = UNSET
     stalled_time: int | UnsetType = UNSET
     compression: CompressionStats | UnsetType = UNSET
+    xbzrle_cache: XBZRLECacheStats | UnsetType = UNSET
     verified: bool | UnsetType = UNSET
     error_desc: str | UnsetType = UNSET
     socket_address: list[InetSocketAddress | UnixSocketAddress] | UnsetType = UNSET
@@ -114,6 +128,7 @@ def migration_info(state: info.MigrationInfo) -> MigrationInfo:
         cpu_throttle_vcpus=list(state.cpu_throttle_vcpus) if state.cpu_throttle_vcpus else UNSET,
         stalled_time=_or_unset(state.stalled_time_ms),
         compression=_compression(state.compression) if state.compression else UNSET,
+        xbzrle_cache=_xbzrle_cache(state.xbzrle_cache) if state.xbzrle_cache else UNSET,
         verified=_or_unset(state.verified),
         error_desc=_or_unset(state.error_desc),
         socket_address=[_address(state.socket_address)] if state.socket_address else UNSET,
@@ -137,6 +152,10 @@ def _compression(figures: CompressionFigures) -> CompressionStats:
         compressed_rate=_or_unset(figures.compressed_bytes_per_s),
         plain_rate=_or_unset(figures.plain_bytes_per_s),
     )
+
+
+def _xbzrle_cache(figures: DeltaFigures) -> XBZRLECacheStats:
+    return msgspec.convert(figures, XBZRLECacheStats, from_attributes=True)
 
 
 def _parts(parts_ms: dict[str, float]) -> DowntimeParts:

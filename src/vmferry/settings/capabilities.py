@@ -14,6 +14,7 @@ class MigrationCapabilities:
     events: bool = False
     multifd: bool = False
     pause_before_switchover: bool = False
+    xbzrle: bool = False
 
     def changed(self, states: Mapping[str, bool]) -> "MigrationCapabilities":
         """Return a copy with these set; or UsageError, and nothing is."""
@@ -23,7 +24,10 @@ class MigrationCapabilities:
             if state and name in INERT_CAPABILITIES:
                 raise UsageError(f"Capability '{name}' is not supported")
         ours = {name: state for name, state in states.items() if name not in INERT_CAPABILITIES}
-        return replace(self, **{name.replace("-", "_"): state for name, state in ours.items()})
+        changed = replace(self, **{name.replace("-", "_"): state for name, state in ours.items()})
+        if changed.multifd and changed.xbzrle:
+            raise UsageError("Multifd is not compatible with xbzrle")
+        return changed
 
     def as_qmp(self) -> dict[str, bool]:
         """Return the state of every capability of QEMU's under its name."""

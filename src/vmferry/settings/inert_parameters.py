@@ -1,6 +1,6 @@
 """Parameters of QEMU 10.1 that mean nothing to vmferry: known, reported at their defaults, not to be changed.
 
-They belong to post-copy, other compressions, XBZRLE, dirty limits, COLO, CPR, block migration and network
+They belong to post-copy, other compressions, dirty limits, COLO, CPR, block migration and network
 announcements. Clients that set them to what they are anyway must not fail.
 """
 
@@ -70,10 +70,6 @@ INERT_PARAMETERS: dict[str, InertParameter] = {
         _number("multifd-zlib-level", "uint8", 1, "level of zlib compression", (0, 9)),
         _number("multifd-qatzip-level", "uint8", 1, "level of QATzip compression", (1, 9)),
         _inert("zero-page-detection", "enum", ZeroPageDetection.MULTIFD, "which thread looks for zero pages"),
-        _number(
-            "xbzrle-cache-size", "size", 64 << 20, "size of the XBZRLE cache", (4096, UINT64_MAX), "bytes",
-            range_error("xbzrle-cache-size", "a power of two no less than the target page size"),
-        ),
         _inert(
             "block-bitmap-mapping", "list", [], "aliases of block nodes and bitmaps",
             "Invalid mapping given for block-bitmap-mapping: there are no bitmaps here",

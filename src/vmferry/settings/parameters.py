@@ -105,6 +105,10 @@ class MigrationParameters:
     multifd_zstd_level: int = _integer(
         1, "uint8", "level of zstd compression", 0, 20, phrase="a value between 0 and 20"
     )
+    xbzrle_cache_size: int = _integer(
+        64 << 20, "size", "how much of what was sent is kept if the capability xbzrle is on, to send only what changes",
+        4096, phrase="a power of two no less than the target page size", unit="bytes",
+    )  # fmt: skip
     stall_timeout: int = _integer(
         120_000, "uint64", "a migration whose link has stood still this long while the guest runs is given up; "
         "0 for never (not in QEMU)",
@@ -234,6 +238,8 @@ class MigrationParameters:
                 f"Parameter 'multifd-compression' does not support '{self.multifd_compression}' here; "
                 f"use {', '.join(_COMPRESSIONS)}"
             )
+        if self.xbzrle_cache_size.bit_count() != 1:
+            raise UsageError(PARAMETERS["xbzrle-cache-size"].range_error)
         self._policy_settings()
 
     def _policy_settings(self) -> msgspec.Struct:

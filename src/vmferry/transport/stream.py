@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 import xxhash
 
 from vmferry.errors import ChannelError, PeerError
+from vmferry.memory.delta import apply_delta
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionFigures
@@ -86,7 +87,7 @@ class StreamChannel:
         return describe_peer(self._connection)
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
-        """Send one message, with the pages it names as they are in guest memory during this call."""
+        """Send one message; pages whose content it does not bring go as they are in guest memory during this call."""
         if isinstance(message, Pages):
             self._send_pages(message, while_blocked)
         else:
@@ -143,7 +144,11 @@ class StreamChannel:
         """
         views = self._views(pages.data)
         if pages.packed_bytes:
-            unpack(self._receive_packed(pages, while_blocked), views)
+            packed = self._receive_packed(pages, while_blocked)
+            if pages.is_delta:
+                apply_delta(packed, views, self.page_size)
+            else:
+                unpack(packed, views)
             return
         missing = views
         while missing:
@@ -189,15 +194,16 @@ class StreamChannel:
         return [self._memory.view(first, count) for first, count in pages]
 
     def _send_pages(self, pages: Pages, while_blocked: Callable[[], None]) -> None:
-        views = self._views(pages.data)
-        packed = self._packer.pack(views) if self._packer else None
+        views = self._views(pages.data) if pages.content is None else [memoryview(pages.content)]
+        packer = None if pages.is_delta else self._packer
+        packed = packer.pack(views) if packer else None
         payload = views if packed is None else [memoryview(packed)]
-        self._packed_since_flush |= packed is not None
+        self._packed_since_flush |= packed is not None or pages.is_delta
         checksum = _checksum(payload) if pages.final else 0
         message = replace(pages, packed_bytes=len(packed)) if packed else pages
         self._send_all([memoryview(self._encoder.encode(message, checksum)), *payload], while_blocked)
-        if self._packer and views:
-            self._packer.sent(pages.data.page_count * self.page_size, sum(len(view) for view in payload))
+        if packer and len(pages.data):
+            packer.sent(pages.data.page_count * self.page_size, sum(len(view) for view in payload))
 
     def _send_all(self, views: list[memoryview], while_blocked: Callable[[], None]) -> None:
         while views:

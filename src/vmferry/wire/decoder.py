@@ -35,7 +35,7 @@ from vmferry.wire.messages import (
 )
 
 _ALLOWED_FLAGS = {
-    FrameType.PAGES: int(FrameFlag.FINAL | FrameFlag.ZSTD),
+    FrameType.PAGES: int(FrameFlag.FINAL | FrameFlag.ZSTD | FrameFlag.XBZRLE),
     FrameType.BARRIER: int(FrameFlag.ANSWER),
 }
 _TLS_HANDSHAKE = 22
@@ -123,9 +123,11 @@ class Decoder:
     def _pages(self, body: bytes, flags: FrameFlag) -> Pages:
         (self.payload_checksum,) = fmt.PAGES_FIXED.unpack_from(body)
         offset, packed_bytes = fmt.PAGES_FIXED.size, 0
-        if flags & FrameFlag.ZSTD:
+        if packing := flags & (FrameFlag.ZSTD | FrameFlag.XBZRLE):
             (packed_bytes,) = fmt.PACKED_FIXED.unpack_from(body, offset)
             offset += fmt.PACKED_FIXED.size
+            if packing.bit_count() > 1:
+                raise PeerError("the peer sent pages that are packed in two ways")
             if not 0 < packed_bytes <= fmt.MAX_PACKED_BYTES:
                 raise PeerError(f"the peer sent {packed_bytes} bytes of packed pages")
         if (len(body) - offset) % fmt.RUN.itemsize:
@@ -140,7 +142,7 @@ class Decoder:
         for kind in (data, zero):
             if (kind.first[1:] < kind.first[:-1]).any():
                 raise PeerError("the peer sent runs of pages that are not in ascending order")
-        return Pages(data, zero, bool(flags & FrameFlag.FINAL), packed_bytes)
+        return Pages(data, zero, bool(flags & FrameFlag.FINAL), packed_bytes, bool(flags & FrameFlag.XBZRLE))
 
     def _check_runs(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         if not len(first):

@@ -96,7 +96,8 @@ def _hello(hello: Hello) -> bytes:
 
 
 def _pages_flags(pages: Pages) -> FrameFlag:
-    return FrameFlag((FrameFlag.FINAL if pages.final else 0) | (FrameFlag.ZSTD if pages.packed_bytes else 0))
+    packing = FrameFlag.XBZRLE if pages.is_delta else FrameFlag.ZSTD
+    return FrameFlag((FrameFlag.FINAL if pages.final else 0) | (packing if pages.packed_bytes else 0))
 
 
 def _pages(pages: Pages, payload_checksum: int) -> bytes:

@@ -21,6 +21,8 @@ class Feature(IntFlag):
     """Pages come over more connections, kept in order by barriers."""
     ZSTD = 2
     """Pages may be packed by zstd."""
+    XBZRLE = 4
+    """Of pages that were sent before, only what changed may come."""
 
     def without(self, others: "Feature") -> "Feature":
         """Return those that are not among the others, unknown ones included."""
@@ -67,6 +69,8 @@ class FrameFlag(IntFlag):
     """Pages: the payload is one zstd frame."""
     ANSWER = 4
     """Barrier: the destination says when it has met it."""
+    XBZRLE = 8
+    """Pages: the payload is a delta to what was sent of them before."""
 
 
 HEADER = struct.Struct("<BBHIII")

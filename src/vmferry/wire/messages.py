@@ -7,7 +7,7 @@ up to its own Finish; the first connection then carries Barriers and no pages.
 It may send Failed at any time before Commit.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
@@ -76,6 +76,10 @@ class Pages:
     final: bool = False
     packed_bytes: int = 0
     """Size of the bytes that follow if they are packed, which makes them fewer; 0 if they are not."""
+    is_delta: bool = False
+    """Whether they are packed as what has changed of the pages since they were last sent; else by zstd."""
+    content: bytes | memoryview | None = field(default=None, compare=False, repr=False)
+    """The bytes that follow, if they were read before; else they are in guest memory, or still on the wire."""
 
 
 @dataclass(frozen=True)

@@ -129,6 +129,7 @@ class Planned:
             threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
             throttle_percent=view.throttle_percent,
             slice_ns=sensed.throttle_slice_ns,
+            wire_share=sensed.wire_share,
         )
 
     def _sync_ns(self, view: View, settings: PlannedSettings) -> float:
