@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,8 @@ from tests.support.known import known
 from vmferry.convergence.curve import Written
 from vmferry.convergence.variants import PLANNED
 from vmferry.experiment.scenario import parse_scenario
+from vmferry.migration.events import BandwidthWindow
+from vmferry.migration.journal import Entry
 from vmferry.simulation.run import simulate
 from vmferry.study.forecast import Interval, forecast, verdict
 from vmferry.study.prices import prices
@@ -133,23 +136,25 @@ def test_an_interval_holds_its_median_and_is_not_narrower_for_an_error(values: l
     assert wide.p90 >= plain.p90 - 1e-6
 
 
+RECORDED = """
+    name = "recorded"
+    [guest]
+    memory = "256M"
+    vcpus = 2
+    [[guest.loads]]
+    pattern = "sweep"
+    memory = "200M"
+    write-rate = "1000MiB/s"
+    [link]
+    rate = "100MiB/s"
+    [parameters]
+    downtime-limit = 300
+"""
+
+
 def test_a_journal_tells_of_the_guest_as_well_as_a_measurement() -> None:
     """A simulated migration of a known guest is recorded; the forecast from its journal knows that guest."""
-    text = """
-        name = "recorded"
-        [guest]
-        memory = "256M"
-        vcpus = 2
-        [[guest.loads]]
-        pattern = "sweep"
-        memory = "200M"
-        write-rate = "1000MiB/s"
-        [link]
-        rate = "100MiB/s"
-        [parameters]
-        downtime-limit = 300
-    """
-    recorded = simulate(parse_scenario(text.encode(), "recorded"), OWN)
+    recorded = simulate(parse_scenario(RECORDED.encode(), "recorded"), OWN)
     found = survey_of(recorded.entries, "recorded", None, None)
     assert found.downtime_limit_ms == 300
     assert found.bandwidth_bytes_per_s == pytest.approx(100 * MIB, rel=0.1)
@@ -157,3 +162,19 @@ def test_a_journal_tells_of_the_guest_as_well_as_a_measurement() -> None:
     assert told.total_time_ms
     assert told.total_time_ms.p50 == pytest.approx(known(recorded.total_time_ms), rel=0.25)
     assert found.unknown
+
+
+def shrunken(entry: Entry) -> Entry:
+    if not isinstance(entry.event, BandwidthWindow):
+        return entry
+    window = msgspec.structs.replace(entry.event, saved_bytes=2 * entry.event.sent_bytes)
+    return msgspec.structs.replace(entry, event=window)
+
+
+def test_a_journal_of_pages_that_were_smaller_on_the_wire_says_so_and_counts_in_memory() -> None:
+    recorded = simulate(parse_scenario(RECORDED.encode(), "recorded"), OWN)
+    shrunk = [shrunken(entry) for entry in recorded.entries]
+    plain, found = (survey_of(entries, "recorded", None, None) for entries in (recorded.entries, shrunk))
+    assert found.bandwidth_bytes_per_s == pytest.approx(3 * plain.bandwidth_bytes_per_s, rel=0.001)
+    assert any("again be 3.0 times smaller on the wire" in what for what in found.unknown)
+    assert not any("on the wire" in what for what in plain.unknown)

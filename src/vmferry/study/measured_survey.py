@@ -40,6 +40,7 @@ def survey_vm(
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
         *_unknown_curve(monitor, rates),
+        *_unknown_size(driven),
         *(() if resident is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
     ]
@@ -85,6 +86,12 @@ def _unknown_link(driven: DrivenVm, rate: int) -> Iterator[str]:
     limit = driven.parameters.get("max-bandwidth")
     if isinstance(limit, int) and 0 < limit < rate:
         yield f"what the VM's max-bandwidth of {limit} B/s would make of it: give `migrate --max-bandwidth` too"
+
+
+def _unknown_size(driven: DrivenVm) -> Iterator[str]:
+    compresses = driven.parameters.get("multifd-compression", "none") != "none"
+    if compresses or driven.capabilities.get("xbzrle"):
+        yield "how much smaller compression or xbzrle makes pages on the wire: they are taken to go as they are"
 
 
 def _unknown_curve(monitor: Monitor, rates: tuple[DirtyRate, ...]) -> Iterator[str]:
