@@ -63,7 +63,7 @@ def demo(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress
     experiment = demo_experiment(memory * MIB, stress * MIB)
     for _ in range(runs):
         for run in run_demo(experiment, lambda variant, progress: None, lambda variant, text: None):
-            rate = round(run.speed_before_pages_per_s * PAGE_BYTES)
+            rate = round(run.pages_per_s_before * PAGE_BYTES)
             simulated = simulate(experiment.with_settings({"load.write-rate": str(rate)}), run.variant)
             samples.add("total_time", (run.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="live")
             samples.add("total_time", (simulated.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="simulated")

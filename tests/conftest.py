@@ -1,4 +1,4 @@
-"""Tests that need KVM, QEMU, libvirt, Chromium, PostgreSQL or Prometheus are skipped where there is none, not in CI."""
+"""Tests that need KVM, QEMU, libvirt, Chromium or another program are skipped where there is none, not in CI."""
 
 import importlib.util
 import os
@@ -35,6 +35,8 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs systemd-analyze"
     if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
         return "needs prometheus and promtool"
+    if item.get_closest_marker("man") and not (shutil.which("groff") and shutil.which("lexgrog")):
+        return "needs groff and man-db"
     if item.get_closest_marker("libvirt") and not _others_may_use_kvm():
         return "needs a /dev/kvm that its group may use, for libvirt's VMs run as an unprivileged user"
     return None

@@ -96,7 +96,7 @@ def test_a_batch_measures_often_enough_for_a_comparison() -> None:
 def test_comparisons_are_for_scripts_too(tmp_path: Path) -> None:
     before, after = results(tmp_path / "before", 100), results(tmp_path / "after", 50)
     first = msgspec.json.decode(perf("compare", "--json", before, after).output.splitlines()[0])
-    assert first["figure"] == "total time ms"
+    assert first["figure"] == "total_time_ms"
     assert first["ratio"] == 0.5
     assert first["verdict"] == "less (too few runs)"
 

@@ -43,6 +43,26 @@ def test_no_line_breaks_at_80_columns(status: str, ram: dict[str, object], outlo
     assert lines[2].startswith("throttle")
 
 
+@pytest.mark.parametrize(
+    ("left_ms", "least_s", "most_s", "text"),
+    [
+        (243_000, 10.0, 20.0, "deadline in 4 min 3 s: in time, as it goes"),
+        (15_000, 10.0, 20.0, "deadline in 15 s"),
+        (15_000, 10.0, None, "deadline in 15 s"),
+        (5_000, 10.0, 20.0, "deadline in 5 s: too soon"),
+        (5_000, None, None, "deadline in 5 s"),
+        (-2_500, 10.0, 20.0, "deadline passed 2.5 s ago"),
+    ],
+)
+def test_how_near_the_deadline_is_is_told(left_ms: int, least_s: float | None, most_s: float | None, text: str) -> None:
+    outlook = Outlook(50, converges=True, least_s=least_s, most_s=most_s)
+    answer = {"status": "active", "total-time": 10_000, "ram": MOST}
+    console = Console(width=80, file=io.StringIO())
+    console.print(progress_view(Progress.from_qmp(answer), outlook, left_ms + 10_000))
+    assert isinstance(console.file, io.StringIO)
+    assert console.file.getvalue().splitlines()[3].rstrip() == text
+
+
 WARNING = """
 import sys
 from vmferry.cli.progress import screen

@@ -118,7 +118,7 @@ def test_values_that_cannot_be_are_usage_errors(scenario: Path, tmp_path: Path, 
 
 def test_the_figures_of_merit_are_in_every_line(scenario: Path, tmp_path: Path) -> None:
     [line] = sweep(scenario, "--output", tmp_path / "out.jsonl", "--json").stdout.splitlines()
-    result = msgspec.json.decode(line)["result"]
+    result = msgspec.json.decode(line)
     assert result["sent_per_memory"] == result["sent_bytes"] / result["memory_bytes"] > 0
     assert result["work_lost_vcpu_s"] > 0 < result["work_lost_percent"]
 

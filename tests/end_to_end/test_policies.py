@@ -87,7 +87,7 @@ def test_perf(policy: str, tmp_path: Path) -> None:
     words = ("--policy", policy, "--set", "policy.step=45", "--output", str(tmp_path / "results"))
     [result] = answers(run("perf", "run", *guest, *words, "--json"))
     assert result["status"] == "completed"
-    assert result["max-throttle-percent"] in (45, 90, 99)
+    assert result["max_throttle_percent"] in (45, 90, 99)
     report = run("perf", "report", str(tmp_path / "results"))
     assert f"{reference(policy)} (step=45)" in report.stdout
 

@@ -78,7 +78,7 @@ def test_medians_of_measured_runs(tmp_path: Path, count: int) -> None:
     terminal = CliRunner().invoke(perf, ["report", directory, "--html", f"{tmp_path}/p.html"]).stdout
     page = text_of((tmp_path / "p.html").read_text())
     total, downtime, lost = (
-        statistics.median(run[name] for run in runs) for name in ("total-time-ms", "downtime-ms", "work-lost-percent")
+        statistics.median(run[name] for run in runs) for name in ("total_time_ms", "downtime_ms", "work_lost_percent")
     )
     assert f"in {time_text(total)} with {time_text(downtime)} of downtime" in page
     assert f"the migration took {lost:.0f} % of the guest's work" in page

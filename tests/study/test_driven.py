@@ -104,4 +104,4 @@ def test_simulate_and_sweep_drive_it(tmp_path: Path) -> None:
     assert CliRunner().invoke(vmferry, ["report", str(journal)]).stdout.count("What was decided") == 1
     assert CliRunner().invoke(vmferry, ["sweep", *words, "--jobs", "1", "--output", str(results)]).exit_code == 0
     told = json.loads(CliRunner().invoke(vmferry, ["simulate", *words, "--json"]).stdout)
-    assert json.loads(results.read_text())["result"] == told
+    assert json.loads(results.read_text())["result"] == told | {"entries": []}

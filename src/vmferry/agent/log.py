@@ -1,4 +1,4 @@
-"""What the agent says: lines for people, JSON lines, or entries of systemd's journal, each with the same fields.
+"""What is said beside results: lines for people, JSON lines, or entries of systemd's journal, with the same fields.
 
 Nothing waits for who reads them. The fields are `vm`, `uuid` and whatever else tells what a line is about.
 """
@@ -23,6 +23,7 @@ JOURNAL_SOCKET = "/run/systemd/journal/socket"
 class Level(IntEnum):
     """How much a line matters, in syslog's numbers."""
 
+    ERROR = 3
     WARNING = 4
     INFO = 6
 
@@ -46,6 +47,10 @@ class Log:
         """Say what somebody should look at."""
         self._sink(Level.WARNING, one_line(text), {**self._fields, **fields})
 
+    def error(self, text: str, **fields: object) -> None:
+        """Say what has ended this process."""
+        self._sink(Level.ERROR, one_line(text), {**self._fields, **fields})
+
     def of(self, **fields: object) -> "Log":
         """Return a log whose lines have these fields, too."""
         return Log(self._sink, {**self._fields, **fields})
@@ -54,7 +59,8 @@ class Log:
 def as_text(level: Level, text: str, fields: Fields) -> None:
     """Write a line for people."""
     whose = f"{one_line(str(fields['vm']))}: " if "vm" in fields else ""
-    sys.stderr.write(f"vmferry agent: {'' if level is Level.INFO else 'warning: '}{whose}{text}\n")
+    how = "" if level is Level.INFO else f"{level.name.lower()}: "
+    sys.stderr.write(f"vmferry agent: {how}{whose}{text}\n")
 
 
 def as_json(level: Level, text: str, fields: Fields) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, delete, func, 
 
 from vmferry.agent.pieces import read_pieces
 from vmferry.agent.recording import Close, Facts, Foretold, outcome_of
+from vmferry.agent.remembered_run import RememberedRun
 from vmferry.agent.schema import journal, migration
 from vmferry.bounds import one_line
 from vmferry.errors import UsageError
@@ -54,12 +55,16 @@ class Remembered(msgspec.Struct, frozen=True, kw_only=True):
         """How long it really took from the forecast on; None if there was none, or it did not complete."""
         return self.forecast.left_ms(self.outcome) if self.forecast else None
 
+    @property
+    def told(self) -> RememberedRun:
+        """All of it for scripts, the figures named as everywhere; what is not known is None."""
+        own = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "outcome"}
+        figures = msgspec.structs.asdict(self.outcome or Outcome(status=self.status))
+        return msgspec.convert({**figures, **own, "left_ms": self.left_ms}, RememberedRun)
+
     def flat(self) -> dict[str, Any]:
-        """Return all of it for scripts, the figures named as everywhere; what is not known is None."""
-        own = {name: value for name, value in msgspec.to_builtins(self).items() if name != "outcome"}
-        own["left_ms"] = self.left_ms
-        figures = msgspec.to_builtins(self.outcome) if self.outcome else dict.fromkeys(Outcome.__struct_fields__)
-        return {**figures, **own}
+        """Return the same as it is printed."""
+        return dict(msgspec.to_builtins(self.told))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from vmferry.agent.config import DEFAULT_PATH, read_config
 from vmferry.agent.log import Journald, Log, Sink, as_json, as_text
 from vmferry.bounds import one_line
 from vmferry.cli.agent_extra import needing_agent_extra
+from vmferry.cli.log_option import STDERR
 from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.output import unblocked_stderr
 
@@ -27,6 +28,7 @@ def command(path: Path, check: bool, log_format: str) -> None:
     Without a rule that matches, a migration is shadowed: nothing is touched, and it is remembered what would have been
     decided. SIGHUP has the file read again, SIGTERM ends the agent, which undoes what it has done to VMs.
     """
+    STDERR.choose(log_format, "agent")
     with needing_agent_extra():
         from vmferry.agent.explain import Explained, explain
         from vmferry.agent.service import Agent

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import click
-import msgspec
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.policy_options import own_variants, policy_option, settings_option
 from vmferry.cli.simulate import print_results
 from vmferry.cli.tables import bold, compact_table, terminal
@@ -19,6 +19,7 @@ from vmferry.guests.kvm.system import KvmSystem
 from vmferry.perf.demo import DemoRun, demo_experiment, run_demo, simulate_demo
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.simulation.run import SimulatedRun
 from vmferry.units import format_rate, format_size, told
 
 
@@ -33,7 +34,7 @@ from vmferry.units import format_rate, format_size, told
 @policy_option("Add a migration by this policy, to compare it with the variants.")
 @settings_option
 @click.option("--simulated", is_flag=True, help="Migrate a modelled guest in virtual time instead, once.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the tables.")
+@json_option("Print one JSON object for each run instead of the tables.", DemoRun, SimulatedRun)
 def command(repeats: int, policy: str | None, settings: tuple[str, ...], simulated: bool, as_json: bool) -> None:
     """Migrate a real, busy KVM VM between two processes, once for each variant of auto-converge.
 
@@ -60,7 +61,7 @@ def _show_simulated(experiment: Experiment, reason: str, as_json: bool) -> None:
     results = simulate_demo(experiment)
     if as_json:
         for result in results:
-            click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
+            print_record(result, SimulatedRun)
         return
     console = terminal()
     console.print(bold("Simulated"), f", not a live migration: {reason}.\n{_scale(experiment)}", sep="")
@@ -77,7 +78,7 @@ def _show_live(experiment: Experiment, repeats: int, as_json: bool) -> None:
                 runs.append(run)
                 screen.finish(run)
                 if as_json:
-                    click.echo(msgspec.json.encode(run))
+                    print_record(run)
     screen.console.print(_seed_table(experiment.variants, runs))
     screen.console.print(_verdict(experiment.variants, runs))
 

@@ -1,17 +1,17 @@
 """`vmferry forecast`: what a migration would come to, before it begins."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
-import msgspec
 
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
 from vmferry.cli.forecast_picture import write_forecast
 from vmferry.cli.forecast_view import Told, show
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.monitor_option import optional_monitor_options
 from vmferry.cli.pictures import check_picture
 from vmferry.cli.tables import terminal, warn
@@ -22,6 +22,7 @@ from vmferry.errors import UsageError
 from vmferry.migration.journal import read_migration
 from vmferry.report.journal_runs import clean_text
 from vmferry.study.forecast import forecast, verdict
+from vmferry.study.forecast_record import ForecastRecord, WrittenInTime
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.prices import prices
 from vmferry.study.reason import reason
@@ -41,7 +42,7 @@ _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": 
 @click.option("--downtime-limit", type=DURATION_MS, help="How long the guest may stop; else the VM's downtime-limit.")
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), callback=check_picture,
               help="Draw the dirty curve and what each strategy costs: FILE.svg or FILE.html.")  # fmt: skip
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@json_option("Print one JSON object instead of tables.", ForecastRecord)
 @click.pass_context
 def command(
     context: click.Context,
@@ -57,8 +58,7 @@ def command(
     """Tell whether a VM will converge, how long it will take and what it will cost the guest, for every strategy.
 
     Nothing is moved and the guest is not throttled: how it writes is measured in windows of several lengths, for
-    which its writes are logged, and then a guest that writes so is migrated in virtual time. Exit code 0: it will
-    converge by the best strategy; 5: it may; 6: it will not.
+    which its writes are logged, and then a guest that writes so is migrated in virtual time.
     """
     if bool(address) == bool(journal):
         raise UsageError("give the VM's monitor, --qmp ADDRESS or --libvirt DOMAIN, or --journal FILE of it")
@@ -81,7 +81,7 @@ def command(
     if picture:
         write_forecast(picture, told)
     if as_json:
-        click.echo(msgspec.json.encode(_as_json(told)))
+        print_record(_record(told))
     else:
         show(terminal(), told)
     context.exit(_EXIT_CODES[told.verdict])
@@ -117,11 +117,21 @@ def _worked_out(found: _Found, cancel: CancelToken, tell: Callable[[str], object
     return Told(found.name, found.survey, strategies, price, verdict(strategies), reason(found.survey, price))
 
 
-def _as_json(told: Told) -> dict[str, object]:
-    return asdict(replace(told.survey, own_parameters={})) | {
-        "vm": told.name,
-        "verdict": told.verdict,
-        "reason": told.reason,
-        "strategies": told.strategies,
-        "prices": told.prices,
-    }
+def _record(told: Told) -> ForecastRecord:
+    survey = told.survey
+    return ForecastRecord(
+        vm=told.name,
+        verdict=told.verdict,
+        reason=told.reason,
+        memory_bytes=survey.memory_bytes,
+        used_bytes=survey.used_bytes,
+        vcpu_count=survey.vcpu_count,
+        written=[WrittenInTime.of(written) for written in survey.written],
+        bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
+        downtime_limit_ms=survey.downtime_limit_ms,
+        qemu=survey.qemu,
+        demand=survey.demand,
+        unknown=list(survey.unknown),
+        strategies=list(told.strategies),
+        prices=told.prices,
+    )

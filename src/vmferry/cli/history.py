@@ -11,9 +11,11 @@ import click
 import msgspec
 from rich.table import Table
 
+from vmferry.agent.remembered_run import RememberedRun
 from vmferry.bounds import one_line
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.migration.outcome import Outcome
@@ -41,7 +43,7 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 @click.option("--until", type=_DATE, help="Only those that began before then.")
 @click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="At most so many.")
 @click.option("--forecasts", is_flag=True, help="Show what was foretold of each, and what came of it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each migration.")
+@json_option("Print one JSON object for each migration.", RememberedRun)
 @click.option("--csv", "as_csv", is_flag=True,
               help="Print them as CSV; a text that is a formula to a spreadsheet gets a ' before it.")  # fmt: skip
 def command(
@@ -81,7 +83,7 @@ def command(
         rows = list(find(connection, wanted))
     if as_json:
         for row in rows:
-            click.echo(msgspec.json.encode(row.flat()))
+            print_record(row.told)
     elif as_csv:
         click.echo(_csv(rows), nl=False)
     elif rows:

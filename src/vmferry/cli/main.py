@@ -7,18 +7,20 @@ from typing import Any
 import click
 
 from vmferry import __version__
-from vmferry.bounds import one_line
-from vmferry.cli.exit_codes import ExitCode, interrupted_by
+from vmferry.cli.exit_codes import code_of, help_text
 from vmferry.cli.interrupts import raise_interruptions, signal_number_of
+from vmferry.cli.log_option import LOG, STDERR
 from vmferry.errors import InterruptionError, UsageError, VmferryError
-from vmferry.output import Output, open_again
+from vmferry.output import unblocked_stderr
 
 _COMMANDS = {
     "agent": "vmferry.cli.agent",
     "certs": "vmferry.cli.certs",
+    "completion": "vmferry.cli.completion",
     "demo": "vmferry.cli.demo",
     "forecast": "vmferry.cli.forecast",
     "history": "vmferry.cli.history",
+    "man": "vmferry.cli.man",
     "migrate": "vmferry.cli.migrate",
     "monitor": "vmferry.cli.monitor",
     "perf": "vmferry.cli.perf",
@@ -44,13 +46,24 @@ class _LazyGroup(click.Group):
             return None
         command = import_module(_COMMANDS[cmd_name]).command
         assert isinstance(command, click.Command)
+        _tell_exit_codes(command, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
+        STDERR.choose("text", "")
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:  # before click makes exit code 1 of it
             raise InterruptionError("interrupted", signal_number_of(error)) from error
+
+
+def _tell_exit_codes(command: click.Command, name: str) -> None:
+    """Let the help of a command, and of those below it, say what its exit codes mean."""
+    if isinstance(command, click.Group):
+        for below, subcommand in command.commands.items():
+            _tell_exit_codes(subcommand, f"{name} {below}")
+    else:
+        command.epilog = help_text(name)
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -73,22 +86,14 @@ def main() -> None:
     raise_interruptions()
     try:
         _require_text(sys.argv[1:])
-        vmferry()
-    except UsageError as error:
-        _fail(error, ExitCode.USAGE)
-    except InterruptionError as error:
-        _fail(error, interrupted_by(error.signal_number))
+        vmferry(prog_name="vmferry")
     except VmferryError as error:
-        _fail(error, ExitCode.FAILED)
+        with unblocked_stderr(lambda text: None):  # nobody may be reading it
+            LOG.error(str(error), exit_code=code_of(error))
+        sys.exit(code_of(error))
 
 
 def _require_text(words: list[str]) -> None:
     for word in words:
         if any("\udc80" <= character <= "\udcff" for character in word):  # how Python shows other bytes
             raise UsageError(f"{word!a} is not UTF-8; write it in UTF-8")
-
-
-def _fail(error: VmferryError, exit_code: int) -> None:
-    with Output(open_again(2), "standard error", lambda text: None) as output:  # nobody may be reading it
-        output.write(f"vmferry: {one_line(str(error))}\n".encode())  # a peer or a file may have worded it
-    sys.exit(exit_code)

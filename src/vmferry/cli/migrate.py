@@ -2,43 +2,38 @@
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 
 import click
-import msgspec
 
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
+from vmferry.cli.json_option import json_option
+from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
-from vmferry.cli.progress import exit_code_of, screen, show_result
-from vmferry.cli.tables import warn
+from vmferry.cli.progress import exit_code_of
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS
+from vmferry.cli.views import open_view
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.actuators import MEANS
 from vmferry.control.destination import Destination
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.result import Result
 from vmferry.control.sensors import WINDOW_MS
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.planned_settings import Pace
 from vmferry.convergence.variants import ALL_VARIANTS, SHORT_NAMES
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
-from vmferry.migration.outcome import Outcome
+from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
+from vmferry.report.lines import LINES
 from vmferry.units import GuestLoss
 
 _NS_PER_MS = 1_000_000
-_FIGURES = (
-    *("downtime_ms", "iteration_count", "dirty_sync_count", "max_throttle_percent", "sent_bytes", "sent_per_memory"),
-    *("work_lost_percent", "work_lost_vcpu_s"),
-)
-"""Of the outcome, what the JSON object tells beside the last answer of the monitor."""
 
 
 @click.command("migrate", short_help="Move a running VM to another host.")
@@ -80,7 +75,9 @@ _FIGURES = (
 @click.option("--wait", is_flag=True, help="With --attach: wait until a migration begins.")
 @click.option("--throttle-by", type=click.Choice(MEANS), help="Of QEMU's VMs: how to slow them; else what works.")
 @journal_option
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end instead of tables.")
+@json_option("Print one JSON object at the end instead of tables (docs/json.md).", EndedLine)
+@json_option("Print what happens as it happens, one JSON object a line.", *LINES, EndedLine, name="--json-lines")
+@log_format_option
 @parameter_options()
 @click.pass_context
 def command(
@@ -108,6 +105,7 @@ def command(
     throttle_by: str | None,
     journal: Path | None,
     as_json: bool,
+    json_lines: bool,
     **parameters: object,
 ) -> None:
     """Migrate the VM behind a monitor to URI, such as tcp:otherhost:4444 or unix:/run/in.sock.
@@ -129,13 +127,13 @@ def command(
     course, clock = CourseJournal(), MonotonicClock()
     with (
         cancelled_by_signals() as cancel,  # whichever: the VM is left as it was found
+        open_view(clock, as_object=as_json, as_lines=json_lines) as view,
         told_as(
             "let go of the migration, which goes on by itself" if attach else "interrupted before it migrated", cancel
         ),
         open_monitor(address, while_waiting=cancel.check) as monitor,
         open_monitor(destination_qmp, while_waiting=cancel.check) if destination_qmp else nullcontext() as other,
         open_journal(journal) as record,
-        screen(_downtime_limit_ms(monitor, given, max_downtime), quiet=as_json) as (watch, tell),
     ):
         order = Order(
             uri=uri,
@@ -158,10 +156,12 @@ def command(
             compression=compression,
             hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
             destination=Destination(other, clock) if other else None,
-            journal=TeeJournal([record, course]),
+            journal=TeeJournal([record, course, view.journal]),
         )
-        result = carry_out(monitor, order, watch, tell, warn if as_json else None, clock=clock, cancel=cancel)
-    _report(result, run_series(course.entries, "").outcome, as_json)
+        limit_ms = _downtime_limit_ms(monitor, given, max_downtime)
+        with view.following(limit_ms, finish_by) as (watch, tell):
+            result = carry_out(monitor, order, watch, tell, view.warn, clock=clock, cancel=cancel)
+        view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 
 
@@ -169,21 +169,3 @@ def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downti
     current = monitor.execute("query-migrate-parameters")
     changed = Limits(max_downtime_ms=max_downtime_ms).applied_to(given, current)
     return int({**current, **changed}["downtime-limit"])
-
-
-def _report(result: Result, outcome: Outcome, as_json: bool) -> None:
-    if as_json:
-        answer = asdict(result.last) | {
-            "elapsed_ms": outcome.total_time_ms,
-            **{name: getattr(outcome, name) for name in _FIGURES},
-            "bottleneck": asdict(result.bottleneck) if result.bottleneck else None,
-            "throttle_by": result.throttle_by,
-            "throttle_reasons": result.throttle_reasons,
-            "arrival": result.arrival.state if result.arrival else None,
-            "arrival_by": result.arrival.by if result.arrival else None,
-            "not_put_back": result.not_put_back,
-            "limits": [asdict(verdict) for verdict in result.verdicts],
-        }
-        click.echo(msgspec.json.encode(answer))
-    else:
-        show_result(result, outcome)

@@ -28,7 +28,7 @@ def command(context: click.Context, /, address: str, words: tuple[str, ...]) -> 
     With a LINE, such as 'info migrate', carry out that one. At a terminal, prompt for lines; Tab completes and
     the arrow keys recall. Otherwise read lines from standard input.
 
-    Exit code 1 if the monitor refused a line. A socket of QEMU serves one client at a time.
+    A socket of QEMU serves one client at a time.
     """
     with QmpClient.connect(address) as client:
         monitor = HumanMonitor(client)

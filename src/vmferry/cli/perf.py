@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.interrupts import signal_number_of
+from vmferry.cli.json_option import json_option
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.policy_options import own_variants, policy_option, require_one_way, settings_option
 from vmferry.cli.tables import terminal
@@ -21,6 +22,7 @@ from vmferry.perf.batch import missing_jobs, run_jobs
 from vmferry.perf.comparisons import find_experiments, sweeping_guest, with_policy
 from vmferry.perf.labels import label
 from vmferry.perf.measure import Job
+from vmferry.perf.measured_run import MeasuredRun
 from vmferry.perf.real_guest import require_real
 from vmferry.perf.results import ResultSet
 
@@ -108,7 +110,7 @@ def command() -> None:
 )
 @click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How many runs to make.")
 @click.option("--output", type=_DIRECTORY, required=True, help="Directory for results and journals.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@json_option("Print one JSON object for each run.", MeasuredRun)
 @click.pass_context
 def run(
     context: click.Context,
@@ -153,7 +155,7 @@ def _refuse_both(context: click.Context, names: Iterable[str]) -> None:
 @settings_option
 @click.option("--repeats", type=_REPEATS, default=5, show_default=True, help="Runs of each scenario.")
 @click.option("--output", type=_DIRECTORY, help="Directory for results and journals.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@json_option("Print one JSON object for each run.", MeasuredRun)
 @click.pass_context
 def batch(
     context: click.Context,
@@ -169,7 +171,7 @@ def batch(
     """Measure all scenarios whose comparison/label fits the glob PATTERN.
 
     Runs that are in the output directory are not measured again, so an interrupted batch goes on when the same command
-    is given. A run that fails is recorded and the batch goes on; the exit code is 1 then.
+    is given. A run that fails is recorded and the batch goes on.
     """
     experiments = find_experiments(pattern)
     for own in own_variants(policy, settings):

@@ -1,12 +1,15 @@
 """`vmferry perf compare`: two sets of results, scenario by scenario."""
 
+import math
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
 import click
 import msgspec
 
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.perf.labels import label
@@ -25,10 +28,33 @@ FIGURES = {
 """What `compare` compares, by the name that people read."""
 
 
+class ComparedFigure(msgspec.Struct, frozen=True, kw_only=True):
+    """How one figure of a scenario stands in the second set to that in the first."""
+
+    scenario: str
+    figure: str
+    """The name of the figure, as it is in the runs, such as `total_time_ms`."""
+    first_median: float
+    second_median: float
+    ratio: float | None
+    """Second median over the first; null if that is 0."""
+    p: float
+    """The probability of such a difference if there were none."""
+    p_min: float
+    """The least p that so many runs can show."""
+    cliffs_delta: float
+    """-1: every second value is below every first; 0: no tendency; 1: above."""
+    verdict: str
+    runs: list[int]
+    """How many completed runs there are in either set."""
+    flagged_runs: list[int]
+    """How many of them were not as they should have been."""
+
+
 @click.command("compare")
 @click.argument("first", type=_DIRECTORY)
 @click.argument("second", type=_DIRECTORY)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each figure.")
+@json_option("Print one JSON object for each figure.", ComparedFigure)
 def command(first: Path, second: Path, as_json: bool) -> None:
     """Compare two sets of results, scenario by scenario: medians, significance and how sure it is.
 
@@ -41,15 +67,16 @@ def command(first: Path, second: Path, as_json: bool) -> None:
         raise UsageError(f"{first} and {second} have no scenario in common with completed runs in both")
     if as_json:
         for scenario, figure, outcome in rows:
-            facts = {
-                "scenario": scenario,
-                "figure": figure,
-                "ratio": outcome.ratio,
-                "verdict": outcome.verdict,
-                "runs": [len(runs[scenario]) for runs in sets],
-                "flagged_runs": [_flagged_count(runs[scenario]) for runs in sets],
-            }
-            click.echo(msgspec.json.encode(msgspec.to_builtins(outcome) | facts))
+            told = ComparedFigure(
+                **asdict(outcome),
+                scenario=scenario,
+                figure=FIGURES[figure],
+                ratio=outcome.ratio if math.isfinite(outcome.ratio) else None,
+                verdict=outcome.verdict,
+                runs=[len(runs[scenario]) for runs in sets],
+                flagged_runs=[_flagged_count(runs[scenario]) for runs in sets],
+            )
+            print_record(told)
         return
     console = terminal()
     for scenario, group in groupby(rows, key=lambda row: row[0]):

@@ -7,14 +7,15 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.variants import ALL_VARIANTS, NO_AUTO_CONVERGE
 from vmferry.perf.batch import troubles
 from vmferry.perf.labels import load_text
 from vmferry.perf.measure import PerfRun
+from vmferry.perf.measured_run import MeasuredRun, measured_run
 from vmferry.perf.real_guest import stress_bytes
-from vmferry.perf.records import encode
 from vmferry.perf.results import read_runs, run_entries
 from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
 from vmferry.report.journal_runs import clean_text, run_series
@@ -29,7 +30,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.command("report")
 @click.argument("directory", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--html", type=_FILE, help="Write a page that opens offline: the course of every run, by load.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@json_option("Print one JSON object for each run.", MeasuredRun)
 def command(directory: Path, html: Path | None, as_json: bool) -> None:
     """Show the results in DIRECTORY, and write the page of them."""
     runs = read_runs(directory)
@@ -97,7 +98,7 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
     """Print the runs, load by load, and what was not as it should have been."""
     if as_json:
         for run in runs:
-            click.echo(encode(run))
+            print_record(measured_run(run))
         return
     console = terminal()
     told = troubles(runs)

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
+from vmferry.cli.log_option import LOG, STDERR
 from vmferry.cli.tables import bold, terminal, warn
 from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
@@ -22,32 +23,48 @@ from vmferry.report.figures import count_text, lost_text, percent_text, sent_tex
 from vmferry.units import UNKNOWN, format_duration, format_rate, format_size, told
 
 _NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
+_MS_PER_S = 1000
 _KEPT = {True: "kept", False: "NOT kept", None: "unknown whether kept"}
 Watch = Callable[[Progress], None]
 Tell = Callable[[str], None]
 
 
 @contextmanager
-def screen(downtime_limit_ms: int, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
-    """Yield functions that show progress and that print a line above it; no terminal or pipe holds them up."""
+def screen(downtime_limit_ms: int, deadline_ms: int | None = None, *, quiet: bool) -> Iterator[tuple[Watch, Tell]]:
+    """Yield functions that show progress and that print a line above it; no terminal or pipe holds them up.
+
+    Where the log is JSON, lines go there, and progress is not shown.
+    """
     outlooks = Outlooks(downtime_limit_ms)
+    silent = quiet or STDERR.is_json
     with (
         unblocked_stderr(warn),
         Live(
-            console=terminal(stderr=True, quiet=quiet),
+            console=terminal(stderr=True, quiet=silent),
             auto_refresh=False,
             transient=True,
-            redirect_stderr=not quiet,  # or else what others say there would be lost
+            redirect_stderr=not silent,  # or else what others say there would be lost
         ) as live,
     ):
-        yield (
-            lambda progress: live.update(progress_view(progress, outlooks.update(progress)), refresh=True),
-            lambda text: live.console.print(one_line(text), soft_wrap=True),
-        )
+
+        def watch(progress: Progress) -> None:
+            live.update(progress_view(progress, outlooks.update(progress), deadline_ms), refresh=True)
+
+        def tell(text: str) -> None:
+            if STDERR.is_json:
+                LOG.info(text)
+            else:
+                live.console.print(one_line(text), soft_wrap=True)
+
+        yield watch, tell
 
 
-def progress_view(progress: Progress, outlook: Outlook) -> Group:
-    """Return the live view, lines of at most 80 columns: how far it is, the figures, and a bar for the throttle."""
+def progress_view(progress: Progress, outlook: Outlook, deadline_ms: int | None = None) -> Group:
+    """Return the live view, lines of at most 80 columns: how far it is, the figures, and a bar for the throttle.
+
+    With a deadline, a line says how near that is.
+    """
     status = bold(one_line(progress.status))
     elapsed = told(progress.elapsed_ms, lambda ms: f"  {ms / 1000:.1f} s", "")
     figures = (
@@ -61,7 +78,14 @@ def progress_view(progress: Progress, outlook: Outlook) -> Group:
     lost = f"lost {outlook.lost_s:.1f} s/vCPU" if outlook.lost_s else ""
     stop = told(outlook.downtime_s, lambda s: f"downtime {format_duration(round(s * _NS_PER_S))}", "")
     throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar, lost, stop)
-    return Group(status.append(f"{elapsed}  {outlook_text(outlook)}", "not bold"), "  ".join(figures), throttle)
+    lines: list[RenderableType] = [
+        status.append(f"{elapsed}  {outlook_text(outlook)}", "not bold"),
+        "  ".join(figures),
+        throttle,
+    ]
+    if deadline_ms is not None:
+        lines.append(deadline_text(deadline_ms - (progress.elapsed_ms or 0), outlook))
+    return Group(*lines)
 
 
 def outlook_text(outlook: Outlook) -> str:
@@ -76,6 +100,18 @@ def outlook_text(outlook: Outlook) -> str:
         return f"{outlook.percent} %, over {least} left"
     most = format_duration(round(outlook.most_s * _NS_PER_S))
     return f"{outlook.percent} %, {least} to {most} left"
+
+
+def deadline_text(left_ms: int, outlook: Outlook) -> str:
+    """Say how near the deadline is, and whether the migration is expected to end before it."""
+    time = format_duration(abs(left_ms) * _NS_PER_MS)
+    if left_ms < 0:
+        return f"deadline passed {time} ago"
+    least, most = outlook.least_s, outlook.most_s
+    if least is not None and least * _MS_PER_S > left_ms:
+        return f"deadline in {time}: too soon"
+    in_time = most is not None and most * _MS_PER_S <= left_ms
+    return f"deadline in {time}" + (": in time, as it goes" if in_time else "")
 
 
 def show_result(result: Result, outcome: Outcome) -> None:

@@ -15,7 +15,10 @@ from vmferry.vm.process import run_vm
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
 def command(context: click.Context, /, words: tuple[str, ...]) -> None:
-    """Run a virtual machine until its monitor says quit, or a signal ends it."""
+    """Run a virtual machine until its monitor says quit, or a signal ends it.
+
+    `vmferry qemu -help` lists what is understood of QEMU's options; docs/qemu-cli.md tells more.
+    """
     asked = parse_qemu_options(words)
     if isinstance(asked, str):
         click.echo(asked)

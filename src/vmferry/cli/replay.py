@@ -9,6 +9,7 @@ import click
 import msgspec
 from rich.table import Table
 
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.parameter_options import SECRETS, given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
@@ -25,8 +26,8 @@ from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_text, time_text
 from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
-from vmferry.report.summary import figures
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.units import format_duration, format_rate, format_size
@@ -41,6 +42,17 @@ _LIMITED = 0.95
 _MUCH_LONGER = 1.2
 
 
+class ReplayedRun(RecordedRun, frozen=True, kw_only=True):
+    """The recorded migration, which comes first, or what it would have come to."""
+
+    write_rate_is_lower_bound: bool
+    """True if the guest may write faster than is known."""
+    link_rate_is_lower_bound: bool
+    """True if the link may be faster than is known."""
+    outlasts_recording: bool
+    """True if the answer rests on what the guest may have done after the recording."""
+
+
 @click.command("replay", short_help="What if? A recorded guest under another policy or link.")
 @click.argument("journal", type=_FILE)
 @variants_option
@@ -50,7 +62,7 @@ _MUCH_LONGER = 1.2
 @click.option("--rate", type=RATE_WITH_UNIT, help="Another link, such as 10Gbit/s.")
 @click.option("--latency", help="Another time one way, such as 2ms.")
 @click.option("--jitter", type=float, help="Another standard deviation of the rate, as a share, such as 0.3.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run, the recorded one first.")
+@json_option("Print one JSON object for each run, the recorded one first.", ReplayedRun)
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
 @parameter_options("background-sync", "cpu-responsive-throttle", *SECRETS, POLICY, POLICY_SETTINGS)
 @click.pass_context
@@ -72,7 +84,7 @@ def command(
     """Would the recorded guest have converged with another variant, link or parameter, how fast, and at what cost?
 
     The guest that a JOURNAL tells of is simulated: as many pages are dirtied in as much CPU time. Link and parameters
-    are the recorded ones where none are given. Exit code 1 if a policy is broken.
+    are the recorded ones where none are given.
     """
     if rate == 0:
         raise UsageError("--rate is 0; give a rate such as 10Gbit/s")
@@ -106,13 +118,14 @@ def command(
 
 
 def _print_json(replay: Replay, runs: Sequence[RunSeries]) -> None:
-    doubts = {
-        "write_rate_is_lower_bound": replay.trace.rate_is_lower_bound,
-        "link_rate_is_lower_bound": replay.link_rate_is_lower_bound,
-    }
     for run in runs:
-        outlasts = run is not runs[0] and _outlasts(run, replay)
-        click.echo(msgspec.json.encode(figures(run) | doubts | {"outlasts_recording": outlasts}))
+        told = ReplayedRun(
+            **msgspec.structs.asdict(recorded_run(run)),
+            write_rate_is_lower_bound=replay.trace.rate_is_lower_bound,
+            link_rate_is_lower_bound=replay.link_rate_is_lower_bound,
+            outlasts_recording=run is not runs[0] and _outlasts(run, replay),
+        )
+        print_record(told)
 
 
 def _print_answers(replay: Replay, runs: Sequence[RunSeries], *, unchanged: bool) -> None:

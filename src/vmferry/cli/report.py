@@ -7,18 +7,19 @@ from itertools import islice
 from pathlib import Path
 
 import click
-import msgspec
 
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.report.journal_runs import clean_text, run_series
 from vmferry.report.page import Section, page
+from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
-from vmferry.report.summary import figures, verdict
+from vmferry.report.summary import verdict
 from vmferry.report.text_report import text_report
 
 MAX_MIGRATIONS = 1000
@@ -32,7 +33,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @database_option
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw them; FILE ends in .svg.")
 @click.option("--html", type=_FILE, help="Write a page that opens offline: course, table, configuration.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each migration.")
+@json_option("Print one JSON object for each migration.", RecordedRun)
 def command(
     journals: tuple[Path, ...],
     number: int | None,
@@ -56,7 +57,7 @@ def command(
         write_whole(html, page(title, [Section("", verdict(runs), runs)]))
     if as_json:
         for run in runs:
-            click.echo(msgspec.json.encode(figures(run)))
+            print_record(recorded_run(run))
     elif picture or html:
         click.echo(verdict(runs))
     else:

@@ -5,12 +5,12 @@ from itertools import groupby
 from pathlib import Path
 
 import click
-import msgspec
 from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
 from vmferry.cli.comparison_table import print_comparison
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import check_file, check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
@@ -22,7 +22,7 @@ from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text, run_series
-from vmferry.simulation.run import SimulationResult
+from vmferry.simulation.run import SimulatedRun, SimulationResult
 from vmferry.study.seed_table import Cell, seed_cells
 from vmferry.study.simulate import simulate
 
@@ -39,7 +39,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
 @settings_option
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run.")
+@json_option("Print one JSON object for each run, or with --seed-table for each cell.", SimulatedRun, Cell)
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
 @click.option(
     "--journal",
@@ -66,7 +66,7 @@ def command(
 
     A SCENARIO is a TOML file that describes a guest, a link, parameters and limits; docs/simulation.md tells how.
     seed-0150, seed-3000 and seed-5000, those of the seed table, come along. The same scenario and seed give the same
-    result every time. Exit code 1 if a policy is broken.
+    result every time.
     """
     if seed_table == bool(files):
         raise UsageError("give either scenario files or --seed-table")
@@ -93,7 +93,7 @@ def command(
         write_picture(picture, title, series, tradeoff=ALL in variants)
     if as_json:
         for result in results:
-            click.echo(msgspec.json.encode(msgspec.structs.replace(result, entries=[])))
+            print_record(result, SimulatedRun)
     elif ALL in variants:
         print_comparison(terminal(), results)
     else:
@@ -147,7 +147,7 @@ def _show_seed_table(seeds: int, as_json: bool) -> None:
         cells = seed_cells(seeds, lambda: bar.advance(task))
     if as_json:
         for cell in cells:
-            click.echo(msgspec.json.encode(cell))
+            print_record(cell)
         return
     title = "Medians: measured in the patch series|simulated"
     table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max", "lost")

@@ -6,11 +6,11 @@ from itertools import groupby
 from pathlib import Path
 
 import click
-import msgspec
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from vmferry.cli.interrupts import signal_number_of
+from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import compact_table, terminal
@@ -23,7 +23,7 @@ from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.journal_runs import clean_text
 from vmferry.report.tradeoff import Cost, costs_of
 from vmferry.study.executors import cluster, local_pool
-from vmferry.study.sweep import CaseResult, Sweep, make_cases
+from vmferry.study.sweep import CaseResult, Sweep, SweptRun, make_cases
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -40,7 +40,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each, instead of the scenario's number.")
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Use the cluster of this dask scheduler instead.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each run instead of the table.")
+@json_option("Print one JSON object for each run instead of the table.", SweptRun)
 @click.pass_context
 def command(
     context: click.Context,
@@ -65,7 +65,7 @@ def command(
     vmferry sweep db.toml --policy mine.py:Mine --set policy.gain=1,2,3 --output mine.jsonl
 
     Each result is in the output file as soon as it is there. After an interruption the same command goes on with what
-    is missing. A case that cannot be simulated is recorded and the others go on; the exit code is 1 then.
+    is missing. A case that cannot be simulated is recorded and the others go on.
     """
     if jobs and scheduler:
         raise UsageError("--jobs is for this machine and --scheduler for a cluster; give one of them")
@@ -106,7 +106,7 @@ def _grid(settings: Iterable[str]) -> dict[str, list[str]]:
 def _show(results: Iterable[CaseResult], as_json: bool) -> None:
     if as_json:
         for result in results:
-            click.echo(msgspec.json.encode(result))
+            print_record(result.told)
         return
     console = terminal()
     for (scenario, settings), cases in groupby(_in_order(results), key=lambda case: case.group[:2]):

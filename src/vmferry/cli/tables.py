@@ -1,11 +1,10 @@
 """How figures look in a terminal."""
 
-import click
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmferry.bounds import one_line
+from vmferry.cli.log_option import LOG
 
 
 def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
@@ -14,8 +13,8 @@ def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
 
 
 def warn(text: str) -> None:
-    """Tell on stderr what a reader of the result should know; above a live view, where there is one."""
-    click.echo(f"vmferry: {one_line(text)}", err=True)
+    """Say on stderr what a reader of the result should know; above a live view, where there is one."""
+    LOG.warn(text)
 
 
 def bold(text: str) -> Text:

@@ -1,12 +1,15 @@
 """`vmferry vm`: run a virtual machine on KVM."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
 import click
 
 from vmferry.bounds import parse_uuid
+from vmferry.cli.log_option import LOG, STDERR, log_format_option
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT
 from vmferry.convergence.policies.registry import load_policy
@@ -63,6 +66,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     multiple=True,
     help="Print trace events that match this name or pattern; 'help' lists them; may be repeated.",
 )
+@log_format_option
 @click.option("--name", default="", help="Name of the VM.")
 @click.option("--uuid", default="", help="UUID of the VM; random if left out.")
 @click.option("--paused", is_flag=True, help="Do not let the guest run before 'cont'.")
@@ -129,6 +133,8 @@ def command(
         start_paused=paused,
         prealloc=prealloc,
     )
+    if STDERR.is_json:
+        config = replace(config, log=LOG.info, write_trace=partial(LOG.info, trace=True))
     context.exit(run_vm(config))
 
 

@@ -6,9 +6,12 @@ import click
 
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
+from vmferry.cli.json_option import json_option
+from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.policy_options import named_policy, policy_settings
-from vmferry.cli.progress import exit_code_of, screen, show_result
+from vmferry.cli.progress import exit_code_of
+from vmferry.cli.views import open_view
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.awaiting import await_migration
@@ -16,7 +19,9 @@ from vmferry.control.looking_on import look_on
 from vmferry.convergence.variants import ALL_VARIANTS, Variant, full_name
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
+from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
+from vmferry.report.lines import LINES
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -27,6 +32,8 @@ from vmferry.report.journal_runs import run_series
 @click.option("--set", "settings", multiple=True, metavar="policy.NAME=VALUE",
               help="A setting of the policy in the shadow; repeatable.")  # fmt: skip
 @journal_option
+@json_option("Print what happens as it happens, one JSON object a line (docs/json.md).", *LINES, EndedLine)
+@log_format_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -36,30 +43,29 @@ def command(
     shadow: str | None,
     settings: tuple[str, ...],
     journal: Path | None,
+    as_json: bool,
 ) -> None:
     """Show how the migration of a VM goes, ours or QEMU's, until it ends.
 
-    The monitor is only asked. Exit code 1 if the migration does not complete, 3 if nobody knows whether the guest has
-    arrived; Ctrl-C ends watching.
+    The monitor is only asked. Ctrl-C ends watching, and the migration goes on.
     """
     variant = _shadow(shadow, settings)
-    clock = MonotonicClock()
-    with (
-        cancelled_by_signals() as cancel,
-        open_monitor(address, while_waiting=cancel.check) as monitor,
-        open_journal(journal) as record,
-    ):
-        with told_as("interrupted", cancel):
-            await_migration(monitor, clock, cancel, wait=wait)
-        course = CourseJournal()
-        downtime_limit_ms = monitor.execute("query-migrate-parameters")["downtime-limit"]
+    clock, course = MonotonicClock(), CourseJournal()
+    with cancelled_by_signals() as cancel, open_view(clock, as_lines=as_json) as view:
         with (
-            told_as("stopped watching; the migration goes on", cancel),
-            screen(downtime_limit_ms, quiet=False) as (watch, tell),
+            told_as("interrupted", cancel),
+            open_monitor(address, while_waiting=cancel.check) as monitor,
+            open_journal(journal) as record,
         ):
-            records = TeeJournal([record, course])
-            result = look_on(monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant)
-    show_result(result, run_series(course.entries, "").outcome)
+            await_migration(monitor, clock, cancel, wait=wait)
+            limit_ms = monitor.execute("query-migrate-parameters")["downtime-limit"]
+            with (
+                told_as("stopped watching; the migration goes on", cancel),
+                view.following(limit_ms) as (watch, tell),
+            ):
+                records = TeeJournal([record, course, view.journal])
+                result = look_on(monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant)
+        view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 
 

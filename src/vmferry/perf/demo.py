@@ -10,7 +10,7 @@ from pathlib import Path
 from vmferry.clock import MonotonicClock
 from vmferry.control.drive import drive, set_up
 from vmferry.control.progress import Progress
-from vmferry.control.result import Result, require_completed
+from vmferry.control.result import require_completed
 from vmferry.errors import GuestError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
@@ -46,17 +46,15 @@ class DemoRun(Outcome, frozen=True, kw_only=True):
     """One migration of the demo, and the proof that the guest survived it."""
 
     variant: str
-    result: Result
-    """What the driver has seen."""
     checked_pages: int
     """Pages whose content was checked at the destination."""
-    speed_before_pages_per_s: float
-    speed_after_pages_per_s: float
+    pages_per_s_before: float
+    pages_per_s_after: float
 
     @property
     def speed_ratio(self) -> float:
         """The guest's speed at the destination as a share of that at the source."""
-        return self.speed_after_pages_per_s / self.speed_before_pages_per_s
+        return self.pages_per_s_after / self.pages_per_s_before
 
 
 def run_demo(
@@ -87,7 +85,7 @@ def _migrate(
     speed_before = source.pages_per_s()
     set_up(source.monitor, experiment.settings(name), auto_converge=True)
     written_before = source.progress().written_pages
-    result = require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress), MonotonicClock()))
+    require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress), MonotonicClock()))
     tell(name, "checking the guest")
     _require_postmigrate(source)
     progress = destination.check_memory()
@@ -96,10 +94,9 @@ def _migrate(
     return DemoRun.of(
         read_migration(journal).entries,
         variant=name,
-        result=result,
         checked_pages=progress.page_count,
-        speed_before_pages_per_s=speed_before,
-        speed_after_pages_per_s=destination.pages_per_s(),
+        pages_per_s_before=speed_before,
+        pages_per_s_after=destination.pages_per_s(),
     )
 
 

@@ -1,9 +1,6 @@
 """What pictures and reports say about migrations in words: verdict, configuration and table."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
-
-import msgspec
 
 from vmferry.report.figures import count_text, lost_text, median, percent_text, ratio_text, time_text
 from vmferry.report.journal_runs import clean_text
@@ -74,21 +71,6 @@ def _comparison(groups: dict[str, list[RunSeries]]) -> str:
         f"{_taker([*groups[fastest], *groups[slowest]])} {percent_text(lost[fastest])} of the guest's work with the "
         f"former and {percent_text(lost[slowest])} with the latter."
     )
-
-
-def figures(run: RunSeries) -> dict[str, Any]:
-    """Return all figures of a run for scripts, named as those of a simulation, with its decisions."""
-    started = run.started
-    return {
-        "label": run.label,
-        "variant": run.variant,
-        **msgspec.structs.asdict(run.outcome),
-        "auto_converge": started.auto_converge,
-        "parameters": started.parameters,
-        "policy_digest": started.policy_digest,
-        "recorded_by": started.recorded_by,
-        "decisions": run.decisions,
-    }
 
 
 def configuration(runs: Sequence[RunSeries]) -> dict[str, str]:

@@ -29,12 +29,17 @@ _NS_PER_MS = 1_000_000
 _CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
-class SimulationResult(Outcome, frozen=True, kw_only=True):
-    """What one simulated migration came to, in virtual time."""
+class SimulatedRun(Outcome, frozen=True, kw_only=True):
+    """The figures of one simulated migration, in virtual time."""
 
     scenario: str
     variant: str
     seed: int
+
+
+class SimulationResult(SimulatedRun, frozen=True, kw_only=True):
+    """What one simulated migration came to, with its record."""
+
     entries: list[Entry]
     """The journal; `repr` leaves it out."""
 

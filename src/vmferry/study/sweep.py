@@ -18,7 +18,7 @@ from vmferry.convergence.policies.registry import find_policy
 from vmferry.errors import UsageError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.outcome import Outcome
-from vmferry.simulation.run import SimulationResult
+from vmferry.simulation.run import SimulatedRun, SimulationResult
 from vmferry.study.code import own_code
 from vmferry.study.executors import local_pool
 from vmferry.study.record_file import Format, RecordFile
@@ -52,6 +52,15 @@ class Case(msgspec.Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
+class SweptRun(SimulatedRun, frozen=True, kw_only=True):
+    """What became of a case, for scripts; its status is `error` if it could not be simulated, and `error` says why."""
+
+    key: str
+    """A digest of all that the result depends on."""
+    settings: dict[str, str]
+    """What the sweep changed in the scenario."""
+
+
 class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a case; without `result` it could not be simulated, and `error` says why."""
 
@@ -75,6 +84,19 @@ class CaseResult(msgspec.Struct, frozen=True, kw_only=True):
         case = {"scenario": self.scenario, **self.settings, "variant": self.variant, "seed": self.seed}
         figures = {name: getattr(self.result, name, None) for name in _FIGURES}
         return {**case, **figures, "error": self.error or figures["error"]}
+
+    @property
+    def told(self) -> SweptRun:
+        """All of it for scripts, the figures named as everywhere."""
+        figures = self.result or Outcome(status="error", error=self.error)
+        return SweptRun(
+            **{name: getattr(figures, name) for name in Outcome.__struct_fields__},
+            key=self.key,
+            scenario=self.scenario,
+            settings=self.settings,
+            variant=self.variant,
+            seed=self.seed,
+        )
 
 
 _FORMAT = Format(msgspec.json.Decoder(CaseResult).decode)

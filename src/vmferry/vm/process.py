@@ -30,6 +30,17 @@ _SWITCH_INTERVAL_S = 0.001
 _MIGRATION_END_TIMEOUT_S = 5.0
 
 
+def _say(text: str) -> None:
+    """Tell the operator, on stderr."""
+    sys.stderr.write(f"vmferry: {text}\n")
+
+
+def _print_trace(text: str) -> None:
+    """Print a trace event as QEMU's log does, with the process and the time in front."""
+    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    sys.stderr.write(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}\n")
+
+
 @dataclass(frozen=True)
 class VmConfig:
     """What `vmferry vm` is told."""
@@ -58,6 +69,10 @@ class VmConfig:
     """Whether all of the guest's memory is to be present before the guest runs or comes."""
     dumps_core: bool = True
     """Whether a crash of this process may leave a core file, which has the guest's memory in it."""
+    log: Callable[[str], None] = _say
+    """Tells the operator."""
+    write_trace: Callable[[str], None] = _print_trace
+    """Takes each trace event that is wanted."""
 
 
 def run_vm(config: VmConfig) -> int:
@@ -66,12 +81,12 @@ def run_vm(config: VmConfig) -> int:
     if not config.dumps_core:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with ExitStack() as resources:
-        resources.enter_context(unblocked_stderr(log))
+        resources.enter_context(unblocked_stderr(config.log))
         return asyncio.run(_serve(config, _make_vm(config, resources)))
 
 
 def _make_vm(config: VmConfig, resources: ExitStack) -> VirtualMachine:
-    serial = _open_serial(config.serial, resources)
+    serial = _open_serial(config, resources)
     kernel = _read_kernel(config.kernel) if config.kernel else None
     guest = KvmGuest(config.memory_bytes, config.vcpu_count, serial, prealloc=config.prealloc)
     resources.callback(guest.close)
@@ -84,9 +99,9 @@ def _make_vm(config: VmConfig, resources: ExitStack) -> VirtualMachine:
         guest,
         config.name,
         config.uuid,
-        _open_journal(config.journal, resources),
-        log,
-        Tracer(_write_trace, config.trace),
+        _open_journal(config, resources),
+        config.log,
+        Tracer(config.write_trace, config.trace),
         awaits_guest=config.incoming is not None,
         start_paused=config.start_paused,
     )
@@ -101,16 +116,16 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     if config.incoming and config.incoming != "defer":
         vm.migrations.listen(config.incoming)
     elif config.incoming:
-        log("waits to be told by migrate-incoming where a guest will come")
-    monitors = [open_monitor(vm, endpoint, log) for endpoint in config.monitors]
+        config.log("waits to be told by migrate-incoming where a guest will come")
+    monitors = [open_monitor(vm, endpoint, config.log) for endpoint in config.monitors]
     signals: list[signal.Signals] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, _note_and_quit, number, signals, vm)
     for monitor in monitors:
         if isinstance(monitor, MonitorServer) and monitor.is_open_to_others:
-            log(_open_monitor_warning(monitor.where, refused=config.require_tls))
+            config.log(_open_monitor_warning(monitor.where, refused=config.require_tls))
         await monitor.start()
-        log(f"serves QMP at {monitor.where}")
+        config.log(f"serves QMP at {monitor.where}")
     if config.kernel and not config.start_paused:
         vm.run_control.cont()
     exit_code = await ended.get()
@@ -120,7 +135,7 @@ async def _serve(config: VmConfig, vm: VirtualMachine) -> int:
     if signals:
         raise InterruptionError(f"the VM was ended by {signals[0].name}", signals[0])
     if exit_code == 0:
-        log("the VM was ended by its monitor")
+        config.log("the VM was ended by its monitor")
     return exit_code
 
 
@@ -146,17 +161,6 @@ def _note_and_quit(number: signal.Signals, noted: list[signal.Signals], vm: Virt
     vm.quit()
 
 
-def log(text: str) -> None:
-    """Tell the operator, on stderr."""
-    sys.stderr.write(f"vmferry: {text}\n")
-
-
-def _write_trace(text: str) -> None:
-    """Print a trace event as QEMU's log does, with the process and the time in front."""
-    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
-    sys.stderr.write(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}\n")
-
-
 def _read_kernel(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -164,18 +168,21 @@ def _read_kernel(path: Path) -> bytes:
         raise UsageError(f"cannot read the kernel '{path}': {error.strerror}") from error
 
 
-def _open_serial(serial: str, resources: ExitStack) -> Callable[[bytes], object]:
+def _open_serial(config: VmConfig, resources: ExitStack) -> Callable[[bytes], object]:
+    serial = config.serial
     if serial == "null":
         return lambda data: None
     kind, _, path = serial.partition(":")
     if serial != "stdio" and (kind != "file" or not path):
         raise UsageError(f"'{serial}' is no place for serial output; write null, stdio or file:PATH")
     file = _open(path) if path else open_again(1)
-    return resources.enter_context(Output(file, "the serial output", log)).write
+    return resources.enter_context(Output(file, "the serial output", config.log)).write
 
 
-def _open_journal(path: Path | None, resources: ExitStack) -> Journal:
-    return resources.enter_context(FileJournal(path, log)) if path else TeeJournal([])
+def _open_journal(config: VmConfig, resources: ExitStack) -> Journal:
+    if not config.journal:
+        return TeeJournal([])
+    return resources.enter_context(FileJournal(config.journal, config.log))
 
 
 def _open(path: str) -> io.FileIO:

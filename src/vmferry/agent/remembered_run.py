@@ -1,0 +1,37 @@
+"""What is told to scripts of a migration that is remembered; the figures are named as everywhere, as in `Outcome`."""
+
+from vmferry.agent.recording import Foretold
+from vmferry.convergence.limit_watch import Verdict
+from vmferry.migration.outcome import Outcome
+
+
+class RememberedRun(Outcome, frozen=True, kw_only=True):
+    """A migration that an agent remembers; its status is the last that was seen."""
+
+    id: int
+    host: str
+    vm_name: str
+    vm_uuid: str
+    address: str
+    """Of the source's monitor."""
+    mode: str
+    """What was done with it: `watch`, `shadow` or `steer`."""
+    rule: str
+    """Which rule said so."""
+    variant: str
+    """What decided, or would have; empty if nothing did."""
+    began_ms: int
+    """When it began, in milliseconds since the Unix epoch."""
+    ended_ms: int | None
+    """When it ended; null if it goes on, or nobody saw its end."""
+    followed: bool
+    """True if an agent follows it now."""
+    limits: list[Verdict] | None
+    arrival: str | None
+    """Whether the guest has arrived: `verified` or `unverified`; null if it did not complete."""
+    forecast: Foretold | None
+    """The first forecast that said within which bounds it would end."""
+    left_ms: int | None
+    """How long it really took from that forecast on; null if there was none, or it did not complete."""
+    remark: str
+    """What went wrong with following it."""
