@@ -19,7 +19,7 @@ from vmferry.output import Output, open_again
 from vmferry.report.ended_line import EndedLine
 
 
-class View(Protocol):
+class MigrationView(Protocol):
     """Shows one migration."""
 
     @property
@@ -82,7 +82,9 @@ class ObjectView:
             output.write(msgspec.json.encode(EndedLine.of_result(result, outcome)) + b"\n")
 
 
-def open_view(clock: Clock, *, as_object: bool = False, as_lines: bool = False) -> AbstractContextManager[View]:
+def open_view(
+    clock: Clock, *, as_object: bool = False, as_lines: bool = False
+) -> AbstractContextManager[MigrationView]:
     """Return the view that is asked for: for people, as one JSON object, or as lines. Raises UsageError for both."""
     if as_object and as_lines:
         raise UsageError("--json prints one object at the end, --json-lines a line for all that happens; give one")
