@@ -83,7 +83,7 @@ def _wanted_ns(monitor: Monitor) -> dict[int, int]:
 
 
 def resident_bytes(monitor: Monitor) -> int | None:
-    """Return how much memory the VM's process holds, which is what its guest has touched and a little more.
+    """Return how much memory the VM's process holds, which is what its guest has touched and what it needs itself.
 
     None if the process is not seen on this host.
     """

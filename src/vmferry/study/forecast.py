@@ -24,8 +24,8 @@ _CURVE_ERROR, _LINK_ERROR, _SCAN_ERROR = 0.10, 0.05, 0.4
 far hosts differ."""
 _MODEL_ERROR = 0.10
 """How far the model itself is off, beside that: the standard deviation of live times, as a share."""
-_SET_UP_MS, _SET_UP_ERROR_MS = 250, 250
-"""What connecting and beginning take, which is not modelled, and how far that differs: live runs, on a busy host."""
+_SET_UP_ERROR_MS = 100
+"""How far beginning and ending differ, which are not modelled: the same, in ms."""
 _FAST_WIRE = 0.1
 """The rest of a stopped guest goes as fast as the wire carries it, which nobody has measured: it may take so much of
 what it takes at the bandwidth that the migration may use."""
@@ -40,20 +40,19 @@ class Interval(msgspec.Struct, frozen=True):
     p90: float
 
     @classmethod
-    def of(
-        cls, values: Iterable[float | None], error: float = 0.0, more: float = 0.0, more_error: float = 0.0
-    ) -> "Interval | None":
-        """Return the interval of those values that are known, and of what comes to each of them; None if none is.
-
-        `error` is by which share the model is off, `more_error` how far `more` is. Independent errors add up as their
-        squares do.
-        """
+    def of(cls, values: Iterable[float | None]) -> "Interval | None":
+        """Return the interval of those values that are known; None if none is."""
         known = [value for value in values if value is not None]
-        if not known:
-            return None
-        p10, p50, p90 = (np.percentile(known, (10, 50, 90)) + more).tolist()
-        wider = _P90 * math.hypot(error * p50, more_error)
-        return cls(max(0.0, p50 - math.hypot(p50 - p10, wider)), p50, p50 + math.hypot(p90 - p50, wider))
+        return cls(*np.percentile(known, (10, 50, 90)).tolist()) if known else None
+
+    def widened(self, error: float, more_error: float = 0.0) -> "Interval":
+        """Return the interval of what a model told that is off by the share `error`, and by `more_error` beside that.
+
+        They are standard deviations. Independent errors add up as their squares do.
+        """
+        wider = _P90 * math.hypot(error * self.p50, more_error)
+        least = self.p50 - math.hypot(self.p50 - self.p10, wider)
+        return Interval(max(0.0, least), self.p50, self.p50 + math.hypot(self.p90 - self.p50, wider))
 
 
 class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,14 +120,15 @@ def _draws(count: int) -> Iterator[Draw]:
     normal = NormalDist()
     quantiles = [normal.inv_cdf((number + 0.5) / (count - 1)) for number in range(count - 1)]
     random = np.random.default_rng(1)
-    for number, (written, link, scan) in enumerate(
-        zip(*(random.permutation(quantiles) for _ in range(3)), strict=True), 1
+    for number, (written, link, scan, haste) in enumerate(
+        zip(*(random.permutation(quantiles) for _ in range(4)), strict=True), 1
     ):
         yield Draw(
             number=number,
             written=max(0.1, 1 + _CURVE_ERROR * written),
             link=max(0.1, 1 + _LINK_ERROR * link),
             scan=math.exp(_SCAN_ERROR * scan),
+            haste=normal.cdf(haste),
         )
 
 
@@ -137,16 +137,33 @@ def _summary(strategy: str, outcomes: Sequence[Outcome]) -> StrategyForecast:
     return StrategyForecast(
         strategy=strategy,
         chance=statistics.mean(outcome.completed for outcome in outcomes),
-        total_time_ms=Interval.of(
-            (outcome.total_time_ms for outcome in done), _MODEL_ERROR, _SET_UP_MS, _SET_UP_ERROR_MS
-        ),
+        total_time_ms=_total_time_ms(done),
         downtime_ms=_downtime_ms(done),
-        work_lost_vcpu_s=Interval.of((outcome.work_lost_vcpu_s for outcome in done), _MODEL_ERROR),
-        sent_bytes=Interval.of((outcome.sent_bytes for outcome in done), _MODEL_ERROR),
+        work_lost_vcpu_s=_off_as_the_model(outcome.work_lost_vcpu_s for outcome in done),
+        sent_bytes=_off_as_the_model(outcome.sent_bytes for outcome in done),
     )
 
 
+def _off_as_the_model(values: Iterable[float | None]) -> Interval | None:
+    told = Interval.of(values)
+    return told and told.widened(_MODEL_ERROR)
+
+
+def _total_time_ms(done: Sequence[Outcome]) -> Interval | None:
+    """Return what lies between a wire that is much faster than what the migration may use, and one that is not.
+
+    Post-copy, whose downtime nobody knows, does all of it while the guest runs.
+    """
+    times = [(outcome.total_time_ms, outcome.downtime_ms or 0) for outcome in done if outcome.total_time_ms is not None]
+    slow = Interval.of(time_ms for time_ms, _ in times)
+    fast = Interval.of(time_ms - (1 - _FAST_WIRE) * downtime_ms for time_ms, downtime_ms in times)
+    if slow is None or fast is None:
+        return None
+    between = Interval(fast.p10, (fast.p50 + slow.p50) / 2, slow.p90)
+    return between.widened(_MODEL_ERROR, _SET_UP_ERROR_MS)
+
+
 def _downtime_ms(done: Sequence[Outcome]) -> Interval | None:
-    """Return what lies between a wire that is much faster than what the migration may use, and one that is not."""
+    """Return what lies between those two wires for the time in which the guest is stopped."""
     slow = Interval.of(outcome.downtime_ms for outcome in done)
     return slow and Interval(_FAST_WIRE * slow.p10, (_FAST_WIRE + 1) / 2 * slow.p50, slow.p90)

@@ -9,10 +9,13 @@ from vmferry.control.progress import ask
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.survey import Busyness, measure_rates, resident_bytes, written_at
 from vmferry.errors import UsageError
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 
 _NS_PER_S = 1_000_000_000
+_QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
+"""What a process of each kind needs for itself: it holds that and 1 or 2 MiB beside an idle guest of one page."""
 _STILL_RISES = 1.1
 _OWN_PARAMETERS = (
     *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
@@ -35,6 +38,7 @@ def survey_vm(
     busyness = Busyness(monitor, clock)
     rates = tuple(measure_rates(monitor, driven, clock, cancel))
     demand, resident = busyness.share(), resident_bytes(monitor)
+    own_bytes = _OURS_BYTES if driven.converges_responsively else _QEMU_BYTES
     memory = monitor.execute("query-memory-size-summary")
     memory_bytes = memory["base-memory"] + memory.get("plugged-memory", 0)
     unknown = [
@@ -46,7 +50,7 @@ def survey_vm(
     ]
     return driven.name, Survey(
         memory_bytes=memory_bytes,
-        used_bytes=memory_bytes if resident is None else min(memory_bytes, resident),
+        used_bytes=memory_bytes if resident is None else min(memory_bytes, max(PAGE_SIZE_BYTES, resident - own_bytes)),
         vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
         written=tuple(map(written_at, rates)),
         bandwidth_bytes_per_s=rate,
