@@ -18,13 +18,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.test_memory import ENDED, STARTED, complete, facts
 from tests.support.agent import free_port
+from tests.support.agent_web import made_up
 from tests.support.wait import wait_until
 from vmferry.agent.failures import Failure
 from vmferry.agent.live import Live
-from vmferry.agent.log import Log, as_text
 from vmferry.agent.metrics import Metrics, served
-from vmferry.agent.recording import Recording
-from vmferry.agent.rules import Vm
+from vmferry.agent.rules import Rule, Vm
 from vmferry.control.progress import Progress
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.errors import HostError
@@ -41,9 +40,8 @@ SEEN = Progress.from_qmp(
 
 
 def live(name: str = "db", progress: Progress | None = SEEN) -> Live:
-    recording = Recording(facts(Vm(name, "u")))
-    recording.record(0, STARTED)
-    one = Live(recording, Log(as_text))
+    one = made_up(facts(Vm(name, "u")))
+    one.recording.record(0, STARTED)
     if progress:
         one.watch(progress)
     return one
@@ -103,9 +101,8 @@ def seen(elapsed_ms: int, throttle: int = 0, vcpus: tuple[int, ...] = (), syncs:
 
 def watched(*polls: Progress, limits: Limits = NO_LIMITS, name: str = "db") -> Live:
     """A migration of a guest with two vCPUs."""
-    recording = Recording(facts(Vm(name, "u")))
-    recording.record(0, KNOWN)
-    one = Live(recording, Log(as_text), limits)
+    one = made_up(facts(Vm(name, "u")), Rule(finish_by=limits.deadline_ns))
+    one.recording.record(0, KNOWN)
     for progress in polls:
         one.watch(progress)
     return one

@@ -10,6 +10,7 @@ from bench.guest import bench as guest
 from bench.memory import main as memory
 from bench.migration import bench
 from bench.monitor import main as monitor
+from bench.page import main as page
 from bench.qemu import bench as qemu
 from bench.simulation import main as simulation
 from click.testing import CliRunner
@@ -34,6 +35,13 @@ def test_simulation(tmp_path: Path) -> None:
     result = CliRunner().invoke(simulation, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"simulated_page_send", "simulated_sync"} == samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.chromium
+def test_page(tmp_path: Path) -> None:
+    result = CliRunner().invoke(page, ["--runs", "1", "--seconds", "3", "--output", str(tmp_path / "samples")])
+    assert result.exit_code == 0, result.output
+    assert {"page_first_paint", "page_figure_age"} == samples_of(tmp_path / "samples").keys()
 
 
 def test_what_was_measured_of_driven_qemus_is_simulated_within_15_percent() -> None:

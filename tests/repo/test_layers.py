@@ -30,7 +30,7 @@ PLACES = {
     "mmap": ["guests"],
     "socket": ["transport", "monitor/server.py", "client", "control", "vm/incoming.py", "vm/reception.py", "agent"],
     "ssl": ["transport", "monitor/tls_stream.py", "client/qmp_client.py"],
-    "asyncio": ["monitor", "vm/process.py", "agent/web.py"],
+    "asyncio": ["monitor", "vm/process.py", "agent/web"],
     "libvirt": ["client"],
     "libvirt_qemu": ["client"],
     "sqlalchemy": ["agent"],

@@ -32,6 +32,7 @@ class Page:
         self._answers = answers
         self._number = 0
         self._session: dict[str, str] = {}
+        self._password = ""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         self._session = {"sessionId": session}
@@ -39,14 +40,17 @@ class Page:
             self.call(f"{domain}.enable")
 
     def call(self, method: str, **parameters: object) -> dict[str, Any]:
-        self._number += 1
-        command = {"id": self._number, "method": method, "params": parameters} | self._session
-        os.write(self._commands, json.dumps(command).encode() + b"\0")
-        while (message := self._read()).get("id") != self._number:
+        number = self._send(method, **parameters)
+        while (message := self._read()).get("id") != number:
             self._note(message)
         assert "error" not in message, f"{method}: {message['error']}"
         result: dict[str, Any] = message["result"]
         return result
+
+    def log_in(self, password: str) -> None:
+        """Answer whenever a server asks for a password, as somebody does who knows it."""
+        self._password = password
+        self.call("Fetch.enable", handleAuthRequests=True)
 
     def open(self, place: Path | str, width: int, *, dark: bool = False) -> None:
         """Load a file or a URL in a window of that width and wait for its load event."""
@@ -70,6 +74,12 @@ class Page:
         answer = self.call("Page.captureScreenshot", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(answer["data"]))
 
+    def _send(self, method: str, **parameters: object) -> int:
+        self._number += 1
+        command = {"id": self._number, "method": method, "params": parameters} | self._session
+        os.write(self._commands, json.dumps(command).encode() + b"\0")
+        return self._number
+
     def _note(self, message: dict[str, Any]) -> None:
         parameters = message.get("params", {})
         match message.get("method"):
@@ -79,6 +89,11 @@ class Page:
                 self.complaints.append(parameters["entry"]["text"])
             case "Runtime.exceptionThrown":
                 self.complaints.append(parameters["exceptionDetails"]["text"])
+            case "Fetch.requestPaused":
+                self._send("Fetch.continueRequest", requestId=parameters["requestId"])
+            case "Fetch.authRequired":
+                answer = {"response": "ProvideCredentials", "username": "x", "password": self._password}
+                self._send("Fetch.continueWithAuth", requestId=parameters["requestId"], authChallengeResponse=answer)
 
     def _read(self) -> dict[str, Any]:
         data = bytearray()

@@ -2,13 +2,28 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from vmferry.agent.following import Followers
+from vmferry.agent.rules import Vm
 from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
 from vmferry.errors import CancelledError, VmferryError
 
 _CLOSE_S = 15.0
+
+
+@dataclass
+class Attended:
+    """A VM whose monitor is this agent's own, as it was seen last."""
+
+    vm: Vm
+    state: str | None = None
+    """QEMU's word for whether it runs; None while it migrates, or its monitor is left to others."""
+    asked: deque[Callable[[Monitor], None]] = field(default_factory=deque)
+    """What is to be done at its monitor between two looks, by whoever attends to it."""
 
 
 class Attendants:
@@ -19,6 +34,8 @@ class Attendants:
         self.log = followers.log
         self.stop = threading.Event()
         """Set when all are to end."""
+        self.attended: dict[str, Attended] = {}
+        """By the path of the monitor's socket."""
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
 

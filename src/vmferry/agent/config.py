@@ -44,6 +44,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     """Where the page is: the path of a unix socket, or a port of loopback; empty is nowhere."""
     token_file: str = ""
     """The token that it takes to read the page at a port."""
+    action_token_file: str = ""
+    """Another token, that it takes to act by the page; empty is that nobody may."""
     rule: tuple[Rule, ...] = ()
 
     @property

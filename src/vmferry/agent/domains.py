@@ -8,7 +8,7 @@ from vmferry.agent.attendants import Attendants
 from vmferry.agent.rules import Mode, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION
-from vmferry.client.monitor import LIBVIRT, Monitor, open_host, open_monitor
+from vmferry.client.monitor import Monitor, domain_address, open_host, open_monitor
 from vmferry.control.progress import Progress, ask
 from vmferry.errors import MonitorError
 
@@ -56,7 +56,7 @@ def _attend(uri: str, host: "LibvirtHost", domain: "ListedDomain", attendants: A
     vm = Vm(domain.name, domain.uuid, host.tags(domain))
     if attendants.followers.rule_for(vm).rule.mode is Mode.IGNORE:
         return
-    address = f"{LIBVIRT}{uri}#{domain.uuid}"
+    address = domain_address(uri, domain.uuid)
     with open_monitor(address, while_waiting=cancel.check) as monitor:
         progress = _await_migration(monitor, attendants, cancel)
     if progress:

@@ -1,5 +1,6 @@
 """Follows the migrations of a host, each in the thread of who has found it, as the rule for its VM says."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from vmferry.agent.live import Live
 from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
 from vmferry.agent.recording import Facts, Recording
+from vmferry.agent.reins import Reins
 from vmferry.agent.rules import Holding, Mode, Rule, Vm, holding
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import open_monitor
@@ -36,6 +38,7 @@ class Followers:
         self._clock = MonotonicClock()
         self._lock = threading.Lock()
         self._live: list[Live] = []
+        self._numbers = itertools.count(1)
         self._tokens: set[CancelToken] = set()
         self._is_closing = False
 
@@ -72,11 +75,9 @@ class Followers:
 
     def follow(self, address: str, vm: Vm, progress: Progress) -> None:
         """Follow the migration of the VM behind a monitor, seen like that, to its end, or as long as that can be."""
-        held = self.rule_for(vm)
-        live = self._begin(address, vm, held, progress)
+        live = self._begin(address, vm, self.rule_for(vm), progress)
         try:
-            with self.token() as cancel:
-                live.recording.ended(self._conduct(address, held.rule, live, cancel), _now_ms())
+            live.recording.ended(self._conduct(address, live), _now_ms())
             live.tell(f"ended: {live.recording.status}")
         except CancelledError as error:
             live.recording.left(_ENDS)
@@ -88,33 +89,42 @@ class Followers:
             live.recording.left(repr(error))
             raise
         finally:
+            live.reins.end(f"the migration is followed no more: {live.recording.status}")
             with self._lock:
                 self._live.remove(live)
             self.over(live.recording)
 
     def _begin(self, address: str, vm: Vm, held: Holding, progress: Progress) -> Live:
-        chosen = held.rule.chosen.name if held.rule.mode in (Mode.SHADOW, Mode.STEER) else ""
-        facts = Facts(
-            vm=vm,
-            address=address,
-            mode=held.rule.mode,
-            rule=str(held),
-            variant=chosen,
-            began_ms=_now_ms() - (progress.elapsed_ms or 0),
-        )
-        live = Live(self._memory.begin(facts), self.log.of(vm=vm.name, uuid=vm.uuid), held.rule.limits)
+        reins = Reins(held.rule, str(held))
+        facts = _facts(vm, address, _now_ms() - (progress.elapsed_ms or 0), reins)
+        log = self.log.of(vm=vm.name, uuid=vm.uuid)
+        live = Live(self._memory.begin(facts), log, reins, f"{next(self._numbers)}-{facts.began_ms}")
         with self._lock:
             self._live.append(live)
         live.tell(f"a migration runs; {held}: {', '.join(held.rule.orders())}")
         return live
 
-    def _conduct(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
-        """Do what the rule says; a migration that cannot be steered is looked on."""
+    def _conduct(self, address: str, live: Live) -> Result:
+        """Do what the rule says, to the end of the migration; another one may take its place meanwhile."""
+        reins, recording = live.reins, live.recording
+        while True:
+            try:
+                with self.token() as cancel, reins.held(cancel):
+                    return self._obey(address, reins.rule, live, cancel)
+            except CancelledError:
+                if not reins.taken_over():
+                    raise
+                known = recording.facts
+                recording.facts = _facts(known.vm, known.address, known.began_ms, reins)
+
+    def _obey(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
+        """Do what a rule says; a migration that cannot be steered is looked on."""
         if rule.mode is Mode.STEER:
             try:
                 return self._steer(address, rule, live, cancel)
             except (UsageError, HostError, PolicyError) as error:
                 live.recording.remark, live.recording.not_steered = f"not steered: {error}", True
+                live.reins.wishes.refuse(live.recording.remark)
                 live.warn(f"it is not steered, and looked on: {error}")
         shadow = rule.chosen_with_goals if rule.mode is Mode.SHADOW else None
         with open_monitor(address, while_waiting=cancel.check) as monitor:
@@ -127,6 +137,7 @@ class Followers:
                 cancel=cancel,
                 shadow=shadow,
                 limits=rule.limits,
+                wishes=live.reins.wishes,
             )
 
     def _steer(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
@@ -137,9 +148,17 @@ class Followers:
             throttle_by=rule.throttle_by,
             limits=rule.limits,
             journal=live.recording,
+            wishes=live.reins.wishes,
         )
         with open_monitor(address, while_waiting=cancel.check) as monitor:
             return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)
+
+
+def _facts(vm: Vm, address: str, began_ms: int, reins: Reins) -> Facts:
+    """Return what is known of a migration of which that is done."""
+    rule = reins.rule
+    variant = rule.chosen.name if rule.mode in (Mode.SHADOW, Mode.STEER) else ""
+    return Facts(vm=vm, address=address, mode=rule.mode, rule=reins.why, variant=variant, began_ms=began_ms)
 
 
 def _now_ms() -> int:

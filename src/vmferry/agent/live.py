@@ -2,10 +2,11 @@
 
 from vmferry.agent.log import Log
 from vmferry.agent.recording import Foretold, Recording
+from vmferry.agent.reins import Reins
+from vmferry.agent.sketch import Sketch
 from vmferry.bounds import one_line
 from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
-from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.migration.events import Started
 
 _MAX_SAID = 200
@@ -18,25 +19,28 @@ _NS_PER_S = 1_000_000_000
 class Live:
     """A migration that goes on."""
 
-    def __init__(self, recording: Recording, log: Log, limits: Limits = NO_LIMITS) -> None:
-        """`limits` are those of the rule that holds."""
+    def __init__(self, recording: Recording, log: Log, reins: Reins, key: str) -> None:
+        """`key` tells it from all other migrations of this agent."""
         self.recording = recording
+        self.reins = reins
+        self.key = key
         self.progress: Progress | None = None
         """As it was seen last."""
         self.outlook: Outlook | None = None
         """What there is to expect."""
         self.said: list[str] = []
         """The last lines for people, the newest at the end."""
+        self.sketch = Sketch()
         self._log = log
-        self._limits = limits
         self._outlooks: Outlooks | None = None
 
     @property
     def deadline_left_s(self) -> float | None:
         """Time until the deadline, below 0 once that is over; None if there is none, or nobody knows how far it is."""
-        if self._limits.deadline_ns is None or self.progress is None or self.progress.elapsed_ms is None:
+        deadline_ns = self.reins.rule.limits.deadline_ns
+        if deadline_ns is None or self.progress is None or self.progress.elapsed_ms is None:
             return None
-        return self._limits.deadline_ns / _NS_PER_S - self.progress.elapsed_ms / _MS_PER_S
+        return deadline_ns / _NS_PER_S - self.progress.elapsed_ms / _MS_PER_S
 
     @property
     def lost_vcpu_s(self) -> float | None:
@@ -63,6 +67,8 @@ class Live:
         if self._outlooks:
             self.outlook = self._outlooks.update(progress)
             self.recording.foretold = self.recording.foretold or _foretold(progress, self.outlook)
+        self.sketch.add(progress, self.outlook)
+        self.reins.looked()
 
     def tell(self, text: str) -> None:
         """Say what happens."""

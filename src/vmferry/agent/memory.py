@@ -19,7 +19,7 @@ INTERVAL_S = 0.5
 _CLOSE_S = 10.0
 _FORGET_S = 3600.0
 _MS_PER_DAY = 86_400_000
-_State = tuple[str, Foretold | None]
+_State = tuple[str, Foretold | None, Facts]
 
 
 class Memory:
@@ -105,7 +105,7 @@ class _Slot:
         self._recording = recording
         self._pieces = Pieces()
         self._close: Close | None = None
-        self._state: _State = ("setup", None)
+        self._state: _State = ("setup", None, recording.facts)
         self._place: tuple[int, int, int] | None = None
         """Number of the migration, part of its journal, and number of the next piece."""
         self._saving: tuple[tuple[int, int, int], _State, int] | None = None
@@ -119,7 +119,7 @@ class _Slot:
     def save(self, connection: Connection, host: str) -> None:
         """Write what is new."""
         migration_id, part, number = self._place or (*store.take_up(connection, host, self._recording.facts), 0)
-        state = self._recording.status, self._recording.foretold
+        state = self._recording.status, self._recording.foretold, self._recording.facts
         if data := self._pieces.unkept():
             store.add_piece(connection, migration_id, part, number, data)
         if state != self._state:

@@ -13,16 +13,23 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+from vmferry.agent.actions import Actions
 from vmferry.agent.attendants import Attendants
 from vmferry.agent.config import Config, read_config
 from vmferry.agent.database import open_to_write
 from vmferry.agent.domains import find_domains
 from vmferry.agent.following import Followers
+from vmferry.agent.forecasts import Forecasts
 from vmferry.agent.log import Log, notify
 from vmferry.agent.memory import Memory
 from vmferry.agent.metrics import Metrics, served
+from vmferry.agent.roster import Roster
 from vmferry.agent.sockets import find_sockets
-from vmferry.agent.web import Web, listening, read_token, shown
+from vmferry.agent.web.access import Access, read_token
+from vmferry.agent.web.app import application
+from vmferry.agent.web.events import Events
+from vmferry.agent.web.serving import listening, shown
+from vmferry.agent.web.table import Sources, table_of
 from vmferry.errors import UsageError
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
@@ -52,11 +59,9 @@ class Agent:
                 metrics = Metrics(lambda: followers.live)
                 followers.over = metrics.count
                 stack.enter_context(served(metrics, config.metrics))
-            if config.page:
-                token = read_token(config.token_file) if config.token_file else None
-                listener = stack.enter_context(listening(config.page))
-                stack.enter_context(shown(Web(lambda: followers.live, config.database, token), listener))
             attendants = Attendants(followers)
+            if config.page:
+                self._show(attendants, stack)
             stack.callback(attendants.close)
             for uri in config.libvirt:
                 attendants.begin(f"libvirt {uri}", partial(find_domains, uri, attendants))
@@ -66,6 +71,24 @@ class Agent:
             self._serve(signals)
             notify("STOPPING=1")
             self._log.info("ending; whatever slows a guest is undone")
+
+    def _show(self, attendants: Attendants, stack: ExitStack) -> None:
+        """Serve the page until the end. Raises UsageError and HostError."""
+        config, followers = self.config, attendants.followers
+        files = config.token_file, config.action_token_file
+        access = Access(*(read_token(path) if path else None for path in files))
+        events = Events(lambda: followers.live)
+        sources = Sources(
+            followers=followers,
+            roster=Roster(config.libvirt, attendants),
+            forecasts=Forecasts(attendants),
+            actions=Actions(followers),
+            events=events,
+            database=config.database,
+        )
+        app = application(table_of(sources), access, self._log)
+        listener = stack.enter_context(listening(config.page))
+        stack.enter_context(shown(app, listener, events.end))
 
     def _serve(self, signals: socket.socket) -> None:
         notify("READY=1")
@@ -90,8 +113,8 @@ class Agent:
         else:
             changed = [
                 name
-                for name in ("host", "database", "keep_days", "libvirt", "sockets", "metrics", "page", "token_file")
-                if getattr(config, name) != getattr(self.config, name)
+                for name in Config.__struct_fields__
+                if name != "rule" and getattr(config, name) != getattr(self.config, name)
             ]
             self.config = config
             self._log.info(f"{_counted(config)} of {self._path} hold from now on")

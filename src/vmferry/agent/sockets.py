@@ -6,10 +6,11 @@ once per second whether its VM migrates.
 
 import os
 import stat
+import time
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from vmferry.agent.attendants import Attendants
+from vmferry.agent.attendants import Attendants, Attended
 from vmferry.agent.rules import Mode, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor, open_monitor
@@ -20,6 +21,8 @@ from vmferry.errors import CommandError, HostError, MonitorError
 
 _LOOK_S = 0.5
 _POLL_S = 0.8
+_STATE_S = 3.0
+"""How often it is asked whether the guest runs."""
 _RETRY_S = 2.0
 """How long a monitor is left alone that could not be reached."""
 _IGNORED_S = 2.0
@@ -62,7 +65,9 @@ class _SocketAttendant:
     def __init__(self, path: str, attendants: Attendants) -> None:
         self._path = path
         self._attendants = attendants
-        self._vm: Vm | None = None
+        self._attended: Attended | None = None
+        self._state_s = 0.0
+        """When it is to be asked next whether the guest runs."""
 
     def attend(self, cancel: CancelToken) -> None:
         """Follow every migration of the VM. Raises CancelledError at the end."""
@@ -72,8 +77,10 @@ class _SocketAttendant:
                 self._attendants.followers.follow(f"unix:{self._path}", vm, progress)
                 cancel.check()
         except MonitorError as error:
-            if self._vm:
-                self._attendants.log.info(f"no more attended to: {error}", vm=self._vm.name, uuid=self._vm.uuid)
+            if self._attended:
+                vm = self._attended.vm
+                self._attendants.log.info(f"no more attended to: {error}", vm=vm.name, uuid=vm.uuid)
+            self._attendants.attended.pop(self._path, None)
             self._wait(_RETRY_S, cancel)
 
     def _await_migration(self, cancel: CancelToken) -> tuple[Vm, Progress]:
@@ -81,15 +88,32 @@ class _SocketAttendant:
         while True:
             with open_monitor(f"unix:{self._path}", while_waiting=cancel.check) as monitor:
                 vm = identify(monitor, self._path)
-                if vm != self._vm:
-                    self._vm = vm
-                    self._attendants.log.info(f"attended to at {self._path}", vm=vm.name, uuid=vm.uuid)
+                attended = self._attend(vm)
                 while not self._is_ignored(vm):
                     if (progress := ask(monitor)).running and _leaves(monitor):
+                        attended.state = None
                         return vm, progress
+                    self._look(attended, monitor)
                     self._wait(_POLL_S, cancel)
+            attended.state = None
             while self._is_ignored(vm):
                 self._wait(_IGNORED_S, cancel)
+
+    def _attend(self, vm: Vm) -> Attended:
+        """Take note of who is behind the monitor."""
+        if self._attended is None or vm != self._attended.vm:
+            self._attended = self._attendants.attended[self._path] = Attended(vm)
+            self._attendants.log.info(f"attended to at {self._path}", vm=vm.name, uuid=vm.uuid)
+        self._state_s = 0.0
+        return self._attended
+
+    def _look(self, attended: Attended, monitor: Monitor) -> None:
+        """Do what others want to be done at the monitor."""
+        if time.monotonic() >= self._state_s:
+            attended.state = run_state(monitor)
+            self._state_s = time.monotonic() + _STATE_S
+        while attended.asked:
+            attended.asked.popleft()(monitor)
 
     def _is_ignored(self, vm: Vm) -> bool:
         return self._attendants.followers.rule_for(vm).rule.mode is Mode.IGNORE

@@ -107,9 +107,9 @@ def add_piece(connection: Connection, migration_id: int, part: int, number: int,
     connection.execute(insert(journal).values(migration_id=migration_id, part=part, number=number, data=data))
 
 
-def note_state(connection: Connection, migration_id: int, status: str, foretold: Foretold | None) -> None:
-    """Keep the state that was seen last, and the first forecast, if there is one by now."""
-    values = {"status": one_line(status)}
+def note_state(connection: Connection, migration_id: int, status: str, foretold: Foretold | None, facts: Facts) -> None:
+    """Keep the state that was seen last, the first forecast, if there is one by now, and what is done with it now."""
+    values: dict[str, Any] = {"status": one_line(status), **_orders(facts)}
     if foretold:
         values["forecast"] = msgspec.to_builtins(foretold)
     connection.execute(update(migration).where(migration.c.id == migration_id).values(values))

@@ -1,6 +1,5 @@
 """`vmferry forecast`: what a migration would come to, before it begins."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import click
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
 from vmferry.cli.forecast_picture import write_forecast
-from vmferry.cli.forecast_view import Told, show
+from vmferry.cli.forecast_view import show
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.monitor_option import optional_monitor_options
@@ -21,12 +20,10 @@ from vmferry.clock import MonotonicClock
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_migration
 from vmferry.report.journal_runs import clean_text
-from vmferry.study.forecast import forecast, verdict
-from vmferry.study.forecast_record import ForecastRecord, WrittenInTime
+from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
-from vmferry.study.prices import prices
-from vmferry.study.reason import reason
 from vmferry.study.survey import Survey, survey_of
+from vmferry.study.told import work_out
 
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}
 
@@ -77,11 +74,16 @@ def command(
         else:
             assert journal
             found = _recorded(journal, migration, bandwidth, downtime_limit)
-        told = _worked_out(found, cancel, lambda what: status.update(f"working out: {what}"))
+
+        def tell(what: str) -> None:
+            cancel.check()
+            status.update(f"working out: {what}")
+
+        told = work_out(found.name, found.survey, tell)
     if picture:
         write_forecast(picture, told)
     if as_json:
-        print_record(_record(told))
+        print_record(told.record())
     else:
         show(terminal(), told)
     context.exit(_EXIT_CODES[told.verdict])
@@ -102,36 +104,3 @@ def _recorded(path: Path, number: int | None, bandwidth: int | None, downtime_li
     recorded, where = read_migration(path, number, warn), clean_text(str(path))
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
     return _Found(f"{where}{which}", survey_of(recorded.entries, where, bandwidth, downtime_limit_ms))
-
-
-def _worked_out(found: _Found, cancel: CancelToken, tell: Callable[[str], object]) -> Told:
-    """Migrate in virtual time."""
-
-    def told_of(what: str) -> None:
-        cancel.check()
-        tell(what)
-
-    strategies = tuple(forecast(found.survey, tell=told_of))
-    told_of("what would do")
-    price = prices(found.survey)
-    return Told(found.name, found.survey, strategies, price, verdict(strategies), reason(found.survey, price))
-
-
-def _record(told: Told) -> ForecastRecord:
-    survey = told.survey
-    return ForecastRecord(
-        vm=told.name,
-        verdict=told.verdict,
-        reason=told.reason,
-        memory_bytes=survey.memory_bytes,
-        used_bytes=survey.used_bytes,
-        vcpu_count=survey.vcpu_count,
-        written=[WrittenInTime.of(written) for written in survey.written],
-        bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
-        downtime_limit_ms=survey.downtime_limit_ms,
-        qemu=survey.qemu,
-        demand=survey.demand,
-        unknown=list(survey.unknown),
-        strategies=list(told.strategies),
-        prices=told.prices,
-    )

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from vmferry.cli.forecast_view import Told, label_of
 from vmferry.cli.pictures import write_whole
 from vmferry.report.dirty_curve_svg import CURVE_HEIGHT, LEGEND_HEIGHT, curve_plot
 from vmferry.report.figures import count_text, time_text
@@ -15,6 +14,7 @@ from vmferry.report.tradeoff import Cost, sentence
 from vmferry.report.tradeoff_svg import TRADEOFF_HEIGHT, tradeoff_plot
 from vmferry.study.forecast import StrategyForecast
 from vmferry.study.survey import Survey
+from vmferry.study.told import Told, label_of
 
 _TOP = 56
 _CHARACTERS = 72

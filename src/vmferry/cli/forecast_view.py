@@ -2,35 +2,20 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
 from vmferry.cli.tables import compact_table
-from vmferry.study.forecast import Interval, StrategyForecast, best_of
-from vmferry.study.prices import Prices
-from vmferry.study.strategies import NO_THROTTLE, OWN, POSTCOPY
+from vmferry.study.forecast import Interval
+from vmferry.study.strategies import POSTCOPY
 from vmferry.study.survey import Survey
+from vmferry.study.told import Told, label_of
 from vmferry.units import format_duration, format_rate, format_size
 
 _WIDTH = 80
 _NS_PER_MS = 1_000_000
 _ALSO = "  or "
-_SHORT = {NO_THROTTLE: "no throttle", "background-sync+responsive-throttle": "both"}
-
-
-@dataclass(frozen=True)
-class Told:
-    """A forecast, worked out."""
-
-    name: str
-    """Of the VM, or of the journal that tells of it."""
-    survey: Survey
-    strategies: tuple[StrategyForecast, ...]
-    prices: Prices
-    verdict: str
-    reason: str
 
 
 def show(console: Console, told: Told) -> None:
@@ -41,12 +26,6 @@ def show(console: Console, told: Told) -> None:
     console.print("chance: of runs that end. Medians; 4 of 5 are to lie within the ranges.\n")
     for line in [*_price_list(told), "", *_unknown(told.survey)]:
         console.print(line)
-
-
-def label_of(strategy: str, survey: Survey) -> str:
-    """Return a strategy's name for people."""
-    own = "QEMU's own" if survey.qemu else OWN
-    return own if strategy == OWN else _SHORT.get(strategy, strategy)
 
 
 def _head(told: Told) -> Iterator[str]:
@@ -61,8 +40,7 @@ def _head(told: Told) -> Iterator[str]:
     busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < 1 else ""
     yield from _wrapped(f"It writes {curve}.{busy}")
     yield ""
-    best = best_of(told.strategies)
-    yield f"It {told.verdict} converge{f', best by {label_of(best.strategy, survey)}' if best else ''}."
+    yield told.sentence
     yield from _wrapped(told.reason)
     yield ""
 

@@ -6,12 +6,13 @@ the first that comes is MIGRATION_ITERATION, some ms after it begins; it comes f
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from xml.etree import ElementTree
 
 import libvirt
 
+from vmferry.client.bounded_calls import Returned
 from vmferry.client.libvirt_connection import LibvirtConnection
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S
 from vmferry.errors import MonitorError
@@ -19,6 +20,15 @@ from vmferry.errors import MonitorError
 METADATA_URI = "urn:vmferry:agent"
 """Under which a domain's tags stand in its metadata: `<agent tags="one two"/>`."""
 MAX_METADATA_BYTES = 64 << 10
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: "running",
+    libvirt.VIR_DOMAIN_BLOCKED: "idle",
+    libvirt.VIR_DOMAIN_PAUSED: "paused",
+    libvirt.VIR_DOMAIN_SHUTDOWN: "in shutdown",
+    libvirt.VIR_DOMAIN_SHUTOFF: "shut off",
+    libvirt.VIR_DOMAIN_CRASHED: "crashed",
+    libvirt.VIR_DOMAIN_PMSUSPENDED: "pmsuspended",
+}
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,8 @@ class ListedDomain:
 
     name: str
     uuid: str
+    state: str | None = None
+    """Whether it runs, in the words of `virsh domstate`; None if that was not asked, or it is gone."""
 
 
 class LibvirtHost:
@@ -43,8 +55,11 @@ class LibvirtHost:
         return self._connection.alive
 
     def domains(self) -> list[ListedDomain]:
-        """Return the domains that run. Raises MonitorError."""
-        return [_listed(domain) for domain in self._active()]
+        """Return the domains that run, with their states. Raises MonitorError."""
+        active = self._active()
+        return self._call(
+            "the states of domains", lambda: [replace(_listed(domain), state=_state_of(domain)) for domain in active]
+        )
 
     def busy_domains(self) -> list[ListedDomain]:
         """Return the domains that have a job, such as a migration, now. Raises MonitorError."""
@@ -80,7 +95,7 @@ class LibvirtHost:
             return bool(self._connection.call("which job there is", domain.jobStats)["type"])
         return False
 
-    def _call(self, what: str, function: Callable[[], Any]) -> Any:
+    def _call(self, what: str, function: Callable[[], Returned]) -> Returned:
         try:
             return self._connection.call(what, function)
         except libvirt.libvirtError as error:
@@ -103,6 +118,12 @@ def _tags_in(text: str) -> Iterator[str]:
     if len(text) <= MAX_METADATA_BYTES:
         with suppress(ElementTree.ParseError):
             yield from ElementTree.fromstring(text).get("tags", "").split()
+
+
+def _state_of(domain: Any) -> str | None:
+    with suppress(libvirt.libvirtError):  # it has ended meanwhile
+        return _STATES.get(domain.state()[0])
+    return None
 
 
 def _listed(domain: Any) -> ListedDomain:

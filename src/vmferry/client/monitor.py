@@ -16,6 +16,11 @@ LIBVIRT = "libvirt:"
 _NO_LIBVIRT = "libvirt-python is missing; install libvirt's headers and `pip install 'vmferry[libvirt]'`"
 
 
+def domain_address(uri: str, domain: str) -> str:
+    """Return the address of a libvirt domain's monitor; `domain` is its name or its UUID."""
+    return f"{LIBVIRT}{uri}#{domain}"
+
+
 class Monitor(Protocol):
     """What carries out QMP commands one at a time. A context manager that closes it."""
 

@@ -21,6 +21,7 @@ from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.answers import MAX_LIMIT_NS
 from vmferry.convergence.brain import Convergence, Rules
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
 from vmferry.errors import CommandError, HostError, MigrationError
 
@@ -121,6 +122,17 @@ class DriverBody:
     def means(self) -> Means | None:
         """What slows the guest; None if nothing of ours does."""
         return self._slowing.guest.means if self._slowing else None
+
+    @property
+    def limits(self) -> Limits:
+        """What the operator allows now."""
+        return self._rules.limits
+
+    def obey(self, rules: Rules) -> None:
+        """Have the brain obey other rules from the next look on."""
+        if rules.limits.max_downtime_ms != self._rules.limits.max_downtime_ms:
+            self._downtime_limit = DowntimeLimitWatch(rules.limits.max_downtime_ms, self._ports.tell)
+        self._rules = rules
 
     def downtime_remark(self) -> str:
         """Return what the verdict on the downtime has to add."""

@@ -18,6 +18,9 @@ from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
+from vmferry.control.wishes import KeepLimits, Wish, Wishes
+from vmferry.convergence.actions import Cancel, Tell
+from vmferry.convergence.limits import Limits
 from vmferry.errors import (
     CancelledError,
     CommandError,
@@ -25,6 +28,7 @@ from vmferry.errors import (
     MigrationError,
     MonitorError,
     PolicyError,
+    UsageError,
     VmferryError,
     VmLeftError,
 )
@@ -48,6 +52,10 @@ class Crew:
     """Shows it to people."""
     load: LoadMeter
     """Looks for what bounds the speed."""
+    wishes: Wishes
+    """What is asked of the migration while it runs."""
+    keep: Callable[[Limits], None]
+    """Has other limits kept from now on. Raises UsageError and MigrationError if that cannot be."""
     own_iterations: OwnIterations | None = None
     """Where the VM slows its guest itself."""
     hand_over: HandOver | None = None
@@ -185,10 +193,33 @@ class Course(Follower):
         crew.load.look(seen)
         if crew.own_iterations and (hopeless := crew.own_iterations.observe(seen)):
             self._ports.tell(hopeless)
+        for wish in crew.wishes.take():
+            self._heed(wish)
         self._bound_hand_over(progress)
         self._give_up(crew.link.observe(progress, self._ports.clock.now_ns()))
         self._give_up(self._brains_wish(progress))
         return crew.body.complete(progress)
+
+    def _heed(self, wish: Wish) -> None:
+        """Do what is asked for, and record who has asked."""
+        match wish.what:
+            case Cancel(reason=reason):
+                self._give_up(reason)
+                if self._why_cancelled is None:
+                    wish.refuse(IN_POSTCOPY)
+                    return
+                self._crew.recorder.acted(wish.what)
+            case KeepLimits(limits=limits, reason=reason):
+                try:
+                    self._crew.keep(limits)
+                except (UsageError, MigrationError) as error:
+                    wish.refuse(str(error))
+                    return
+                self._crew.recorder.acted(Tell(reason=reason))
+            case Tell():
+                self._crew.recorder.acted(wish.what)
+        self._ports.tell(wish.what.reason)
+        wish.grant()
 
     def _bound_hand_over(self, progress: Progress) -> None:
         hand_over = self._crew.hand_over

@@ -65,13 +65,19 @@ def steer(ports: Ports, vm: SlowedVm, kinds: Kinds, order: Order) -> tuple[Migra
 
 def decide_from_outside(vm: SlowedVm, order: Order) -> MigrationParameters:
     """Return the parameters that our decisions obey, once those are set that are for the VM."""
+    parameters, wanted = divided(vm.driven, order)
+    vm.settings.set_wanted(wanted)
+    return parameters
+
+
+def divided(driven: DrivenVm, order: Order) -> tuple[MigrationParameters, dict[str, object]]:
+    """Return the parameters that our decisions obey, and those that are for the VM."""
     assert order.variant
-    current = vm.driven.parameters | {name: DEFAULTS.as_qmp()[name] for name in OBEYED}
+    current = driven.parameters | {name: DEFAULTS.as_qmp()[name] for name in OBEYED}
     wanted = order.limits.applied_to(order.parameters, current)
     ours = {name: value for name, value in wanted.items() if name in OBEYED}
     parameters = DEFAULTS.changed({**order.variant.named(loaded), **ours})
-    vm.settings.set_wanted({name: value for name, value in wanted.items() if name not in ours})
-    return parameters
+    return parameters, {name: value for name, value in wanted.items() if name not in ours}
 
 
 def slow_from_outside(

@@ -18,6 +18,7 @@ from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.leftovers import Leftovers
+from vmferry.control.limit_keeper import LimitKeeper, own_parameters
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
 from vmferry.control.migration_order import Order, is_decided_outside, settled
@@ -34,7 +35,6 @@ from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
 from vmferry.convergence.actions import Tell
 from vmferry.convergence.curve import Written
 from vmferry.convergence.limit_watch import Spent
-from vmferry.convergence.policies.registry import registered_name
 from vmferry.errors import UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
@@ -65,8 +65,7 @@ def carry_out(
     """
     ports = Ports(monitor, clock, cancel, tell, warn or tell)
     driven = DrivenVm.ask(monitor)
-    order = settled(driven, order)
-    _check(monitor, driven, order)
+    _check(monitor, driven, settled(driven, order))
     if order.uri is None:
         await_migration(monitor, clock, cancel, wait=order.wait)
     driven = DrivenVm.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
@@ -98,14 +97,14 @@ class _Prepared:
 def _prepare(
     ports: Ports,
     driven: DrivenVm,
-    order: Order,
+    asked: Order,
     watch: Callable[[Progress], None],
     place: Place,
     leftovers: Leftovers,
     stack: ExitStack,
 ) -> _Prepared:
     """Change the VM as is ordered, and find who looks after the migration; `stack` undoes all that."""
-    monitor, clock = ports.monitor, ports.clock
+    monitor, clock, order = ports.monitor, ports.clock, settled(driven, asked)
     lost = LostWork(clock.now_ns)
     journal = TeeJournal([order.journal, lost])
     recorder = open_recorder(monitor, driven, journal, clock.now_ns, attached=order.uri is None)
@@ -138,9 +137,9 @@ def _prepare(
         destination.hold()
     hand_over = _bound_hand_over(monitor, clock, driven, order)
     load = _meter_load(ports, order, settings, recorder)
-    return _Prepared(
-        Crew(body, link, recorder, watch, load, own_iterations, hand_over, held), settings, lost, parameters
-    )
+    keeper = LimitKeeper(driven, asked, settings, body, is_decided_by_us=parameters is not None)
+    crew = Crew(body, link, recorder, watch, load, order.wishes, keeper.keep, own_iterations, hand_over, held)
+    return _Prepared(crew, settings, lost, parameters)
 
 
 def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm, order: Order) -> Result:
@@ -150,7 +149,7 @@ def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm,
     return replace(
         result,
         arrival=arrival_of(result, driven, prepared.settings.capabilities, ports.monitor.manager, order.destination),
-        verdicts=tuple(verdicts_on(result, order.limits, spent, body.downtime_remark())),
+        verdicts=tuple(verdicts_on(result, body.limits, spent, body.downtime_remark())),
         bottleneck=prepared.crew.load.bottleneck(),
         throttle_by=body.means.throttle.name if body.means else None,
         throttle_reasons=tuple(body.means.reasons) if body.means else (),
@@ -237,10 +236,7 @@ def _stall_timeout_ns(driven: DrivenVm, order: Order) -> int:
 
 def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[[str], None]) -> OwnIterations | None:
     """Let the VM converge by its own means, if it is to."""
-    variant = order.variant.named(registered_name) if order.variant and driven.converges_responsively else {}
-    changed = order.limits.applied_to({**variant, **order.parameters}, driven.parameters)
-    if not driven.converges_responsively:
-        changed.pop(STALL_TIMEOUT, None)
+    changed = own_parameters(driven, order)
     settings.set_wanted(changed)
     if not driven.converges_responsively:
         tell(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.wishes import Wishes
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned_settings import Pace, goal_settings
 from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant
@@ -45,6 +46,8 @@ class Order:
     destination: Destination | None = None
     """The other side, if it can be asked."""
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
+    wishes: Wishes = field(default_factory=Wishes)
+    """What is asked for while it runs."""
 
 
 def settled(driven: DrivenVm, order: Order) -> Order:

@@ -71,17 +71,18 @@ class LimitWatch:
     """Watches one migration."""
 
     def __init__(self) -> None:
-        self._hit = False
+        self._hit: Limits | None = None
+        """The limits of which one was over."""
 
     def look(self, limits: Limits, spent: Spent) -> Cancel | SwitchOver | Tell | None:
-        """Return what to do once a limit is over, and that once only."""
+        """Return what to do once one of these limits is over, and that once only."""
         # In its first second a share of the work done says nothing.
-        if self._hit or spent.elapsed_ns < _NS_PER_S:
+        if self._hit == limits or spent.elapsed_ns < _NS_PER_S:
             return None
         broken = next((verdict for verdict in judge(limits, spent) if verdict.kept is False), None)
         if broken is None:
             return None
-        self._hit = True
+        self._hit = limits
         return _ACTIONS[limits.on_limit](reason=f"{broken.limit}: {broken.text}: {limits.on_limit}")
 
 

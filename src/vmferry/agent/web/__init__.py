@@ -1,0 +1,1 @@
+"""What an agent shows and takes over HTTP: a page, JSON, events, and actions."""

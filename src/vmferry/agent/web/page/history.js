@@ -1,0 +1,50 @@
+// The migrations that are remembered, and the search among them.
+
+import { ask, element, failed, fill, time, told } from "./words.js";
+
+const MS_PER_DAY = 86400000;
+const table = document.getElementById("history");
+const form = document.getElementById("search");
+
+function wanted() {
+  const fields = form.elements;
+  const query = new URLSearchParams();
+  for (const name of ["vm", "status"]) if (fields[name].value) query.set(name, fields[name].value);
+  const day = (field) => new Date(`${field.value}T00:00`).getTime();
+  if (fields.from.value) query.set("since_ms", day(fields.from));
+  if (fields.to.value) query.set("until_ms", day(fields.to) + MS_PER_DAY);
+  return query;
+}
+
+function limits(one) {
+  if (!one.limits) return "none";
+  const broken = one.limits.filter((verdict) => verdict.kept === false);
+  const unknown = one.limits.filter((verdict) => verdict.kept === null);
+  if (broken.length) return `✗ ${broken.map((verdict) => verdict.limit).join(", ")}`;
+  return unknown.length ? `? ${unknown.map((verdict) => verdict.limit).join(", ")}` : "✓ kept";
+}
+
+export async function showHistory() {
+  let rows;
+  try {
+    rows = await ask(`api/migrations?${wanted()}`);
+  } catch (error) {
+    failed(table, error);
+    return;
+  }
+  fill(table, rows.map((one) => ({
+    "began": element("a", new Date(one.began_ms).toLocaleString(), null, { href: `migrations/${one.id}` }),
+    "VM": one.vm_name,
+    "what was done": `${one.mode}${one.variant ? `, ${one.variant}` : ""}`,
+    "state": one.state,
+    "total time": told(one.total_time_ms, time),
+    "downtime": told(one.downtime_ms, (ms) => `${ms} ms`),
+    "work lost": told(one.work_lost_percent, (share) => `${share.toFixed(0)} %`),
+    "limits": limits(one),
+  })));
+  if (!rows.length) {
+    element("td", "None is remembered that fits.", element("tr", "", table.querySelector("tbody")), { colSpan: 8 });
+  }
+}
+
+form.addEventListener("submit", (event) => { event.preventDefault(); showHistory(); });

@@ -1,0 +1,32 @@
+// Puts the page together: events of what runs, and after each that begins or ends the rest anew.
+
+import { showHistory } from "./history.js";
+import { showLive } from "./live.js";
+import { showVms } from "./vms.js";
+
+const KEPT_MS = 1500;
+const VMS_MS = 15000;
+const state = document.getElementById("state");
+let keys = "";
+
+function tell(text, isFault) {
+  state.textContent = text;
+  state.className = isFault ? "fault" : "";
+}
+
+const events = new EventSource("api/events");
+events.onopen = () => tell("● up to date", false);
+events.onerror = () => tell("✗ the agent does not answer; trying again", true);
+events.addEventListener("live", (event) => {
+  const all = JSON.parse(event.data);
+  showLive(all);
+  const now = all.map((one) => one.key).join(" ");
+  if (now !== keys) {
+    showVms();
+    setTimeout(showHistory, KEPT_MS);  // until the end is in the database
+  }
+  keys = now;
+});
+setInterval(() => { if (!document.hidden) showVms(); }, VMS_MS);
+showVms();
+showHistory();
