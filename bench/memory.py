@@ -42,7 +42,7 @@ def bitmaps(samples: Samples, gib: int, density: float) -> None:
         "merge": lambda: left.__ior__(right),
         "count": right.count,
         "count_and_not": lambda: right.count_and_not(left),
-        "runs": right.runs,
+        "runs": lambda: right.runs().first,
     }
     for name, operation in operations.items():
         samples.add(f"bitmap_{name}", timed_ms(operation), "ms", gib=gib, density=density)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmferry.memory import bitmap as bitmap_module
+from vmferry.memory import words as words_module
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
 
@@ -50,6 +50,7 @@ def test_algebra(case: tuple[int, set[int], set[int]]) -> None:
     assert [pages_of(x) for x in (united, common, less, same, a)] == [
         left | right, left & right, left - right, left, left
     ]  # fmt: skip
+    assert set(b.missing(a.runs()).indices().tolist()) == left - right
     assert a.test_pages(np.arange(size)).tolist() == [page in left for page in range(size)]
 
 
@@ -76,9 +77,7 @@ def test_runs_are_the_set(case: tuple[int, set[int], set[int]]) -> None:
     assert runs.page_count == len(pages)
     ends = runs.first + runs.count
     assert (runs.first[1:] > ends[:-1]).all(), "runs are ascending and as long as they can be"
-    again = Bitmap(size)
-    again.set_runs(runs)
-    assert pages_of(again) == pages
+    assert len(runs) == len(runs.first)
 
 
 @given(sizes_and_sets, st.lists(st.integers(0, 1 << 20)))
@@ -93,7 +92,7 @@ def test_pages_by_number_in_any_order_and_more_than_once(
 
 
 def test_runs_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bitmap_module, "_BLOCK_WORDS", 2)
+    monkeypatch.setattr(words_module, "BLOCK_WORDS", 2)
     for first, count in ((0, 1000), (100, 300), (127, 1), (128, 128), (999, 1)):
         bitmap = Bitmap(1000)
         bitmap.set_range(first, count)
@@ -143,3 +142,25 @@ def test_the_layout_is_that_of_kvms_dirty_log() -> None:
     bitmap.set_range(65, 1)
     bitmap.set_range(129, 1)
     assert bitmap.words.tobytes() == bytes([1, *[0] * 7, 2, *[0] * 7, 2, *[0] * 7])
+
+
+@given(sizes_and_sets, st.integers(0, 7), st.booleans())
+def test_sets_and_runs(case: tuple[int, set[int], set[int]], scale_bits: int, of_words: bool) -> None:
+    """Near each other and far apart, given as words and as runs."""
+    size, pages, others = case
+    size, pages, others = size << scale_bits, *({page << scale_bits for page in some} for some in (pages, others))
+    runs = bitmap_of(size, others).runs()
+    runs = runs if of_words else PageRuns.of(runs)
+    more, less = bitmap_of(size, pages), bitmap_of(size, pages)
+    more.set_runs(runs)
+    less.clear_runs(runs)
+    assert set(more.runs().indices().tolist()) == pages | others
+    assert set(less.runs().indices().tolist()) == pages - others
+    assert bitmap_of(size, pages).test_runs(runs).tolist() == [page in pages for page in sorted(others)]
+
+
+def test_runs_stay_as_they_are_when_the_set_changes() -> None:
+    bitmap = bitmap_of(100, {3, 4, 99})
+    runs = bitmap.runs()
+    bitmap.clear_all()
+    assert list(runs) == [(3, 2), (99, 1)]

@@ -8,15 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.memory.ranges import EMPTY, PageRuns
+from vmferry.memory.words import BLOCK_WORDS, ONES, Words, count_bits, first_bits, take_out, words_of
 
-_ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 _ONE = np.uint64(1)
-_TOP = np.uint64(63)
-_BLOCK_WORDS = 1 << 15
-"""Words looked at in one go: 2 million pages, 256 KiB, which stays in the processor's cache."""
-
-_MANY_SHORT_RUNS = 32
-"""Runs shorter than this on average are set faster page by page, all at once."""
 
 
 class Bitmap:
@@ -27,7 +21,7 @@ class Bitmap:
 
     def __init__(self, page_count: int) -> None:
         self.page_count = page_count
-        self.words: NDArray[np.uint64] = np.zeros((page_count + 63) // 64, np.uint64)
+        self.words: Words = np.zeros((page_count + 63) // 64, np.uint64)
 
     def copy(self) -> "Bitmap":
         """Return an equal, independent set."""
@@ -53,11 +47,14 @@ class Bitmap:
 
     def test_runs(self, runs: PageRuns) -> NDArray[np.bool_]:
         """Return one flag for each page of the runs, in order: is it in the set?"""
-        if len(runs) != 1:
+        missing_count = self.missing(runs).page_count
+        if 0 < missing_count < runs.page_count:
             return self.test_pages(runs.indices())
-        first = int(runs.first[0])
-        words = self.words[first >> 6 : (runs.last_page >> 6) + 1]
-        return _flags(words)[first & 63 :][: runs.page_count]
+        return np.full(runs.page_count, not missing_count)
+
+    def missing(self, runs: PageRuns) -> PageRuns:
+        """Return those pages of the runs that are not in the set."""
+        return PageRuns.of_words(runs.place.start, runs.words & ~self.words[runs.place])
 
     def set_all(self) -> None:
         """Put every page into the set."""
@@ -75,7 +72,7 @@ class Bitmap:
                 self.words[low] |= low_mask & high_mask
                 return
             self.words[low] |= low_mask
-            self.words[low + 1 : high] = _ONES
+            self.words[low + 1 : high] = ONES
             self.words[high] |= high_mask
 
     def clear_range(self, first: int, count: int) -> None:
@@ -91,24 +88,28 @@ class Bitmap:
 
     def set_pages(self, pages: NDArray[np.int64]) -> None:
         """Put these pages, in any order, into the set."""
-        np.bitwise_or.at(self.words, pages >> 6, _ONE << (pages & 63).astype(np.uint64))
+        if not len(pages):
+            return
+        first_word, end_word = int(pages.min()) >> 6, (int(pages.max()) >> 6) + 1
+        if end_word - first_word > len(pages):
+            np.bitwise_or.at(self.words, pages >> 6, _ONE << (pages & 63).astype(np.uint64))
+            return
+        flags = np.zeros((end_word - first_word) * 64, np.bool_)
+        flags[pages - first_word * 64] = True
+        self.words[first_word:end_word] |= words_of(flags)
 
     def set_runs(self, runs: PageRuns) -> None:
         """Put all pages of the runs into the set."""
-        if runs.page_count < len(runs) * _MANY_SHORT_RUNS:
-            self.set_pages(runs.indices())
+        if not runs.far_apart:
+            self.words[runs.place] |= runs.words
             return
         for first, count in runs:
             self.set_range(first, count)
 
-    def clear_pages(self, pages: NDArray[np.int64]) -> None:
-        """Take these pages, in any order, out of the set."""
-        np.bitwise_and.at(self.words, pages >> 6, ~(_ONE << (pages & 63).astype(np.uint64)))
-
     def clear_runs(self, runs: PageRuns) -> None:
         """Take all pages of the runs out of the set."""
-        if runs.page_count < len(runs) * _MANY_SHORT_RUNS:
-            self.clear_pages(runs.indices())
+        if not runs.far_apart:
+            take_out(self.words[runs.place], runs.words)
             return
         for first, count in runs:
             self.clear_range(first, count)
@@ -117,7 +118,7 @@ class Bitmap:
 
     def count(self) -> int:
         """Return how many pages are in the set."""
-        return _count(self.words)
+        return count_bits(self.words)
 
     def any(self) -> bool:
         """Return whether any page is in the set."""
@@ -125,19 +126,18 @@ class Bitmap:
 
     def count_and_not(self, other: "Bitmap") -> int:
         """Return how many pages are in this set but not in `other`."""
-        blocks = range(0, len(self.words), _BLOCK_WORDS)
-        return sum(_count(self.words[at : at + _BLOCK_WORDS] & ~other.words[at : at + _BLOCK_WORDS]) for at in blocks)
+        blocks = range(0, len(self.words), BLOCK_WORDS)
+        return sum(count_bits(self.words[at : at + BLOCK_WORDS] & ~other.words[at : at + BLOCK_WORDS]) for at in blocks)
 
     def or_and_not(self, other: "Bitmap", without: "Bitmap") -> None:
         """Put every page of `other` into the set that is not in `without`."""
-        for at in range(0, len(self.words), _BLOCK_WORDS):
-            block = slice(at, at + _BLOCK_WORDS)
+        for at in range(0, len(self.words), BLOCK_WORDS):
+            block = slice(at, at + BLOCK_WORDS)
             self.words[block] |= other.words[block] & ~without.words[block]
 
     def and_not(self, other: "Bitmap") -> None:
         """Take every page of `other` out of the set."""
-        for at in range(0, len(self.words), _BLOCK_WORDS):
-            self.words[at : at + _BLOCK_WORDS] &= ~other.words[at : at + _BLOCK_WORDS]
+        take_out(self.words, other.words)
 
     def __ior__(self, other: "Bitmap") -> "Bitmap":
         self.words |= other.words
@@ -157,8 +157,8 @@ class Bitmap:
     # Runs
 
     def runs(self) -> PageRuns:
-        """Return the set as runs of pages."""
-        return _runs(self.words, 0)
+        """Return the set as it is now as runs of pages."""
+        return PageRuns.of_words(0, self.words.copy())
 
     def take(self, cursor: int, max_pages: int) -> PageRuns:
         """Remove the first `max_pages` pages at or after page `cursor`, or fewer, and return them.
@@ -167,33 +167,24 @@ class Bitmap:
         `max_pages` although more are left. The cost is that of the words looked at.
         """
         pages = self._take_from(cursor, max_pages)
-        return pages if len(pages) or cursor == 0 else self._take_from(0, max_pages)
+        return pages if pages or cursor == 0 else self._take_from(0, max_pages)
 
     def _take_from(self, cursor: int, max_pages: int) -> PageRuns:
         start = self._first_word_with_pages(cursor)
         if start == len(self.words):
             return EMPTY
         first_page = max(cursor, start * 64)
-        if self._all_from(first_page, max_pages):  # as in a first pass, and where guests write in order
-            self.clear_range(first_page, max_pages)
-            return PageRuns(np.array([first_page]), np.array([max_pages]))
-        window = self._window(start, first_page, max_pages)
-        pages = _first_pages(_runs(window, start * 64), max_pages)
-        self.clear_range(first_page, pages.last_page + 1 - first_page)
-        return pages
-
-    def _all_from(self, first_page: int, count: int) -> bool:
-        """Return whether the whole words of these pages are full; False unless they are whole words."""
-        words = self.words[first_page >> 6 : (first_page + count) >> 6]
-        return not (first_page | count) & 63 and len(words) * 64 == count > 0 and bool(words.min() == _ONES)
+        taken = PageRuns.of_words(start, first_bits(self._window(start, first_page, max_pages), max_pages))
+        self.clear_runs(taken)
+        return taken
 
     def _first_word_with_pages(self, cursor: int) -> int:
         """Return the index of the first word with a page at or after `cursor`, or the number of words."""
         start = cursor >> 6
-        if start < len(self.words) and not self.words[start] & (_ONES << np.uint64(cursor & 63)):
+        if start < len(self.words) and not self.words[start] & (ONES << np.uint64(cursor & 63)):
             start += 1
         while start < len(self.words):
-            block = self.words[start : start + _BLOCK_WORDS]
+            block = self.words[start : start + BLOCK_WORDS]
             # A short look first: mostly the next word has pages.
             for part in (block[:64], block):
                 if part.any():
@@ -201,75 +192,19 @@ class Bitmap:
             start += len(block)
         return start
 
-    def _window(self, start: int, first_page: int, max_pages: int) -> NDArray[np.uint64]:
+    def _window(self, start: int, first_page: int, max_pages: int) -> Words:
         """Return a copy of words from `start` on that hold at least `max_pages` pages, or enough words."""
         size = (max_pages >> 6) + 2
-        found = _count(self.words[start : start + size])
-        while found < max_pages and size < _BLOCK_WORDS and start + size < len(self.words):
-            found += _count(self.words[start + size : start + 4 * size])
+        found = count_bits(self.words[start : start + size])
+        while found < max_pages and size < BLOCK_WORDS and start + size < len(self.words):
+            found += count_bits(self.words[start + size : start + 4 * size])
             size *= 4
         window = self.words[start : start + size].copy()
-        window[0] &= _ONES << np.uint64(first_page - start * 64)
+        window[0] &= ONES << np.uint64(first_page - start * 64)
         return window
 
 
 def _span(first: int, count: int) -> tuple[int, int, np.uint64, np.uint64]:
     """Return the first and last word of a range, and the range's bits in each."""
     last = first + count - 1
-    return first >> 6, last >> 6, _ONES << np.uint64(first & 63), _ONES >> np.uint64(63 - (last & 63))
-
-
-def _count(words: NDArray[np.uint64]) -> int:
-    return int(np.bitwise_count(words).sum(dtype=np.int64))
-
-
-def _runs(words: NDArray[np.uint64], first_page: int) -> PageRuns:
-    """Return the runs of set bits, block by block to stay in the cache."""
-    # Room for the worst case, runs of one page; what is not written takes no memory.
-    bounds = np.empty(2 * _count(words) + 1, np.int64)
-    used = 0
-    for at in range(0, len(words), _BLOCK_WORDS):
-        positions = _bits(_edges(words[at : at + _BLOCK_WORDS], words[at - 1] if at else np.uint64(0)))
-        np.add(positions, first_page + at * 64, out=bounds[used : used + len(positions)])
-        used += len(positions)
-    if used % 2:
-        bounds[used] = first_page + len(words) * 64
-        used += 1
-    return PageRuns(bounds[0:used:2], bounds[1:used:2] - bounds[0:used:2])
-
-
-def _edges(words: NDArray[np.uint64], word_before: np.uint64) -> NDArray[np.uint64]:
-    """Return the bits that differ from their predecessor: where runs start, and one past where they end."""
-    predecessors = words << _ONE
-    predecessors[1:] |= words[:-1] >> _TOP
-    predecessors[0] |= word_before >> _TOP
-    return words ^ predecessors
-
-
-def _bits(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Return the positions of the set bits, ascending; words without any are passed over if they prevail."""
-    used = np.flatnonzero(words)
-    if 2 * len(used) > len(words):
-        return _unpacked(words)
-    positions = _unpacked(words[used])
-    bits: NDArray[np.int64] = used[positions >> 6] * 64 + (positions & 63)
-    return bits
-
-
-def _unpacked(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    return np.flatnonzero(_flags(words))
-
-
-def _flags(words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    return np.unpackbits(words.view(np.uint8), bitorder="little").view(np.bool_)
-
-
-def _first_pages(runs: PageRuns, max_pages: int) -> PageRuns:
-    """Return the first `max_pages` pages of the runs."""
-    ends = np.cumsum(runs.count)
-    if ends[-1] <= max_pages:
-        return runs
-    used = int(np.searchsorted(ends, max_pages)) + 1
-    count = runs.count[:used].copy()
-    count[-1] -= ends[used - 1] - max_pages
-    return PageRuns(runs.first[:used], count)
+    return first >> 6, last >> 6, ONES << np.uint64(first & 63), ONES >> np.uint64(63 - (last & 63))

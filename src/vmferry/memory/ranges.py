@@ -4,22 +4,48 @@ Page indices count pages over all RAM blocks (see `layout.py`).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.memory.words import (
+    Words,
+    count_bits,
+    first_position,
+    last_position,
+    positions_of,
+    run_count_of,
+    runs_of,
+    words_of_runs,
+)
 
-@dataclass(frozen=True, eq=False)
+_WORDS_PER_RUN = 300
+"""To go through so many words takes as long as to go to one run."""
+
+
 class PageRuns:
-    """Ascending, non-overlapping runs of pages: `first` page and `count` (>= 1) of each, as int64 arrays.
+    """Pages, as ascending, non-overlapping runs, or as some words of a bitmap.
 
-    The arrays must not be written once they are here.
+    Whichever they are made from, the other is worked out when it is asked for. The arrays must not be written once they
+    are here.
     """
 
-    first: NDArray[np.int64]
-    count: NDArray[np.int64]
+    _runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None
+    _words: Words | None
+    _first_word: int
+
+    def __init__(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
+        """`first` holds the first page of each run, `count` how many it has, at least 1."""
+        self._runs, self._words = (first, count), None
+        self._first_word = int(first[0]) >> 6 if len(first) else 0
+
+    @classmethod
+    def of_words(cls, first_word: int, words: Words) -> "PageRuns":
+        """Return the pages of a bitmap's words from number `first_word` on."""
+        pages = cls.__new__(cls)
+        pages._runs, pages._words, pages._first_word = None, words, first_word
+        return pages
 
     @classmethod
     def of(cls, runs: Iterable[tuple[int, int]]) -> "PageRuns":
@@ -37,21 +63,62 @@ class PageRuns:
         ends = np.concatenate((breaks, [len(pages)]))
         return cls(pages[starts].astype(np.int64), (ends - starts).astype(np.int64))
 
+    @property
+    def first(self) -> NDArray[np.int64]:
+        """The first page of each run."""
+        return self._as_runs()[0]
+
+    @property
+    def count(self) -> NDArray[np.int64]:
+        """How many pages each run has."""
+        return self._as_runs()[1]
+
+    @property
+    def words(self) -> Words:
+        """The words of a bitmap that hold the pages, and nothing else; `place` says where they belong."""
+        if self._words is None:
+            first, count = self._as_runs()
+            self._words = words_of_runs(first - self._first_word * 64, count, self._word_count)
+        return self._words
+
+    @property
+    def place(self) -> slice:
+        """Where `words` belong among those of a bitmap of all pages."""
+        return slice(self._first_word, self._first_word + self._word_count)
+
+    @property
+    def far_apart(self) -> bool:
+        """True if it takes less time to go from run to run than through all words between."""
+        return self._words is None and self._word_count > len(self) * _WORDS_PER_RUN
+
     @cached_property
     def page_count(self) -> int:
         """Pages in all runs together."""
-        return int(self.count.sum())
+        return int(self._runs[1].sum()) if self._runs else count_bits(self.words)
+
+    @property
+    def first_page(self) -> int:
+        """The first page; there must be one."""
+        if self._runs:
+            return int(self._runs[0][0])
+        return self._first_word * 64 + first_position(self.words)
 
     @property
     def last_page(self) -> int:
-        """The last page of the last run; there must be one."""
-        return int(self.first[-1] + self.count[-1]) - 1
+        """The last page; there must be one."""
+        if self._runs:
+            first, count = self._runs
+            return int(first[-1] + count[-1]) - 1
+        return self._first_word * 64 + last_position(self.words)
 
     def indices(self) -> NDArray[np.int64]:
         """Return every page index, ascending."""
-        if len(self) == 1:
-            return np.arange(self.first[0], self.first[0] + self.count[0], dtype=np.int64)
-        return spread(self.first, self.count)
+        if not self._runs:
+            return positions_of(self.words) + self._first_word * 64
+        first, count = self._runs
+        if len(first) == 1:
+            return np.arange(first[0], first[0] + count[0], dtype=np.int64)
+        return spread(first, count)
 
     def split(self, flags: NDArray[np.bool_]) -> tuple["PageRuns", "PageRuns"]:
         """Return the pages whose flag is False and those whose flag is True; one flag for each page."""
@@ -62,8 +129,11 @@ class PageRuns:
         pages = self.indices()
         return PageRuns.from_indices(pages[~flags]), PageRuns.from_indices(pages[flags])
 
+    def __bool__(self) -> bool:
+        return bool(len(self._runs[0])) if self._runs else bool(self.words.any())
+
     def __len__(self) -> int:
-        return len(self.first)
+        return len(self._runs[0]) if self._runs else run_count_of(self.words)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return iter(zip(self.first.tolist(), self.count.tolist(), strict=True))
@@ -74,6 +144,21 @@ class PageRuns:
         return np.array_equal(self.first, other.first) and np.array_equal(self.count, other.count)
 
     __hash__ = None  # type: ignore[assignment]  # arrays are mutable
+
+    def __repr__(self) -> str:
+        return f"PageRuns({self.first}, {self.count})"
+
+    @property
+    def _word_count(self) -> int:
+        if self._words is not None:
+            return len(self._words)
+        return (self.last_page >> 6) + 1 - self._first_word if len(self) else 0
+
+    def _as_runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if self._runs is None:
+            first, count = runs_of(self.words)
+            self._runs = first + self._first_word * 64, count
+        return self._runs
 
 
 def spread(first: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ class RamState:
         """
         pages = self.transfer.take(self._cursor, max_pages)
         self.remaining_pages -= pages.page_count
-        if len(pages):
+        if pages:
             self._cursor = (pages.last_page + 1) % self.transfer.page_count
             self._arm_taken(pages)
         return pages
@@ -111,15 +111,13 @@ class RamState:
         return self._log.count_and_not(self.transfer)
 
     def _arm_taken(self, pages: PageRuns) -> None:
-        if not self._guest_stands_still:
-            late, _ = pages.split(self._early.pages.test_runs(pages))
-            if len(late):
-                self._guest.arm(late)
+        if not self._guest_stands_still and (late := self._early.pages.missing(pages)):
+            self._guest.arm(late)
 
     def _arm_others(self) -> None:
         """Arm what the sync has found and `take` is not going to arm."""
         found = self._log.copy()
         found.and_not(self.transfer)
         self._early.take_over(self._log, found)
-        self._guest.arm(found.runs())
+        self._guest.arm(PageRuns.of_words(0, found.words))
         self._early.synced(self.transfer, self.remaining_pages)

@@ -123,8 +123,8 @@ class SimulatedGuest:
 
     def arm(self, pages: PageRuns) -> None:
         """Forget what was written to these pages; the time that a sync takes includes it."""
-        if len(pages):
-            self._catch_up(int(pages.first[0]), pages.last_page + 1)
+        if pages:
+            self._catch_up(pages.first_page, pages.last_page + 1)
             self._log.clear_runs(pages)
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:

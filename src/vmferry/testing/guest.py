@@ -145,7 +145,7 @@ class GuestContract(Generic[G]):
         log = self.dirty(guest)
         for some, others in ((changed[::2], changed[1::2]), (changed[1::2], changed[:0])):
             guest.arm(PageRuns.from_indices(some))
-            log.clear_pages(some)
+            log.clear_runs(PageRuns.from_indices(some))
             assert self.dirty(guest) == log, "arming a page must not change what is told of others"
             assert log.test_pages(others).all()
         guest.arm(PageRuns.of([]))

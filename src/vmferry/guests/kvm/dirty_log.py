@@ -53,10 +53,7 @@ class DirtyLog:
         self._vm = vm
         self._slots = slots
         self._manual_protection = manual_protection
-        page_count = sum(slot.page_count for slot in slots)
-        self._to_arm = Bitmap(page_count if manual_protection else 0)
-        """Empty but while `arm` works."""
-        self._told = Bitmap(0 if manual_protection else page_count)
+        self._told = Bitmap(0 if manual_protection else sum(slot.page_count for slot in slots))
         if manual_protection:
             vm.enable_capability(abi.CAP_MANUAL_DIRTY_LOG_PROTECT2, abi.DIRTY_LOG_MANUAL_PROTECT_ENABLE)
 
@@ -81,21 +78,20 @@ class DirtyLog:
         """Log these pages anew."""
         if not self._manual_protection:
             self._told.clear_runs(pages)
-        elif len(pages):
-            self._to_arm.set_runs(pages)
-            first_word, end_word = int(pages.first[0]) // _WORD_PAGES, pages.last_page // _WORD_PAGES + 1
+        elif pages:
             for slot in self._slots:
-                self._clear(slot, max(first_word, slot.first_word), min(end_word, slot.end_word))
+                self._clear(slot, pages)
 
-    def _clear(self, slot: Slot, first_word: int, end_word: int) -> None:
-        """Clear the bits of the pages that are to be armed among these words, all of the slot."""
-        for start in range(first_word, end_word, _CHUNK_WORDS):
-            words = self._to_arm.words[start : min(start + _CHUNK_WORDS, end_word)]
+    def _clear(self, slot: Slot, pages: PageRuns) -> None:
+        """Clear the bits of those pages that lie in the slot."""
+        offset = pages.place.start
+        end_word = min(pages.place.stop, slot.end_word)
+        for start in range(max(offset, slot.first_word), end_word, _CHUNK_WORDS):
+            words = pages.words[start - offset : min(start + _CHUNK_WORDS, end_word) - offset]
             if words.any():
                 first_page = start * _WORD_PAGES - slot.first_page
                 page_count = min(len(words) * _WORD_PAGES, slot.page_count - first_page)
                 self._vm.clear_dirty_log(slot.number, first_page, page_count, words)
-                words.fill(0)
 
     def _set_flags(self, flags: int) -> None:
         for slot in self._slots:

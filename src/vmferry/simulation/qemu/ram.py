@@ -61,9 +61,9 @@ class Ram:
     def take(self, max_pages: int) -> Taken:
         """Take pages to send, arming what they lie in."""
         pages = self._waiting.take(self._cursor, max_pages)
-        if not pages.page_count:
+        if not pages:
             return Taken()
-        for chunk in range(int(pages.first[0]) // CHUNK_PAGES, pages.last_page // CHUNK_PAGES + 1):
+        for chunk in range(pages.first_page // CHUNK_PAGES, pages.last_page // CHUNK_PAGES + 1):
             if self._unarmed[chunk]:
                 self._unarmed[chunk] = False
                 self._log.arm(chunk)
