@@ -7,6 +7,7 @@ import pytest
 from bench.cgroup_v2 import build
 from bench.driven import bench as driven
 from bench.guest import bench as guest
+from bench.looks import main as looks
 from bench.memory import main as memory
 from bench.migration import bench
 from bench.monitor import main as monitor
@@ -42,6 +43,14 @@ def test_page(tmp_path: Path) -> None:
     result = CliRunner().invoke(page, ["--runs", "1", "--seconds", "3", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"page_first_paint", "page_figure_age"} == samples_of(tmp_path / "samples").keys()
+
+
+def test_looks() -> None:
+    result = CliRunner().invoke(looks, ["--only", "800 MiB, 200 MiB/s, ours"])
+    assert result.exit_code == 0, result.output
+    _, _, *rows = [line.strip("| ").split(" | ") for line in result.output.splitlines()]
+    assert [row[0] for row in rows] == ["rewrites 800 MiB, 200 MiB/s, ours", "all"]
+    assert all(0 < int(row[5]) < int(row[1]) for row in rows), "most looks only take notice"
 
 
 def test_what_was_measured_of_driven_qemus_is_simulated_within_15_percent() -> None:

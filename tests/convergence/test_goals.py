@@ -1,10 +1,13 @@
+import math
 from typing import Any
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.convergence.test_lookahead import S, curve_of_a_sweep, situation_of
 from vmferry.convergence.goals import Goals, make_plan
-from vmferry.convergence.lookahead import Begin, Courses
+from vmferry.convergence.lookahead import Begin, Courses, look_ahead_each
 from vmferry.convergence.remedies import remedies
 
 COUNT = 100
@@ -96,3 +99,31 @@ def test_a_higher_throttle_is_told_if_it_would_do() -> None:
     curve = curve_of_a_sweep(set_mib=1000, mib_per_s=400)
     told = list(remedies(curve, situation_of(1000), goals(highest_percent=20)))
     assert any(line.startswith("a throttle of ") for line in told), told
+
+
+PACES = [(10.0, math.inf, 0.0), (1.0, 1.5, 10.0 * S), (0.0, 1.2, 2.0 * S), (1000.0, 1.5, 10.0 * S)]
+
+
+@given(
+    st.tuples(st.integers(1, 2000), st.integers(10, 100_000)),
+    st.integers(1, 3000),
+    st.sampled_from([(0, 0.0), (0, S / 100), (50, S / 100)]),
+    st.sampled_from(PACES),
+    st.sampled_from([(1.25, math.inf, 1.0, 99), (0.8, math.inf, 0.3, 99), (1.25, 20.0 * S, 1.0, 80)]),
+)
+def test_giving_up_what_costs_too_much_already_changes_no_plan(
+    writes: tuple[int, int],
+    pending_mib: int,
+    throttle: tuple[int, float],
+    pace: tuple[float, float, float],
+    bounds: tuple[float, float, float, int],
+) -> None:
+    curve = curve_of_a_sweep(*writes)
+    situation = situation_of(pending_mib, throttle_percent=throttle[0], slice_ns=throttle[1])
+    wanted = goals(
+        **dict(zip(("work_weight", "patience", "patience_ns"), pace, strict=True)),
+        **dict(zip(("reluctance", "finish_in_ns", "max_loss_share", "highest_percent"), bounds, strict=True)),
+    )
+    given_up = make_plan(look_ahead_each(curve, situation, wanted.is_settled), wanted)
+    followed = make_plan(look_ahead_each(curve, situation), wanted)
+    assert given_up == followed

@@ -44,3 +44,13 @@ def test_what_comes_in_bursts_comes_again_in_bursts() -> None:
     written = history.again(lambda duration_ns: np.full(len(duration_ns), 1000.0))
     starts, ends = np.array([2.0, 5.0, 10.0, 15.0]) * S, np.array([9.0, 12.0, 11.0, 19.0]) * S
     assert written(starts, ends).tolist() == [0, 1000, 1000, 0]
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 50)), min_size=1, max_size=8), st.integers(1, 30))
+def test_the_least_in_so_much_time_is_what_looking_from_each_moment_on_finds(
+    stretches: list[tuple[int, int]], duration: int
+) -> None:
+    history = history_of(stretches)
+    rates = [size / length for length, size in stretches for _ in range(length)]
+    found = [sum(rates[(start + moment) % len(rates)] for moment in range(duration)) for start in range(len(rates))]
+    assert history.least_bytes(duration) == pytest.approx(min(found), abs=1e-6)

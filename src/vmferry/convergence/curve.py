@@ -34,8 +34,8 @@ _ENOUGH_CPU_NS = 9_000_000
 _LESS = 3.0
 """A guest that has kept up is taken to want this many times less than it was left."""
 _MAX_FALL = 8.0
-_BETWEEN, _BEYOND = 40, 1e5
-"""So many points are worked out up to the longest work that was seen, and so many from there to so many times that."""
+_TIMES = np.concatenate((np.geomspace(1e-3, 1.0, 40), np.geomspace(1.0, 1e5, 40)))
+"""The curve is worked out at so many times the longest work that was seen."""
 _EXPLAINED, _SLICE_NS = 1.1, 10_000_000
 """A point is explained if it is at most this many times what a curve through the others says."""
 
@@ -253,9 +253,7 @@ def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, 
 def _close_together(corners_ns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 0, the corners, and stretches between and beyond them that grow by the same factor."""
     last_ns = corners_ns[-1]
-    between = np.geomspace(max(1.0, last_ns / 1000), last_ns, _BETWEEN)
-    beyond = last_ns * np.geomspace(1.0, _BEYOND, _BETWEEN)
-    return np.unique(np.concatenate((corners_ns, between, beyond)))
+    return np.unique(np.concatenate((corners_ns, np.maximum(1.0, last_ns * _TIMES))))
 
 
 def _continued(hull: list[tuple[float, float]], work_ns: NDArray[np.float64]) -> NDArray[np.float64]:

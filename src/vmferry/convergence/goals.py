@@ -44,6 +44,23 @@ class Goals:
             harmed = np.where(lost_ns > 0, lost_ns / np.maximum(1.0, allowed_ns), 0.0)
         return np.where(np.isfinite(courses.time_ns), np.maximum(late, harmed), np.inf)
 
+    def is_settled(self, courses: Courses, ended: NDArray[np.bool_]) -> bool:
+        """Tell whether the cheapest course that keeps the goals is among those that have ended.
+
+        `courses` are rows for several beginnings; those that have not ended cost what they have come to, at the least.
+        A guest that moves by itself is waited for, so its course goes on while it may be short enough.
+        """
+        if not ended.any():
+            return False
+        keep = ended & (self.overshoots(courses) <= 1)
+        keep[:, self.highest_percent + 1 :] = False
+        cost = courses.time_ns + self.work_weight * courses.lost_ns
+        most_cost = cost[keep].min(initial=math.inf) * max(self.reluctance, 1 / self.reluctance)
+        is_outclassed = cost > most_cost
+        is_outclassed[:, self.highest_percent + 1 :] = True
+        is_outclassed[:, 0] &= courses.time_ns[:, 0] > self.patience * most_cost + self.patience_ns
+        return bool((ended | is_outclassed).all())
+
 
 @dataclass(frozen=True)
 class Plan:

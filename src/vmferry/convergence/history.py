@@ -43,6 +43,13 @@ class History:
         most: NDArray[np.float64] = (self._until(ends, self._sums) - self._until(starts, self._sums)).max(axis=0)
         return most
 
+    def least_bytes(self, duration_ns: float) -> float:
+        """Return the least that is written in so much time, from whatever moment on, if all comes again."""
+        begins = self._ends_ns[:-1]
+        start_ns = np.concatenate((begins, begins - duration_ns))  # it is least where it begins or ends with a stretch
+        written = self._until(start_ns + duration_ns, self._sums) - self._until(start_ns, self._sums)
+        return float(written.min())
+
     def again(self, most_bytes: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> "Again":
         """Return what it writes if all comes again; `most_bytes` is the dirty curve, which knows the busiest times."""
         lengths, sizes = np.diff(self._ends_ns), np.diff(self._sums)

@@ -16,6 +16,7 @@ A throttled vCPU sleeps, and then runs for a slice. A guest that is paced catche
 work from it for long; but a pass that ends before its first slice finds nothing written.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 
@@ -89,54 +90,70 @@ class Begin(IntEnum):
     """With the pass after which less does not get left without it."""
 
 
+IsSettled = Callable[[Courses, NDArray[np.bool_]], bool]
+"""Is given courses, a row for each beginning, with what they have come to so far, and a flag for each that has ended.
+Tells whether the others may be given up."""
+
+
 def look_ahead(curve: DirtyCurve, situation: Situation, *, from_now: bool) -> Courses:
     """Work out the courses of all throttles, in force from now on, or from the end of the running pass on."""
     begin = Begin.NOW if from_now else Begin.NEXT_PASS
-    return _follow(curve, situation, PERCENTS, np.full(len(PERCENTS), begin))
+    return _follow(curve, situation, [begin])[begin]
 
 
-def look_ahead_each(curve: DirtyCurve, situation: Situation) -> dict[Begin, Courses]:
-    """Work out the courses of all throttles, for each beginning."""
-    count = len(PERCENTS)
-    each = _follow(curve, situation, np.tile(PERCENTS, len(Begin)), np.repeat(list(Begin), count))
-    parts = {begin: slice(begin * count, (begin + 1) * count) for begin in Begin}
-    return {
-        begin: Courses(each.time_ns[part], each.lost_ns[part], each.left_bytes[part]) for begin, part in parts.items()
-    }
+def look_ahead_each(
+    curve: DirtyCurve, situation: Situation, is_settled: IsSettled | None = None
+) -> dict[Begin, Courses]:
+    """Work out the courses of all throttles, for each beginning; those that go on when all is settled are given up."""
+    return _follow(curve, situation, list(Begin), is_settled)
 
 
 def _follow(
-    curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64], begins: NDArray[np.int_]
-) -> Courses:
+    curve: DirtyCurve, situation: Situation, begins: Sequence[Begin], is_settled: IsSettled | None = None
+) -> dict[Begin, Courses]:
     """Go through the passes of all courses at the same time, until each has ended or makes no headway."""
-    guest = _Guest(curve, situation, percents)
-    pending, again = np.full(len(percents), situation.pending_bytes), np.full(len(percents), situation.again_bytes)
-    duration_ns = np.full(len(percents), situation.pending_ns)
-    time_ns, slowed_ns = np.zeros(len(percents)), np.zeros(len(percents))
-    least_bytes = np.full(len(percents), np.inf)
-    done = np.zeros(len(percents), dtype=bool)
-    slowed = begins == Begin.NOW
+    guest = _Guest(curve, situation)
+    begin, shape = np.array(begins)[:, np.newaxis], (len(begins), len(PERCENTS))
+    pending, again = np.full(shape, situation.pending_bytes), np.full(shape, situation.again_bytes)
+    duration_ns = np.full(shape, situation.pending_ns)
+    time_ns, slowed_ns = np.zeros(shape), np.zeros(shape)
+    least_bytes = np.full(shape, np.inf)
+    ended = np.zeros(shape, dtype=bool)
+    slowed = ended | (begin == Begin.NOW)
     for _ in range(_MAX_PASSES):
-        running_ns = np.where(done, 0.0, duration_ns)
+        running_ns = np.where(ended, 0.0, duration_ns)
         time_ns = time_ns + running_ns
-        work_ns = np.where(slowed, guest.work_ns(slowed_ns, duration_ns), duration_ns)
         slowed_ns = slowed_ns + np.where(slowed, running_ns, 0.0)
+        work_ns = np.where(slowed, guest.work_ns(slowed_ns, duration_ns), duration_ns)
         left_bytes = guest.left_bytes(pending, again, duration_ns, work_ns)
         shrinks = left_bytes < least_bytes * _HEADWAY
         late = left_bytes > least_bytes * _LATE_HEADWAY
-        least_bytes = np.where(done, least_bytes, np.minimum(least_bytes, left_bytes))
-        done |= left_bytes <= situation.threshold_bytes
-        if not (~done & (shrinks | ~slowed) & (time_ns < _HORIZON_NS)).any():
+        least_bytes = np.where(ended, least_bytes, np.minimum(least_bytes, left_bytes))
+        ended = ended | (left_bytes <= situation.threshold_bytes)
+        if not (~ended & (shrinks | ~slowed) & (time_ns < _HORIZON_NS)).any():
             break
-        pending, again = left_bytes, np.zeros(len(percents))
-        slowed = slowed | (begins == Begin.NEXT_PASS) | ((begins == Begin.AT_LAST) & late)
+        if is_settled and is_settled(_come_to(situation, time_ns, slowed_ns, least_bytes), ended):
+            break
+        pending, again = left_bytes, np.zeros(shape)
+        slowed = slowed | (begin == Begin.NEXT_PASS) | ((begin == Begin.AT_LAST) & late)
         duration_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
-    downtime_ns = least_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
-    lost_ns = np.where(done, slowed_ns * percents / 100.0, np.inf)
-    time_ns = np.where(done, time_ns + downtime_ns, np.inf)
+    courses = _come_to(situation, time_ns, slowed_ns, least_bytes)
+    time_ns, lost_ns = np.where(ended, (courses.time_ns, courses.lost_ns), np.inf)
     in_calm_ns = _in_a_calm_ns(curve, situation)
-    unslowed = (percents == 0) & (in_calm_ns < time_ns)
-    return Courses(np.where(unslowed, in_calm_ns, time_ns), np.where(unslowed, 0.0, lost_ns), least_bytes)
+    sooner = time_ns[:, 0] > in_calm_ns
+    time_ns[sooner, 0], lost_ns[sooner, 0] = in_calm_ns, 0.0
+    return {begin: Courses(*rows) for begin, *rows in zip(begins, time_ns, lost_ns, least_bytes, strict=True)}
+
+
+def _come_to(
+    situation: Situation,
+    time_ns: NDArray[np.float64],
+    slowed_ns: NDArray[np.float64],
+    least_bytes: NDArray[np.float64],
+) -> Courses:
+    """Return what courses come to that end after this time, in which they were slowed for a part."""
+    downtime_ns = least_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
+    return Courses(time_ns + downtime_ns, slowed_ns * PERCENTS / 100.0, least_bytes)
 
 
 def _in_a_calm_ns(curve: DirtyCurve, situation: Situation) -> float:
@@ -144,7 +161,7 @@ def _in_a_calm_ns(curve: DirtyCurve, situation: Situation) -> float:
 
     It is followed from many of those times on, and three of four courses are to end by then.
     """
-    if not curve.history.observed_ns:
+    if not curve.history.observed_ns or _never_rests(curve, situation):
         return float(np.inf)
     written_bytes = curve.history.again(curve.distinct_bytes)
     start_ns = np.arange(_STARTS) * curve.history.observed_ns / _STARTS
@@ -162,24 +179,41 @@ def _in_a_calm_ns(curve: DirtyCurve, situation: Situation) -> float:
     return float(np.inf)
 
 
-class _Guest:
-    """What a guest does under each of the throttles."""
+def _never_rests(curve: DirtyCurve, situation: Situation) -> bool:
+    """Tell whether the guest, doing again what it did lately, writes more than fits the downtime in any time in which
+    as much is sent: then every pass takes longer than that, and there is more to send again after it."""
+    threshold_bytes = situation.threshold_bytes
+    threshold_ns = threshold_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
+    if (
+        situation.pending_ns < threshold_ns
+        or float(curve.distinct_bytes(np.array([threshold_ns]))[0]) <= threshold_bytes
+    ):
+        return False
+    return curve.history.least_bytes(threshold_ns) > threshold_bytes
 
-    def __init__(self, curve: DirtyCurve, situation: Situation, percents: NDArray[np.float64]) -> None:
+
+class _Guest:
+    """What a guest does under each of the throttles, in passes one after the other."""
+
+    def __init__(self, curve: DirtyCurve, situation: Situation) -> None:
         self._curve = curve
         self._sync_ns = situation.sync_ns
         self._set_bytes = curve.working_set_bytes(situation.pending_ns)
-        self._rate = np.minimum(1.0, (100.0 - percents) / 100.0 / curve.demand)
+        self._rate = np.minimum(1.0, (100.0 - PERCENTS) / 100.0 / curve.demand)
         self._slice_ns = situation.slice_ns
-        sleep_ns = situation.slice_ns * percents / (100.0 - percents)
-        self._cycle_ns = np.where(percents == situation.throttle_percent, 0.0, sleep_ns + situation.slice_ns)
+        sleep_ns = situation.slice_ns * PERCENTS / (100.0 - PERCENTS)
+        self._cycle_ns = np.where(situation.throttle_percent == PERCENTS, 0.0, sleep_ns + situation.slice_ns)
         """Of sleep and slice; 0 where nobody knows when the next sleep begins."""
+        self._done_ns: NDArray[np.float64] | float = 0.0
+        """What it has got done since it was slowed."""
 
-    def work_ns(self, start_ns: NDArray[np.float64], duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return what it gets done in these times; `start_ns` is how long it has been slowed by then."""
+    def work_ns(self, slowed_ns: NDArray[np.float64], duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what it gets done in the next pass; by the end of it, it has been slowed for `slowed_ns`."""
         if not self._slice_ns:
             return duration_ns * self._rate
-        return self._until(start_ns + duration_ns) - self._until(start_ns)
+        before_ns, self._done_ns = self._done_ns, self._until(slowed_ns)
+        work_ns: NDArray[np.float64] = self._done_ns - before_ns
+        return work_ns
 
     def _until(self, time_ns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return what it has got done since it was slowed: what it had wanted by the end of its last slice, at most as
@@ -199,13 +233,24 @@ class _Guest:
         work_ns: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """Return what is to be sent again when a pass ends in which it has done that work."""
-        # The first bytes of a pass may be written again in all of it, the last ones since the sync before only.
-        since_sync = np.minimum(1.0, self._sync_ns / 2 / np.maximum(1.0, duration_ns))
-        since_sync = np.where(duration_ns <= self._sync_ns, 1.0, since_sync)
         written_bytes = self._curve.distinct_bytes(work_ns)
-        area = self._curve.areas(work_ns) - self._curve.areas(since_sync * work_ns)
-        mean_bytes = area / np.maximum(1.0, work_ns) + since_sync * written_bytes
+        mean_bytes = self._mean_bytes(written_bytes, duration_ns, work_ns)
         share, mean_share = (np.minimum(1.0, size / self._set_bytes) for size in (written_bytes, mean_bytes))
         elsewhere = np.maximum(0.0, self._set_bytes - pending - again)
         left_bytes: NDArray[np.float64] = again + elsewhere * share + np.minimum(pending, self._set_bytes) * mean_share
         return np.minimum(left_bytes, self._set_bytes)
+
+    def _mean_bytes(
+        self, written_bytes: NDArray[np.float64], duration_ns: NDArray[np.float64], work_ns: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return what is written after a page was last armed, in the mean of those that are sent in the pass.
+
+        The first bytes of a pass may be written again in all of it, the last ones since the sync before only.
+        """
+        if not self._sync_ns:
+            return self._curve.areas(work_ns) / np.maximum(1.0, work_ns)
+        since_sync = np.minimum(1.0, self._sync_ns / 2 / np.maximum(1.0, duration_ns))
+        since_sync = np.where(duration_ns <= self._sync_ns, 1.0, since_sync)
+        area = self._curve.areas(work_ns) - self._curve.areas(since_sync * work_ns)
+        mean_bytes: NDArray[np.float64] = area / np.maximum(1.0, work_ns) + since_sync * written_bytes
+        return mean_bytes

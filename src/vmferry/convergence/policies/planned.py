@@ -96,7 +96,7 @@ class Planned:
             return
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
-        plan = make_plan(look_ahead_each(curve, situation), goals)
+        plan = make_plan(look_ahead_each(curve, situation, goals.is_settled), goals)
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
@@ -159,7 +159,7 @@ class Planned:
         if most_ns <= view.sensed.downtime_limit_ns:
             return None
         threshold_bytes = situation.bandwidth_bytes_per_s * most_ns / _NS_PER_S
-        each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes))
+        each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes), goals.is_settled)
         plan = make_plan(each, goals)
         if plan is None or not plan.keeps_goals:
             return None
@@ -224,7 +224,7 @@ def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None
     """
     least_share = 1.5 * (1 - goals.highest_percent / 100)
     times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in curve.points()) else _DOUBT
-    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times)), goals)
+    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times), goals.is_settled), goals)
     return plan if plan and plan.keeps_goals and plan.percent_now else None
 
 
