@@ -17,7 +17,7 @@ from vmferry.cli.main import vmferry
 from vmferry.cli.man_page import page, page_name
 from vmferry.errors import UsageError
 
-REQUESTS = {".TH", ".SH", ".PP", ".TP", ".B", ".BR", ".nf", ".fi"}
+REQUESTS = {".TH", ".nh", ".ad", ".SH", ".PP", ".TP", ".B", ".BR", ".nf", ".fi"}
 NASTY = r"""Say 'it's', "so", `that`, ~this^, a\b \(co \fB, and 20 % of C:\new; --no-thing - or § é.
 
 .TH is no request here, and neither is
@@ -86,7 +86,7 @@ def test_what_a_page_is_about_is_found(pages: list[Path]) -> None:
 @pytest.mark.man
 def test_text_looks_as_it_is_whatever_it_has_in_it() -> None:
     command = click.Command("nasty", help=NASTY.replace("\\b\n", "\b\n"), short_help="Nasty")
-    words = ["groff", "-man", "-ww", "-Tutf8", "-P-c", "-rHY=0"]
+    words = ["groff", "-man", "-ww", "-Tutf8", "-P-c"]
     answer = subprocess.run(
         words, input=page(click.Context(command, info_name="vmferry nasty")), capture_output=True, text=True, check=True
     )
@@ -141,6 +141,21 @@ def test_bash_completes(line: str, offered: list[str], tmp_path: Path) -> None:
         ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment, check=True
     )
     assert answer.stdout.split() == offered
+
+
+def test_help_fits_80_columns() -> None:
+    for context in contexts(vmferry):
+        context.terminal_width = 80
+        for line in context.command.get_help(context).splitlines():
+            assert len(line) <= 80, f"{context.command_path}: {line}"
+
+
+def test_parameters_stand_below_the_other_options() -> None:
+    help = CliRunner().invoke(vmferry, ["migrate", "--help"]).stdout
+    options, parameters = help.split("Migration parameters:")
+    assert "--finish-by" in options
+    assert "--downtime-limit" in parameters
+    assert "--finish-by" not in parameters
 
 
 def test_help_and_the_page_tell_every_exit_code() -> None:

@@ -28,7 +28,7 @@ from vmferry.study.told import work_out
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}
 
 
-@click.command("forecast", short_help="Will it converge? What a migration would come to, before it begins.")
+@click.command("forecast", short_help="Will it converge, how fast, at what cost? Before it begins.")
 @optional_monitor_options
 @click.option("--journal", type=click.Path(dir_okay=False, path_type=Path),
               help="Instead of a VM: the journal of an earlier migration of it.")  # fmt: skip

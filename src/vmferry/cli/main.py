@@ -77,6 +77,7 @@ def vmferry() -> None:
     Await one:         vmferry vm --memory 1G --cpus 2 --incoming tcp:0.0.0.0:4444
     Will it converge?  vmferry forecast --qmp unix:/tmp/a.qmp --bandwidth 1Gbit/s
     Migrate it there:  vmferry migrate --qmp unix:/tmp/a.qmp tcp:otherhost:4444
+    Only look on:      vmferry watch --qmp unix:/tmp/a.qmp --wait
     Talk to it:        vmferry monitor unix:/tmp/a.qmp
     """
 

@@ -23,6 +23,8 @@ def page(context: click.Context) -> str:
     command, path = context.command, context.command_path
     lines = [
         f'.TH {page_name(path).upper()} 1 "" "vmferry {__version__}" "vmferry manual"',
+        ".nh",  # or options would be broken
+        ".ad l",
         *_section("NAME", [f"{_escaped(page_name(path))} \\- {_escaped(_short(command))}"]),
         *_section("SYNOPSIS", _synopsis(context)),
         *_section("DESCRIPTION", _description(command)),
@@ -73,7 +75,7 @@ def _options(context: click.Context) -> list[str]:
 
 def _records(context: click.Context) -> Iterator[tuple[str, str]]:
     for parameter in context.command.get_params(context):
-        record = parameter.get_help_record(context)
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record:
             yield record
 

@@ -11,7 +11,7 @@ from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
 from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
-from vmferry.cli.parameter_options import given_parameters, parameter_options
+from vmferry.cli.parameter_options import ParameterCommand, given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
 from vmferry.cli.progress import exit_code_of
 from vmferry.cli.types import DURATION_MS, GUEST_LOSS
@@ -36,12 +36,12 @@ from vmferry.units import GuestLoss
 _NS_PER_MS = 1_000_000
 
 
-@click.command("migrate", short_help="Move a running VM to another host.")
+@click.command("migrate", cls=ParameterCommand, short_help="Move a running VM to another host.")
 @click.argument("uri", required=False)
 @monitor_options
-@click.option("--variant", type=click.Choice([*ALL_VARIANTS, *SHORT_NAMES]),
-              help="Named set of convergence parameters. Of QEMU's VMs the default is 'planned'; "
-              "'original' leaves it to QEMU's own auto-converge.")  # fmt: skip
+@click.option("--variant", type=click.Choice([*ALL_VARIANTS, *SHORT_NAMES]), metavar="NAME",
+              help=f"Named way to make the guest converge: {', '.join(ALL_VARIANTS)}. Of QEMU's VMs the default is "
+              "'planned'; 'original' leaves it to QEMU's own auto-converge.")  # fmt: skip
 @policy_option("What decides how the guest is made to converge; a VM of ours must know it (`vmferry vm --policy`).")
 @settings_option
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
@@ -114,6 +114,10 @@ def command(
     variant 'planned' unless --variant or --policy names another: its dirty rate is measured before and while it
     migrates, and its vCPU threads are slowed, which needs the right to make control groups, or else by what QEMU has
     itself. --variant original leaves that to QEMU, and with --no-auto-converge nothing slows the guest.
+
+    \b
+    vmferry migrate --qmp unix:/tmp/a.qmp tcp:otherhost:4444 --finish-by 10min
+    vmferry migrate --libvirt busy --attach --wait --max-guest-loss 30%
 
     Parameters that are not given keep the values they have in the VM. Ctrl-C cancels; the VM then goes on running
     where it is, unthrottled.

@@ -8,10 +8,29 @@ import click
 from vmferry.cli.types import DIRECTORY_OR_ID, DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
 from vmferry.settings.parameter_spec import ParameterSpec
 from vmferry.settings.parameters import PARAMETERS
-from vmferry.units import format_rate
+from vmferry.units import format_rate, format_size
 
 SECRETS = ("token-file", "tls-creds", "tls-hostname", "tls-authz")
 """Parameters that tell who may take part, and nothing of how a migration goes."""
+
+
+class ParameterOption(click.Option):
+    """An option that sets a migration parameter."""
+
+
+class ParameterCommand(click.Command):
+    """A command whose help lists migration parameters, which are many, below its other options."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write both lists."""
+        records: dict[bool, list[tuple[str, str]]] = {False: [], True: []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record:
+                records[isinstance(parameter, ParameterOption)].append(record)
+        for title, is_of_parameters in (("Options", False), ("Migration parameters", True)):
+            with formatter.section(title):
+                formatter.write_dl(records[is_of_parameters])
 
 
 def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -21,7 +40,10 @@ def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callabl
         for spec in reversed(PARAMETERS.values()):
             if spec.name not in left_out:
                 flag = f"--{spec.name}/--no-{spec.name}" if spec.qapi_type == "bool" else f"--{spec.name}"
-                command = click.option(flag, type=_option_type(spec), default=None, help=_help(spec))(command)
+                option = click.option(
+                    flag, cls=ParameterOption, type=_option_type(spec), default=None, help=_help(spec)
+                )
+                command = option(command)
         return command
 
     return decorate
@@ -46,7 +68,7 @@ def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
 
 
 def _help(spec: ParameterSpec) -> str:
-    return f"{spec.help[0].upper()}{spec.help[1:]}. A new VM has: {_default(spec)}."
+    return f"{spec.help[0].upper()}{spec.help[1:]}. [in a new VM: {_default(spec)}]"
 
 
 def _default(spec: ParameterSpec) -> str:
@@ -54,7 +76,9 @@ def _default(spec: ParameterSpec) -> str:
         return "on" if spec.default else "off"
     if isinstance(spec.default, int) and spec.unit == "bytes/second":
         return format_rate(spec.default) if spec.default else "0"
-    return f"{spec.default} {spec.unit}".strip()
+    if isinstance(spec.default, int) and spec.unit == "bytes":
+        return format_size(spec.default)
+    return f"{spec.default} {spec.unit}".strip() or "none"
 
 
 def given_parameters(parameters: Mapping[str, object]) -> dict[str, object]:

@@ -35,11 +35,11 @@ def command() -> None:
     """Measure migrations of real, busy KVM guests.
 
     \b
-    One guest:         vmferry perf run --stress-mem 512M --bandwidth 60MiB/s --variant original --output results/
-    A scenario's file: vmferry perf run busy.toml --output results/
-    Named scenarios:   vmferry perf batch 'seed-quick/*' --repeats 5 --output results/
-    What came out:     vmferry perf report results/ --html results.html
-    Two sets of runs:  vmferry perf compare before/ after/
+    One guest:        vmferry perf run --bandwidth 60MiB/s --output results/
+    A scenario's:     vmferry perf run busy.toml --output results/
+    Named scenarios:  vmferry perf batch 'seed-quick/*' --output results/
+    What came out:    vmferry perf report results/ --html results.html
+    Two sets of runs: vmferry perf compare before/ after/
 
     Each run boots a guest that rewrites its memory for ever, migrates it to another process of this machine, checks its
     memory there, and measures from outside how fast it ran before, meanwhile and after.

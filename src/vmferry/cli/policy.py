@@ -20,7 +20,7 @@ _BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exc
 """JSON schema's words, in plain ones."""
 
 
-@click.group("policy", short_help="Show the convergence policies that there are, and their settings.")
+@click.group("policy", short_help="Show the convergence policies, and their settings.")
 def command() -> None:
     """Show the policies that can decide how a guest is made to converge.
 

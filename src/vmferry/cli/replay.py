@@ -10,7 +10,7 @@ import msgspec
 from rich.table import Table
 
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.parameter_options import SECRETS, given_parameters, parameter_options
+from vmferry.cli.parameter_options import SECRETS, ParameterCommand, given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import compact_table, terminal, warn
@@ -53,7 +53,7 @@ class ReplayedRun(RecordedRun, frozen=True, kw_only=True):
     """True if the answer rests on what the guest may have done after the recording."""
 
 
-@click.command("replay", short_help="What if? A recorded guest under another policy or link.")
+@click.command("replay", cls=ParameterCommand, short_help="What if? A recorded guest under another policy or link.")
 @click.argument("journal", type=_FILE)
 @variants_option
 @policy_option("Only this policy; repeatable.", repeatable=True)

@@ -61,8 +61,9 @@ def command(
     """Simulate every SCENARIO with every variant and seed, and with every combination of the values given by --set.
 
     \b
-    vmferry sweep db.toml --set link.rate=1Gbit/s,10Gbit/s --set load.memory=2G,8G,32G --output db.jsonl
-    vmferry sweep db.toml --policy mine.py:Mine --set policy.gain=1,2,3 --output mine.jsonl
+    vmferry sweep db.toml --set link.rate=1Gbit/s,10Gbit/s --output db.jsonl
+    vmferry sweep db.toml --policy mine.py:Mine --set policy.gain=1,2,3 \\
+        --output mine.jsonl
 
     Each result is in the output file as soon as it is there. After an interruption the same command goes on with what
     is missing. A case that cannot be simulated is recorded and the others go on.
