@@ -5,8 +5,9 @@ changes from round to round; the machine should do nothing else.
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import click
@@ -32,15 +33,16 @@ class Case:
 
     name: str
     load: str
-    rate: str
+    rate_mib_per_s: int
     downtime_ms: int
     vcpu_count: int = 1
     bodies: tuple[str, ...] = ("", "qemu-7.2", "qemu-10")
-    """By what it is moved: our own engine, or a modelled QEMU that is driven."""
+    """By what it is moved: our own engine, or a modelled QEMU that is driven, with a `max-bandwidth` as in `live`."""
 
     def scenario(self, body: str) -> str:
         """Return it as a scenario's file."""
         driven = f'driven = "{body}"' if body else ""
+        limit = f"max-bandwidth = {self.rate_mib_per_s * MIB}" if body else ""
         return f"""
             name = "{self.name}"
             {driven}
@@ -51,8 +53,9 @@ class Case:
             [[guest.loads]]
             {self.load}
             [link]
-            rate = "{self.rate}"
+            rate = "{self.rate_mib_per_s}MiB/s"
             [parameters]
+            {limit}
             downtime-limit = {self.downtime_ms}
             [limits]
             max-time = "120s"
@@ -68,12 +71,37 @@ _PACED = """pattern = "hot-spot"
             pace = "82MB/s"
 """
 CASES = (
-    Case("rewrites 800 MiB, 200 MiB/s", _SWEEP.format("2GB/s"), "200MiB/s", 500, 2, bodies=("",)),
-    Case("rewrites 800 MiB, 60 MiB/s", _SWEEP.format("2GB/s"), "60MiB/s", 500, 2, bodies=("",)),
-    Case("rewrites 800 MiB, 200 MiB/s", _SWEEP.format("1300MB/s"), "200MiB/s", 300, bodies=("qemu-7.2", "qemu-10")),
-    Case("paced, three of four to 20 MiB", _PACED, "40MiB/s", 300),
-    Case("random over 200 MiB", 'pattern = "uniform"\nmemory = "200M"\nwrite-rate = "14GB/s"', "40MiB/s", 300),
+    Case("rewrites 800 MiB, 200 MiB/s", _SWEEP.format("2GB/s"), 200, 500, 2, bodies=("",)),
+    Case("rewrites 800 MiB, 60 MiB/s", _SWEEP.format("2GB/s"), 60, 500, 2, bodies=("",)),
+    Case("rewrites 800 MiB, 200 MiB/s", _SWEEP.format("1300MB/s"), 200, 300, bodies=("qemu-7.2", "qemu-10")),
+    Case("paced, three of four to 20 MiB", _PACED, 40, 300),
+    Case("random over 200 MiB", 'pattern = "uniform"\nmemory = "200M"\nwrite-rate = "14GB/s"', 40, 300),
 )
+
+
+@dataclass(frozen=True)
+class LiveGuest:
+    """A real guest of 1 GiB: what it does, and its link."""
+
+    load: Load
+    rate_mib_per_s: int
+    downtime_ms: int
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        """The migration parameters."""
+        return {"max-bandwidth": self.rate_mib_per_s * MIB, "downtime-limit": self.downtime_ms}
+
+
+GUESTS = {
+    "seed": LiveGuest(Load(1024, 1, 800), 200, 300),
+    "seed-2-vcpus": LiveGuest(Load(1024, 2, 800), 200, 500),
+    "seed-2-vcpus-slow": LiveGuest(Load(1024, 2, 800), 60, 500),
+    "paced": LiveGuest(Load(1024, 1, 300, "pattern=hot-spot working-set=20 hot-share=75 pace=20000"), 40, 300),
+    "random": LiveGuest(Load(1024, 1, 200, "pattern=uniform"), 40, 300),
+    "reader": LiveGuest(Load(1024, 2, 400, "vcpus=1 ramsize=300 pattern=read"), 100, 300),
+}
+"""By what `live` calls them; the modelled ones are like them."""
 
 
 @click.group()
@@ -120,11 +148,8 @@ def _print(label: str, results: dict[str, Outcome]) -> None:
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
 @click.option("--qemu10", help="Path of a QEMU 10, see bench/get-qemu10.sh.")
 @click.option("--runs", default=3, show_default=True, help="Runs of each kind.")
-@click.option("--memory", default=1024, show_default=True, help="Guest memory in MiB.")
-@click.option("--cpus", default=1, show_default=True, help="vCPUs of the guest.")
-@click.option("--stress", default=800, show_default=True, help="Memory rewritten for ever in MiB.")
-@click.option("--rate", default=200, show_default=True, help="Link in MiB/s.")
-@click.option("--downtime", default=300, show_default=True, help="Downtime limit in ms.")
+@click.option("--guest", "guests", type=click.Choice(list(GUESTS)), multiple=True, default=("seed",), show_default=True,
+              help="What it does, and over which link it goes; repeatable.")  # fmt: skip
 @click.option("--max-time", default=600, show_default=True, help="Give up after so many seconds, and count those.")
 @click.option("--variant", "variants", multiple=True, default=("original", "planned"), show_default=True,
               help="By what they are moved; repeatable. A QEMU moves its guest by `original` itself.")  # fmt: skip
@@ -133,37 +158,31 @@ def live(
     output: Path | None,
     qemu10: str | None,
     runs: int,
-    memory: int,
-    cpus: int,
-    stress: int,
-    rate: int,
-    downtime: int,
+    guests: tuple[str, ...],
     max_time: int,
     variants: tuple[str, ...],
     names: tuple[str, ...],
 ) -> None:
     """Total time, what it took with the measurement before, and guest work lost, of real guests."""
-    load, order = Load(memory, cpus, stress), random.Random(1)
+    order = random.Random(1)
     peers = [peer for peer in [OURS, *qemus(qemu10)] if not names or peer.name in names]
-    kinds = [(peer, variant) for peer in peers for variant in variants]
+    kinds = [(guest, peer, variant) for guest in guests for peer in peers for variant in variants]
     with recording(output) as samples:
         for _ in range(runs):
-            for peer, variant in order.sample(kinds, len(kinds)):
-                parameters: dict[str, object] = {"max-bandwidth": rate * MIB, "downtime-limit": downtime}
-                what: dict[str, object] = {"peer": peer.name, "by": variant, "rate_mib_per_s": rate, "cpus": cpus}
-                measure(samples, peer, load, variant, parameters, max_time, what)
+            for name, peer, variant in order.sample(kinds, len(kinds)):
+                what: dict[str, object] = {"guest": name, "peer": peer.name, "by": variant}
+                measure(samples, peer, GUESTS[name].load, variant, GUESTS[name].parameters, max_time, what)
                 cool_down()
-    _compare(samples, peers, variants)
+    _compare(samples, guests, peers, variants)
 
 
-def _compare(samples: Samples, peers: Iterable[Peer], variants: tuple[str, ...]) -> None:
+def _compare(samples: Samples, guests: Iterable[str], peers: Sequence[Peer], variants: Sequence[str]) -> None:
     """Print how the medians of each variant compare with the first one's."""
-    for peer in peers:
-        for variant in variants[1:]:
-            for name in ("total_time", "elapsed", "work_lost"):
-                value, first = (samples.median(name, peer=peer.name, by=by) for by in (variant, variants[0]))
-                ratio = value / first if first > 0 else float("nan")
-                click.echo(f"{peer.name}: {name} {variant} / {variants[0]} = {ratio:.3f}", err=True)
+    for guest, peer, variant in product(guests, peers, variants[1:]):
+        for name in ("total_time", "elapsed", "work_lost"):
+            value, first = (samples.median(name, guest=guest, peer=peer.name, by=by) for by in (variant, variants[0]))
+            ratio = value / first if first > 0 else float("nan")
+            click.echo(f"{guest}, {peer.name}: {name} {variant} / {variants[0]} = {ratio:.3f}", err=True)
 
 
 if __name__ == "__main__":
