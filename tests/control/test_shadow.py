@@ -4,43 +4,29 @@ from typing import Any
 
 import pytest
 
-from tests.simulation.qemu.scenes import scenario
-from vmferry.cancel import CancelToken
-from vmferry.control.looking_on import look_on
+from tests.support.shadows import migrated_with_shadow
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned import Planned
-from vmferry.convergence.variants import PLANNED, find_variant
+from vmferry.convergence.variants import PLANNED
 from vmferry.migration.events import Decided, Ended, Event, Shadowed, ThrottleSeen
-from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.report.text_report import text_report
-from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.monitor import ModelledMonitor
-from vmferry.simulation.qemu.releases import RELEASES, find_release
+from vmferry.simulation.qemu.releases import RELEASES
 
 RESPONSIVE = "background-sync+responsive-throttle"
-Told = list[str]
 
 
 def shadowed(
     release: str, variant: str | None, rate: str = "1GB/s", limits: Limits = NO_LIMITS
-) -> tuple[list[Event], Told]:
+) -> tuple[list[Event], list[str]]:
     """What is recorded of a migration that QEMU's auto-converge brings about, and what is told of the shadow."""
-    lab = ModelledLab(scenario(rate=rate).with_settings({"guest.used-memory": "192M"}), find_release(release), seed=0)
-    monitor = lab.connect()
-    states = [{"capability": "auto-converge", "state": True}]
-    monitor.execute("migrate-set-capabilities", {"capabilities": states})
-    monitor.execute("migrate-set-parameters", {"max-bandwidth": 50 << 20, "downtime-limit": 100})
-    monitor.execute("migrate", {"uri": URI})
-    journal, told = MemoryJournal(), Told()
-    shadow = find_variant(variant) if variant else None
-    clock, cancel = lab.clock, CancelToken()
-    look_on(monitor, journal, lambda seen: None, told.append, clock=clock, cancel=cancel, shadow=shadow, limits=limits)
-    report = text_report([run_series(journal.entries, "")])
+    entries, told = migrated_with_shadow(release, variant, rate, limits)
+    report = text_report([run_series(entries, "")])
     assert all(len(line) <= 80 for line in report.splitlines())
-    would = [entry.event for entry in journal.entries if isinstance(entry.event, Shadowed)]
+    would = [entry.event for entry in entries if isinstance(entry.event, Shadowed)]
     assert ("What a policy that only looked on would have done" in report) == bool(would)
-    return [entry.event for entry in journal.entries], told
+    return [entry.event for entry in entries], told
 
 
 @pytest.mark.parametrize("release", RELEASES)

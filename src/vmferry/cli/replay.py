@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import click
 import msgspec
@@ -30,6 +31,7 @@ from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
+from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows
 from vmferry.units import format_duration, format_rate, format_size
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -51,6 +53,8 @@ class ReplayedRun(RecordedRun, frozen=True, kw_only=True):
     """True if the link may be faster than is known."""
     outlasts_recording: bool
     """True if the answer rests on what the guest may have done after the recording."""
+    foretold: list[ForetoldThrottle]
+    """Of the recorded migration: what policies in its shadow foretold, and what came of that. Else none."""
 
 
 @click.command("replay", cls=ParameterCommand, short_help="What if? A recorded guest under another policy or link.")
@@ -106,24 +110,27 @@ def command(
         for variant in scenario.variants
     ]
     runs += [run_series(result.entries, variant) for result, variant in zip(results, scenario.variants, strict=True)]
+    shadows = list(foretold_by_shadows(replay, recorded.entries)) if unchanged else []
     if picture:
         write_picture(picture, f"What if: {clean_text(journal.name)}", runs)
     if as_json:
-        _print_json(replay, runs)
+        _print_json(replay, runs, shadows)
     else:
         which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
         click.echo(f"{where}{which}: recorded with {runs[0].variant}\n")
         _print_answers(replay, runs, unchanged=unchanged)
+        _print_shadows(shadows)
     context.exit(1 if any(result.policy_broken for result in results) else 0)
 
 
-def _print_json(replay: Replay, runs: Sequence[RunSeries]) -> None:
+def _print_json(replay: Replay, runs: Sequence[RunSeries], shadows: Sequence[ForetoldThrottle]) -> None:
     for run in runs:
         told = ReplayedRun(
             **msgspec.structs.asdict(recorded_run(run)),
             write_rate_is_lower_bound=replay.trace.rate_is_lower_bound,
             link_rate_is_lower_bound=replay.link_rate_is_lower_bound,
             outlasts_recording=run is not runs[0] and _outlasts(run, replay),
+            foretold=list(shadows) if run is runs[0] else [],
         )
         print_record(told)
 
@@ -133,6 +140,24 @@ def _print_answers(replay: Replay, runs: Sequence[RunSeries], *, unchanged: bool
     terminal().print(_table(runs))
     for text in ["", *map(partial(_sentence, runs[0]), runs[1:]), "", *remarks]:
         click.echo(textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def _print_shadows(shadows: Sequence[ForetoldThrottle]) -> None:
+    """Tell how true it was what policies in the shadow of the recorded migration foretold."""
+    if not shadows:
+        return
+    table = compact_table("What was foretold in the shadow", "", "at s", "throttle", "foretold s", "replayed s", "off")
+    for each in shadows:
+        came = "never" if each.replayed_s is None else f"{each.replayed_s:.1f}"
+        off = "" if each.error is None else f"{each.error:+.0%}"
+        seen = clean_text(each.variant), f"{each.at_s:.1f}", f"{each.throttle_percent} %"
+        table.add_row(*seen, f"{each.foretold_s:.1f}", came, off)
+    click.echo()
+    terminal().print(table)
+    errors = [abs(each.error) for each in shadows if each.error is not None]
+    if errors:
+        ended = f"{len(errors)} of {len(shadows)} decisions"
+        click.echo(f"What was foretold is off by {median(errors):.0%}, in the median of {ended}.")
 
 
 def _recorded_series(entries: Sequence[Entry], where: str) -> RunSeries:

@@ -82,6 +82,7 @@ class ShadowBody(DriverBody):
             reason=action.reason,
             throttle_percent=number if isinstance(action, Throttle) else None,
             downtime_limit_ns=number if isinstance(action, SetDowntimeLimit) else None,
+            figures=dict(action.figures) if isinstance(action, Throttle) else {},
         )
         self._recorder.shadowed(event)
         self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {self._name} would do: {action.reason}")

@@ -37,6 +37,8 @@ class Started(_Event, tag="started", frozen=True):
     parameters: dict[str, object]
     recorded_by: RecordedBy = RecordedBy.VM
     policy_digest: str | None = None
+    figures: dict[str, float] = {}
+    """The policy's own numbers, such as what it expects of that."""
     """A digest of the source of the policy that decides. None in old journals, and where nobody told it."""
 
     @property
@@ -216,6 +218,8 @@ class Shadowed(_Event, tag="shadow", frozen=True):
     throttle_percent: int | None = None
     """By how much it would slow the guest from now on; None for other actions."""
     downtime_limit_ns: int | None = None
+    figures: dict[str, float] = {}
+    """The policy's own numbers, such as what it expects of that."""
 
 
 class Ended(_Event, tag="ended", frozen=True):

@@ -1,6 +1,6 @@
 """Makes a scenario of a recorded migration: its guest, its link and its parameters, to be changed and simulated."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -52,18 +52,24 @@ class Replay:
         Where it was seen from outside, the guest is slowed when it was seen to be slowed: the rates by which others
         decide are not those that the engine would decide by. So it is where the policy is not here.
         """
-        scenario = msgspec.structs.replace(self.scenario, parameters=self.scenario.parameters | self.own_settings)
-        capabilities = MigrationCapabilities(auto_converge=self.auto_converge and self.throttle is None)
-        simulation = Simulation(scenario, "original", 0, capabilities=capabilities)
-        for time_ns, percent in self.throttle or ():
+        if self.throttle is None:
+            return self._simulation(auto_converge=self.auto_converge).run()
+        return self.slowed_by(self.throttle)
+
+    def slowed_by(self, throttle: Iterable[tuple[int, int]]) -> SimulationResult:
+        """Simulate it so, and with this throttle: from which time in ns the guest is slowed by how many percent."""
+        simulation = self._simulation(auto_converge=False)
+        for time_ns, percent in throttle:
             simulation.clock.schedule(time_ns, partial(_slow, simulation, percent))
         result = simulation.run()
-        if self.throttle is None:
-            return result
         events = [entry.event for entry in result.entries]
         highest = max((event.throttle_percent for event in events if isinstance(event, ThrottleSeen)), default=0)
         ended = msgspec.structs.replace(events[-1], max_throttle_percent=highest)
         return simulation.result([*result.entries[:-1], Entry(result.entries[-1].time_ns, ended)])
+
+    def _simulation(self, *, auto_converge: bool) -> Simulation:
+        scenario = msgspec.structs.replace(self.scenario, parameters=self.scenario.parameters | self.own_settings)
+        return Simulation(scenario, "original", 0, capabilities=MigrationCapabilities(auto_converge=auto_converge))
 
 
 def _slow(simulation: Simulation, percent: int) -> None:
@@ -110,7 +116,7 @@ def read_replay(
             link_rate_is_lower_bound=lower_bound and "rate" not in link,
             own_settings=msgspec.convert(variant, _Settings),
             auto_converge=started.auto_converge,
-            throttle=None if decides else tuple(_throttle(entries)),
+            throttle=None if decides else tuple(throttle_of(entries)),
         )
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
@@ -125,13 +131,18 @@ def _policy_is_here(started: Started) -> bool:
         return False
 
 
-def _throttle(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+def began_ns(entries: Sequence[Entry]) -> int:
+    """Return when the migration began, in the time of its VM."""
+    total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
+    return max(entries[0].time_ns, entries[-1].time_ns - (total_ns or MAX_TIME_NS))
+
+
+def throttle_of(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
     """Yield since when the guest was slowed by how many percent, in the time of its VM.
 
     That none is in force any more is left out: only at the end is the guest let run.
     """
-    total_ns = entries[-1].event.total_time_ns if isinstance(entries[-1].event, Ended) else None
-    start_ns = max(entries[0].time_ns, entries[-1].time_ns - (total_ns or MAX_TIME_NS))
+    start_ns = began_ns(entries)
     for entry in entries:
         match entry.event:
             case Decided(effective_percent=percent) | ThrottleSeen(throttle_percent=percent) if percent:

@@ -1,0 +1,55 @@
+"""How true a policy in the shadow of a migration was: what it foretold of its throttles, and what comes of them.
+
+Each of its decisions stands for itself, as if the migration had been handed over to it at that moment. So each is
+replayed by itself: the recorded guest is slowed as it was until then, and from then on as the policy wanted.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from vmferry.convergence.policies.planned import MOVED_IN
+from vmferry.migration.events import Shadowed
+from vmferry.migration.journal import Entry
+from vmferry.study.replay import Replay, began_ns, throttle_of
+
+_NS_PER_S = 1_000_000_000
+_MS_PER_S = 1000
+
+
+class ForetoldThrottle(msgspec.Struct, frozen=True, kw_only=True):
+    """A throttle that a policy in the shadow wanted, and what it expected of that."""
+
+    variant: str
+    """Whose policy it is."""
+    at_s: float
+    """How long the migration had run by then."""
+    throttle_percent: int
+    """The throttle that it wanted from then on."""
+    foretold_s: float
+    """How long it was to take from then on."""
+    replayed_s: float | None
+    """How long that takes when it is replayed; null if it does not end."""
+    error: float | None
+    """By what share the replay takes longer than was foretold; null if it does not end."""
+
+
+def foretold_by_shadows(replay: Replay, entries: Sequence[Entry]) -> Iterator[ForetoldThrottle]:
+    """Yield what shadows foretold in the migration of these entries, of which `replay` was made."""
+    start_ns, throttle = began_ns(entries), list(throttle_of(entries))
+    for entry in entries:
+        event, at_ns = entry.event, max(0, entry.time_ns - start_ns)
+        if not isinstance(event, Shadowed) or event.throttle_percent is None or event.figures.get(MOVED_IN, 0) <= 0:
+            continue
+        until_then = [(time_ns, percent) for time_ns, percent in throttle if time_ns < at_ns]
+        result = replay.slowed_by([*until_then, (at_ns, event.throttle_percent)])
+        at_s, foretold_s = at_ns / _NS_PER_S, event.figures[MOVED_IN]
+        replayed_s = max(0.0, (result.total_time_ms or 0) / _MS_PER_S - at_s) if result.completed else None
+        yield ForetoldThrottle(
+            variant=event.variant,
+            at_s=at_s,
+            throttle_percent=event.throttle_percent,
+            foretold_s=foretold_s,
+            replayed_s=replayed_s,
+            error=None if replayed_s is None else replayed_s / foretold_s - 1,
+        )
