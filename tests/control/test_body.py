@@ -1,6 +1,5 @@
 """What the driver senses, and what it does of what the brain decides, which is tested in tests/convergence."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
@@ -19,7 +18,7 @@ from vmferry.control.recorder import Evaluation
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
-from vmferry.convergence.actions import Action, Cancel, SetDowntimeLimit, StartPostcopy, SwitchOver, Tell
+from vmferry.convergence.actions import Action, Cancel, SetDowntimeLimit, StartPostcopy, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.limits import NO_LIMITS, Limits, OnLimit
@@ -60,7 +59,7 @@ class Sensor:
         self.calibrated.append(dirty_bytes_per_s)
 
 
-class Throttle:
+class NoMeans:
     """Means that slow nothing."""
 
     in_force_percent = 0
@@ -69,8 +68,8 @@ class Throttle:
     def __init__(self) -> None:
         self.applied: list[tuple[int, int]] = []
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
-        self.applied.append((percent, unthrottled_bytes_per_s))
+    def apply(self, throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
+        self.applied.append((throttle.percent, unthrottled_bytes_per_s))
 
     def hold(self) -> None:
         pass
@@ -99,7 +98,7 @@ class Course:
     def __init__(self, qemu: FakeQemu | None = None, limits: Limits = NO_LIMITS, **parameters: object) -> None:
         self.qemu = qemu or FakeQemu([])
         self.qemu.parameters["max-bandwidth"] = 0
-        self.sensor, self.throttle, self.kept = Sensor(), Throttle(), Kept()
+        self.sensor, self.throttle, self.kept = Sensor(), NoMeans(), Kept()
         self.told: list[str] = []
         """Of the link."""
         self.said: list[str] = []
@@ -365,7 +364,7 @@ def test_a_throttle_that_fails_keeps_no_deadline_from_being_kept() -> None:
     course = Course(limits=Limits(deadline_ns=7 * S))
     course.poll(4, syncs=2, sent_mib=400, dirty_mib_per_s=300)
 
-    def fail(percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
+    def fail(throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
         raise HostError("the group is gone")
 
     course.throttle.apply = fail  # type: ignore[method-assign]

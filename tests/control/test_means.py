@@ -7,6 +7,7 @@ import pytest
 from vmferry.control import means as module
 from vmferry.control.actuators import MEANS
 from vmferry.control.means import Means
+from vmferry.convergence.actions import Throttle
 from vmferry.errors import CommandError, HostError
 
 
@@ -52,6 +53,18 @@ class SlowingEach(Slowing):
         self.in_force_percent = max(percents)
 
 
+class HoldingStill(Slowing):
+    """It can let all vCPUs sleep through, too."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.held_count = 0
+
+    def hold_still(self) -> None:
+        self.held_count += 1
+        self.in_force_percent = 99
+
+
 @pytest.fixture
 def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
     """What each means turns out to be; an error is raised."""
@@ -67,6 +80,10 @@ def slowing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Slowing | HostError]:
     return found
 
 
+def throttle(percent: int, vcpu_percents: tuple[int, ...] | None = None, *, still: bool = False) -> Throttle:
+    return Throttle(percent=percent, reason="", vcpu_percents=vcpu_percents, still=still)
+
+
 def means(told: list[str], wanted: str | None = None) -> Means:
     return Means(None, wanted, told.append, module.KINDS)  # type: ignore[arg-type]
 
@@ -79,10 +96,10 @@ def test_what_was_asked_of_one_that_fails_the_next_does(
     slowing["dirty-limit"] = HostError("no dirty ring")  # type: ignore[assignment]
     told: list[str] = []
     chosen = means(told)
-    chosen.apply(50, 1 << 30)
+    chosen.apply(throttle(50), 1 << 30)
     slowing["cgroup"].failure = error
     if when == "apply":
-        chosen.apply(90, 1 << 30)
+        chosen.apply(throttle(90), 1 << 30)
     else:
         chosen.hold()
     assert slowing["auto-converge"].applied == [90 if when == "apply" else 50]
@@ -95,7 +112,7 @@ def test_the_one_that_is_wanted_is_not_replaced(slowing: dict[str, Slowing]) -> 
     chosen = means([], "cgroup")
     slowing["cgroup"].failure = HostError("gone")
     with pytest.raises(HostError, match="the VM cannot be slowed: no longer by cgroup: gone"):
-        chosen.apply(50, 0)
+        chosen.apply(throttle(50), 0)
     assert chosen.in_force_percent == 0
     assert slowing["cgroup"].release_count == 1
 
@@ -104,8 +121,8 @@ def test_what_is_in_force_is_told_and_not_what_was_wished(slowing: dict[str, Slo
     slowing["cgroup"].most_percent = 98
     told: list[str] = []
     chosen = means(told)
-    chosen.apply(90, 0)
-    chosen.apply(99, 0)
+    chosen.apply(throttle(90), 0)
+    chosen.apply(throttle(99), 0)
     assert chosen.in_force_percent == 98
     assert told == ["by cgroup no more than 98 % can be taken, not 99 %"]
 
@@ -114,11 +131,11 @@ def test_vcpus_are_slowed_one_by_one_where_the_means_can_and_else_by_the_greates
     each = slowing["cgroup"] = SlowingEach("cgroup")
     chosen = means([])
     before = chosen.slows_each_vcpu
-    chosen.apply(90, 0, (0, 90))
-    chosen.apply(50, 0)
+    chosen.apply(throttle(90, (0, 90)), 0)
+    chosen.apply(throttle(50), 0)
     assert (each.applied_to_each, each.applied) == ([(0, 90)], [50])
     each.failure = HostError("gone")
-    chosen.apply(80, 0, (80, 0))
+    chosen.apply(throttle(80, (80, 0)), 0)
     assert (before, chosen.slows_each_vcpu) == (True, False)
     assert slowing["dirty-limit"].applied == [80]
 
@@ -127,3 +144,14 @@ def test_vcpus_that_share_a_thread_are_not_slowed_one_by_one(slowing: dict[str, 
     each = slowing["cgroup"] = SlowingEach("cgroup")
     each.has_thread_of_each = False
     assert not means([]).slows_each_vcpu
+
+
+def test_vcpus_are_held_still_where_that_is_possible_and_else_slowed_evenly(slowing: dict[str, Slowing]) -> None:
+    still, told = HoldingStill("cgroup"), list[str]()
+    slowing["cgroup"] = still
+    chosen = means(told)
+    chosen.apply(throttle(99, still=True), 0)
+    assert (still.held_count, still.applied, told) == (1, [], [])
+    still.failure = HostError("gone")
+    chosen.hold()
+    assert slowing["dirty-limit"].applied == [99]

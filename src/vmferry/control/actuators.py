@@ -20,6 +20,8 @@ MEANS = ("cgroup", "dirty-limit", "auto-converge")
 """The means, in order of preference."""
 
 _MIB = 1 << 20
+_STILL_PERCENT = 99.9
+"""What the shortest quota takes in the longest period."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,15 @@ class SlowsEachVcpu(Protocol):
         ...
 
 
+@runtime_checkable
+class HoldsStill(Protocol):
+    """What a means has as well that can let vCPUs sleep for about a second at a time."""
+
+    def hold_still(self) -> None:
+        """Let no vCPU run for more than a moment in each second, until another throttle is applied."""
+        ...
+
+
 class CgroupThrottle:
     """Gives every vCPU thread a CPU quota. The cgroups are made at once, the threads enter when they are slowed."""
 
@@ -93,7 +104,7 @@ class CgroupThrottle:
         threads = vcpu_threads(vm.monitor)
         self._quota = CpuQuota(threads, vm.guard)
         self.has_thread_of_each = len(threads) == len(vm.monitor.execute("query-cpus-fast"))
-        self._percents: tuple[int, ...] = ()
+        self._percents: tuple[float, ...] = ()
         self.in_force_percent = 0
         self.description = str(self._quota)
 
@@ -105,13 +116,17 @@ class CgroupThrottle:
         """Do the same with a quota for each; where vCPUs came or went meanwhile, all get the least."""
         self._apply(tuple(percents))
 
-    def _apply(self, percents: tuple[int, ...]) -> None:
+    def hold_still(self) -> None:
+        """Set the shortest quotas in the longest period: for this moment more than 99 % is taken."""
+        self._apply((_STILL_PERCENT,))
+
+    def _apply(self, percents: tuple[float, ...]) -> None:
         """Apply the throttle of each vCPU, or that of all."""
         self._percents = percents
         self.in_force_percent = 0
         threads = vcpu_threads(self._monitor)
         each = percents if len(percents) == len(threads) else (max(percents),) * len(threads)
-        self.in_force_percent = round(self._quota.set_each(threads, each))
+        self.in_force_percent = min(99, round(self._quota.set_each(threads, each)))
 
     def hold(self) -> None:
         """Set the quotas again if somebody has moved the threads or changed the quotas."""

@@ -4,7 +4,7 @@ How fast the guest dirties memory comes from two sources: at the end of an itera
 inside of one a measurement of ours, which takes the place of the background sync.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,15 +17,20 @@ from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
+from vmferry.control.survey import memory_bytes, resident_bytes
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.answers import MAX_LIMIT_NS
 from vmferry.convergence.brain import Convergence, Rules
+from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
 from vmferry.errors import CommandError, HostError, MigrationError
 
 _NS_PER_MS = 1_000_000
+_NS_PER_S = 1_000_000_000
+_BEGINNING_NS, _SOON_NS = 500_000_000, 25_000_000
+"""A guest that was surveyed is slowed as soon as it is known what the link carries; so it is looked for often."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,8 @@ class DriverBody:
         self._syncs_before = 0
         """QEMU's dirty-sync-count when the measurement under way began."""
         self._last_ns = ports.clock.now_ns()
+        self._soon_until_ns = 0
+        """Until when polls follow each other soon."""
 
     @property
     def elapsed_ns(self) -> int:
@@ -137,6 +144,27 @@ class DriverBody:
     def downtime_remark(self) -> str:
         """Return what the verdict on the downtime has to add."""
         return self._downtime_limit.remark()
+
+    def look_before(self, surveyed: Sequence[Written]) -> None:
+        """Let the brain look before the migration begins: what was surveyed may show that slowing pays from then on.
+
+        Nothing but a throttle is heeded. Raises MonitorError, and PolicyError if the policy is broken.
+        """
+        self._soon_until_ns = self._ports.clock.now_ns() + _BEGINNING_NS
+        self._last_ns = self._ports.clock.now_ns()
+        rates = (round(written.distinct_bytes * _NS_PER_S / written.duration_ns) for written in surveyed)
+        self._unthrottled_bytes_per_s = max(rates, default=0)
+        nothing = Progress.from_qmp({})
+        size_bytes = memory_bytes(self._ports.monitor)
+        used_bytes = min(size_bytes, resident_bytes(self._ports.monitor) or size_bytes)
+        seen = sense(nothing, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
+        sensed = replace(seen, memory_bytes=size_bytes, remaining_bytes=used_bytes)
+        try:
+            for action in self._brain.look(sensed, self._rules):
+                if isinstance(action, Throttle):
+                    self._obey(action, nothing, None, None)
+        except (HostError, CommandError) as error:
+            self._go_on_without(error)
 
     def complete(self, progress: Progress) -> Progress:
         """Add the throttle that is in force and the newest dirty rate, of which QEMU knows nothing."""
@@ -166,9 +194,12 @@ class DriverBody:
         except MigrationError:
             pass  # it has ended meanwhile, as the next poll will find
         except (HostError, CommandError) as error:
-            self.stop()
-            self._ports.tell(f"the migration goes on without being steered: {error}")
+            self._go_on_without(error)
         return why
+
+    def _go_on_without(self, error: Exception) -> None:
+        self.stop()
+        self._ports.tell(f"the migration goes on without being steered: {error}")
 
     def _decided(self, progress: Progress, found: Found | None) -> list[Action]:
         """Let the brain look: the policy as long as it decides, and else the limits alone."""
@@ -186,11 +217,13 @@ class DriverBody:
         return progress.status == "active" and not let_go
 
     def pause(self, wait_ns: Callable[[int], None]) -> None:
-        """Wait until the next poll."""
-        if self._slowing:
-            self._slowing.guest.pause(wait_ns)
-        else:
+        """Wait until the next poll. Where the guest may have to be slowed, the first ones come soon."""
+        if not self._slowing:
             wait_ns(POLL_INTERVAL_NS)
+        elif self._ports.clock.now_ns() < self._soon_until_ns and not self.throttle_percent:
+            wait_ns(_SOON_NS)
+        else:
+            self._slowing.guest.pause(wait_ns)
 
     def stop(self) -> bool:
         """Let the guest run, and ask the policy no more. Harmless if it is so.
@@ -262,10 +295,10 @@ class DriverBody:
     def _slow(self, slowing: Slowing, throttle: Throttle, progress: Progress, rate: DirtyRate | None) -> None:
         old_percent, old_percents = self.throttle_percent, self._vcpu_percents
         self.throttle_percent, self._vcpu_percents = throttle.percent, throttle.vcpu_percents
-        if throttle.percent != old_percent or throttle.vcpu_percents != old_percents:
-            slowing.guest.means.apply(throttle.percent, self._unthrottled_bytes_per_s, throttle.vcpu_percents)
-            source = f"measured by {rate.mode}" if rate else "end of iteration"
-            self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason} ({source})")
+        if throttle.still or throttle.percent != old_percent or throttle.vcpu_percents != old_percents:
+            slowing.guest.means.apply(throttle, self._unthrottled_bytes_per_s)
+            source = f" (measured by {rate.mode})" if rate else " (end of iteration)" if throttle.period else ""
+            self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason}{source}")
         elif throttle.period is None:
             return
         self._recorder.evaluated(Evaluation(throttle, old_percent, rate))

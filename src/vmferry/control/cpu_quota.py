@@ -62,22 +62,22 @@ class CpuQuota:
     def __str__(self) -> str:
         return f"CPU quotas on its {len(self._groups)} vCPU threads (cgroup v{self._hierarchy.version})"
 
-    def set(self, threads: Sequence[Thread], throttle_percent: int) -> float:
-        """Take that share of the time away, 0 to 99; these threads run the rest, and others are let go.
+    def set(self, threads: Sequence[Thread], throttle_percent: float) -> float:
+        """Take that share of the time away, 0 to 99.9; these threads run the rest, and others are let go.
 
         Returns the share that was really taken: less than wished, where the quota would be shorter than the kernel's
         shortest in its longest period. Raises HostError.
         """
         return self.set_each(threads, [throttle_percent] * len(threads))
 
-    def set_each(self, threads: Sequence[Thread], throttle_percents: Sequence[int]) -> float:
+    def set_each(self, threads: Sequence[Thread], throttle_percents: Sequence[float]) -> float:
         """Do the same with a share for each thread. Returns the greatest that was really taken."""
         for _ in range(_TRIES - 1):
             with suppress(_MovedError):
                 return self._set(threads, throttle_percents)
         return self._set(threads, throttle_percents)
 
-    def _set(self, threads: Sequence[Thread], throttle_percents: Sequence[int]) -> float:
+    def _set(self, threads: Sequence[Thread], throttle_percents: Sequence[float]) -> float:
         for thread in set(self._groups) - set(threads):
             self._let_go(thread)
         for thread in threads:

@@ -1,6 +1,6 @@
 """Which means slows the guest, and which one takes its place if it fails while it runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from vmferry.control.actuators import (
@@ -9,11 +9,13 @@ from vmferry.control.actuators import (
     AutoConvergeThrottle,
     CgroupThrottle,
     DirtyLimitThrottle,
+    HoldsStill,
     SlowedVm,
     SlowsEachVcpu,
     can_shape_auto_converge,
     hold_auto_converge,
 )
+from vmferry.convergence.actions import Throttle
 from vmferry.errors import CommandError, HostError, MonitorError
 
 Kinds = Mapping[str, Callable[[SlowedVm], Actuator]]
@@ -40,8 +42,7 @@ class Means:
         self._untried = [wanted] if wanted else list(MEANS)
         self.reasons: list[str] = []
         """Why the means that come before it are not used, or no longer."""
-        self._asked = (0, 0)
-        self._asked_of_each: Sequence[int] | None = None
+        self._asked: tuple[Throttle, int] = (Throttle(percent=0, reason=""), 0)
         self.throttle = self._next()
 
     def hold_back_auto_converge(self, *, begins: bool) -> None:
@@ -69,13 +70,13 @@ class Means:
         """True if vCPUs can be slowed one by one."""
         return isinstance(self.throttle, SlowsEachVcpu) and self.throttle.has_thread_of_each
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int, vcpu_percents: Sequence[int] | None = None) -> None:
-        """Slow the guest, as `Actuator.apply`. Raises HostError if nothing is left that could.
+    def apply(self, throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
+        """Slow the guest; the rate is that of `Actuator.apply`. Raises HostError if nothing is left that could.
 
-        With `vcpu_percents` it is each vCPU by its own, the greatest of which is `percent`; all get that if another
-        means has to take over that cannot do it one by one.
+        Another means that has to take over slows all vCPUs by the greatest throttle, where it cannot do it one by one,
+        and evenly, where it cannot hold them still.
         """
-        self._asked, self._asked_of_each = (percent, unthrottled_bytes_per_s), vcpu_percents
+        self._asked = throttle, unthrottled_bytes_per_s
         self._apply()
 
     def hold(self) -> None:
@@ -90,15 +91,18 @@ class Means:
         self.throttle.release()
 
     def _apply(self) -> None:
+        throttle, unthrottled_bytes_per_s = self._asked
         try:
-            if self._asked_of_each is not None and isinstance(self.throttle, SlowsEachVcpu):
-                self.throttle.apply_each(self._asked_of_each)
+            if throttle.vcpu_percents is not None and isinstance(self.throttle, SlowsEachVcpu):
+                self.throttle.apply_each(throttle.vcpu_percents)
+            elif throttle.still and isinstance(self.throttle, HoldsStill):
+                self.throttle.hold_still()
             else:
-                self.throttle.apply(*self._asked)
+                self.throttle.apply(throttle.percent, unthrottled_bytes_per_s)
         except (HostError, CommandError) as error:
             self._take_next(error)
         else:
-            taken, asked = self.throttle.in_force_percent, self._asked[0]
+            taken, asked = self.throttle.in_force_percent, throttle.percent
             if taken < asked and not self.throttle.told_by_qemu:
                 self._tell(f"by {self.throttle.name} no more than {taken} % can be taken, not {asked} %")
 

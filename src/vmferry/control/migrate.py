@@ -74,6 +74,8 @@ def carry_out(
         prepared = _prepare(ports, driven, order, watch, place, leftovers, stack)
         stack.callback(cancel.close)  # the first to be called, and then all is undone
         start_recording(prepared.crew.recorder, monitor, obeyed(prepared.parameters))
+        if prepared.surveyed:
+            prepared.crew.body.look_before(prepared.surveyed)
         course = Course(ports, order.uri, prepared.crew)
         result = course.run()
         prepared.crew.recorder.end(result)
@@ -92,6 +94,8 @@ class _Prepared:
     lost: LostWork
     parameters: MigrationParameters | None
     """Those that our decisions obey; None if the VM decides."""
+    surveyed: tuple[Written, ...]
+    """What is known of how the guest writes, before it begins."""
 
 
 def _prepare(
@@ -139,7 +143,7 @@ def _prepare(
     load = _meter_load(ports, order, settings, recorder)
     keeper = LimitKeeper(driven, asked, settings, body, is_decided_by_us=parameters is not None)
     crew = Crew(body, link, recorder, watch, load, order.wishes, keeper.keep, own_iterations, hand_over, held)
-    return _Prepared(crew, settings, lost, parameters)
+    return _Prepared(crew, settings, lost, parameters, surveyed)
 
 
 def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm, order: Order) -> Result:

@@ -82,6 +82,13 @@ def _wanted_ns(monitor: Monitor) -> dict[int, int]:
         return {}
 
 
+def memory_bytes(monitor: Monitor) -> int:
+    """Return the size of a guest."""
+    memory = monitor.execute("query-memory-size-summary")
+    size: int = memory["base-memory"] + memory.get("plugged-memory", 0)
+    return size
+
+
 def resident_bytes(monitor: Monitor) -> int | None:
     """Return how much memory the VM's process holds, which is what its guest has touched and what it needs itself.
 

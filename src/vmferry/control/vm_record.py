@@ -11,6 +11,7 @@ from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import Progress
 from vmferry.control.recorder import Evaluation, Recorder, acted, ended
 from vmferry.control.result import Result
+from vmferry.control.survey import memory_bytes
 from vmferry.convergence.actions import Action
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import POLICY
@@ -123,10 +124,9 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
     """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")
-    memory = monitor.execute("query-memory-size-summary")
     effective = {**own_variant(monitor.execute("query-version")).settings, **parameters, **obeyed}
     recorder.start(
-        total_bytes=memory["base-memory"] + memory.get("plugged-memory", 0),
+        total_bytes=memory_bytes(monitor),
         vcpu_count=len(monitor.execute("query-cpus-fast")),
         auto_converge=bool(obeyed) or {"capability": "auto-converge", "state": True} in capabilities,
         parameters={name: value for name, value in effective.items() if name in PARAMETERS},

@@ -14,6 +14,8 @@ class Throttle:
     reason: str
     vcpu_percents: tuple[int, ...] | None = None
     """The throttle of each vCPU, in order, in a body that can do that; `percent` is the greatest of them."""
+    still: bool = False
+    """True if vCPUs are to sleep for as long as the body can at a time, so that they catch up in no short slices."""
     asked_percent: int | None = None
     """The throttle of all vCPUs that a policy asked for, where the brain has spread it; it has the same effect."""
     period: Period | None = None

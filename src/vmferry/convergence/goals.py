@@ -76,6 +76,8 @@ class Plan:
     """What is to be least: the time and the weighed work in ns, or where goals are not kept, by how much."""
     overshoot: float
     """How many times what is allowed it takes."""
+    still: bool = False
+    """True if vCPUs are to sleep through, and not to run in short slices."""
 
     @property
     def keeps_goals(self) -> bool:

@@ -7,7 +7,7 @@ from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import ask
 from vmferry.control.sensors import DirtyRate
-from vmferry.control.survey import Busyness, measure_rates, resident_bytes, written_at
+from vmferry.control.survey import Busyness, measure_rates, memory_bytes, resident_bytes, written_at
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
@@ -39,8 +39,7 @@ def survey_vm(
     rates = tuple(measure_rates(monitor, driven, clock, cancel))
     demand, resident = busyness.share(), resident_bytes(monitor)
     own_bytes = _OURS_BYTES if driven.converges_responsively else _QEMU_BYTES
-    memory = monitor.execute("query-memory-size-summary")
-    memory_bytes = memory["base-memory"] + memory.get("plugged-memory", 0)
+    size_bytes = memory_bytes(monitor)
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
         *_unknown_curve(monitor, rates),
@@ -49,8 +48,8 @@ def survey_vm(
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
     ]
     return driven.name, Survey(
-        memory_bytes=memory_bytes,
-        used_bytes=memory_bytes if resident is None else min(memory_bytes, max(PAGE_SIZE_BYTES, resident - own_bytes)),
+        memory_bytes=size_bytes,
+        used_bytes=size_bytes if resident is None else min(size_bytes, max(PAGE_SIZE_BYTES, resident - own_bytes)),
         vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
         written=tuple(map(written_at, rates)),
         bandwidth_bytes_per_s=rate,

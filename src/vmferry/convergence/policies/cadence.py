@@ -9,6 +9,8 @@ _NS_PER_S = 1_000_000_000
 _LONGEST_NS, _LONGEST_SLOWED_NS = 2 * _NS_PER_S, _NS_PER_S
 _SLICE_NS = 10_000_000
 """A throttled guest runs in slices of this length; windows hold two of them, or last a second."""
+_QUOTA_PERIOD_NS = 100_000_000
+"""One that is slowed evenly gets its share at least so often."""
 _SETTLING_NS = 4_000_000
 """How much longer it runs when a throttle begins."""
 _MAX_DOUBLINGS = 10
@@ -59,6 +61,8 @@ class Cadence:
         """Return how long a look lasts now, where at first it is to last so long."""
         if not view.throttle_percent:
             return min(shortest_ns << min(self._free_looks, _MAX_DOUBLINGS), _LONGEST_NS)
-        slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _LONGEST_SLOWED_NS)
+        slices_ns = 2 * _QUOTA_PERIOD_NS
+        if view.sensed.throttle_slice_ns:
+            slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _LONGEST_SLOWED_NS)
         shortest_ns = max(shortest_ns, slices_ns)
         return max(shortest_ns, min(shortest_ns << min(self._slowed_looks, _MAX_DOUBLINGS), _LONGEST_SLOWED_NS))

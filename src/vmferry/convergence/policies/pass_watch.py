@@ -9,6 +9,7 @@ from vmferry.convergence.sensing import Sensed, View
 
 _NS_PER_S = 1_000_000_000
 _RATES = 8
+_MOMENT_NS = 40_000_000
 _CHUNK_BYTES = 1 << 30
 """QEMU's default (`x-clear-bitmap-shift`)."""
 
@@ -17,9 +18,9 @@ class PassWatch:
     """Follows one migration, look by look."""
 
     def __init__(self) -> None:
-        self._number = 0
+        self._number: int | None = None
         self._last_ns = self._begun_ns = 0
-        self._last_bytes = self._drained_bytes = self._begun_bytes = 0
+        self._last_bytes = self._drained_bytes = self._begun_bytes = self._begun_sent_bytes = 0
         self._worked_ns = 0.0
         self._rates: deque[float] = deque(maxlen=_RATES)
 
@@ -29,6 +30,7 @@ class PassWatch:
         if sensed.iteration_count != self._number:
             self._number, self._worked_ns = sensed.iteration_count, 0.0
             self._begun_ns, self._begun_bytes = view.elapsed_ns, sensed.remaining_bytes
+            self._begun_sent_bytes = sensed.sent_bytes
         else:
             share = 1 - view.throttle_percent / 100
             self._worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
@@ -40,11 +42,17 @@ class PassWatch:
     def bytes_per_s(self, sensed: Sensed) -> float:
         """Return what the link carries: the upper quartile of what it did with enough to do.
 
-        At first that is what it does now, and before that what it may. 0 if nobody knows.
+        At first that is what it does now, and before that what it may, or else what was sent in this pass in a moment.
+        0 if nobody knows.
         """
         if self._rates:
             return float(np.percentile(self._rates, 75))
-        return sensed.bandwidth_bytes_per_s or float(sensed.max_bandwidth_bytes_per_s)
+        may = float(sensed.max_bandwidth_bytes_per_s)
+        return sensed.bandwidth_bytes_per_s or may or self._sent_bytes_per_s(sensed)
+
+    def _sent_bytes_per_s(self, sensed: Sensed) -> float:
+        passed_ns = self._last_ns - self._begun_ns
+        return (sensed.sent_bytes - self._begun_sent_bytes) * _NS_PER_S / passed_ns if passed_ns >= _MOMENT_NS else 0.0
 
     def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
         """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""

@@ -21,6 +21,7 @@ from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
 from vmferry.convergence.policies.cadence import Cadence
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
+from vmferry.convergence.policies.stillness import Stillness
 from vmferry.convergence.policies.trial import Trial
 from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
@@ -30,14 +31,18 @@ _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
 _KNOWN_SHARE = 0.1
 """A guest is looked at for this share of the rest of a pass before it is slowed."""
-_AHEAD_NS = 250_000_000
-"""A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early."""
+_AHEAD_NS, _AHEAD_STILL_NS = 250_000_000, 100_000_000
+"""A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early. One
+that takes all of the guest's work begins as late as it can."""
 _FLOOD_NS = 500_000_000
 """In less time a small set that is rewritten is no flood yet."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
-"""A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before."""
+"""A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
+highest one, where that shows at once what it does."""
+MOVED_IN, LOST = "moved_in_s", "lost_s"
+"""What a plan comes to from then on, by the names of a decision's figures: the time, and what each vCPU loses of it."""
 _DOWNTIME_MARGIN = 1.3
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
 """A throttle is tried if it would do with so many times the bandwidth: before the highest was tried once, and after."""
@@ -55,6 +60,7 @@ class Planned:
         self._pass = PassWatch()
         self._cadence = Cadence()
         self._trial = Trial()
+        self._stillness = Stillness()
         self._plan: Plan | None = None
         """The plan that was made last."""
         self._has_planned = self._is_trying = False
@@ -66,6 +72,10 @@ class Planned:
         """Learn, plan anew if something was learnt, and measure if that was long ago."""
         curve = self._curve = self._curve or _surveyed(view)
         self._pass.look(view, curve)
+        if self._stillness.holds:
+            if self._stillness.has_failed(view):
+                yield from self._throttle(view, None, "held still in vain")
+            return
         if view.written:
             curve.learn(self._cadence.found(view, view.written))
         if view.still_ns:
@@ -76,6 +86,8 @@ class Planned:
             yield from self._throttle(view, plan, "")
         elif view.written or view.period or not self._has_planned:
             yield from self._made_plan(curve, view, settings)
+        if not view.sensed.iteration_count:
+            self._has_planned = False  # what was planned before it begins is planned anew then
 
     def _due_plan(self, view: View) -> Plan | None:
         """Return the plan that was made for the next pass once that begins, or is so near that it has to begin.
@@ -83,12 +95,16 @@ class Planned:
         A body that knows what is dirty again makes a new plan at that moment.
         """
         sensed, plan = view.sensed, self._plan
-        if plan is None or plan.begin is not Begin.NEXT_PASS or sensed.again_bytes is not None:
+        is_for_later = self._has_planned and plan is not None and plan.begin is Begin.NEXT_PASS
+        if plan is None or not is_for_later or sensed.again_bytes is not None:
             return None
         left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
-        is_near = self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed)) < _AHEAD_NS
+        ahead_ns = _AHEAD_STILL_NS if plan.still else _AHEAD_NS
+        is_near = self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed)) < ahead_ns
         due = replace(plan, begin=Begin.NOW)
-        return due if (is_near or view.iteration_began) and not self._trial.refuses(view, due) else None
+        if not (is_near or view.iteration_began) or (self._trial.refuses(view, due) and not due.still):
+            return None
+        return due
 
     def _made_plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         situation = self._situation(curve, view, settings)
@@ -96,22 +112,26 @@ class Planned:
             return
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
-        plan = make_plan(look_ahead_each(curve, situation, goals.is_settled), goals)
+        held = self._stillness.plan(view, curve, situation, goals) if self._plan and self._plan.still else None
+        plan = held or make_plan(look_ahead_each(curve, situation, goals.is_settled), goals)
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
                 plan, action = raised
                 yield action
             elif plan is None:
-                plan = _probe(curve, situation, goals)
-        self._is_trying = bool(plan and plan.percent and not plan.percent_now) and _is_to_be_tried(curve, situation)
+                plan = _probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
+        is_for_later = plan is not None and plan.percent > 0 and not plan.percent_now
+        has_begun = view.sensed.iteration_count > 0
+        was_trying, self._is_trying = self._is_trying, is_for_later and has_begun and _is_to_be_tried(curve, situation)
         if plan and self._is_trying:
-            plan = replace(plan, percent=_TRIED_PERCENT, begin=Begin.NOW)
+            tried_percent = _TRIED_PERCENT if situation.slice_ns else goals.highest_percent
+            plan = replace(plan, percent=tried_percent, begin=Begin.NOW)
         why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
         self._failing = 0 if plan and not plan.misses_goals and not why else self._failing + 1
         if self._failing >= _IN_A_ROW:
             yield from self._told_once(curve, situation, goals, None if why else plan, settings)
-        elif plan is None:
+        elif plan is None and not was_trying:
             return
         yield from self._throttle(view, None if why else plan, why or "no throttle would help")
 
@@ -144,12 +164,23 @@ class Planned:
         """Set the throttle of the plan; without one there is none."""
         self._plan = plan
         percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
-        if percent != view.throttle_percent:
+        still = plan is not None and plan.still and plan.percent_now > 0
+        if still:
+            self._stillness.begin(view)
+        if still or percent != view.throttle_percent:
             self._cadence.throttled()
             self._trial.set(view, plan)
-            yield Throttle(percent=percent, reason=f"{reason}: {view.throttle_percent} -> {percent} %")
+            changed = f"{reason}: {view.throttle_percent} -> {percent} %"
+            yield Throttle(percent=percent, reason=changed, still=still, figures=self._figures(plan))
         elif view.period:
-            yield Throttle(percent=percent, reason=f"{reason}: throttle stays {percent} %")
+            stays = f"{reason}: throttle stays {percent} %"
+            yield Throttle(percent=percent, reason=stays, figures=self._figures(plan))
+
+    def _figures(self, plan: Plan | None) -> dict[str, float]:
+        """Return what is expected; of a throttle that is only tried, nothing is."""
+        if plan is None or self._is_trying:
+            return {}
+        return {MOVED_IN: plan.time_ns / _NS_PER_S, LOST: plan.lost_ns / _NS_PER_S}
 
     def _raised(
         self, curve: DirtyCurve, view: View, settings: PlannedSettings, situation: Situation, goals: Goals
@@ -238,7 +269,7 @@ _BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begi
 
 
 def _described(plan: Plan) -> str:
-    what = f"plan: {plan.percent} %{_BEGINS[plan.begin]}"
+    what = f"plan: {plan.percent} %{_BEGINS[plan.begin]}{', in one sleep' if plan.still else ''}"
     return f"{what}, moved in {_text(plan.time_ns)}, {_text(plan.lost_ns)} of each vCPU lost"
 
 

@@ -15,7 +15,9 @@ QUOTA = "quota"
 FINISHING, POSTMIGRATE, PAUSED, RUNNING = "finish-migrate", "postmigrate", "paused", "running"
 _NS_PER_MS = 1_000_000
 _STOP_NS = _NS_PER_MS
-_QUOTA_PERIODS_NS = ((98, 10 * _NS_PER_MS), (99, 100 * _NS_PER_MS))
+STILL_PERCENT = 99.9
+"""What the shortest quota takes in the longest period."""
+_QUOTA_PERIODS_NS = ((98, 10 * _NS_PER_MS), (99, 100 * _NS_PER_MS), (STILL_PERCENT, 1000 * _NS_PER_MS))
 """In which time a vCPU gets its quota once, by the percentage that is taken (`control/cpu_quota.py`)."""
 _RESUMPTION_NS = 60_000
 """What a vCPU needs of each quota to get going again: to enter the guest, and to fill the caches.
@@ -48,14 +50,14 @@ class Host:
         self.destination = destination
         self.log = ModelledDirtyLog(guest)
         self.run_state = RUNNING
-        self._throttles: dict[str, int] = {}
+        self._throttles: dict[str, float] = {}
 
     @property
     def runs_guest(self) -> bool:
         """True while the guest runs here."""
         return self.guest.running
 
-    def throttle(self, by: str, percent: int) -> None:
+    def throttle(self, by: str, percent: float) -> None:
         """Have somebody take this share of the guest's time; what several take adds up."""
         self._throttles[by] = percent
         left = 1.0
@@ -63,12 +65,14 @@ class Host:
             left *= (1 - taken / 100) * (1 - _RESUMPTION_NS / _quota_ns(taken) if name == QUOTA and taken else 1)
         self.guest.set_throttle(100 * (1 - left))
 
-    def throttle_by(self, by: str) -> int:
+    def throttle_by(self, by: str) -> float:
         """Return what somebody takes."""
         return self._throttles.get(by, 0)
 
     def release_quota(self) -> None:
-        """Take nothing from outside any more."""
+        """Take nothing from outside any more. A vCPU that was out of quota, and is to stop, stops without running."""
+        if self.run_state == FINISHING and self.throttle_by(QUOTA):
+            self.guest.pause()
         self.throttle(QUOTA, 0)
 
     def set_running(self, running: bool) -> None:
@@ -108,9 +112,9 @@ class Host:
         return _period_ns(percent) - _quota_ns(percent)
 
 
-def _period_ns(percent: int) -> int:
+def _period_ns(percent: float) -> int:
     return next(ns for most, ns in _QUOTA_PERIODS_NS if percent <= most)
 
 
-def _quota_ns(percent: int) -> int:
-    return _period_ns(percent) * (100 - percent) // 100
+def _quota_ns(percent: float) -> int:
+    return round(_period_ns(percent) * (100 - percent) / 100)

@@ -3,7 +3,7 @@
 from collections.abc import Container
 
 from vmferry.errors import HostError
-from vmferry.simulation.qemu.host import QUOTA, Host
+from vmferry.simulation.qemu.host import QUOTA, STILL_PERCENT, Host
 
 
 class ModelledQuota:
@@ -28,6 +28,11 @@ class ModelledQuota:
             raise HostError("somebody has taken the right to set quotas away")
         self._host.throttle(QUOTA, percent)
         self.in_force_percent = percent
+
+    def hold_still(self) -> None:
+        """Let the guest run for no more than the shortest quota in the longest period."""
+        self._host.throttle(QUOTA, STILL_PERCENT)
+        self.in_force_percent = 99
 
     def hold(self) -> None:
         """Nobody else changes it."""

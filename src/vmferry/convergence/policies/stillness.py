@@ -1,0 +1,65 @@
+"""A guest that keeps up with every quota is held still, for one pass.
+
+Quotas leave a driven guest many short slices in each second. A service that wants less of its CPU than the highest
+throttle leaves it does all of its work in them, and dirties as much as before. Held still, as QEMU's own throttle of
+99 % does for a second at a time, it writes next to nothing while the last pass is sent.
+"""
+
+import numpy as np
+
+from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.goals import Goals, Plan
+from vmferry.convergence.lookahead import Begin, Courses, Situation
+from vmferry.convergence.sensing import View
+
+_NS_PER_S = 1_000_000_000
+PERCENT = 99
+_LONGEST_NS = 1_300_000_000
+"""A guest is held still if the pass in which it is takes no longer."""
+_PATIENCE_NS = 2 * _LONGEST_NS
+"""It is let go if it has not moved by then."""
+_REST = 5
+"""After that it is not tried again for so many times as long, and for twice as many times after the next."""
+
+
+class Stillness:
+    """Whether the guest is held still, and until when."""
+
+    def __init__(self) -> None:
+        self._begun_ns: int | None = None
+        self._rest_ns = _REST * _PATIENCE_NS
+        self._rests_until_ns = 0
+
+    @property
+    def holds(self) -> bool:
+        """True from the time on that it is held still until it is let go."""
+        return self._begun_ns is not None
+
+    def plan(self, view: View, curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
+        """Return the plan of holding it still in the next pass, where that is of use and allowed."""
+        left_share = 1 - goals.highest_percent / 100
+        keeps_up = any(point.slowed for point in curve.points()) and curve.demand < left_share
+        sleeps_anyway = situation.slice_ns > 0
+        if not keeps_up or sleeps_anyway or goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
+            return None
+        written_bytes = float(curve.distinct_bytes(np.array([situation.pending_ns]))[0])
+        next_ns = (situation.again_bytes + written_bytes) / situation.bandwidth_bytes_per_s * _NS_PER_S
+        time_ns, lost_ns = situation.pending_ns + next_ns, next_ns * PERCENT / 100
+        courses = Courses(np.array([time_ns]), np.array([lost_ns]), np.array([situation.threshold_bytes]))
+        overshoot = float(goals.overshoots(courses)[0])
+        if next_ns > _LONGEST_NS or overshoot > 1:
+            return None
+        return Plan(PERCENT, Begin.NEXT_PASS, time_ns, lost_ns, time_ns, overshoot, still=True)
+
+    def begin(self, view: View) -> None:
+        """Take notice that it is held still from now on."""
+        self._begun_ns = view.elapsed_ns
+
+    def has_failed(self, view: View) -> bool:
+        """Tell whether it was held still for long enough, and let it go if so."""
+        if self._begun_ns is None or view.elapsed_ns - self._begun_ns < _PATIENCE_NS:
+            return False
+        self._begun_ns = None
+        self._rests_until_ns = view.elapsed_ns + self._rest_ns
+        self._rest_ns *= 2
+        return True
