@@ -29,6 +29,7 @@ from vmferry.errors import CommandError, HostError, MigrationError
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
+_MOST = 1 << 62
 _BEGINNING_NS, _SOON_NS = 500_000_000, 25_000_000
 """A guest that was surveyed is slowed as soon as it is known what the link carries; so it is looked for often."""
 
@@ -72,7 +73,7 @@ def sense(
         downtime_limit_ns=limit_ms * _NS_PER_MS,
         iteration_count=progress.iteration_count or 0,
         dirty_sync_count=progress.dirty_sync_count or 0,
-        max_bandwidth_bytes_per_s=parameters.get("max-bandwidth") or 0,
+        max_bandwidth_bytes_per_s=min(parameters.get("max-bandwidth") or 0, _MOST),  # a VM may tell more than 64 bits
         found=found,
         measuring=measuring,
     )
