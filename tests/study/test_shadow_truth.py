@@ -26,7 +26,7 @@ def test_each_throttle_that_a_shadow_foretold_is_replayed_from_there(release: st
     entries, _ = migrated_with_shadow(release, PLANNED.name)
     all_foretold = foretold(entries)
     assert all(each.throttle_percent > 50 for each in all_foretold)
-    assert min(abs(known(each.error)) for each in all_foretold) < 0.35
+    assert min(abs(known(each.error_percent)) for each in all_foretold) < 35
 
 
 def test_a_promise_that_is_not_kept_is_told_by_how_much() -> None:
@@ -38,9 +38,9 @@ def test_a_promise_that_is_not_kept_is_told_by_how_much() -> None:
     lie = msgspec.structs.replace(true, event=halved)
     first, *_ = foretold(entries)
     [lied, *_] = foretold([*entries[:number], lie, *entries[number + 1 :]])
-    assert lied.error is not None
-    assert first.error is not None
-    assert 1 + lied.error == pytest.approx(2 * (1 + first.error))
+    assert lied.error_percent is not None
+    assert first.error_percent is not None
+    assert 100 + lied.error_percent == pytest.approx(2 * (100 + first.error_percent), rel=0.01)
 
 
 def test_a_throttle_that_moves_nobody_is_foretold_in_vain() -> None:
@@ -52,8 +52,8 @@ def test_a_throttle_that_moves_nobody_is_foretold_in_vain() -> None:
         for entry in entries
     ]
     first, *_ = foretold(idle)
-    assert first.replayed_s is None
-    assert first.error is None
+    assert first.replayed_ms is None
+    assert first.error_percent is None
 
 
 @pytest.mark.parametrize("variant", [PLANNED.name, None])
@@ -71,4 +71,5 @@ def test_replay_tells_how_true_a_shadow_was(variant: str | None, tmp_path: Path)
     assert bool(told[0]["foretold"]) == bool(variant)
     assert told[1]["foretold"] == []
     if variant:
-        assert told[0]["foretold"][0].keys() >= {"at_s", "throttle_percent", "foretold_s", "replayed_s", "error"}
+        keys = {"seen_ms", "throttle_percent", "foretold_ms", "replayed_ms", "error_percent"}
+        assert told[0]["foretold"][0].keys() >= keys

@@ -148,16 +148,16 @@ def _print_shadows(shadows: Sequence[ForetoldThrottle]) -> None:
         return
     table = compact_table("What was foretold in the shadow", "", "at s", "throttle", "foretold s", "replayed s", "off")
     for each in shadows:
-        came = "never" if each.replayed_s is None else f"{each.replayed_s:.1f}"
-        off = "" if each.error is None else f"{each.error:+.0%}"
-        seen = clean_text(each.variant), f"{each.at_s:.1f}", f"{each.throttle_percent} %"
-        table.add_row(*seen, f"{each.foretold_s:.1f}", came, off)
+        came = "never" if each.replayed_ms is None else seconds_text(each.replayed_ms)
+        off = "" if each.error_percent is None else f"{each.error_percent:+.0f} %"
+        seen = clean_text(each.variant), seconds_text(each.seen_ms), f"{each.throttle_percent} %"
+        table.add_row(*seen, seconds_text(each.foretold_ms), came, off)
     click.echo()
     terminal().print(table)
-    errors = [abs(each.error) for each in shadows if each.error is not None]
+    errors = [abs(each.error_percent) for each in shadows if each.error_percent is not None]
     if errors:
         ended = f"{len(errors)} of {len(shadows)} decisions"
-        click.echo(f"What was foretold is off by {median(errors):.0%}, in the median of {ended}.")
+        click.echo(f"What was foretold is off by {median(errors):.0f} %, in the median of {ended}.")
 
 
 def _recorded_series(entries: Sequence[Entry], where: str) -> RunSeries:

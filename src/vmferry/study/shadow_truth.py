@@ -13,7 +13,7 @@ from vmferry.migration.events import Shadowed
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import Replay, began_ns, throttle_of
 
-_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
 _MS_PER_S = 1000
 
 
@@ -22,16 +22,16 @@ class ForetoldThrottle(msgspec.Struct, frozen=True, kw_only=True):
 
     variant: str
     """Whose policy it is."""
-    at_s: float
-    """How long the migration had run by then."""
+    seen_ms: int
+    """How long the migration had run when it was wanted."""
     throttle_percent: int
     """The throttle that it wanted from then on."""
-    foretold_s: float
+    foretold_ms: int
     """How long it was to take from then on."""
-    replayed_s: float | None
+    replayed_ms: int | None
     """How long that takes when it is replayed; null if it does not end."""
-    error: float | None
-    """By what share the replay takes longer than was foretold; null if it does not end."""
+    error_percent: float | None
+    """By how much longer the replay takes than was foretold; null if it does not end."""
 
 
 def foretold_by_shadows(replay: Replay, entries: Sequence[Entry]) -> Iterator[ForetoldThrottle]:
@@ -43,13 +43,13 @@ def foretold_by_shadows(replay: Replay, entries: Sequence[Entry]) -> Iterator[Fo
             continue
         until_then = [(time_ns, percent) for time_ns, percent in throttle if time_ns < at_ns]
         result = replay.slowed_by([*until_then, (at_ns, event.throttle_percent)])
-        at_s, foretold_s = at_ns / _NS_PER_S, event.figures[MOVED_IN]
-        replayed_s = max(0.0, (result.total_time_ms or 0) / _MS_PER_S - at_s) if result.completed else None
+        seen_ms, foretold_ms = at_ns // _NS_PER_MS, max(1, round(event.figures[MOVED_IN] * _MS_PER_S))
+        replayed_ms = max(0, (result.total_time_ms or 0) - seen_ms) if result.completed else None
         yield ForetoldThrottle(
             variant=event.variant,
-            at_s=at_s,
+            seen_ms=seen_ms,
             throttle_percent=event.throttle_percent,
-            foretold_s=foretold_s,
-            replayed_s=replayed_s,
-            error=None if replayed_s is None else replayed_s / foretold_s - 1,
+            foretold_ms=foretold_ms,
+            replayed_ms=replayed_ms,
+            error_percent=None if replayed_ms is None else 100 * (replayed_ms / foretold_ms - 1),
         )
