@@ -43,7 +43,8 @@ class Stillness:
         if not keeps_up or sleeps_anyway or goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
             return None
         written_bytes = float(curve.distinct_bytes(np.array([situation.pending_ns]))[0])
-        next_ns = (situation.again_bytes + written_bytes) / situation.bandwidth_bytes_per_s * _NS_PER_S
+        next_bytes = (situation.again_bytes + written_bytes) * situation.wire_share
+        next_ns = next_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
         time_ns, lost_ns = situation.pending_ns + next_ns, next_ns * PERCENT / 100
         courses = Courses(np.array([time_ns]), np.array([lost_ns]), np.array([situation.threshold_bytes]))
         overshoot = float(goals.overshoots(courses)[0])
