@@ -52,7 +52,7 @@ def ended(client: httpx.Client) -> dict[str, Any]:
 def test_it_is_measured_at_the_monitor_by_who_attends_to_it_one_at_a_time(
     client: httpx.Client, attended: Attended
 ) -> None:
-    assert client.get(PATH).status_code == 404
+    assert client.get(PATH).json()["state"] == "none"
     first = client.post(PATH, json={"downtime_limit_ms": 300})
     assert (first.status_code, first.json()["state"]) == (202, "waiting")
     wait_until(lambda: attended.asked)

@@ -50,7 +50,12 @@ def test_whoever_migrates_a_domain_it_is_steered_by_its_rule_and_remembered(
         looking_after.wait_for(" 0 -> ")
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(page)), base_url="http://agent") as client:
             wait_until(lambda: client.get("/api/live").json()[0]["throttle_percent"])
-            assert " 0 -> " in "".join(client.get("/api/live").json()[0]["said"])
+            (live,) = client.get("/api/live").json()
+            assert " 0 -> " in "".join(live["said"])
+            (vm,) = client.get("/api/vms").json()["vms"]
+            assert (vm["name"], vm["state"], vm["rule"], vm["live"]) == (
+                *(DOMAIN, "running", "rule 1: tag 'gold'", live["key"]),
+            )
         assert f'job_mem_remaining_bytes{{domain="{DOMAIN}"' in httpx.get(f"http://127.0.0.1:{port}/metrics").text
         _, errors = virsh.communicate(timeout=120)
         assert virsh.returncode == 0, (errors, looking_after.said)

@@ -1,6 +1,7 @@
 """The page of an agent in a real browser while a real QEMU migrates: looked at, acted upon, remembered."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -84,6 +85,8 @@ def test_a_migration_is_drawn_as_it_runs_handed_over_limited_and_cancelled(
         wait_until(lambda: "✓ these are kept from now on" in text(browser, "#live"), WAIT_S)
         assert pair.source.monitor.execute("query-migrate-parameters")["downtime-limit"] == 250
         wait_until(lambda: "in 59 min" in text(browser, "#live dl"), WAIT_S)
+        if directory := os.environ.get("VMFERRY_LOOKS"):
+            browser.screenshot(Path(directory) / "agent-steered.png")
         submit(browser, "Cancel")
         wait_until(lambda: "No VM migrates." in text(browser, "#live"), WAIT_S)
         assert ask(pair.source.monitor).status == "cancelled"
@@ -111,4 +114,6 @@ def test_a_forecast_is_worked_out_while_the_page_goes_on(shown: Agent, browser: 
         assert browser.evaluate("fetch('api/live').then((answer) => answer.json())") == []
         wait_until(lambda: "converge" in text(browser, "#forecast .answer"), 5 * WAIT_S)
         assert "%" in text(browser, "#forecast table")
+        if directory := os.environ.get("VMFERRY_LOOKS"):
+            browser.screenshot(Path(directory) / "agent-forecast.png")
         assert browser.complaints == []

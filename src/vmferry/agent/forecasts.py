@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from vmferry.agent.actions import NotDoneError, UnknownError
+from vmferry.agent.actions import NotDoneError
 from vmferry.agent.attendants import Attendants, Attended
 from vmferry.agent.roster import HostVm
 from vmferry.agent.rules import Mode
@@ -47,8 +47,8 @@ class ForecastState(msgspec.Struct, frozen=True, kw_only=True):
     vm_name: str
     address: str
     state: str
-    """`waiting`, `measuring`, `working out`, `done` or `failed`."""
-    asked_ms: int
+    """`none` if none was asked for, or `waiting`, `measuring`, `working out`, `done`, `failed`."""
+    asked_ms: int | None = None
     """When it was asked for: milliseconds since the Unix epoch."""
     error: str = ""
     """Why it has failed."""
@@ -73,12 +73,9 @@ class Forecasts:
         self._working_out = threading.Lock()
 
     def of(self, vm: HostVm) -> ForecastState:
-        """Return the newest forecast for a VM. Raises UnknownError if there is none."""
+        """Return the newest forecast for a VM."""
         with self._lock:
-            state = self._states.get(vm.address)
-        if state is None:
-            raise UnknownError(f"no forecast was asked for '{vm.name}' yet")
-        return state
+            return self._states.get(vm.address) or ForecastState(vm_name=vm.name, address=vm.address, state="none")
 
     def begin(self, vm: HostVm, bandwidth: int | None, downtime_limit_ms: int | None) -> ForecastState:
         """Begin one, unless one for that VM goes on, which is returned then; None is what the VM's parameters say.

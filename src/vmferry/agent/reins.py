@@ -35,6 +35,8 @@ class Reins:
         reason = f"{who} asked to do something else with it: {', '.join(rule.orders())}"
         wish = Wish(Tell(reason=reason))
         with self._changed:
+            if self._handed_over:
+                self._handed_over[2].refuse(f"meanwhile {who} asked for something else")
             self._handed_over = rule, f"{who} asked for it", wish
             if self._token:
                 self._token.set(reason)

@@ -20,7 +20,10 @@ class HistoryQuery(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     vm: _Text = ""
     """A pattern of names with `*` and `?`, or a UUID."""
     status: _Text = ""
+    """How they ended or how far they are; `unknown` if nobody saw the end."""
     host: _Text = ""
+    policy: _Text = ""
+    """A pattern of the policy or variant that decided, or would have."""
     since_ms: _Moment | None = None
     """Only what began then or later: milliseconds since the Unix epoch."""
     until_ms: _Moment | None = None

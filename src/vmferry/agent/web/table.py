@@ -149,6 +149,7 @@ def _history(sources: Sources) -> list[ApiRoute]:
             vm=query.vm or None,
             status=query.status or None,
             host=query.host or None,
+            policy=query.policy or None,
             since_ms=query.since_ms,
             until_ms=query.until_ms,
             limit=query.limit,

@@ -9,7 +9,7 @@ const form = document.getElementById("search");
 function wanted() {
   const fields = form.elements;
   const query = new URLSearchParams();
-  for (const name of ["vm", "status"]) if (fields[name].value) query.set(name, fields[name].value);
+  for (const name of ["vm", "status", "policy"]) if (fields[name].value) query.set(name, fields[name].value);
   const day = (field) => new Date(`${field.value}T00:00`).getTime();
   if (fields.from.value) query.set("since_ms", day(fields.from));
   if (fields.to.value) query.set("until_ms", day(fields.to) + MS_PER_DAY);

@@ -63,7 +63,7 @@ class Card {
   update(one) {
     this.one = one;
     this.status.textContent = one.status;
-    this.orders.textContent = `${one.orders} (${one.rule})`;
+    this.orders.textContent = `${one.orders} · ${one.rule}`;
     this.remark.hidden = one.remark === "";
     this.remark.textContent = `✗ ${one.remark}`;
     this.bar.hidden = one.percent === null;

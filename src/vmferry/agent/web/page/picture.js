@@ -89,6 +89,8 @@ function marks(svg, one, x, top, bottom, width) {
     const from = x(elapsed + one.least_left_ms);
     const to = x(elapsed + one.most_left_ms);
     part("rect", svg, { x: from, y: top, width: Math.max(2, to - from), height: bottom - top, class: "end" });
+    const median = x(elapsed + (one.median_left_ms ?? one.most_left_ms));
+    part("path", svg, { d: `M${median} ${top}V${bottom}`, class: "median" });
     const anchor = from > width / 2 ? { x: Math.max(2, to - from) + from, "text-anchor": "end" } : { x: from };
     part("text", svg, { y: top - 8, ...anchor }, "end expected");
   }

@@ -51,7 +51,7 @@ function open(vm) {
   const form = element("form", "", article);
   const field = (text, name) => element("input", "", element("label", `${text} `, form),
     { name, type: "number", min: 1, step: "any", placeholder: "as the VM has it" });
-  field("link, Mbit/s", "link").focus();
+  field("link, Mbit/s", "link");
   field("downtime limit, ms", "downtime");
   element("button", "Measure and work out", form);
   const result = element("div", "", article);
@@ -85,9 +85,11 @@ async function watch(vm, result) {
     let forecast;
     try {
       forecast = await ask(path(vm));
-    } catch {
-      return;  // none was asked for yet
+    } catch (error) {
+      result.replaceChildren(element("p", `✗ ${error.message}`, null, { className: "fault" }));
+      return;
     }
+    if (forecast.state === "none") return;
     show(result, forecast);
     if (forecast.state === "done" || forecast.state === "failed") return;
     await new Promise((done) => { setTimeout(done, LOOK_MS); });
