@@ -18,8 +18,10 @@ from tests.support.agent_web import READ_TOKEN, bearer, client_of, sources_of, w
 from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.wait import wait_until
 from vmferry.agent import following
+from vmferry.agent.reins import Reins
 from vmferry.agent.rules import Mode, Rule, Vm
 from vmferry.agent.web.table import Sources
+from vmferry.cancel import CancelToken
 from vmferry.control.progress import ask
 from vmferry.migration.events import Acted
 
@@ -224,3 +226,23 @@ def test_a_token_for_reading_is_not_enough_nor_is_another_sites_page(tmp_path: P
         with web(followed.sources, f"127.0.0.1:{port}", READ_TOKEN, None):
             assert "takes no actions" in status(bearer(READ_TOKEN))[1]
         assert followed.live.recording.status == "active"
+
+
+def test_of_two_who_ask_to_hand_it_over_the_later_one_is_heard_and_the_other_told() -> None:
+    reins = Reins(SHADOW, "rule 1: all VMs")
+    first, second = reins.hand_over(STEER, "one"), reins.hand_over(STEER, "another")
+    assert (first.granted, first.why_not) == (False, "meanwhile another asked for something else")
+    token = CancelToken()
+    with reins.held(token):
+        assert token.is_set
+    assert reins.taken_over()
+    assert (reins.rule, reins.why, list(reins.wishes.take())) == (STEER, "another asked for it", [second])
+    assert not reins.taken_over()
+
+
+def test_what_is_asked_for_when_it_has_ended_is_refused() -> None:
+    reins = Reins(STEER, "rule 1: all VMs")
+    handed_over, limits = reins.hand_over(STEER, "one"), reins.keep_limits(STEER, "one")
+    reins.end("it has ended")
+    assert (handed_over.why_not, limits.why_not) == ("it has ended", "it has ended")
+    assert not reins.wait_for(lambda: False, 60)

@@ -71,3 +71,13 @@ def test_a_share_of_the_first_second_says_nothing() -> None:
 def test_what_was_lost_before_anybody_looked_is_unknown(bound: float, kept: bool | None) -> None:
     [verdict] = judge(Limits(max_guest_loss_percent=bound), halved(10, is_known=False))
     assert verdict.kept is kept
+
+
+def test_limits_that_take_the_place_of_one_that_was_over_are_watched_as_well() -> None:
+    watch = LimitWatch()
+    first = Limits(deadline_ns=5 * S, on_limit=OnLimit.CONTINUE)
+    assert isinstance(watch.look(first, halved(6)), Tell)
+    assert watch.look(first, halved(7)) is None
+    other = Limits(deadline_ns=10 * S, on_limit=OnLimit.CANCEL)
+    assert watch.look(other, halved(8)) is None
+    assert isinstance(watch.look(other, halved(11)), Cancel)
