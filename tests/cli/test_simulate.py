@@ -186,6 +186,6 @@ def test_all_variants_are_in_one_table_and_one_picture(tmp_path: Path) -> None:
     assert "vCPU seconds for which the guest was kept from working" in svg
     assert len(ALL_VARIANTS) - 3 <= svg.count("<circle") <= len(ALL_VARIANTS) + 1
     simulate(path, "--seeds", 1, "--variant", "all", "--picture", page)
-    assert page.read_text().count('<div class="plot"') == 2
+    assert "<h3>Time against the guest's work</h3>" in page.read_text()
     simulate(path, "--seeds", 1, "--picture", page)
-    assert page.read_text().count('<div class="plot"') == 1
+    assert page.read_text().count('<svg class="plot"') > 4

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,10 +12,22 @@ from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
 from vmferry.convergence.actions import Throttle
+from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.sensing import Period
 from vmferry.experiment.dirty_samples import dirty_samples
-from vmferry.migration.events import BandwidthWindow, Ended, Event, Lost, Measured, RecordedBy, Synced, ThrottleSeen
-from vmferry.migration.journal import MemoryJournal
+from vmferry.migration.events import (
+    BandwidthWindow,
+    Ended,
+    Event,
+    Lost,
+    Measured,
+    Ordered,
+    RecordedBy,
+    Started,
+    Synced,
+    ThrottleSeen,
+)
+from vmferry.migration.journal import Entry, MemoryJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.report.text_report import text_report
 
@@ -189,3 +202,23 @@ def test_pages_that_are_counted_otherwise_make_what_was_dirtied_unknown(counted_
     events = qemu.end()
     assert {event.newly_dirty_pages for event in events if isinstance(event, Synced) and event.kind != "last"} == {None}
     assert isinstance(events[-1], Ended)
+
+
+def test_the_order_is_recorded_after_the_start() -> None:
+    kept = MemoryJournal()
+    ordered = Ordered.of("db-1", Limits(deadline_ns=30 * S, max_throttle_percent=60, on_limit=OnLimit.CONTINUE))
+    recorder = Recorder(kept, lambda: 0)
+    recorder.start(
+        total_bytes=PAGES * PAGE,
+        vcpu_count=1,
+        auto_converge=True,
+        parameters={},
+        recorded_by=RecordedBy.DRIVER,
+        ordered=ordered,
+    )
+    recorder.end(Result(Progress.from_qmp({"status": "completed"}), 0))
+    first, second, *_ = [entry.event for entry in kept.entries]
+    assert isinstance(first, Started)
+    assert second == ordered
+    assert ordered.limits() == Limits(deadline_ns=30 * S, max_throttle_percent=60, on_limit=OnLimit.CONTINUE)
+    assert msgspec.json.decode(msgspec.json.encode(Entry(0, ordered)), type=Entry).event == ordered

@@ -55,9 +55,9 @@ def test_one_journal(tmp_path: Path, number: int) -> None:
     one_line = CliRunner().invoke(report, [str(path), *words]).stdout
     page, picture = text_of((tmp_path / "p.html").read_text()), (tmp_path / "p.svg").read_text()
     assert (figures["total_time_ms"], figures["downtime_ms"]) == (total_ns // 10**6, downtime_ns // 10**6)
-    verdict = f"in {time_text(figures['total_time_ms'])} with {time_text(figures['downtime_ms'])} of downtime"
+    when = f"in {time_text(figures['total_time_ms'])} with {time_text(figures['downtime_ms'])} of downtime"
     for told in (text, one_line, page, " ".join(text_of(picture).split())):
-        assert verdict in told
+        assert when in told
         assert f"{figures['work_lost_percent']:.0f} % of the guest's work" in told
     assert f"{figures['work_lost_percent']:.1f} % of the guest's work lost, {figures['work_lost_vcpu_s']:.1f}" in text
     cells = (time_text(figures["total_time_ms"]), time_text(figures["downtime_ms"]))
@@ -77,10 +77,13 @@ def test_medians_of_measured_runs(tmp_path: Path, count: int) -> None:
     runs = [json.loads(line) for line in CliRunner().invoke(perf, ["report", directory, "--json"]).stdout.splitlines()]
     terminal = CliRunner().invoke(perf, ["report", directory, "--html", f"{tmp_path}/p.html"]).stdout
     page = text_of((tmp_path / "p.html").read_text())
+    times = [run["total_time_ms"] for run in runs]
     total, downtime, lost = (
         statistics.median(run[name] for run in runs) for name in ("total_time_ms", "downtime_ms", "work_lost_percent")
     )
-    assert f"in {time_text(total)} with {time_text(downtime)} of downtime" in page
+    between = f" ({time_text(min(times))} to {time_text(max(times))})" if count > 1 else ""
+    assert f"in {time_text(total)}{between} with {time_text(downtime)} of downtime" in page
+    assert f"{count} of {count} completed, {time_text(total)}{between}" in page
     assert f"the migration took {lost:.0f} % of the guest's work" in page
     if count > 1:
         [row] = re.findall(r"^original +(\S+) +1\.00 +\S+ +\S+ +(\S+) +(\S+) *$", terminal, re.MULTILINE)
@@ -91,3 +94,33 @@ def test_there_is_one_median() -> None:
     assert median([1, None, 4]) == 2.5
     assert median([3, 1, 2]) == 2
     assert median([None]) is None
+
+
+def test_the_answer_of_page_picture_text_and_json_is_the_same(tmp_path: Path) -> None:
+    paths = [
+        str(write(tmp_path / f"{number}", migration(total_ns, downtime_ns)))
+        for number, (total_ns, downtime_ns, _) in enumerate(RUNS)
+    ]
+    runs = [json.loads(line) for line in CliRunner().invoke(report, [*paths, "--json"]).stdout.splitlines()]
+    [label] = {run["label"] for run in runs}
+    times = sorted(run["total_time_ms"] for run in runs)
+    lost = sorted(run["work_lost_percent"] for run in runs)
+    CliRunner().invoke(report, [*paths, "--html", f"{tmp_path}/p.html", "--picture", f"{tmp_path}/p.svg"])
+    answers = {
+        "text": CliRunner().invoke(report, paths).stdout,
+        "page": text_of((tmp_path / "p.html").read_text()),
+        "picture": text_of((tmp_path / "p.svg").read_text()),
+    }
+    for where, told in answers.items():
+        words = " ".join(told.split())
+        assert label in words, where
+        assert f"{time_text(times[1])} ({time_text(times[0])} to {time_text(times[2])})" in words, where
+        assert f"{lost[1]:.0f} % ({lost[0]:.0f} % to {lost[2]:.0f} %)" in words, where
+        assert "3 of 3 completed" in words, where
+    table = answers["page"]
+    for run in runs:
+        figures = (time_text(run["total_time_ms"]), time_text(run["downtime_ms"]), str(run["iteration_count"]))
+        assert all(figure in table for figure in figures)
+        for decision in run["decisions"]:
+            assert all(" ".join(decision["reason"].split()) in " ".join(text.split())
+                       for where, text in answers.items() if where != "picture")  # fmt: skip

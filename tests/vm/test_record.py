@@ -14,7 +14,7 @@ from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import MonitorError
-from vmferry.migration.events import Ended, Lost, Started
+from vmferry.migration.events import Ended, Lost, Ordered, Started
 from vmferry.migration.journal import Entry, MemoryJournal
 from vmferry.migration.status import MigrationStatus
 from vmferry.report.journal_runs import run_series
@@ -164,3 +164,13 @@ def test_a_vm_that_tells_nothing_is_recorded_as_it_was_seen() -> None:
         None,
         None,
     )
+
+
+def test_what_was_ordered_stands_after_the_start_of_the_vms_own_record() -> None:
+    record = MigrationRecord()
+    copy, kept = reader(Monitor(record))
+    ordered = Ordered(vm_name="db-1", deadline_ns=10**9)
+    copy.start(ordered=ordered)
+    keep(record, ENTRIES)
+    copy.end(Result(NOTHING, None))
+    assert kept.entries == [ENTRIES[0], Entry(ENTRIES[0].time_ns, ordered), *ENTRIES[1:]]

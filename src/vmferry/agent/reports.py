@@ -1,32 +1,75 @@
-"""The runs of a remembered migration, as reports show them."""
+"""The runs of remembered migrations, as reports show them."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from sqlalchemy import Connection
 
-from vmferry.agent.store import get, journal_of
+from vmferry.agent.store import Remembered, get, journal_of
 from vmferry.errors import UsageError
 from vmferry.migration.journal import split_migrations
-from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.migration.outcome import Outcome
+from vmferry.report.journal_runs import run_series
+from vmferry.report.labels import labelled
+from vmferry.report.page import Section, page
+from vmferry.report.runs import Run
 from vmferry.report.series import RunSeries
+from vmferry.report.texts import clean_text
+from vmferry.units import UNKNOWN
+
+_KEPT = {True: "kept", False: "not kept", None: UNKNOWN}
 
 
-def remembered_runs(connection: Connection, number: int) -> list[RunSeries]:
-    """Return what is known of a migration: one run, or one for each time that it was found again. Raises UsageError."""
-    migration, entries = get(connection, number), journal_of(connection, number)
-    runs = [run_series(part, f"migration {number}") for part in split_migrations(entries)]
-    if not runs:
-        raise UsageError(f"of migration {number} no journal is remembered")
-    return [
-        replace(run, label=clean_text(f"{migration.vm_name}{f' #{place}' if len(runs) > 1 else ''}: {run.variant}"))
-        for place, run in enumerate(runs, 1)
-    ]
+def remembered_runs(connection: Connection, numbers: Iterable[int]) -> list[RunSeries]:
+    """Return what is known of migrations, one run for each time that one was found again. Raises UsageError."""
+    return labelled(run for number in numbers for run in _runs(connection, get(connection, number)))
 
 
 def report_page(connection: Connection, number: int) -> str:
     """Return the report of a migration as a page. Raises UsageError."""
-    from vmferry.report.page import Section, page  # plotly's own page takes 20 MiB, which few agents need
-    from vmferry.report.summary import verdict
+    migration = get(connection, number)
+    section = Section("", labelled(_runs(connection, migration)))
+    return page(f"Migration {number} of {migration.vm_name}", [section], _note(migration))
 
-    runs = remembered_runs(connection, number)
-    return page(f"Migration {number}", [Section("", verdict(runs), runs)])
+
+def history_page(connection: Connection, migrations: Sequence[Remembered]) -> str:
+    """Return the report of many, those without a journal included, as a page. Raises UsageError for too many."""
+    courses: list[RunSeries] = []
+    others: list[Run] = []
+    for migration in migrations:
+        try:
+            courses += list(_runs(connection, migration))
+        except UsageError:
+            others.append(_without_journal(migration))
+    return page("Remembered migrations", [Section("", [*labelled(courses), *others])])
+
+
+def _runs(connection: Connection, migration: Remembered) -> Iterator[RunSeries]:
+    parts = list(split_migrations(journal_of(connection, migration.id)))
+    if not parts:
+        raise UsageError(f"of migration {migration.id} no journal is remembered")
+    for place, part in enumerate(parts, 1):
+        found = f", found {place} of {len(parts)} times" if len(parts) > 1 else ""
+        yield replace(
+            run_series(part, f"migration {migration.id}"),
+            vm_name=clean_text(migration.vm_name),
+            name=f"migration {migration.id}{found}",
+            source=clean_text(f"what the agent on {migration.host} remembers"),
+        )
+
+
+def _without_journal(migration: Remembered) -> Run:
+    outcome = migration.outcome or Outcome(status=migration.state)
+    label = clean_text(f"{migration.vm_name}: {migration.variant or UNKNOWN}")
+    return Run(label=label, name=f"migration {migration.id}", outcome=outcome)
+
+
+def _note(migration: Remembered) -> str:
+    """Say what is remembered beside the journal: what was to be done, whether the guest arrived, and limits."""
+    sentences = [
+        f"On {migration.host}: {migration.mode}, {migration.rule}",
+        f"The guest's arrival is {migration.arrival}" if migration.arrival else "",
+        *(f"{each.get('limit')}: {each.get('text')}, {_KEPT[each.get('kept')]}" for each in migration.limits or ()),
+        migration.remark,
+    ]
+    return " ".join(f"{sentence}." for sentence in sentences if sentence)

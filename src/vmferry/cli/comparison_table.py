@@ -7,8 +7,8 @@ from rich.console import Console
 from rich.table import Table
 
 from vmferry.cli.tables import bold, compact_table
-from vmferry.report.figures import count_text, seconds_text
-from vmferry.report.journal_runs import clean_text
+from vmferry.report.figures import count_text, middle, seconds_text
+from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost, costs_of, unbeaten
 from vmferry.simulation.run import SimulationResult
 
@@ -36,11 +36,11 @@ def _table(scenario: str, costs: list[Cost]) -> Table:
     for cost in costs:
         table.add_row(
             clean_text(cost.label),
-            seconds_text(cost.total_time_ms),
-            count_text(cost.downtime_ms),
-            count_text(cost.max_throttle_percent),
-            count_text(cost.work_lost_percent),
-            count_text(cost.kept_vcpu_s),
+            seconds_text(middle(cost.total_time_ms)),
+            count_text(middle(cost.downtime_ms)),
+            count_text(middle(cost.max_throttle_percent)),
+            count_text(middle(cost.work_lost_percent)),
+            count_text(middle(cost.kept_vcpu_s)),
             "*" if cost in best else "",
         )
     return table

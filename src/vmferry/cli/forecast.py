@@ -19,7 +19,7 @@ from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_migration
-from vmferry.report.journal_runs import clean_text
+from vmferry.report.texts import clean_text
 from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey, survey_of

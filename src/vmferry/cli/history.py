@@ -5,6 +5,7 @@ import io
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -16,6 +17,7 @@ from vmferry.bounds import one_line
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
 from vmferry.cli.json_option import json_option, print_record
+from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.migration.outcome import Outcome
@@ -44,6 +46,7 @@ _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 @click.option("--limit", type=click.IntRange(1, 10000), default=50, show_default=True, help="At most so many.")
 @click.option("--forecasts", is_flag=True, help="Show what was foretold of each, and what came of it.")
 @json_option("Print one JSON object for each migration.", RememberedRun)
+@click.option("--html", type=click.Path(dir_okay=False, path_type=Path), help="Write a report of them as a page.")
 @click.option("--csv", "as_csv", is_flag=True,
               help="Print them as CSV; a text that is a formula to a spreadsheet gets a ' before it.")  # fmt: skip
 def command(
@@ -59,6 +62,7 @@ def command(
     forecasts: bool,
     as_json: bool,
     as_csv: bool,
+    html: Path | None,
 ) -> None:
     """List migrations, the newest first. `vmferry report --id` tells all there is of one of them.
 
@@ -69,6 +73,7 @@ def command(
     if days and since:
         raise UsageError("--days and --since both say from when on; give one of them")
     with needing_agent_extra():
+        from vmferry.agent.reports import history_page
         from vmferry.agent.store import Wanted, find
     wanted = Wanted(
         vm=vm,
@@ -81,6 +86,8 @@ def command(
     )
     with open_memory(database) as connection:
         rows = list(find(connection, wanted))
+        if html and rows:
+            write_whole(html, history_page(connection, rows))
     if as_json:
         for row in rows:
             print_record(row.told)

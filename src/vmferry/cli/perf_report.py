@@ -1,6 +1,7 @@
 """`vmferry perf report`: what came out of measured migrations, as tables and as a page."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -16,12 +17,13 @@ from vmferry.perf.labels import load_text
 from vmferry.perf.measure import PerfRun
 from vmferry.perf.measured_run import MeasuredRun, measured_run
 from vmferry.perf.real_guest import stress_bytes
-from vmferry.perf.results import read_runs, run_entries
-from vmferry.report.figures import count_text, median, percent_text, ratio_text, seconds_text, time_text
-from vmferry.report.journal_runs import clean_text, run_series
-from vmferry.report.page import Row, Section, page
-from vmferry.report.series import RunSeries
-from vmferry.report.summary import verdict
+from vmferry.perf.results import journal_name, read_runs, run_entries
+from vmferry.report.figures import count_text, middle, ratio_text, seconds_text
+from vmferry.report.journal_runs import run_series
+from vmferry.report.page import Section, page
+from vmferry.report.runs import Run
+from vmferry.report.texts import clean_text
+from vmferry.report.tradeoff import costs_of
 
 _UNKNOWN = "-"
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -42,40 +44,32 @@ def command(directory: Path, html: Path | None, as_json: bool) -> None:
 def _sections(directory: Path, runs: list[PerfRun]) -> list[Section]:
     """Return a section for each load. Runs without a journal are in its table only."""
     told = troubles(runs)
-    sections = []
-    for load, group in groupby(_in_order(runs), key=lambda run: load_text(run.job.experiment)):
-        shown = list(group)
-        courses = [course for run in shown if (course := _course(directory, run))]
-        rows = [_page_row(run, told.get(run.job.label, [])) for run in shown]
-        sections.append(Section(load, _verdict(shown, courses), courses, rows))
-    return sections
+    return [
+        Section(load, [_run(directory, run, told.get(run.job.label, [])) for run in group])
+        for load, group in groupby(_in_order(runs), key=lambda run: load_text(run.job.experiment))
+    ]
 
 
-def _verdict(runs: Sequence[PerfRun], courses: Sequence[RunSeries]) -> str:
-    completed = sum(run.status == "completed" for run in runs)
-    if completed == len(runs) == len(courses):
-        return verdict(courses)
-    labels = ", ".join(dict.fromkeys(_variant(run) for run in runs if run.status != "completed"))
-    return f"{completed} of {len(runs)} migrations completed" + (f"; not: {labels}." if labels else ".")
-
-
-def _page_row(run: PerfRun, told: Sequence[str]) -> Row:
-    figures = {
-        "status": run.status,
-        "total time": time_text(run.total_time_ms),
-        "downtime": time_text(run.downtime_ms),
-        "iterations": count_text(run.iteration_count),
-        "max throttle": percent_text(run.max_throttle_percent),
-        "sent / memory": ratio_text(_sent_share(run)),
-        "guest work lost, measured": percent_text(_work_lost(run), _UNKNOWN),
-    }
-    if not run.began:
-        figures = {name: run.status if name == "status" else _UNKNOWN for name in figures}
-    return Row(f"{_variant(run)}, run {run.job.number}", _variant(run), figures, told)
-
-
-def _sent_share(run: PerfRun) -> float | None:
-    return None if run.sent_bytes is None else run.sent_bytes / run.job.experiment.guest.memory_bytes
+def _run(directory: Path, run: PerfRun, told: Sequence[str]) -> Run:
+    """Return a run as reports tell of it, with its course if there is a journal of it."""
+    plain = Run(
+        label=_variant(run),
+        name=f"run {run.job.number}",
+        outcome=run.outcome,
+        troubles=tuple(told),
+        lost_is_measured=True,
+    )
+    if not (entries := run_entries(directory, run)):
+        return plain
+    samples = [(sample.time_s, sample.written_pages) for sample in run.samples]
+    return replace(
+        run_series(entries, plain.label, samples),
+        name=plain.name,
+        outcome=plain.outcome,
+        troubles=plain.troubles,
+        lost_is_measured=True,
+        source=journal_name(run),
+    )
 
 
 def _circumstances(runs: Iterable[PerfRun]) -> str:
@@ -86,12 +80,6 @@ def _circumstances(runs: Iterable[PerfRun]) -> str:
         if host
     )
     return f"Measured on {'; and on '.join(hosts)}." if hosts else ""
-
-
-def _course(directory: Path, run: PerfRun) -> RunSeries | None:
-    entries = run_entries(directory, run)
-    samples = [(sample.time_s, sample.written_pages) for sample in run.samples]
-    return run_series(entries, _variant(run), samples, _work_lost(run)) if entries else None
 
 
 def show_runs(runs: list[PerfRun], as_json: bool) -> None:
@@ -119,27 +107,20 @@ def show_runs(runs: list[PerfRun], as_json: bool) -> None:
 def _median_table(runs: Sequence[PerfRun]) -> Table:
     """Return what the completed runs of each variant come to, and its total time as a share of the first variant's."""
     table = compact_table("medians of completed runs", "variant", "total s", "of first", "from", "to", "down", "lost")
-    medians_ms: list[float | None] = []
-    for variant, group in _completed(runs):
-        times = [run.total_time_ms for run in group if run.total_time_ms is not None]
-        median_ms = median(times)
-        medians_ms.append(median_ms)
+    costs = [cost for cost in costs_of((_variant(run), run.outcome) for run in runs) if cost.completed_count]
+    first_ms = middle(costs[0].total_time_ms) if costs else None
+    for cost in costs:
+        time = cost.total_time_ms
         table.add_row(
-            variant,
-            seconds_text(median_ms),
-            ratio_text(median_ms / medians_ms[0] if median_ms is not None and medians_ms[0] else None),
-            seconds_text(min(times, default=None)),
-            seconds_text(max(times, default=None)),
-            count_text(median(run.downtime_ms for run in group)),
-            count_text(median(_work_lost(run) for run in group)),
+            cost.label,
+            seconds_text(middle(time)),
+            ratio_text(time.median / first_ms if time and first_ms else None),
+            seconds_text(time.low if time else None),
+            seconds_text(time.high if time else None),
+            count_text(middle(cost.downtime_ms)),
+            count_text(middle(cost.work_lost_percent)),
         )
     return table
-
-
-def _completed(runs: Iterable[PerfRun]) -> Iterator[tuple[str, list[PerfRun]]]:
-    """Yield the completed runs of each variant that has any."""
-    for variant, group in groupby((run for run in runs if run.status == "completed"), key=_variant):
-        yield variant, list(group)
 
 
 def _variant(run: PerfRun) -> str:
@@ -161,16 +142,11 @@ def _in_order(runs: Iterable[PerfRun]) -> list[PerfRun]:
 
 
 def _row(run: PerfRun) -> tuple[str, ...]:
-    figures = tuple(map(count_text, (run.downtime_ms, run.iteration_count, run.max_throttle_percent)))
+    outcome = run.outcome
+    figures = (outcome.downtime_ms, outcome.iteration_count, outcome.max_throttle_percent, outcome.work_lost_percent)
     return (
         _variant(run),
-        seconds_text(run.total_time_ms) if run.status == "completed" else run.status,
-        *(figures if run.began else (_UNKNOWN,) * len(figures)),
-        count_text(_work_lost(run)),
+        seconds_text(outcome.total_time_ms) if outcome.completed else outcome.status,
+        *map(count_text, figures),
         f"{run.pages_per_s_before / 1000:.0f}" if run.pages_per_s_before else _UNKNOWN,
     )
-
-
-def _work_lost(run: PerfRun) -> float | None:
-    """Return what of its work the guest lost, if it was watched up to the end; a measured share is never exactly 0."""
-    return run.work_lost_percent if run.began and run.work_lost_percent else None

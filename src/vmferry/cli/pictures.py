@@ -8,14 +8,11 @@ import click
 
 from vmferry.errors import UsageError
 from vmferry.report.costs_svg import costs_picture
-from vmferry.report.figures import count_text, percent_text, time_text
-from vmferry.report.page import Row, Section, page
+from vmferry.report.page import Section, page
+from vmferry.report.runs import Run
 from vmferry.report.series import RunSeries
-from vmferry.report.summary import verdict
 from vmferry.report.svg import picture
-from vmferry.report.tradeoff import Cost, costs_of
 from vmferry.study.record_file import open_public
-from vmferry.units import UNKNOWN
 
 _SUFFIXES = (".svg", ".html")
 
@@ -37,33 +34,22 @@ def check_file(context: click.Context, parameter: click.Parameter, path: Path | 
 
 
 def write_picture(path: Path, title: str, runs: Sequence[RunSeries], *, tradeoff: bool = False) -> None:
-    """Write an SVG picture, or an HTML page if the name does not end in `.svg`; with what each label costs."""
-    words = verdict(runs)
+    """Write an SVG picture, or an HTML page if the name does not end in `.svg`.
+
+    With `tradeoff` the picture, like every page, has a plot of what each label costs.
+    """
     if path.suffix == ".svg":
-        write_whole(path, picture(title, words, runs, tradeoff=tradeoff))
+        write_whole(path, picture(title, runs, tradeoff=tradeoff))
     else:
-        costs = costs_of((run.label, run.outcome) for run in runs) if tradeoff else ()
-        write_whole(path, page(title, [Section("", words, runs, costs=costs)]))
+        write_whole(path, page(title, [Section("", runs)]))
 
 
-def write_costs(path: Path, title: str, groups: Mapping[str, Sequence[Cost]]) -> None:
-    """Write what ways to migrate cost, group by group, as an SVG picture or an HTML page."""
+def write_costs(path: Path, title: str, groups: Mapping[str, Sequence[Run]]) -> None:
+    """Write what runs cost, group by group, as an SVG picture or an HTML page."""
     if path.suffix == ".svg":
         write_whole(path, costs_picture(title, groups))
     else:
-        sections = [Section(name, "", (), [_cost_row(cost) for cost in costs], costs) for name, costs in groups.items()]
-        write_whole(path, page(title, sections))
-
-
-def _cost_row(cost: Cost) -> Row:
-    figures = {
-        "total time": time_text(cost.total_time_ms),
-        "downtime": time_text(cost.downtime_ms),
-        "max throttle": percent_text(cost.max_throttle_percent),
-        "guest work lost": percent_text(cost.work_lost_percent),
-        "vCPU s kept": count_text(cost.kept_vcpu_s, UNKNOWN),
-    }
-    return Row(cost.label, cost.label, figures, [cost.trouble] if cost.trouble else [])
+        write_whole(path, page(title, [Section(name, runs) for name, runs in groups.items()]))
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -26,9 +26,10 @@ from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_text, time_text
-from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.journal_runs import run_series
 from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
+from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows

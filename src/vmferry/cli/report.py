@@ -1,6 +1,5 @@
 """`vmferry report`: what happened in recorded migrations, as text, JSON, page or picture."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -15,12 +14,14 @@ from vmferry.cli.pictures import check_picture, write_picture, write_whole
 from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations
-from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.journal_runs import run_series
+from vmferry.report.labels import labelled, title_of
 from vmferry.report.page import Section, page
 from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import verdict
 from vmferry.report.text_report import text_report
+from vmferry.report.texts import clean_text
 
 MAX_MIGRATIONS = 1000
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -28,15 +29,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.command("report", short_help="Tell what happened in recorded migrations, and draw it.")
 @click.argument("journals", nargs=-1, type=_FILE, metavar="JOURNAL...")
-@click.option("--id", "number", type=click.IntRange(1, (1 << 31) - 1),
-              help="Instead of a JOURNAL: a migration that an agent remembers (`vmferry history`).")  # fmt: skip
+@click.option("--id", "numbers", type=click.IntRange(1, (1 << 31) - 1), multiple=True,
+              help="Instead of JOURNALs: one that an agent remembers (`vmferry history`); repeatable.")  # fmt: skip
 @database_option
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw them; FILE ends in .svg.")
-@click.option("--html", type=_FILE, help="Write a page that opens offline: course, table, configuration.")
+@click.option("--html", type=_FILE, help="Write a page that opens offline: what came out, course, reasons, every run.")
 @json_option("Print one JSON object for each migration.", RecordedRun)
 def command(
     journals: tuple[Path, ...],
-    number: int | None,
+    numbers: tuple[int, ...],
     database: str | None,
     picture: Path | None,
     html: Path | None,
@@ -47,14 +48,13 @@ def command(
     The option --journal of `vmferry vm`, `migrate`, `watch` and `simulate` writes them. A file may hold several
     migrations; ended by .gz, it is unpacked.
     """
-    if bool(journals) == (number is not None) or (database and number is None):
-        raise UsageError("give either JOURNALs, or --id of a migration that an agent remembers, maybe with --database")
-    runs = list(_read_all(journals)) if number is None else _remembered(number, database)
-    title = "Migrations" if len(runs) > 1 else f"Migration {runs[0].label}"
+    if bool(journals) == bool(numbers) or (database and not numbers):
+        raise UsageError("give either JOURNALs, or --id of migrations that an agent remembers, maybe with --database")
+    runs = _remembered(numbers, database) if numbers else labelled(_read_all(journals))
     if picture:
-        write_picture(picture, title, runs)
+        write_picture(picture, title_of(runs), runs)
     if html:
-        write_whole(html, page(title, [Section("", verdict(runs), runs)]))
+        write_whole(html, page(title_of(runs), [Section("", runs)]))
     if as_json:
         for run in runs:
             print_record(recorded_run(run))
@@ -65,23 +65,18 @@ def command(
 
 
 def _read_all(journals: tuple[Path, ...]) -> Iterator[RunSeries]:
-    names = Counter(path.name for path in journals)
     for path in journals:
         runs = _read(path)
         for number, run in enumerate(runs, 1):
-            name = clean_text(path.name if names[path.name] == 1 else str(path))
-            yield replace(run, label=f"{name}{_position(number, runs)}: {run.variant}")
+            name = f"migration {number} of {path.name}" if len(runs) > 1 else ""
+            yield replace(run, name=clean_text(name), source=clean_text(str(path)))
 
 
-def _remembered(number: int, database: str | None) -> list[RunSeries]:
+def _remembered(numbers: tuple[int, ...], database: str | None) -> list[RunSeries]:
     with needing_agent_extra():
         from vmferry.agent.reports import remembered_runs
     with open_memory(database) as connection:
-        return remembered_runs(connection, number)
-
-
-def _position(place: int, runs: list[RunSeries]) -> str:
-    return f" #{place}" if len(runs) > 1 else ""
+        return remembered_runs(connection, numbers)
 
 
 def _read(path: Path) -> list[RunSeries]:

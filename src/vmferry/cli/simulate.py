@@ -1,6 +1,7 @@
 """`vmferry simulate`: migrate modelled guests of any size in virtual time."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.journal import FileJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
-from vmferry.report.journal_runs import clean_text, run_series
+from vmferry.report.journal_runs import run_series
+from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulatedRun, SimulationResult
 from vmferry.study.seed_table import Cell, seed_cells
 from vmferry.study.simulate import simulate
@@ -89,7 +91,7 @@ def command(
                 record.record(entry.time_ns, entry.event)
     if picture:
         title = f"Simulated migrations: {clean_text(results[0].scenario)}"
-        series = [run_series(result.entries, result.variant) for result in results]
+        series = [replace(run_series(result.entries, result.variant), name=f"seed {result.seed}") for result in results]
         write_picture(picture, title, series, tradeoff=ALL in variants)
     if as_json:
         for result in results:

@@ -20,8 +20,8 @@ from vmferry.errors import InterruptionError, UsageError
 from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
-from vmferry.report.journal_runs import clean_text
-from vmferry.report.tradeoff import Cost, costs_of
+from vmferry.report.runs import Run
+from vmferry.report.texts import clean_text
 from vmferry.study.executors import cluster, local_pool
 from vmferry.study.sweep import CaseResult, Sweep, SweptRun, make_cases
 
@@ -88,7 +88,7 @@ def command(
     if table:
         write_whole(table, results.to_csv())
     if picture:
-        write_costs(picture, "What variants cost", _costs(results))
+        write_costs(picture, "What variants cost", _runs(results))
     _show(results, as_json)
     context.exit(0 if all(result.result for result in results) else 1)
 
@@ -123,12 +123,17 @@ def _show(results: Iterable[CaseResult], as_json: bool) -> None:
             console.print(f"! {clean_text(run)}: {clean_text(result.error)}", soft_wrap=True)
 
 
-def _costs(results: Iterable[CaseResult]) -> dict[str, list[Cost]]:
-    """Return what each variant costs, for each scenario and setting."""
+def _runs(results: Iterable[CaseResult]) -> dict[str, list[Run]]:
+    """Return the runs of each scenario and setting."""
     return {
-        f"{scenario} {settings}".rstrip(): costs_of((case.variant, case.result) for case in cases if case.result)
+        clean_text(f"{scenario} {settings}".rstrip()): [_run(case) for case in cases]
         for (scenario, settings), cases in groupby(_in_order(results), key=lambda case: case.group[:2])
     }
+
+
+def _run(case: CaseResult) -> Run:
+    outcome = case.result or Outcome(status="error", error=case.error)
+    return Run(label=clean_text(case.variant), name=f"seed {case.seed}", outcome=outcome)
 
 
 def _in_order(results: Iterable[CaseResult]) -> list[CaseResult]:

@@ -72,6 +72,10 @@ class _Status(_Answer):
     status: str
 
 
+class _Name(_Answer):
+    name: str = ""
+
+
 class _Memory(_Answer):
     base_memory: Natural
     plugged_memory: Natural = 0
@@ -109,6 +113,7 @@ _ANSWERS: dict[str, Any] = {
     "query-migrate": _MigrationInfo,
     "query-migrate-capabilities": list[_Capability],
     "query-migrate-parameters": _Parameters,
+    "query-name": _Name,
     "query-qmp-schema": list[SchemaEntry],
     "query-status": _Status,
     "x-query-migrate-journal": _RecordPart,

@@ -49,7 +49,7 @@ def look_on(
     driven = DrivenVm.ask(monitor)
     lost = LostWork(clock.now_ns)
     recorder = open_recorder(monitor, driven, TeeJournal([journal, lost]), clock.now_ns, attached=True)
-    start_recording(recorder, monitor, {})
+    start_recording(recorder, monitor, driven, {})
     ports = Ports(monitor, clock, cancel, tell, tell)
     body = ShadowBody(ports, driven, shadow, limits, recorder, lost) if shadow else None
     onlooker = _Onlooker(ports, recorder, watch, body, wishes or Wishes())

@@ -73,7 +73,7 @@ def carry_out(
     with ExitStack() as stack:
         prepared = _prepare(ports, driven, order, watch, place, leftovers, stack)
         stack.callback(cancel.close)  # the first to be called, and then all is undone
-        start_recording(prepared.crew.recorder, monitor, obeyed(prepared.parameters))
+        start_recording(prepared.crew.recorder, monitor, driven, obeyed(prepared.parameters), order.limits)
         if prepared.surveyed:
             prepared.crew.body.look_before(prepared.surveyed)
         course = Course(ports, order.uri, prepared.crew)

@@ -22,6 +22,7 @@ from vmferry.migration.events import (
     Event,
     Lost,
     Measured,
+    Ordered,
     RecordedBy,
     Shadowed,
     Started,
@@ -78,8 +79,9 @@ class Recorder:
         parameters: dict[str, object],
         recorded_by: RecordedBy,
         policy_digest: str | None = None,
+        ordered: Ordered | None = None,
     ) -> None:
-        """Record that the migration was begun."""
+        """Record that the migration was begun, and what was ordered."""
         self._downtime_limit_ms = _number(parameters.get("downtime-limit"))
         self._burst_bytes = _number(parameters.get("max-bandwidth")) // _WINDOWS_PER_S
         started = Started(
@@ -92,6 +94,8 @@ class Recorder:
             policy_digest=policy_digest,
         )
         self._record(self._now_ns(), started)
+        if ordered:
+            self._record(self._now_ns(), ordered)
 
     def poll(self, progress: Progress, *, stopped: bool = False) -> None:
         """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from vmferry.bounds import one_line
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import Progress
@@ -13,10 +14,11 @@ from vmferry.control.recorder import Evaluation, Recorder, acted, ended
 from vmferry.control.result import Result
 from vmferry.control.survey import memory_bytes
 from vmferry.convergence.actions import Action
+from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import POLICY
 from vmferry.errors import MonitorError
-from vmferry.migration.events import Ended, Event, Lost, RecordedBy, Shadowed, Started
+from vmferry.migration.events import Ended, Event, Lost, Ordered, RecordedBy, Shadowed, Started
 from vmferry.migration.journal import MAX_ENTRIES, MAX_LINE_BYTES, Entry
 from vmferry.migration.ports import Journal
 from vmferry.settings.parameters import PARAMETERS
@@ -26,6 +28,7 @@ _NEVER = 1 << 62
 """No event has this number."""
 _MAX_PARTS = 1000
 """How many answers are asked for at a time."""
+_MAX_NAME_CHARACTERS = 200
 
 
 class VmRecord:
@@ -51,7 +54,9 @@ class VmRecord:
         """Copy what is new."""
         for entry in self._new_entries():
             self._journal.record(entry.time_ns, entry.event)
-            self._last = entry
+            begins, self._last = self._last is None, entry
+            if begins and (ordered := self._facts.get("ordered")):
+                self._add(ordered)
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Nothing is decided on the throttle from outside where the VM decides by itself."""
@@ -120,7 +125,13 @@ def open_recorder(
     return VmRecord(monitor, seen, journal, attached=attached)
 
 
-def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Mapping[str, object]) -> dict[str, Any]:
+def start_recording(
+    recorder: Recorder | VmRecord,
+    monitor: Monitor,
+    driven: DrivenVm,
+    obeyed: Mapping[str, object],
+    limits: Limits = NO_LIMITS,
+) -> dict[str, Any]:
     """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")
@@ -132,5 +143,13 @@ def start_recording(recorder: Recorder | VmRecord, monitor: Monitor, obeyed: Map
         parameters={name: value for name, value in effective.items() if name in PARAMETERS},
         recorded_by=RecordedBy.DRIVER if obeyed else RecordedBy.OBSERVER,
         policy_digest=find_policy(str(obeyed[POLICY])).digest if obeyed else None,
+        ordered=Ordered.of(_name(monitor, driven), limits),
     )
     return parameters
+
+
+def _name(monitor: Monitor, driven: DrivenVm) -> str | None:
+    """Return what the VM is called, if it is called anything."""
+    if not driven.schema.has_command("query-name"):
+        return None
+    return one_line(monitor.execute("query-name").get("name", "")[:_MAX_NAME_CHARACTERS]) or None

@@ -3,12 +3,15 @@
 Times are nanoseconds of the migration's clock, sizes are bytes, pages are counts.
 """
 
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Self
 
 import msgspec
 
+from vmferry.bounds import Natural, Number
 from vmferry.convergence.actions import Throttle
+from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.migration.status import MigrationStatus
 
 
@@ -45,6 +48,32 @@ class Started(_Event, tag="started", frozen=True):
     def decisions_known(self) -> bool:
         """True if what was decided on the throttle, if anything was, is in the journal."""
         return self.recorded_by is not RecordedBy.OBSERVER or not self.auto_converge
+
+
+class Ordered(_Event, tag="order", frozen=True):
+    """Whose migration it is, and the bounds that the operator has set; None is not known, or no bound.
+
+    It is told from outside: the VM that migrates does not know what is wanted of it.
+    """
+
+    vm_name: str | None = None
+    deadline_ns: Natural | None = None
+    max_guest_loss_percent: Number | None = None
+    max_guest_loss_ns: Natural | None = None
+    max_throttle_percent: Natural | None = None
+    max_downtime_ms: Natural | None = None
+    on_limit: OnLimit = OnLimit.CANCEL
+
+    @classmethod
+    def of(cls, vm_name: str | None, limits: Limits) -> Self:
+        """Return the event that tells of a VM's name and an operator's limits."""
+        return cls(vm_name=vm_name, **asdict(limits))
+
+    def limits(self) -> Limits:
+        """Return the limits."""
+        bounds = msgspec.structs.asdict(self)
+        del bounds["vm_name"]
+        return Limits(**bounds)
 
 
 class StatusChanged(_Event, tag="status", frozen=True):
@@ -242,6 +271,7 @@ class Ended(_Event, tag="ended", frozen=True):
 
 Event = (
     Started
+    | Ordered
     | StatusChanged
     | BandwidthWindow
     | LinkStalled

@@ -8,7 +8,7 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.perf.labels import load_text
 from vmferry.perf.measure import Job, PerfRun, measure
 from vmferry.perf.results import ResultSet
-from vmferry.report.journal_runs import clean_text
+from vmferry.report.texts import clean_text
 
 _UNEVEN_LOAD = 0.2
 

@@ -103,6 +103,19 @@ class PerfRun(Outcome, frozen=True, kw_only=True):
         """False if there was no migration, so that its figures mean nothing."""
         return bool(self.total_time_ms)  # 0 in records of old
 
+    @property
+    def outcome(self) -> Outcome:
+        """Its figures as they are told, with those that records of old lack. A measured share is never exactly 0."""
+        if not self.began:
+            return Outcome(status=self.status, error=self.error)
+        guest = self.job.experiment.guest
+        known = {name: getattr(self, name) for name in Outcome.__struct_fields__} | {
+            "memory_bytes": guest.memory_bytes,
+            "vcpu_count": guest.vcpu_count,
+            "sent_per_memory": None if self.sent_bytes is None else self.sent_bytes / guest.memory_bytes,
+        }
+        return Outcome(**known).counted(self.work_lost_percent or None)
+
 
 def measure(job: Job, journal: Path) -> PerfRun:
     """Run one migration and write its journal. Whatever goes wrong is told in the result, not raised."""

@@ -47,7 +47,7 @@ def measured_run(run: PerfRun) -> MeasuredRun:
     """Return all that is told of a run."""
     job = run.job
     return MeasuredRun(
-        **{name: getattr(run, name) for name in Outcome.__struct_fields__},
+        **msgspec.structs.asdict(run.outcome),
         label=job.label,
         comparison=job.comparison,
         scenario=job.experiment.name,

@@ -59,9 +59,14 @@ def read_runs(directory: Path) -> list[PerfRun]:
     return _latest(list(read_records(directory / RUNS_FILE, FORMAT)))
 
 
+def journal_name(run: PerfRun) -> str:
+    """Return the name of the file that has the journal of a run, if it has one."""
+    return f"{run.job.label}.jsonl.gz"
+
+
 def run_entries(directory: Path, run: PerfRun) -> list[Entry]:
     """Return the journal of a run, empty if it has none. Raises UsageError if it is no journal."""
-    path = directory / f"{run.job.label}.jsonl.gz"
+    path = directory / journal_name(run)
     return list(read_journal(path)) if path.exists() else []
 
 

@@ -1,7 +1,9 @@
-"""How the figures of a migration are told. None is what nobody knows."""
+"""How the figures of migrations are told. None is what nobody knows."""
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
 
 from vmferry.migration.outcome import Outcome
 from vmferry.units import UNKNOWN, format_duration, format_size, told
@@ -10,10 +12,39 @@ _NS_PER_MS = 1_000_000
 _MS_PER_S = 1000
 
 
+@dataclass(frozen=True)
+class Spread:
+    """What repeats came to: the median, the least and the greatest of those of which it is known."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+    """How many those are."""
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Self | None:
+        """Return what they come to; None if nothing is known."""
+        known = sorted(value for value in values if value is not None)
+        return cls(statistics.median(known), known[0], known[-1], len(known)) if known else None
+
+
+def middle(spread: Spread | None) -> float | None:
+    """Return the median of what may not be known."""
+    return spread.median if spread else None
+
+
 def median(values: Iterable[float | None]) -> float | None:
     """Return the median of what is known, between the middle two of an even number; None if nothing is."""
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
+    return middle(Spread.of(values))
+
+
+def spread_text(spread: Spread | None, text: Callable[[float], str]) -> str:
+    """Return the median, and of several values the least and the greatest, such as `12 s (11 s to 13 s)`."""
+    if spread is None:
+        return UNKNOWN
+    between = f" ({text(spread.low)} to {text(spread.high)})" if spread.count > 1 else ""
+    return f"{text(spread.median)}{between}"
 
 
 def time_text(time_ms: float | None) -> str:

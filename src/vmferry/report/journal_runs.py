@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
-from vmferry.bounds import one_line
+from vmferry.convergence.limits import Limits
 from vmferry.errors import UsageError
 from vmferry.migration.events import (
     BandwidthWindow,
@@ -19,6 +19,7 @@ from vmferry.migration.events import (
     Event,
     Lost,
     Measured,
+    Ordered,
     Shadowed,
     Started,
     SwitchoverBegan,
@@ -27,9 +28,10 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome, end_of
-from vmferry.report.series import Decision, RunSeries, Series, ShadowDecision
+from vmferry.report.deeds import deeds
+from vmferry.report.series import Decision, Deed, RunSeries, Series, ShadowDecision
+from vmferry.report.texts import clean_text
 
-MAX_TEXT_CHARACTERS = 200
 _MAX_NUMBER = 2**63
 _NS_PER_S = 1_000_000_000
 _E = TypeVar("_E", bound=Event)
@@ -65,23 +67,24 @@ def run_series(
             for time, event in journal.all(BandwidthWindow)
             if event.duration_ns
         ),
+        guest_dirties_bytes_per_s=_periods(journal.guest_dirties()),
         dirty_bytes_per_s=_dirty_rates(decided),
         iterations=_until(total_s, iterations),
         background_syncs=Series.of(journal.background_syncs()),
         decisions=tuple(journal.decisions()) if started.decisions_known else None,
+        deeds=tuple(journal.deeds()),
+        switchover_s=journal.switchover_s,
         downtime_s=journal.downtime(),
         shadows=tuple(
             ShadowDecision(time, clean_text(event.variant), clean_text(event.reason))
             for time, event in journal.all(Shadowed)
         ),
         gaps=any(journal.all(Lost)),
-        measured_pages_per_s=_speeds(guest_samples),
+        written_pages_per_s=_speed(guest_samples),
+        lost_is_measured=bool(guest_samples),
+        vm_name=journal.vm_name,
+        limits=journal.limits,
     )
-
-
-def clean_text(text: str) -> str:
-    """Return text that may come from anyone as it may be shown in a table: on one line, and not too long."""
-    return one_line(text[:MAX_TEXT_CHARACTERS])
 
 
 class _Journal:
@@ -153,10 +156,43 @@ class _Journal:
                     reason=clean_text(event.reason),
                 )
 
+    @property
+    def switchover_s(self) -> float | None:
+        """Return when the guest was about to be stopped, the last time."""
+        return max((time for time, _ in self.all(SwitchoverBegan)), default=None)
+
+    def deeds(self) -> Iterator[Deed]:
+        """Yield what else was done and what happened."""
+        return deeds(self._timed)
+
+    @property
+    def vm_name(self) -> str | None:
+        """What the VM is called."""
+        names = [clean_text(event.vm_name) for _, event in self.all(Ordered) if event.vm_name]
+        return names[-1] if names else None
+
+    @property
+    def limits(self) -> Limits | None:
+        """What the operator allowed."""
+        orders = [event for _, event in self.all(Ordered)]
+        return orders[-1].limits() if orders else None
+
+    def guest_dirties(self) -> Iterator[tuple[float, float, float]]:
+        """Yield periods in which it is known what the guest wrote, each page once, and that per second."""
+        last_s = 0.0
+        for time, event in self._timed:
+            start_s, pages = time, None
+            if isinstance(event, Synced):
+                start_s, pages = last_s, event.dirty_pages
+                last_s = time
+            elif isinstance(event, Measured):
+                start_s, pages = max(0, time - event.window_ns / _NS_PER_S), event.dirty_pages
+            if pages is not None and time > start_s:
+                yield start_s, time, pages * self.started.page_size / (time - start_s)
+
     def downtime(self) -> tuple[float, float] | None:
         """Return from when until when the guest stood still."""
-        starts = (time for time, _ in self.all(SwitchoverBegan))
-        start_s = next(starts, None)
+        start_s = self.switchover_s
         if start_s is None or self.ended.downtime_ns is None:
             return None
         return start_s, start_s + self.ended.downtime_ns / _NS_PER_S
@@ -185,13 +221,9 @@ def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
     )
 
 
-def _speeds(samples: Sequence[tuple[float, Sequence[int]]]) -> tuple[Series, ...]:
+def _speed(samples: Sequence[tuple[float, Sequence[int]]]) -> Series:
     steps = [(a, b) for a, b in pairwise(samples) if b[0] > a[0]]
-    vcpu_count = min((len(pages) for _, pages in samples), default=0)
-    return tuple(
-        _periods((a[0], b[0], (b[1][vcpu] - a[1][vcpu]) / (b[0] - a[0])) for a, b in steps)
-        for vcpu in range(vcpu_count)
-    )
+    return _periods((a[0], b[0], (sum(b[1]) - sum(a[1])) / (b[0] - a[0])) for a, b in steps)
 
 
 def _periods(periods: Iterable[tuple[float, float, float]]) -> Series:

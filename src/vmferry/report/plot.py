@@ -1,181 +1,145 @@
-"""The figure of a report page, as plotly.js takes it: panels under each other that share one time axis."""
+"""Plots as SVG that is as wide as there is room.
+
+Places on the horizontal axis are shares of the width. Only paths are stretched; letters and dots keep their shape, so
+the same plot is read on a telephone, on a wide screen and in a picture of its own. Texts of the vertical axis stand
+left of the plot, MARGIN wide.
+"""
 
 import math
-import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from typing import Any
 
-from vmferry.report.panels import (
-    BANDWIDTH,
-    DIRTY_RATE,
-    ITERATIONS,
-    MEASURED_SPEED,
-    REMAINING,
-    SPEED,
-    THROTTLE,
-    Axis,
-    Panel,
-    colour_of_labels,
-    strong_runs,
-)
-from vmferry.report.series import RunSeries, Series
+from vmferry.report.axes import Axis, linear_ticks
+from vmferry.report.series import Series, Shape
 
-PANELS = (MEASURED_SPEED, SPEED, THROTTLE, REMAINING, DIRTY_RATE, BANDWIDTH, ITERATIONS)
-MAX_POINTS_PER_LINE = 1500
-MAX_POINTS = 12_000
-"""How many points all lines of a page may have together, so that they take about 200 KiB at most."""
-LAYOUT: Mapping[str, Any] = {
-    "showlegend": False,
-    "autosize": True,
-    "margin": {"l": 58, "r": 8, "t": 4, "b": 40},
-    "paper_bgcolor": "rgba(0,0,0,0)",
-    "plot_bgcolor": "rgba(0,0,0,0)",
-    "font": {"family": "system-ui, sans-serif", "size": 12},
-    "dragmode": "zoom",
-}
-"""How all plots of a page look."""
-_TITLE_SHARE = 0.24
-"""The share of a panel's height that its title takes."""
-_REPEAT_OPACITY = 0.3
-_HOVER_CHARACTERS = 45
+MARGIN = 74
+"""What the texts of a vertical axis take, in pixels."""
+TOP, PANEL_HEIGHT, BOTTOM = 24, 160, 26
+"""A plot's title, its area, and the texts of its horizontal axis."""
+_UNITS = 1000
+"""The width of what is stretched."""
+_TICKS = 5
 
 
-def panels_of(runs: Sequence[RunSeries]) -> list[Panel]:
-    """Return the panels in which there is something to draw."""
-    return [panel for panel in PANELS if panel.has_lines(runs)]
+@dataclass(frozen=True)
+class Plot:
+    """A plot that is drawn."""
+
+    title: str
+    height: int
+    parts: Sequence[str]
 
 
-def make_figure(runs: Sequence[RunSeries], max_points: int = MAX_POINTS) -> dict[str, Any]:
-    """Return data of about that many points, and layout.
+@dataclass(frozen=True, kw_only=True)
+class Area:
+    """Where values lie in a plot. Horizontally they go from 0 to `width`, which is shown in `unit`."""
 
-    Of the runs of one label the median one is drawn strongly, the others faintly.
-    """
-    panels = panels_of(runs)
-    axes = [panel.axis(runs) for panel in panels]
-    lengths = [len(line) for panel in panels for run in runs for line in panel.lines(run)]
-    line_points = _line_points(lengths, max_points)
-    data = [
-        trace
-        for number, (panel, axis) in enumerate(zip(panels, axes, strict=True), 1)
-        for trace in _panel_traces(panel, axis, number, runs, line_points)
-    ]
-    return {"data": data, "layout": _layout(panels, axes, max((run.total_s for run in runs), default=1))}
+    axis: Axis
+    width: float
+    unit: str = "s"
+    height: int = PANEL_HEIGHT
+    parts: list[str] = field(default_factory=list)
+    """What was drawn so far."""
 
+    def plot(self, title: str) -> Plot:
+        """Return what was drawn, in its frame."""
+        unit = f", {self.axis.unit}" if self.axis.unit else ""
+        parts = [text_at(0, TOP - 9, title + unit, 'class="title"'), *self._frame(), *self.parts]
+        return Plot(title, TOP + self.height + BOTTOM, parts)
 
-def _line_points(lengths: Sequence[int], max_points: int) -> int:
-    """Return how many points a line may have; short lines leave more to the long ones."""
-    line_points = MAX_POINTS_PER_LINE
-    while line_points > 4 and sum(min(length, line_points) for length in lengths) > max_points:
-        line_points = line_points * 9 // 10
-    return max(4, line_points)
+    def share(self, value: float) -> str:
+        """Return the horizontal place of a value, as a share of the width."""
+        return f"{100 * min(max(value / self.width, 0), 1):.2f}%"
 
+    def y(self, value: float) -> float:
+        """Return the vertical place of a value, which the axis divides."""
+        return round(TOP + self._depth(value / self.axis.divisor), 1)
 
-def _panel_traces(
-    panel: Panel, axis: Axis, number: int, runs: Sequence[RunSeries], max_points: int
-) -> Iterator[dict[str, Any]]:
-    colours = colour_of_labels(runs)
-    strong = strong_runs(runs)
-    for run in runs:
-        look = {
-            "type": "scatter",
-            "yaxis": f"y{number}",
-            "name": escape(run.label, quote=False),
-            "legendgroup": run.label,
-            "opacity": 1 if id(run) in strong else _REPEAT_OPACITY,
-        }
-        line = {"color": colours[run.label], "width": 1.5 if id(run) in strong else 1, "shape": panel.shape.value}
-        for series in panel.lines(run):
-            hover = f"%{{y:.4~g}} {axis.unit}"
-            yield (
-                look
-                | _points(series.thinned(max_points), axis)
-                | {
-                    "mode": "lines",
-                    "line": line,
-                    "hovertemplate": hover,
-                }
-            )
-        if panel is THROTTLE and id(run) in strong:
-            yield look | _decisions(run) | {"mode": "markers", "marker": {"color": line["color"], "size": 6}}
-        if panel is ITERATIONS and len(run.background_syncs):
-            marker = {"color": line["color"], "size": 7, "symbol": "x-thin-open"}
-            syncs = _points(run.background_syncs.thinned(max_points), axis)
-            yield look | syncs | {"mode": "markers", "marker": marker, "hovertemplate": "background sync"}
+    def line(self, series: Series, shape: Shape, css: str) -> None:
+        """Draw a line in the colour of a CSS class, such as that of a look."""
+        self._stretched(f'<path class="line {css}" d="{self._path(series, shape)}"/>')
 
+    def band(self, periods: Iterable[tuple[float, float, float, float]], css: str) -> None:
+        """Draw for each period, from one place to another, the room between a low and a high value."""
+        boxes = "".join(
+            f"M{self._x(start)} {self._down(low)}V{self._down(high)}H{self._x(end)}V{self._down(low)}z"
+            for start, end, low, high in periods
+        )
+        self._stretched(f'<path class="band {css}" d="{boxes}"/>')
 
-def _points(series: Series, axis: Axis) -> dict[str, Any]:
-    values = series.values / axis.divisor
-    if axis.log:
-        values = values.clip(axis.low)
-    return {
-        "x": series.seconds.round(3).tolist(),
-        "y": [float(f"{value:.4g}") for value in values.tolist()],
-    }
+    def steps(self, places: Sequence[tuple[float, float]], css: str) -> None:
+        """Draw a line that holds each value until the next place."""
+        self._stretched(f'<path class="{css}" d="{self._path(Series.of(places), Shape.STEPS)}"/>')
 
+    def vertical(self, value: float, css: str, text: str = "", row: int = 0) -> None:
+        """Draw a line from top to bottom, with a text at its upper end, in one of several rows."""
+        x = self.share(value)
+        self.parts.append(f'<line class="{css}" x1="{x}" y1="{TOP}" x2="{x}" y2="{TOP + self.height}"/>')
+        if text:
+            left = value > 0.6 * self.width
+            place = f'dx="{-5 if left else 5}" text-anchor="{"end" if left else "start"}" class="{css.split()[0]}-text"'
+            self.parts.append(text_at(x, TOP + 13 + 14 * row, text, place))
 
-def _decisions(run: RunSeries) -> dict[str, Any]:
-    """Mark where the throttle was changed."""
-    changes = [d for d in run.decisions or () if d.throttle_percent != d.old_throttle_percent]
-    return {
-        "x": [round(decision.time_s, 3) for decision in changes],
-        "y": [decision.throttle_percent for decision in changes],
-        "text": [_narrow(decision.reason) for decision in changes],
-        "hovertemplate": "%{text}<extra></extra>",
-    }
+    def horizontal(self, value: float, text: str) -> None:
+        """Draw a limit, with a text above its left end."""
+        y = self.y(value)
+        self.parts.append(f'<line class="limit" x1="0" y1="{y}" x2="100%" y2="{y}"/>')
+        self.parts.append(text_at(4, y - 5 if y > TOP + 20 else y + 14, text, 'class="limit-text"'))
 
+    def dot(self, place: tuple[float, float], css: str, tip: str = "") -> None:
+        """Draw a dot, which tells something to who points at it."""
+        tip = f"<title>{escape(tip)}</title>" if tip else ""
+        where = f'cx="{self.share(place[0])}" cy="{self.y(place[1])}"'
+        self.parts.append(f'<circle class="{css}" {where} r="{3 if css.startswith("dot") else 5}">{tip}</circle>')
 
-def _narrow(text: str) -> str:
-    return "<br>".join(escape(line, quote=False) for line in textwrap.wrap(text, _HOVER_CHARACTERS))
+    def _frame(self) -> Iterator[str]:
+        for value, text in self.axis.ticks:
+            y = round(TOP + self._depth(value), 1)
+            yield f'<line class="grid" x1="0" y1="{y}" x2="100%" y2="{y}"/>'
+            yield text_at(-8, y + 4, text, 'text-anchor="end"')
+        for value, text in linear_ticks(self.width, _TICKS):
+            x = self.share(value)
+            yield f'<line class="grid" x1="{x}" y1="{TOP}" x2="{x}" y2="{TOP + self.height}"/>'
+            yield text_at(x, TOP + self.height + 18, f"{text} {self.unit}", 'text-anchor="middle"')
 
+    def _stretched(self, path: str) -> None:
+        box = f'viewBox="0 0 {_UNITS} {self.height}" preserveAspectRatio="none" overflow="visible"'
+        self.parts.append(f'<svg y="{TOP}" width="100%" height="{self.height}" {box}>{path}</svg>')
 
-def _layout(panels: Sequence[Panel], axes: Sequence[Axis], total_s: float) -> dict[str, Any]:
-    layout: dict[str, Any] = {
-        **LAYOUT,
-        "hovermode": "x unified",
-        "annotations": [],
-        "xaxis": {
-            "title": {"text": "seconds since the migration began"},
-            "range": [0, total_s],
-            "anchor": f"y{len(panels)}",
-            "showspikes": True,
-            "spikemode": "across",
-            "spikethickness": 1,
-            "hoverformat": ".3~f",
-            "ticksuffix": " s",
-        },
-    }
-    height = 1 / max(1, len(panels))
-    for number, (panel, axis) in enumerate(zip(panels, axes, strict=True), 1):
-        bottom = 1 - number * height
-        top = bottom + height * (1 - _TITLE_SHARE)
-        layout[f"yaxis{number}"] = _y_axis(axis) | {"domain": [max(0, bottom), top]}
-        unit = f", {axis.unit}" if axis.unit else ""
-        layout["annotations"].append(_title(f"<b>{panel.title}</b>{unit}", top))
-    return layout
+    def _x(self, value: float) -> float:
+        return round(_UNITS * value / self.width, 1)
+
+    def _down(self, value: float) -> float:
+        return round(self._depth(value / self.axis.divisor), 1)
+
+    def _depth(self, value: float) -> float:
+        """Return how far below the top a value of the axis lies."""
+        low, high, value = self.axis.low, self.axis.high, max(value, self.axis.low)
+        if self.axis.log:
+            low, high, value = math.log(low), math.log(high), math.log(value)
+        return self.height * (1 - (value - low) / (high - low))
+
+    def _path(self, series: Series, shape: Shape) -> str:
+        words: list[str] = []
+        for place, value in series.points():
+            x, y = self._x(place), self._down(value)
+            if not words:
+                words.append(f"M{x} {y}")
+            elif shape is Shape.STEPS:
+                words.append(f"H{x}V{y}")
+            elif shape is Shape.PERIODS:
+                words.append(f"V{y}H{x}")
+            else:
+                words.append(f"L{x} {y}")
+        return "".join(words)
 
 
-def _y_axis(axis: Axis) -> dict[str, Any]:
-    values, texts = zip(*axis.ticks, strict=True) if axis.ticks else ((), ())
-    return {
-        "tickvals": values,
-        "ticktext": texts,
-        "fixedrange": True,
-        "zeroline": False,
-        "anchor": "x",
-        "type": "log" if axis.log else "linear",
-        "range": _range(axis),
-    }
+def text_at(x: float | str, y: float, text: str, attributes: str = "") -> str:
+    """Return a text, whose characters may be any."""
+    return f'<text x="{x}" y="{y}" {attributes}>{escape(text)}</text>'
 
 
-def _range(axis: Axis) -> list[float]:
-    """Return the ends, with some room so that a line at an end is seen; plotly.js wants logarithms of log axes."""
-    if axis.log:
-        return [math.log10(axis.low), math.log10(axis.high)]
-    room = 0.04 * (axis.high - axis.low)
-    return [axis.low - room, axis.high + room]
-
-
-def _title(text: str, top: float) -> dict[str, Any]:
-    place = {"xref": "paper", "yref": "paper", "x": 0, "y": top, "xanchor": "left", "yanchor": "bottom"}
-    return place | {"text": text, "showarrow": False, "align": "left"}
+def key(css: str) -> str:
+    """Return a short piece of the line of a CSS class, for legends."""
+    return f'<svg class="key" width="28" height="12"><path class="line {css}" d="M0 6H28"/></svg>'

@@ -7,6 +7,7 @@ import msgspec
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.outcome import Outcome
 from vmferry.report.series import Decision, RunSeries
+from vmferry.report.summary import limits_text
 
 _MS_PER_S = 1000
 
@@ -32,10 +33,26 @@ class RecordedShadow(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class RecordedDeed(msgspec.Struct, frozen=True, kw_only=True):
+    """What else was done or happened, and why."""
+
+    elapsed_ms: int
+    what: str
+    reason: str
+
+
 class RecordedRun(Outcome, frozen=True, kw_only=True):
     """One recorded migration: its figures, its configuration, and what was decided."""
 
     label: str
+    """What it is compared by: the names of VM and variant, as far as they are known, and what else differs."""
+    name: str
+    """Tells it from others in one file; empty if it needs no name."""
+    source: str
+    """Where it was read from."""
+    vm_name: str | None
+    limits: str | None
+    """The operator's limits in words; null if nobody told."""
     variant: str
     """The variant that the parameters make, or their policy."""
     auto_converge: bool
@@ -47,6 +64,8 @@ class RecordedRun(Outcome, frozen=True, kw_only=True):
     """The VM itself, the driver that decided from outside, or somebody who only looked on."""
     decisions: list[RecordedDecision] | None
     """Null if the VM decided by itself and told nobody."""
+    deeds: list[RecordedDeed]
+    """In the order of time, with how it ended."""
     shadows: list[RecordedShadow]
 
 
@@ -56,12 +75,17 @@ def recorded_run(run: RunSeries) -> RecordedRun:
     return RecordedRun(
         **msgspec.structs.asdict(run.outcome),
         label=run.label,
+        name=run.name,
+        source=run.source,
+        vm_name=run.vm_name,
+        limits=None if run.limits is None else limits_text(run),
         variant=run.variant,
         auto_converge=started.auto_converge,
         parameters=started.parameters,
         policy_digest=started.policy_digest,
         recorded_by=started.recorded_by,
         decisions=None if run.decisions is None else [_told(decision) for decision in run.decisions],
+        deeds=[RecordedDeed(elapsed_ms=_ms(deed.time_s), what=deed.what, reason=deed.reason) for deed in run.deeds],
         shadows=[
             RecordedShadow(elapsed_ms=_ms(shadow.time_s), variant=shadow.variant, reason=shadow.reason)
             for shadow in run.shadows

@@ -2,17 +2,40 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.bounds import one_line
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, label_of
 from vmferry.migration.events import Started
-from vmferry.migration.outcome import Outcome
+from vmferry.report.runs import Run
 
 _MAX_LABEL_CHARACTERS = 200
+
+
+class Shape(Enum):
+    """What lies between two points of a series."""
+
+    LINE = "line"
+    STEPS = "steps"
+    """A value holds until the next point."""
+    PERIODS = "periods"
+    """A value holds since the point before."""
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """What the values of a series come to in a part of its time: their quartiles."""
+
+    start_s: float
+    end_s: float
+    low: float
+    median: float
+    high: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +70,25 @@ class Series:
         chosen = sorted(kept)
         return Series(self.seconds[chosen], self.values[chosen])
 
+    def periods(self, count: int) -> list[Quartiles]:
+        """Return what the values come to in that many equal parts of the time; parts without a value are left out."""
+        if not len(self):
+            return []
+        edges = np.linspace(0, max(float(self.seconds[-1]), 1e-9), count + 1)
+        places = np.searchsorted(self.seconds, edges[1:], side="right")
+        found = []
+        for number, (first, last) in enumerate(pairwise([0, *places.tolist()])):
+            if last > first:
+                low, middle, high = np.quantile(self.values[first:last], [0.25, 0.5, 0.75]).tolist()
+                found.append(Quartiles(float(edges[number]), float(edges[number + 1]), low, middle, high))
+        return found
+
+    def medians(self, count: int) -> "Series":
+        """Return the median of each of that many equal parts of the time, as a series of periods."""
+        periods = self.periods(count)
+        first = [(period.start_s, period.median) for period in periods[:1]]
+        return Series.of([*first, *((period.end_s, period.median) for period in periods)])
+
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
@@ -62,6 +104,15 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class Deed:
+    """What else than a throttle was decided on, or happened, and why."""
+
+    time_s: float
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ShadowDecision:
     """What somebody who only looked on would have done, and why."""
 
@@ -71,15 +122,16 @@ class ShadowDecision:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RunSeries:
-    """One migration: its configuration, its figures, and its course, which `repr` leaves out."""
+class RunSeries(Run):
+    """A migration whose course is known: its configuration, and its course, which `repr` leaves out."""
 
-    label: str
-    """Runs of the same label are repeats of each other."""
     started: Started
-    outcome: Outcome
     total_s: float
     """How long the course is."""
+    vm_name: str | None = None
+    """What the VM is called; None if nobody told."""
+    limits: Limits | None = None
+    """What the operator allowed; None if nobody told."""
     remaining_bytes: Series = field(repr=False)
     throttle_percent: Series = field(repr=False)
     """The throttle, as steps: each value holds until the next. Where vCPUs differ, the greatest."""
@@ -87,21 +139,27 @@ class RunSeries:
     """The throttle of a vCPU in the mean of all."""
     bandwidth_bytes_per_s: Series = field(repr=False)
     """At each point the bandwidth of the window that ends there."""
+    guest_dirties_bytes_per_s: Series = field(repr=False)
+    """At each point what the guest wrote in the period that ends there, a page once, per second; empty if unknown."""
     dirty_bytes_per_s: Series = field(repr=False)
-    """At each point the dirty rate of the period that ends there. The first point is where the first period begins."""
+    """Likewise between evaluations, without pages that waited to be sent anyway. The first point is where the first
+    period begins."""
     iterations: Series = field(repr=False)
     """The number of each iteration, as steps from where it begins."""
     background_syncs: Series = field(repr=False)
     """The number of the iteration at each background sync."""
     decisions: tuple[Decision, ...] | None = field(repr=False)
     """None if the VM decided by itself and told nobody."""
+    deeds: tuple[Deed, ...] = field(default=(), repr=False)
+    switchover_s: float | None = None
+    """When the guest was about to be stopped to be moved; None if it was not, or nobody saw it."""
     downtime_s: tuple[float, float] | None
     """When the guest stood still; None if it did not, or nobody knows how long."""
     shadows: tuple[ShadowDecision, ...] = field(default=(), repr=False)
     gaps: bool = False
     """True if part of the course is missing, so that what follows from the whole of it is not known."""
-    measured_pages_per_s: tuple[Series, ...] = field(default=(), repr=False)
-    """For each vCPU, how fast it wrote in the period that ends at each point; empty if nobody measured."""
+    written_pages_per_s: Series = field(repr=False)
+    """How fast all vCPUs wrote in the period that ends at each point; empty if nobody measured."""
 
     @property
     def guest_speed_percent(self) -> Series:
@@ -118,6 +176,10 @@ class RunSeries:
         if not self.started.auto_converge:
             return NO_AUTO_CONVERGE.name
         return one_line(label_of(self.started.parameters, self.started.policy_digest)[:_MAX_LABEL_CHARACTERS])
+
+    def changes(self) -> list[Decision]:
+        """Return the decisions that changed the throttle."""
+        return [each for each in self.decisions or () if each.throttle_percent != each.old_throttle_percent]
 
     @property
     def _stop_s(self) -> float:

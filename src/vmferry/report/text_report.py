@@ -2,13 +2,15 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
-from itertools import groupby
 
 from vmferry.migration.outcome import Outcome
+from vmferry.report.bars import MEASURES
 from vmferry.report.figures import count_text, percent_text, ratio_text, sent_text, time_text
-from vmferry.report.journal_runs import clean_text
-from vmferry.report.series import Decision, RunSeries
-from vmferry.report.summary import configuration, verdict
+from vmferry.report.runs import by_label
+from vmferry.report.series import RunSeries
+from vmferry.report.story import Line, headline, shadow_lines, story
+from vmferry.report.summary import configuration, costs_of_runs, limits_text, verdict
+from vmferry.report.texts import clean_text
 from vmferry.units import UNKNOWN
 
 WIDTH = 80
@@ -22,15 +24,26 @@ def text_report(runs: Sequence[RunSeries]) -> str:
     """Return the report of one migration, or of several with a table in front."""
     reports = [_report(run) for run in runs]
     if len(runs) > 1:
-        reports.insert(0, "\n".join([*_wrap(verdict(runs), ""), "", *_table(runs)]))
+        reports.insert(0, "\n".join([*_wrap(verdict(runs), ""), "", *_answer(runs), "", *_table(runs)]))
     return "\n\n".join(reports)
+
+
+def _answer(runs: Sequence[RunSeries]) -> Iterator[str]:
+    """Tell what each label came to, if some have repeats."""
+    if len(by_label(runs)) == len(runs):
+        return
+    for cost in costs_of_runs(runs):
+        yield from _wrap(f"{cost.label}: {cost.completed_count} of {cost.run_count} completed", "")
+        for measure in MEASURES:
+            yield f"{_INDENT}{measure.heading} {measure.told(cost)}"
+    yield "medians of completed runs, and from the least to the greatest"
 
 
 def _table(runs: Sequence[RunSeries]) -> Iterator[str]:
     yield _GRID.format(*_HEADINGS)
     for run in runs:
         outcome = run.outcome
-        yield from _wrap(run.label, "")
+        yield from _wrap(_name(run), "")
         yield _GRID.format(
             outcome.status,
             time_text(outcome.total_time_ms),
@@ -46,7 +59,7 @@ def _table(runs: Sequence[RunSeries]) -> Iterator[str]:
 def _report(run: RunSeries) -> str:
     return "\n".join(
         [
-            *_wrap(run.label, ""),
+            *_wrap(_name(run), ""),
             *_wrap(verdict([run]), _INDENT),
             *_figures(run),
             "",
@@ -54,9 +67,12 @@ def _report(run: RunSeries) -> str:
             *_wrap(", ".join(f"{name} {value}" for name, value in configuration([run]).items()), _INDENT),
             "",
             *_timeline(run),
-            *_shadows(run),
         ]
     )
+
+
+def _name(run: RunSeries) -> str:
+    return f"{run.label}, {run.name}" if run.name else run.label
 
 
 def _figures(run: RunSeries) -> Iterator[str]:
@@ -67,6 +83,10 @@ def _figures(run: RunSeries) -> Iterator[str]:
     yield f"{_INDENT}iterations {iterations}, dirty syncs {syncs}"
     yield f"{_INDENT}sent {sent_text(outcome)}"
     yield from _wrap(f"throttle up to {percent_text(outcome.max_throttle_percent)}: {_lost(outcome)}", _INDENT)
+    if words := limits_text(run):
+        yield from _wrap(f"the operator's limits: {words}", _INDENT)
+    if run.source:
+        yield from _wrap(f"read from {run.source}", _INDENT)
     if run.gaps:
         yield from _wrap("part of the migration is not in the journal; figures of its whole are unknown", _INDENT)
 
@@ -80,30 +100,21 @@ def _lost(outcome: Outcome) -> str:
 
 
 def _timeline(run: RunSeries) -> Iterator[str]:
-    if run.decisions is None:
-        yield from _wrap("What was decided is unknown: the VM decided by itself. The throttle that was seen", "")
-        for percent, points in groupby(run.throttle_percent.points(), key=lambda point: point[1]):
-            yield f"{next(points)[0]:9.1f} s  {percent:.0f} %"
-        return
-    if not run.decisions:
-        yield "Nothing was decided about the throttle."
-        return
-    yield "What was decided"
-    for decision in run.decisions:
-        head = f"{decision.time_s:9.1f} s  {_sync(decision)}".ljust(_REASON_COLUMN)
-        yield from _wrap(decision.reason, head, " " * _REASON_COLUMN)
-
-
-def _shadows(run: RunSeries) -> Iterator[str]:
+    yield headline(run)
+    yield from _lines(story(run))
     if run.shadows:
         yield "What a policy that only looked on would have done"
-    for shadow in run.shadows:
-        head = f"{shadow.time_s:9.1f} s  "
-        yield from _wrap(f"{shadow.variant}: {shadow.reason}", head, " " * len(head))
+        yield from _lines(shadow_lines(run))
 
 
-def _sync(decision: Decision) -> str:
-    return f"{'in' if decision.background_sync else 'start of'} {decision.iteration_count}"
+def _lines(lines: Sequence[Line]) -> Iterator[str]:
+    for line in lines:
+        head = f"{line.time_s:9.1f} s  "
+        if len(line.what) >= _REASON_COLUMN - len(head):
+            yield from _wrap(f"{line.what}: {line.reason}", head, " " * len(head))
+        else:
+            head = f"{head}{line.what}".ljust(_REASON_COLUMN)
+            yield from _wrap(line.reason, head, " " * _REASON_COLUMN) or [head.rstrip()]
 
 
 def _wrap(text: str, first_indent: str, indent: str | None = None) -> list[str]:

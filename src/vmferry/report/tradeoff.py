@@ -9,22 +9,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from vmferry.migration.outcome import Outcome
-from vmferry.report.figures import median
+from vmferry.report.figures import Spread
 
 _MS_PER_S = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Medians of what one way's runs came to; None is not known."""
+    """What one way's completed runs came to; None is not known."""
 
     label: str
-    total_time_ms: float | None
-    downtime_ms: float | None
-    max_throttle_percent: float | None
-    work_lost_percent: float | None
-    """What the throttle took."""
-    kept_vcpu_s: float | None
+    run_count: int
+    completed_count: int
+    total_time_ms: Spread | None
+    downtime_ms: Spread | None
+    max_throttle_percent: Spread | None
+    work_lost_percent: Spread | None
+    """What the throttle took, or what was counted at the guest."""
+    kept_vcpu_s: Spread | None
     """For how long the guest was kept from working, by throttle and stop, in seconds of a vCPU."""
     trouble: str
     """Why runs did not move the guest; empty if all did."""
@@ -36,10 +38,10 @@ class Cost:
 
     @property
     def pair(self) -> tuple[float, float]:
-        """Both costs, of one that is comparable."""
+        """Both costs in the median, of one that is comparable."""
         assert self.total_time_ms is not None
         assert self.kept_vcpu_s is not None
-        return self.total_time_ms, self.kept_vcpu_s
+        return self.total_time_ms.median, self.kept_vcpu_s.median
 
 
 def costs_of(outcomes: Iterable[tuple[str, Outcome]]) -> list[Cost]:
@@ -67,20 +69,25 @@ def sentence(costs: Sequence[Cost]) -> str:
 
 def _cost(label: str, runs: Sequence[Outcome]) -> Cost:
     moved = [run for run in runs if run.completed]
-    stayed = [run for run in runs if not run.completed]
-    trouble = ""
-    if stayed:
-        why = stayed[0].error or stayed[0].status
-        trouble = why if len(runs) == 1 else f"moved {len(moved)} of {len(runs)} times: {why}"
     return Cost(
         label=label,
-        total_time_ms=median(run.total_time_ms for run in moved),
-        downtime_ms=median(run.downtime_ms for run in moved),
-        max_throttle_percent=median(run.max_throttle_percent for run in moved),
-        work_lost_percent=median(run.work_lost_percent for run in moved),
-        kept_vcpu_s=median(_kept_vcpu_s(run) for run in moved),
-        trouble=trouble,
+        run_count=len(runs),
+        completed_count=len(moved),
+        total_time_ms=Spread.of(run.total_time_ms for run in moved),
+        downtime_ms=Spread.of(run.downtime_ms for run in moved),
+        max_throttle_percent=Spread.of(run.max_throttle_percent for run in moved),
+        work_lost_percent=Spread.of(run.work_lost_percent for run in moved),
+        kept_vcpu_s=Spread.of(_kept_vcpu_s(run) for run in moved),
+        trouble=_trouble(runs, len(moved)),
     )
+
+
+def _trouble(runs: Sequence[Outcome], moved_count: int) -> str:
+    stayed = [run for run in runs if not run.completed]
+    if not stayed:
+        return ""
+    why = stayed[0].error or stayed[0].status
+    return why if len(runs) == 1 else f"moved {moved_count} of {len(runs)} times: {why}"
 
 
 def _kept_vcpu_s(run: Outcome) -> float | None:

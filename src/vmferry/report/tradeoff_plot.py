@@ -1,54 +1,74 @@
-"""The plot of what several ways to migrate a guest cost, as plotly.js takes it: time against work."""
+"""The plot of what several ways to migrate a guest cost: time against work."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from vmferry.report.figures import time_text
-from vmferry.report.plot import LAYOUT
+from vmferry.report.axes import plain_axis
+from vmferry.report.figures import count_text, time_text
+from vmferry.report.plot import TOP, Area, Plot, text_at
 from vmferry.report.tradeoff import Cost, unbeaten
 
+TITLE = "vCPU seconds for which the guest was kept from working"
+_HEIGHT = 260
+_ROOM = 1.12
 _MS_PER_S = 1000
-_FRONT = "#7F868C"
-_FILLED, _OPEN = "circle", "circle-open"
+_LIKELY_WIDTH = 540.0
+"""In pixels, for finding room for the numbers; what it will be is not known."""
+_SIDES = ((0, -16), (17, 0), (-17, 0), (0, 17), (17, -14), (17, 14), (-17, -14), (-17, 14))
+"""Where the middle of a point's number may stand, the best place first."""
+_ENOUGH = 22.0
+
+Place = tuple[float, float]
 
 
-def make_tradeoff(costs: Sequence[Cost], colours: Mapping[str, str]) -> dict[str, Any]:
-    """Return data and layout; those that no other beats are filled and joined by steps."""
-    return {"data": list(_traces(costs, colours)), "layout": _layout()}
+def tradeoff_plot(costs: Sequence[Cost], looks: Mapping[str, int]) -> Plot:
+    """Return the plot, in which points have the numbers of their costs, counted from 1.
+
+    Those that no other beats are filled, and joined by steps: what lies above is beaten.
+    """
+    points = {number: cost for number, cost in enumerate(costs, 1) if cost.is_comparable}
+    most_ms = max(cost.pair[0] for cost in points.values()) or 1
+    axis = plain_axis(max(cost.pair[1] for cost in points.values()))
+    area = Area(axis=axis, width=_ROOM * most_ms / _MS_PER_S, height=_HEIGHT)
+    best = unbeaten(points.values())
+    area.steps([_seconds(cost) for cost in best], "front")
+    places = {number: _place(area, cost) for number, cost in points.items()}
+    taken = list(places.values())
+    for number, cost in points.items():
+        css = "peak" if cost in best else "ring"
+        area.dot(_seconds(cost), f"{css} k{looks[cost.label]}", _tip(cost))
+        side = _free_side(places[number], [place for place in taken if place != places[number]])
+        taken.append(_moved(places[number], side))
+        number_y = area.y(cost.pair[1]) + side[1] + 5
+        area.parts.append(
+            text_at(area.share(_seconds(cost)[0]), number_y, str(number), f'dx="{side[0]}" text-anchor="middle"')
+        )
+    return area.plot(TITLE)
 
 
-def _traces(costs: Sequence[Cost], colours: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    best = unbeaten(costs)
-    yield {
-        "type": "scatter",
-        "mode": "lines",
-        "line": {"shape": "hv", "dash": "dash", "width": 1, "color": _FRONT},
-        "x": [cost.pair[0] / _MS_PER_S for cost in best],
-        "y": [cost.pair[1] for cost in best],
-        "hoverinfo": "skip",
-    }
-    for cost in costs:
-        if cost.is_comparable:
-            time_ms, vcpu_s = cost.pair
-            symbol = _FILLED if cost in best else _OPEN
-            yield {
-                "type": "scatter",
-                "mode": "markers",
-                "name": escape(cost.label, quote=False),
-                "legendgroup": cost.label,
-                "marker": {"size": 11, "color": colours[cost.label], "symbol": symbol},
-                "x": [time_ms / _MS_PER_S],
-                "y": [vcpu_s],
-                "text": [f"{time_text(time_ms)}, downtime {time_text(cost.downtime_ms)}<br>{vcpu_s:.0f} vCPU s"],
-                "hovertemplate": "%{text}",
-            }
+def _seconds(cost: Cost) -> tuple[float, float]:
+    time_ms, vcpu_s = cost.pair
+    return time_ms / _MS_PER_S, vcpu_s
 
 
-def _layout() -> dict[str, Any]:
-    return {
-        **LAYOUT,
-        "hovermode": "closest",
-        "xaxis": {"title": {"text": "total time"}, "rangemode": "tozero", "ticksuffix": " s", "zeroline": False},
-        "yaxis": {"title": {"text": "vCPU s kept from working"}, "rangemode": "tozero", "zeroline": False},
-    }
+def _tip(cost: Cost) -> str:
+    time_ms, vcpu_s = cost.pair
+    return f"{cost.label}: {time_text(time_ms)}, {count_text(vcpu_s)} vCPU s"
+
+
+def _place(area: Area, cost: Cost) -> Place:
+    """Return where a point lies, in pixels, if the plot is as wide as is likely."""
+    seconds, vcpu_s = _seconds(cost)
+    return _LIKELY_WIDTH * seconds / area.width, area.y(vcpu_s) - TOP
+
+
+def _free_side(place: Place, taken: Sequence[Place]) -> Place:
+    """Return where a point's number has enough room beside what is there, or else the most."""
+    return max(_SIDES, key=lambda side: (min(_distance(_moved(place, side), taken), _ENOUGH), -_SIDES.index(side)))
+
+
+def _moved(place: Place, side: Place) -> Place:
+    return place[0] + side[0], place[1] + side[1]
+
+
+def _distance(place: Place, taken: Sequence[Place]) -> float:
+    return min((abs(place[0] - x) + abs(place[1] - y) for x, y in taken), default=_ENOUGH)
