@@ -68,7 +68,7 @@ class Guest:
     def __init__(self, rates: tuple[float, ...]) -> None:
         self.rates = rates
         self.now_ns = 0
-        self.sharing = Sharing()
+        self.sharing = Sharing(experiments=True)
         self.percents: tuple[int, ...] = (0,) * len(rates)
 
     def obey(self, action: Action) -> list[Action]:
@@ -116,7 +116,7 @@ def test_the_experiment_takes_a_look_for_each_vcpu_and_happens_once() -> None:
 
 
 def test_a_body_that_tells_what_each_vcpu_wrote_needs_no_experiment() -> None:
-    sharing = Sharing()
+    sharing = Sharing(experiments=True)
     sharing.learn(Written(2 * S, 1.0, 300, vcpu_bytes=(200, 10)), (50, 0))
     assert sharing.rates == (200.0, 5.0)
     assert sharing.shared(Throttle(percent=50, reason=""), 2, 0, 99).vcpu_percents == (52, 0)

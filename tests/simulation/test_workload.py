@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.known import known
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.scenario import parse_scenario
@@ -240,3 +241,15 @@ class One:
 def test_what_a_load_cannot_be_is_named(load: str, named: str) -> None:
     with pytest.raises(UsageError, match=named):
         scenario_of(load)
+
+
+def test_planned_slows_no_reader_where_the_body_tells_what_each_vcpu_wrote_and_tries_nothing_where_not() -> None:
+    slow = {"load.write-rate": "1GB/s", "link.rate": "20MiB/s"}
+    told = simulate(scenario_of(KINDS["beside"]).with_settings({**slow, "guest.dirty-ring": "true"}), "planned")
+    untold = simulate(scenario_of(KINDS["beside"]).with_settings(slow), "planned")
+    assert told.completed
+    assert told.vcpu_work_lost_s
+    assert [lost_s for vcpu, lost_s in enumerate(told.vcpu_work_lost_s) if vcpu != 1] == [0, 0, 0]
+    assert untold.vcpu_work_lost_s == []
+    assert known(told.work_lost_vcpu_s) < 0.5 * known(untold.work_lost_vcpu_s)
+    assert known(told.total_time_ms) < 1.2 * known(untold.total_time_ms)

@@ -249,7 +249,7 @@ class DriverBody:
             parts = 1 + max(0, (progress.dirty_sync_count or 0) - self._syncs_before)
             # A measurement sees a page once; several short iterations see it each time.
             bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)
-            return RateMeasured(bytes_per_s, rate.window_ns, parts), rate
+            return RateMeasured(bytes_per_s, rate.window_ns, parts, rate.each_bytes_per_s), rate
         if is_new:
             sensor.calibrate(own_bytes_per_s)
             return RateSeen(own_bytes_per_s), None

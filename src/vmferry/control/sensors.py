@@ -47,6 +47,14 @@ class DirtyRate:
     """How long it lasted."""
     mode: str = MODES[0]
 
+    @property
+    def each_bytes_per_s(self) -> tuple[float, ...] | None:
+        """The rates of all vCPUs in order; None if the mode cannot tell."""
+        rates = self.vcpu_bytes_per_s
+        if not rates or rates.keys() != set(range(len(rates))):
+            return None
+        return tuple(float(rates[number]) for number in range(len(rates)))
+
 
 class DirtyRateSensor:
     """Starts measurements and fetches what they found. One at a time, as QEMU allows."""

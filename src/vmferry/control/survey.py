@@ -29,7 +29,10 @@ _KIB = 1024
 
 def written_at(rate: DirtyRate) -> Written:
     """Return what the guest has written in the window of a measurement."""
-    return Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * rate.window_ns / _NS_PER_S))
+    window_s = rate.window_ns / _NS_PER_S
+    each = rate.each_bytes_per_s
+    vcpu_bytes = tuple(round(bytes_per_s * window_s) for bytes_per_s in each) if each else None
+    return Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * window_s), vcpu_bytes)
 
 
 def measure_rates(

@@ -69,8 +69,9 @@ class Convergence:
     ) -> None:
         """`elapsed_ns` is how long the migration has run already at `start`, `surveyed` what was found before it began.
 
-        `throttle_writers` spreads throttles over vCPUs by what each dirties. Raises UsageError if the policy, or that,
-        needs what the body cannot do, and PolicyError if it is broken.
+        `throttle_writers` spreads throttles over vCPUs by what each dirties, and finds that out by an experiment where
+        the body does not tell. A policy that plans has them spread where it does. Raises UsageError if the policy, or
+        that, needs what the body cannot do, and PolicyError if it is broken.
         """
         if kind:
             require(kind, body, throttle_writers=throttle_writers)
@@ -85,12 +86,15 @@ class Convergence:
         self._link = link
         self._ledger = ledger
         self._limit_watch = LimitWatch()
-        self._sharing = Sharing() if throttle_writers else None
+        spreads = throttle_writers or (kind is not None and kind.plans and Body.PER_VCPU in body)
+        self._sharing = Sharing(experiments=throttle_writers) if spreads else None
         self._in_force = Throttle(percent=0, reason="")
         self._asked = Ledger()
         """What the policy's throttles would have taken of all vCPUs alike, which has the same effect."""
         self._start_ns = start.now_ns - elapsed_ns
         self._surveyed = tuple(surveyed)
+        if self._sharing and surveyed:
+            self._sharing.learn(surveyed[-1], 0)
         self._iteration_count = self._shown_iteration_count = 0
         self._iteration_remaining_bytes = start.remaining_bytes
         self._periods = Periods(link, self._asked if self._sharing else ledger, start)
@@ -111,8 +115,8 @@ class Convergence:
         written = self._periods.written(sensed)
         if self._sharing and self._sharing.experimenting:
             return self._measured_once([*actions, *self._experiment(self._sharing, sensed, written)], sensed)
-        if self._sharing and written and sensed.vcpu_throttle_percents:
-            self._sharing.learn(written, sensed.vcpu_throttle_percents)
+        if self._sharing and written:
+            self._sharing.learn(written, sensed.vcpu_throttle_percents or self.throttle_percent)
         if period:
             self.last_period = period
             self._periods.begin(sensed)
@@ -224,7 +228,7 @@ class Convergence:
         throttle = replace(wanted, percent=self.throttle_percent)
         if wanted.vcpu_percents is not None:
             throttle = replace(throttle, vcpu_percents=tuple(min(p, most_percent) for p in wanted.vcpu_percents))
-        elif self._sharing:
+        elif self._sharing and not wanted.still:
             throttle = self._sharing.shared(throttle, self._ledger.vcpu_count, now_ns, most_percent)
         self._in_force = throttle
         return throttle

@@ -51,11 +51,12 @@ def _throttle(rate: float, ceiling: float, most_percent: int) -> int:
 
 
 class Sharing:
-    """Knows what each vCPU of a guest dirties, or finds out when the first throttle is to be spread."""
+    """Knows what each vCPU of a guest dirties, or finds out when the first throttle is to be spread, if it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, experiments: bool) -> None:
         self.rates: tuple[float, ...] | None = None
         """What each vCPU dirties in bytes/s when it is not slowed; None if that is not known."""
+        self._experiments = experiments
         self._experiment: _Experiment | None = None
 
     @property
@@ -63,18 +64,22 @@ class Sharing:
         """True while the experiment goes on, in which the guest's behaviour tells nothing else."""
         return self._experiment is not None
 
-    def learn(self, written: Written, throttle_percents: Sequence[int]) -> None:
-        """Take notice of what each vCPU wrote, if the body tells, under the throttles that were in force."""
-        if written.vcpu_bytes is None:
+    def learn(self, written: Written, throttle_percents: Sequence[int] | int) -> None:
+        """Take notice of what each vCPU wrote, if the body tells, under the throttle of each, or that of all."""
+        found_bytes = written.vcpu_bytes or ()
+        percents = (throttle_percents,) * len(found_bytes) if isinstance(throttle_percents, int) else throttle_percents
+        if not found_bytes or len(percents) != len(found_bytes):
             return
         self.rates = tuple(
             found * _NS_PER_S / written.duration_ns * 100 / (100 - percent)
-            for found, percent in zip(written.vcpu_bytes, throttle_percents, strict=True)
+            for found, percent in zip(found_bytes, percents, strict=True)
         )
 
     def shared(self, wanted: Throttle, vcpu_count: int, now_ns: int, most_percent: int) -> Throttle:
         """Return a throttle spread, or if it is not known how, the first step of the experiment."""
-        if not wanted.percent or vcpu_count < 2:
+        if not wanted.percent or vcpu_count < 2 or (self.rates and len(self.rates) != vcpu_count):
+            return wanted
+        if self.rates is None and not self._experiments:
             return wanted
         if self.rates is None:
             self._experiment = _Experiment(vcpu_count, wanted, now_ns, most_percent)
