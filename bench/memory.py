@@ -1,7 +1,7 @@
 """Benchmarks of bitmaps, zero pages and the codec: `python -m bench.memory --help`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -9,8 +9,12 @@ import numpy as np
 
 from bench.samples import Samples, recording
 from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.delta import apply_delta
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import EMPTY, PageRuns
+from vmferry.migration.delta import Deltas
+from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Pages
@@ -90,6 +94,30 @@ def codec(samples: Samples, run_count: int) -> None:
     samples.add("decode", timed_ms(decode) * 1000, "us", runs=run_count)
 
 
+def deltas(samples: Samples, changed_words: int) -> None:
+    """Make what is sent of 64 MiB, of which so many words of each page have changed, and apply it."""
+    guest = MemoryGuest(PAGES_PER_GIB // 16)
+    size_bytes = guest.layout.size_bytes
+    maker = Deltas(guest, lambda: size_bytes)
+    for iteration in (2, 3, 4):  # in the first of them the cache is filled
+        guest.ram[:, :changed_words] += np.uint64(1)
+        start = time.thread_time()
+        messages = list(_messages(maker, guest.layout.page_count, iteration))
+    samples.add("delta_make", size_bytes / (time.thread_time() - start) / 1e9, "GB/s", changed_words=changed_words)
+    if not messages[0].is_delta:
+        return
+    start = time.thread_time()
+    for message in messages:
+        views = [guest.view(first, count) for first, count in message.data]
+        apply_delta(message.content or b"", views, PAGE_SIZE_BYTES)
+    samples.add("delta_apply", size_bytes / (time.thread_time() - start) / 1e9, "GB/s", changed_words=changed_words)
+
+
+def _messages(maker: Deltas, page_count: int, iteration: int) -> Iterator[Pages]:
+    for first in range(0, page_count, maker.max_batch_pages):
+        yield from maker.messages(PageRuns.of([(first, maker.max_batch_pages)]), EMPTY, iteration, final=False)
+
+
 @click.command()
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
 @click.option("--runs", default=5, show_default=True, help="How often to measure everything.")
@@ -105,6 +133,8 @@ def main(output: Path | None, runs: int, gib: int) -> None:
                 zero_scan(samples, 64, content)
             for run_count in (1, BATCH_PAGES):
                 codec(samples, run_count)
+            for changed_words in (1, 64, 512):
+                deltas(samples, changed_words)
 
 
 if __name__ == "__main__":

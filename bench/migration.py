@@ -296,7 +296,7 @@ def rearm(
 
 @bench.command()
 @click.option("--rate", default=60, show_default=True, help="Link in MiB/s.")
-@click.option("--stress", default=200, show_default=True, help="Memory rewritten for ever in MiB.")
+@click.option("--stress", default=64, show_default=True, help="Memory rewritten for ever in MiB.")
 @click.option("--share", default=2.0, show_default=True, help="What the guest writes, in pages, to the link's rate.")
 @benchmark
 def delta(samples: Samples, qemu10: str | None, runs: int, *, rate: int, stress: int, share: float) -> None:

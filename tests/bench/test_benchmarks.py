@@ -29,7 +29,8 @@ def samples_of(path: Path) -> dict[str, list[float]]:
 def test_memory(tmp_path: Path) -> None:
     result = CliRunner().invoke(memory, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
-    assert {"bitmap_runs", "bitmap_take", "zero_pages", "encode", "decode"} <= samples_of(tmp_path / "samples").keys()
+    names = {"bitmap_runs", "bitmap_take", "zero_pages", "encode", "decode", "delta_make", "delta_apply"}
+    assert names <= samples_of(tmp_path / "samples").keys()
 
 
 def test_simulation(tmp_path: Path) -> None:

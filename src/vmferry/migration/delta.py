@@ -55,6 +55,9 @@ class DeltaFigures:
 class Deltas:
     """Makes the messages for pages of `guest`; `cache_size` is asked at every use. Raises UsageError if it cannot."""
 
+    max_batch_pages = 256
+    """As many as a processor's cache holds with all that is compared; more at once take twice as long."""
+
     def __init__(self, guest: Guest, cache_size: Callable[[], int]) -> None:
         if not isinstance(guest, ShowsPages):
             raise UsageError("xbzrle: the content of this guest's pages cannot be read; leave the capability off")

@@ -67,7 +67,8 @@ class Precopy:
     def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
         """Send up to `max_pages` of the pages that are to be sent."""
         self._keep_order(while_blocked)
-        pages = self.sync.ram.take(max_pages)
+        deltas = self._outgoing.deltas
+        pages = self.sync.ram.take(min(max_pages, deltas.max_batch_pages) if deltas else max_pages)
         data, zero = pages.split(self._outgoing.guest.zero_pages(pages))
         for message in self._messages(data, zero, final):
             self._channel.send(message, while_blocked)
