@@ -50,6 +50,7 @@ def takes_numbers(option: click.Option) -> bool:
         click.types.StringParamType,
         click.Path,
         click.Choice,
+        click.DateTime,
         click.types.UnprocessedParamType,
     )
     return not (option.is_flag or option.opts[0] in COUNTS_AND_SHARES | SECONDS or isinstance(option.type, words))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from vmferry.cli.types import DIRECTORY_OR_ID, DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT
+from vmferry.cli.types import DIRECTORY_OR_ID, DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.settings.parameter_spec import ParameterSpec
 from vmferry.settings.parameters import PARAMETERS
 from vmferry.units import format_rate, format_size
@@ -52,6 +52,8 @@ def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callabl
 def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
     if spec.unit == "bytes/second":
         return RATE_WITH_UNIT
+    if spec.unit == "bytes":
+        return SIZE_WITH_UNIT
     if spec.unit == "ms":
         return DURATION_MS
     match spec.qapi_type:

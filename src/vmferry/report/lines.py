@@ -150,6 +150,8 @@ class ShadowLine(_Line, tag="shadow", frozen=True, kw_only=True):
     throttle_percent: int | None
     """By how much it would slow the guest from now on; null for other actions."""
     downtime_limit_ms: int | None
+    figures: dict[str, float]
+    """The policy's own numbers."""
 
 
 class ThrottleLine(_Line, tag="throttle", frozen=True, kw_only=True):
@@ -251,6 +253,7 @@ def _shadow(event: Shadowed, elapsed_ms: int | None) -> ShadowLine:
         reason=event.reason,
         throttle_percent=event.throttle_percent,
         downtime_limit_ms=_whole_ms(event.downtime_limit_ns),
+        figures=event.figures,
     )
 
 
