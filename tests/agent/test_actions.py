@@ -211,6 +211,7 @@ def test_a_token_for_reading_is_not_enough_nor_is_another_sites_page(tmp_path: P
             for elsewhere in (
                 {"Origin": "http://elsewhere"},
                 {"Origin": "null"},
+                {"Origin": "http://["},
                 {"Sec-Fetch-Site": "cross-site"},
                 {"Sec-Fetch-Site": "same-site"},
             ):

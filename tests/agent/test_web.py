@@ -54,8 +54,9 @@ def test_what_runs_and_what_is_remembered_are_json(client: httpx.Client) -> None
     rows = client.get("/api/migrations", params={"vm": "db-*"}).json()
     assert [(row["vm_name"], row["state"], row["total_time_ms"]) for row in rows] == [("db-1", "completed", 7000)]
     assert "Migration 1" in client.get("/migrations/1").text
-    missing = client.get("/migrations/99")
-    assert (missing.status_code, "no migration 99" in missing.json()["error"]) == (404, True)
+    for number in ("99", "9" * 30):
+        missing = client.get(f"/migrations/{number}")
+        assert (missing.status_code, f"no migration {number}" in missing.json()["error"]) == (404, True)
     assert client.post("/api/live").status_code == 405
 
 

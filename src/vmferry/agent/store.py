@@ -22,6 +22,8 @@ from vmferry.units import UNKNOWN
 _SAME_MS = 3000
 """Two who notice a migration agree on its beginning by less than this."""
 MAX_ROWS = 10_000
+_MAX_ID = (1 << 31) - 1
+"""Of PostgreSQL's integers."""
 
 
 class Remembered(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +160,9 @@ def find(connection: Connection, wanted: Wanted) -> Iterator[Remembered]:
 
 def get(connection: Connection, migration_id: int) -> Remembered:
     """Return one migration. Raises UsageError if there is none."""
-    row = connection.execute(select(migration).where(migration.c.id == migration_id)).first()
+    row = None
+    if migration_id <= _MAX_ID:  # beyond that databases refuse to compare
+        row = connection.execute(select(migration).where(migration.c.id == migration_id)).first()
     if row is None:
         raise UsageError(f"no migration {migration_id} is remembered; `vmferry history` lists those that are")
     return _remembered(row)

@@ -112,7 +112,7 @@ async def _json_of(request: Request) -> object:
             if len(data) > MAX_BODY_BYTES:
                 raise MediaError(f"the body is longer than {MAX_BODY_BYTES} bytes")
         return msgspec.json.decode(data) if data else {}
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequestError(f"the body is not JSON: {error}") from error
     except ClientDisconnect as error:
         raise BadRequestError("the body was cut off") from error
