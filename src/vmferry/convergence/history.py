@@ -6,7 +6,7 @@ in order, so that a course can be followed as if they came again, from any of th
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +38,16 @@ class History:
 
     def most_bytes(self, duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the most that was written in a row in so much time, a page counting once in each stretch."""
-        starts = self._ends_ns[:-1, np.newaxis]
-        ends = starts + duration_ns[np.newaxis, :]
-        most: NDArray[np.float64] = (self._until(ends, self._sums) - self._until(starts, self._sums)).max(axis=0)
+        ends_ns = self._ends_ns[:-1, np.newaxis] + duration_ns[np.newaxis, :]
+        (written,) = self._between(ends_ns - duration_ns, ends_ns, self._sums)
+        most: NDArray[np.float64] = written.max(axis=0)
         return most
 
     def least_bytes(self, duration_ns: float) -> float:
         """Return the least that is written in so much time, from whatever moment on, if all comes again."""
         begins = self._ends_ns[:-1]
         start_ns = np.concatenate((begins, begins - duration_ns))  # it is least where it begins or ends with a stretch
-        written = self._until(start_ns + duration_ns, self._sums) - self._until(start_ns, self._sums)
+        (written,) = self._between(start_ns, start_ns + duration_ns, self._sums)
         return float(written.min())
 
     def again(self, most_bytes: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> "Again":
@@ -58,17 +58,18 @@ class History:
 
         def written(start_ns: NDArray[np.float64], end_ns: NDArray[np.float64]) -> NDArray[np.float64]:
             most = most_bytes(end_ns - start_ns)
-            busy = (self._until(end_ns, busy_sums) - self._until(start_ns, busy_sums)) / np.maximum(
-                1, end_ns - start_ns
-            )
-            in_all = self._until(end_ns, self._sums) - self._until(start_ns, self._sums)
-            return np.minimum(most, np.maximum(busy * most, in_all))
+            busy_ns, in_all = self._between(start_ns, end_ns, busy_sums, self._sums)
+            return np.minimum(most, np.maximum(busy_ns / np.maximum(1, end_ns - start_ns) * most, in_all))
 
         return written
 
-    def _until(self, time_ns: NDArray[np.float64], sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the sum up to a time, if all comes again and again in the same order."""
+    def _between(
+        self, start_ns: NDArray[np.float64], end_ns: NDArray[np.float64], *sums: NDArray[np.float64]
+    ) -> Iterator[NDArray[np.float64]]:
+        """Yield how much each of the sums grows between two times, if all comes again and again in the same order."""
+        time_ns = np.array((start_ns, end_ns))
         rounds = np.floor(time_ns / self._ends_ns[-1])
-        rest = np.interp(time_ns - rounds * self._ends_ns[-1], self._ends_ns, sums)
-        until: NDArray[np.float64] = rounds * sums[-1] + rest
-        return until
+        rest_ns = time_ns - rounds * self._ends_ns[-1]
+        for known in sums:
+            start, end = rounds * known[-1] + np.interp(rest_ns, self._ends_ns, known)
+            yield end - start

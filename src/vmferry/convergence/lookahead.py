@@ -16,6 +16,7 @@ A throttled vCPU sleeps, and then runs for a slice. A guest that is paced catche
 work from it for long; but a pass that ends before its first slice finds nothing written.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -34,6 +35,8 @@ _LATE_HEADWAY = 0.9
 """A throttle that is to begin at last does if it shrinks to no less without one."""
 _HORIZON_NS = 24 * 3600 * _NS_PER_S
 _STARTS = 16
+_IDLE_PASSES = 8
+"""A guest that did not come nearer to the end for so many passes, from all of its times together, never rests."""
 _SURE_SLEEP = 0.9
 """The share of its sleep for which a vCPU that was slowed just now is sure not to run."""
 
@@ -169,12 +172,18 @@ def _in_a_calm_ns(curve: DirtyCurve, situation: Situation) -> float:
     left_bytes = np.full(_STARTS, situation.again_bytes)
     duration_ns = np.full(_STARTS, situation.pending_ns)
     ended = np.zeros(_STARTS, dtype=bool)
+    least_bytes, idle_passes = math.inf, 0
     for _ in range(_MAX_PASSES):
         left_bytes = left_bytes + written_bytes(now_ns, now_ns + duration_ns)
         now_ns += np.where(ended, 0.0, duration_ns)
         ended |= left_bytes <= situation.threshold_bytes
         if np.count_nonzero(ended) >= _STARTS * 3 // 4:
             return float(np.sort((now_ns - start_ns)[ended])[_STARTS * 3 // 4 - 1])
+        to_go_bytes = float(left_bytes[~ended].sum())
+        idle_passes = 0 if to_go_bytes < least_bytes * _HEADWAY else idle_passes + 1
+        if idle_passes == _IDLE_PASSES:
+            break
+        least_bytes = min(least_bytes, to_go_bytes)
         duration_ns, left_bytes = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S, np.zeros(_STARTS)
     return float(np.inf)
 

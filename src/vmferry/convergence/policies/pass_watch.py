@@ -23,6 +23,8 @@ class PassWatch:
         self._last_bytes = self._drained_bytes = self._begun_bytes = self._begun_sent_bytes = 0
         self._worked_ns = 0.0
         self._rates: deque[float] = deque(maxlen=_RATES)
+        self._usual_bytes_per_s = 0.0
+        """The upper quartile of the rates; 0 before there are any."""
 
     def look(self, view: View, curve: DirtyCurve) -> None:
         """Take notice of where the migration is."""
@@ -38,6 +40,7 @@ class PassWatch:
         self._last_ns, self._last_bytes = view.elapsed_ns, sensed.remaining_bytes
         if view.period and view.period.sent_bytes and view.period.sent_bytes >= self._take_drained_bytes() / 2:
             self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
+            self._usual_bytes_per_s = float(np.percentile(self._rates, 75))
 
     def bytes_per_s(self, sensed: Sensed) -> float:
         """Return what the link carries: the upper quartile of what it did with enough to do.
@@ -45,10 +48,8 @@ class PassWatch:
         At first that is what it does now, and before that what it may, or else what was sent in this pass in a moment.
         0 if nobody knows.
         """
-        if self._rates:
-            return float(np.percentile(self._rates, 75))
         may = float(sensed.max_bandwidth_bytes_per_s)
-        return sensed.bandwidth_bytes_per_s or may or self._sent_bytes_per_s(sensed)
+        return self._usual_bytes_per_s or sensed.bandwidth_bytes_per_s or may or self._sent_bytes_per_s(sensed)
 
     def _sent_bytes_per_s(self, sensed: Sensed) -> float:
         passed_ns = self._last_ns - self._begun_ns
