@@ -33,18 +33,24 @@ class Ledger:
 
     def taken_until(self, time_ns: int) -> int:
         """Return how much time is taken from a vCPU, in the mean of all, if the throttle in force stays until then."""
-        return _mean_ns(self._taken(time_ns))
+        return self._mean_ns(time_ns)
 
     @property
     def taken_ns(self) -> int:
         """How much time was taken from a vCPU, in the mean, up to the time that was told last."""
-        return _mean_ns(self._taken_percent_ns)
+        return self._mean_ns(self._last_ns)
 
     @property
     def vcpu_taken_ns(self) -> tuple[int, ...]:
         """The same of each vCPU; empty if all were slowed alike all the time."""
         taken = self._taken_percent_ns
         return tuple(percent_ns // 100 for percent_ns in taken) if len(taken) > 1 else ()
+
+    def _mean_ns(self, time_ns: int) -> int:
+        passed_ns = max(0, time_ns - self._last_ns)
+        count = max(len(self._percents), len(self._taken_percent_ns))
+        taken, percent = (sum(each) * count // len(each) for each in (self._taken_percent_ns, self._percents))
+        return (taken + passed_ns * percent) // (100 * count)
 
     def _taken(self, time_ns: int) -> tuple[int, ...]:
         passed_ns = max(0, time_ns - self._last_ns)
@@ -53,7 +59,3 @@ class Ledger:
             each * count if len(each) == 1 else each for each in (self._taken_percent_ns, self._percents)
         )
         return tuple(taken + passed_ns * percent for taken, percent in zip(before, percents, strict=True))
-
-
-def _mean_ns(taken_percent_ns: Sequence[int]) -> int:
-    return sum(taken_percent_ns) // (100 * len(taken_percent_ns))

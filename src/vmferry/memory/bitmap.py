@@ -47,10 +47,12 @@ class Bitmap:
 
     def test_runs(self, runs: PageRuns) -> NDArray[np.bool_]:
         """Return one flag for each page of the runs, in order: is it in the set?"""
-        missing_count = self.missing(runs).page_count
-        if 0 < missing_count < runs.page_count:
-            return self.test_pages(runs.indices())
-        return np.full(runs.page_count, not missing_count)
+        missing = self.missing(runs)
+        if not missing:
+            return np.ones(runs.page_count, np.bool_)
+        if missing.page_count == runs.page_count:
+            return np.zeros(runs.page_count, np.bool_)
+        return self.test_pages(runs.indices())
 
     def missing(self, runs: PageRuns) -> PageRuns:
         """Return those pages of the runs that are not in the set."""

@@ -4,7 +4,6 @@ Page indices count pages over all RAM blocks (see `layout.py`).
 """
 
 from collections.abc import Iterable, Iterator
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,20 +30,23 @@ class PageRuns:
     are here.
     """
 
+    place: "slice[int, int, None]"
+    """Where `words` belong among those of a bitmap of all pages."""
     _runs: tuple[NDArray[np.int64], NDArray[np.int64]] | None
     _words: Words | None
-    _first_word: int
+    _page_count: int | None
 
     def __init__(self, first: NDArray[np.int64], count: NDArray[np.int64]) -> None:
         """`first` holds the first page of each run, `count` how many it has, at least 1."""
-        self._runs, self._words = (first, count), None
-        self._first_word = int(first[0]) >> 6 if len(first) else 0
+        self.place = slice(int(first[0]) >> 6, (int(first[-1] + count[-1]) + 63) >> 6) if len(first) else slice(0, 0)
+        self._runs, self._words, self._page_count = (first, count), None, None
 
     @classmethod
     def of_words(cls, first_word: int, words: Words) -> "PageRuns":
         """Return the pages of a bitmap's words from number `first_word` on."""
         pages = cls.__new__(cls)
-        pages._runs, pages._words, pages._first_word = None, words, first_word
+        pages.place = slice(first_word, first_word + len(words))
+        pages._runs, pages._words, pages._page_count = None, words, None
         return pages
 
     @classmethod
@@ -75,33 +77,30 @@ class PageRuns:
 
     @property
     def words(self) -> Words:
-        """The words of a bitmap that hold the pages, and nothing else; `place` says where they belong."""
+        """The words of a bitmap that hold the pages, and nothing else."""
         if self._words is None:
             first, count = self._as_runs()
-            self._words = words_of_runs(first - self._first_word * 64, count, self._word_count)
+            self._words = words_of_runs(first - self.place.start * 64, count, self.place.stop - self.place.start)
         return self._words
-
-    @property
-    def place(self) -> slice:
-        """Where `words` belong among those of a bitmap of all pages."""
-        return slice(self._first_word, self._first_word + self._word_count)
 
     @property
     def far_apart(self) -> bool:
         """True if it takes less time to go from run to run than through all words between."""
-        return self._words is None and self._word_count > len(self) * _WORDS_PER_RUN
+        return self._words is None and self.place.stop - self.place.start > len(self) * _WORDS_PER_RUN
 
-    @cached_property
+    @property
     def page_count(self) -> int:
         """Pages in all runs together."""
-        return int(self._runs[1].sum()) if self._runs else count_bits(self.words)
+        if self._page_count is None:
+            self._page_count = int(self._runs[1].sum()) if self._runs else count_bits(self.words)
+        return self._page_count
 
     @property
     def first_page(self) -> int:
         """The first page; there must be one."""
         if self._runs:
             return int(self._runs[0][0])
-        return self._first_word * 64 + first_position(self.words)
+        return self.place.start * 64 + first_position(self.words)
 
     @property
     def last_page(self) -> int:
@@ -109,12 +108,12 @@ class PageRuns:
         if self._runs:
             first, count = self._runs
             return int(first[-1] + count[-1]) - 1
-        return self._first_word * 64 + last_position(self.words)
+        return self.place.start * 64 + last_position(self.words)
 
     def indices(self) -> NDArray[np.int64]:
         """Return every page index, ascending."""
         if not self._runs:
-            return positions_of(self.words) + self._first_word * 64
+            return positions_of(self.words) + self.place.start * 64
         first, count = self._runs
         if len(first) == 1:
             return np.arange(first[0], first[0] + count[0], dtype=np.int64)
@@ -148,16 +147,10 @@ class PageRuns:
     def __repr__(self) -> str:
         return f"PageRuns({self.first}, {self.count})"
 
-    @property
-    def _word_count(self) -> int:
-        if self._words is not None:
-            return len(self._words)
-        return (self.last_page >> 6) + 1 - self._first_word if len(self) else 0
-
     def _as_runs(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         if self._runs is None:
             first, count = runs_of(self.words)
-            self._runs = first + self._first_word * 64, count
+            self._runs = first + self.place.start * 64, count
         return self._runs
 
 

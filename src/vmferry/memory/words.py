@@ -66,8 +66,10 @@ def first_bits(words: Words, count: int) -> Words:
     if sums[-1] <= count:
         return words
     last = int(np.searchsorted(sums, count))
-    if surplus := int(sums[last]) - count:
-        words[last] &= (_ONE << np.uint64(positions_of(words[last : last + 1])[-surplus])) - _ONE
+    word = int(words[last])
+    for _ in range(int(sums[last]) - count):
+        word ^= 1 << (word.bit_length() - 1)
+    words[last] = word
     return words[: last + 1]
 
 

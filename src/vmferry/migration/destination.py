@@ -204,9 +204,13 @@ class MigrationDestination:
                 return  # that is not a beginning
             self._begin()
         self._filled.set_runs(pages.data)
-        refilled = self._filled.test_runs(pages.zero)
-        if refilled.any():
-            self._guest.clear_pages(pages.zero.split(refilled)[1])
+        if pages.zero:
+            self._clear_filled(pages.zero)
+
+    def _clear_filled(self, pages: PageRuns) -> None:
+        filled = self._filled.test_runs(pages)
+        if filled.any():
+            self._guest.clear_pages(pages.split(filled)[1])
 
     def _begin(self) -> None:
         self._filled = Bitmap(self._guest.layout.page_count)
