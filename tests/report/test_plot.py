@@ -86,9 +86,13 @@ def test_periods_are_medians_and_quartiles_of_their_own_values(points: list[tupl
 
 def test_what_the_guest_dirties_is_its_own_rate_and_not_the_links() -> None:
     measured = Measured(window_ns=10**9, dirty_pages=500, sync_count=0, mode="dirty-bitmap")
-    run = run_series(journal(*COURSE[:4], (6, measured), *COURSE[4:]), "x")
-    assert list(run.guest_dirties_bytes_per_s.points()) == [(5, 500 * 4096), (6, 500 * 4096)]
+    run = run_series(journal(*COURSE[:-3], (16, measured), *COURSE[-3:]), "x")
+    assert list(run.guest_dirties_bytes_per_s.points()) == [(15, 500 * 4096), (16, 500 * 4096)]
+    assert GUEST_DIRTIES.has_lines([run])
     assert not NEWLY_DIRTY.has_lines([run])
+    seldom = run_series(journal(*COURSE[:4], (6, measured), *COURSE[4:]), "x")
+    assert not GUEST_DIRTIES.has_lines([seldom])
+    assert NEWLY_DIRTY.has_lines([seldom])
     unknown = run_series(journal(*COURSE), "x")
     assert not GUEST_DIRTIES.has_lines([unknown])
     assert NEWLY_DIRTY.has_lines([unknown])

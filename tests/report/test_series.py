@@ -136,7 +136,7 @@ def test_series_are_in_seconds_since_the_start() -> None:
     assert list(run.throttle_percent.points()) == [(0, 0), (8, 20), (12, 50), (20, 50)]
     assert list(run.guest_speed_percent.points()) == [(0, 100), (8, 80), (12, 50), (18, 0), (20, 100)]
     assert list(run.bandwidth_bytes_per_s.points()) == [(4, 6 * MB)]
-    assert list(run.dirty_bytes_per_s.points()) == [(6, 3 * MB), (8, 3 * MB), (12, 4 * MB)]
+    assert list(run.newly_dirty_bytes_per_s.points()) == [(0, PAGE / 5), (5, PAGE / 5), (10, PAGE / 5), (14, PAGE / 4)]
     assert list(run.iterations.points()) == [(0, 1), (5, 2), (14, 3), (20, 3)]
     assert list(run.background_syncs.points()) == [(10, 2)]
     assert [decision.reason for decision in run.decisions or ()] == ["because", "too?much?[31m"]

@@ -18,6 +18,8 @@ from vmferry.migration.events import (
 )
 from vmferry.report.journal_runs import run_series
 from vmferry.report.labels import labelled, title_of
+from vmferry.report.look import looks_of
+from vmferry.report.runs import variants_of
 from vmferry.report.series import RunSeries
 from vmferry.report.story import headline, story
 from vmferry.report.summary import configuration, costs_of_runs, limits_text, verdict
@@ -142,3 +144,18 @@ def test_the_configuration_tells_which_label_has_which_value() -> None:
     settings = configuration(simulated_runs()[:4])
     assert settings["guest memory"] == "256 MiB"
     assert settings["background-sync"] == "off (original); preserve (background-sync)"
+
+
+def test_settings_are_in_a_label_only_where_they_differ_and_do_not_change_the_look() -> None:
+    def planned(settings: str) -> RunSeries:
+        values = {"convergence_policy": "planned", "policy_settings": settings}
+        return run_series(journal((0, started(**values)), (2, ended(2))), "x")
+
+    [alone] = labelled([planned("pace=fast")])
+    assert alone.label == "planned"
+    assert looks_of(variants_of([alone])) == looks_of({"planned": "planned"})
+    both = labelled([planned("pace=fast"), planned("pace=gentle")])
+    assert [run.label for run in both] == [
+        "planned (policy-settings pace=fast)",
+        "planned (policy-settings pace=gentle)",
+    ]

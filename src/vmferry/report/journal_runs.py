@@ -53,7 +53,6 @@ def run_series(
     total_s = max((ended.total_time_ns or 0) / _NS_PER_S, journal.last_s)
     outcome = Outcome.of(entries)
     iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
-    decided = list(journal.all(Decided))
     return RunSeries(
         label=journal.label,
         started=started,
@@ -68,7 +67,7 @@ def run_series(
             if event.duration_ns
         ),
         guest_dirties_bytes_per_s=_periods(journal.guest_dirties()),
-        dirty_bytes_per_s=_dirty_rates(decided),
+        newly_dirty_bytes_per_s=_periods(journal.newly_dirty()),
         iterations=_until(total_s, iterations),
         background_syncs=Series.of(journal.background_syncs()),
         decisions=tuple(journal.decisions()) if started.decisions_known else None,
@@ -190,6 +189,14 @@ class _Journal:
             if pages is not None and time > start_s:
                 yield start_s, time, pages * self.started.page_size / (time - start_s)
 
+    def newly_dirty(self) -> Iterator[tuple[float, float, float]]:
+        """Yield periods between syncs, and what was newly dirty at their ends per second."""
+        last_s = 0.0
+        for time, event in self.all(Synced):
+            if event.newly_dirty_pages is not None and time > last_s:
+                yield last_s, time, event.newly_dirty_pages * self.started.page_size / (time - last_s)
+            last_s = time
+
     def downtime(self) -> tuple[float, float] | None:
         """Return from when until when the guest stood still."""
         start_s = self.switchover_s
@@ -211,14 +218,6 @@ class _Journal:
             if isinstance(number, int) and not 0 <= number <= maximum:
                 where = f"{self.label}: no journal of a migration"
                 raise UsageError(f"{where}: '{clean_text(name)}' is {number}, 0 to {maximum} is possible")
-
-
-def _dirty_rates(decided: Iterable[tuple[float, Decided]]) -> Series:
-    return _periods(
-        (max(0, time - event.period_ns / _NS_PER_S), time, (event.dirty_bytes or 0) * _NS_PER_S / event.period_ns)
-        for time, event in decided
-        if event.period_ns
-    )
 
 
 def _speed(samples: Sequence[tuple[float, Sequence[int]]]) -> Series:

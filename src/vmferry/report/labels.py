@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from vmferry.convergence.variants import VARIANT_PARAMETERS
+from vmferry.report.look import without_settings
 from vmferry.report.runs import by_label
 from vmferry.report.series import RunSeries
 from vmferry.report.texts import clean_text
@@ -14,14 +14,19 @@ _MOST = 3
 
 
 def labelled(runs: Iterable[RunSeries]) -> list[RunSeries]:
-    """Return the runs with the names of VM and variant as their labels, in their order.
+    """Return the runs with the names of VM and policy as their labels, in their order.
 
-    Those of one VM and variant that differ in their guest's size or in a parameter have that in their labels, too: they
+    Those of one VM and policy that differ in their guest's size or in a parameter have that in their labels, too: they
     are no repeats of each other.
     """
-    plain = [replace(run, label=f"{run.vm_name}: {run.variant}" if run.vm_name else run.variant) for run in runs]
+    plain = [replace(run, label=_plain(run)) for run in runs]
     differing = {label: _differing(repeats) for label, repeats in by_label(plain).items()}
     return [replace(run, label=_with(run, differing[run.label])) for run in plain]
+
+
+def _plain(run: RunSeries) -> str:
+    policy = without_settings(run.variant)
+    return f"{run.vm_name}: {policy}" if run.vm_name else policy
 
 
 def title_of(runs: Sequence[RunSeries]) -> str:
@@ -40,11 +45,10 @@ def _differing(runs: Sequence[RunSeries]) -> list[str]:
 
 
 def _facts(run: RunSeries) -> Mapping[str, str]:
-    parameters = run.started.parameters.items()
     return {
         "memory": told(run.outcome.memory_bytes, format_size),
         "vCPUs": told(run.outcome.vcpu_count, str, UNKNOWN),
-        **{name: str(value) for name, value in parameters if name not in VARIANT_PARAMETERS},
+        **{name: str(value) for name, value in run.started.parameters.items()},
     }
 
 

@@ -32,14 +32,20 @@ _OTHER_LOOKS = tuple(range(len(VARIANTS) + 1, len(COLOURS)))
 def looks_of(variants: Mapping[str, str]) -> dict[str, int]:
     """Return the look of each label, of which the variants are known.
 
-    That of a variant belongs to the label which is its name, or else to the first label of it.
+    That of a variant, whatever its settings, belongs to the label which is its name, or else to the first label of it.
     """
+    policies = {label: without_settings(variant) for label, variant in variants.items()}
     owners: dict[str, str] = {}
-    for label in sorted(variants, key=lambda label: label != variants[label]):
-        owners.setdefault(variants[label], label)
+    for label in sorted(policies, key=lambda label: label != policies[label]):
+        owners.setdefault(policies[label], label)
     own = {owners[variant]: _VARIANT_LOOKS[variant] for variant in owners.keys() & _VARIANT_LOOKS.keys()}
     others = cycle([look for look in _OTHER_LOOKS if look not in own.values()])
     return {label: own[label] if label in own else next(others) for label in variants}
+
+
+def without_settings(variant: str) -> str:
+    """Return the name of a variant or policy without the settings that may stand behind it."""
+    return variant.partition(" (")[0]
 
 
 def style() -> str:

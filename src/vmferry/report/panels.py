@@ -48,11 +48,14 @@ SPEED = Panel(
 THROTTLE = Panel("Throttle", lambda run: run.throttle_percent, Shape.STEPS, percent_axis)
 REMAINING = Panel("Remaining memory, logarithmic", lambda run: run.remaining_bytes, Shape.LINE, size_axis)
 GUEST_DIRTIES = Panel(
-    "The guest dirties (its own rate)", lambda run: run.guest_dirties_bytes_per_s, Shape.PERIODS, rate_axis
+    "The guest dirties (its own rate)",
+    lambda run: run.guest_dirties_bytes_per_s if run.guest_is_watched else Series.of(()),
+    Shape.PERIODS,
+    rate_axis,
 )
 NEWLY_DIRTY = Panel(
-    "Newly dirtied between decisions",
-    lambda run: Series.of(()) if len(run.guest_dirties_bytes_per_s) else run.dirty_bytes_per_s,
+    "Newly dirty at syncs",
+    lambda run: Series.of(()) if run.guest_is_watched else run.newly_dirty_bytes_per_s,
     Shape.PERIODS,
     rate_axis,
 )

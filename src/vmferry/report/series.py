@@ -141,9 +141,8 @@ class RunSeries(Run):
     """At each point the bandwidth of the window that ends there."""
     guest_dirties_bytes_per_s: Series = field(repr=False)
     """At each point what the guest wrote in the period that ends there, a page once, per second; empty if unknown."""
-    dirty_bytes_per_s: Series = field(repr=False)
-    """Likewise between evaluations, without pages that waited to be sent anyway. The first point is where the first
-    period begins."""
+    newly_dirty_bytes_per_s: Series = field(repr=False)
+    """Likewise what was newly dirty at syncs: without pages that waited to be sent anyway."""
     iterations: Series = field(repr=False)
     """The number of each iteration, as steps from where it begins."""
     background_syncs: Series = field(repr=False)
@@ -176,6 +175,12 @@ class RunSeries(Run):
         if not self.started.auto_converge:
             return NO_AUTO_CONVERGE.name
         return one_line(label_of(self.started.parameters, self.started.policy_digest)[:_MAX_LABEL_CHARACTERS])
+
+    @property
+    def guest_is_watched(self) -> bool:
+        """True if what the guest dirties is known for most of the time."""
+        series = self.guest_dirties_bytes_per_s
+        return len(series) > 0 and float(series.seconds[-1]) >= self.total_s / 2
 
     def changes(self) -> list[Decision]:
         """Return the decisions that changed the throttle."""
