@@ -20,7 +20,7 @@ events.onerror = () => tell("✗ the agent does not answer; trying again", true)
 events.addEventListener("live", (event) => {
   const all = JSON.parse(event.data);
   showLive(all);
-  const now = all.map((one) => one.key).join(" ");
+  const now = all.map((one) => `${one.key} ${one.mode}`).join(" ");
   if (now !== keys) {
     showVms();
     setTimeout(showHistory, KEPT_MS);  // until the end is in the database

@@ -1,9 +1,10 @@
 // The VMs of the host, the rule that holds for each, and forecasts on demand.
 
-import { ask, element, failed, fill, post, rate, size, time, told, UNKNOWN } from "./words.js";
+import { ask, element, failed, fill, post, size, told, UNKNOWN } from "./words.js";
 
 const LOOK_MS = 1000;
 const BITS_PER_MBIT = 1e6;
+const OWN = "original";
 const table = document.getElementById("roster");
 const place = document.getElementById("forecast");
 let shown = "";
@@ -112,15 +113,16 @@ function finished({ asked_ms: asked, sentence, forecast }) {
   for (const name of ["strategy", "chance", "total time", "downtime", "work lost", "sent"]) element("th", name, head);
   element("tbody", "", table);
   fill(table, forecast.strategies.map((each) => ({
-    "strategy": each.strategy,
+    "strategy": each.strategy === OWN && forecast.qemu ? `QEMU's own (${OWN})` : each.strategy,
     "chance": `${Math.round(100 * each.chance)} %`,
-    "total time": range(each.total_time_ms, time),
-    "downtime": range(each.downtime_ms, (ms) => `${Number(ms.toPrecision(3))} ms`),
-    "work lost": range(each.work_lost_vcpu_s, (s) => `${s.toFixed(1)} vCPU s`),
+    "total time": range(each.total_time_ms, (ms) => (ms / 1000).toFixed(1), "s"),
+    "downtime": range(each.downtime_ms, (ms) => ms.toFixed(0), "ms"),
+    "work lost": range(each.work_lost_vcpu_s, (s) => s.toFixed(1), "vCPU s"),
     "sent": told(each.sent_bytes, (sent) => size(sent.p50)),
   })));
   const said = `${sentence} ${forecast.reason}`;
-  const terms = `link ${rate(forecast.bandwidth_bytes_per_s)}, downtime limit ${forecast.downtime_limit_ms} ms`;
+  const link = Number(((forecast.bandwidth_bytes_per_s * 8) / BITS_PER_MBIT).toPrecision(4));
+  const terms = `link ${link} Mbit/s, downtime limit ${forecast.downtime_limit_ms} ms`;
   return [
     element("p", said, null, { className: "answer" }),
     element("p", `Asked for at ${new Date(asked).toLocaleString()}: ${terms}. Four of five migrations are to lie ` +
@@ -130,6 +132,6 @@ function finished({ asked_ms: asked, sentence, forecast }) {
   ];
 }
 
-function range(interval, text) {
-  return told(interval, ({ p10, p50, p90 }) => `${text(p50)} (${text(p10)} to ${text(p90)})`);
+function range(interval, text, unit) {
+  return told(interval, ({ p10, p50, p90 }) => `${text(p50)} ${unit} (${text(p10)} to ${text(p90)})`);
 }
