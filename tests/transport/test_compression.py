@@ -81,13 +81,21 @@ def test_a_header_that_lies_of_its_size_writes_no_more_than_is_due() -> None:
         unpack(bytes(big), views_of(4096, 4096))
 
 
-@pytest.mark.parametrize(("packed_bytes", "complaint"), [(8192, "fewer as they are"), (20, "packed pages")])
-def test_a_channel_takes_only_what_is_smaller_packed(packed_bytes: int, complaint: str) -> None:
+@pytest.mark.parametrize(
+    ("packed_bytes", "is_delta", "complaint"),
+    [
+        (8192, False, "fewer as they are"),
+        (20, False, "packed pages"),
+        (8192, True, "fewer as they are"),
+        (20, True, "delta of pages"),
+    ],
+)
+def test_a_channel_takes_only_what_is_smaller_packed(packed_bytes: int, is_delta: bool, complaint: str) -> None:
     guest = MemoryGuest(16)
     near, far = socket.socketpair()
     near.setblocking(False)
-    pages = Pages(PageRuns.of([(0, 2)]), EMPTY, packed_bytes=packed_bytes)
-    far.sendall(Encoder().encode(pages) + bytes(packed_bytes))
+    pages = Pages(PageRuns.of([(0, 2)]), EMPTY, packed_bytes=packed_bytes, is_delta=is_delta)
+    far.sendall(Encoder().encode(pages) + b"\1" * packed_bytes)
     channel = StreamChannel(near, guest)
     assert channel.receive(lambda: None) == pages
     with pytest.raises(PeerError, match=complaint):

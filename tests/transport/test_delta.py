@@ -1,18 +1,12 @@
 """What has changed of pages, over real sockets."""
 
-import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.wide import PAGES, WideMigration
-from vmferry.errors import PeerError
-from vmferry.memory.ranges import EMPTY, PageRuns
-from vmferry.testing.memory_guest import MemoryGuest
-from vmferry.transport.stream import StreamChannel
-from vmferry.wire.encoder import Encoder
-from vmferry.wire.messages import Barrier, Pages
+from vmferry.wire.messages import Barrier
 
 ENOUGH_PAGES = 2000
 
@@ -47,19 +41,3 @@ def test_a_guest_arrives_by_its_words_and_what_goes_whole_may_be_packed(tmp_path
     assert whole_bytes < info.ram.transferred < info.ram.normal_bytes + info.xbzrle_cache.pages * 1024
     asked = [m for m in migration.cuts.sent[0] if isinstance(m, Barrier) and m.wants_answer]
     assert asked, "the source waits until everything is in its place before it looks what is left"
-
-
-@pytest.mark.parametrize(("packed_bytes", "complaint"), [(8192, "fewer as they are"), (20, "delta of pages")])
-def test_a_channel_takes_only_deltas_that_are_smaller_and_right(packed_bytes: int, complaint: str) -> None:
-    guest = MemoryGuest(16)
-    near, far = socket.socketpair()
-    near.setblocking(False)
-    pages = Pages(PageRuns.of([(0, 2)]), EMPTY, packed_bytes=packed_bytes, is_delta=True)
-    far.sendall(Encoder().encode(pages) + b"\1" * packed_bytes)
-    channel = StreamChannel(near, guest)
-    assert channel.receive(lambda: None) == pages
-    with pytest.raises(PeerError, match=complaint):
-        channel.receive_pages(pages, lambda: None)
-    assert not guest.ram.any()
-    channel.close()
-    far.close()
