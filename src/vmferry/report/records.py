@@ -51,7 +51,7 @@ class RecordedRun(Outcome, frozen=True, kw_only=True):
     source: str
     """Where it was read from."""
     vm_name: str | None
-    limits: str | None
+    allowed: str | None
     """The operator's limits in words; null if nobody told."""
     variant: str
     """The variant that the parameters make, or their policy."""
@@ -78,7 +78,7 @@ def recorded_run(run: RunSeries) -> RecordedRun:
         name=run.name,
         source=run.source,
         vm_name=run.vm_name,
-        limits=None if run.limits is None else limits_text(run),
+        allowed=None if run.limits is None else limits_text(run),
         variant=run.variant,
         auto_converge=started.auto_converge,
         parameters=started.parameters,
