@@ -226,3 +226,10 @@ def test_thinning_keeps_ends_and_extremes(values: list[int], max_points: int) ->
 def test_texts_are_shown_on_one_line_without_control_characters() -> None:
     assert clean_text("a\x1b[2J\nb\u202ec") == "a?[2J?b?c"
     assert len(clean_text("x" * 10_000)) == 200
+
+
+def test_a_stop_that_nobody_saw_is_as_long_before_the_end_as_the_guest_stood_still() -> None:
+    unseen = [(time, event) for time, event in COURSE if not isinstance(event, SwitchoverBegan)]
+    run = run_series(journal(*unseen), "x")
+    assert (run.switchover_s, run.downtime_s) == (18, (18, 20))
+    assert run_series(journal(*COURSE[:-3]), "x").switchover_s is None

@@ -28,6 +28,7 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome, end_of
+from vmferry.migration.status import MigrationStatus
 from vmferry.report.deeds import deeds
 from vmferry.report.series import Decision, Deed, RunSeries, Series, ShadowDecision
 from vmferry.report.texts import clean_text
@@ -157,8 +158,14 @@ class _Journal:
 
     @property
     def switchover_s(self) -> float | None:
-        """Return when the guest was about to be stopped, the last time."""
-        return max((time for time, _ in self.all(SwitchoverBegan)), default=None)
+        """Return when the guest was about to be stopped, the last time.
+
+        Where nobody saw that, but how long it stood still before it had gone, that long before the end.
+        """
+        seen = max((time for time, _ in self.all(SwitchoverBegan)), default=None)
+        if seen is None and self.ended.status is MigrationStatus.COMPLETED and self.ended.downtime_ns is not None:
+            return max(0.0, self.last_s - self.ended.downtime_ns / _NS_PER_S)
+        return seen
 
     def deeds(self) -> Iterator[Deed]:
         """Yield what else was done and what happened."""

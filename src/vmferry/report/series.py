@@ -151,7 +151,7 @@ class RunSeries(Run):
     """None if the VM decided by itself and told nobody."""
     deeds: tuple[Deed, ...] = field(default=(), repr=False)
     switchover_s: float | None = None
-    """When the guest was about to be stopped to be moved; None if it was not, or nobody saw it."""
+    """When the guest was about to be stopped to be moved; None if it was not, or nobody can tell."""
     downtime_s: tuple[float, float] | None
     """When the guest stood still; None if it did not, or nobody knows how long."""
     shadows: tuple[ShadowDecision, ...] = field(default=(), repr=False)
