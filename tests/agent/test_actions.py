@@ -113,6 +113,12 @@ def test_a_shadowed_migration_is_handed_over_with_limits_and_who_asked_is_record
     assert followed.qemu.parameters["cpu-throttle-initial"] == 20, "all is undone"
 
 
+def test_a_rules_pace_is_for_a_variant_that_plans(follow: Follow) -> None:
+    with follow([Rule(variant="planned", pace="gentle", throttle_by="auto-converge")]) as followed:
+        assert followed.ask("steer", variant="background-sync").json()["is_so"]
+        assert "pace" not in followed.client.get("/api/live").json()[0]["orders"]
+
+
 def test_what_cannot_be_steered_is_looked_on_and_that_is_answered(follow: Follow) -> None:
     with follow([Rule(mode=Mode.WATCH, throttle_by="cgroup")]) as followed:
         answered = followed.ask("steer")

@@ -96,6 +96,9 @@ def test_a_migration_is_drawn_as_it_runs_handed_over_limited_and_cancelled(
     with reading(shown.database) as connection:
         acts = [entry.event for entry in journal_of(connection, 1) if isinstance(entry.event, Acted)]
     assert any("asked to cancel it" in act.reason for act in acts)
+    report = str(browser.evaluate("fetch('migrations/1').then((answer) => answer.text())"))
+    assert "asked to do something else with it" in report
+    assert "asked to cancel it" in report
     assert browser.complaints == []
     (row,) = shown.remembered()
     assert (row.mode, row.status, "asked for it" in row.rule) == ("steer", "cancelled", True)

@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from vmferry.agent.following import Followers
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
+from vmferry.control.migration_order import plans
 from vmferry.control.wishes import Wish
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.variants import find_variant
@@ -82,11 +83,11 @@ class Actions:
     def steer(self, key: str, order: SteerOrder, who: str) -> Observed:
         """Hand a migration over to a variant, with limits. Raises UsageError if it is not handed over."""
         live = self._find(key)
-        rule = order.applied_to(live.reins.rule)
-        variant: dict[str, object] = (
-            {"variant": find_variant(order.variant).name, "policy": None, "set": {}} if order.variant else {}
-        )
-        rule = msgspec.structs.replace(rule, mode=Mode.STEER, **variant)
+        rule = msgspec.structs.replace(order.applied_to(live.reins.rule), mode=Mode.STEER)
+        if order.variant:
+            variant = find_variant(order.variant)
+            pace = rule.pace if plans(variant) else None
+            rule = msgspec.structs.replace(rule, variant=variant.name, policy=None, set={}, pace=pace)
         wish = live.reins.hand_over(rule, who)
         return self._observed(live, wish, f"it is steered by {rule.chosen.name}")
 

@@ -64,7 +64,7 @@ def _operation(one: ApiRoute, schema_of: dict[Any, dict[str, Any]]) -> dict[str,
         "summary": one.summary,
         "parameters": list(_parameters(one)),
         "responses": _responses(one, schema_of),
-        "security": _ACTING if one.acts else [*_READING, {}],
+        "security": _ACTING if one.acts else [*_READING, {}],  # at a unix socket reading takes no token
     }
     if one.body is not None:
         operation["requestBody"] = {"content": {"application/json": {"schema": schema_of[one.body]}}}
@@ -72,7 +72,6 @@ def _operation(one: ApiRoute, schema_of: dict[Any, dict[str, Any]]) -> dict[str,
 
 
 def _responses(one: ApiRoute, schema_of: dict[Any, dict[str, Any]]) -> dict[str, Any]:
-    """What is answered: at a unix socket reading takes no token, so none of them is needed (`{}` above)."""
     content = {one.media: {"schema": {"type": "string"} if one.answer is None else schema_of[one.answer]}}
     fault = {"application/json": {"schema": schema_of[Refusal]}}
     is_plain = not one.parameters and one.body is None and not one.acts

@@ -1,10 +1,12 @@
 """The table of all that can be asked for over HTTP, and what each is answered from."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
+from msgspec import Struct
 from starlette.responses import Response
 
 from vmferry.agent import store
@@ -190,37 +192,38 @@ def _actions(sources: Sources) -> list[ApiRoute]:
             call=lambda asked: json_response(list(ALL_VARIANTS)),
             answer=list[str],
         ),
-        ApiRoute(
-            method="POST",
-            path="/api/live/{key}/steer",
-            summary="Hand a migration over to a variant, with limits",
-            call=lambda asked: _seen(actions.steer(asked.path["key"], asked.body, asked.who)),
-            body=SteerOrder,
-            answer=Observed,
-            acts=True,
-            statuses=_NOT_DONE,
+        _action(
+            "steer",
+            "Hand a migration over to a variant, with limits",
+            lambda asked: actions.steer(asked.path["key"], asked.body, asked.who),
+            SteerOrder,
         ),
-        ApiRoute(
-            method="POST",
-            path="/api/live/{key}/limits",
-            summary="Have other limits kept",
-            call=lambda asked: _seen(actions.set_limits(asked.path["key"], asked.body, asked.who)),
-            body=NewLimits,
-            answer=Observed,
-            acts=True,
-            statuses=_NOT_DONE,
+        _action(
+            "limits",
+            "Have other limits kept",
+            lambda asked: actions.set_limits(asked.path["key"], asked.body, asked.who),
+            NewLimits,
         ),
-        ApiRoute(
-            method="POST",
-            path="/api/live/{key}/cancel",
-            summary="Cancel a migration; its guest stays here",
-            call=lambda asked: _seen(actions.cancel(asked.path["key"], asked.who)),
-            body=NoBody,
-            answer=Observed,
-            acts=True,
-            statuses=_NOT_DONE,
+        _action(
+            "cancel",
+            "Cancel a migration; its guest stays here",
+            lambda asked: actions.cancel(asked.path["key"], asked.who),
+            NoBody,
         ),
     ]
+
+
+def _action(name: str, summary: str, act: Callable[[Asked], Observed], body: type[Struct]) -> ApiRoute:
+    return ApiRoute(
+        method="POST",
+        path=f"/api/live/{{key}}/{name}",
+        summary=summary,
+        call=lambda asked: _seen(act(asked)),
+        body=body,
+        answer=Observed,
+        acts=True,
+        statuses=_NOT_DONE,
+    )
 
 
 def _seen(observed: Observed) -> Response:
