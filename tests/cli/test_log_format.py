@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.qemu import qemu_without_guest
+from vmferry.cli.log_option import STDERR
+from vmferry.cli.main import vmferry
 from vmferry.perf.lab import VM_COMMAND, Lab
 
 
@@ -67,12 +70,7 @@ def test_what_a_vm_says_is_objects_and_so_are_its_trace_events() -> None:
     assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", 143)
 
 
-def test_one_command_line_does_not_decide_for_the_next(capsys: pytest.CaptureFixture[str]) -> None:
-    from click.testing import CliRunner
-
-    from vmferry.cli.log_option import STDERR
-    from vmferry.cli.main import vmferry
-
+def test_one_command_line_does_not_decide_for_the_next() -> None:
     CliRunner().invoke(vmferry, ["watch", "--log-format", "json"])
     assert STDERR.is_json
     CliRunner().invoke(vmferry, ["policy", "list"])

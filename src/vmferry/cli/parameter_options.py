@@ -39,14 +39,15 @@ def parameter_options(*left_out: str) -> Callable[[Callable[..., None]], Callabl
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         for spec in reversed(PARAMETERS.values()):
             if spec.name not in left_out:
-                flag = f"--{spec.name}/--no-{spec.name}" if spec.qapi_type == "bool" else f"--{spec.name}"
-                option = click.option(
-                    flag, cls=ParameterOption, type=_option_type(spec), default=None, help=_help(spec)
-                )
-                command = option(command)
+                command = _option(spec)(command)
         return command
 
     return decorate
+
+
+def _option(spec: ParameterSpec) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    flag = f"--{spec.name}/--no-{spec.name}" if spec.qapi_type == "bool" else f"--{spec.name}"
+    return click.option(flag, cls=ParameterOption, type=_option_type(spec), default=None, help=_help(spec))
 
 
 def _option_type(spec: ParameterSpec) -> click.ParamType[Any]:
