@@ -68,6 +68,7 @@ def test_a_picture_has_the_curve_and_the_strategies(journal: Path, tmp_path: Pat
     picture = path.read_text()
     assert "the link carries" in picture
     assert "planned" in picture
+    assert 'class="dot guest"' in picture
     assert picture.startswith("<svg") == name.endswith("svg")
 
 

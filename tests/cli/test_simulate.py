@@ -183,7 +183,7 @@ def test_all_variants_are_in_one_table_and_one_picture(tmp_path: Path) -> None:
     assert any(line.endswith("*") for line in lines)
     assert all(len(line) <= 80 for line in lines)
     svg = picture.read_text()
-    assert "vCPU seconds for which the guest was kept from working" in svg
+    assert "Work the guest missed, vCPU seconds" in svg
     assert len(ALL_VARIANTS) - 3 <= svg.count("<circle") <= len(ALL_VARIANTS) + 1
     simulate(path, "--seeds", 1, "--variant", "all", "--picture", page)
     assert "<h3>Time against the guest's work</h3>" in page.read_text()

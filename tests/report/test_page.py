@@ -170,6 +170,8 @@ def test_a_browser_shows_the_page_and_asks_for_nothing_else(
     assert browser.evaluate("document.documentElement.scrollWidth") <= width
     assert browser.evaluate("document.querySelectorAll('section').length") == 3
     assert browser.evaluate("[...document.querySelectorAll('.plot')].every(p => p.getBoundingClientRect().width > 200)")
+    fits = "[...document.querySelectorAll('.plot .title')].every(t => t.getBoundingClientRect().right <= innerWidth)"
+    assert browser.evaluate(fits)
     background = browser.evaluate("getComputedStyle(document.body).backgroundColor")
     assert background == ("rgb(22, 25, 29)" if dark else "rgb(255, 255, 255)")
     contrast = "[...document.querySelectorAll('.plot .title')].map(t => getComputedStyle(t).fill)"

@@ -7,7 +7,7 @@ from vmferry.report.axes import bytes_axis
 from vmferry.report.plot import Area, Plot
 from vmferry.report.series import Series, Shape
 
-TITLE = "Distinct memory that the guest writes in so much time"
+TITLE = "Distinct memory that the guest writes"
 LEGEND = {"guest": "the guest; dots were measured", "carried": "the link carries", "fits": "fits the downtime limit"}
 """What the lines are, by their CSS classes."""
 _HEIGHT = 220
@@ -18,7 +18,7 @@ _POINTS = 120
 
 def curve_plot(curve: DirtyCurve, bytes_per_s: float, fits_bytes: float) -> Plot:
     """Return the plot; `fits_bytes` is what may be left when the guest moves."""
-    points = curve.points()
+    points = tuple(curve.points())
     longest_s = max(point.duration_ns for point in points) / _NS_PER_S * _ROOM
     seconds = np.linspace(0.0, longest_s, _POINTS)
     written = curve.distinct_bytes(seconds * _NS_PER_S)

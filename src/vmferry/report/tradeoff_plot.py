@@ -7,7 +7,7 @@ from vmferry.report.figures import count_text, time_text
 from vmferry.report.plot import TOP, Area, Plot, text_at
 from vmferry.report.tradeoff import Cost, unbeaten
 
-TITLE = "vCPU seconds for which the guest was kept from working"
+TITLE = "Work the guest missed, vCPU seconds"
 _HEIGHT = 260
 _ROOM = 1.12
 _MS_PER_S = 1000
