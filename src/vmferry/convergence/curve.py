@@ -253,7 +253,8 @@ def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, 
 def _close_together(corners_ns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return 0, the corners, and stretches between and beyond them that grow by the same factor."""
     last_ns = corners_ns[-1]
-    return np.unique(np.concatenate((corners_ns, np.maximum(1.0, last_ns * _TIMES))))
+    work_ns = np.sort(np.concatenate((corners_ns, np.maximum(1.0, last_ns * _TIMES))))
+    return work_ns[np.diff(work_ns, prepend=-1.0) > 0]
 
 
 def _continued(hull: list[tuple[float, float]], work_ns: NDArray[np.float64]) -> NDArray[np.float64]:
