@@ -126,3 +126,10 @@ def test_a_guest_that_has_become_quiet_is_not_held_to_what_it_did_in_less_time()
     assert at(curve, S // 4) >= 1 << 30, "once may be chance"
     curve.learn(Written(2 * S, 1.0, 1 << 20))
     assert at(curve, S // 4) <= 1 << 20
+
+
+def test_what_is_more_than_the_guest_ever_wrote_unthrottled_tells_nothing_of_what_it_wants() -> None:
+    curve = DirtyCurve(1 << 30)
+    curve.learn(Written(1_000_000_000, 1.0, 400 << 20))
+    curve.learn(Written(1_000_000_000, 0.6, 529 << 20))
+    assert curve.demand == 1

@@ -254,6 +254,20 @@ def test_a_guest_in_bursts_is_left_to_its_calms(name: str) -> None:
     assert known(result.work_lost_percent) < 2
 
 
+@pytest.mark.parametrize("driven", ["qemu-7.2", "qemu-10"])
+def test_a_driven_guest_that_collects_garbage_is_moved_sooner_than_by_any_ladder(driven: str) -> None:
+    calm = {"pattern": "sweep", "memory": "50M", "write-rate": "100MB/s", "duration": "1500ms"}
+    burst = {"pattern": "sweep", "memory": "400M", "write-rate": "2GB/s", "duration": "500ms"}
+    link = {"rate": "100MiB/s", "parameters": {"max-bandwidth": 100 << 20}}
+    planned, ladder = (
+        with_goals("", calm, burst, driven=driven, limit_ms=300, variant=variant, **link)
+        for variant in ("planned", RESPONSIVE)
+    )
+    assert planned.status == ladder.status == "completed"
+    assert known(planned.total_time_ms) < known(ladder.total_time_ms)
+    assert known(planned.work_lost_vcpu_s) < known(ladder.work_lost_vcpu_s)
+
+
 def test_a_link_that_stands_still_slows_nobody() -> None:
     data = {
         "name": "guest",

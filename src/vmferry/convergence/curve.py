@@ -206,13 +206,18 @@ class DirtyCurve:
         A throttled point of a paced guest, taken for one of a saturating guest, has done the same in less work: the
         unthrottled points say less for so little work than was seen. A guest is taken for a saturating one if a slice
         more explains it. One that has kept up with every throttle wants less than it was left, how much less nobody
-        knows.
+        knows. Where more was found than it ever wrote in so much time unthrottled, it did something else, which tells
+        nothing of what it wants.
         """
         free = [(float(point.duration_ns), float(point.distinct_bytes)) for point in self.points() if not point.slowed]
         slowed = [point for point in self.points() if point.slowed]
         if not (free and slowed):
             return self._demand if slowed else 1.0
         durations_ns, distinct_bytes = zip(*concave_corners(sorted(free)), strict=True)
+        most_bytes = np.interp([point.duration_ns for point in slowed], durations_ns, distinct_bytes)
+        slowed = [p for p, most in zip(slowed, most_bytes, strict=True) if p.distinct_bytes <= _EXPLAINED * most]
+        if not slowed:
+            return self._demand
         found = np.array([point.distinct_bytes for point in slowed], np.float64)
         shares = np.array([point.cpu_share for point in slowed])
         lengths_ns = np.array([float(point.duration_ns) for point in slowed])
