@@ -33,7 +33,7 @@ def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed(
     assert not any("sampled" in what for what in told["unknown"]), "a VM of ours counts pages"
     assert told["reason"].startswith("The guest writes faster than 40 MiB/s")
     picture = (tmp_path / "forecast.svg").read_text()
-    assert "Distinct memory that the guest writes" in picture
+    assert "Distinct memory the guest writes" in picture
     assert {"will": 0, "may": 5, "will not": 6}[told["verdict"]] == run.returncode
 
 

@@ -132,10 +132,12 @@ def start_recording(
     obeyed: Mapping[str, object],
     limits: Limits = NO_LIMITS,
 ) -> dict[str, Any]:
-    """Record the beginning, with the VM's parameters and those that we obey instead of it. Returns the former."""
+    """Record the beginning, with the VM's parameters and those that we obey instead of it, and what is wanted of it, if
+    anything is known of that. Returns the former."""
     parameters = dict(monitor.execute("query-migrate-parameters"))
     capabilities = monitor.execute("query-migrate-capabilities")
     effective = {**own_variant(monitor.execute("query-version")).settings, **parameters, **obeyed}
+    ordered = Ordered.of(_name(monitor, driven), limits)
     recorder.start(
         total_bytes=memory_bytes(monitor),
         vcpu_count=len(monitor.execute("query-cpus-fast")),
@@ -143,7 +145,7 @@ def start_recording(
         parameters={name: value for name, value in effective.items() if name in PARAMETERS},
         recorded_by=RecordedBy.DRIVER if obeyed else RecordedBy.OBSERVER,
         policy_digest=find_policy(str(obeyed[POLICY])).digest if obeyed else None,
-        ordered=Ordered.of(_name(monitor, driven), limits),
+        ordered=ordered if ordered != Ordered() else None,
     )
     return parameters
 

@@ -7,7 +7,7 @@ from vmferry.report.axes import bytes_axis
 from vmferry.report.plot import Area, Plot
 from vmferry.report.series import Series, Shape
 
-TITLE = "Distinct memory that the guest writes"
+TITLE = "Distinct memory the guest writes"
 LEGEND = {"guest": "the guest; dots were measured", "carried": "the link carries", "fits": "fits the downtime limit"}
 """What the lines are, by their CSS classes."""
 _HEIGHT = 220
