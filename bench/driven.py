@@ -242,7 +242,7 @@ def _measure(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int, most_
         order = Order(uri=uri, variant=find_variant(VARIANT), parameters=guest.parameters(downtime_ms))
         clock, cancel = MonotonicClock(), CancelToken()
         watch = tell = lambda told: None
-        others = _OtherProcesses([os.getpid(), source.process.pid, destination.process.pid])
+        others = OtherProcesses([os.getpid(), source.process.pid, destination.process.pid])
         result = require_completed(carry_out(source.monitor, order, watch, tell, clock=clock, cancel=cancel))
         used = others.processors()
         destination.check_memory()
@@ -252,7 +252,7 @@ def _measure(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int, most_
     return how
 
 
-class _OtherProcesses:
+class OtherProcesses:
     """How much of the machine processes use that are not ours, from now on."""
 
     def __init__(self, ours: list[int]) -> None:

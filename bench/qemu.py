@@ -144,14 +144,14 @@ def kills(settings: tuple[Path | None, list[Peer], int, Load, int], /, kills: in
         for _ in range(kills):
             with _driver(lab, source) as driver:
                 time.sleep(moments.uniform(0, seconds))
-                away = _away(threads)
+                was_away = away(threads)
                 driver.kill()
                 start_s = time.monotonic()
-                while _away(threads):
+                while away(threads):
                     if time.monotonic() - start_s > 60:
                         raise SystemExit("the threads are still slowed after 60 s")
                     time.sleep(0.001)
-                samples.add("time_to_undo", 1000 * (time.monotonic() - start_s), "ms", throttled=away)
+                samples.add("time_to_undo", 1000 * (time.monotonic() - start_s), "ms", throttled=was_away)
             assert source.process.poll() is None, "QEMU died"
 
 
@@ -161,7 +161,7 @@ def _driver(lab: Lab, source: VmProcess) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def _away(threads: list[int]) -> bool:
+def away(threads: list[int]) -> bool:
     """True if a vCPU thread, or a group made for one, is not as it was."""
     groups = [group_of(thread, find_hierarchy()) for thread in threads]
     return any(

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,10 @@ def test_what_was_lost_is_not_told_if_the_beginning_was_not_seen() -> None:
     told = samples(Metrics(lambda: [watched(seen(5000, 80), seen(6000, 80))]))
     assert ("vmferry_migration_vcpu_throttle_ratio", "db") in told
     assert ("vmferry_migration_work_lost_vcpu_seconds", "db") not in told
+
+
+def test_the_end_is_no_forecast_of_itself() -> None:
+    assert watched(replace(seen(9000), status="completed")).recording.foretold is None
 
 
 def test_a_forecast_is_compared_with_what_came_of_it() -> None:

@@ -1,11 +1,14 @@
 """Each benchmark runs, tiny, so that it cannot rot."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+from bench.agent import bench as agent
 from bench.cgroup_v2 import build
 from bench.driven import bench as driven
+from bench.fuzz_agent import main as fuzz_agent
 from bench.guest import bench as guest
 from bench.looks import main as looks
 from bench.memory import main as memory
@@ -14,7 +17,10 @@ from bench.monitor import main as monitor
 from bench.page import main as page
 from bench.qemu import bench as qemu
 from bench.simulation import main as simulation
+from bench.steering import GUESTS, steered
 from click.testing import CliRunner
+
+from tests.support.known import known
 
 
 def samples_of(path: Path) -> dict[str, list[float]]:
@@ -143,3 +149,46 @@ def test_the_archive_for_cgroup_v2_is_whole() -> None:
     assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
     for name in (b"init\0", b"lib64/ld-linux-x86-64.so.2\0", b"vmferry/vmferry/control/cgroup.py\0"):
         assert name in archive
+
+
+def test_nonsense_is_given_to_the_agent_and_nothing_is_wrong() -> None:
+    result = CliRunner().invoke(fuzz_agent, ["--cases", "3000"])
+    assert result.exit_code == 0, result.output
+    assert re.findall(r"^(\w+): (\d+) cases", result.output, re.MULTILINE) == [
+        *(("rules", "450"), ("metrics", "1050"), ("names", "1410"), ("pages", "30"), ("http", "60")),
+    ]
+
+
+def test_idle_agent(tmp_path: Path) -> None:
+    output = ["--output", str(tmp_path / "samples")]
+    result = CliRunner().invoke(agent, [*output, "idle", "--vms", "3", "--seconds", "1", "--begin", "1"])
+    assert result.exit_code == 0, result.output
+    assert {"idle_cpu", "idle_memory", "noticed"} == samples_of(tmp_path / "samples").keys()
+
+
+@pytest.mark.kvm
+@pytest.mark.qemu
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["many", "--vms", "2", "--seconds", "1"], {"all_steered", "driver_cpu", "remembered"}),
+        (["kills", "--kills", "3"], {"resumed", "time_to_undo", "consistent", "remembered"}),
+    ],
+)
+def test_agent_of_real_vms(words: list[str], names: set[str], tmp_path: Path) -> None:
+    result = CliRunner().invoke(agent, ["--output", str(tmp_path / "samples"), *words])
+    assert result.exit_code == 0, result.output
+    samples = samples_of(tmp_path / "samples")
+    assert names == samples.keys()
+    assert samples["remembered"] == [2.0 if "many" in words else 1.0]
+    assert all(samples.get("consistent", [1.0]))
+
+
+@pytest.mark.parametrize("name", ["rewrites 800 MiB, 200 MiB/s", "rewrites 300 MiB, 400 MiB/s"])
+def test_what_steers_somebody_elses_migration_is_compared_in_virtual_time(name: str) -> None:
+    """The passes of the latter are shorter than any look that QEMU 7.2 takes at its guest."""
+    (case,) = (case for case in GUESTS if case.name == name and "qemu-7.2" in case.bodies)
+    planned, responsive = (steered(case, "qemu-7.2", variant) for variant in ("planned", "responsive"))
+    assert planned.completed
+    assert responsive.completed
+    assert known(planned.work_lost_vcpu_s) < known(responsive.work_lost_vcpu_s)

@@ -1,6 +1,8 @@
 """An agent looks after domains of a real libvirt and QEMUs of its own: whoever begins a migration, it converges."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -206,3 +208,14 @@ def test_rules_are_reloaded_and_faulty_ones_are_not(lab: Lab, looking_after: Age
     looking_after.wait_for("no more attended to")
     assert looking_after.stop() == 0
     assert [(row.mode, row.status) for row in looking_after.remembered()] == [("shadow", "cancelled")]
+
+
+@needs_libvirt
+def test_the_example_with_two_hosts_runs() -> None:
+    script = Path(__file__).parents[2] / "docs" / "examples" / "two-libvirt-hosts.sh"
+    environment = os.environ | {"PYTHON": sys.executable}
+    ran = subprocess.run([script], capture_output=True, text=True, check=False, env=environment)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "rule 1: name 'busy'" in ran.stdout, "of --check"
+    assert re.search(r"busy +running", ran.stdout), "on the destination"
+    assert re.search(r"1 +\d{4}-\d\d-\d\d \d\d:\d\d +busy +steer +completed", ran.stdout)

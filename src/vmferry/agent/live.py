@@ -95,7 +95,10 @@ class Live:
 
 
 def _foretold(progress: Progress, outlook: Outlook) -> Foretold | None:
-    if progress.elapsed_ms is None or outlook.least_s is None or outlook.median_s is None or outlook.most_s is None:
+    """Return what is foretold of a migration that goes on."""
+    if not progress.running or progress.elapsed_ms is None:
+        return None
+    if outlook.least_s is None or outlook.median_s is None or outlook.most_s is None:
         return None
     return Foretold(
         elapsed_ms=progress.elapsed_ms,

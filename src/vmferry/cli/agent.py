@@ -41,6 +41,7 @@ def command(path: Path, check: bool, log_format: str) -> None:
     table = compact_table("", "VM", "what holds", "what is done")
     for column in table.columns[1:]:
         column.justify = "left"
+        column.no_wrap = False
     for line in explain(config):
         if isinstance(line, Explained):
             table.add_row(one_line(line.vm.name), str(line.holding), ", ".join(line.holding.rule.orders()))

@@ -36,6 +36,8 @@ _AHEAD_NS, _AHEAD_STILL_NS = 250_000_000, 100_000_000
 that takes all of the guest's work begins as late as it can."""
 _FLOOD_NS = 500_000_000
 """In less time a small set that is rewritten is no flood yet."""
+_FLOOD_IN_PARTS_NS = 1_500_000_000
+"""Where passes are so short that no longer part was ever looked at, in so much time all together."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
@@ -244,7 +246,7 @@ def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
     if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
         return False
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
-    is_long = known_ns >= _FLOOD_NS
+    is_long = known_ns >= _FLOOD_NS or curve.history.observed_ns >= _FLOOD_IN_PARTS_NS
     return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
 
 

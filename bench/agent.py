@@ -1,0 +1,217 @@
+"""What the agent costs, and what it leaves behind when it is killed: `python -m bench.agent --help`.
+
+`idle` and `many` look after the monitors of modelled QEMUs (bench/modelled_monitors.py), as this machine cannot run so
+many VMs; `kills` steers the migration of a real one. Processor time is that of the agent and all its children.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from tests.support.agent import Agent, agent
+from tests.support.wait import wait_until
+
+from bench.driven import OtherProcesses
+from bench.peers import Load, Peer, qemus
+from bench.qemu import away
+from bench.samples import recording
+from vmferry.agent.database import reading
+from vmferry.agent.store import journal_of
+from vmferry.client.processes import PROC, status_field
+from vmferry.client.qmp_client import QmpClient
+from vmferry.control.progress import ask
+from vmferry.perf.lab import Lab, VmProcess
+from vmferry.simulation.qemu.lab import URI
+
+MIB = 1 << 20
+STEER = '[[rule]]\nmode = "steer"\nvariant = "background-sync+responsive-throttle"\n'
+_LONG_S = 300.0
+_SETTLE_S = 3.0
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+@click.group()
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Append the raw samples to this file.")
+@click.pass_context
+def bench(context: click.Context, /, output: Path | None) -> None:
+    """Measure `vmferry agent`."""
+    context.obj = output
+
+
+@bench.command()
+@click.option("--vms", default=100, show_default=True, help="How many VMs it looks after.")
+@click.option("--seconds", default=60.0, show_default=True, help="How long to measure while nothing migrates.")
+@click.option("--begin", default=10, show_default=True, help="How many migrations to begin, to see them noticed.")
+@click.pass_obj
+def idle(output: Path | None, /, vms: int, seconds: float, begin: int) -> None:
+    """While nothing migrates: processor time and memory. Then how soon a migration is noticed."""
+    with recording(output) as samples, _workplace() as (one, sockets), _modelled(sockets, vms) as server:
+        one.write(f'sockets = ["{sockets}"]\n')
+        one.start()
+        one.wait_for("attended to at", vms, _LONG_S)
+        time.sleep(_SETTLE_S)
+        others = OtherProcesses([one.process.pid, server])
+        start_s, start_cpu_s = time.monotonic(), cpu_s(one.process.pid)
+        time.sleep(seconds)
+        used = (cpu_s(one.process.pid) - start_cpu_s) / (time.monotonic() - start_s)
+        what = {"vms": vms, "others": round(others.processors(), 2)}
+        samples.add("idle_cpu", 100 * used, "% of a core", **what)
+        resident_kib = int(status_field(PROC / str(one.process.pid), "VmRSS").split()[0])
+        samples.add("idle_memory", resident_kib / 1024, "MiB", **what)
+        for number in range(begin):
+            samples.add("noticed", _noticed_s(one, sockets, number), "s", **what)
+        assert one.stop() == 0
+
+
+def _noticed_s(one: Agent, sockets: Path, number: int) -> float:
+    """Begin the migration of a modelled VM, and return how long it takes until the agent says that it runs."""
+    name = f"vm-{number:03}"
+    with QmpClient.connect(f"unix:{sockets}/{name}.qmp") as other:
+        other.execute("migrate-set-parameters", {"max-bandwidth": MIB})
+        begun_s = time.monotonic()
+        other.execute("migrate", {"uri": URI})
+        wait_until(lambda: any(line["vm"] == name for line in one.lines("a migration runs")), 30)
+        return time.monotonic() - begun_s
+
+
+@bench.command()
+@click.option("--vms", default=20, show_default=True, help="How many VMs migrate at once.")
+@click.option("--seconds", default=30.0, show_default=True, help="How long to measure once all are steered.")
+@click.pass_obj
+def many(output: Path | None, /, vms: int, seconds: float) -> None:
+    """Many migrations at once: are all steered, what does each cost, is anything missing in the history?
+
+    The QEMUs are modelled, so they are slowed by their own auto-converge, and not by quotas on threads.
+    """
+    with recording(output) as samples, _workplace() as (one, sockets), _modelled(sockets, vms):
+        one.write(f'sockets = ["{sockets}"]\n{STEER}')
+        one.start()
+        one.wait_for("attended to at", vms, _LONG_S)
+        start_s, start_cpu_s = time.monotonic(), cpu_s(one.process.pid)
+        _tell_all(sockets, "migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
+        _tell_all(sockets, "migrate", uri=URI)
+        wait_until(lambda: len({line["vm"] for line in one.lines(" 0 -> ")}) == vms, _LONG_S)
+        samples.add("all_steered", time.monotonic() - start_s, "s", vms=vms)
+        time.sleep(seconds)
+        used = (cpu_s(one.process.pid) - start_cpu_s) / (time.monotonic() - start_s)
+        samples.add("driver_cpu", 100 * used / vms, "% of a core", vms=vms)
+        _tell_all(sockets, "migrate-set-parameters", **{"downtime-limit": 2000})
+        wait_until(lambda: len({line["vm"] for line in one.lines("ended: completed")}) == vms, _LONG_S)
+        assert one.stop() == 0
+        whole = [row for row in one.remembered() if row.status == "completed" and _is_whole(one, row.id)]
+        samples.add("remembered", len({row.vm_name for row in whole if row.outcome}), "migrations", vms=vms)
+
+
+def _tell_all(sockets: Path, command: str, **arguments: object) -> None:
+    for path in sorted(sockets.iterdir()):
+        with QmpClient.connect(f"unix:{path}") as other:
+            other.execute(command, arguments)
+
+
+@bench.command()
+@click.option("--kills", default=100, show_default=True, help="How often to kill the agent.")
+@click.option("--seconds", default=2.0, show_default=True, help="Longest time to let it work once it has throttled.")
+@click.pass_obj
+def kills(output: Path | None, /, kills: int, seconds: float) -> None:
+    """Kill the agent while it slows a guest: until when is the guest slowed, and does a new one go on?"""
+    peer, load, moments = qemus(None)[0], Load(192, 1, 96), random.Random(1)
+    with recording(output) as samples, Lab() as lab, _workplace() as (one, sockets):
+        source, uri = _start_pair(lab, peer, load, sockets, 0)
+        threads = [vcpu["thread-id"] for vcpu in source.monitor.execute("query-cpus-fast")]
+        one.write(f'sockets = ["{sockets}"]\n{STEER}')
+        source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 8 * MIB, "downtime-limit": 1})
+        source.monitor.execute("migrate", {"uri": uri})
+        for number in range(kills):
+            begun_s = time.monotonic()
+            one.start()
+            one.wait_for(" 0 -> ", number + 1, _LONG_S)
+            samples.add("resumed", time.monotonic() - begun_s, "s")
+            time.sleep(moments.uniform(0, seconds))
+            one.kill()
+            samples.add("time_to_undo", 1000 * _undone_s(threads), "ms")
+            assert ask(source.monitor).status == "active"
+            (row,) = one.remembered()
+            samples.add("consistent", float(_is_whole(one, row.id)), "history")
+        one.start()
+        one.wait_for(" 0 -> ", kills + 1, _LONG_S)
+        source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 30, "downtime-limit": 2000})
+        one.wait_for("ended: completed", timeout_s=_LONG_S)
+        assert one.stop() == 0
+        (row,) = one.remembered()
+        samples.add("remembered", float(row.status == "completed" and _is_whole(one, row.id)), "migrations")
+
+
+def _undone_s(threads: list[int]) -> float:
+    """Return how long it takes until the threads are where they were."""
+    start_s = time.monotonic()
+    while away(threads):
+        if time.monotonic() - start_s > 60:
+            raise SystemExit("the threads are still slowed after 60 s")
+        time.sleep(0.001)
+    return time.monotonic() - start_s
+
+
+def _is_whole(one: Agent, number: int) -> bool:
+    """Tell whether all of a journal can be read, and begins with a beginning."""
+    with reading(one.database) as connection:
+        entries = journal_of(connection, number)
+    return bool(entries) and type(entries[0].event).__name__ == "Started"
+
+
+def _start_pair(lab: Lab, peer: Peer, load: Load, sockets: Path, number: int) -> tuple[VmProcess, str]:
+    """Start two QEMUs, of which the source has a second monitor for the agent."""
+    name, uri = f"vm-{number:03}", f"unix:{lab.directory}/{number}.sock"
+    lab.start([*peer.command(load), "-incoming", uri], f"destination{number}")
+    own = ["-name", name, "-qmp", f"unix:{sockets}/{name}.qmp,server=on,wait=off"]
+    source = lab.start([*peer.command(load), *own], f"source{number}")
+    source.wait_for_passes(1, _LONG_S)
+    return source, uri
+
+
+@contextmanager
+def _workplace() -> Iterator[tuple[Agent, Path]]:
+    """Yield an agent that is not started yet, and the directory in which it is to find monitors."""
+    with tempfile.TemporaryDirectory(prefix="vmferry-") as name:
+        (sockets := Path(name) / "qmp").mkdir()
+        with agent(Path(name)) as one:
+            yield one, sockets
+
+
+@contextmanager
+def _modelled(sockets: Path, count: int) -> Iterator[int]:
+    """Serve modelled monitors, and yield the number of the process that does."""
+    command = [sys.executable, "-m", "bench.modelled_monitors", str(sockets), "--vms", str(count)]
+    with subprocess.Popen(command) as server:
+        try:
+            wait_until(lambda: len(list(sockets.iterdir())) == count, 60)
+            yield server.pid
+        finally:
+            server.terminate()
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process and its descendants have used, those that have ended too."""
+    parents = {int(stat.parent.name): _stat(stat) for stat in PROC.glob("[0-9]*/stat")}
+    family = {pid}
+    while grown := {child for child, fields in parents.items() if fields and int(fields[1]) in family} - family:
+        family |= grown
+    return sum(sum(map(int, fields[11:15])) for one in family if (fields := parents.get(one))) / _TICKS_PER_S
+
+
+def _stat(path: Path) -> list[str]:
+    """Return the fields behind the name; none if the process has ended."""
+    try:
+        return path.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+if __name__ == "__main__":
+    bench()
