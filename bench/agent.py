@@ -134,8 +134,10 @@ def kills(output: Path | None, /, kills: int, seconds: float) -> None:
             one.wait_for(" 0 -> ", number + 1, _LONG_S)
             samples.add("resumed", time.monotonic() - begun_s, "s")
             time.sleep(moments.uniform(0, seconds))
+            was_slowed = away(threads)
+            one.process.kill()
+            samples.add("time_to_undo", 1000 * _undone_s(threads), "ms", throttled=was_slowed)
             one.kill()
-            samples.add("time_to_undo", 1000 * _undone_s(threads), "ms")
             assert ask(source.monitor).status == "active"
             (row,) = one.remembered()
             samples.add("consistent", float(_is_whole(one, row.id)), "history")

@@ -17,6 +17,7 @@ import asyncio
 import csv
 import io
 import random
+import re
 import sys
 import tempfile
 import time
@@ -30,14 +31,18 @@ import click
 import msgspec
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.applications import Starlette
 from tests.agent.test_memory import STARTED, complete, facts, remembering
 from tests.agent.test_metrics import live
+from tests.support.agent_web import ACT_TOKEN, READ_TOKEN, sources_of
 
 from vmferry.agent.config import parse_config
 from vmferry.agent.log import Log, as_json, as_text
 from vmferry.agent.metrics import Metrics
 from vmferry.agent.rules import Rule, Vm, holding
-from vmferry.agent.web import Web
+from vmferry.agent.web.access import Access
+from vmferry.agent.web.app import application
+from vmferry.agent.web.table import table_of
 from vmferry.bounds import one_line
 from vmferry.cli.history import cell
 from vmferry.errors import UsageError
@@ -94,10 +99,6 @@ _MARKUP = [
     *("=cmd|' /C'!A0", "+1", "-1", "@x", "\uff1d1", "a", "db-1", "é", "\U0001f600", " ", "/", "../", "%00", "%3Cb%3E"),
     *("x" * 300, "javascript:alert(1)"),
 ]
-_PATHS = [
-    *("/", "/page.js", "/page.css", "/api/live", "/api/events", "/api/migrations", "/migrations/1", "/migrations/0"),
-    "/none",
-]
 _METHODS = ["GET", "GET", "GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "BREW", ""]
 _HEADERS = [
     *(
@@ -113,7 +114,6 @@ _HEADERS = [
     ),
     "x",
 ]
-_TOKEN = "a token of some length"
 _NAMES_PER_PAGE = 200
 _PER_ROUND = 500
 _PATIENCE_S = 20.0
@@ -228,25 +228,27 @@ def pages(chance: random.Random, count: int) -> Counter[str]:
 
 def _elements(labels: list[str]) -> list[tuple[str, ...]]:
     runs = [run_series([Entry(0, STARTED)], f"{number} {label}") for number, label in enumerate(labels)]
-    return _Elements(page(labels[0], [Section(labels[0], labels[0], runs)])).found
+    return _Elements(page(labels[0], [Section(labels[0], runs)])).found
 
 
 def http(chance: random.Random, count: int) -> Counter[str]:
     """Ask the page, with the token and without."""
-    with _web() as (open_to_all, guarded):
-        return asyncio.run(_ask_all(chance, count, open_to_all, guarded))
+    with _web() as (open_to_all, guarded, paths):
+        return asyncio.run(_ask_all(chance, count, open_to_all, guarded, paths))
 
 
-async def _ask_all(chance: random.Random, count: int, open_to_all: Web, guarded: Web) -> Counter[str]:
+async def _ask_all(
+    chance: random.Random, count: int, open_to_all: Starlette, guarded: Starlette, paths: list[str]
+) -> Counter[str]:
     seen: Counter[str] = Counter()
     for _ in range(count):
         web = chance.choice((open_to_all, guarded))
-        scope, body = _request(chance)
+        scope, body = _request(chance, paths)
         try:
             status, headers, text = await asyncio.wait_for(_ask(web, scope, body), _PATIENCE_S)
         except Exception as error:
             raise WrongError(f"{error!r} of {scope}") from error
-        _require(status < 500, (status, scope))
+        _require(status < 500 or status == 503, (status, scope))
         _require(b"x-content-type-options" in headers, scope)
         _require(web is open_to_all or (status == 401 and b"db" not in text), scope)
         if headers.get(b"content-type", b"").startswith(b"text/html"):
@@ -255,8 +257,8 @@ async def _ask_all(chance: random.Random, count: int, open_to_all: Web, guarded:
     return seen
 
 
-def _request(chance: random.Random) -> tuple[dict[str, Any], bytes]:
-    path = chance.choice(_PATHS)
+def _request(chance: random.Random, paths: list[str]) -> tuple[dict[str, Any], bytes]:
+    path = chance.choice(paths)
     if chance.random() < 0.5:
         path = damaged(chance, path, _MARKUP)
     words = ("vm", "status", "host", "x")
@@ -285,7 +287,7 @@ def _request(chance: random.Random) -> tuple[dict[str, Any], bytes]:
     return scope, hostile_name(chance).encode(errors="replace")
 
 
-async def _ask(web: Web, scope: dict[str, Any], body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
+async def _ask(web: Starlette, scope: dict[str, Any], body: bytes) -> tuple[int, dict[bytes, bytes], bytes]:
     """Return status, headers and body of the answer to a client that hangs up once it has asked."""
     parts = iter([{"type": "http.request", "body": body, "more_body": False}])
     sent: list[Any] = []
@@ -297,14 +299,14 @@ async def _ask(web: Web, scope: dict[str, Any], body: bytes) -> tuple[int, dict[
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await web.app(scope, receive, send)
+    await web(scope, receive, send)
     begin: dict[str, Any] = sent[0] if sent else {"status": 499, "headers": [(b"x-content-type-options", b"")]}
     return begin["status"], dict(begin["headers"]), b"".join(part.get("body", b"") for part in sent[1:])
 
 
 @contextmanager
-def _web() -> Iterator[tuple[Web, Web]]:
-    """Yield what an agent shows that remembers two migrations, to everybody and to who has the token."""
+def _web() -> Iterator[tuple[Starlette, Starlette, list[str]]]:
+    """Yield what an agent shows that remembers two migrations, to everybody and to who has the token; and its paths."""
     with tempfile.TemporaryDirectory() as directory:
         url = f"sqlite:///{directory}/agent.db"
         with remembering(url) as memory:
@@ -312,8 +314,9 @@ def _web() -> Iterator[tuple[Web, Web]]:
                 recording = memory.begin(facts(Vm(name, name)))
                 recording.record(1, STARTED)
                 complete(recording)
-        running = [live(), live("<b>db")]
-        yield Web(lambda: running, url, None), Web(lambda: running, url, _TOKEN)
+        table, silent = table_of(sources_of(url, [live(), live("<b>db")])), Log(lambda level, text, fields: None)
+        open_to_all, guarded = (application(table, Access(token, ACT_TOKEN), silent) for token in (None, READ_TOKEN))
+        yield open_to_all, guarded, ["/none", *(re.sub(r"{[^}]*}", "1", one.path) for one in table)]
 
 
 def _require(true: bool, case: object) -> None:

@@ -17,9 +17,9 @@ import click
 import msgspec
 
 from vmferry.errors import CommandError
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.releases import find_release
-from vmferry.simulation.scenario import parse_scenario
 
 _GUEST = b"""
 name = "modelled"

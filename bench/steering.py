@@ -20,12 +20,12 @@ from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import CancelledError
+from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import RELEASES, find_release
-from vmferry.simulation.scenario import parse_scenario
 from vmferry.study.modelled_place import ModelledPlace
 
 MIB = 1 << 20
@@ -34,9 +34,9 @@ _NOTICED_NS = 500_000_000
 _SWEEP = 'pattern = "sweep"\nmemory = "{}"\nwrite-rate = "{}"'
 GUESTS = (
     *CASES,
-    Case("moves by itself", _SWEEP.format("200M", "20MB/s"), "100MiB/s", 300),
-    Case("rewrites 300 MiB, 400 MiB/s", _SWEEP.format("300M", "1GB/s"), "400MiB/s", 300, 2),
-    Case("random over 800 MiB, slowly", 'pattern = "uniform"\nmemory = "800M"\nwrite-rate = "60MB/s"', "40MiB/s", 300),
+    Case("moves by itself", _SWEEP.format("200M", "20MB/s"), 100, 300),
+    Case("rewrites 300 MiB, 400 MiB/s", _SWEEP.format("300M", "1GB/s"), 400, 300, 2),
+    Case("random over 800 MiB, slowly", 'pattern = "uniform"\nmemory = "800M"\nwrite-rate = "60MB/s"', 40, 300),
 )
 
 
