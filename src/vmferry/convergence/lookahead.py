@@ -193,12 +193,10 @@ def _never_rests(curve: DirtyCurve, situation: Situation) -> bool:
     as much is sent: then every pass takes longer than that, and there is more to send again after it."""
     threshold_bytes = situation.threshold_bytes
     threshold_ns = threshold_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
-    if (
-        situation.pending_ns < threshold_ns
-        or float(curve.distinct_bytes(np.array([threshold_ns]))[0]) <= threshold_bytes
-    ):
+    if situation.pending_ns < threshold_ns:
         return False
-    return curve.history.least_bytes(threshold_ns) > threshold_bytes
+    distinct_bytes = float(curve.distinct_bytes(np.array([threshold_ns]))[0])
+    return min(distinct_bytes, curve.history.least_bytes(threshold_ns)) > threshold_bytes
 
 
 class _Guest:
