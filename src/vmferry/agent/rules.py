@@ -25,7 +25,7 @@ from vmferry.units import exact_duration, parse_guest_loss
 
 _NS_PER_MS = 1_000_000
 DEFAULT_VARIANT = VARIANTS["background-sync+responsive-throttle"]
-"""What decides where a rule names nothing (docs/decisions/0009-what-steers-by-default.md)."""
+"""What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""
 Setting = str | int | float | bool
 
 
