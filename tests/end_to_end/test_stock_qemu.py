@@ -27,6 +27,8 @@ QEMU = Peer("qemu", binary="/usr/bin/qemu-system-x86_64")
 ENDLESS = ("--max-bandwidth", "48MiB/s", "--downtime-limit", "1ms")
 _MOST_RUNNING = 0.9
 VARIANT = "background-sync+responsive-throttle"
+CANCELLED = ("cancelled", "failed")
+"""QEMU 7.2 shuts the return path down before it is `cancelling`, so its thread may see an error first."""
 
 
 class Scene:
@@ -144,7 +146,7 @@ def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene,
     source = scene.reconnect()
     assert source.monitor.execute("query-status")["running"]
     status = source.monitor.execute("query-migrate")["status"]
-    assert status == ("cancelled" if number is signal.SIGINT else "active")
+    assert status in (CANCELLED if number is signal.SIGINT else ("active",))
 
 
 def test_a_client_that_takes_the_monitor_keeps_nothing_from_being_undone(scene: Scene) -> None:
@@ -204,10 +206,10 @@ def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
         time.sleep(0.01)
     out, errors = driver.communicate()
     assert driver.returncode == 130
-    assert json.loads(out)["status"] == "cancelled", errors
+    assert json.loads(out)["status"] in CANCELLED, errors
     assert scene.at_home()
     source = scene.reconnect()
-    assert source.monitor.execute("query-migrate")["status"] == "cancelled"
+    assert source.monitor.execute("query-migrate")["status"] in CANCELLED
     assert source.monitor.execute("query-migrate-parameters")["downtime-limit"] == 300
 
 
