@@ -101,6 +101,7 @@ def _divisor(survey: Survey) -> int:
 def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
     used_pages = survey.used_bytes // divisor // PAGE_SIZE_BYTES
     zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan, used_pages)
+    rate_bytes_per_s = max(1, round(survey.bandwidth_bytes_per_s * draw.link / divisor))
     return Experiment(
         name="forecast",
         guest=GuestSpec(
@@ -111,12 +112,12 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
             zero_scan_bytes_per_s=scan_bytes_per_s,
         ),
         link=LinkSpec(
-            rate_bytes_per_s=max(1, round(survey.bandwidth_bytes_per_s * draw.link / divisor)),
+            rate_bytes_per_s=rate_bytes_per_s,
             jitter=0.05,
             jitter_interval_ns=_NS_PER_S // 10,
             batch_bytes=_batch_bytes(survey, divisor),
         ),
-        parameters={"downtime-limit": survey.downtime_limit_ms},
+        parameters={"downtime-limit": survey.downtime_limit_ms, "max-bandwidth": rate_bytes_per_s},
     )
 
 
