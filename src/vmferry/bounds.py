@@ -7,9 +7,11 @@ import msgspec
 
 from vmferry.errors import UsageError
 
-Integer = Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
-Natural = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
+LARGEST = 1 << 62
+"""Of whole numbers; what is larger is not told from it, or refused."""
+Integer = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
+Natural = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 

@@ -39,8 +39,14 @@ class _MigrationInfo(_Answer):
     error_desc: str | None = None
 
 
+_Size = Annotated[int, msgspec.Meta(ge=0)]
+"""QEMU's largest has 64 bits, so whoever reckons with one bounds it by `LARGEST`."""
+
+
 class _Parameters(_Answer):
     downtime_limit: Integer
+    max_bandwidth: _Size | None = None
+    avail_switchover_bandwidth: _Size | None = None
 
 
 class _Capability(_Answer):

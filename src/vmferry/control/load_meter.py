@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from vmferry.bounds import LARGEST
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
 from vmferry.control.bottleneck import Bottleneck, SendingLoad, find_bottleneck
@@ -14,7 +15,6 @@ from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
 
-_MOST = 1 << 62
 _INTERVAL_NS = 1_000_000_000
 _LEAST_NS = 500_000_000
 """Shorter measurements tell nothing."""
@@ -108,7 +108,7 @@ class LoadMeter:
 
     def _number(self, name: str) -> int:
         value = self._settings.get(name)
-        return min(value, _MOST) if isinstance(value, int) else 0  # a VM may tell numbers beyond 64 bits
+        return min(value, LARGEST) if isinstance(value, int) else 0  # a VM may tell numbers beyond 64 bits
 
 
 def _cpu_ns(pid: int, left_out: set[int]) -> dict[int, int]:
