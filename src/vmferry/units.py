@@ -129,6 +129,11 @@ def format_duration(duration_ns: int) -> str:
     return f"{minutes} min {rest} s"
 
 
+def whole_ms(time_s: float | None) -> int | None:
+    """Return seconds as whole milliseconds; None is what nobody knows."""
+    return None if time_s is None else round(time_s * 1000)
+
+
 def _scaled(number: str, factor: int) -> int:
     return int(Fraction(number) * factor)
 

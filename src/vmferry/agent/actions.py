@@ -73,6 +73,14 @@ class UnknownError(UsageError):
     """There is no such migration, or no such VM."""
 
 
+def find_live(followers: Followers, key: str) -> Live:
+    """Return the migration of that key. Raises UnknownError if it does not run."""
+    live = next((one for one in followers.live if one.key == key), None)
+    if live is None:
+        raise UnknownError("that migration does not run, or not any more")
+    return live
+
+
 class Actions:
     """Those of one agent."""
 
@@ -129,9 +137,7 @@ class Actions:
 
     def _find(self, key: str) -> Live:
         """Return a migration that runs. Raises UnknownError, and NotDoneError if its VM is to be left alone."""
-        live = next((one for one in self._followers.live if one.key == key), None)
-        if live is None:
-            raise UnknownError("that migration does not run, or not any more")
+        live = find_live(self._followers, key)
         held = self._followers.rule_for(live.recording.facts.vm)
         if held.rule.mode is Mode.IGNORE:
             raise NotDoneError(f"{held} says to ignore this VM, so nothing is done about it")

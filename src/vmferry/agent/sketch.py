@@ -4,9 +4,9 @@ import msgspec
 
 from vmferry.control.outlook import Outlook
 from vmferry.control.progress import Progress
+from vmferry.units import whole_ms
 
 MAX_POINTS = 400
-_MS_PER_S = 1000
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,11 +41,6 @@ class Sketch:
         self.points = points
 
 
-def in_ms(time_s: float | None) -> int | None:
-    """Return whole milliseconds."""
-    return None if time_s is None else round(time_s * _MS_PER_S)
-
-
 def _point(elapsed_ms: int, progress: Progress, outlook: Outlook | None) -> Point:
     return Point(
         elapsed_ms=elapsed_ms,
@@ -53,6 +48,6 @@ def _point(elapsed_ms: int, progress: Progress, outlook: Outlook | None) -> Poin
         bandwidth_bytes_per_s=progress.bandwidth_bytes_per_s,
         dirty_bytes_per_s=progress.dirty_bytes_per_s,
         throttle_percent=progress.throttle_percent,
-        least_left_ms=in_ms(outlook.least_s if outlook else None),
-        most_left_ms=in_ms(outlook.most_s if outlook else None),
+        least_left_ms=whole_ms(outlook.least_s if outlook else None),
+        most_left_ms=whole_ms(outlook.most_s if outlook else None),
     )

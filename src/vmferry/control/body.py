@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vmferry.bounds import LARGEST
 from vmferry.control.downtime_limit import DowntimeLimitWatch
+from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.means import Means
 from vmferry.control.ports import Ports
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress
@@ -17,7 +19,7 @@ from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
-from vmferry.control.survey import memory_bytes, resident_bytes
+from vmferry.control.survey import memory_bytes, used_bytes
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.answers import MAX_LIMIT_NS
@@ -29,7 +31,6 @@ from vmferry.errors import CommandError, HostError, MigrationError
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
-_MOST = 1 << 62
 _BEGINNING_NS, _SOON_NS = 500_000_000, 25_000_000
 """A guest that was surveyed is slowed as soon as it is known what the link carries; so it is looked for often."""
 
@@ -68,15 +69,21 @@ def sense(
         memory_bytes=progress.total_bytes or 0,
         remaining_bytes=progress.remaining_bytes or 0,
         again_bytes=None,
-        threshold_bytes=int((parameters.get("avail-switchover-bandwidth") or bandwidth) * limit_ms / 1000),
+        threshold_bytes=int((_rate(parameters, "avail-switchover-bandwidth") or bandwidth) * limit_ms / 1000),
         bandwidth_bytes_per_s=bandwidth,
         downtime_limit_ns=limit_ms * _NS_PER_MS,
         iteration_count=progress.iteration_count or 0,
         dirty_sync_count=progress.dirty_sync_count or 0,
-        max_bandwidth_bytes_per_s=min(parameters.get("max-bandwidth") or 0, _MOST),  # a VM may tell more than 64 bits
+        max_bandwidth_bytes_per_s=_rate(parameters, "max-bandwidth"),
         found=found,
         measuring=measuring,
     )
+
+
+def _rate(parameters: Mapping[str, Any], name: str) -> int:
+    """Return a rate in bytes/s, 0 if the VM tells none; it may tell one of more than 64 bits."""
+    rate: int | None = parameters.get(name)
+    return min(rate or 0, LARGEST)
 
 
 class DriverBody:
@@ -146,7 +153,7 @@ class DriverBody:
         """Return what the verdict on the downtime has to add."""
         return self._downtime_limit.remark()
 
-    def look_before(self, surveyed: Sequence[Written]) -> None:
+    def look_before(self, driven: DrivenVm, surveyed: Sequence[Written]) -> None:
         """Let the brain look before the migration begins: what was surveyed may show that slowing pays from then on.
 
         Nothing but a throttle is heeded. Raises MonitorError, and PolicyError if the policy is broken.
@@ -157,9 +164,10 @@ class DriverBody:
         self._unthrottled_bytes_per_s = max(rates, default=0)
         nothing = Progress.from_qmp({})
         size_bytes = memory_bytes(self._ports.monitor)
-        used_bytes = min(size_bytes, resident_bytes(self._ports.monitor) or size_bytes)
+        known_bytes = used_bytes(self._ports.monitor, driven, size_bytes)
         seen = sense(nothing, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
-        sensed = replace(seen, memory_bytes=size_bytes, remaining_bytes=used_bytes)
+        left_bytes = size_bytes if known_bytes is None else known_bytes
+        sensed = replace(seen, memory_bytes=size_bytes, remaining_bytes=left_bytes)
         try:
             for action in self._brain.look(sensed, self._rules):
                 if isinstance(action, Throttle):

@@ -75,7 +75,7 @@ def carry_out(
         stack.callback(cancel.close)  # the first to be called, and then all is undone
         start_recording(prepared.crew.recorder, monitor, driven, obeyed(prepared.parameters), order.limits)
         if prepared.surveyed:
-            prepared.crew.body.look_before(prepared.surveyed)
+            prepared.crew.body.look_before(driven, prepared.surveyed)
         course = Course(ports, order.uri, prepared.crew)
         result = course.run()
         prepared.crew.recorder.end(result)

@@ -30,7 +30,7 @@ _AT_MOST = 3.0
 """So many times what is expected, where a slower link would never carry it."""
 _PATIENCE_S = 1.0
 _SEEN_FROM_THE_BEGINNING_MS = 2000
-"""Nobody slows a guest before its migration has run for so long (`recorder.py`)."""
+"""Whoever looks on from then on has seen it from the beginning, as QEMU slows no guest sooner."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.convergence.curve import Written
 from vmferry.errors import HostError, MonitorError
+from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
 
 WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
@@ -25,6 +26,8 @@ _NS_PER_S = 1_000_000_000
 _GIVE_UP_NS = 5 * _NS_PER_S
 """How much longer than its window a measurement is waited for."""
 _KIB = 1024
+_QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
+"""What a process of each kind needs for itself: it holds that and 1 or 2 MiB beside an idle guest of one page."""
 
 
 def written_at(rate: DirtyRate) -> Written:
@@ -92,11 +95,19 @@ def memory_bytes(monitor: Monitor) -> int:
     return size
 
 
-def resident_bytes(monitor: Monitor) -> int | None:
-    """Return how much memory the VM's process holds, which is what its guest has touched and what it needs itself.
+def used_bytes(monitor: Monitor, driven: DrivenVm, size_bytes: int) -> int | None:
+    """Return how much of its memory of that size a guest has touched: what the VM's process holds, less its own needs.
 
     None if the process is not seen on this host.
     """
+    held_bytes = _resident_bytes(monitor)
+    if held_bytes is None:
+        return None
+    own_bytes = _OURS_BYTES if driven.converges_responsively else _QEMU_BYTES
+    return min(size_bytes, max(PAGE_SIZE_BYTES, held_bytes - own_bytes))
+
+
+def _resident_bytes(monitor: Monitor) -> int | None:
     try:
         status = (PROC / str(monitor.peer_pid) / "status").read_text(errors="replace")
         fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)

@@ -12,7 +12,7 @@ from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CancelledError
 from vmferry.migration.dirty_sync import DirtySync
 from vmferry.migration.early_pages import EarlyPages
-from vmferry.migration.events import Acted, Decided
+from vmferry.migration.events import UNBOUNDED_BYTES, Acted, Decided
 from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesVcpus
@@ -24,7 +24,6 @@ CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
 """What our engine can do with any guest. There is no post-copy."""
 
 _NS_PER_S = 1_000_000_000
-_UNBOUNDED_BYTES = 1 << 62
 
 
 def abilities(guest: Guest) -> Body:
@@ -83,7 +82,7 @@ class EngineBody:
     def threshold_bytes(self) -> int:
         """What may remain when the guest is stopped."""
         if self._switches_over:
-            return _UNBOUNDED_BYTES
+            return UNBOUNDED_BYTES
         return int(self.switchover_bytes_per_s * self.downtime_limit_ns / _NS_PER_S)
 
     def begin_iteration(self) -> None:

@@ -14,6 +14,9 @@ from vmferry.convergence.actions import Throttle
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.migration.status import MigrationStatus
 
+UNBOUNDED_BYTES = 1 << 62
+"""The threshold where the guest is to be moved whatever is left."""
+
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event", rename="kebab"):
     pass

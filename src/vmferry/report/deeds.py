@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from vmferry.migration.events import (
+    UNBOUNDED_BYTES,
     Acted,
     CompressionChosen,
     Ended,
@@ -23,8 +24,6 @@ _WHAT = {
     "Cancel": "cancel",
     "Tell": "note",
 }
-_UNBOUNDED_BYTES = 1 << 62
-"""Where the guest is to be moved whatever is left."""
 
 
 def deeds(timed: Iterable[tuple[float, Event]]) -> Iterator[Deed]:
@@ -58,6 +57,6 @@ def _words(event: Event) -> tuple[str, str] | None:
 
 def _left(event: SwitchoverBegan) -> str:
     left = f"{format_size(event.remaining_bytes)} left to send"
-    if event.threshold_bytes >= _UNBOUNDED_BYTES:
+    if event.threshold_bytes >= UNBOUNDED_BYTES:
         return left
     return f"{left}, {format_size(event.threshold_bytes)} fit the downtime limit"

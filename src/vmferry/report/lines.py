@@ -21,9 +21,9 @@ from vmferry.migration.events import (
     StatusChanged,
     ThrottleSeen,
 )
+from vmferry.units import whole_ms
 
 _NS_PER_MS = 1_000_000
-_MS_PER_S = 1000
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -103,12 +103,12 @@ class ProgressLine(_Line, tag="progress", frozen=True, kw_only=True):
             vcpu_throttle_percents=list(progress.vcpu_throttle_percents) if progress.vcpu_throttle_percents else None,
             done_percent=outlook.percent,
             converges=outlook.converges,
-            least_left_ms=_ms(outlook.least_s),
-            median_left_ms=_ms(outlook.median_s),
-            most_left_ms=_ms(outlook.most_s),
-            expected_downtime_ms=_ms(outlook.downtime_s),
+            least_left_ms=whole_ms(outlook.least_s),
+            median_left_ms=whole_ms(outlook.median_s),
+            most_left_ms=whole_ms(outlook.most_s),
+            expected_downtime_ms=whole_ms(outlook.downtime_s),
             needed_throttle_percent=outlook.needed_percent,
-            throttled_ms=round(outlook.lost_s * _MS_PER_S),
+            throttled_ms=round(outlook.lost_s * 1000),
             deadline_left_ms=None if deadline_ms is None else deadline_ms - (progress.elapsed_ms or 0),
         )
 
@@ -255,10 +255,6 @@ def _shadow(event: Shadowed, elapsed_ms: int | None) -> ShadowLine:
         downtime_limit_ms=_whole_ms(event.downtime_limit_ns),
         figures=event.figures,
     )
-
-
-def _ms(time_s: float | None) -> int | None:
-    return None if time_s is None else round(time_s * _MS_PER_S)
 
 
 def _whole_ms(time_ns: int | None) -> int | None:

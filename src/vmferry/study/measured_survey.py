@@ -7,15 +7,12 @@ from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import ask
 from vmferry.control.sensors import DirtyRate
-from vmferry.control.survey import Busyness, measure_rates, memory_bytes, resident_bytes, written_at
+from vmferry.control.survey import Busyness, measure_rates, memory_bytes, used_bytes, written_at
 from vmferry.errors import UsageError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 
 _NS_PER_S = 1_000_000_000
-_QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
-"""What a process of each kind needs for itself: it holds that and 1 or 2 MiB beside an idle guest of one page."""
 _STILL_RISES = 1.1
 _OWN_PARAMETERS = (
     *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
@@ -37,19 +34,18 @@ def survey_vm(
     rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
     busyness = Busyness(monitor, clock)
     rates = tuple(measure_rates(monitor, driven, clock, cancel))
-    demand, resident = busyness.share(), resident_bytes(monitor)
-    own_bytes = _OURS_BYTES if driven.converges_responsively else _QEMU_BYTES
-    size_bytes = memory_bytes(monitor)
+    demand, size_bytes = busyness.share(), memory_bytes(monitor)
+    used = used_bytes(monitor, driven, size_bytes)
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
         *_unknown_curve(monitor, rates),
         *_unknown_size(driven),
-        *(() if resident is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
+        *(() if used is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
     ]
     return driven.name, Survey(
         memory_bytes=size_bytes,
-        used_bytes=size_bytes if resident is None else min(size_bytes, max(PAGE_SIZE_BYTES, resident - own_bytes)),
+        used_bytes=size_bytes if used is None else used,
         vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
         written=tuple(map(written_at, rates)),
         bandwidth_bytes_per_s=rate,

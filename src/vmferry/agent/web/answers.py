@@ -4,8 +4,8 @@ import msgspec
 
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
-from vmferry.agent.sketch import in_ms
 from vmferry.convergence.limits import OnLimit
+from vmferry.units import whole_ms
 
 _NS_PER_MS = 1_000_000
 
@@ -95,12 +95,12 @@ def live_migration(live: Live) -> LiveMigration:
         **{name: getattr(progress, name) if progress else None for name in _PROGRESS},
         percent=outlook.percent if outlook else None,
         converges=outlook.converges if outlook else None,
-        least_left_ms=in_ms(outlook.least_s if outlook else None),
-        median_left_ms=in_ms(outlook.median_s if outlook else None),
-        most_left_ms=in_ms(outlook.most_s if outlook else None),
+        least_left_ms=whole_ms(outlook.least_s if outlook else None),
+        median_left_ms=whole_ms(outlook.median_s if outlook else None),
+        most_left_ms=whole_ms(outlook.most_s if outlook else None),
         needed_percent=outlook.needed_percent if outlook else None,
         lost_vcpu_s=live.lost_vcpu_s,
-        deadline_left_ms=in_ms(live.deadline_left_s) if limits else None,
+        deadline_left_ms=whole_ms(live.deadline_left_s) if limits else None,
         said=live.said,
     )
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from starlette.responses import Response
 
 from vmferry.agent import store
-from vmferry.agent.actions import Actions, NewLimits, Observed, SteerOrder, UnknownError
+from vmferry.agent.actions import Actions, NewLimits, Observed, SteerOrder, find_live
 from vmferry.agent.database import reading
 from vmferry.agent.following import Followers
 from vmferry.agent.forecasts import Forecasts, ForecastState
@@ -78,11 +78,7 @@ def _folder() -> Any:
 
 def _live(sources: Sources) -> list[ApiRoute]:
     def course(asked: Asked) -> Response:
-        key = asked.path["key"]
-        found = next((one for one in sources.followers.live if one.key == key), None)
-        if found is None:
-            raise UnknownError("that migration does not run, or not any more")
-        return json_response(found.sketch.points)
+        return json_response(find_live(sources.followers, asked.path["key"]).sketch.points)
 
     return [
         ApiRoute(
