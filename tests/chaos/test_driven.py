@@ -65,6 +65,7 @@ def test_a_quota_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_parameters_that_are_not_put_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Settings, "put_back", lambda self: None)
+    monkeypatch.setattr(ModelledPlace, "keep", lambda self, promises: None)
     assert "and nobody was told" in complaints()
 
 

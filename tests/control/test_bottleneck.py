@@ -98,6 +98,18 @@ def test_a_bottleneck_that_lasts_is_told_once(monkeypatch: pytest.MonkeyPatch) -
     assert "95% of the time" in str(bottleneck)
 
 
+def test_what_syncs_take_is_known_of_a_vm_that_tells_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Bottleneck] = []
+    clock = VirtualClock()
+    monkeypatch.setattr(load_meter, "_cpu_ns", lambda pid, vcpus: {})
+    meter = LoadMeter(FakeQemu([]), "tcp:there:4444", clock, {}, told.append)
+    for _ in range(9):
+        meter.look(Progress.from_qmp(answer(dirty_sync_time=clock.now_ns() * 0.6 / 1e6)))
+        clock.sleep_ns(S)
+    assert meter.sync_share() == pytest.approx(0.6)
+    assert [str(bottleneck) for bottleneck in told] == ["dirty syncs: they take 60% of the time; sync less often"]
+
+
 @pytest.mark.parametrize("counted", [[None] * 9, [Connections(1 + second % 2, 0, 0, 0) for second in range(8)]])
 def test_what_the_kernel_does_not_tell_is_unknown(
     counted: list[Connections | None], monkeypatch: pytest.MonkeyPatch

@@ -6,13 +6,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.fake_qemu import FakeQemu
+from tests.support.fake_qemu import FakeQemu, answer
 from tests.support.groups import busy_thread
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
@@ -22,13 +23,14 @@ from vmferry.client.processes import Thread
 from vmferry.client.qmp_client import QmpClient
 from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.changes import Change
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.settings import Change, Settings
-from vmferry.control.undo import undo
-from vmferry.control.undo_steps import SendCommand, SetBack, TakeCpuBack
+from vmferry.control.settings import Settings
+from vmferry.control.undo import keep, undo
+from vmferry.control.undo_steps import PutBack, SendCommand, SetBack, TakeCpuBack
 from vmferry.control.way_in import WayIn
 from vmferry.errors import CommandError, HostError
 from vmferry.simulation.clock import VirtualClock
@@ -37,12 +39,15 @@ S = 1_000_000_000
 BEFORE, OURS, THEIRS = ({"downtime-limit": value} for value in (300, 77, 88))
 DRIVER = """
 import os, sys, time
+from vmferry.control.changes import Change
 from vmferry.control.guard import Guard
 from vmferry.client.qmp_client import QmpClient
 monitor = QmpClient.connect(sys.argv[1])
 guard = Guard(monitor)
 guard.will_set_back({"downtime-limit": 300}, {"downtime-limit": 77})
-monitor.execute("migrate-set-parameters", {"downtime-limit": 77})
+guard.will_put_back(monitor, [Change("multifd-channels", 2, 5), Change("multifd", False, True, is_capability=True)])
+monitor.execute("migrate-set-parameters", {"downtime-limit": 77, "multifd-channels": 5})
+monitor.execute("migrate-set-capabilities", {"capabilities": [{"capability": "multifd", "state": True}]})
 print(guard._process.pid, flush=True)
 os.write(monitor.descriptor, sys.argv[2].encode())
 time.sleep(60)
@@ -95,6 +100,7 @@ def test_a_driver_that_is_killed_is_undone(path: Path, vm: MemoryVm, number: sig
             os.kill(driver.guard_pid, number)
         driver.kill(number)
         wait_until(lambda: vm.migrations.parameters.downtime_limit == 300)
+        wait_until(lambda: vm.migrations.parameters.multifd_channels == 2 and not vm.migrations.capabilities.multifd)
 
 
 @pytest.mark.qemu
@@ -132,6 +138,7 @@ def test_it_goes_on_until_a_qemu_that_stands_still_answers(path: Path) -> None:
         wait_until(lambda: ended(driver.guard_pid), 20)
         with QmpClient.connect(str(path)) as client:
             assert downtime_limit(client) == 300
+            assert {"capability": "multifd", "state": False} in client.execute("query-migrate-capabilities")
 
 
 @pytest.mark.qemu
@@ -155,6 +162,53 @@ def test_a_monitor_that_shows_no_process_is_not_taken_for_the_vms(monkeypatch: p
     way_in = WayIn("unix:/nowhere", None, Thread.of(os.getpid()))
     assert not SendCommand(way_in, "cont", {}).attempt()
     assert stranger.told == []
+
+
+def test_what_a_migration_needs_is_put_back_when_it_has_ended_and_the_monitor_is_left_to_others_until_then() -> None:
+    qemu, clock, told = FakeQemu([*[answer()] * 15, answer("completed", 9)]), VirtualClock(), list[str]()
+    qemu.begin()
+    qemu.capabilities["multifd"] = True
+    qemu.parameters |= OURS | {"multifd-channels": 8}
+    changes = [Change("multifd", False, True, is_capability=True), Change("multifd-channels", 2, 4)]
+    way = ["tcp:there:1", None, None, None]
+    promises: dict[int, list[Any]] = {
+        1: ["vm", *way],
+        2: ["put-back", [asdict(change) for change in changes], *way],
+        3: ["set-back", BEFORE, OURS],
+        4: ["put-back", [asdict(Change("max-bandwidth", 1, 128 << 20))], *way],
+        5: ["kept", 4],
+    }
+    keep(promises, clock, lambda address, timeout_s: qemu, told.append)
+    assert [command for command, _ in qemu.told] == ["migrate-set-parameters", "migrate-set-capabilities"]
+    assert qemu.told[0][1] == BEFORE
+    assert not qemu.capabilities["multifd"]
+    assert (qemu.parameters["multifd-channels"], qemu.parameters["max-bandwidth"]) == (8, 128 << 20)
+    assert clock.now_ns() > 5 * S
+    assert told[0].startswith("a change to a VM is not undone yet")
+    assert "by hand: once no migration runs, send" in told[0]
+
+
+def test_settings_that_are_refused_are_tried_again() -> None:
+    qemu, clock = Refusing([]), VirtualClock()
+    step = PutBack(WayIn("tcp:there:1", None, None, lambda address, timeout_s: qemu), [asdict(MULTIFD)])
+    undo([step], None, clock)
+    assert (qemu.capabilities["multifd"], qemu.refusals) == (False, 3)
+
+
+MULTIFD = Change("multifd", False, True, is_capability=True)
+
+
+class Refusing(FakeQemu):
+    """Connects for a while after its migration was cancelled, as QEMU before 10 does."""
+
+    refusals = 0
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        self.capabilities.setdefault("multifd", True)
+        if command == "migrate-set-capabilities" and self.refusals < 3:
+            self.refusals += 1
+            raise CommandError("There's a migration process in progress", "GenericError")
+        return super().execute(command, arguments)
 
 
 def test_what_was_promised_last_is_done_first(ours: QmpClient) -> None:
@@ -340,8 +394,8 @@ def test_a_guard_that_is_gone_keeps_nobody_from_putting_back(ours: QmpClient) ->
     ours.execute("migrate-set-parameters", BEFORE)
     guard = Guard(ours)
     driven = DrivenVm.ask(ours)
-    with Settings(ours, MonotonicClock(), driven, lambda changes, refused: left.append(changes)) as settings:
-        settings.set_parameters(OURS, guard)
+    with Settings(ours, MonotonicClock(), driven, lambda changes, refused: left.append(changes), guard) as settings:
+        settings.set_parameters(OURS)
         guard._process.kill()
         guard._process.wait()
     guard.close()

@@ -27,7 +27,7 @@ class Way(WayIn):
     def vm_is_known(self) -> bool:
         return self.known
 
-    def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         if self.qemu is None:
             raise MonitorError("gone")
         return self.qemu.execute(command, arguments)

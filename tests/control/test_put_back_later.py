@@ -13,7 +13,7 @@ from tests.support.qemu import qemu_without_guest
 from tests.support.wait import wait_until
 from vmferry.client.processes import Thread
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.settings import Change
+from vmferry.control.changes import Change
 from vmferry.control.way_in import vm_process
 
 PATIENT = 60

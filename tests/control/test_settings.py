@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from tests.support.fake_qemu import FakeQemu
+from vmferry.control.changes import Change
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.leftovers import Leftovers
-from vmferry.control.settings import Change, Settings
+from vmferry.control.settings import Settings
 from vmferry.errors import CancelledError, CommandError, MonitorError, VmLeftError
 from vmferry.simulation.clock import VirtualClock
 

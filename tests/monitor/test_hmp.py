@@ -275,7 +275,7 @@ def test_every_command_has_its_help() -> None:
 RAM = RamInfo(
     transferred=1_518_238_720, remaining=209_715_200, total=107_374_182_400, duplicate=25_000_000, normal=370_000,
     normal_bytes=1_515_520_000, dirty_pages_rate=52_000, mbps=1589.237, dirty_sync_count=9, iteration_count=4,
-    page_size=4096, pages_per_second=48_500, precopy_bytes=1_518_238_720, downtime_bytes=0,
+    dirty_sync_time=31.5, page_size=4096, pages_per_second=48_500, precopy_bytes=1_518_238_720, downtime_bytes=0,
 )  # fmt: skip
 BUSY = MigrationInfo(
     status=MigrationStatus.ACTIVE, total_time_ms=125_400, setup_time_ms=12, expected_downtime_ms=1043,

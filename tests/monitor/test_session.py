@@ -18,8 +18,8 @@ from vmferry.monitor.vm_port import RunState, VmEvent
 NEGOTIATE = b'{"execute":"qmp_capabilities"}'
 RAM = RamInfo(
     transferred=1000, remaining=4096, total=1 << 30, duplicate=3, normal=7, normal_bytes=7 * 4096, dirty_pages_rate=9,
-    mbps=800.25, dirty_sync_count=5, iteration_count=2, page_size=4096, pages_per_second=11, precopy_bytes=900,
-    downtime_bytes=100,
+    mbps=800.25, dirty_sync_count=5, iteration_count=2, dirty_sync_time=1.5, page_size=4096, pages_per_second=11,
+    precopy_bytes=900, downtime_bytes=100,
 )  # fmt: skip
 
 
@@ -58,7 +58,8 @@ def test_query_migrate_reports_a_running_migration_in_qemus_fields() -> None:
         "ram": {
             "transferred": 1000, "remaining": 4096, "total": 1 << 30, "duplicate": 3, "normal": 7,
             "normal-bytes": 28672,
-            "dirty-pages-rate": 9, "mbps": 800.25, "dirty-sync-count": 5, "iteration-count": 2, "page-size": 4096,
+            "dirty-pages-rate": 9, "mbps": 800.25, "dirty-sync-count": 5, "iteration-count": 2, "dirty-sync-time": 1.5,
+            "page-size": 4096,
             "pages-per-second": 11, "precopy-bytes": 900, "downtime-bytes": 100, "postcopy-bytes": 0,
             "postcopy-requests": 0, "multifd-bytes": 0, "dirty-sync-missed-zero-copy": 0,
         },

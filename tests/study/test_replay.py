@@ -14,7 +14,7 @@ from vmferry.cli.replay import command as replay_command
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.scenario import load_scenario, parse_scenario
-from vmferry.migration.events import Ended, Synced
+from vmferry.migration.events import BandwidthWindow, Ended, Started, Synced
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.simulation.models import link_of
 from vmferry.simulation.qemu.releases import RELEASES
@@ -99,6 +99,28 @@ def test_another_link_is_foretold() -> None:
     replay = read_replay(recorded.entries, "x", {"max-bandwidth": 120 << 20}, {})
     real = simulate(scenario("sweep").with_settings({"parameters.max-bandwidth": str(120 << 20)}), "original")
     assert simulate(replay.scenario, "original").total_time_ms == pytest.approx(real.total_time_ms, rel=0.15)
+
+
+def on_the_wire(entry: Entry) -> Entry:
+    """What would have been recorded if pages had been three times smaller, and so the link and its limit."""
+    event = entry.event
+    if isinstance(event, BandwidthWindow):
+        sent_bytes = event.sent_bytes // 3
+        event = msgspec.structs.replace(event, sent_bytes=sent_bytes, saved_bytes=event.sent_bytes - sent_bytes)
+    elif isinstance(event, Started):
+        smaller = {"multifd-compression": "zstd", "max-bandwidth": int(str(event.parameters["max-bandwidth"])) // 3}
+        event = msgspec.structs.replace(event, parameters=event.parameters | smaller)
+    return msgspec.structs.replace(entry, event=event)
+
+
+@pytest.mark.parametrize("limit", [0, 60 << 20])
+def test_pages_that_were_compressed_move_as_fast_as_they_did(limit: int) -> None:
+    recorded = simulate(scenario("sweep").with_settings({"parameters.max-bandwidth": str(limit)}), "original")
+    compressed = read_replay([on_the_wire(entry) for entry in recorded.entries], "x", {}, {})
+    plain = read_replay(recorded.entries, "x", {}, {})
+    assert compressed.times_smaller == pytest.approx(3, rel=0.001)
+    replayed, expected = (simulate(replay.scenario, "original") for replay in (compressed, plain))
+    assert replayed.total_time_ms == pytest.approx(expected.total_time_ms, rel=0.02)
 
 
 def test_a_real_migration_is_replayed_as_it_was() -> None:

@@ -137,7 +137,8 @@ def _figures(result: Result, outcome: Outcome) -> Table:
     for name, part_ms in outcome.downtime_parts_ms.items():
         table.add_row(f"  {one_line(name)}", f"{part_ms:.1f} ms")
     table.add_row("iterations", count_text(outcome.iteration_count, UNKNOWN))
-    table.add_row("dirty syncs", count_text(outcome.dirty_sync_count, UNKNOWN))
+    share = told(result.dirty_sync_share, lambda share: f", {share:.1%} of the time", "")
+    table.add_row("dirty syncs", count_text(outcome.dirty_sync_count, UNKNOWN) + share)
     table.add_row("max throttle", percent_text(outcome.max_throttle_percent))
     table.add_row("guest's work lost", lost_text(outcome, 1))
     table.add_row("sent", sent_text(outcome))

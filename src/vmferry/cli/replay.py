@@ -250,6 +250,11 @@ def _remarks(replay: Replay) -> Iterator[str]:
             "The guest may write faster: every sync found nearly all of what it rewrites dirty. Times and work lost "
             "are lower bounds, and it may not converge at all."
         )
+    if replay.times_smaller > 1:
+        yield (
+            f"On the wire pages were {replay.times_smaller:.1f} times smaller than in memory, and are taken to be so "
+            "again: rates and what is sent are told as they are in memory."
+        )
     if replay.link_rate_is_lower_bound:
         yield (
             "The link may be faster: max-bandwidth held the migration back, or too little was sent to tell. "

@@ -22,16 +22,23 @@ class _Ram(_Answer):
     total: Integer = 0
     transferred: Integer = 0
     normal: Integer = 0
+    normal_bytes: Integer = 0
     duplicate: Integer = 0
     mbps: Number = 0.0
     dirty_pages_rate: Integer = 0
+    dirty_sync_time: Number = 0.0
     page_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 4096
+
+
+class _XbzrleCache(_Answer):
+    pages: Integer = 0
 
 
 class _MigrationInfo(_Answer):
     status: str = "none"
     total_time: Integer = 0
     ram: _Ram = msgspec.field(default_factory=_Ram)
+    xbzrle_cache: _XbzrleCache | None = None
     cpu_throttle_percentage: Integer = 0
     cpu_throttle_vcpus: list[Annotated[int, msgspec.Meta(ge=0, le=100)]] = []
     downtime: Integer | None = None

@@ -26,7 +26,7 @@ class InheritedMonitor:
         self._connection = socket.socket(fileno=descriptor)
         self._command_count = 0
         self.gone = False
-        """True once the other side has hung up."""
+        """True once somebody has hung up."""
 
     def execute(self, command: str, arguments: Mapping[str, Any], timeout_s: float) -> Any:
         """Carry out a command. Raises CommandError if it is refused, and MonitorError if no answer comes in time."""
@@ -46,6 +46,11 @@ class InheritedMonitor:
             raise MonitorError(f"the connection is gone: {error}") from error
         except (ValueError, RecursionError) as error:
             raise MonitorError(f"what answers is no QMP monitor: {error}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        self.gone = True
+        self._connection.close()
 
     def _read_until(self, mark: bytes, end_s: float) -> bytes:
         """Return the message that has the mark in it; all before it is passed over."""

@@ -21,7 +21,19 @@ def domain_address(uri: str, domain: str) -> str:
     return f"{LIBVIRT}{uri}#{domain}"
 
 
-class Monitor(Protocol):
+class Executes(Protocol):
+    """What carries out QMP commands."""
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        """Carry out a command and return its answer.
+
+        Raises CommandError if the monitor refuses it, MonitorError if no answer comes, and among these VmLeftError
+        if that is because the VM has migrated.
+        """
+        ...
+
+
+class Monitor(Executes, Protocol):
     """What carries out QMP commands one at a time. A context manager that closes it."""
 
     where: str
@@ -40,14 +52,6 @@ class Monitor(Protocol):
     @property
     def peer_pid(self) -> int:
         """The VM's process on this host. Raises HostError if that cannot be told for sure."""
-        ...
-
-    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
-        """Carry out a command and return its answer.
-
-        Raises CommandError if the monitor refuses it, MonitorError if no answer comes, and among these VmLeftError
-        if that is because the VM has migrated.
-        """
         ...
 
     def execute_out_of_band(self, command: str, arguments: Mapping[str, object]) -> Any:

@@ -219,7 +219,7 @@ class AutoConvergeThrottle:
         self._vm.settings.give_back(_LADDER)
 
     def _set(self, percent: int) -> None:
-        self._vm.settings.set_parameters(_shape(self._vm, percent), self._vm.guard)
+        self._vm.settings.set_parameters(_shape(self._vm, percent), until_gone=True)
 
 
 _MAXIMUM, _INITIAL, _INCREMENT, _TAILSLOW = _LADDER = (
@@ -253,5 +253,5 @@ def can_shape_auto_converge(driven: DrivenVm) -> bool:
 
 def hold_auto_converge(vm: SlowedVm) -> str:
     """Keep the auto-converge of a VM, where it is switched on, from slowing the guest. Returns how far it goes."""
-    vm.settings.set_parameters(_shape(vm, 1), vm.guard)
+    vm.settings.set_parameters(_shape(vm, 1), until_gone=True)
     return "1 %, and 1 % more per step," if _libvirt_migrates(vm) else "1 %,"

@@ -14,7 +14,6 @@ from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.means import Means
 from vmferry.control.ports import Ports
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress
-from vmferry.control.promises import Promises
 from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.settings import Settings
@@ -61,16 +60,17 @@ def sense(
     measuring: bool = False,
 ) -> Sensed:
     """Return what an answer to `query-migrate` tells, with the migration parameters in force then."""
-    bandwidth = progress.bandwidth_bytes_per_s or 0.0
+    bandwidth = progress.memory_bytes_per_s or 0.0
     limit_ms = parameters["downtime-limit"]
     return Sensed(
         now_ns=now_ns,
-        sent_bytes=progress.sent_bytes or 0,
+        sent_bytes=(progress.sent_bytes or 0) + progress.saved_bytes,
         memory_bytes=progress.total_bytes or 0,
         remaining_bytes=progress.remaining_bytes or 0,
         again_bytes=None,
         threshold_bytes=int((_rate(parameters, "avail-switchover-bandwidth") or bandwidth) * limit_ms / 1000),
         bandwidth_bytes_per_s=bandwidth,
+        wire_share=progress.wire_share,
         downtime_limit_ns=limit_ms * _NS_PER_MS,
         iteration_count=progress.iteration_count or 0,
         dirty_sync_count=progress.dirty_sync_count or 0,
@@ -100,16 +100,13 @@ class DriverBody:
         settings: Settings,
         recorder: Recorder | VmRecord,
         slowing: Slowing | None = None,
-        guard: Promises | None = None,
     ) -> None:
-        """`guard` puts the downtime limit back if we cannot."""
         self._ports = ports
         self._brain = brain
         self._rules = rules
         self._settings = settings
         self._recorder = recorder
         self._slowing = slowing
-        self._guard = guard
         self._downtime_limit = DowntimeLimitWatch(rules.limits.max_downtime_ms, ports.tell)
         self._is_over = False
         """True once the policy is not asked any more."""
@@ -293,7 +290,7 @@ class DriverBody:
 
     def _set_downtime_limit(self, limit_ms: int) -> None:
         limit_ms = min(limit_ms, MAX_LIMIT_NS // _NS_PER_MS)
-        self._settings.set_parameters({"downtime-limit": limit_ms}, self._guard)
+        self._settings.set_parameters({"downtime-limit": limit_ms}, until_gone=True)
 
     def _note(self, dirty_bytes_per_s: float, progress: Progress) -> None:
         self._dirty_bytes_per_s = dirty_bytes_per_s

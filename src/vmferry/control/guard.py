@@ -50,8 +50,8 @@ class Guard(Promises):
         try:
             if self._process.stdout.readline() != b"ready\n":
                 raise HostError("the process that undoes the throttle if this one dies did not start")
-            if monitor:
-                self.will_go_to(monitor)
+            for one in filter(None, (monitor, destination)):
+                self.will_reach(one)
         except BaseException:
             self._process.kill()
             self._process.wait()

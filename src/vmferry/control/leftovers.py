@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from vmferry.client.monitor import Monitor
+from vmferry.control.changes import Change
 from vmferry.control.put_back_later import PATIENCE_S, put_back_later
-from vmferry.control.settings import Change
 from vmferry.control.way_in import vm_process
 
 Later = Callable[[Monitor, list[Change]], str]

@@ -20,6 +20,7 @@ _LEAST_NS = 500_000_000
 """Shorter measurements tell nothing."""
 _SURE_NS = 3_000_000_000
 _NS_PER_US = 1000
+_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class _Sample:
     cpu_ns: dict[int, int]
     """What each thread but the vCPUs' has used so far."""
     connections: Connections | None
+    sync_ms: float | None
 
 
 class LoadMeter:
@@ -60,7 +62,7 @@ class LoadMeter:
         now_ns = self._clock.now_ns()
         if progress.status != "active" or (self._last and now_ns - self._last.time_ns < _INTERVAL_NS):
             return
-        self._last = self._sample(now_ns, progress.sent_bytes or 0)
+        self._last = self._sample(now_ns, progress)
         self._first = self._first or self._last
         bottleneck = self.bottleneck()
         lasts = self._last.time_ns - self._first.time_ns >= _SURE_NS
@@ -68,15 +70,24 @@ class LoadMeter:
             self._told.add(bottleneck.limiting)
             self._tell(bottleneck)
 
+    def sync_share(self) -> float | None:
+        """Return the share of the time that dirty syncs have taken so far; None if that is not known."""
+        return self._measured.syncs if self._measured else None
+
     def bottleneck(self) -> Bottleneck | None:
         """Return what has bounded the speed so far; None if that is not known."""
+        return find_bottleneck(self._measured) if self._measured else None
+
+    @property
+    def _measured(self) -> SendingLoad | None:
         if not (self._first and self._last and self._last.time_ns - self._first.time_ns >= _LEAST_NS):
             return None
-        return find_bottleneck(self._load(self._first, self._last))
+        return self._load(self._first, self._last)
 
-    def _sample(self, now_ns: int, sent_bytes: int) -> _Sample:
+    def _sample(self, now_ns: int, progress: Progress) -> _Sample:
         here = connections(self._pid, self._uri) if self._pid else None
-        return _Sample(now_ns, sent_bytes, _cpu_ns(self._pid, self._vcpus or set()) if self._pid else {}, here)
+        used = _cpu_ns(self._pid, self._vcpus or set()) if self._pid else {}
+        return _Sample(now_ns, progress.sent_bytes or 0, used, here, progress.sync_ms)
 
     def _load(self, first: _Sample, last: _Sample) -> SendingLoad:
         duration_ns = last.time_ns - first.time_ns
@@ -89,6 +100,7 @@ class LoadMeter:
             busiest_thread=max(used) / duration_ns if used and self._vcpus else None,
             on_the_way=on_the_way,
             window_closed=window_closed,
+            syncs=_sync_share(first, last),
             channels=self._channels,
             tls=bool(self._settings.get(CREDENTIALS)),
         )
@@ -109,6 +121,12 @@ class LoadMeter:
     def _number(self, name: str) -> int:
         value = self._settings.get(name)
         return min(value, LARGEST) if isinstance(value, int) else 0  # a VM may tell numbers beyond 64 bits
+
+
+def _sync_share(first: _Sample, last: _Sample) -> float | None:
+    if first.sync_ms is None or last.sync_ms is None:
+        return None
+    return (last.sync_ms - first.sync_ms) * _NS_PER_MS / (last.time_ns - first.time_ns)
 
 
 def _cpu_ns(pid: int, left_out: set[int]) -> dict[int, int]:

@@ -113,16 +113,14 @@ def _prepare(
     journal = TeeJournal([order.journal, lost])
     recorder = open_recorder(monitor, driven, journal, clock.now_ns, attached=order.uri is None)
     destination, decides = _destination_to_hold(driven, order), is_decided_outside(driven, order)
-    guard = None
-    if decides or destination:
-        other = destination.monitor if destination else None
-        guard = stack.enter_context(place.guard(monitor, ports.warn, other))
-    settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave))
-    prepare_transfer(ports, driven, order, settings, stack, place.put_back_later)
+    other = order.destination.monitor if order.destination else None
+    guard = stack.enter_context(place.guard(monitor, ports.warn, other))
+    settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave, guard))
+    prepare_transfer(ports, driven, order, settings, stack, place.put_back_later, guard)
     link = _keep_link(monitor, driven, order, ports.tell)
     own_iterations = parameters = slowing = None
     surveyed: tuple[Written, ...] = ()
-    if guard and decides:
+    if decides:
         parameters, slowing = steer(ports, SlowedVm(monitor, driven, guard, settings), place.means, order)
     if parameters:
         if slowing:
@@ -134,9 +132,9 @@ def _prepare(
         ask_for_word(driven, settings, order.uri)
     brain = make_brain(ports, order, parameters, can(settings, slowing), link.watch, lost, surveyed)
     rules = (parameters or MigrationParameters()).rules(order.limits)
-    body = DriverBody(ports, brain, rules, settings, recorder, slowing, guard)
+    body = DriverBody(ports, brain, rules, settings, recorder, slowing)
     held = None
-    if guard and destination:
+    if destination:
         held = stack.enter_context(HeldDestination(monitor, clock, destination, guard, ports.warn))
         destination.hold()
     hand_over = _bound_hand_over(monitor, clock, driven, order)
@@ -155,6 +153,7 @@ def _judged(result: Result, prepared: _Prepared, ports: Ports, driven: DrivenVm,
         arrival=arrival_of(result, driven, prepared.settings.capabilities, ports.monitor.manager, order.destination),
         verdicts=tuple(verdicts_on(result, body.limits, spent, body.downtime_remark())),
         bottleneck=prepared.crew.load.bottleneck(),
+        dirty_sync_share=prepared.crew.load.sync_share(),
         throttle_by=body.means.throttle.name if body.means else None,
         throttle_reasons=tuple(body.means.reasons) if body.means else (),
     )

@@ -126,9 +126,9 @@ class Outlooks:
         return elapsed_s > self._promise[1]
 
     def _notice(self, progress: Progress) -> None:
-        if progress.bandwidth_bytes_per_s:
+        if progress.memory_bytes_per_s:
             weight = _SMOOTHING if self._bytes_per_s else 1.0
-            self._bytes_per_s += weight * (progress.bandwidth_bytes_per_s - self._bytes_per_s)
+            self._bytes_per_s += weight * (progress.memory_bytes_per_s - self._bytes_per_s)
         elapsed_ms = progress.elapsed_ms or 0
         if self._saw_beginning is None:
             self._saw_beginning = elapsed_ms <= _SEEN_FROM_THE_BEGINNING_MS

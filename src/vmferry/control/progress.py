@@ -4,10 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from vmferry.client.monitor import Monitor
+from vmferry.client.monitor import Executes
 
 POLL_INTERVAL_NS = 100_000_000
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
+_SMALLER = 0.9
+"""Pages count as smaller on the wire below this share; what is counted before it is sent makes some difference, too."""
+_FADING = 0.9
+"""With ten answers a second, what was sent a second ago weighs a third of what is sent now."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,14 @@ class Progress:
     error: str | None
     vcpu_throttle_percents: tuple[int, ...] | None = None
     """The throttle of each vCPU where they are slowed one by one; else `throttle_percent` is that of all."""
+    sync_ms: float | None = None
+    """How long dirty syncs have taken."""
+    moved_bytes: int | None = None
+    """Size in memory of all pages that were sent and are not zero."""
+    recent: tuple[float, float] = (0.0, 0.0)
+    """Bytes that were sent and moved of late, weighed by their age, by this answer and those before."""
+    saved_bytes: int = 0
+    """By how much pages were smaller on the wire than in memory, by this answer and those before."""
 
     @classmethod
     def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
@@ -60,12 +72,28 @@ class Progress:
             downtime_parts_ms=answer.get("downtime-parts"),
             error=answer.get("error-desc"),
             vcpu_throttle_percents=tuple(answer.get("cpu-throttle-vcpus", ())) or None,
+            sync_ms=ram.get("dirty-sync-time"),
+            moved_bytes=_moved_bytes(answer, page_size),
         )
 
     def after(self, earlier: "Progress") -> "Progress":
-        """Return this with the figures that it does not tell, as of a cancelled migration, as they were seen last."""
+        """Return this with what only several answers tell, and what it leaves out, as of a cancelled migration."""
         seen = {field.name: getattr(earlier, field.name) for field in fields(self) if getattr(self, field.name) is None}
-        return replace(self, **seen)
+        sent, moved = (_more(getattr(earlier, name), getattr(self, name)) for name in ("sent_bytes", "moved_bytes"))
+        told = replace(self, **seen, recent=(_FADING * earlier.recent[0] + sent, _FADING * earlier.recent[1] + moved))
+        saved = max(0, moved - sent) if told.wire_share < 1 else 0
+        return replace(told, saved_bytes=earlier.saved_bytes + saved)
+
+    @property
+    def wire_share(self) -> float:
+        """What of a byte of guest memory was on the wire of late: less than 1 where pages are compressed."""
+        sent, moved = self.recent
+        return sent / moved if 0 < sent < _SMALLER * moved else 1.0
+
+    @property
+    def memory_bytes_per_s(self) -> float | None:
+        """How fast guest memory moves, of which `remaining_bytes` and what is dirtied are sizes."""
+        return None if self.bandwidth_bytes_per_s is None else self.bandwidth_bytes_per_s / self.wire_share
 
     @property
     def ended(self) -> bool:
@@ -83,6 +111,16 @@ class Progress:
         return self.status != "none" and not self.ended
 
 
-def ask(monitor: Monitor) -> Progress:
+def _moved_bytes(answer: Mapping[str, Any], page_size: int) -> int | None:
+    normal_bytes = answer.get("ram", {}).get("normal-bytes")
+    delta_pages = answer.get("xbzrle-cache", {}).get("pages", 0)
+    return None if normal_bytes is None else normal_bytes + delta_pages * page_size
+
+
+def _more(last: int | None, now: int | None) -> int:
+    return max(0, (now or 0) - (last or 0))
+
+
+def ask(monitor: Executes) -> Progress:
     """Return how far the migration is."""
     return Progress.from_qmp(monitor.execute("query-migrate"))

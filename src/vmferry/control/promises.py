@@ -3,7 +3,8 @@
 import contextlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from vmferry.errors import HostError
 
 if TYPE_CHECKING:
     from vmferry.client.monitor import Monitor
+    from vmferry.control.changes import Change
 
 
 class Promises(ABC):
@@ -21,8 +23,8 @@ class Promises(ABC):
     def __init__(self) -> None:
         self._promise_count = 0
 
-    def will_go_to(self, monitor: "Monitor") -> None:
-        """Have the commands that follow sent to this VM."""
+    def will_reach(self, monitor: "Monitor") -> None:
+        """Have a VM reached by this connection, as long as nothing is waited for; commands go to the first VM."""
         self._promise("vm", *_way_to(monitor))
 
     def will_dissolve(self, group: OwnGroup) -> None:
@@ -40,6 +42,10 @@ class Promises(ABC):
     def will_set_back(self, before: Mapping[str, object], ours: Mapping[str, object]) -> int:
         """Have migration parameters that still are as in `ours` set to `before`. Returns the number of the promise."""
         return self._promise("set-back", before, ours)
+
+    def will_put_back(self, monitor: "Monitor", changes: Sequence["Change"]) -> int:
+        """Have what was changed on that VM put back once no migration runs there. Returns the number of the promise."""
+        return self._promise("put-back", [asdict(change) for change in changes], *_way_to(monitor))
 
     def will_let_run(self, destination: "Monitor", ran: bool) -> int:
         """Have the guest let run at the destination once the source has completed, if it ran there before.

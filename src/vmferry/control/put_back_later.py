@@ -16,7 +16,7 @@ import msgspec
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.client.processes import Thread
 from vmferry.clock import MonotonicClock
-from vmferry.control.settings import Change, put_back
+from vmferry.control.changes import Change, put_back
 from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock

@@ -111,7 +111,7 @@ class Recorder:
         self._flush(self._left_over_pages(last, progress))
         self._note_status(last.status, progress, now_ns)
         self._note_throttle(0 if progress.in_postcopy else progress.throttle_percent, now_ns)
-        threshold_bytes = int((progress.bandwidth_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
+        threshold_bytes = int((progress.memory_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
         if sync_count := _more(last.dirty_sync_count, progress.dirty_sync_count):
             self._syncs.append((now_ns, sync_count))
             self._note_sync("iteration" if progress.status == "active" else "last", last, threshold_bytes, now_ns)
@@ -124,6 +124,7 @@ class Recorder:
                 remaining_bytes=remaining_bytes,
                 throttle_percent=self._throttle_percent,
                 threshold_bytes=threshold_bytes,
+                saved_bytes=progress.saved_bytes - last.saved_bytes,
             )
             self._record(now_ns, window)
         if stopped:

@@ -34,6 +34,8 @@ class Result:
     max_throttle_percent: int | None
     """None if no figures were ever seen."""
     verdicts: tuple[Verdict, ...] = ()
+    dirty_sync_share: float | None = None
+    """The share of the time that dirty syncs have taken, while pages were sent; None if that is not known."""
     bottleneck: Bottleneck | None = None
     """What has bounded the speed; None if that is not known."""
     throttle_by: str | None = None

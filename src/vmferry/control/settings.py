@@ -7,13 +7,12 @@ cannot be put back is named, with the command that does it.
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
-
-import msgspec
+from typing import Self
 
 from vmferry.client.monitor import Monitor
+from vmferry.control.changes import Change, put_back
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.progress import ask
 from vmferry.control.promises import Promises
@@ -22,48 +21,6 @@ from vmferry.migration.ports import Clock
 
 _TRIES = 10
 _TRY_INTERVAL_NS = 100_000_000
-
-
-@dataclass(frozen=True)
-class Change:
-    """One value that was changed."""
-
-    name: str
-    before: Any
-    ours: Any
-    is_capability: bool = False
-    restored: bool = False
-    """True if the VM's manager puts it back by itself, as it was changed during a migration of its own."""
-
-    def command(self) -> tuple[str, dict[str, object]]:
-        """Return the QMP command, and its arguments, that puts it back."""
-        if self.is_capability:
-            entry = {"capability": self.name, "state": self.before}
-            return "migrate-set-capabilities", {"capabilities": [entry]}
-        return "migrate-set-parameters", {self.name: self.before}
-
-    def as_text(self) -> str:
-        """Return that command as it is written."""
-        execute, arguments = self.command()
-        return msgspec.json.encode({"execute": execute, "arguments": arguments}).decode()
-
-
-def put_back(monitor: Monitor, changes: list[Change]) -> list[Change]:
-    """Put back what still holds our value, unless the VM's manager does. Return what the VM refused.
-
-    Raises MonitorError if nobody answers, VmLeftError if there is nothing left to put back.
-    """
-    now = _values(monitor)
-    if any(change.restored for change in changes) and not ask(monitor).running:
-        changes = [change for change in changes if not change.restored]  # what we found was not that of before
-    left = []
-    for change in changes:
-        if now.get((change.is_capability, change.name)) == change.ours:
-            try:
-                monitor.execute(*change.command())
-            except CommandError:
-                left.append(change)
-    return left
 
 
 def _restored_by_manager(monitor: Monitor) -> frozenset[str]:
@@ -80,14 +37,6 @@ def _restored_by_manager(monitor: Monitor) -> frozenset[str]:
     return manager.restores
 
 
-def _values(monitor: Monitor) -> dict[tuple[bool, str], Any]:
-    parameters = monitor.execute("query-migrate-parameters")
-    capabilities = monitor.execute("query-migrate-capabilities")
-    return {(False, name): value for name, value in parameters.items()} | {
-        (True, entry["capability"]): entry["state"] for entry in capabilities
-    }
-
-
 Leave = Callable[[list[Change], bool], None]
 """Takes what is left as we set it, and whether the VM answers but refuses, as QEMU does while it migrates."""
 
@@ -95,17 +44,25 @@ Leave = Callable[[list[Change], bool], None]
 class Settings:
     """Changes what it is told to and nothing else. A context manager that puts back what it has changed."""
 
-    def __init__(self, monitor: Monitor, clock: Clock, driven: DrivenVm, leave: Leave | None = None) -> None:
-        """`leave` gets what could not be put back in the end."""
+    def __init__(
+        self,
+        monitor: Monitor,
+        clock: Clock,
+        driven: DrivenVm,
+        leave: Leave | None = None,
+        guard: Promises | None = None,
+    ) -> None:
+        """`leave` gets what could not be put back in the end; `guard` puts back what is changed if we are gone."""
         self._monitor = monitor
         self._clock = clock
         self._driven = driven
         self._leave = leave or (lambda changes, refused: None)
+        self._guard = guard
         self._changes: dict[tuple[bool, str], Change] = {}
-        self._promises: list[tuple[Promises, int]] = []
+        self._promises: list[int] = []
 
-    def set_parameters(self, values: Mapping[str, object], guard: Promises | None = None) -> None:
-        """Set parameters; a guard puts them back if we cannot.
+    def set_parameters(self, values: Mapping[str, object], *, until_gone: bool = False) -> None:
+        """Set parameters, those `until_gone` only for as long as we are there: the guard does not wait with them.
 
         Raises CommandError if the VM refuses one; then none is set. MigrationError as `_restored_by_manager`.
         """
@@ -116,10 +73,7 @@ class Settings:
                 for name, value in values.items()
                 if name in self._driven.parameters
             ]
-            if guard:
-                before = {change.name: change.before for change in changes}
-                ours = {change.name: change.ours for change in changes}
-                self._promises.append((guard, guard.will_set_back(before, ours)))
+            self._promise(changes, until_gone=until_gone)
             self._change(changes, "migrate-set-parameters", dict(values))
 
     def set_wanted(self, values: Mapping[str, object]) -> None:
@@ -132,7 +86,8 @@ class Settings:
     def set_capability(self, name: str, state: bool) -> None:
         """Set a capability unless it is so already. Raises CommandError, for instance while a migration runs."""
         if self.capabilities.get(name, False) != state:
-            change = Change(name, not state, state, is_capability=True)
+            change = Change(name, self._driven.capabilities.get(name, False), state, is_capability=True)
+            self._promise([change])
             self._change([change], *replace(change, before=state).command())
 
     @property
@@ -157,13 +112,17 @@ class Settings:
         changes, self._changes = list(self._changes.values()), {}
         try:
             left = self._put_back_patiently(changes)
-            for guard, promise in self._promises:
-                guard.kept(promise)
+            self._keep_promises()
         except MonitorError:
             self._leave(changes, False)
         else:
             if left:
                 self._leave(left, True)
+
+    def _keep_promises(self) -> None:
+        if self._guard:
+            for promise in self._promises:
+                self._guard.kept(promise)
 
     def _put_back_patiently(self, left: list[Change]) -> list[Change]:
         """Return what the VM refused all the time; nothing if it has migrated."""
@@ -175,6 +134,16 @@ class Settings:
                 self._clock.sleep_ns(_TRY_INTERVAL_NS)
             return left
         return []
+
+    def _promise(self, changes: list[Change], *, until_gone: bool = False) -> None:
+        if not (self._guard and changes):
+            return
+        if until_gone:
+            before = {change.name: change.before for change in changes}
+            promise = self._guard.will_set_back(before, {change.name: change.ours for change in changes})
+        else:
+            promise = self._guard.will_put_back(self._monitor, changes)
+        self._promises.append(promise)
 
     def _change(self, changes: list[Change], command: str, arguments: dict[str, object]) -> None:
         """Carry out a command that makes changes. One that is not answered may have made them, unless it is refused."""

@@ -9,11 +9,13 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 
+from vmferry.control.changes import Change
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.leftovers import Later, Leftovers
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
-from vmferry.control.settings import Change, Settings
+from vmferry.control.promises import Promises
+from vmferry.control.settings import Settings
 from vmferry.errors import CommandError, UsageError
 
 MULTIFD, CHANNELS, COMPRESSION, CREDENTIALS = "multifd", "multifd-channels", "multifd-compression", "tls-creds"
@@ -39,15 +41,21 @@ class Changes:
 
 
 def prepare_transfer(
-    ports: Ports, driven: DrivenVm, order: Order, settings: Settings, stack: ExitStack, later: Later
+    ports: Ports,
+    driven: DrivenVm,
+    order: Order,
+    settings: Settings,
+    stack: ExitStack,
+    later: Later,
+    guard: Promises,
 ) -> None:
-    """Set both sides up as is ordered; `settings` and `stack` put it back. Raises UsageError."""
+    """Set both sides up as is ordered; `settings` and `stack` put it back, or `guard` does. Raises UsageError."""
     is_ours = driven.converges_responsively
     here = changes_for(driven, order)
     if order.uri is None and (here.capabilities or here.parameters):
         raise UsageError("channels and compression are set before a migration begins; they cannot be changed now")
     if not is_ours:
-        _prepare_there(ports, order, here, stack, later)
+        _prepare_there(ports, order, here, stack, later, guard)
     here.make(settings, "the source")
 
 
@@ -70,7 +78,7 @@ def changes_for(driven: DrivenVm, order: Order) -> Changes:
     return Changes(capabilities, parameters)
 
 
-def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, later: Later) -> None:
+def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, later: Later, guard: Promises) -> None:
     """Set the destination of a QEMU up for what its source is told."""
     credentials = order.parameters.get(CREDENTIALS)
     if order.destination is None:
@@ -90,7 +98,7 @@ def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, 
         there.parameters[CREDENTIALS] = credentials
     if there.capabilities or there.parameters:
         leave = _unless_gone(Leftovers(monitor, ports.warn, later))
-        there.make(stack.enter_context(Settings(monitor, ports.clock, driven, leave)), "the destination")
+        there.make(stack.enter_context(Settings(monitor, ports.clock, driven, leave, guard)), "the destination")
         if order.uri is not None and "status" not in monitor.execute("query-migrate"):
             _listen(order, order.uri)
 

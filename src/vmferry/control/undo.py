@@ -1,11 +1,13 @@
 """The process that undoes what a driver did to a VM: `python -m vmferry.control.undo`, started by `guard.py`.
 
 It collects promises from a pipe. When the pipe ends it keeps them, the last first, and what waits for nobody before
-what does: quotas, groups, then commands. It is in a session of its own and deaf to the terminal's signals, so what
+what does: quotas, groups, commands, and once no migration runs any more, settings that it needs, for which it leaves
+the monitor to others meanwhile. It is in a session of its own and deaf to the terminal's signals, so what
 hits the driver does not hit it. What cannot be done yet is tried again, in the end once a second, as long as the VM is
 there. What takes long or is given up is told on stderr and in the system's log, with the command that does it.
 """
 
+import functools
 import io
 import json
 import signal
@@ -21,7 +23,7 @@ from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy
 from vmferry.control.let_run import LetRun
 from vmferry.control.own_group import OwnGroup
-from vmferry.control.undo_steps import DissolveGroup, SendCommand, SetBack, TakeCpuBack, Undo
+from vmferry.control.undo_steps import DissolveGroup, PutBack, SendCommand, SetBack, TakeCpuBack, Undo
 from vmferry.control.way_in import Connect, WayIn, open_way_in
 from vmferry.errors import CommandError
 from vmferry.output import Output
@@ -62,9 +64,13 @@ def keep(
     tell: Callable[[str], object] | None = None,
 ) -> None:
     """Keep promises by their numbers; `connect` opens monitors, and `tell` gets lines for people."""
-    ways = (_way(connect, *promise[1:]) for promise in promises.values() if promise[0] == "vm")
-    way_in = next(ways, None)
-    undo(_steps(promises, way_in, connect), way_in, clock, tell)
+    way_to = functools.cache(functools.partial(_way, connect))  # as those to one VM share a connection
+    ways = [way_to(*promise[1:]) for promise in promises.values() if promise[0] == "vm"]
+    way_in = ways[0] if ways else None
+    undo(_steps(promises, way_in, way_to), way_in, clock, tell)
+    for way in ways:
+        way.let_go()  # what is left may have to wait for long
+    undo(_waiting_steps(promises, way_to), way_in, clock, tell)
 
 
 def _way(connect: Connect, address: str, descriptor: int | None, pid: int | None, start_ticks: int | None) -> WayIn:
@@ -72,9 +78,9 @@ def _way(connect: Connect, address: str, descriptor: int | None, pid: int | None
     return WayIn(address, descriptor, process, connect)
 
 
-def _steps(promises: Mapping[int, list[Any]], way_in: WayIn | None, connect: Connect) -> list[Undo]:
-    """Return what is to be done, in this order."""
-    kept = {promise[1] for promise in promises.values() if promise[0] == "kept"}
+def _steps(promises: Mapping[int, list[Any]], way_in: WayIn | None, way_to: Callable[..., WayIn]) -> list[Undo]:
+    """Return what is to be done at once, in this order."""
+    kept = _kept(promises)
     groups: list[Undo] = []
     commands: list[Undo] = []
     for number, promise in sorted(promises.items(), reverse=True):
@@ -89,8 +95,22 @@ def _steps(promises: Mapping[int, list[Any]], way_in: WayIn | None, connect: Con
             case ["set-back", before, ours] if way_in and number not in kept:
                 commands.append(SetBack(way_in, before, ours))
             case ["let-run", ran, *way] if way_in and number not in kept:
-                commands.append(LetRun(way_in, _way(connect, *way), ran))
+                commands.append(LetRun(way_in, way_to(*way), ran))
     return groups + commands
+
+
+def _waiting_steps(promises: Mapping[int, list[Any]], way_to: Callable[..., WayIn]) -> list[Undo]:
+    """Return what is to be done once no migration runs any more."""
+    changes: dict[WayIn, list[Mapping[str, Any]]] = {}
+    for number, promise in sorted(promises.items(), reverse=True):
+        match promise:
+            case ["put-back", made, *way] if number not in _kept(promises):
+                changes.setdefault(way_to(*way), []).extend(made)
+    return [PutBack(way, made) for way, made in changes.items()]
+
+
+def _kept(promises: Mapping[int, list[Any]]) -> set[int]:
+    return {promise[1] for promise in promises.values() if promise[0] == "kept"}
 
 
 def undo(

@@ -2,16 +2,19 @@
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from vmferry.control.cgroup import Hierarchy
 from vmferry.control.own_group import PREFIX, OwnGroup
 from vmferry.control.way_in import WayIn
-from vmferry.errors import CommandError, MonitorError
+from vmferry.errors import CommandError, MonitorError, VmLeftError
+
+if TYPE_CHECKING:
+    from vmferry.control.changes import Change
 
 
 class Undo(Protocol):
@@ -113,3 +116,37 @@ class SetBack:
     def by_hand(self) -> str:
         """Return the command and where to send it."""
         return SendCommand(self.way_in, "migrate-set-parameters", self.before).by_hand()
+
+
+@dataclass
+class PutBack:
+    """Put back what was changed on a VM, once no migration runs there, as it is in use until then."""
+
+    way_in: WayIn
+    changes: Sequence[Mapping[str, Any]]
+    """The fields of a `Change` each."""
+
+    def attempt(self) -> bool:
+        """Look whether a migration runs, and put back what is not refused."""
+        from vmferry.control.changes import put_back
+        from vmferry.control.progress import ask
+
+        try:
+            if ask(self.way_in).running:
+                return False
+            self.changes = [asdict(change) for change in put_back(self.way_in, self._as_changes())]
+        except VmLeftError:
+            return True
+        except MonitorError:
+            return self.way_in.vm_is_gone
+        return not self.changes
+
+    def by_hand(self) -> str:
+        """Return the commands, and when they are to be sent."""
+        commands = [SendCommand(self.way_in, *change.command()).by_hand() for change in self._as_changes()]
+        return f"once no migration runs, {' and '.join(commands)}"
+
+    def _as_changes(self) -> "list[Change]":
+        from vmferry.control.changes import Change
+
+        return [Change(**change) for change in self.changes]

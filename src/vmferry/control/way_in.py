@@ -45,16 +45,21 @@ class WayIn:
         """True if it can be told whether the VM has ended."""
         return self._process is not None
 
-    def execute(self, command: str, arguments: Mapping[str, Any]) -> Any:
+    def execute(self, command: str, arguments: Mapping[str, Any] | None = None) -> Any:
         """Carry out a command. Raises CommandError if the VM refuses it, and MonitorError if it does not answer."""
         if self._inherited:
-            return self._inherited.execute(command, arguments, _TIMEOUT_S)
+            return self._inherited.execute(command, arguments or {}, _TIMEOUT_S)
         if self.vm_is_gone:
             raise MonitorError("the VM is gone")
         with self._connect(self._address, _TIMEOUT_S) as monitor:
             if self._process and vm_process(monitor) != self._process:
                 raise MonitorError(f"another VM answers at {self._address}")
             return monitor.execute(command, arguments)
+
+    def let_go(self) -> None:
+        """Leave the monitor to others: from now on each command has a connection of its own."""
+        if self._inherited:
+            self._inherited.close()
 
     @functools.cached_property
     def _connection(self) -> "InheritedMonitor | None":

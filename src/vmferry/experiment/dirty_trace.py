@@ -164,7 +164,7 @@ def _used_pages(entries: Sequence[Entry], started: Started) -> int:
     sent_bytes = 0
     for entry in entries:
         if isinstance(entry.event, BandwidthWindow):
-            sent_bytes += entry.event.sent_bytes
+            sent_bytes += entry.event.sent_bytes + entry.event.saved_bytes
         elif isinstance(entry.event, Synced) and entry.event.iteration_count > 1:
             zero_pages = entry.event.zero_pages
             used = sent_bytes // started.page_size if zero_pages is None else started.page_count - zero_pages

@@ -52,6 +52,7 @@ class DirtySync:
         duration_ns = self._clock.now_ns() - start_ns
         self._link.pass_over(duration_ns)
         self._counters.dirty_sync_count += 1
+        self._counters.sync_ns += duration_ns
         self._counters.dirty_bytes_last_sync = self.remaining_bytes
         written = self.ram.written
         event = Synced(

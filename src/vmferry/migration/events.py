@@ -96,7 +96,7 @@ class BandwidthWindow(_Event, tag="window", frozen=True):
     throttle_percent: int
     threshold_bytes: int
     saved_bytes: int = 0
-    """By how much the pages that were sent are larger in memory. 0 in old journals, and if seen from outside."""
+    """By how much the pages that were sent are larger in memory. 0 in old journals."""
 
 
 class LinkStalled(_Event, tag="link-stalled", frozen=True):

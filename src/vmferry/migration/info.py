@@ -24,6 +24,8 @@ class RamInfo:
     """Megabits per second."""
     dirty_sync_count: int
     iteration_count: int
+    dirty_sync_time: float
+    """Not in QEMU: how many milliseconds dirty syncs have taken."""
     page_size: int
     multifd_bytes: int = 0
     """How much of `transferred` went over further connections."""

@@ -291,6 +291,7 @@ class MigrationSource:
             mbps=bytes_per_s * 8 / 1e6,
             dirty_sync_count=counters.dirty_sync_count,
             iteration_count=counters.iteration_count,
+            dirty_sync_time=counters.sync_ns / _NS_PER_MS,
             page_size=layout.page_size,
             multifd_bytes=channel.multifd_bytes,
             pages_per_second=counters.pages_per_s,

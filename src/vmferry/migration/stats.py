@@ -88,6 +88,8 @@ class Counters:
     iteration_count: int = 0
     dirty_pages_rate: int = 0
     """Pages per second at the last accepted evaluation."""
+    sync_ns: int = 0
+    """How long dirty syncs have taken."""
     dirty_bytes_last_sync: int = 0
     """Bytes that were to be sent right after the last sync."""
     max_throttle_percent: int = 0

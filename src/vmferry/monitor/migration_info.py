@@ -19,6 +19,7 @@ class MigrationStats(QapiStruct, frozen=True, kw_only=True):
     """The figures of the RAM migration; sizes are bytes, page counts are pages.
 
     `iteration-count` is not in QEMU: it counts without the background syncs, `dirty-sync-count` with them.
+    Nor is `dirty-sync-time`, the milliseconds that syncs have taken.
     """
 
     transferred: int
@@ -31,6 +32,7 @@ class MigrationStats(QapiStruct, frozen=True, kw_only=True):
     mbps: float
     dirty_sync_count: int
     iteration_count: int
+    dirty_sync_time: float
     postcopy_requests: int = 0
     page_size: int
     multifd_bytes: UInt64 = 0

@@ -7,11 +7,11 @@ from typing import Any, Self
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.actuators import SlowedVm
+from vmferry.control.changes import Change
 from vmferry.control.means import KINDS
 from vmferry.control.place import Place
 from vmferry.control.promises import Promises
 from vmferry.control.put_back_later import put_back_patiently
-from vmferry.control.settings import Change
 from vmferry.control.undo import keep
 from vmferry.simulation.qemu.lab import DESTINATION, ModelledLab
 from vmferry.simulation.qemu.quota import ModelledQuota
@@ -62,7 +62,7 @@ class ModelledGuard(Promises):
         super().__init__()
         self._place = place
         self._promises: dict[int, list[Any]] = {}
-        self.will_go_to(monitor)
+        self.will_reach(monitor)
 
     def __enter__(self) -> Self:
         return self

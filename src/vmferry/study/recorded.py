@@ -27,6 +27,7 @@ _MIN_LINK_BYTES = 1 << 20
 _WAITING = 0.5
 """A window is one of waiting if it is slower than this share of the window that sent the median byte."""
 _AT_LIMIT = 0.8
+_COMPRESSION = "multifd-compression"
 _MAX_JITTER = 0.9
 _WINDOW_S = 0.1
 _MAX_BATCH_S = 0.05
@@ -52,13 +53,16 @@ class Recorded:
         self._first_pass, later = _split_windows(entries)
         self._busy = later if len(later) >= _MIN_WINDOWS else _without_waiting([*self._first_pass, *later])
         """The windows in which nothing but sending took time, if there are any."""
+        self.times_smaller = _times_smaller([*self._first_pass, *later])
+        """How many times smaller pages were on the wire than in memory; 1 if they went as they are."""
 
     def settings(self) -> dict[str, object]:
-        """Return the parameters but for those that a variant sets.
+        """Return the parameters but for those that a variant sets, and compression, as modelled links do not compress.
 
         Who decides from outside measures for a while, and polls, where the engine makes a background sync at once.
         """
-        recorded = {name: value for name, value in self._started.parameters.items() if name not in VARIANT_PARAMETERS}
+        left_out = VARIANT_PARAMETERS | {_COMPRESSION}
+        recorded = {name: value for name, value in self._started.parameters.items() if name not in left_out}
         if self._started.recorded_by is not RecordedBy.VM:  # QEMU arms a GiB before it sends the first page of it
             recorded["x-dirty-log-rearm"] = Rearm.EARLY.value
         recorded.setdefault("x-dirty-log-rearm", Rearm.EARLY.value)  # as in old journals
@@ -125,7 +129,8 @@ class Recorded:
         """Return how fast the last pages went, which no limit holds back; 0 if they were too few to tell."""
         last_bytes = self._syncs[-1].remaining_pages * PAGE_SIZE_BYTES if self._syncs[-1].kind == "last" else 0
         ram_ns = self._ended.downtime_parts_ns.get("ram", 0) if self._ended else 0
-        return last_bytes * _NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
+        wire_bytes = last_bytes / self.times_smaller
+        return wire_bytes * _NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
 
 
 def _measuring_cycles_ns(entries: Sequence[Entry]) -> Iterator[int]:
@@ -176,6 +181,11 @@ def _sums(windows: Sequence[BandwidthWindow]) -> tuple[int, int]:
 def _rate(windows: Sequence[BandwidthWindow]) -> float:
     sent_bytes, duration_ns = _sums(windows)
     return sent_bytes * _NS_PER_S / duration_ns if duration_ns else 0.0
+
+
+def _times_smaller(windows: Sequence[BandwidthWindow]) -> float:
+    sent_bytes, saved_bytes = _sums(windows)[0], sum(window.saved_bytes for window in windows)
+    return 1 + saved_bytes / sent_bytes if sent_bytes > 0 < saved_bytes else 1.0
 
 
 def _scatter(windows: Sequence[BandwidthWindow]) -> float:

@@ -11,7 +11,7 @@ from vmferry.convergence.variants import DEFAULT_POLICY, POLICY, POLICY_SETTINGS
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace, read_trace, slice_ns
 from vmferry.experiment.experiment import Experiment
-from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
+from vmferry.experiment.parts import MAX_BATCH_BYTES, GuestSpec, LinkSpec, LoadSpec
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import (
@@ -27,6 +27,7 @@ from vmferry.simulation.run import Simulation, SimulationResult
 from vmferry.study.recorded import MAX_TIME_NS, Recorded
 
 _Settings = dict[str, int | bool | str]
+_LIMIT = "max-bandwidth"
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Replay:
     """The recorded values of the parameters that make up a variant."""
     auto_converge: bool
     """Whether it was on when the migration was recorded."""
+    times_smaller: float
+    """How many times smaller pages were on the wire than in memory. In the replay they go as they are, over a link that
+    is as many times faster, so what it sends is counted as it is in memory."""
     throttle: tuple[tuple[int, int], ...] | None
     """From which time in ns the guest was slowed by how many percent. None if what has decided can decide again: the
     VM itself, by a policy that is here."""
@@ -106,6 +110,7 @@ def read_replay(
             limits=recorded.limits(),
         )
         scenario = scenario.with_settings({f"link.{key}": text for key, text in link.items()})
+        scenario = _in_memory(scenario, recorded.times_smaller)
         told = _policy_is_here(started)
         own = VARIANT_PARAMETERS if told else VARIANT_PARAMETERS - {POLICY, POLICY_SETTINGS}
         variant = {name: value for name, value in started.parameters.items() if name in own}
@@ -116,10 +121,25 @@ def read_replay(
             link_rate_is_lower_bound=lower_bound and "rate" not in link,
             own_settings=msgspec.convert(variant, _Settings),
             auto_converge=started.auto_converge,
+            times_smaller=recorded.times_smaller,
             throttle=None if decides else tuple(throttle_of(entries)),
         )
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _in_memory(scenario: Experiment, times_smaller: float) -> Experiment:
+    """Return a scenario of pages that go as they are, as fast as those went that were so many times smaller."""
+    if times_smaller == 1:
+        return scenario
+    link, limit = scenario.link, scenario.parameters.get(_LIMIT, 0)
+    faster = msgspec.structs.replace(
+        link,
+        rate_bytes_per_s=min(round(link.rate_bytes_per_s * times_smaller), MAX_BYTES_PER_S),
+        batch_bytes=min(round(link.batch_bytes * times_smaller), MAX_BATCH_BYTES),
+    )
+    scaled = {_LIMIT: min(round(int(limit) * times_smaller), MAX_BYTES_PER_S)} if limit else {}
+    return msgspec.structs.replace(scenario, link=faster, parameters={**scenario.parameters, **scaled})
 
 
 def _policy_is_here(started: Started) -> bool:

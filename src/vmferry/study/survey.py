@@ -7,7 +7,7 @@ from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.migration.events import BandwidthWindow, RecordedBy, Started
+from vmferry.migration.events import RecordedBy, Started
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import read_replay
 
@@ -61,7 +61,7 @@ def survey_of(
         unknown.append("what the link carries now: it is taken to be as it was then")
         if replay.link_rate_is_lower_bound:
             unknown.append("whether the link carries more than was sent")
-    shrinks = _times_smaller(entries)
+    shrinks = replay.times_smaller
     if shrinks > 1:
         unknown.append(
             f"whether pages will again be {shrinks:.1f} times smaller on the wire: all rates here are those of memory"
@@ -75,19 +75,13 @@ def survey_of(
         used_bytes=trace.used_pages * PAGE_SIZE_BYTES,
         vcpu_count=started.vcpu_count,
         written=tuple(_points(trace)),
-        bandwidth_bytes_per_s=round((bandwidth_bytes_per_s or link.shared(link.rate_bytes_per_s)) * shrinks),
+        bandwidth_bytes_per_s=round(
+            bandwidth_bytes_per_s * shrinks if bandwidth_bytes_per_s else link.shared(link.rate_bytes_per_s)
+        ),
         downtime_limit_ms=limit_ms,
         qemu="" if started.recorded_by is RecordedBy.VM else QEMU_OLD,
         unknown=tuple(unknown),
     )
-
-
-def _times_smaller(entries: Sequence[Entry]) -> float:
-    """Return how many times smaller pages were on the wire than in memory; 1 if they went as they are."""
-    windows = [entry.event for entry in entries if isinstance(entry.event, BandwidthWindow)]
-    sent_bytes = sum(window.sent_bytes for window in windows)
-    saved_bytes = sum(window.saved_bytes for window in windows)
-    return 1 + saved_bytes / sent_bytes if sent_bytes > 0 < saved_bytes else 1.0
 
 
 def _points(trace: DirtyTrace) -> list[Written]:
