@@ -30,7 +30,7 @@ class NoGuard(Promises):
         pass
 
 
-NOWHERE = Place(lambda monitor, warn, other: NoGuard(), KINDS, lambda monitor, changes: "nobody")
+NOWHERE = Place(lambda monitor, warn, other: NoGuard(), KINDS, lambda monitor, changes: "nobody", lambda *of: None, 0.0)
 WIDE = {"multifd": False, "auto-converge": False}
 
 

@@ -98,6 +98,16 @@ def test_of_a_qemu_its_own_way_the_drivers_and_post_copy_are_told(qemu: str) -> 
     assert fetched.downtime_ms is None, "nobody knows it"
 
 
+def test_how_much_of_a_driven_guest_was_never_touched_makes_its_throttle_no_later() -> None:
+    """In QEMU that memory is read in a moment; the driver knows of it here as it does on a host."""
+    busy = replace(survey(200, 2000), used_bytes=200 * MIB, qemu=QEMU_NEW)
+    small, large = (
+        outcome_of(replace(busy, memory_bytes=size * MIB), PLANNED.name, Draw(scan=4.0)) for size in (256, 2048)
+    )
+    assert known(small.total_time_ms) < 2600
+    assert known(large.total_time_ms) < known(small.total_time_ms) + 500
+
+
 def test_a_guest_that_no_throttle_helps_will_not_and_post_copy_counts_for_nothing_there() -> None:
     flood = replace(survey(200, 2000), bandwidth_bytes_per_s=10 * MIB, downtime_limit_ms=10, qemu=QEMU_NEW)
     told = list(forecast(flood, (NO_THROTTLE, OWN, POSTCOPY), draws=2))

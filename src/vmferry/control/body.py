@@ -10,7 +10,7 @@ from typing import Any
 
 from vmferry.bounds import LARGEST
 from vmferry.control.downtime_limit import DowntimeLimitWatch
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.guest_memory import GuestMemory
 from vmferry.control.means import Means
 from vmferry.control.ports import Ports
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress
@@ -18,7 +18,6 @@ from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
-from vmferry.control.survey import memory_bytes, used_bytes
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.answers import MAX_LIMIT_NS
@@ -122,6 +121,8 @@ class DriverBody:
         self._syncs_before = 0
         """QEMU's dirty-sync-count when the measurement under way began."""
         self._last_ns = ports.clock.now_ns()
+        self._memory: GuestMemory | None = None
+        """What is known of the guest's memory, if it was surveyed."""
         self._soon_until_ns = 0
         """Until when polls follow each other soon."""
 
@@ -150,7 +151,7 @@ class DriverBody:
         """Return what the verdict on the downtime has to add."""
         return self._downtime_limit.remark()
 
-    def look_before(self, driven: DrivenVm, surveyed: Sequence[Written]) -> None:
+    def look_before(self, surveyed: Sequence[Written], memory: GuestMemory) -> None:
         """Let the brain look before the migration begins: what was surveyed may show that slowing pays from then on.
 
         Nothing but a throttle is heeded. Raises MonitorError, and PolicyError if the policy is broken.
@@ -160,11 +161,11 @@ class DriverBody:
         rates = (round(written.distinct_bytes * _NS_PER_S / written.duration_ns) for written in surveyed)
         self._unthrottled_bytes_per_s = max(rates, default=0)
         nothing = Progress.from_qmp({})
-        size_bytes = memory_bytes(self._ports.monitor)
-        known_bytes = used_bytes(self._ports.monitor, driven, size_bytes)
         seen = sense(nothing, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
-        left_bytes = size_bytes if known_bytes is None else known_bytes
-        sensed = replace(seen, memory_bytes=size_bytes, remaining_bytes=left_bytes)
+        self._memory = memory
+        sensed = memory.without_untouched(
+            replace(seen, memory_bytes=memory.size_bytes, remaining_bytes=memory.size_bytes)
+        )
         try:
             for action in self._brain.look(sensed, self._rules):
                 if isinstance(action, Throttle):
@@ -215,6 +216,8 @@ class DriverBody:
             return self._brain.look_at_limits(self._last_ns, self._rules)
         measuring = bool(self._slowing and self._slowing.sensor.measuring)
         sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
+        if self._memory:
+            sensed = self._memory.without_untouched(sensed, progress.zero_pages or 0)
         return self._brain.look(replace(sensed, vcpu_throttle_percents=self._vcpu_percents), self._rules)
 
     def _steers(self, progress: Progress) -> bool:

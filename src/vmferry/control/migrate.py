@@ -15,6 +15,7 @@ from vmferry.control.course import Course, Crew
 from vmferry.control.deciding import STALL_TIMEOUT, loaded, make_brain, obeyed, steer, survey
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.guest_memory import GuestMemory
 from vmferry.control.hand_over import HandOver
 from vmferry.control.held import HeldDestination
 from vmferry.control.leftovers import Leftovers
@@ -29,6 +30,7 @@ from vmferry.control.progress import Progress, ask
 from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.settings import Settings
+from vmferry.control.survey import memory_bytes
 from vmferry.control.transfer import prepare_transfer
 from vmferry.control.verdicts import verdicts_on
 from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
@@ -75,7 +77,10 @@ def carry_out(
         stack.callback(cancel.close)  # the first to be called, and then all is undone
         start_recording(prepared.crew.recorder, monitor, driven, obeyed(prepared.parameters), order.limits)
         if prepared.surveyed:
-            prepared.crew.body.look_before(driven, prepared.surveyed)
+            size_bytes = memory_bytes(monitor)
+            used_bytes = place.used_bytes(monitor, driven, size_bytes)
+            memory = GuestMemory(size_bytes, used_bytes, place.scan_ns_per_zero_page)
+            prepared.crew.body.look_before(prepared.surveyed, memory)
         course = Course(ports, order.uri, prepared.crew)
         result = course.run()
         prepared.crew.recorder.end(result)

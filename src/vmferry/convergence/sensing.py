@@ -67,7 +67,7 @@ class Sensed:
     memory_bytes: int
     """The size of the guest."""
     remaining_bytes: int
-    """What is known to be left to send."""
+    """What is known to be left to send; without memory that nobody has touched where the body knows of it."""
     again_bytes: int | None
     """What was sent in the running pass and is known to be dirty again; None if the body cannot tell."""
     threshold_bytes: int
@@ -79,6 +79,8 @@ class Sensed:
     dirty_sync_count: int
     max_bandwidth_bytes_per_s: int = 0
     """The rate limit; 0 is none."""
+    reading_ns: int = 0
+    """How long it may take to read that memory, and find it zero, as far as it is still to be read."""
     wire_share: float = 1.0
     """What each of the bytes that `sent_bytes` counts took on the wire lately; 1 where pages go as they are."""
     throttle_slice_ns: int = 0

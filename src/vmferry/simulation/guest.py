@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import GuestLayout, RamBlock
+from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.costs import FREE, GuestCosts
@@ -70,6 +70,11 @@ class SimulatedGuest:
     def throttle_percent(self) -> float:
         """The throttle in force, or the greatest."""
         return max(self._throttles)
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of its memory holds something, or ever will."""
+        return self._used.count() * PAGE_SIZE_BYTES
 
     @property
     def logging(self) -> bool:

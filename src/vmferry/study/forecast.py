@@ -19,9 +19,9 @@ from vmferry.study.strategies import POSTCOPY, Draw, outcome_of, strategies_of
 from vmferry.study.survey import Survey
 
 DRAWS = 5
-_CURVE_ERROR, _LINK_ERROR, _SCAN_ERROR = 0.10, 0.05, 0.4
+_CURVE_ERROR, _LINK_ERROR, _SCAN_ERROR = 0.10, 0.05, 1.0
 """Standard deviations of the draws, as shares: how far two measurements of a steady guest and of a link differ, and how
-far hosts differ."""
+far the logarithms of hosts differ."""
 _MODEL_ERROR = 0.10
 """How far the model itself is off, beside that: the standard deviation of live times, as a share."""
 _SET_UP_ERROR_MS = 100

@@ -33,6 +33,8 @@ class ModelledPlace:
             guard=lambda monitor, tell, destination: ModelledGuard(self, monitor),
             means={**KINDS, "cgroup": self._make_quota},
             put_back_later=self._put_back_later,
+            used_bytes=lambda monitor, driven, size_bytes: lab.guest.used_bytes,
+            scan_ns_per_zero_page=lab.host.costs.scan_ns_per_zero_page,
         )
 
     def wait_for_the_rest(self) -> None:

@@ -10,6 +10,7 @@ from vmferry.convergence.sensing import Sensed, View
 _NS_PER_S = 1_000_000_000
 _RATES = 8
 _MOMENT_NS = 40_000_000
+_NEARLY_OVER = 0.2
 _CHUNK_BYTES = 1 << 30
 """QEMU's default (`x-clear-bitmap-shift`)."""
 
@@ -21,6 +22,11 @@ class PassWatch:
         self._number: int | None = None
         self._last_ns = self._begun_ns = 0
         self._last_bytes = self._drained_bytes = self._begun_bytes = self._begun_sent_bytes = 0
+        self._reading_ns = 0
+        self._has_read = False
+        """True if memory that nobody has touched was read in the running period, which holds up what is sent."""
+        self._sending_bytes_per_s = 0.0
+        """The bandwidth that was measured last while no such memory was read."""
         self._worked_ns = 0.0
         self._rates: deque[float] = deque(maxlen=_RATES)
         self._usual_bytes_per_s = 0.0
@@ -38,7 +44,12 @@ class PassWatch:
             self._worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
             self._drained_bytes += self._last_bytes - sensed.remaining_bytes
         self._last_ns, self._last_bytes = view.elapsed_ns, sensed.remaining_bytes
-        if view.period and view.period.sent_bytes and view.period.sent_bytes >= self._take_drained_bytes() / 2:
+        if sensed.reading_ns < self._reading_ns:
+            self._has_read = True
+        elif sensed.reading_ns == self._reading_ns:
+            self._sending_bytes_per_s = sensed.bandwidth_bytes_per_s
+        self._reading_ns = sensed.reading_ns
+        if view.period and view.period.sent_bytes and self._was_sending(view.period.sent_bytes):
             self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
             self._usual_bytes_per_s = float(np.percentile(self._rates, 75))
 
@@ -49,7 +60,7 @@ class PassWatch:
         0 if nobody knows.
         """
         may = float(sensed.max_bandwidth_bytes_per_s)
-        return self._usual_bytes_per_s or sensed.bandwidth_bytes_per_s or may or self._sent_bytes_per_s(sensed)
+        return self._usual_bytes_per_s or self._sending_bytes_per_s or may or self._sent_bytes_per_s(sensed)
 
     def _sent_bytes_per_s(self, sensed: Sensed) -> float:
         passed_ns = self._last_ns - self._begun_ns
@@ -60,6 +71,10 @@ class PassWatch:
         passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
         drained = passed_bytes * _NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
         return remaining_bytes / max(drained, bytes_per_s) * _NS_PER_S
+
+    def is_nearly_over(self, remaining_ns: float) -> bool:
+        """Tell whether most of the pass is over."""
+        return remaining_ns < _NEARLY_OVER * (self._last_ns - self._begun_ns)
 
     def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
         """Return what is dirty again for the next pass.
@@ -78,7 +93,8 @@ class PassWatch:
         """True if QEMU arms the log of all pages when the pass begins."""
         return self._begun_bytes <= _CHUNK_BYTES
 
-    def _take_drained_bytes(self) -> int:
-        """Return what has left the pass since this was asked last; where it is much more than was sent, it was zero."""
-        drained_bytes, self._drained_bytes = self._drained_bytes, 0
-        return drained_bytes
+    def _was_sending(self, sent_bytes: int) -> bool:
+        """Tell whether next to nothing was zero of what has left the pass since this was asked last."""
+        was_sending = not self._has_read and sent_bytes >= self._drained_bytes / 2
+        self._drained_bytes, self._has_read = 0, False
+        return was_sending

@@ -102,7 +102,8 @@ class Planned:
             return None
         left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
         ahead_ns = _AHEAD_STILL_NS if plan.still else _AHEAD_NS
-        is_near = self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed)) < ahead_ns
+        left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed))
+        is_near = left_ns < ahead_ns
         due = replace(plan, begin=Begin.NOW)
         if not (is_near or view.iteration_began) or (self._trial.refuses(view, due) and not due.still):
             return None
@@ -112,6 +113,8 @@ class Planned:
         situation = self._situation(curve, view, settings)
         if situation is None or not _is_known(curve, situation):
             return
+        if view.throttle_percent and not self._is_trying and self._pass.is_nearly_over(situation.pending_ns):
+            return  # what is known of the guest unslowed may be wrong, and soon the throttle is over anyway
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
         held = self._stillness.plan(view, curve, situation, goals) if self._plan and self._plan.still else None
@@ -144,7 +147,7 @@ class Planned:
             return None
         return Situation(
             pending_bytes=sensed.remaining_bytes,
-            pending_ns=self._pass.remaining_ns(sensed.remaining_bytes, bytes_per_s),
+            pending_ns=sensed.reading_ns + self._pass.remaining_ns(sensed.remaining_bytes, bytes_per_s),
             again_bytes=self._pass.again_bytes(sensed, curve),
             sync_ns=self._sync_ns(view, settings),
             bandwidth_bytes_per_s=bytes_per_s,
