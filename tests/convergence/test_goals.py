@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.convergence.test_lookahead import S, curve_of_a_sweep, situation_of
+from tests.support.known import known
 from vmferry.convergence.goals import Goals, make_plan
 from vmferry.convergence.lookahead import Begin, Courses, look_ahead_each
 from vmferry.convergence.remedies import remedies
@@ -53,6 +54,20 @@ def test_what_the_guest_may_lose_is_kept_also_with_what_it_has_lost() -> None:
     plan = make_plan(EACH, goals(max_loss_ns=16 * S, lost_ns=15 * S))
     assert plan
     assert not plan.keeps_goals
+
+
+def test_a_share_of_the_work_is_kept_by_letting_the_guest_run_before() -> None:
+    plan = make_plan({Begin.NOW: NOW, Begin.NEXT_PASS: NEVER, Begin.AT_LAST: NEVER}, goals(max_loss_share=0.25))
+    assert plan
+    assert (plan.percent, plan.percent_now, plan.keeps_goals) == (99, 0, True)
+    assert plan.time_ns == 19.8 / 0.25 * S
+
+
+def test_more_than_the_guest_may_lose_is_never_taken() -> None:
+    plan = known(make_plan(EACH, goals(max_loss_ns=5 * S)))
+    assert (plan.percent_now, plan.harms) == (0, True)
+    late = known(make_plan(EACH, goals(max_loss_ns=16 * S, finish_in_ns=10 * S)))
+    assert (late.percent, late.begin, late.harms) == (99, Begin.NEXT_PASS, False)
 
 
 def test_where_no_course_keeps_the_goals_they_are_missed_by_as_little_as_can_be() -> None:

@@ -6,10 +6,13 @@ import msgspec
 import pytest
 
 from tests.support.known import known
+from vmferry.convergence.limits import Limits
 from vmferry.experiment.experiment import experiment_of
 from vmferry.migration.events import Acted, Decided, StatusChanged
+from vmferry.migration.outcome import Outcome
 from vmferry.simulation.qemu.quota import ModelledQuota
 from vmferry.simulation.run import SimulationResult
+from vmferry.study.driven import DrivenRun
 from vmferry.study.simulate import simulate
 
 RESPONSIVE = "background-sync+responsive-throttle"
@@ -129,10 +132,35 @@ def test_a_deadline_is_kept_and_used_to_spare_the_guest() -> None:
     assert late.work_lost_percent < 0.5 * soon.work_lost_percent  # type: ignore[operator]
 
 
-def test_what_the_guest_may_lose_is_kept() -> None:
-    result = with_goals("max_guest_loss_percent=50", REWRITES)
+@pytest.mark.parametrize("percent", [50, 25])
+def test_what_the_guest_may_lose_is_kept_by_letting_it_run_before(percent: int) -> None:
+    result = with_goals(f"max_guest_loss_percent={percent}", REWRITES)
     assert result.status == "completed"
-    assert known(result.work_lost_percent) <= 50
+    assert not told(result)
+    assert 0 < known(result.work_lost_percent) <= percent
+
+
+@pytest.mark.parametrize("goals", ["max_guest_loss_percent=40", "max_guest_loss_ms=6000", "max_guest_loss_percent=0"])
+def test_a_guest_that_may_not_lose_enough_is_not_slowed_and_that_is_said(goals: str) -> None:
+    highest = 80 if "40" in goals else 99
+    parameters = {"max-cpu-throttle": highest}
+    result = with_goals(f"{goals},on_limit=cancel", REWRITES, parameters=parameters, max_time="20s")
+    [(_, event)] = told(result)
+    assert (result.status, event.what, result.work_lost_vcpu_s) == ("cancelled", "Cancel", 0)
+    assert "a bandwidth of " in event.reason
+
+
+def test_what_a_driven_guest_may_lose_is_kept_from_the_first_moment_on() -> None:
+    data = {
+        "name": "guest",
+        "driven": "qemu-7.2",
+        "guest": {"memory": "1G", "vcpus": 1, "loads": [{**REWRITES, "write-rate": "1300MB/s"}]},
+        "link": {"rate": "200MiB/s"},
+        "parameters": {"downtime-limit": 300, "max-bandwidth": 200 << 20},
+    }
+    run = DrivenRun(experiment_of(data), "planned", limits=Limits(max_guest_loss_percent=40))
+    assert run.run().completed, "what was lost is looked at from the first second on, and more ends it"
+    assert 0 < known(Outcome.of(run.journal.entries).work_lost_percent) <= 40
 
 
 @pytest.mark.parametrize("on_limit", ["continue", "cancel", "switchover"])

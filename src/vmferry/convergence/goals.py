@@ -32,17 +32,44 @@ class Goals:
     elapsed_ns: float = 0.0
     lost_ns: float = 0.0
 
+    def through_ns(self, courses: Courses) -> NDArray[np.float64]:
+        """Return when each course has ended if it begins as late as it has to.
+
+        The guest is let run first for as long as it takes until what the course costs is no more than its share of all
+        the time.
+        """
+        if self.max_loss_share >= 1:
+            return courses.time_ns
+        with np.errstate(invalid="ignore", divide="ignore"):  # where nothing is lost, or nothing may be
+            needed_ns = (self.lost_ns + courses.lost_ns) / np.float64(self.max_loss_share) - self.elapsed_ns
+        return np.where(courses.lost_ns > 0, np.fmax(courses.time_ns, needed_ns), courses.time_ns)
+
+    def harms(self, courses: Courses) -> NDArray[np.float64]:
+        """Return how many times what may be taken of each vCPU each course takes."""
+        with np.errstate(invalid="ignore"):  # of those that never end
+            taken = (self.lost_ns + courses.lost_ns) / max(1.0, self.max_loss_ns)
+        return np.where(courses.lost_ns > 0, taken, 0.0)
+
     def overshoots(self, courses: Courses) -> NDArray[np.float64]:
         """Return how many times what is allowed each course takes, of what it takes most of; infinite if it never ends.
 
         Those up to 1 keep the goals.
         """
-        lost_ns = self.lost_ns + courses.lost_ns
-        allowed_ns = np.minimum(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + courses.time_ns))
+        through_ns = self.through_ns(courses)
         with np.errstate(invalid="ignore"):  # of those that never end, which are replaced
-            late = courses.time_ns / max(1.0, self.finish_in_ns)
-            harmed = np.where(lost_ns > 0, lost_ns / np.maximum(1.0, allowed_ns), 0.0)
-        return np.where(np.isfinite(courses.time_ns), np.maximum(late, harmed), np.inf)
+            late = through_ns / max(1.0, self.finish_in_ns)
+        return np.where(np.isfinite(through_ns), np.maximum(late, self.harms(courses)), np.inf)
+
+    def costs(self, courses: Courses) -> NDArray[np.float64]:
+        """Return the time and the weighed work that each course takes, in ns; not a number if it never ends."""
+        with np.errstate(invalid="ignore"):
+            cost: NDArray[np.float64] = self.through_ns(courses) + self.work_weight * courses.lost_ns
+        return cost
+
+    def allows(self, percent: int, for_ns: float) -> bool:
+        """Tell whether a throttle for a while takes no more than may be lost by then."""
+        lost_ns = self.lost_ns + for_ns * percent / 100
+        return lost_ns <= min(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + for_ns))
 
     def is_settled(self, courses: Courses, ended: NDArray[np.bool_]) -> bool:
         """Tell whether the cheapest course that keeps the goals is among those that have ended.
@@ -54,7 +81,7 @@ class Goals:
             return False
         keep = ended & (self.overshoots(courses) <= 1)
         keep[:, self.highest_percent + 1 :] = False
-        cost = courses.time_ns + self.work_weight * courses.lost_ns
+        cost = self.costs(courses)
         most_cost = cost[keep].min(initial=math.inf) * max(self.reluctance, 1 / self.reluctance)
         is_outclassed = cost > most_cost
         is_outclassed[:, self.highest_percent + 1 :] = True
@@ -76,6 +103,10 @@ class Plan:
     """What is to be least: the time and the weighed work in ns, or where goals are not kept, by how much."""
     overshoot: float
     """How many times what is allowed it takes."""
+    harms: bool = False
+    """True if it takes more of the guest than may be lost, which is never done."""
+    waits: bool = False
+    """True if the guest has to run freely for a while before, so that it loses no more than its share."""
     still: bool = False
     """True if vCPUs are to sleep through, and not to run in short slices."""
 
@@ -92,11 +123,13 @@ class Plan:
     @property
     def percent_now(self) -> int:
         """The throttle that it wants now."""
-        return self.percent if self.begin is Begin.NOW else 0
+        return self.percent if self.begin is Begin.NOW and not (self.harms or self.waits) else 0
 
 
 def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
-    """Return the cheapest course that keeps the goals, or the soonest one if none does; None if none ends.
+    """Return the cheapest course that keeps the goals, or else the one that misses them least; None if none ends.
+
+    What a guest may lose is kept if any course does.
 
     `each` are the courses of all throttles by their beginnings.
     """
@@ -110,9 +143,9 @@ def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
     return best
 
 
-def _rank(plan: Plan, goals: Goals) -> tuple[bool, float]:
+def _rank(plan: Plan, goals: Goals) -> tuple[bool, bool, float]:
     """Return by what plans are ordered: those that keep the goals first, then by their cost, and that of doubt."""
-    return not plan.keeps_goals, plan.cost * (goals.reluctance if plan.percent_now else 1.0)
+    return plan.harms, not plan.keeps_goals, plan.cost * (goals.reluctance if plan.percent_now else 1.0)
 
 
 def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
@@ -120,15 +153,21 @@ def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
     overshoots[goals.highest_percent + 1 :] = np.inf
     if not np.isfinite(overshoots).any():
         return None
-    kept = np.flatnonzero(overshoots <= 1)
-    cost = courses.time_ns[kept] + goals.work_weight * courses.lost_ns[kept] if len(kept) else overshoots
-    best = int(np.argmin(cost))
-    percent = int(kept[best]) if len(kept) else best
+    harmless = goals.harms(courses) <= 1
+    cost = np.where(overshoots <= 1, goals.costs(courses), np.inf)
+    if not np.isfinite(cost).any():
+        cost = overshoots
+        if np.isfinite(overshoots[harmless]).any():
+            cost = np.where(harmless, overshoots, np.inf)
+    percent = int(np.argmin(cost))
+    through_ns = float(goals.through_ns(courses)[percent])
     return Plan(
         percent=percent,
         begin=begin,
-        time_ns=float(courses.time_ns[percent]),
+        time_ns=through_ns,
         lost_ns=float(courses.lost_ns[percent]),
-        cost=float(cost[best]),
+        cost=float(cost[percent]),
         overshoot=float(overshoots[percent]),
+        harms=not harmless[percent],
+        waits=through_ns > courses.time_ns[percent],
     )

@@ -149,7 +149,10 @@ class GuestSpec(_Part, frozen=True):
     """How fast a driven QEMU's destination takes pages for which it has no memory yet; 0 for as fast as any."""
     throttle_slice_ns: Nanoseconds = msgspec.field(default=0, name="throttle-slice")
     """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
-
+    stolen: float = 0.0
+    """The share of the time in which a busy host has no processor for its vCPUs."""
+    stolen_for_ns: Nanoseconds = msgspec.field(default=50 * _NS_PER_MS, name="stolen-for")
+    """How long at a time, in the mean."""
     dirty_ring: bool = False
     """Its body knows which vCPU has written what."""
 
@@ -172,6 +175,9 @@ class GuestSpec(_Part, frozen=True):
         check_rate("guest.populate-rate", self.populate_bytes_per_s)
         if self.throttle_slice_ns:
             check_duration("guest.throttle-slice", self.throttle_slice_ns, _NS_PER_MS)
+        if not 0 <= self.stolen < 1:
+            raise UsageError(f"guest.stolen is {self.stolen}, 0 up to but not 1 is allowed")
+        check_duration("guest.stolen-for", self.stolen_for_ns, _NS_PER_MS)
         require("guest.sync-ns-per-page", self.sync_ns_per_page, 0.0, _MAX_PAUSE_NS / max(1, self.page_count))
         if not self.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")

@@ -12,6 +12,7 @@ from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
+from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.costs import FREE, GuestCosts
 from vmferry.simulation.workload import Workload
@@ -25,8 +26,9 @@ class SimulatedGuest:
     Memory is zero but for the first `used_page_count` pages and what the workload ever writes.
 
     A throttled guest sleeps first and then runs for `throttle_slice_ns`, again and again, as under KVM; with 0 it runs
-    evenly slower. `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content
-    with it. With `dirty_ring` it knows which vCPU has written what, as KVM's dirty ring tells.
+    evenly slower. On a busy `host` it runs only while that has processors. `on_write` is told, whenever the guest has
+    come to write, which pages it wrote; tests follow content with it. With `dirty_ring` it knows which vCPU has written
+    what, as KVM's dirty ring tells.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class SimulatedGuest:
         throttle_slice_ns: int = 0,
         on_write: Callable[[Bitmap], None] | None = None,
         dirty_ring: bool = False,
+        host: BusyHost | None = None,
     ) -> None:
         self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
         self.running = running
@@ -51,6 +54,7 @@ class SimulatedGuest:
         self._workload = workload
         self._costs = costs
         self._on_write = on_write
+        self._host = host
         self._throttles: list[float] = [0]
         """Those in force, each once."""
         self._throttle_of_vcpu = np.zeros(vcpu_count, np.int64)
@@ -97,6 +101,8 @@ class SimulatedGuest:
         self._throttles = sorted(set(percents))
         self._throttle_of_vcpu = np.array([self._throttles.index(percent) for percent in percents])
         self._throttled_since_ns = self._seen_ns
+        if self._host:
+            self._host.forget_quotas()
 
     def find_touched(self, bitmap: Bitmap) -> None:
         """Tell which pages are ever used; where it takes time to find a page zero, all have been touched."""
@@ -179,9 +185,11 @@ class SimulatedGuest:
         passed_ns = self._seen_ns - start_ns
         if not self.running or not passed_ns or self._workload is None:
             return
-        of_throttle = [self._cpu_ns(start_ns, self._seen_ns, percent) for percent in self._throttles]
+        free = list(self._host.free(start_ns, self._seen_ns)) if self._host else [(start_ns, self._seen_ns)]
+        free_ns = sum(stop_ns - begin_ns for begin_ns, stop_ns in free)
+        of_throttle = [self._run_ns(passed_ns, free, free_ns, percent) for percent in self._throttles]
         cpus_ns = np.array(of_throttle)[self._throttle_of_vcpu]
-        self.lost_ns += passed_ns - int(cpus_ns.sum()) // len(cpus_ns)
+        self.lost_ns += free_ns - int(cpus_ns.sum()) // len(cpus_ns)
         self._workload.let_pass(passed_ns, cpus_ns)
 
     def _write_apart(self, workload: Workload, first_page: int, end_page: int) -> None:
@@ -190,6 +198,12 @@ class SimulatedGuest:
         for ring, written in zip(self._rings, fresh, strict=True):
             ring |= written
             self._log |= written
+
+    def _run_ns(self, passed_ns: int, free: Sequence[tuple[int, int]], free_ns: int, percent: float) -> int:
+        """Return how long a throttle lets a vCPU run, where there were processors in these times."""
+        if self._host and not self.throttle_slice_ns:
+            return self._host.used_ns(passed_ns, free_ns, percent)
+        return sum(self._cpu_ns(begin_ns, stop_ns, percent) for begin_ns, stop_ns in free)
 
     def _cpu_ns(self, start_ns: int, end_ns: int, percent: float) -> int:
         """Return how long a throttle lets a vCPU run between two times."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import (
@@ -39,6 +40,11 @@ def costs_of(guest: GuestSpec) -> GuestCosts:
         sync_ns_per_page=guest.sync_ns_per_page,
         populate_ns_per_page=_ns_per_page(guest.populate_bytes_per_s),
     )
+
+
+def host_of(guest: GuestSpec, random: np.random.Generator) -> BusyHost | None:
+    """Return the host that the guest shares with others; None if it always has processors for it."""
+    return BusyHost(guest.stolen, guest.stolen_for_ns, random) if guest.stolen else None
 
 
 def _ns_per_page(bytes_per_s: int) -> float:

@@ -20,7 +20,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
-from vmferry.simulation.models import costs_of, link_of, workload_of
+from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
 from vmferry.units import format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
@@ -72,7 +72,7 @@ class Simulation:
         self.scenario, self.variant, self.seed = scenario, variant, seed
         self.clock = VirtualClock()
         self.journal = MemoryJournal()
-        guest_random, link_random = np.random.default_rng(seed).spawn(2)
+        guest_random, link_random, host_random = np.random.default_rng(seed).spawn(3)
         page_count, vcpu_count = scenario.guest.page_count, scenario.guest.vcpu_count
         self.source_guest = SimulatedGuest(
             self.clock,
@@ -84,6 +84,7 @@ class Simulation:
             throttle_slice_ns=scenario.guest.throttle_slice_ns,
             dirty_ring=scenario.guest.dirty_ring,
             on_write=on_write,
+            host=host_of(scenario.guest, host_random),
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)
         self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal(), _CREDENTIALS)

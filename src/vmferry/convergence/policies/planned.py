@@ -82,6 +82,9 @@ class Planned:
             curve.learn(self._cadence.found(view, view.written))
         if view.still_ns:
             return
+        if self._has_spent(view, settings):
+            yield from self._throttle(view, None, "all that the guest may lose is taken")
+            return
         if window_ns := self._cadence.due_ns(view, settings.window_ms * _NS_PER_MS):
             yield Measure(reason="the plan needs to know what the guest writes", window_ns=window_ns)
         if plan := self._due_plan(view):
@@ -90,6 +93,11 @@ class Planned:
             yield from self._made_plan(curve, view, settings)
         if not view.sensed.iteration_count:
             self._has_planned = False  # what was planned before it begins is planned anew then
+
+    def _has_spent(self, view: View, settings: PlannedSettings) -> bool:
+        """Tell whether the throttle in force, held until the next look, would take more than the guest may lose."""
+        percent = view.throttle_percent
+        return percent > 0 and settings.bounds_loss and not settings.goals(view).allows(percent, _AHEAD_NS)
 
     def _due_plan(self, view: View) -> Plan | None:
         """Return the plan that was made for the next pass once that begins, or is so near that it has to begin.
@@ -126,12 +134,13 @@ class Planned:
                 yield action
             elif plan is None:
                 plan = _probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
-        is_for_later = plan is not None and plan.percent > 0 and not plan.percent_now
+        is_for_later = plan is not None and plan.percent > 0 and not plan.percent_now and not plan.harms
         has_begun = view.sensed.iteration_count > 0
-        was_trying, self._is_trying = self._is_trying, is_for_later and has_begun and _is_to_be_tried(curve, situation)
+        tried_percent = min(_TRIED_PERCENT, goals.highest_percent) if situation.slice_ns else goals.highest_percent
+        may_try = has_begun and goals.allows(tried_percent, _NS_PER_S)
+        was_trying, self._is_trying = self._is_trying, is_for_later and may_try and _is_to_be_tried(curve, situation)
         if plan and self._is_trying:
-            tried_percent = _TRIED_PERCENT if situation.slice_ns else goals.highest_percent
-            plan = replace(plan, percent=tried_percent, begin=Begin.NOW)
+            plan = replace(plan, percent=tried_percent, begin=Begin.NOW, waits=False)
         why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
         self._failing = 0 if plan and not plan.misses_goals and not why else self._failing + 1
         if self._failing >= _IN_A_ROW:
@@ -274,7 +283,10 @@ _BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begi
 
 
 def _described(plan: Plan) -> str:
-    what = f"plan: {plan.percent} %{_BEGINS[plan.begin]}{', in one sleep' if plan.still else ''}"
+    if plan.harms:
+        return f"{plan.percent} % would take {_text(plan.lost_ns)} of each vCPU, more than the guest may lose"
+    begin = " later" if plan.waits else _BEGINS[plan.begin]
+    what = f"plan: {plan.percent} %{begin}{', in one sleep' if plan.still else ''}"
     return f"{what}, moved in {_text(plan.time_ns)}, {_text(plan.lost_ns)} of each vCPU lost"
 
 

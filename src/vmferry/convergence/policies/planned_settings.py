@@ -60,7 +60,12 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_goals(self) -> bool:
         """True if something is asked for that may turn out to be impossible."""
-        return bool(self.finish_by_ms or self.max_guest_loss_ms or self.max_downtime_ms) or self._bounds_share
+        return bool(self.finish_by_ms or self.max_downtime_ms) or self.bounds_loss
+
+    @property
+    def bounds_loss(self) -> bool:
+        """True if there is a bound to what the guest may lose."""
+        return bool(self.max_guest_loss_ms) or self._bounds_share
 
     @property
     def _bounds_share(self) -> bool:
@@ -80,7 +85,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
             patience=patience,
             patience_ns=patience_ns,
             reluctance=_STEADINESS if is_slowed else _RELUCTANCE,
-            highest_percent=self.max_cpu_throttle,
+            highest_percent=self.max_cpu_throttle if self.max_guest_loss_percent else 0,
             finish_in_ns=left_ns * _SHARE if left_ns > 0 else 0.0,
             max_loss_ns=per_vcpu_ns * loss_share if self.max_guest_loss_ms else math.inf,
             max_loss_share=self.max_guest_loss_percent / 100 * (loss_share if self._bounds_share else 1.0),

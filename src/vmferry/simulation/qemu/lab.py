@@ -9,7 +9,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
-from vmferry.simulation.models import costs_of, link_of, workload_of
+from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.destination import LOADS, LoadModel, ModelledDestination
 from vmferry.simulation.qemu.host import Host
@@ -29,13 +29,15 @@ class ModelledLab:
     def __init__(self, experiment: Experiment, release: Release, seed: int, load_model: LoadModel = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
-        guest_random, link_random, qemu_random, source_random, there_random = np.random.default_rng(seed).spawn(5)
+        randoms = np.random.default_rng(seed).spawn(6)
+        guest_random, link_random, qemu_random, source_random, there_random, host_random = randoms
         self.guest = SimulatedGuest(
             self.clock,
             experiment.guest.page_count,
             experiment.guest.vcpu_count,
             workload_of(experiment.guest, guest_random),
             used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
+            host=host_of(experiment.guest, host_random),
         )
         link = link_of(experiment.link)
         self.destination = ModelledDestination(Board(self.clock, there_random), load_model, URI)
