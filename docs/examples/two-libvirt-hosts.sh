@@ -62,11 +62,11 @@ cat >"$here/busy.xml" <<XML
 <domain type='kvm'>
   <name>busy</name>
   <memory unit='MiB'>192</memory>
-  <vcpu>2</vcpu>
+  <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>$here/stress.elf</kernel>
-    <cmdline>ramsize=96 cpus=2</cmdline>
+    <cmdline>ramsize=96 cpus=1</cmdline>
   </os>
   <features><acpi/></features>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices>

@@ -2,7 +2,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmferry.agent.config import MAX_FILE_BYTES, Config, parse_config, read_config
@@ -89,6 +89,7 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
         read_config(tmp_path / "binary")
 
 
+@settings(max_examples=40)
 @given(st.text(), st.integers(0, len(GOOD)), st.integers(0, 40))
 def test_whatever_stands_in_a_file_it_is_read_or_refused(text: str, place: int, length: int) -> None:
     for document in (text, GOOD[:place] + text + GOOD[place + length :]):
@@ -102,6 +103,7 @@ _KEYS = st.sampled_from(["a", "b", "c"])
 _VALUES = st.sampled_from(["1", '"x"', "[\n  1,\n  2,\n]", '"""\n\n"""', "{ a = 1 }"])
 
 
+@settings(max_examples=30)
 @given(st.lists(st.dictionaries(_KEYS, _VALUES), max_size=4), st.integers(0, 2))
 def test_the_line_of_a_path_is_the_one_with_its_key(tables: list[dict[str, str]], blank_lines: int) -> None:
     lines: list[str] = []

@@ -1,7 +1,8 @@
 """What is remembered, in a real SQLite and a real PostgreSQL."""
 
-import subprocess
-import sys
+import itertools
+import multiprocessing
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from vmferry.migration.status import MigrationStatus
 MIB = 1 << 20
 VM = Vm("db-1", "5f1a2c66-0a8e-4a39-9d5e-9a8a4f2f8d11")
 STARTED = Started(page_size=4096, page_count=1024, vcpu_count=2, auto_converge=True, parameters={})
+PROCESSES = multiprocessing.get_context("forkserver")  # which imports what they need once
+PROCESSES.set_forkserver_preload([__name__])
 ENDED = Ended(
     status=MigrationStatus.COMPLETED,
     total_time_ns=7_000_000_000,
@@ -165,21 +168,22 @@ def test_figures_of_a_migration_whose_end_nobody_saw_are_those_of_its_journal(ur
     assert "ends before the migration does" in row.outcome.error
 
 
-_AGENT = """
-import sys
-from tests.agent.test_memory import STARTED, Vm, complete, facts, remembering
-with remembering(*sys.argv[1:]) as memory:
-    for number in range(20):
-        recording = memory.begin(facts(Vm(f"vm-{number}", str(number))))
-        recording.record(1, STARTED)
-        complete(recording)
-"""
+def write_as(host: str, url: str) -> None:
+    with remembering(url, host) as memory:
+        for number in range(20):
+            recording = memory.begin(facts(Vm(f"vm-{number}", str(number))))
+            recording.record(1, STARTED)
+            complete(recording)
 
 
 def test_several_agents_write_to_one_database_at_once(url: str) -> None:
     """The tables are not there yet: one of them makes them."""
-    agents = [subprocess.Popen([sys.executable, "-c", _AGENT, url, host]) for host in "abc"]
-    assert [one.wait(60) for one in agents] == [0, 0, 0]
+    agents = [PROCESSES.Process(target=write_as, args=(host, url)) for host in "abc"]
+    for one in agents:
+        one.start()
+    for one in agents:
+        one.join(60)
+    assert [one.exitcode for one in agents] == [0, 0, 0]
     rows = found(url, Wanted(limit=1000))
     assert sorted((row.host, row.vm_name) for row in rows) == sorted(
         (host, f"vm-{number}") for host in "abc" for number in range(20)
@@ -319,24 +323,23 @@ def test_what_waits_for_a_database_is_bounded_and_what_is_missing_is_told(monkey
     assert entries[kept:] == [Entry(10_000, Lost(count=10_000 - kept)), Entry(10_000, window(7))]
 
 
-_WRITER = """
-import itertools, sys, time
-from tests.agent.test_memory import STARTED, facts, remembering, window
-with remembering(sys.argv[1]) as memory:
-    recording = memory.begin(facts())
-    recording.record(0, STARTED)
-    for number in itertools.count(1):
-        recording.record(number, window(number))
-        time.sleep(0.0005)
-"""
+def write_for_ever(url: str) -> None:
+    with remembering(url) as memory:
+        recording = memory.begin(facts())
+        recording.record(0, STARTED)
+        for number in itertools.count(1):
+            recording.record(number, window(number))
+            time.sleep(0.0005)
 
 
 @pytest.mark.parametrize("entry_count", [1, 900])
 def test_after_kill_9_all_that_was_kept_is_there_and_whole(url: str, entry_count: int) -> None:
     open_to_write(url).dispose()
-    with subprocess.Popen([sys.executable, "-c", _WRITER, url]) as writer:
-        wait_until(lambda: found(url) and len(journal(url, found(url)[0].id)) >= entry_count, 30)
-        writer.kill()
+    writer = PROCESSES.Process(target=write_for_ever, args=(url,))
+    writer.start()
+    wait_until(lambda: found(url) and len(journal(url, found(url)[0].id)) >= entry_count, 30)
+    writer.kill()
+    writer.join()
     with remembering(url):
         (row,) = found(url)
         entries = journal(url, row.id)

@@ -14,13 +14,10 @@ import pytest
 from tests.support.agent import agent
 from tests.support.wait import wait_until
 from vmferry.agent.log import Journald, Level, Log, as_json, as_text
+from vmferry.agent.service import Agent
+from vmferry.errors import HostError, UsageError
 
 UNIT = Path(__file__).parents[2] / "contrib" / "systemd" / "vmferry-agent.service"
-
-
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vmferry", "agent", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_systemd_is_told_that_it_is_ready_alive_reloads_and_ends(tmp_path: Path) -> None:
@@ -47,7 +44,8 @@ def test_systemd_is_told_that_it_is_ready_alive_reloads_and_ends(tmp_path: Path)
         await_told("RELOADING=1\nMONOTONIC_USEC=")
         await_told("READY=1", 2)
         assert one.wait_for("start the agent anew")["message"].endswith("keep-days")
-        assert run("--config", f"{tmp_path}/agent.toml").returncode == 2  # another one of the same host
+        with pytest.raises(UsageError, match="runs here already"):  # another one of the same host
+            Agent(tmp_path / "agent.toml", Log(as_text)).run()
         assert one.stop() == 0
         await_told("STOPPING=1")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as last:
@@ -55,16 +53,14 @@ def test_systemd_is_told_that_it_is_ready_alive_reloads_and_ends(tmp_path: Path)
         reader.join()
 
 
-def test_why_it_does_not_begin_is_one_line(tmp_path: Path) -> None:
+def test_why_it_does_not_begin_is_told(tmp_path: Path) -> None:
     path = tmp_path / "agent.toml"
     path.write_text(f'host = "{tmp_path}"\ndatabase = "sqlite:///{tmp_path}/no/where.db"\n')
-    ended = run("--config", str(path))
-    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1)
-    assert "unable to open database file" in ended.stderr
+    with pytest.raises(HostError, match="unable to open database file"):
+        Agent(path, Log(as_text)).run()
     path.write_text("rules = []\n")
-    ended = run("--config", str(path))
-    assert (ended.returncode, ended.stderr.count("\n")) == (2, 1)
-    assert f"{path}:1: Object contains unknown field `rules`" in ended.stderr
+    with pytest.raises(UsageError, match=f"{path}:1: Object contains unknown field `rules`"):
+        Agent(path, Log(as_text))
 
 
 @pytest.mark.systemd

@@ -72,17 +72,20 @@ def test_a_socket_is_its_owners_alone_and_gone_at_the_end(database: str, tmp_pat
     assert not path.exists()
 
 
-@pytest.mark.parametrize("path", ["/", "/api/live", "/api/events", "/api/migrations", "/migrations/1", "/none"])
-def test_at_a_port_nothing_is_told_without_the_token(database: str, path: str) -> None:
+def test_at_a_port_nothing_is_told_without_the_token(database: str) -> None:
     port = free_port()
     wrong = [{}, bearer("no"), {"Authorization": "Basic !"}, bearer(f"{READ_TOKEN}x")]
-    with web(sources_of(database, [live()]), f"127.0.0.1:{port}", READ_TOKEN):
-        for headers in wrong:
-            answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers=headers)
-            assert (answer.status_code, "db" in answer.text) == (401, False)
-        if path != "/api/events":
-            answer = httpx.get(f"http://127.0.0.1:{port}{path}", headers=bearer(READ_TOKEN))
-            assert answer.status_code == (404 if path == "/none" else 200)
+    with (
+        web(sources_of(database, [live()]), f"127.0.0.1:{port}", READ_TOKEN),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}") as client,
+    ):
+        for path in ("/", "/api/live", "/api/events", "/api/migrations", "/migrations/1", "/none"):
+            for headers in wrong:
+                answer = client.get(path, headers=headers)
+                assert (answer.status_code, "db" in answer.text) == (401, False)
+            if path != "/api/events":
+                answer = client.get(path, headers=bearer(READ_TOKEN))
+                assert answer.status_code == (404 if path == "/none" else 200)
 
 
 def test_a_token_is_secret_and_long(tmp_path: Path) -> None:

@@ -78,22 +78,15 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     return Environment(tmp_path_factory.mktemp("wheel"))
 
 
-def test_the_command_runs_from_the_wheel(environment: Environment) -> None:
-    helped = environment.vmferry("--help")
-    assert (helped.returncode, "agent" in helped.stdout) == (0, True), helped.stderr
+def test_an_agent_of_the_wheel_reads_its_file_runs_shows_its_page_and_remembers(environment: Environment) -> None:
     where = [str(environment.bin / "python"), "-c", "import vmferry; print(vmferry.__file__)"]
     found = subprocess.run(where, capture_output=True, text=True, check=True, cwd=environment.directory).stdout
     assert found.startswith(str(environment.packages))
-
-
-def test_an_agent_checks_its_file_runs_and_shows_its_page(environment: Environment) -> None:
     directory = environment.directory
     (directory / "vms").mkdir()
     path, page = directory / "agent.toml", directory / "page.sock"
     places = f'database = "sqlite:///{directory}/agent.db"\nsockets = ["{directory}/vms"]\npage = "{page}"\n'
     path.write_text(f'host = "{directory}"\nmetrics = "127.0.0.1:{free_port()}"\n{places}[[rule]]\nmode = "steer"\n')
-    checked = environment.vmferry("agent", "--config", str(path), "--check")
-    assert (checked.returncode, checked.stdout) == (0, f"{path}: 1 rules\n"), checked.stderr
     with environment.start("agent", "--config", str(path)) as one:
         try:
             wait_until(lambda: page.exists() or one.poll() is not None, 60)

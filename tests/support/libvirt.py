@@ -24,11 +24,11 @@ _XML = """
 <domain type='kvm'>
   <name>{name}</name>
   <memory unit='MiB'>{memory}</memory>
-  <vcpu>2</vcpu>
+  <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>{kernel}</kernel>
-    <cmdline>ramsize=96 cpus=2</cmdline>
+    <cmdline>ramsize=96 cpus=1</cmdline>
   </os>
   <features><acpi/></features>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices>

@@ -4,6 +4,7 @@ The tables are brought up to date by whoever writes. No statement waits long: a 
 an agent that is.
 """
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +135,7 @@ def _newest() -> str | None:
     return _scripts().get_current_head()
 
 
+@functools.cache
 def _scripts() -> ScriptDirectory:
     return ScriptDirectory.from_config(_alembic())
 

@@ -12,6 +12,8 @@ from vmferry.migration.events import Started
 _MAX_SAID = 200
 _MAX_VCPUS = 4096
 """More are no QEMU's."""
+_LOOK_AHEAD_MS = 500
+"""How often it is worked out what there is to expect, which costs more than all else that is done with a poll."""
 _MS_PER_S = 1000
 _NS_PER_S = 1_000_000_000
 
@@ -33,6 +35,8 @@ class Live:
         self.sketch = Sketch()
         self._log = log
         self._outlooks: Outlooks | None = None
+        self._look_ahead_at_ms = 0
+        """After how much of the migration to look ahead next."""
 
     @property
     def deadline_left_s(self) -> float | None:
@@ -65,10 +69,19 @@ class Live:
             self._outlooks = Outlooks(limit_ms)
         self.progress = progress
         if self._outlooks:
-            self.outlook = self._outlooks.update(progress)
-            self.recording.foretold = self.recording.foretold or _foretold(progress, self.outlook)
+            self._outlooks.notice(progress)
+            self._look_ahead(self._outlooks, progress)
         self.sketch.add(progress, self.outlook)
         self.reins.looked()
+
+    def _look_ahead(self, outlooks: Outlooks, progress: Progress) -> None:
+        """Work out what there is to expect, if it is time to."""
+        elapsed_ms = progress.elapsed_ms or 0
+        if progress.running and elapsed_ms < self._look_ahead_at_ms:
+            return
+        self._look_ahead_at_ms = elapsed_ms + _LOOK_AHEAD_MS
+        self.outlook = outlooks.outlook(progress)
+        self.recording.foretold = self.recording.foretold or _foretold(progress, self.outlook)
 
     def tell(self, text: str) -> None:
         """Say what happens."""

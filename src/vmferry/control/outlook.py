@@ -80,8 +80,12 @@ class Outlooks:
         """The throttle in force, and when it was to be over at the latest, when that was looked at first."""
 
     def update(self, progress: Progress) -> Outlook:
-        """Take another answer of `query-migrate` into account."""
-        self._notice(progress)
+        """Take another answer of `query-migrate` into account, and return what there is to expect."""
+        self.notice(progress)
+        return self.outlook(progress)
+
+    def outlook(self, progress: Progress) -> Outlook:
+        """Return what there is to expect after the answer that was noticed last."""
         lost_s, whole = self._lost.taken_ns / _NS_PER_S, bool(self._saw_beginning)
         return replace(self._outlook(progress), lost_s=lost_s, saw_beginning=whole)
 
@@ -125,7 +129,8 @@ class Outlooks:
             self._promise = percent, elapsed_s + most_s + _PATIENCE_S
         return elapsed_s > self._promise[1]
 
-    def _notice(self, progress: Progress) -> None:
+    def notice(self, progress: Progress) -> None:
+        """Take another answer of `query-migrate` into account. That costs little, looking ahead does not."""
         if progress.memory_bytes_per_s:
             weight = _SMOOTHING if self._bytes_per_s else 1.0
             self._bytes_per_s += weight * (progress.memory_bytes_per_s - self._bytes_per_s)
