@@ -23,7 +23,6 @@ _TURN_NS = _WINDOW_NS // 2
 """How long it sends before it looks around: QEMU's MAX_WAIT."""
 _PERIOD_NS = _NS_PER_S
 _PERIODIC_SYNC_NS = 5 * _NS_PER_S
-_SET_UP_NS = 13 * _NS_PER_MS
 _CLEAN_UP_NS = 10 * _NS_PER_MS
 _FIGURES_NS = _NS_PER_MS
 """How long after `completed` QEMU has worked out how long it took."""
@@ -134,8 +133,9 @@ class ModelledMigration:
         self._check()
         if not self._host.destination.accept(self._uri):
             raise ChannelError(_NEVER_CONNECTED.format(self._uri.partition(":")[2]))
-        self._host.log.start()
-        yield _SET_UP_NS
+        with self._host.board.lock():
+            self._host.log.start()
+            yield self._host.board.set_up_ns()
         yield from self._sync()
         self._set_up_ns = self._clock.now_ns() - self._start_ns
         self._become(_S.ACTIVE)
