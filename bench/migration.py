@@ -306,12 +306,13 @@ def delta(samples: Samples, qemu10: str | None, runs: int, *, rate: int, stress:
 
 @bench.command()
 @click.option("--memory", default=100 << 10, show_default=True, help="Guest memory in MiB, most of it never touched.")
+@click.option("--touched", default=1024, show_default=True, help="What the paused guest has touched in MiB.")
 @click.option("--stress", default=500, show_default=True, help="Memory rewritten for ever in MiB.")
 @benchmark
-def holes(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress: int) -> None:
-    """Total time and resident memory of a guest that has touched little: paused with 1 GiB, and busy."""
+def holes(samples: Samples, qemu10: str | None, runs: int, *, memory: int, touched: int, stress: int) -> None:
+    """Total time and resident memory of a guest that has touched little: paused, and busy."""
     peers = [ours("original"), *qemus(qemu10)]
-    measure_holes(samples, peers, runs, memory_mib=memory, stress_mib=stress)
+    measure_holes(samples, peers, runs, memory_mib=memory, touched_mib=touched, stress_mib=stress)
     ratios(samples, "busy_total_time", peers[0].name, peers)
 
 

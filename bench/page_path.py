@@ -67,11 +67,13 @@ def tell_difference(samples: Samples, name: str, settings: Mapping[str, object])
     click.echo(f"{name}, {told}: late / early {change:+.0%}, p = {compare(early, late).p:.3f}", err=True)
 
 
-def measure_holes(samples: Samples, peers: list[Peer], runs: int, *, memory_mib: int, stress_mib: int) -> None:
+def measure_holes(
+    samples: Samples, peers: list[Peer], runs: int, *, memory_mib: int, touched_mib: int, stress_mib: int
+) -> None:
     """Migrate a guest that has touched little of its memory: paused, with a small one to compare, and busy."""
     for _, peer in rounds([peers[0]], runs):
-        for size_mib in (memory_mib, 1024 + 64):
-            total_s, vms = moved_holes(peer, Load(size_mib, 2, 1024), stopped=True)
+        for size_mib in (memory_mib, touched_mib + 64):
+            total_s, vms = moved_holes(peer, Load(size_mib, 2, touched_mib), stopped=True)
             samples.add("paused_total_time", total_s, "s", peer=peer.name, memory_mib=size_mib)
             for side, resident in vms.items():
                 samples.add("paused_resident", resident, "MiB", peer=peer.name, memory_mib=size_mib, side=side)

@@ -21,6 +21,8 @@ from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import MONITOR_SOCKET, VM_COMMAND, Lab, VmProcess
 
 RESPONSIVE = "background-sync+responsive-throttle"
+REST_S = 1.0
+"""How long the machine is left to itself after each run."""
 _WARM_S = 300.0
 """How long a guest may take until it is warm; filling its pages is slow."""
 
@@ -163,7 +165,7 @@ def warm_memory(size_mib: int) -> None:
 
 def cool_down() -> None:
     """Let the machine finish what the last run left behind."""
-    time.sleep(1)
+    time.sleep(REST_S)
 
 
 def rounds(peers: list[Peer], runs: int) -> Iterator[tuple[int, Peer]]:
