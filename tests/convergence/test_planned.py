@@ -207,8 +207,8 @@ def test_a_paced_guest_is_caught_between_two_slices_with_hardly_any_work_lost() 
 def test_a_paced_guest_that_no_quota_slows_is_held_still_for_one_pass(driven: str) -> None:
     result = with_goals("", PACED, driven=driven, rate="40MiB/s", limit_ms=300, vcpus=1)
     assert result.status == "completed"
-    assert known(result.total_time_ms) < 31_000, "the best of the others, by our own engine"
-    assert known(result.work_lost_percent) < 23
+    assert known(result.total_time_ms) < 20_000, "the best of the others takes 31 s, by our own engine"
+    assert known(result.work_lost_percent) < 30
     assert any("in one sleep" in event.reason for event in decided(result))
 
 
@@ -252,7 +252,7 @@ def test_memory_that_nobody_has_touched_is_not_taken_for_memory_to_send(driven: 
     assert known(result.total_time_ms) < 1000 * (1.5 * 150 / 100 + 2 * 2 / gib_per_s)
 
 
-def test_a_throttle_is_not_let_go_where_the_pass_that_it_is_for_is_nearly_over() -> None:
+def test_a_throttle_is_not_let_go_before_its_pass_is_over_because_the_rest_would_just_fit() -> None:
     """How fast a guest writes is hardly known before QEMU 8.2: let run for a moment, it would write all once more."""
     planned = with_goals(
         "", {"pattern": "sweep", "memory": "256M", "write-rate": "2GB/s"}, driven="qemu-7.2", rate="200MiB/s", vcpus=1,
@@ -320,8 +320,13 @@ def test_a_driven_guest_that_collects_garbage_is_moved_sooner_than_by_any_ladder
         for variant in ("planned", RESPONSIVE)
     )
     assert planned.status == ladder.status == "completed"
-    assert known(planned.total_time_ms) < known(ladder.total_time_ms)
-    assert known(planned.work_lost_vcpu_s) < known(ladder.work_lost_vcpu_s)
+    assert known(planned.total_time_ms) < 0.8 * known(ladder.total_time_ms)
+    assert cost_s(planned) < cost_s(ladder)
+
+
+def cost_s(result: SimulationResult) -> float:
+    """What is to be least where nobody has named a goal, in seconds."""
+    return known(result.total_time_ms) / 1000 + known(result.work_lost_vcpu_s) / known(result.vcpu_count)
 
 
 def test_a_link_that_stands_still_slows_nobody() -> None:

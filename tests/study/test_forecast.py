@@ -72,6 +72,18 @@ def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> 
     assert told.chance == 1, "the downtime that is named would do"
 
 
+def test_a_set_that_is_rewritten_however_fast_fits_some_link() -> None:
+    """Seen in windows of a second only, it may be written much faster than they show, and than the look-ahead says."""
+    seen = tuple(Written(window * MS, 1.0, 150 * MIB) for window in (1000, 2000, 3000))
+    busy = replace(survey(150, 2000), vcpu_count=3, used_bytes=151 * MIB, written=seen)
+    price = prices(busy)
+    fitting = 150 * MIB / 0.3
+    assert 0.7 * fitting < known(price.bandwidth_bytes_per_s) < 1.3 * fitting
+    percent = known(price.throttle_percent)
+    assert outcome_throttled(busy, percent).completed
+    assert not outcome_throttled(busy, percent - 1).completed
+
+
 def test_forecasts_of_a_steady_guest_agree() -> None:
     told = [list(forecast(survey(200, 2000), (PLANNED.name,), draws=3)) for _ in range(2)]
     assert told[0] == told[1]

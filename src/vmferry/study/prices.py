@@ -1,6 +1,6 @@
 """The price list of a migration: the single changes that would make a guest converge without being slowed.
 
-The look-ahead says where to begin; then a migration in virtual time has to agree, else a little more is tried.
+The look-ahead says where to begin; then a migration in virtual time has to agree, else more is tried.
 """
 
 import math
@@ -15,8 +15,8 @@ from vmferry.study.strategies import NO_THROTTLE, Draw, outcome_of, outcome_thro
 from vmferry.study.survey import Survey
 
 _NS_PER_S = 1_000_000_000
-_MORE = 1.1
-_TRIES = 8
+_MUCH_MORE, _MORE = 2.0, 1.1
+"""How many times more is tried next, and how close to the least value what is found has to be."""
 _MOST_BANDWIDTH = 1000.0
 """As many times the bandwidth that there is are looked at."""
 _MOST_DOWNTIME_MS = 2_000_000
@@ -69,7 +69,7 @@ def _courses(survey: Survey) -> Courses:
 
 def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
     left_ms = float(courses.left_bytes[0]) / survey.bandwidth_bytes_per_s * 1000
-    found = _agreed(
+    found = _least(
         max(left_ms, survey.downtime_limit_ms),
         _MOST_DOWNTIME_MS,
         lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
@@ -78,7 +78,7 @@ def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
 
 
 def _least_bandwidth(survey: Survey) -> float | None:
-    """Bisect by the look-ahead, and have the result agreed on."""
+    """Bisect by the look-ahead, and begin there."""
     low, high = float(survey.bandwidth_bytes_per_s), survey.bandwidth_bytes_per_s * _MOST_BANDWIDTH
 
     def faster(bytes_per_s: float) -> Survey:
@@ -88,22 +88,27 @@ def _least_bandwidth(survey: Survey) -> float | None:
     for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)
-    return _agreed(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)))
+    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)))
 
 
 def _least_throttle(survey: Survey, percent: int) -> int | None:
-    for more in range(percent, 100):
-        if outcome_throttled(survey, more).completed:
-            return more
-    return None
+    failing, found = percent - 1, 99
+    if not outcome_throttled(survey, found).completed:
+        return None
+    while found - failing > 1:
+        middle = (failing + found) // 2
+        failing, found = (failing, middle) if outcome_throttled(survey, middle).completed else (middle, found)
+    return found
 
 
-def _agreed(value: float, most: float, moves: Callable[[float], bool]) -> float | None:
-    """Return the value, or one that is not much higher, for which the guest moves in virtual time too."""
-    for _ in range(_TRIES):
-        if value > most:
+def _least(value: float, most: float, moves: Callable[[float], bool]) -> float | None:
+    """Return about the least value, from this one on, for which the guest moves in virtual time too."""
+    failing = value
+    while not moves(value):
+        if value >= most:
             return None
-        if moves(value):
-            return value
-        value *= _MORE
-    return None
+        failing, value = value, min(most, value * _MUCH_MORE)
+    while value > failing * _MORE:
+        middle = math.sqrt(failing * value)
+        failing, value = (failing, middle) if moves(middle) else (middle, value)
+    return value

@@ -31,6 +31,7 @@ _NS_PER_S = 1_000_000_000
 _MODEL_BYTES = 256 << 20
 """At most so much memory in use is modelled; more is divided."""
 _LEAST_BATCH_BYTES, _MOST_BATCH_BYTES = 256 << 10, 4 << 20
+_LOOKS_IN_DOWNTIME, _LOOKS_IN_PASS = 4, 128
 _PASSES, _PASSES_FROM_OUTSIDE = 25, 12
 """A migration is given up after so many times what a pass over the memory takes: QEMU's ladder has 9 rungs of 2."""
 _MIN_TIME_S, _MAX_TIME_S = 60, 3600
@@ -122,9 +123,10 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
 
 
 def _batch_bytes(survey: Survey, divisor: int) -> int:
-    """Return how much is sent between two looks at what remains: a small part of what fits the downtime."""
+    """Return how much is sent between two looks at what remains: a part of what fits the downtime, or of a pass."""
     threshold_bytes = survey.bandwidth_bytes_per_s * survey.downtime_limit_ms // 1000
-    wanted_bytes = min(_MOST_BATCH_BYTES, max(_LEAST_BATCH_BYTES, threshold_bytes // divisor // 8))
+    part_bytes = max(threshold_bytes // _LOOKS_IN_DOWNTIME, survey.used_bytes // _LOOKS_IN_PASS) // divisor
+    wanted_bytes = min(_MOST_BATCH_BYTES, max(_LEAST_BATCH_BYTES, part_bytes))
     return wanted_bytes // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
 
 

@@ -10,7 +10,6 @@ from vmferry.convergence.sensing import Sensed, View
 _NS_PER_S = 1_000_000_000
 _RATES = 8
 _MOMENT_NS = 40_000_000
-_NEARLY_OVER = 0.2
 _CHUNK_BYTES = 1 << 30
 """QEMU's default (`x-clear-bitmap-shift`)."""
 
@@ -71,10 +70,6 @@ class PassWatch:
         passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
         drained = passed_bytes * _NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
         return remaining_bytes / max(drained, bytes_per_s) * _NS_PER_S
-
-    def is_nearly_over(self, remaining_ns: float) -> bool:
-        """Tell whether most of the pass is over."""
-        return remaining_ns < _NEARLY_OVER * (self._last_ns - self._begun_ns)
 
     def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
         """Return what is dirty again for the next pass.

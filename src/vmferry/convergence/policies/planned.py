@@ -46,6 +46,9 @@ highest one, where that shows at once what it does."""
 MOVED_IN, LOST = "moved_in_s", "lost_s"
 """What a plan comes to from then on, by the names of a decision's figures: the time, and what each vCPU loses of it."""
 _DOWNTIME_MARGIN = 1.3
+_SURE_SHARE = 0.5
+"""In a time shorter than it was ever looked at, a guest that runs freely may write more than is known. So a throttle is
+let go then only if what remains without one fits this share of the downtime."""
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
 """A throttle is tried if it would do with so many times the bandwidth: before the highest was tried once, and after."""
 
@@ -121,12 +124,13 @@ class Planned:
         situation = self._situation(curve, view, settings)
         if situation is None or not _is_known(curve, situation):
             return
-        if view.throttle_percent and not self._is_trying and self._pass.is_nearly_over(situation.pending_ns):
-            return  # what is known of the guest unslowed may be wrong, and soon the throttle is over anyway
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
         held = self._stillness.plan(view, curve, situation, goals) if self._plan and self._plan.still else None
         plan = held or make_plan(look_ahead_each(curve, situation, goals.is_settled), goals)
+        if plan and not plan.percent and view.throttle_percent and _is_short(curve, situation.pending_ns):
+            doubtful = replace(situation, threshold_bytes=_SURE_SHARE * situation.threshold_bytes)
+            plan = make_plan(look_ahead_each(curve, doubtful, goals.is_settled), goals) or plan
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
@@ -260,6 +264,11 @@ def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
     is_long = known_ns >= _FLOOD_NS or curve.history.observed_ns >= _FLOOD_IN_PARTS_NS
     return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
+
+
+def _is_short(curve: DirtyCurve, duration_ns: float) -> bool:
+    """Tell whether the guest was never looked at for so little time while it ran freely."""
+    return duration_ns < min((point.duration_ns for point in curve.points() if not point.slowed), default=0)
 
 
 def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
