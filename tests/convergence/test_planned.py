@@ -343,3 +343,18 @@ def test_a_link_that_stands_still_slows_nobody() -> None:
     result = simulate(experiment_of(data), "planned")
     assert result.status == "completed"
     assert set(throttles(result)) <= {0}
+
+
+def test_a_guest_on_a_busy_host_that_was_never_slowed_so_that_a_pass_told_is_held_as_a_last_resort() -> None:
+    data = {
+        "name": "guest",
+        "guest": {
+            "memory": "108M", "vcpus": 1, "used-memory": "108M", "stolen": 0.6, "stolen-for": "171ms",
+            "throttle-slice": "10ms", "loads": [{"pattern": "sweep", "memory": "25M", "write-rate": "2100MB/s"}],
+        },
+        "link": {"rate": "11MiB/s"},
+        "parameters": {"downtime-limit": 300},
+    }  # fmt: skip
+    result = simulate(experiment_of(data), "planned")
+    assert result.status == "completed"
+    assert any("as a last resort" in event.reason for event in decided(result))

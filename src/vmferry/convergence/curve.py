@@ -197,8 +197,21 @@ class DirtyCurve:
         return chain.from_iterable(self._octaves.values())
 
     def _in_work(self, demand: float) -> Iterator[tuple[float, float]]:
-        for point in self.points():
-            yield point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
+        """Yield points of (work, bytes): of throttled ones of about the same CPU time the mean.
+
+        How much of a slice a throttled guest gets hangs on how busy its host is, so they scatter more.
+        """
+        for octave in self._octaves.values():
+            slowed = []
+            for point in octave:
+                in_work = point.duration_ns * min(1.0, point.cpu_share / demand), float(point.distinct_bytes)
+                if point.slowed:
+                    slowed.append(in_work)
+                else:
+                    yield in_work
+            if slowed:
+                work_ns, size_bytes = (sum(values) / len(slowed) for values in zip(*slowed, strict=True))
+                yield work_ns, size_bytes
 
     def _explaining_demand(self) -> float:
         """Return the greatest demand by which no throttled point is above what the other points say.

@@ -7,7 +7,7 @@ cannot be met, it is said what would be needed, and done what `on_limit` says.
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -19,10 +19,11 @@ from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
 from vmferry.convergence.policies.cadence import Cadence
+from vmferry.convergence.policies.last_resort import HELD_NS, LastResort
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
-from vmferry.convergence.policies.stillness import Stillness
-from vmferry.convergence.policies.trial import Trial
+from vmferry.convergence.policies.promise import Promise
+from vmferry.convergence.policies.stillness import Stillness, keeps_up
 from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
 from vmferry.units import format_duration
@@ -43,6 +44,8 @@ _IN_A_ROW = 2
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
 """A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
 highest one, where that shows at once what it does."""
+_HOPELESS = "no throttle would help"
+NO_FIGURES: Mapping[str, float] = {}
 MOVED_IN, LOST = "moved_in_s", "lost_s"
 """What a plan comes to from then on, by the names of a decision's figures: the time, and what each vCPU loses of it."""
 _DOWNTIME_MARGIN = 1.3
@@ -64,19 +67,23 @@ class Planned:
         self._curve: DirtyCurve | None = None
         self._pass = PassWatch()
         self._cadence = Cadence()
-        self._trial = Trial()
+        self._promise = Promise()
+        self._last_resort = LastResort()
         self._stillness = Stillness()
         self._plan: Plan | None = None
         """The plan that was made last."""
         self._has_planned = self._is_trying = False
         self._failing = 0
         """How many plans in a row have failed."""
+        self._why_last_resort = ""
+        """Why no plan is believed any more; empty as long as one is."""
         self._told = False
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
         """Learn, plan anew if something was learnt, and measure if that was long ago."""
         curve = self._curve = self._curve or _surveyed(view)
         self._pass.look(view, curve)
+        self._last_resort.look(view)
         if self._stillness.holds:
             if self._stillness.has_failed(view):
                 yield from self._throttle(view, None, "held still in vain")
@@ -86,16 +93,42 @@ class Planned:
         if view.still_ns:
             return
         if self._has_spent(view, settings):
-            yield from self._throttle(view, None, "all that the guest may lose is taken")
+            yield from self._let_go(view, "all that the guest may lose is taken")
             return
         if window_ns := self._cadence.due_ns(view, settings.window_ms * _NS_PER_MS):
             yield Measure(reason="the plan needs to know what the guest writes", window_ns=window_ns)
-        if plan := self._due_plan(view):
+        if self._last_resort.holds:
+            yield from self._held_on(curve, view, settings)
+        elif self._why_last_resort and self._last_resort.may_begin(view) and _may_lose_more(view, settings):
+            yield self._held(view, settings)
+        elif plan := self._due_plan(view):
             yield from self._throttle(view, plan, "")
         elif view.written or view.period or not self._has_planned:
             yield from self._made_plan(curve, view, settings)
         if not view.sensed.iteration_count:
             self._has_planned = False  # what was planned before it begins is planned anew then
+
+    def _held(self, view: View, settings: PlannedSettings) -> Throttle:
+        """Hold the highest throttle from now on."""
+        self._last_resort.begin(view, is_foretold=self._why_last_resort != _HOPELESS)
+        self._is_trying = False
+        return self._set(view, settings.highest_percent, f"{self._why_last_resort}: as a last resort")
+
+    def _held_on(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
+        """Hold it on as long as it may help."""
+        percent = settings.highest_percent
+        if self._last_resort.is_in_vain(view) or keeps_up(curve, view.sensed.throttle_slice_ns, percent):
+            yield from self._let_go(view, f"slowed by {percent} % in vain")
+        elif view.period:
+            yield self._set(view, percent, "as a last resort")
+
+    def _let_go(self, view: View, why: str) -> Iterator[Action]:
+        """Let the guest run, and begin anew."""
+        if self._last_resort.holds:
+            self._last_resort.end(view)
+        self._why_last_resort = ""
+        self._promise.forget()
+        yield from self._throttle(view, None, why)
 
     def _has_spent(self, view: View, settings: PlannedSettings) -> bool:
         """Tell whether the throttle in force, held until the next look, would take more than the guest may lose."""
@@ -116,7 +149,7 @@ class Planned:
         left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed))
         is_near = left_ns < ahead_ns
         due = replace(plan, begin=Begin.NOW)
-        if not (is_near or view.iteration_began) or (self._trial.refuses(view, due) and not due.still):
+        if not (is_near or view.iteration_began) or (self._last_resort.rests(view) and not due.still):
             return None
         return due
 
@@ -138,20 +171,32 @@ class Planned:
                 yield action
             elif plan is None:
                 plan = _probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
-        is_for_later = plan is not None and plan.percent > 0 and not plan.percent_now and not plan.harms
-        has_begun = view.sensed.iteration_count > 0
-        tried_percent = min(_TRIED_PERCENT, goals.highest_percent) if situation.slice_ns else goals.highest_percent
-        may_try = has_begun and goals.allows(tried_percent, _NS_PER_S)
-        was_trying, self._is_trying = self._is_trying, is_for_later and may_try and _is_to_be_tried(curve, situation)
-        if plan and self._is_trying:
-            plan = replace(plan, percent=tried_percent, begin=Begin.NOW, waits=False)
-        why = self._trial.refuses(view, plan) if plan and plan.percent_now else None
-        self._failing = 0 if plan and not plan.misses_goals and not why else self._failing + 1
+        why = _HOPELESS
+        was_trying, self._is_trying = self._is_trying, False
+        if plan and (tried := _tried(plan, curve, view, situation, goals)):
+            plan, self._is_trying = tried, True
+        if plan and plan.percent_now and self._last_resort.rests(view):
+            plan, why = None, "it was slowed in vain before"
+        self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
+        self._why_last_resort = self._why_in_doubt(view, curve, plan, situation.bandwidth_bytes_per_s, goals)
         if self._failing >= _IN_A_ROW:
-            yield from self._told_once(curve, situation, goals, None if why else plan, settings)
+            yield from self._told_once(curve, situation, goals, plan, settings)
+            if self._why_last_resort and view.throttle_percent and self._last_resort.may_begin(view):
+                return  # it begins at the next look; until then the throttle in force stays
         elif plan is None and not was_trying:
             return
-        yield from self._throttle(view, None if why else plan, why or "no throttle would help")
+        yield from self._throttle(view, plan, why)
+
+    def _why_in_doubt(self, view: View, curve: DirtyCurve, plan: Plan | None, bytes_per_s: float, goals: Goals) -> str:
+        """Return why what is foretold is not to be believed; empty if it is, or the highest throttle takes nothing."""
+        if keeps_up(curve, view.sensed.throttle_slice_ns, goals.highest_percent):
+            return ""
+        if plan is None:
+            return _HOPELESS if self._failing >= _IN_A_ROW else ""
+        if plan.waits or plan.harms or self._is_trying:
+            return ""
+        self._promise.made(view, plan, bytes_per_s)
+        return "it was to be moved long ago" if self._promise.is_overdue(view, bytes_per_s) else ""
 
     def _situation(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Situation | None:
         """Return where the migration is; None as long as nobody knows how fast the link is."""
@@ -185,14 +230,18 @@ class Planned:
         still = plan is not None and plan.still and plan.percent_now > 0
         if still:
             self._stillness.begin(view)
+        if still or view.period or percent != view.throttle_percent:
+            yield self._set(view, percent, reason, self._figures(plan), still=still)
+
+    def _set(
+        self, view: View, percent: int, reason: str, figures: Mapping[str, float] = NO_FIGURES, *, still: bool = False
+    ) -> Throttle:
+        """Return the throttle from now on, and why."""
+        change = f"throttle stays {percent} %"
         if still or percent != view.throttle_percent:
             self._cadence.throttled()
-            self._trial.set(view, plan)
-            changed = f"{reason}: {view.throttle_percent} -> {percent} %"
-            yield Throttle(percent=percent, reason=changed, still=still, figures=self._figures(plan))
-        elif view.period:
-            stays = f"{reason}: throttle stays {percent} %"
-            yield Throttle(percent=percent, reason=stays, figures=self._figures(plan))
+            change = f"{view.throttle_percent} -> {percent} %"
+        return Throttle(percent=percent, reason=f"{reason}: {change}", still=still, figures=figures)
 
     def _figures(self, plan: Plan | None) -> dict[str, float]:
         """Return what is expected; of a throttle that is only tried, nothing is."""
@@ -280,6 +329,20 @@ def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None
     times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in curve.points()) else _DOUBT
     plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times), goals.is_settled), goals)
     return plan if plan and plan.keeps_goals and plan.percent_now else None
+
+
+def _tried(plan: Plan, curve: DirtyCurve, view: View, situation: Situation, goals: Goals) -> Plan | None:
+    """Return a plan that is to come later as one that is tried now, if that is wanted and allowed."""
+    if not plan.percent or plan.percent_now or plan.harms or not view.sensed.iteration_count:
+        return None
+    percent = min(_TRIED_PERCENT, goals.highest_percent) if situation.slice_ns else goals.highest_percent
+    if not _is_to_be_tried(curve, situation) or not goals.allows(percent, _NS_PER_S):
+        return None
+    return replace(plan, percent=percent, begin=Begin.NOW, waits=False)
+
+
+def _may_lose_more(view: View, settings: PlannedSettings) -> bool:
+    return not settings.bounds_loss or settings.goals(view).allows(settings.highest_percent, HELD_NS)
 
 
 def _is_to_be_tried(curve: DirtyCurve, situation: Situation) -> bool:

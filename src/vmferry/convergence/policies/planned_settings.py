@@ -63,6 +63,11 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.finish_by_ms or self.max_downtime_ms) or self.bounds_loss
 
     @property
+    def highest_percent(self) -> int:
+        """The highest throttle that may ever be: none where the guest may lose nothing."""
+        return self.max_cpu_throttle if self.max_guest_loss_percent else 0
+
+    @property
     def bounds_loss(self) -> bool:
         """True if there is a bound to what the guest may lose."""
         return bool(self.max_guest_loss_ms) or self._bounds_share
@@ -85,7 +90,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
             patience=patience,
             patience_ns=patience_ns,
             reluctance=_STEADINESS if is_slowed else _RELUCTANCE,
-            highest_percent=self.max_cpu_throttle if self.max_guest_loss_percent else 0,
+            highest_percent=self.highest_percent,
             finish_in_ns=left_ns * _SHARE if left_ns > 0 else 0.0,
             max_loss_ns=per_vcpu_ns * loss_share if self.max_guest_loss_ms else math.inf,
             max_loss_share=self.max_guest_loss_percent / 100 * (loss_share if self._bounds_share else 1.0),

@@ -37,10 +37,9 @@ class Stillness:
 
     def plan(self, view: View, curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
         """Return the plan of holding it still in the next pass, where that is of use and allowed."""
-        left_share = 1 - goals.highest_percent / 100
-        keeps_up = any(point.slowed for point in curve.points()) and curve.demand < left_share
-        sleeps_anyway = situation.slice_ns > 0
-        if not keeps_up or sleeps_anyway or goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
+        if goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
+            return None
+        if not keeps_up(curve, situation.slice_ns, goals.highest_percent):
             return None
         written_bytes = float(curve.distinct_bytes(np.array([situation.pending_ns]))[0])
         next_bytes = (situation.again_bytes + written_bytes) * situation.wire_share
@@ -64,3 +63,9 @@ class Stillness:
         self._rests_until_ns = view.elapsed_ns + self._rest_ns
         self._rest_ns *= 2
         return True
+
+
+def keeps_up(curve: DirtyCurve, slice_ns: float, highest_percent: int) -> bool:
+    """Tell whether the guest was seen to do all its work with every quota; where vCPUs sleep at once, it does not."""
+    was_slowed = any(point.slowed for point in curve.points())
+    return was_slowed and not slice_ns and curve.demand < 1 - highest_percent / 100
