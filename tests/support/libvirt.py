@@ -19,6 +19,8 @@ from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
 
 MEMORY_MIB = 192
+_PROBED = tempfile.TemporaryDirectory(prefix="vmferry-libvirt-")
+"""What daemons have found out about the QEMUs that are installed, which takes one of them some seconds."""
 DOMAIN = "busy"
 _XML = """
 <domain type='kvm'>
@@ -27,6 +29,7 @@ _XML = """
   <vcpu>1</vcpu>
   <os>
     <type arch='x86_64' machine='pc'>hvm</type>
+    <loader readonly='yes' type='rom'>/usr/share/qemu/qboot.rom</loader>
     <kernel>{kernel}</kernel>
     <cmdline>ramsize=96 cpus=1</cmdline>
   </os>
@@ -45,6 +48,8 @@ class Daemon:
         (directory / "libvirt").mkdir()
         (directory / "libvirt" / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
         shutil.copy(STRESS_ELF, directory)
+        (directory / "libvirt" / "qemu").mkdir()
+        (directory / "libvirt" / "qemu" / "cache").symlink_to(_PROBED.name)
         self._errors = (directory / "errors").open("wb")
         self._environment = os.environ | places | {"HOME": str(directory)}
         self.start()
@@ -152,6 +157,6 @@ def _unprivileged(directory: Path) -> dict[str, Any]:
     """Return how to start a process as a user who may use KVM and that directory, and nothing else."""
     if os.geteuid() != 0:
         return {}
-    for path in (directory, *directory.rglob("*")):
+    for path in (directory, *directory.rglob("*"), Path(_PROBED.name)):
         shutil.chown(path, "nobody")
     return {"user": "nobody", "group": "nogroup", "extra_groups": [os.stat("/dev/kvm").st_gid]}

@@ -4,9 +4,12 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
-    """Return when the condition holds. Raises AssertionError if it does not in time."""
-    deadline_s = time.monotonic() + timeout_s
+def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+    """Return when the condition holds, which is looked at half of the time at most. Raises AssertionError if it does
+    not in time."""
+    start_s = now_s = time.monotonic()
     while not condition():
-        assert time.monotonic() < deadline_s, "the condition did not come to hold"
-        time.sleep(0.005)
+        looked_s, now_s = time.monotonic() - now_s, time.monotonic()
+        assert now_s < start_s + timeout_s, "the condition did not come to hold"
+        time.sleep(max(0.005, looked_s))
+        now_s = time.monotonic()
