@@ -16,6 +16,8 @@ from vmferry.units import format_duration, format_rate, format_size
 _WIDTH = 80
 _NS_PER_MS = 1_000_000
 _ALSO = "  or "
+_SATURATED = 0.95
+"""A vCPU that wants more of its time than this is as good as always busy."""
 
 
 def show(console: Console, told: Told) -> None:
@@ -37,7 +39,7 @@ def _head(told: Told) -> Iterator[str]:
     curve = ", ".join(
         f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written
     )
-    busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < 1 else ""
+    busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < _SATURATED else ""
     yield from _wrapped(f"It writes {curve}.{busy}")
     yield ""
     yield told.sentence
@@ -46,14 +48,14 @@ def _head(told: Told) -> Iterator[str]:
 
 
 def _table(told: Told) -> Table:
-    table = compact_table("", "strategy", "chance", "total s", "", "down ms", "lost vCPU-s", "sent")
+    table = compact_table("", "strategy", "chance", "total s", "", "down ms", "lost\nvCPU-s", "sent")
     for each in told.strategies:
         table.add_row(
             label_of(each.strategy, told.survey),
             f"{each.chance:.0%}",
             _middle(each.total_time_ms, 1000),
             _range(each.total_time_ms, 1000),
-            _range(each.downtime_ms, 1) or "?",
+            _whole_range(each.downtime_ms) or "?",
             _middle(each.work_lost_vcpu_s, 1),
             format_size(round(each.sent_bytes.p50)) if each.sent_bytes else "",
         )
@@ -66,6 +68,10 @@ def _middle(interval: Interval | None, unit: float) -> str:
 
 def _range(interval: Interval | None, unit: float) -> str:
     return f"{interval.p10 / unit:.3g} to {interval.p90 / unit:.3g}" if interval else ""
+
+
+def _whole_range(interval: Interval | None) -> str:
+    return f"{interval.p10:.0f} to {interval.p90:.0f}" if interval else ""
 
 
 def _price_list(told: Told) -> Iterator[str]:

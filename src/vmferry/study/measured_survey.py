@@ -1,6 +1,7 @@
 """Asks a VM, and measures how its guest writes: the survey for a forecast."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
@@ -8,12 +9,17 @@ from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import ask
 from vmferry.control.sensors import DirtyRate
 from vmferry.control.survey import Busyness, measure_rates, memory_bytes, used_bytes, written_at
+from vmferry.convergence.curve import Written
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
+from vmferry.units import format_duration, format_size
 
 _NS_PER_S = 1_000_000_000
 _STILL_RISES = 1.1
+_LEAST_BURST_BYTES = 16 << 20
+_IN_BURSTS = 2.5
+"""How many times faster a guest that does always the same is never found to write in a longer window."""
 _OWN_PARAMETERS = (
     *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
     "max-cpu-throttle",
@@ -100,6 +106,20 @@ def _unknown_curve(monitor: Monitor, rates: tuple[DirtyRate, ...]) -> Iterator[s
         yield "what the guest writes in less than a second, which this QEMU cannot measure"
     if any(rate.mode == "page-sampling" for rate in rates):
         yield "how much it writes exactly: pages were only sampled, which misses what is written as it was"
+    yield from _unknown_bursts(tuple(map(written_at, rates)))
     *_, before, last = (written_at(rate).distinct_bytes for rate in rates)
     if last > _STILL_RISES * before:
         yield f"how large its working set is: it went on to new pages until {rates[-1].window_ns / _NS_PER_S:g} s"
+
+
+def _unknown_bursts(written: Sequence[Written]) -> Iterator[str]:
+    """A page that is dirty already does not count again, so in a longer time less is found for each second of it."""
+    for before, after in pairwise(written):
+        expected_bytes = before.distinct_bytes * after.duration_ns / before.duration_ns
+        if after.distinct_bytes > max(_LEAST_BURST_BYTES, _IN_BURSTS * expected_bytes):
+            found = " and then ".join(
+                f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}"
+                for point in (before, after)
+            )
+            yield f"how long its bursts and its calms last: it wrote {found}; all is told as if it never rested"
+            return
