@@ -1,6 +1,7 @@
 """What-if: a recorded guest under another variant comes to what that guest itself would have come to."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -18,7 +19,7 @@ from vmferry.migration.events import BandwidthWindow, Ended, Started, Synced
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.simulation.models import link_of
 from vmferry.simulation.qemu.releases import RELEASES
-from vmferry.simulation.run import simulate
+from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.driven import DrivenRun
 from vmferry.study.replay import read_replay
 
@@ -46,13 +47,18 @@ def scenario(pattern: str) -> Experiment:
     )
 
 
+@cache
+def simulated(pattern: str, variant: str) -> SimulationResult:
+    """Return what is recorded, and what a replay should come to."""
+    return simulate(scenario(pattern), variant, seed=1)
+
+
 @pytest.mark.parametrize("pattern", ["sweep", "uniform", "hot-cold"])
 @pytest.mark.parametrize("recorded_variant", ["original", RESPONSIVE])
 @pytest.mark.parametrize("variant", ["original", "background-sync", RESPONSIVE])
 def test_another_variant_is_foretold(pattern: str, recorded_variant: str, variant: str) -> None:
-    recorded = simulate(scenario(pattern), recorded_variant, seed=1)
+    recorded, real = simulated(pattern, recorded_variant), simulated(pattern, variant)
     replayed = simulate(read_replay(recorded.entries, "x", {}, {}).scenario, variant)
-    real = simulate(scenario(pattern), variant, seed=1)
     assert replayed.status == real.status == "completed"
     tolerance = 0.3 if (pattern, variant) == BY_CHANCE else TOLERANCE
     assert replayed.total_time_ms == pytest.approx(real.total_time_ms, rel=tolerance)

@@ -133,7 +133,7 @@ def test_undamaged_the_guest_arrives_with_its_newest_pages(tmp_path: Path) -> No
 
 def test_damaged_they_do_no_harm(tmp_path: Path) -> None:
     ends: Counter[str] = Counter()
-    for number in range(80):
+    for number in range(30):
         damage = Damage(7, number)
         if number % 2:
             streams = MultifdStreams(KEPT.first, damage.done_to(KEPT.pages, KEPT.first))
