@@ -35,7 +35,7 @@ class Scene:
     """A pair of QEMUs with a busy guest, whose source's monitor is free for the driver."""
 
     def __init__(self, lab: Lab) -> None:
-        self.source, self.destination, self.uri = QEMU.start_pair(lab, Load(192, 2, 96))
+        self.source, self.destination, self.uri = QEMU.start_pair(lab, Load(160, 1, 64))
         self.monitor_address = f"unix:{lab.directory / 'source.qmp'}"
         self.thread_ids = [vcpu["thread-id"] for vcpu in self.source.monitor.execute("query-cpus-fast")]
         self.home = self.groups()
