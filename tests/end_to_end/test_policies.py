@@ -150,7 +150,7 @@ def test_vm_migrate_report_and_replay(lab: Lab, policy: str, tmp_path: Path) -> 
     ],
 )
 def test_policies_that_come_along_move_a_busy_guest(lab: Lab, tmp_path: Path, name: str, settings: list[str]) -> None:
-    """One of each kind: of downtimes, of pauses, of plans. All of them move modelled guests in tests/convergence."""
+    """One of each kind: of downtimes, of pauses, of plans. tests/simulation/test_field_policies.py has all."""
     source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=24"])
     source.wait_for_passes(1)
     words = [word for setting in settings for word in ("--set", f"policy.{setting}")]
