@@ -8,6 +8,7 @@ import click
 
 from bench.delta import measure_delta
 from bench.dripping import dripped_runs
+from bench.memory_copy import copied_gb_per_s
 from bench.page_path import measure_holes, measure_rearm, measure_sync
 from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, warm_memory
 from bench.samples import Samples, recording
@@ -178,12 +179,15 @@ def throughput(samples: Samples, qemu10: str | None, runs: int, *, memory: int, 
             "throughput", gb_per_s, "GB/s",
             peer=peer.name, channels=peer.channels, prealloc=prealloc, memory_mib=memory,
         )  # fmt: skip
+        samples.add("memory_copy", copied_gb_per_s(present=prealloc), "GB/s", present=prealloc)
     best = {
         peer.name: max(samples.median("throughput", peer=peer.name, channels=count) for count in counts)
         for peer in peers
     }
     for name, gb_per_s in best.items():
         click.echo(f"throughput: best of {first.name} / best of {name} = {best[first.name] / gb_per_s:.2f}", err=True)
+    share = best[first.name] / samples.median("memory_copy")
+    click.echo(f"throughput: best of {first.name} / one thread that copies memory = {share:.2f}", err=True)
 
 
 @bench.command()

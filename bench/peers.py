@@ -155,12 +155,10 @@ def moved(
 def warm_memory(size_mib: int) -> None:
     """Touch memory and give it back, so that the next to use it does not wait for this machine's own host.
 
-    On a virtual machine, memory that was not used for some seconds may have gone back to the host; getting it again
-    costs more than anything that is measured here.
+    On a virtual machine, memory that was not used for two or three seconds may have gone back to the host; getting it
+    again costs more than anything that is measured here. Guests get huge pages, and so this takes such.
     """
-    subprocess.run(
-        [sys.executable, "-c", f"bytearray({size_mib} << 20)[::4096] = b'x' * ({size_mib} << 8)"], check=True
-    )
+    subprocess.run([sys.executable, "-m", "bench.memory_copy", str(size_mib)], check=True)
 
 
 def cool_down() -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from bench.chaos import driven, simulated
 from bench.chaos.bodies import ours, qemus
+from bench.chaos.faults import CATALOGUE
 from bench.chaos.live import run_many
 from bench.chaos.records import Counted, Tally, read_records
 
@@ -31,6 +32,8 @@ def chaos(context: click.Context, /, seed: int, only: int | None, output: Path |
 
 
 _processes = click.option("--processes", default=os.cpu_count, type=int, help="Simulate in so many.  [default: all]")
+_fault = click.option("--fault", "faults", multiple=True, type=click.Choice(list(CATALOGUE)),
+                      help="One of these only, such as 'kill source'; repeatable.")  # fmt: skip
 _qemu10 = click.option("--qemu10", help="Path of a QEMU 10, to be used as well; see bench/get-qemu10.sh.")
 
 
@@ -56,21 +59,25 @@ def driven_command(settings: tuple[int, int | None, Path | None], /, runs: int, 
 
 @chaos.command()
 @click.option("--runs", default=100, show_default=True, help="How many.")
+@_fault
 @click.pass_obj
-def live(settings: tuple[int, int | None, Path | None], /, runs: int) -> None:
+def live(settings: tuple[int, int | None, Path | None], /, runs: int, faults: tuple[str, ...]) -> None:
     """VMs of vmferry's own, in processes of their own, driven by `vmferry migrate`."""
     seed, only, output = settings
-    report(run_many(ours(), seed, numbers(runs, only)), output)
+    report(run_many(ours(), seed, numbers(runs, only), faults), output)
 
 
 @chaos.command("qemu")
 @click.option("--runs", default=30, show_default=True, help="How many of each QEMU.")
 @_qemu10
+@_fault
 @click.pass_obj
-def qemu_command(settings: tuple[int, int | None, Path | None], /, runs: int, qemu10: str | None) -> None:
+def qemu_command(
+    settings: tuple[int, int | None, Path | None], /, runs: int, qemu10: str | None, faults: tuple[str, ...]
+) -> None:
     """The VMs of stock QEMU, driven by `vmferry migrate` from outside."""
     seed, only, output = settings
-    report(chain.from_iterable(run_many(body, seed, numbers(runs, only)) for body in qemus(qemu10)), output)
+    report(chain.from_iterable(run_many(body, seed, numbers(runs, only), faults) for body in qemus(qemu10)), output)
 
 
 @chaos.command("all")

@@ -19,10 +19,10 @@ from vmferry.perf.lab import Lab
 _SPEED_S = 1.0
 
 
-def run_many(body: Body, seed: int, numbers: Sequence[int]) -> Iterator[Record]:
-    """Yield the records of these runs, in order."""
+def run_many(body: Body, seed: int, numbers: Sequence[int], faults: Sequence[str] = ()) -> Iterator[Record]:
+    """Yield the records of these runs, in order, with `faults` of the catalogue, or any."""
     with Lab() as lab:
-        campaign = Campaign(lab, body, seed)
+        campaign = Campaign(lab, body, seed, faults)
         for number in numbers:
             yield campaign.run(number)
 
@@ -30,10 +30,11 @@ def run_many(body: Body, seed: int, numbers: Sequence[int]) -> Iterator[Record]:
 class Campaign:
     """Runs with the same kind of VM in one directory; the lab ends the VMs."""
 
-    def __init__(self, lab: Lab, body: Body, seed: int) -> None:
+    def __init__(self, lab: Lab, body: Body, seed: int, faults: Sequence[str] = ()) -> None:
         self._lab = lab
         self._body = body
         self._seed = seed
+        self._faults = faults or list(CATALOGUE)
         self._owner: Vm | None = None
         self._waiting: dict[object, Vm] = {}
         """By transport, destinations that a migration has failed into."""
@@ -46,7 +47,7 @@ class Campaign:
         """Make the run of this number: the same fault, place and settings at every time."""
         draw = generator(self._seed, number)
         settings = self._body.settings(draw)
-        fault = draw_fault(draw, list(CATALOGUE), self._body.place)
+        fault = draw_fault(draw, self._faults, self._body.place)
         source = self._owner or self._start(None)
         destination = self._waiting.pop(settings.transport, None) or self._start(self._uri(settings.transport, "in"))
         self._owner = None

@@ -27,8 +27,6 @@ _LOOK_S = 0.02
 _MARK = "VMFERRY_CHAOS"
 _RAN = {"running", "internal-error", "shutdown"}
 """Where a guest was let run; it may have crashed then."""
-_SET_BY_THE_DRIVER = {"parameters", "capabilities"}
-"""A driver that is killed cannot put these back."""
 _ENDED = {
     "completed": Ended.COMPLETED,
     "cancelled": Ended.CANCELLED,
@@ -81,12 +79,11 @@ class LiveRun:
             is_protected=self._is_protected(),
             last_words=last_words,
         )
-        driver_was_killed = killed(seen) is Party.DRIVER
         return msgspec.structs.replace(
             seen,
-            exit_code=None if driver_was_killed else exit_code,
+            exit_code=None if killed(seen) is Party.DRIVER else exit_code,
             damage=self._damage(seen, written_pages, pages_per_s),
-            left_behind=tuple(self._left_behind(before, driver_was_killed, incoming)),
+            left_behind=tuple(self._left_behind(before, incoming)),
             overdue=tuple(self._overdue),
         )
 
@@ -178,12 +175,11 @@ class LiveRun:
             return self._source.damage(written_pages, pages_per_s)
         return ""
 
-    def _left_behind(self, before: dict[str, object], driver_was_killed: bool, incoming: Address) -> Iterator[str]:
-        if self._source.alive:
-            excused = _SET_BY_THE_DRIVER if driver_was_killed else set()
-            yield from self._source.differences(before, set(before) - excused)
+    def _left_behind(self, before: dict[str, object], incoming: Address) -> Iterator[str]:
         if not holds(lambda: not list(processes_with(self._mark)), _UNDO_S):
             yield f"processes {list(processes_with(self._mark))}"
+        if self._source.alive:
+            yield from self._source.differences(before, set(before))
         ended_by_itself = self._destination.process.process.poll() not in (None, -signal.SIGKILL)
         if (
             isinstance(incoming, UnixAddress)

@@ -109,7 +109,7 @@ def test_damage_to_the_last_pages_is_noticed(ends: Ends) -> None:
     ends.source.ram[:] = 7
     frame_and_pages: list[bytes] = []
     original = ends.here._send_all
-    ends.here._send_all = lambda views, while_blocked: frame_and_pages.extend(map(bytes, views))  # type: ignore[method-assign]
+    ends.here._send_all = lambda views, *_: frame_and_pages.extend(map(bytes, views))  # type: ignore[method-assign]
     ends.here.send(Pages(PageRuns.of([(5, 3)]), PageRuns.of([]), final=True), patience())
     damaged = bytearray(b"".join(frame_and_pages))
     damaged[-100] ^= 1

@@ -24,8 +24,6 @@ _PLACES = 2
 class MultifdSender:
     """Implements the `Channel` port on the first connection of a migration and its page channels; it owns them all."""
 
-    max_batch_pages = 512
-
     def __init__(self, first: StreamChannel, page_channels: Sequence[StreamChannel]) -> None:
         self._first = first
         self._changed = threading.Condition()
@@ -35,6 +33,11 @@ class MultifdSender:
         self._compression: Compression | None = None
         self._barrier = 0
         self._closed = False
+
+    @property
+    def max_batch_pages(self) -> int:
+        """Half of what one connection takes at a time, so that all get something."""
+        return min(channel.max_batch_pages for channel in self._page_channels) // 2
 
     @property
     def sent_bytes(self) -> int:
@@ -159,6 +162,10 @@ class _PageChannel:
     @property
     def sent_bytes(self) -> int:
         return self._channel.sent_bytes
+
+    @property
+    def max_batch_pages(self) -> int:
+        return self._channel.max_batch_pages
 
     @property
     def is_busy(self) -> bool:

@@ -22,6 +22,7 @@ from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 _Target = tuple[Any, ...] | str
 _WAIT_MS = 50
 _UNIX_MODE = 0o600
+_UNIX_BUFFER_BYTES = 4 << 20
 _BACKLOG = 128
 """Connections that the kernel keeps for us until we accept them; strangers may be among them."""
 _TCP_OPTIONS = {
@@ -108,6 +109,11 @@ def local_address(listener: socket.socket) -> Address:
 def is_beyond_this_host(address: Address) -> bool:
     """Return whether others can reach what listens there; the host of the address is a number."""
     return isinstance(address, TcpAddress) and not ip_address(address.host.partition("%")[0]).is_loopback
+
+
+def is_within_this_host(connection: Connection) -> bool:
+    """Return whether it is a plain unix socket."""
+    return isinstance(connection, socket.socket) and connection.family == socket.AF_UNIX
 
 
 def peer_address(connection: socket.socket, wanted: Address) -> Address:
@@ -226,8 +232,13 @@ def _connected(family: socket.AddressFamily, target: _Target, while_blocked: Cal
 
 
 def _tune(connection: socket.socket) -> None:
-    """Send at once, and notice within 40 s that the other host is gone without a word."""
-    if connection.family != socket.AF_UNIX:
+    """Send at once, and notice within 40 s that the other host is gone without a word.
+
+    The kernel gives unix sockets little room, for which the two sides would have to take turns.
+    """
+    if connection.family == socket.AF_UNIX:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _UNIX_BUFFER_BYTES)
+    else:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _TCP_OPTIONS.items():
             connection.setsockopt(socket.IPPROTO_TCP, option, value)

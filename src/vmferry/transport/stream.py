@@ -1,15 +1,17 @@
 """A channel over a stream socket. Without TLS, page bytes go from guest memory to the socket and back without a copy.
 
 The source gives the kernel views of guest memory (`sendmsg`), the destination lets it write straight into
-guest memory (`recvmsg_into`).
+guest memory (`recvmsg_into`). To a process of the same host, over a unix socket, the source lends its pages: then they
+are copied once, by the destination, and not into the kernel and out of it. Over TCP lending gains nothing.
 """
 
 import select
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 import xxhash
 
@@ -21,7 +23,7 @@ from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.switchover import expect
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer, unpack
-from vmferry.transport.sockets import Connection, describe_peer, wait_briefly
+from vmferry.transport.sockets import Connection, describe_peer, is_within_this_host, wait_briefly
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import ALL_FRAMES, FrameType
@@ -34,6 +36,9 @@ _MAX_VIEWS = 1024
 
 _CALL_BACK_NS = 50_000_000
 """With waits of 50 ms, this makes 100 ms at most between two calls of `while_blocked`."""
+
+_LEAST_BATCH_PAGES, _MOST_BATCH_PAGES = 1024, 2048
+_BATCH_NS = 5_000_000
 
 _READ_BYTES = 1 << 20
 """How much of a frame is read at once: memory is taken for what a peer has sent, not for what it has announced."""
@@ -52,13 +57,36 @@ class PageMemory(Protocol):
         ...
 
 
+class Lender(Protocol):
+    """Lends pages of guest memory to one socket."""
+
+    def send(self, descriptor: int, views: Sequence[memoryview]) -> int:
+        """Lend the beginning of the views, and return how many bytes; what follows must be lent next.
+
+        Raises BlockingIOError if that has to wait, and another OSError.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lend nothing more."""
+        ...
+
+
+@runtime_checkable
+class LendsPages(Protocol):
+    """What guest memory has as well that can be lent."""
+
+    def lender(self) -> Lender:
+        """Return what lends to one socket; the caller closes it. Raises OSError."""
+        ...
+
+
 class StreamChannel:
     """Implements the `Channel` port on a connected, non-blocking stream socket or `TlsConnection`, which it owns.
 
     Frames of other types than `allowed` are refused by their header.
     """
 
-    max_batch_pages = 1024
     is_wide = False
 
     def __init__(self, connection: Connection, memory: PageMemory, allowed: Collection[FrameType] = ALL_FRAMES) -> None:
@@ -73,8 +101,15 @@ class StreamChannel:
         self._packer: Packer | None = None
         self._packed_since_flush = False
         self._barrier = 0
+        self._lender: Lender | None = None
+        self._batch_pages = _LEAST_BATCH_PAGES
 
     multifd_bytes = unsent_bytes = 0
+
+    @property
+    def max_batch_pages(self) -> int:
+        """What the connection carries in some milliseconds: each message costs, and each holds the next look up."""
+        return _LEAST_BATCH_PAGES if self._packer else self._batch_pages
 
     @property
     def page_size(self) -> int:
@@ -189,6 +224,8 @@ class StreamChannel:
     def close(self) -> None:
         """Close the socket."""
         self._connection.close()
+        if self._lender:
+            self._lender.close()
 
     def _views(self, pages: PageRuns) -> list[memoryview]:
         return [self._memory.view(first, count) for first, count in pages]
@@ -201,13 +238,36 @@ class StreamChannel:
         self._packed_since_flush |= packed is not None or pages.is_delta
         checksum = _checksum(payload) if pages.final else 0
         message = replace(pages, packed_bytes=len(packed)) if packed else pages
-        self._send_all([memoryview(self._encoder.encode(message, checksum)), *payload], while_blocked)
+        frame, start_ns = memoryview(self._encoder.encode(message, checksum)), time.monotonic_ns()
+        if payload is views and pages.content is None and self._lends():
+            self._send_all([frame], while_blocked)
+            self._send_all(views, while_blocked, self._lend_some)
+        else:
+            self._send_all([frame, *payload], while_blocked)
+        self._fit_batches(pages.data.page_count, time.monotonic_ns() - start_ns)
         if packer and len(pages.data):
             packer.sent(pages.data.page_count * self.page_size, sum(len(view) for view in payload))
 
-    def _send_all(self, views: list[memoryview], while_blocked: Callable[[], None]) -> None:
+    def _fit_batches(self, page_count: int, took_ns: int) -> None:
+        if page_count >= _LEAST_BATCH_PAGES // 2:
+            fitting = page_count * _BATCH_NS // max(1, took_ns)
+            self._batch_pages = min(max(_LEAST_BATCH_PAGES, fitting), _MOST_BATCH_PAGES)
+
+    def _lends(self) -> bool:
+        """Whether pages are lent, to another process of this host."""
+        if self._lender is None and isinstance(self._memory, LendsPages) and is_within_this_host(self._connection):
+            with suppress(OSError):
+                self._lender = self._memory.lender()
+        return self._lender is not None
+
+    def _send_all(
+        self,
+        views: list[memoryview],
+        while_blocked: Callable[[], None],
+        send_some: Callable[[list[memoryview]], int] | None = None,
+    ) -> None:
         while views:
-            sent = self._when_ready(select.POLLOUT, while_blocked, self._send_some, views)
+            sent = self._when_ready(select.POLLOUT, while_blocked, send_some or self._send_some, views)
             self.sent_bytes += sent
             views = _without_first(views, sent)
 
@@ -229,6 +289,11 @@ class StreamChannel:
 
     def _send_some(self, views: list[memoryview]) -> int:
         return _call(self._connection.sendmsg, views[:_MAX_VIEWS])
+
+    def _lend_some(self, views: list[memoryview]) -> int:
+        assert self._lender
+        lend = partial(self._lender.send, self._connection.fileno())
+        return _call(lend, views)
 
     def _when_ready(
         self,

@@ -11,6 +11,7 @@ from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.boot import KernelImage, set_entry_state, write_start_info
 from vmferry.guests.kvm.dirty_log import DirtyLog
+from vmferry.guests.kvm.lending import PageLender
 from vmferry.guests.kvm.populate import Populator
 from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.serial import PORTS, Serial
@@ -185,6 +186,10 @@ class KvmGuest:
     def populator(self) -> Populator:
         """Return what makes memory present ahead of an incoming migration; the caller closes it."""
         return Populator(self._slots[0].address, self._ram.size_bytes)
+
+    def lender(self) -> PageLender:
+        """Return what lends pages to one socket of this host; the caller closes it. Raises OSError."""
+        return PageLender()
 
     def start_dirty_log(self) -> None:
         self._dirty_log.start()
