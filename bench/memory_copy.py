@@ -7,8 +7,8 @@ import time
 import numpy as np
 
 MIB = 1 << 20
-_PIECE_BYTES = 256 * MIB
-_TIMES = 4
+_PIECE_BYTES = 128 * MIB
+_TIMES = 2
 _MADV_POPULATE_WRITE = 23
 """Linux 5.14, <asm-generic/mman-common.h>."""
 

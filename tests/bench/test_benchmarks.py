@@ -113,7 +113,7 @@ def test_monitor(tmp_path: Path) -> None:
     ("words", "names"),
     [
         (["demo", "--memory", "32", "--stress", "8"], {"total_time"}),
-        (["throughput", "--memory", "32", "--channels", "0,2", "--prealloc"], {"throughput"}),
+        (["throughput", "--memory", "32", "--channels", "0,2", "--prealloc"], {"throughput", "memory_copy"}),
         (["compress", "--stress", "1", "--rate", "1000"], {"total_time"}),
         (["converge", "--memory", "64", "--stress", "16", "--rate", "128"], {"total_time", "downtime", "max_throttle"}),
         (["downtime", "--memory", "64", "--stress", "16", "--rate", "128"], {"downtime", "downtime_hand-over"}),
