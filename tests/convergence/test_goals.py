@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from tests.convergence.test_lookahead import S, curve_of_a_sweep, situation_of
 from tests.support.known import known
 from vmferry.convergence.goals import Goals, make_plan
-from vmferry.convergence.lookahead import Begin, Courses, look_ahead_each
+from vmferry.convergence.lookahead import Courses, look_ahead_each
 from vmferry.convergence.remedies import remedies
+from vmferry.convergence.unslowed import Begin
 
 COUNT = 100
 
@@ -139,6 +140,6 @@ def test_giving_up_what_costs_too_much_already_changes_no_plan(
         **dict(zip(("work_weight", "patience", "patience_ns"), pace, strict=True)),
         **dict(zip(("reluctance", "finish_in_ns", "max_loss_share", "highest_percent"), bounds, strict=True)),
     )
-    given_up = make_plan(look_ahead_each(curve, situation, wanted.is_settled), wanted)
+    given_up = make_plan(look_ahead_each(curve, situation, wanted.outclassed), wanted)
     followed = make_plan(look_ahead_each(curve, situation), wanted)
     assert given_up == followed

@@ -6,10 +6,10 @@ import pytest
 
 from tests.support.looks import S, period_view, sensed
 from vmferry.convergence.goals import Plan
-from vmferry.convergence.lookahead import Begin
 from vmferry.convergence.policies.last_resort import LastResort
 from vmferry.convergence.policies.promise import Promise
 from vmferry.convergence.sensing import View
+from vmferry.convergence.unslowed import Begin
 
 MIB = 1 << 20
 FREE_MIB, THRESHOLD_MIB = 200, 12

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from vmferry.convergence.curve import DirtyCurve, Written
-from vmferry.convergence.lookahead import Begin, Courses, Situation, look_ahead, look_ahead_each
+from vmferry.convergence.lookahead import Courses, look_ahead, look_ahead_each
+from vmferry.convergence.passes import Situation
+from vmferry.convergence.unslowed import Begin
 
 S = 1_000_000_000
 MIB = 1 << 20

@@ -38,10 +38,10 @@ def test_algebra(case: tuple[int, set[int], set[int]]) -> None:
     assert a.any() == bool(left)
     assert a.count_and_not(b) == len(left - right)
     assert (a == b) == (left == right)
-    united, common, less, same = a.copy(), a.copy(), a.copy(), Bitmap(size)
+    united, common, less, same = a.copy(), a.copy(), Bitmap(size), Bitmap(size)
     united |= b
     common &= b
-    less.and_not(b)
+    less.become_and_not(a, b)
     either = b.copy()
     either.or_and_not(a, b)
     assert pages_of(either) == left | right

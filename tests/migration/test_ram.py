@@ -181,7 +181,7 @@ class DropsWhatWasSent(RamState):
     def _collect(self) -> int:
         self._guest.collect_dirty(self._log)
         self._guest.arm(self._log.runs())
-        self._log.and_not(self.sent)
+        self._log.become_and_not(self._log, self.sent)
         self.sent.clear_all()
         return self._log.count_and_not(self.transfer)
 

@@ -60,7 +60,9 @@ def test_the_throttle_leaves_its_share_of_the_time() -> None:
 def test_each_vcpu_is_left_its_own_share_of_the_time() -> None:
     for slice_ns in (0, S // 100):
         clock, log = VirtualClock(), Bitmap(PAGES)
-        writers = [Writer([vcpu], Turns([Turn(1, Load(SweepPattern(100 * vcpu, 100, 10)))])) for vcpu in (0, 1)]
+        writers = [
+            Writer(range(vcpu, vcpu + 1), Turns([Turn(1, Load(SweepPattern(100 * vcpu, 100, 10)))])) for vcpu in (0, 1)
+        ]
         guest = SimulatedGuest(clock, PAGES, 2, Workload(writers), throttle_slice_ns=slice_ns)
         guest.start_dirty_log()
         guest.set_vcpu_throttles([80, 0])

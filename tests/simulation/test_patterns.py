@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmferry.memory import bitmap
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation import patterns
 from vmferry.simulation.patterns import (
@@ -20,9 +21,9 @@ S = 1_000_000_000
 
 
 def pages_of(pattern: Pattern, cpu_ns: int, page_count: int = 1000) -> list[int]:
-    bitmap = Bitmap(page_count)
-    pattern.write(cpu_ns, bitmap)
-    return [int(page) for page in bitmap.runs().indices()]
+    written = Bitmap(page_count)
+    pattern.write(cpu_ns, written)
+    return [int(page) for page in written.runs().indices()]
 
 
 def test_a_sweep_goes_on_where_it_was_and_around() -> None:
@@ -97,8 +98,12 @@ def test_a_long_time_makes_all_windows_dirty_at_once() -> None:
     assert pages_of(MovingPattern(0, 1000, 1e6, 7, 3), 10**15) == list(range(1000))
 
 
-def test_random_pages_are_drawn_from_chunks_of_the_area(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patterns, "_CHUNK_PAGES", 64)
+@pytest.mark.parametrize("few", [0, 1 << 30])
+def test_each_page_is_hit_by_chance_whether_words_are_drawn_or_single_pages(
+    few: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patterns, "_FEW", few)
+    monkeypatch.setattr(bitmap, "BLOCK_WORDS", 3)
     pattern = UniformPattern(5, 1000, 500, np.random.default_rng(1))
     hits = np.zeros(1010)
     for _ in range(400):
@@ -108,3 +113,4 @@ def test_random_pages_are_drawn_from_chunks_of_the_area(monkeypatch: pytest.Monk
     share = 1 - np.exp(-0.5)
     assert hits[5:1005].mean() / 400 == pytest.approx(share, rel=0.02)
     assert hits[5:1005].std() == pytest.approx(np.sqrt(400 * share * (1 - share)), rel=0.1)
+    assert pages_of(pattern, 100 * S, 1010) == list(range(5, 1005))

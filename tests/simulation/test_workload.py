@@ -104,7 +104,7 @@ def test_time_without_cpu_time_counts_for_the_pace_too() -> None:
 
 def test_each_vcpu_has_its_own_cpu_time() -> None:
     bitmap = Bitmap(1000)
-    workload = Workload([Writer([0], turns((1, sweep(0)))), Writer([1], turns((1, sweep(500))))])
+    workload = Workload([Writer(range(1), turns((1, sweep(0)))), Writer(range(1, 2), turns((1, sweep(500))))])
     workload.let_pass(S, [S, S // 2])
     workload.write(bitmap)
     assert bitmap.runs().indices().tolist() == [*range(10), *range(500, 505)]
@@ -112,7 +112,7 @@ def test_each_vcpu_has_its_own_cpu_time() -> None:
 
 def test_only_those_are_worked_out_whose_memory_is_looked_at_and_the_others_later_to_the_same() -> None:
     def make() -> Workload:
-        return Workload([Writer([vcpu], turns((1, sweep(500 * vcpu)))) for vcpu in range(2)])
+        return Workload([Writer(range(vcpu, vcpu + 1), turns((1, sweep(500 * vcpu)))) for vcpu in range(2)])
 
     at_once, bit_by_bit = Bitmap(1000), Bitmap(1000)
     whole, lazy = make(), make()

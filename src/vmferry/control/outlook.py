@@ -16,7 +16,8 @@ import numpy as np
 from vmferry.control.progress import Progress
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.ledger import Ledger
-from vmferry.convergence.lookahead import Situation, look_ahead
+from vmferry.convergence.lookahead import look_ahead
+from vmferry.convergence.passes import Situation
 
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000

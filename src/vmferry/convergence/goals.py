@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.convergence.lookahead import Begin, Courses
+from vmferry.convergence.lookahead import Courses
+from vmferry.convergence.unslowed import Begin
 
 _CLEARLY = 1.4
 
@@ -32,6 +33,11 @@ class Goals:
     elapsed_ns: float = 0.0
     lost_ns: float = 0.0
 
+    @property
+    def _are_bounds(self) -> bool:
+        """False if anything is allowed."""
+        return min(self.finish_in_ns, self.max_loss_ns) < math.inf or self.max_loss_share < 1
+
     def through_ns(self, courses: Courses) -> NDArray[np.float64]:
         """Return when each course has ended if it begins as late as it has to.
 
@@ -55,6 +61,8 @@ class Goals:
 
         Those up to 1 keep the goals.
         """
+        if not self._are_bounds:
+            return np.where(np.isfinite(courses.time_ns), 0.0, np.inf)
         through_ns = self.through_ns(courses)
         with np.errstate(invalid="ignore"):  # of those that never end, which are replaced
             late = through_ns / max(1.0, self.finish_in_ns)
@@ -71,22 +79,25 @@ class Goals:
         lost_ns = self.lost_ns + for_ns * percent / 100
         return lost_ns <= min(self.max_loss_ns, self.max_loss_share * (self.elapsed_ns + for_ns))
 
-    def is_settled(self, courses: Courses, ended: NDArray[np.bool_]) -> bool:
-        """Tell whether the cheapest course that keeps the goals is among those that have ended.
+    def outclassed(self, courses: Courses, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Tell which courses that go on need not be followed, as the plan will be one of those that have ended.
 
-        `courses` are rows for several beginnings; those that have not ended cost what they have come to, at the least.
-        A guest that moves by itself is waited for, so its course goes on while it may be short enough.
+        `courses` are rows for several beginnings; those that go on take what they have come to, at the least. A guest
+        that moves by itself, in the first column, is waited for if that takes not much longer than the shortest course.
         """
-        if not ended.any():
-            return False
         keep = ended & (self.overshoots(courses) <= 1)
-        keep[:, self.highest_percent + 1 :] = False
-        cost = self.costs(courses)
-        most_cost = cost[keep].min(initial=math.inf) * max(self.reluctance, 1 / self.reluctance)
-        is_outclassed = cost > most_cost
-        is_outclassed[:, self.highest_percent + 1 :] = True
-        is_outclassed[:, 0] &= courses.time_ns[:, 0] > self.patience * most_cost + self.patience_ns
-        return bool((ended | is_outclassed).all())
+        time_ns = courses.time_ns[:, : self.highest_percent + 1]
+        if keep[0, 0] and self.waits_for(time_ns[0, 0], time_ns[:, 1:].min()):
+            return np.ones_like(ended)
+        costs = self.costs(courses)
+        most_cost = costs.min(initial=math.inf, where=keep) * max(self.reluctance, 1 / self.reluctance)
+        outclassed: NDArray[np.bool_] = costs > most_cost
+        outclassed[:, self.highest_percent + 1 :] = True
+        return outclassed
+
+    def waits_for(self, free_ns: float, best_ns: float) -> bool:
+        """Tell whether a guest that moves by itself after that time is waited for, where another plan takes less."""
+        return free_ns <= self.patience * best_ns + self.patience_ns
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
     best = min(filter(None, plans), key=lambda plan: _rank(plan, goals), default=None)
     free_ns = float(now.time_ns[0])
     free_overshoot = float(goals.overshoots(now)[0])
-    if best and free_overshoot <= 1 and free_ns <= goals.patience * best.time_ns + goals.patience_ns:
+    if best and free_overshoot <= 1 and goals.waits_for(free_ns, best.time_ns):
         return Plan(0, Begin.NOW, free_ns, 0.0, free_ns, free_overshoot)
     return best
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals
-from vmferry.convergence.lookahead import Courses, Situation, look_ahead
+from vmferry.convergence.lookahead import Courses, look_ahead
+from vmferry.convergence.passes import Situation
 from vmferry.units import format_duration, format_rate
 
 _NS_PER_S = 1_000_000_000

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.memory.ranges import EMPTY, PageRuns
-from vmferry.memory.words import BLOCK_WORDS, ONES, Words, count_bits, first_bits, take_out, words_of
+from vmferry.memory.words import BLOCK_WORDS, ONES, Words, count_bits, drawn_words, first_bits, take_out, words_of
 
 _ONE = np.uint64(1)
 
@@ -100,6 +100,17 @@ class Bitmap:
         flags[pages - first_word * 64] = True
         self.words[first_word:end_word] |= words_of(flags)
 
+    def set_by_chance(self, first: int, count: int, chance: float, random: np.random.Generator) -> None:
+        """Put each of `count` pages from `first` on into the set with this chance, independently of each other."""
+        low, high, low_mask, high_mask = _span(first, count)
+        for at in range(low, high + 1, BLOCK_WORDS):
+            drawn = drawn_words(min(BLOCK_WORDS, high + 1 - at), chance, random)
+            if at == low:
+                drawn[0] &= low_mask
+            if at + len(drawn) > high:
+                drawn[-1] &= high_mask
+            self.words[at : at + len(drawn)] |= drawn
+
     def set_runs(self, runs: PageRuns) -> None:
         """Put all pages of the runs into the set."""
         if not runs.far_apart:
@@ -131,15 +142,17 @@ class Bitmap:
         blocks = range(0, len(self.words), BLOCK_WORDS)
         return sum(count_bits(self.words[at : at + BLOCK_WORDS] & ~other.words[at : at + BLOCK_WORDS]) for at in blocks)
 
+    def become_and_not(self, other: "Bitmap", without: "Bitmap") -> None:
+        """Become what is in `other` and not in `without`."""
+        for at in range(0, len(self.words), BLOCK_WORDS):
+            block = slice(at, at + BLOCK_WORDS)
+            np.bitwise_and(other.words[block], ~without.words[block], out=self.words[block])
+
     def or_and_not(self, other: "Bitmap", without: "Bitmap") -> None:
         """Put every page of `other` into the set that is not in `without`."""
         for at in range(0, len(self.words), BLOCK_WORDS):
             block = slice(at, at + BLOCK_WORDS)
             self.words[block] |= other.words[block] & ~without.words[block]
-
-    def and_not(self, other: "Bitmap") -> None:
-        """Take every page of `other` out of the set."""
-        take_out(self.words, other.words)
 
     def __ior__(self, other: "Bitmap") -> "Bitmap":
         self.words |= other.words

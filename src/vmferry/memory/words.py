@@ -14,6 +14,7 @@ BLOCK_WORDS = 1 << 15
 _ONE = np.uint64(1)
 _TOP = np.uint64(63)
 _DOUBLINGS = [np.uint64(1 << power) for power in range(6)]
+_CHANCE_DIGITS = 12
 
 
 def count_bits(words: Words) -> int:
@@ -58,6 +59,20 @@ def last_position(words: Words) -> int:
     """Return the position of the last set bit; there must be one."""
     used = len(words) - 1 - int(np.argmax(words[::-1] != 0))
     return used * 64 + int(words[used]).bit_length() - 1
+
+
+def drawn_words(count: int, chance: float, random: np.random.Generator) -> Words:
+    """Return words each of whose bits is set with this chance, to 1 / 2^12, independently of the others.
+
+    By the binary digits of the chance, from the last one on: a 1 sets what is drawn, a 0 keeps only that.
+    """
+    digits = round(chance * (1 << _CHANCE_DIGITS))
+    if digits == 1 << _CHANCE_DIGITS:
+        return np.full(count, ONES)
+    words = np.zeros(count, np.uint64)
+    for place, drawn in enumerate(random.integers(1 << 64, size=(_CHANCE_DIGITS, count), dtype=np.uint64)):
+        (np.bitwise_or if digits >> place & 1 else np.bitwise_and)(words, drawn, out=words)
+    return words
 
 
 def first_bits(words: Words, count: int) -> Words:

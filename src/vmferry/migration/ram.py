@@ -48,7 +48,7 @@ class RamState:
         self._guest = guest
         self._mode = background_sync
         self._early = early
-        self._log = Bitmap(page_count)
+        self._log, self._found = Bitmap(page_count), Bitmap(page_count)
         self._cursor = 0
         self._guest_stands_still = False
         # Only background syncs that preserve the running iteration need it.
@@ -116,8 +116,7 @@ class RamState:
 
     def _arm_others(self) -> None:
         """Arm what the sync has found and `take` is not going to arm."""
-        found = self._log.copy()
-        found.and_not(self.transfer)
-        self._early.take_over(self._log, found)
-        self._guest.arm(PageRuns.of_words(0, found.words))
+        self._found.become_and_not(self._log, self.transfer)
+        self._early.take_over(self._log, self._found)
+        self._guest.arm(PageRuns.of_words(0, self._found.words))
         self._early.synced(self.transfer, self.remaining_pages)

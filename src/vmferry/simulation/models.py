@@ -73,9 +73,9 @@ def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterat
             turns.append((load.duration_ns, _share(load, vcpus.index(vcpu), len(vcpus), random)))
     if len(turns) == 1 and not turns[0][1].demand:
         for pattern in parts_of(turns[0][1].pattern):
-            yield Writer([vcpu], Turns([Turn(turns[0][0], Load(pattern))]))
+            yield Writer(range(vcpu, vcpu + 1), Turns([Turn(turns[0][0], Load(pattern))]))
     elif turns:
-        yield Writer([vcpu], Turns([Turn(duration_ns, load) for duration_ns, load in turns]))
+        yield Writer(range(vcpu, vcpu + 1), Turns([Turn(duration_ns, load) for duration_ns, load in turns]))
 
 
 def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:

@@ -4,6 +4,7 @@ A pattern knows how far it is; `write` moves it on by some nanoseconds of CPU ti
 of (`workload.py`). Randomness comes from a seeded generator.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,8 +13,8 @@ import numpy as np
 from vmferry.memory.bitmap import Bitmap
 
 _NS_PER_S = 1_000_000_000
-_CHUNK_PAGES = 1 << 20
-"""How many pages are drawn from at once; they take 8 MiB."""
+_FEW, _RARE = 1000, 1 / 64
+"""So many writes are drawn one by one, and so many for each page."""
 
 
 class Pattern(Protocol):
@@ -58,21 +59,15 @@ class UniformPattern:
         self._random = random
 
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
-        """Mark each page with the probability that at least one of the writes hits it."""
+        """Draw the pages one by one; or if those are many, mark each with the probability that a write hits it."""
         if not self._page_count:
             return
         writes = cpu_ns * self._pages_per_s / _NS_PER_S
-        hit = -np.expm1(-writes / self._page_count)
-        for start in range(0, self._page_count, _CHUNK_PAGES):
-            self._write_chunk(self._first_page + start, min(_CHUNK_PAGES, self._page_count - start), hit, bitmap)
-
-    def _write_chunk(self, first_page: int, page_count: int, hit: float, bitmap: Bitmap) -> None:
-        count = self._random.binomial(page_count, hit)
-        if count == page_count:
-            bitmap.set_range(first_page, page_count)
-            return
-        pages = self._random.choice(page_count, count, replace=False, shuffle=False)
-        bitmap.set_pages(pages + first_page)
+        if writes > max(_FEW, _RARE * self._page_count):
+            hit = -math.expm1(-writes / self._page_count)
+            bitmap.set_by_chance(self._first_page, self._page_count, hit, self._random)
+        elif count := int(writes + self._random.random()):
+            bitmap.set_pages(self._random.integers(self._page_count, size=count) + self._first_page)
 
     def areas(self) -> list[tuple[int, int]]:
         return [(self._first_page, self._page_count)]

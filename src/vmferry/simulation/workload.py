@@ -139,7 +139,7 @@ class Turns:
 class Writer:
     """What some vCPUs do, in the mean of their CPU time."""
 
-    vcpus: Sequence[int]
+    vcpus: range
     turns: Turns
 
 
@@ -191,7 +191,7 @@ class Workload:
     def _write_by(self, number: int, bitmap: Bitmap) -> None:
         writer, (passed_ns, cpu_ns) = self._writers[number], self._seen_ns[number]
         if passed_ns < self._passed_ns:
-            now_ns = int(self._cpu_ns[writer.vcpus].sum()) // len(writer.vcpus)
+            now_ns = int(self._cpu_ns[writer.vcpus.start : writer.vcpus.stop].sum()) // len(writer.vcpus)
             self._seen_ns[number] = self._passed_ns, now_ns
             writer.turns.write(self._passed_ns - passed_ns, now_ns - cpu_ns, bitmap)
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from vmferry.convergence.lookahead import Courses, Situation, look_ahead
+from vmferry.convergence.lookahead import Courses, look_ahead
+from vmferry.convergence.passes import Situation
 from vmferry.study.strategies import NO_THROTTLE, Draw, outcome_of, outcome_throttled
 from vmferry.study.survey import Survey
 

@@ -1,6 +1,8 @@
 """The running pass over memory: how fast it goes, and what the guest has done since it began."""
 
+import math
 from collections import deque
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -50,7 +52,7 @@ class PassWatch:
         self._reading_ns = sensed.reading_ns
         if view.period and view.period.sent_bytes and self._was_sending(view.period.sent_bytes):
             self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
-            self._usual_bytes_per_s = float(np.percentile(self._rates, 75))
+            self._usual_bytes_per_s = _upper_quartile(self._rates)
 
     def bytes_per_s(self, sensed: Sensed) -> float:
         """Return what the link carries: the upper quartile of what it did with enough to do.
@@ -93,3 +95,11 @@ class PassWatch:
         was_sending = not self._has_read and sent_bytes >= self._drained_bytes / 2
         self._drained_bytes, self._has_read = 0, False
         return was_sending
+
+
+def _upper_quartile(rates: Iterable[float]) -> float:
+    """Return what one of four is above, between two of them in proportion."""
+    ascending = sorted(rates)
+    below, part = divmod(0.75 * (len(ascending) - 1), 1)
+    low, high = ascending[int(below)], ascending[math.ceil(0.75 * (len(ascending) - 1))]
+    return low + part * (high - low)

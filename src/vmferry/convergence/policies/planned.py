@@ -17,7 +17,8 @@ from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimi
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.limits import OnLimit
-from vmferry.convergence.lookahead import Begin, Situation, look_ahead_each
+from vmferry.convergence.lookahead import look_ahead_each
+from vmferry.convergence.passes import Situation
 from vmferry.convergence.policies.cadence import Cadence
 from vmferry.convergence.policies.last_resort import HELD_NS, LastResort
 from vmferry.convergence.policies.pass_watch import PassWatch
@@ -26,6 +27,7 @@ from vmferry.convergence.policies.promise import Promise
 from vmferry.convergence.policies.stillness import Stillness, keeps_up
 from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
+from vmferry.convergence.unslowed import Begin
 from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
@@ -160,10 +162,10 @@ class Planned:
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
         held = self._stillness.plan(view, curve, situation, goals) if self._plan and self._plan.still else None
-        plan = held or make_plan(look_ahead_each(curve, situation, goals.is_settled), goals)
+        plan = held or make_plan(look_ahead_each(curve, situation, goals.outclassed), goals)
         if plan and not plan.percent and view.throttle_percent and _is_short(curve, situation.pending_ns):
             doubtful = replace(situation, threshold_bytes=_SURE_SHARE * situation.threshold_bytes)
-            plan = make_plan(look_ahead_each(curve, doubtful, goals.is_settled), goals) or plan
+            plan = make_plan(look_ahead_each(curve, doubtful, goals.outclassed), goals) or plan
         if not (plan and plan.keeps_goals):
             raised = self._raised(curve, view, settings, situation, goals)
             if raised:
@@ -257,7 +259,7 @@ class Planned:
         if most_ns <= view.sensed.downtime_limit_ns:
             return None
         threshold_bytes = situation.bandwidth_bytes_per_s * most_ns / _NS_PER_S
-        each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes), goals.is_settled)
+        each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes), goals.outclassed)
         plan = make_plan(each, goals)
         if plan is None or not plan.keeps_goals:
             return None
@@ -327,7 +329,7 @@ def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None
     """
     least_share = 1.5 * (1 - goals.highest_percent / 100)
     times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in curve.points()) else _DOUBT
-    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times), goals.is_settled), goals)
+    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times), goals.outclassed), goals)
     return plan if plan and plan.keeps_goals and plan.percent_now else None
 
 

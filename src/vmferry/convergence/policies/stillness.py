@@ -9,8 +9,10 @@ import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan
-from vmferry.convergence.lookahead import Begin, Courses, Situation
+from vmferry.convergence.lookahead import Courses
+from vmferry.convergence.passes import Situation
 from vmferry.convergence.sensing import View
+from vmferry.convergence.unslowed import Begin
 
 _NS_PER_S = 1_000_000_000
 PERCENT = 99
