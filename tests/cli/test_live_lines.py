@@ -120,13 +120,16 @@ def slow_migration() -> Iterator[tuple[VmProcess, str, str]]:
 def test_watching_ends_with_the_outcome() -> None:
     with slow_migration() as (source, address, uri):
         source.monitor.execute("stop")
-        words = [*VMFERRY, "watch", "--json", "--wait", "--qmp", address]
+        words = [*VMFERRY, "watch", "--json", "--wait", "--finish-by", "10min", "--qmp", address]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
             source.monitor.execute("migrate", {"uri": uri})
             out, errors = watcher.communicate(timeout=60)
     lines = parsed(out)
     assert (watcher.returncode, errors) == (0, "")
     assert (lines[0]["event"], lines[0]["recorded_by"]) == ("started", "vm")
+    progress = [line for line in lines if line["event"] == "progress"]
+    assert progress
+    assert all(line["deadline_left_ms"] == 600_000 - (line["elapsed_ms"] or 0) for line in progress)
     assert (lines[-1]["event"], lines[-1]["status"], lines[-1]["arrival"]) == ("ended", "completed", "verified")
 
 

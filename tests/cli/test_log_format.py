@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from tests.cli.test_sweep import SCENARIO
 from tests.support.qemu import qemu_without_guest
 from vmferry.cli.log_option import STDERR
 from vmferry.cli.main import vmferry
@@ -36,6 +37,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (("migrate", "--qmp", "unix:/nowhere", "tcp:a:1"), 1),
         (("migrate", "--qmp", "unix:/nowhere"), 2),
         (("vm", "--kernel", "/nowhere"), 2),
+        (("forecast", "--qmp", "unix:/nowhere"), 1),
         (("agent", "--config", "/nowhere\nforged"), 2),
     ],
 )
@@ -68,6 +70,16 @@ def test_what_a_vm_says_is_objects_and_so_are_its_trace_events() -> None:
     assert lines[0]["message"].startswith("serves QMP at ")
     assert any(line.get("trace") for line in lines)
     assert (lines[-1]["level"], lines[-1]["exit_code"]) == ("error", 143)
+
+
+def test_what_a_sweep_says_is_objects(tmp_path: Path) -> None:
+    scenario, output = tmp_path / "one.toml", str(tmp_path / "out.jsonl")
+    scenario.write_text(SCENARIO)
+    words = ["sweep", str(scenario), "--seeds", "1", "--jobs", "1", "--output", output, "--log-format", "json"]
+    answer = CliRunner().invoke(vmferry, words)
+    [line] = said(answer.stderr)
+    assert line["command"] == "sweep"
+    assert line["message"].startswith("1 cases to simulate")
 
 
 def test_one_command_line_does_not_decide_for_the_next() -> None:

@@ -14,9 +14,10 @@ from vmferry.cli.forecast_picture import write_forecast
 from vmferry.cli.forecast_view import show
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.json_option import json_option, print_record
+from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import optional_monitor_options
 from vmferry.cli.pictures import check_picture
-from vmferry.cli.tables import terminal, warn
+from vmferry.cli.tables import beside, terminal, warn
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
@@ -44,6 +45,7 @@ _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": 
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), callback=check_picture,
               help="Draw the dirty curve and what each strategy costs: FILE.svg or FILE.html.")  # fmt: skip
 @json_option("Print one JSON object instead of tables.", ForecastRecord)
+@log_format_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -67,7 +69,7 @@ def command(
         raise UsageError("--migration chooses one in a journal; give --journal FILE as well")
     if bandwidth == 0:
         raise UsageError("--bandwidth is 0; give what the link carries, such as 1Gbit/s")
-    log = terminal(stderr=True, quiet=as_json)
+    log = beside(quiet=as_json)
     with (
         cancelled_by_signals() as cancel,
         told_as("interrupted; nothing was changed", cancel),

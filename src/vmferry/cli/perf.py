@@ -10,9 +10,10 @@ from click.core import ParameterSource
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option
+from vmferry.cli.log_option import log_format_option
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.policy_options import own_variants, policy_option, require_one_way, settings_option
-from vmferry.cli.tables import terminal
+from vmferry.cli.tables import beside, say
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT, SIZE_WITH_UNIT
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
@@ -111,6 +112,7 @@ def command() -> None:
 @click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How many runs to make.")
 @click.option("--output", type=_DIRECTORY, required=True, help="Directory for results and journals.")
 @json_option("Print one JSON object for each run.", MeasuredRun)
+@log_format_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -156,6 +158,7 @@ def _refuse_both(context: click.Context, names: Iterable[str]) -> None:
 @click.option("--repeats", type=_REPEATS, default=5, show_default=True, help="Runs of each scenario.")
 @click.option("--output", type=_DIRECTORY, help="Directory for results and journals.")
 @json_option("Print one JSON object for each run.", MeasuredRun)
+@log_format_option
 @click.pass_context
 def batch(
     context: click.Context,
@@ -191,7 +194,7 @@ def _measure_all(experiments: list[tuple[str, Experiment]], repeats: int, output
         require_real(experiment)
     results = ResultSet(output)
     jobs = missing_jobs(experiments, repeats, results)
-    log = partial(terminal(stderr=True, quiet=as_json).print, soft_wrap=True)
+    log = partial(say, beside(quiet=as_json))
     log(f"{len(jobs)} runs to measure, {len(experiments) * repeats - len(jobs)} are in {output} already")
 
     def tell(job: Job) -> None:

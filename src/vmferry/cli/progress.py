@@ -10,8 +10,8 @@ from rich.table import Table
 
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
-from vmferry.cli.log_option import LOG, STDERR
-from vmferry.cli.tables import bold, terminal, warn
+from vmferry.cli.log_option import STDERR
+from vmferry.cli.tables import beside, bold, say, terminal, warn
 from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
 from vmferry.control.result import ArrivalState, Result
@@ -41,7 +41,7 @@ def screen(downtime_limit_ms: int, deadline_ms: int | None = None, *, quiet: boo
     with (
         unblocked_stderr(warn),
         Live(
-            console=terminal(stderr=True, quiet=silent),
+            console=beside(quiet=quiet),
             auto_refresh=False,
             transient=True,
             redirect_stderr=not silent,  # or else what others say there would be lost
@@ -52,10 +52,7 @@ def screen(downtime_limit_ms: int, deadline_ms: int | None = None, *, quiet: boo
             live.update(progress_view(progress, outlooks.update(progress), deadline_ms), refresh=True)
 
         def tell(text: str) -> None:
-            if STDERR.is_json:
-                LOG.info(text)
-            else:
-                live.console.print(one_line(text), soft_wrap=True)
+            say(live.console, one_line(text))
 
         yield watch, tell
 

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option, print_record
+from vmferry.cli.log_option import log_format_option
 from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
 from vmferry.cli.policy_options import policy_option
-from vmferry.cli.tables import compact_table, terminal
+from vmferry.cli.tables import beside, compact_table, say, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.errors import InterruptionError, UsageError
@@ -41,6 +42,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Use the cluster of this dask scheduler instead.")
 @json_option("Print one JSON object for each run instead of the table.", SweptRun)
+@log_format_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -73,9 +75,9 @@ def command(
     scenarios = choose(load_scenarios(files), variants, policies, (), driven)
     cases = make_cases(scenarios, _grid(settings), seeds=seeds)
     sweep = Sweep(cases, output)
-    log = terminal(stderr=True, quiet=as_json)
+    log = beside(quiet=as_json)
     there = len(sweep.cases) - len(sweep.missing)
-    log.print(f"{len(sweep.missing)} cases to simulate, {there} are in {output} already", soft_wrap=True)
+    say(log, f"{len(sweep.missing)} cases to simulate, {there} are in {output} already")
     try:
         with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=log, transient=True) as bar:
             task = bar.add_task("simulating", total=len(sweep.missing))

@@ -4,12 +4,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from vmferry.cli.log_option import LOG
+from vmferry.cli.log_option import LOG, STDERR
 
 
 def terminal(*, stderr: bool = False, quiet: bool = False) -> Console:
     """Return what prints; texts come out as they are, for they may come from anyone and have brackets in them."""
     return Console(stderr=stderr, quiet=quiet, highlight=False, markup=False, emoji=False)
+
+
+def beside(*, quiet: bool) -> Console:
+    """Return what shows on stderr how far a command is; it shows nothing where the log is JSON."""
+    return terminal(stderr=True, quiet=quiet or STDERR.is_json)
+
+
+def say(console: Console, text: str) -> None:
+    """Say on stderr what happens: in the log where that is JSON, else on the console."""
+    if STDERR.is_json:
+        LOG.info(text)
+    else:
+        console.print(text, soft_wrap=True)
 
 
 def warn(text: str) -> None:

@@ -11,17 +11,22 @@ from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.policy_options import named_policy, policy_settings
 from vmferry.cli.progress import exit_code_of
+from vmferry.cli.types import DURATION_MS
 from vmferry.cli.views import open_view
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.control.awaiting import await_migration
 from vmferry.control.looking_on import look_on
+from vmferry.control.migration_order import with_goals
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import ALL_VARIANTS, Variant, full_name
 from vmferry.errors import UsageError
 from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
+
+_NS_PER_MS = 1_000_000
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -31,6 +36,8 @@ from vmferry.report.lines import LINES
               help="Tell and record what this would decide; nothing of it is done.")  # fmt: skip
 @click.option("--set", "settings", multiple=True, metavar="policy.NAME=VALUE",
               help="A setting of the policy in the shadow; repeatable.")  # fmt: skip
+@click.option("--finish-by", "--deadline", "finish_by", type=DURATION_MS,
+              help="How long the migration may take: tells how near that is, and the shadow plans for it.")  # fmt: skip
 @journal_option
 @json_option("Print what happens as it happens, one JSON object a line (docs/json.md).", *LINES, EndedLine)
 @log_format_option
@@ -42,6 +49,7 @@ def command(
     wait: bool,
     shadow: str | None,
     settings: tuple[str, ...],
+    finish_by: int | None,
     journal: Path | None,
     as_json: bool,
 ) -> None:
@@ -49,7 +57,11 @@ def command(
 
     The monitor is only asked. Ctrl-C ends watching, and the migration goes on.
     """
+    limits = Limits(deadline_ns=None if finish_by is None else finish_by * _NS_PER_MS)
+    limits.check()
     variant = _shadow(shadow, settings)
+    if variant:
+        variant = with_goals(variant, limits, None)
     clock, course = MonotonicClock(), CourseJournal()
     with cancelled_by_signals() as cancel, open_view(clock, as_lines=as_json) as view:
         with (
@@ -61,10 +73,12 @@ def command(
             limit_ms = monitor.execute("query-migrate-parameters")["downtime-limit"]
             with (
                 told_as("stopped watching; the migration goes on", cancel),
-                view.following(limit_ms) as (watch, tell),
+                view.following(limit_ms, finish_by) as (watch, tell),
             ):
                 records = TeeJournal([record, course, view.journal])
-                result = look_on(monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant)
+                result = look_on(
+                    monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant, limits=limits
+                )
         view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 
