@@ -37,7 +37,7 @@ def test_what_is_done_is_told_in_the_words_of_the_file() -> None:
     rule = Rule(mode=Mode.STEER, finish_by=600 * 10**9, max_guest_loss="30%")
     assert (
         ", ".join(rule.orders())
-        == "steer, background-sync+responsive-throttle, finish-by 10min, max-guest-loss 30%, on-limit cancel"
+        == "steer, planned, finish-by 10min, max-guest-loss 30%, on-limit cancel"
     )
     assert ", ".join(Rule(mode=Mode.WATCH).orders()) == "watch"
     assert str(holding([rule], VM)) == "rule 1: all VMs"

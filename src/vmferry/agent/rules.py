@@ -17,14 +17,14 @@ from vmferry.control.deciding import DEFAULTS, loaded
 from vmferry.control.migration_order import plans, with_goals
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.planned_settings import Pace
-from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, VARIANTS, Variant, find_variant
+from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant, find_variant
 from vmferry.errors import UsageError
 from vmferry.experiment.quantities import Nanoseconds, telling
 from vmferry.settings.policy_parameters import settings_text
 from vmferry.units import exact_duration, parse_guest_loss
 
 _NS_PER_MS = 1_000_000
-DEFAULT_VARIANT = VARIANTS["background-sync+responsive-throttle"]
+DEFAULT_VARIANT = PLANNED
 """What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""
 Setting = str | int | float | bool
 
