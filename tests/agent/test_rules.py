@@ -35,10 +35,7 @@ def test_any_pattern_meets_any_name(pattern: str, name: str) -> None:
 
 def test_what_is_done_is_told_in_the_words_of_the_file() -> None:
     rule = Rule(mode=Mode.STEER, finish_by=600 * 10**9, max_guest_loss="30%")
-    assert (
-        ", ".join(rule.orders())
-        == "steer, planned, finish-by 10min, max-guest-loss 30%, on-limit cancel"
-    )
+    assert ", ".join(rule.orders()) == "steer, planned, finish-by 10min, max-guest-loss 30%, on-limit cancel"
     assert ", ".join(Rule(mode=Mode.WATCH).orders()) == "watch"
     assert str(holding([rule], VM)) == "rule 1: all VMs"
 

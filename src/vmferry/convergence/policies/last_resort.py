@@ -11,7 +11,7 @@ from vmferry.convergence.sensing import View
 _NS_PER_S = 1_000_000_000
 HELD_NS = 4 * _NS_PER_S
 """If no shorter pass has begun for so long, and one pass is over meanwhile, there will be none."""
-_VAIN_NS = 9 * _NS_PER_S
+_VAIN_NS = 8 * _NS_PER_S
 """Against all that is foretold it is held only until the guest has lost so much, if it does not help much."""
 _SHORTER = 0.95
 """A pass that begins with this share of what any before began with is a shorter one."""
