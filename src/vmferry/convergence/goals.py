@@ -9,8 +9,10 @@ from numpy.typing import NDArray
 
 from vmferry.convergence.lookahead import Courses
 from vmferry.convergence.unslowed import Begin
+from vmferry.units import format_duration
 
 _CLEARLY = 1.4
+_BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begin.AT_LAST: " in the end"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,14 @@ class Plan:
         """The throttle that it wants now."""
         return self.percent if self.begin is Begin.NOW and not (self.harms or self.waits) else 0
 
+    def as_text(self) -> str:
+        """Return it in words."""
+        if self.harms:
+            return f"{self.percent} % would take {time_text(self.lost_ns)} of each vCPU, more than the guest may lose"
+        begin = " later" if self.waits else _BEGINS[self.begin]
+        what = f"plan: {self.percent} %{begin}{', in one sleep' if self.still else ''}"
+        return f"{what}, moved in {time_text(self.time_ns)}, {time_text(self.lost_ns)} of each vCPU lost"
+
 
 def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
     """Return the cheapest course that keeps the goals, or else the one that misses them least; None if none ends.
@@ -182,3 +192,8 @@ def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
         harms=not harmless[percent],
         waits=through_ns > courses.time_ns[percent],
     )
+
+
+def time_text(duration_ns: float) -> str:
+    """Return a time that was worked out."""
+    return format_duration(round(duration_ns))

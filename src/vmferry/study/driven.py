@@ -56,7 +56,7 @@ class DrivenRun:
             variant=chosen,
             auto_converge=chosen.auto_converge,
             parameters={**_UNLIMITED, **scenario.common_settings},
-            destination=Destination(self.there, self.lab.clock) if holds_destination else None,
+            destination=Destination(self.there, self.lab.driver_clock) if holds_destination else None,
             limits=limits,
             journal=self.journal,
         )
@@ -69,7 +69,7 @@ class DrivenRun:
             self._order,
             self._watch,
             self.told.append,
-            clock=self.lab.clock,
+            clock=self.lab.driver_clock,
             cancel=self.cancel,
             place=self.place.driver_place,
         )

@@ -11,15 +11,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-import numpy as np
-
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.curve import DirtyCurve
-from vmferry.convergence.goals import Goals, Plan, make_plan
+from vmferry.convergence.goals import Goals, Plan, make_plan, time_text
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.lookahead import look_ahead_each
 from vmferry.convergence.passes import Situation
 from vmferry.convergence.policies.cadence import Cadence
+from vmferry.convergence.policies.evidence import is_known, is_short, probe, tried
 from vmferry.convergence.policies.last_resort import HELD_NS, LastResort
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
@@ -28,24 +27,14 @@ from vmferry.convergence.policies.stillness import Stillness, keeps_up
 from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
 from vmferry.convergence.unslowed import Begin
-from vmferry.units import format_duration
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
-_KNOWN_SHARE = 0.1
-"""A guest is looked at for this share of the rest of a pass before it is slowed."""
 _AHEAD_NS, _AHEAD_STILL_NS = 250_000_000, 100_000_000
 """A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early. One
 that takes all of the guest's work begins as late as it can."""
-_FLOOD_NS = 500_000_000
-"""In less time a small set that is rewritten is no flood yet."""
-_FLOOD_IN_PARTS_NS = 1_500_000_000
-"""Where passes are so short that no longer part was ever looked at, in so much time all together."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
-_TRIED_PERCENT, _TRY_SHARE = 95, 0.2
-"""A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
-highest one, where that shows at once what it does."""
 _HOPELESS = "no throttle would help"
 NO_FIGURES: Mapping[str, float] = {}
 MOVED_IN, LOST = "moved_in_s", "lost_s"
@@ -54,8 +43,6 @@ _DOWNTIME_MARGIN = 1.3
 _SURE_SHARE = 0.5
 """In a time shorter than it was ever looked at, a guest that runs freely may write more than is known. So a throttle is
 let go then only if what remains without one fits this share of the downtime."""
-_DOUBT, _DOUBT_SLOWED = 3.0, 1.3
-"""A throttle is tried if it would do with so many times the bandwidth: before the highest was tried once, and after."""
 
 
 class Planned:
@@ -157,13 +144,13 @@ class Planned:
 
     def _made_plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         situation = self._situation(curve, view, settings)
-        if situation is None or not _is_known(curve, situation):
+        if situation is None or not is_known(curve, situation):
             return
         self._has_planned = True
         goals = settings.goals(view, is_trying=self._is_trying)
         held = self._stillness.plan(view, curve, situation, goals) if self._plan and self._plan.still else None
         plan = held or make_plan(look_ahead_each(curve, situation, goals.outclassed), goals)
-        if plan and not plan.percent and view.throttle_percent and _is_short(curve, situation.pending_ns):
+        if plan and not plan.percent and view.throttle_percent and is_short(curve, situation.pending_ns):
             doubtful = replace(situation, threshold_bytes=_SURE_SHARE * situation.threshold_bytes)
             plan = make_plan(look_ahead_each(curve, doubtful, goals.outclassed), goals) or plan
         if not (plan and plan.keeps_goals):
@@ -172,11 +159,11 @@ class Planned:
                 plan, action = raised
                 yield action
             elif plan is None:
-                plan = _probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
+                plan = probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
         why = _HOPELESS
         was_trying, self._is_trying = self._is_trying, False
-        if plan and (tried := _tried(plan, curve, view, situation, goals)):
-            plan, self._is_trying = tried, True
+        if plan and (trial := tried(plan, curve, view, situation, goals)):
+            plan, self._is_trying = trial, True
         if plan and plan.percent_now and self._last_resort.rests(view):
             plan, why = None, "it was slowed in vain before"
         self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
@@ -228,7 +215,7 @@ class Planned:
     def _throttle(self, view: View, plan: Plan | None, why_none: str) -> Iterator[Action]:
         """Set the throttle of the plan; without one there is none."""
         self._plan = plan
-        percent, reason = (plan.percent_now, _described(plan)) if plan else (0, why_none)
+        percent, reason = (plan.percent_now, plan.as_text()) if plan else (0, why_none)
         still = plan is not None and plan.still and plan.percent_now > 0
         if still:
             self._stillness.begin(view)
@@ -266,7 +253,7 @@ class Planned:
         left_bytes = each[plan.begin].left_bytes[plan.percent]
         limit_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S * _DOWNTIME_MARGIN
         limit_ns = min(most_ns, max(round(limit_ns), view.sensed.downtime_limit_ns))
-        return plan, SetDowntimeLimit(limit_ns=limit_ns, reason=f"{_described(plan)} with this downtime limit")
+        return plan, SetDowntimeLimit(limit_ns=limit_ns, reason=f"{plan.as_text()} with this downtime limit")
 
     def _told_once(
         self, curve: DirtyCurve, situation: Situation, goals: Goals, plan: Plan | None, settings: PlannedSettings
@@ -276,7 +263,7 @@ class Planned:
             return
         self._told = True
         why = (
-            f"it would take {_text(plan.time_ns)} and {_text(plan.lost_ns)} of each vCPU"
+            f"it would take {time_text(plan.time_ns)} and {time_text(plan.lost_ns)} of each vCPU"
             if plan
             else (f"no throttle up to {goals.highest_percent} % makes this converge")
         )
@@ -304,65 +291,5 @@ def _surveyed(view: View) -> DirtyCurve:
     return curve
 
 
-def _is_known(curve: DirtyCurve, situation: Situation) -> bool:
-    """Tell whether a small set that is rewritten can be told from a flood, and was looked for long enough.
-
-    A guest that writes more than is sent, in all the time that was seen, is a flood as far as this goes.
-    """
-    known_ns = curve.known_ns
-    if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
-        return False
-    sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
-    is_long = known_ns >= _FLOOD_NS or curve.history.observed_ns >= _FLOOD_IN_PARTS_NS
-    return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
-
-
-def _is_short(curve: DirtyCurve, duration_ns: float) -> bool:
-    """Tell whether the guest was never looked at for so little time while it ran freely."""
-    return duration_ns < min((point.duration_ns for point in curve.points() if not point.slowed), default=0)
-
-
-def _probe(curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
-    """Return a plan to try, where so little is missing that what is known may be wrong; None where nothing helps.
-
-    How a guest writes in slices is a guess until it was slowed once.
-    """
-    least_share = 1.5 * (1 - goals.highest_percent / 100)
-    times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in curve.points()) else _DOUBT
-    plan = make_plan(look_ahead_each(curve, situation.with_bandwidth(times), goals.outclassed), goals)
-    return plan if plan and plan.keeps_goals and plan.percent_now else None
-
-
-def _tried(plan: Plan, curve: DirtyCurve, view: View, situation: Situation, goals: Goals) -> Plan | None:
-    """Return a plan that is to come later as one that is tried now, if that is wanted and allowed."""
-    if not plan.percent or plan.percent_now or plan.harms or not view.sensed.iteration_count:
-        return None
-    percent = min(_TRIED_PERCENT, goals.highest_percent) if situation.slice_ns else goals.highest_percent
-    if not _is_to_be_tried(curve, situation) or not goals.allows(percent, _NS_PER_S):
-        return None
-    return replace(plan, percent=percent, begin=Begin.NOW, waits=False)
-
-
 def _may_lose_more(view: View, settings: PlannedSettings) -> bool:
     return not settings.bounds_loss or settings.goals(view).allows(settings.highest_percent, HELD_NS)
-
-
-def _is_to_be_tried(curve: DirtyCurve, situation: Situation) -> bool:
-    """Tell whether the guest was never slowed, and is known well enough as it is."""
-    known_enough = curve.known_ns >= min(_NS_PER_S, _TRY_SHARE * situation.pending_ns)
-    return known_enough and not any(point.slowed for point in curve.points())
-
-
-_BEGINS = {Begin.NOW: "", Begin.NEXT_PASS: " from the end of this pass on", Begin.AT_LAST: " in the end"}
-
-
-def _described(plan: Plan) -> str:
-    if plan.harms:
-        return f"{plan.percent} % would take {_text(plan.lost_ns)} of each vCPU, more than the guest may lose"
-    begin = " later" if plan.waits else _BEGINS[plan.begin]
-    what = f"plan: {plan.percent} %{begin}{', in one sleep' if plan.still else ''}"
-    return f"{what}, moved in {_text(plan.time_ns)}, {_text(plan.lost_ns)} of each vCPU lost"
-
-
-def _text(duration_ns: float) -> str:
-    return format_duration(round(duration_ns))

@@ -8,14 +8,10 @@ import numpy as np
 
 from vmferry.client.qmp_client import Event
 from vmferry.simulation.clock import VirtualClock
+from vmferry.simulation.qemu.waking import wake_ns
 
 _NS_PER_S = 1_000_000_000
 _LEAST_ANSWER_NS = 300_000
-_MEAN_WAKE_NS = 400_000
-"""How late a thread that waits goes on, on average: for its time or for another one, and then for a processor.
-
-The median answer of a QEMU 7.2 or 10 on a unix socket takes 0.6 ms then, and one of a hundred more than 2 ms.
-"""
 _MEAN_SET_UP_NS = 10_000_000
 """How long a migration takes to be set up, on average.
 
@@ -40,7 +36,7 @@ class Board:
 
     def wake_ns(self) -> int:
         """Return how late a thread that has waited goes on, this time."""
-        return round(self._random.exponential(_MEAN_WAKE_NS))
+        return wake_ns(self._random)
 
     def set_up_ns(self) -> int:
         """Return how long a migration takes to be set up, this time."""

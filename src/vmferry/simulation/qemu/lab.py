@@ -16,6 +16,7 @@ from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.machine import ModelledQemu
 from vmferry.simulation.qemu.monitor import Fault, ModelledMonitor
 from vmferry.simulation.qemu.releases import Release
+from vmferry.simulation.qemu.waking import ThreadClock
 
 URI = "tcp:modelled:4444"
 """Where the destination listens."""
@@ -29,8 +30,10 @@ class ModelledLab:
     def __init__(self, experiment: Experiment, release: Release, seed: int, load_model: LoadModel = LOADS) -> None:
         """The same seed gives the same course."""
         self.clock = VirtualClock()
-        randoms = np.random.default_rng(seed).spawn(6)
-        guest_random, link_random, qemu_random, source_random, there_random, host_random = randoms
+        randoms = np.random.default_rng(seed).spawn(7)
+        guest_random, link_random, qemu_random, source_random, there_random, host_random, driver_random = randoms
+        self.driver_clock = ThreadClock(self.clock, driver_random)
+        """What the driver reads, and sleeps by."""
         self.guest = SimulatedGuest(
             self.clock,
             experiment.guest.page_count,
