@@ -200,7 +200,8 @@ def relay_until_ready(listener: socket.socket, target: tuple[str, int]) -> None:
             here.sendall(there.recv(len(encoder.encode(message)), socket.MSG_WAITALL))
         there.recv(1)
         for end in (here, there):
-            end.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # `pump` may have been sooner
+                end.shutdown(socket.SHUT_RDWR)
         forth.join()
 
 
