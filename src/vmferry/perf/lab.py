@@ -23,6 +23,7 @@ VM_COMMAND = (sys.executable, "-m", "vmferry", "vm", "--qmp", f"unix:{MONITOR_SO
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 10.0
 _POLL_INTERVAL_S = 0.02
+_LAST_WORDS_S = 2.0
 
 
 def _ending_with_us() -> tuple[str, ...]:
@@ -97,10 +98,17 @@ class VmProcess:
         deadline = time.monotonic() + timeout_s
         while not self._is_busy(passes):
             if self.monitor.execute("query-status")["status"] in ("guest-panicked", "internal-error"):
-                raise GuestError(f"the guest of '{self.name}' crashed: {self.errors()}")
+                raise GuestError(f"the guest of '{self.name}' crashed: {self._last_words()}")
             if time.monotonic() > deadline:
                 raise GuestError(f"the guest of '{self.name}' did not finish {passes} passes in {timeout_s} s")
             time.sleep(_POLL_INTERVAL_S)
+
+    def _last_words(self) -> str:
+        """Return what the process has said, once it had time to say why its guest has crashed."""
+        said, deadline = self.errors(), time.monotonic() + _LAST_WORDS_S
+        while self.errors() == said and time.monotonic() < deadline:
+            time.sleep(_POLL_INTERVAL_S)
+        return self.errors()
 
     def pages_per_s(self, duration_s: float = 1.0) -> float:
         """Measure how many pages the guest writes per second, from outside, by its own counters."""
