@@ -56,7 +56,9 @@ class Terminal:
         while text not in self.screen:
             if not select.select([self._side], [], [], max(0, deadline_s - time.monotonic()))[0]:
                 return False
-            self.screen += self._read()
+            data = self._read()
+            assert data, f"the program has ended without {text!r}: {self.screen}"
+            self.screen += data
         return True
 
     def rest(self) -> str:
