@@ -1,13 +1,12 @@
 """What the agent costs, and what it leaves behind when it is killed: `python -m bench.agent --help`.
 
-`idle` and `many` look after the monitors of modelled QEMUs (bench/modelled_monitors.py), as this machine cannot run so
-many VMs; `kills` steers the migration of a real one. Processor time is that of the agent and all its children.
+`idle` looks after the monitors of modelled QEMUs (bench/modelled_monitors.py), as this machine cannot run so many VMs,
+and `many` after modelled or real ones; `kills` and `virsh` steer migrations of real ones. Processor time is that of the
+agent and all its children.
 """
 
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,7 +18,9 @@ from tests.support.agent import Agent, agent
 from tests.support.wait import wait_until
 
 from bench.driven import OtherProcesses
-from bench.peers import Load, Peer, qemus
+from bench.fleet import LONG_S, MIB, fleet, modelled, name_of, start_pair
+from bench.peers import Load, qemus
+from bench.plain_virsh import virsh
 from bench.qemu import away
 from bench.samples import recording
 from vmferry.agent.database import reading
@@ -27,12 +28,11 @@ from vmferry.agent.store import journal_of
 from vmferry.client.processes import PROC, status_field
 from vmferry.client.qmp_client import QmpClient
 from vmferry.control.progress import ask
-from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI
 
-MIB = 1 << 20
-STEER = '[[rule]]\nmode = "steer"\nvariant = "background-sync+responsive-throttle"\n'
-_LONG_S = 300.0
+VARIANT = 'variant = "background-sync+responsive-throttle"\n'
+STEER = f'[[rule]]\nmode = "steer"\n{VARIANT}'
 _SETTLE_S = 3.0
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
@@ -52,10 +52,10 @@ def bench(context: click.Context, /, output: Path | None) -> None:
 @click.pass_obj
 def idle(output: Path | None, /, vms: int, seconds: float, begin: int) -> None:
     """While nothing migrates: processor time and memory. Then how soon a migration is noticed."""
-    with recording(output) as samples, _workplace() as (one, sockets), _modelled(sockets, vms) as server:
+    with recording(output) as samples, _workplace() as (one, sockets), modelled(sockets, vms) as server:
         one.write(f'sockets = ["{sockets}"]\n')
         one.start()
-        one.wait_for("attended to at", vms, _LONG_S)
+        one.wait_for("attended to at", vms, LONG_S)
         time.sleep(_SETTLE_S)
         others = OtherProcesses([one.process.pid, server])
         start_s, start_cpu_s = time.monotonic(), cpu_s(one.process.pid)
@@ -72,7 +72,7 @@ def idle(output: Path | None, /, vms: int, seconds: float, begin: int) -> None:
 
 def _noticed_s(one: Agent, sockets: Path, number: int) -> float:
     """Begin the migration of a modelled VM, and return how long it takes until the agent says that it runs."""
-    name = f"vm-{number:03}"
+    name = name_of(number)
     with QmpClient.connect(f"unix:{sockets}/{name}.qmp") as other:
         other.execute("migrate-set-parameters", {"max-bandwidth": MIB})
         begun_s = time.monotonic()
@@ -83,36 +83,43 @@ def _noticed_s(one: Agent, sockets: Path, number: int) -> float:
 
 @bench.command()
 @click.option("--vms", default=20, show_default=True, help="How many VMs migrate at once.")
-@click.option("--seconds", default=30.0, show_default=True, help="How long to measure once all are steered.")
+@click.option("--shadowed", default=0, show_default=True, help="How many of them are only shadowed, by their rules.")
+@click.option("--real", is_flag=True, help="Let QEMUs run, of small guests, and slow them by quotas on their threads.")
+@click.option("--seconds", default=30.0, show_default=True, help="How long to measure once all are followed.")
 @click.pass_obj
-def many(output: Path | None, /, vms: int, seconds: float) -> None:
-    """Many migrations at once: are all steered, what does each cost, is anything missing in the history?
+def many(output: Path | None, /, vms: int, shadowed: int, real: bool, seconds: float) -> None:
+    """Many migrations at once: is each followed as its rule says, what does it cost, and is the history whole?
 
-    The QEMUs are modelled, so they are slowed by their own auto-converge, and not by quotas on threads.
+    Unless they are real, the QEMUs are modelled, and slowed by their own auto-converge.
     """
-    with recording(output) as samples, _workplace() as (one, sockets), _modelled(sockets, vms):
-        one.write(f'sockets = ["{sockets}"]\n{STEER}')
+    what = {"vms": vms, "shadowed": shadowed, "real": real}
+    names = {name_of(number) for number in range(vms)}
+    rules = "".join(f'[[rule]]\nname = "{name_of(number)}"\nmode = "shadow"\n{VARIANT}' for number in range(shadowed))
+    with recording(output) as samples, _workplace() as (one, sockets), fleet(sockets, vms, real=real) as movable:
+        one.write(f'sockets = ["{sockets}"]\n{rules}{STEER}')
         one.start()
-        one.wait_for("attended to at", vms, _LONG_S)
+        one.wait_for("attended to at", vms, LONG_S)
         start_s, start_cpu_s = time.monotonic(), cpu_s(one.process.pid)
-        _tell_all(sockets, "migrate-set-capabilities", capabilities=[{"capability": "auto-converge", "state": True}])
-        _tell_all(sockets, "migrate", uri=URI)
-        wait_until(lambda: len({line["vm"] for line in one.lines(" 0 -> ")}) == vms, _LONG_S)
-        samples.add("all_steered", time.monotonic() - start_s, "s", vms=vms)
+        for monitor, uri in movable:
+            monitor.execute("migrate", {"uri": uri})
+        wait_until(lambda: _vms_of(one, " 0 -> ") | _vms_of(one, "would do") == names, LONG_S)
+        samples.add("all_followed", time.monotonic() - start_s, "s", **what)
         time.sleep(seconds)
         used = (cpu_s(one.process.pid) - start_cpu_s) / (time.monotonic() - start_s)
-        samples.add("driver_cpu", 100 * used / vms, "% of a core", vms=vms)
-        _tell_all(sockets, "migrate-set-parameters", **{"downtime-limit": 2000})
-        wait_until(lambda: len({line["vm"] for line in one.lines("ended: completed")}) == vms, _LONG_S)
+        samples.add("driver_cpu", 100 * used / vms, "% of a core", **what)
+        for monitor, _ in movable:
+            monitor.execute("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1 << 30})
+        wait_until(lambda: len(_vms_of(one, "ended: completed")) == vms, LONG_S)
         assert one.stop() == 0
-        whole = [row for row in one.remembered() if row.status == "completed" and _is_whole(one, row.id)]
-        samples.add("remembered", len({row.vm_name for row in whole if row.outcome}), "migrations", vms=vms)
+        as_ruled = {name_of(number): "shadow" if number < shadowed else "steer" for number in range(vms)}
+        whole = [row for row in one.remembered() if row.outcome and _is_whole(one, row.id)]
+        right = [row for row in whole if row.status == "completed" and row.mode == as_ruled.get(row.vm_name)]
+        samples.add("remembered", len({row.vm_name for row in right}), "migrations", **what)
 
 
-def _tell_all(sockets: Path, command: str, **arguments: object) -> None:
-    for path in sorted(sockets.iterdir()):
-        with QmpClient.connect(f"unix:{path}") as other:
-            other.execute(command, arguments)
+def _vms_of(one: Agent, words: str) -> set[str]:
+    """Return of which VMs the agent has said something."""
+    return {line["vm"] for line in one.lines(words)}
 
 
 @bench.command()
@@ -123,7 +130,8 @@ def kills(output: Path | None, /, kills: int, seconds: float) -> None:
     """Kill the agent while it slows a guest: until when is the guest slowed, and does a new one go on?"""
     peer, load, moments = qemus(None)[0], Load(192, 1, 96), random.Random(1)
     with recording(output) as samples, Lab() as lab, _workplace() as (one, sockets):
-        source, uri = _start_pair(lab, peer, load, sockets, 0)
+        source, uri = start_pair(lab, peer, load, sockets, 0)
+        source.wait_for_passes(1, LONG_S)
         threads = [vcpu["thread-id"] for vcpu in source.monitor.execute("query-cpus-fast")]
         one.write(f'sockets = ["{sockets}"]\n{STEER}')
         source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 8 * MIB, "downtime-limit": 1})
@@ -131,7 +139,7 @@ def kills(output: Path | None, /, kills: int, seconds: float) -> None:
         for number in range(kills):
             begun_s = time.monotonic()
             one.start()
-            one.wait_for(" 0 -> ", number + 1, _LONG_S)
+            one.wait_for(" 0 -> ", number + 1, LONG_S)
             samples.add("resumed", time.monotonic() - begun_s, "s")
             time.sleep(moments.uniform(0, seconds))
             was_slowed = away(threads)
@@ -142,9 +150,9 @@ def kills(output: Path | None, /, kills: int, seconds: float) -> None:
             (row,) = one.remembered()
             samples.add("consistent", float(_is_whole(one, row.id)), "history")
         one.start()
-        one.wait_for(" 0 -> ", kills + 1, _LONG_S)
+        one.wait_for(" 0 -> ", kills + 1, LONG_S)
         source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 30, "downtime-limit": 2000})
-        one.wait_for("ended: completed", timeout_s=_LONG_S)
+        one.wait_for("ended: completed", timeout_s=LONG_S)
         assert one.stop() == 0
         (row,) = one.remembered()
         samples.add("remembered", float(row.status == "completed" and _is_whole(one, row.id)), "migrations")
@@ -167,16 +175,6 @@ def _is_whole(one: Agent, number: int) -> bool:
     return bool(entries) and type(entries[0].event).__name__ == "Started"
 
 
-def _start_pair(lab: Lab, peer: Peer, load: Load, sockets: Path, number: int) -> tuple[VmProcess, str]:
-    """Start two QEMUs, of which the source has a second monitor for the agent."""
-    name, uri = f"vm-{number:03}", f"unix:{lab.directory}/{number}.sock"
-    lab.start([*peer.command(load), "-incoming", uri], f"destination{number}")
-    own = ["-name", name, "-qmp", f"unix:{sockets}/{name}.qmp,server=on,wait=off"]
-    source = lab.start([*peer.command(load), *own], f"source{number}")
-    source.wait_for_passes(1, _LONG_S)
-    return source, uri
-
-
 @contextmanager
 def _workplace() -> Iterator[tuple[Agent, Path]]:
     """Yield an agent that is not started yet, and the directory in which it is to find monitors."""
@@ -184,18 +182,6 @@ def _workplace() -> Iterator[tuple[Agent, Path]]:
         (sockets := Path(name) / "qmp").mkdir()
         with agent(Path(name)) as one:
             yield one, sockets
-
-
-@contextmanager
-def _modelled(sockets: Path, count: int) -> Iterator[int]:
-    """Serve modelled monitors, and yield the number of the process that does."""
-    command = [sys.executable, "-m", "bench.modelled_monitors", str(sockets), "--vms", str(count)]
-    with subprocess.Popen(command) as server:
-        try:
-            wait_until(lambda: len(list(sockets.iterdir())) == count, 60)
-            yield server.pid
-        finally:
-            server.terminate()
 
 
 def cpu_s(pid: int) -> float:
@@ -214,6 +200,8 @@ def _stat(path: Path) -> list[str]:
     except OSError:
         return []
 
+
+bench.add_command(virsh)
 
 if __name__ == "__main__":
     bench()

@@ -184,7 +184,10 @@ def test_idle_agent(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "names"),
     [
-        (["many", "--vms", "2", "--seconds", "1"], {"all_steered", "driver_cpu", "remembered"}),
+        (
+            ["many", "--real", "--vms", "2", "--shadowed", "1", "--seconds", "1"],
+            {"all_followed", "driver_cpu", "remembered"},
+        ),
         (["kills", "--kills", "1"], {"resumed", "time_to_undo", "consistent", "remembered"}),
     ],
 )
@@ -205,3 +208,15 @@ def test_what_steers_somebody_elses_migration_is_compared_in_virtual_time(name: 
     assert planned.completed
     assert responsive.completed
     assert known(planned.work_lost_vcpu_s) < known(responsive.work_lost_vcpu_s)
+
+
+@pytest.mark.kvm
+@pytest.mark.qemu
+@pytest.mark.libvirt
+def test_plain_virsh_with_an_agent_and_without(tmp_path: Path) -> None:
+    words = ["virsh", "--runs", "1", "--memory", "64", "--stress", "16", "--bandwidth", "32", "--times", "0.1"]
+    result = CliRunner().invoke(agent, ["--output", str(tmp_path / "samples"), *words])
+    assert result.exit_code == 0, result.output
+    assert {"took", "downtime", "work_lost"} == samples_of(tmp_path / "samples").keys()
+    assert "| steers | 1 of 1 |" in result.output
+    assert "| none | 0 of 1 |" in result.output

@@ -18,7 +18,6 @@ from vmferry.errors import GuestError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress
 
-MEMORY_MIB = 192
 _PROBED = tempfile.TemporaryDirectory(prefix="vmferry-libvirt-")
 """What daemons have found out about the QEMUs that are installed, which takes one of them some seconds."""
 DOMAIN = "busy"
@@ -31,7 +30,7 @@ _XML = """
     <type arch='x86_64' machine='pc'>hvm</type>
     <loader readonly='yes' type='rom'>/usr/share/qemu/qboot.rom</loader>
     <kernel>{kernel}</kernel>
-    <cmdline>ramsize=96 cpus=1</cmdline>
+    <cmdline>ramsize={stress} cpus=1</cmdline>
   </os>
   <features><acpi/></features>
   <devices><emulator>/usr/bin/qemu-system-x86_64</emulator><memballoon model='none'/></devices>
@@ -80,15 +79,16 @@ class Daemon:
     def virsh(self, *words: str) -> list[str]:
         return ["virsh", "--quiet", "--connect", self.uri, *words]
 
-    def start_domain(self) -> "Domain":
-        """Return a domain that has written all its memory twice; the one that runs, if it does."""
+    def start_domain(self, memory_mib: int = 192, stress_mib: int = 96) -> "Domain":
+        """Return a domain that has written its stressed memory twice; the one that runs, if it does."""
         if DOMAIN in self.run("list", "--name"):
             return self.domain()
         xml = self.directory / "domain.xml"
-        xml.write_text(_XML.format(name=DOMAIN, memory=MEMORY_MIB, kernel=self.directory / STRESS_ELF.name))
+        kernel = self.directory / STRESS_ELF.name
+        xml.write_text(_XML.format(name=DOMAIN, memory=memory_mib, stress=stress_mib, kernel=kernel))
         self.run("create", str(xml))
         domain = self.domain()
-        wait_until(lambda: domain.passes() >= 2, 60)
+        wait_until(lambda: domain.passes() >= 2, 300)
         return domain
 
     def domain(self) -> "Domain":
@@ -116,7 +116,8 @@ class Domain:
     def check_memory(self) -> StressProgress:
         """Stop it, and check that its memory is one consistent moment."""
         self.monitor.execute("stop")
-        return check_memory(self._memory(0, MEMORY_MIB << 20))
+        total_bytes = int(self.monitor.execute("query-memory-size-summary")["base-memory"])
+        return check_memory(self._memory(0, total_bytes))
 
     def _memory(self, gpa: int, size_bytes: int) -> memoryview:
         self.monitor.execute("pmemsave", {"val": gpa, "size": size_bytes, "filename": str(self._image)})
@@ -137,9 +138,9 @@ def daemon() -> Iterator[Daemon]:
 
 
 @contextmanager
-def migration(source: Daemon, destination: Daemon, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """A migration by virsh that does not end by itself; it is aborted if it goes on at the end."""
-    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", "48")
+def migration(source: Daemon, destination: Daemon, *words: str, mib_per_s: int = 48) -> Iterator[subprocess.Popen[str]]:
+    """A migration by virsh, which does not end by itself at the default bandwidth; it is aborted at the end."""
+    target = ("migrate", "--live", DOMAIN, destination.uri, "tcp:127.0.0.1", "--bandwidth", f"{mib_per_s}")
     with subprocess.Popen(source.virsh(*target, *words), stderr=subprocess.PIPE, text=True) as virsh:
         try:
             yield virsh
