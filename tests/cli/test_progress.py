@@ -28,7 +28,7 @@ MOST = RAM | {"dirty-pages-rate": 10**7, "dirty-sync-count": 123_456}
         Outlook(99, converges=True, least_s=359_999.0, most_s=3_599_999.0, downtime_s=1999.9, lost_s=359_999.9),
         Outlook(None, converges=False, least_s=359_999.0, most_s=None, needed_percent=99),
         Outlook(50, converges=None, least_s=359_999.0, most_s=None),
-        Outlook(None, converges=None, least_s=None, most_s=None),
+        Outlook(None, converges=None, least_s=None, most_s=None, lost_s=None),
     ],
 )
 def test_no_line_breaks_at_80_columns(status: str, ram: dict[str, object], outlook: Outlook) -> None:

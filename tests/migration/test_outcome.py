@@ -43,6 +43,11 @@ def test_sums_over_a_gap_are_unknown() -> None:
     assert unknown(outcome) == FIGURES - {"total_time_ms"}
 
 
+def test_how_long_it_took_is_unknown_if_neither_its_beginning_nor_its_end_was_seen() -> None:
+    outcome = Outcome.of(journal((0, started()), (0, Lost(count=None)), (1, window(1000, 0))))
+    assert outcome.total_time_ms is None
+
+
 def test_what_was_counted_in_the_guest_goes_before_what_the_throttle_took() -> None:
     outcome = Outcome.of(journal(*COURSE)).counted(50.0)
     assert (outcome.work_lost_percent, outcome.work_lost_vcpu_s) == (50.0, 0.5 * 20 * 4)

@@ -50,7 +50,7 @@ class Live:
     def lost_vcpu_s(self) -> float | None:
         """What throttles have taken of all vCPUs so far; None if that is not all known."""
         started = self._started()
-        if started is None or self.outlook is None or not self.outlook.saw_beginning:
+        if started is None or self.outlook is None or self.outlook.lost_s is None:
             return None
         return self.outlook.lost_s * started.vcpu_count
 

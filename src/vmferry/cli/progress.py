@@ -72,7 +72,7 @@ def progress_view(progress: Progress, outlook: Outlook, deadline_ms: int | None 
     )
     throttle = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=100, completed=progress.throttle_percent or 0, width=12)
-    lost = f"lost {outlook.lost_s:.1f} s/vCPU" if outlook.lost_s else ""
+    lost = "" if outlook.lost_s == 0 else told(outlook.lost_s, lambda s: f"lost {s:.1f} s/vCPU", "lost unknown")
     stop = told(outlook.downtime_s, lambda s: f"downtime {format_duration(round(s * _NS_PER_S))}", "")
     throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar, lost, stop)
     lines: list[RenderableType] = [

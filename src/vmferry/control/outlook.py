@@ -50,10 +50,8 @@ class Outlook:
     """How long the guest is expected to stand still; None where that is not known yet."""
     needed_percent: int | None = None
     """The least throttle by which it would converge, where it does not by the one in force and any does."""
-    lost_s: float = 0.0
-    """What throttles have taken from each vCPU so far, in the mean, as far as somebody looked on."""
-    saw_beginning: bool = True
-    """True if that is all that they have taken."""
+    lost_s: float | None = 0.0
+    """What throttles have taken from each vCPU so far, in the mean; None if nobody looked on from the beginning."""
     soon_s: float | None = None
     """Time within which one migration of ten would be over; None as with `most_s`."""
     median_s: float | None = None
@@ -87,8 +85,8 @@ class Outlooks:
 
     def outlook(self, progress: Progress) -> Outlook:
         """Return what there is to expect after the answer that was noticed last."""
-        lost_s, whole = self._lost.taken_ns / _NS_PER_S, bool(self._saw_beginning)
-        return replace(self._outlook(progress), lost_s=lost_s, saw_beginning=whole)
+        lost_s = self._lost.taken_ns / _NS_PER_S if self._saw_beginning else None
+        return replace(self._outlook(progress), lost_s=lost_s)
 
     def _outlook(self, progress: Progress) -> Outlook:
         if progress.status == "completed":

@@ -27,6 +27,8 @@ from vmferry.units import format_duration, format_size, told
 _NS_PER_MS = 1_000_000
 _NS_PER_S = 1_000_000_000
 _MS_PER_S = 1000
+_BEGAN_UNSEEN = Lost(count=None)
+"""What a journal has that was begun when its migration had run for a while."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +119,10 @@ def end_of(entries: Sequence[Entry]) -> Ended:
     states = [event.new for event in events if isinstance(event, StatusChanged)]
     throttles = [event.throttle_percent for event in events if isinstance(event, Decided | ThrottleSeen)]
     unknown = None if gaps else 0
+    last_ns = max(entry.time_ns for entry in entries)
     return Ended(
         status=states[-1] if states else MigrationStatus.SETUP,
-        total_time_ns=max(0, max(entry.time_ns for entry in entries) - entries[0].time_ns),
+        total_time_ns=None if _BEGAN_UNSEEN in events else max(0, last_ns - entries[0].time_ns),
         downtime_ns=None,
         downtime_parts_ns={},
         sent_bytes=None if gaps else sum(event.sent_bytes for event in events if isinstance(event, BandwidthWindow)),

@@ -81,8 +81,8 @@ class ProgressLine(_Line, tag="progress", frozen=True, kw_only=True):
     expected_downtime_ms: int | None
     needed_throttle_percent: int | None
     """The least throttle by which it would converge, where it does not by the one in force and any does."""
-    throttled_ms: int
-    """What throttles have taken from each vCPU so far, as far as somebody looked on."""
+    throttled_ms: int | None
+    """What throttles have taken from each vCPU so far; null if nobody looked on from the beginning."""
     deadline_left_ms: int | None
     """Time left until the deadline, below 0 once that is over; null if there is none."""
 
@@ -108,7 +108,7 @@ class ProgressLine(_Line, tag="progress", frozen=True, kw_only=True):
             most_left_ms=whole_ms(outlook.most_s),
             expected_downtime_ms=whole_ms(outlook.downtime_s),
             needed_throttle_percent=outlook.needed_percent,
-            throttled_ms=round(outlook.lost_s * 1000),
+            throttled_ms=whole_ms(outlook.lost_s),
             deadline_left_ms=None if deadline_ms is None else deadline_ms - (progress.elapsed_ms or 0),
         )
 
