@@ -19,6 +19,10 @@ def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed(
         source, _, _ = lab.start_pair(["--memory", "256M", "--cpus", "1"], ["--append", "ramsize=128"])
         address = f"unix:{lab.directory / 'source.qmp'}"
         source.wait_for_passes(2)
+        sample = source.monitor.execute("x-query-compression")
+        assert 512 <= sample["sample-pages"] < 576
+        assert sample["ratio"] > 1
+        assert sample["compressed-rate"] > 0
         before = source.monitor.execute("query-migrate-parameters")
         words = [*FORECAST, "--qmp", address, "--bandwidth", "40MiB/s", "--downtime-limit", "100ms", "--json"]
         words += ["--picture", str(tmp_path / "forecast.svg")]

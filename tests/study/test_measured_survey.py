@@ -3,25 +3,35 @@
 import pytest
 
 from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
 from vmferry.experiment.experiment import experiment_of
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.releases import find_release
 from vmferry.study.measured_survey import survey_vm
+from vmferry.study.survey import Survey
 
 MIB = 1 << 20
 CALM = {"pattern": "sweep", "memory": "100M", "write-rate": "20MB/s", "duration": "900ms"}
 BURST = {"pattern": "sweep", "memory": "300M", "write-rate": "2GB/s", "duration": "500ms"}
 
 
-def unknown(*loads: dict[str, str]) -> str:
+def modelled(*loads: dict[str, str]) -> ModelledLab:
     scenario = experiment_of({
         "name": "guest",
         "guest": {"memory": "512M", "vcpus": 1, "loads": list(loads)},
         "link": {"rate": "100MiB/s"},
     })  # fmt: skip
-    lab = ModelledLab(scenario, find_release("qemu-10"), 1)
-    _, survey = survey_vm(lab.connect(), lab.clock, CancelToken(), 100 * MIB, 300)
-    return "\n".join(survey.unknown)
+    return ModelledLab(scenario, find_release("qemu-10"), 1)
+
+
+def surveyed(lab: ModelledLab, monitor: Monitor) -> Survey:
+    _, survey = survey_vm(monitor, lab.clock, CancelToken(), 100 * MIB, 300)
+    return survey
+
+
+def unknown(*loads: dict[str, str]) -> str:
+    lab = modelled(*loads)
+    return "\n".join(surveyed(lab, lab.connect()).unknown)
 
 
 def test_a_guest_that_was_seen_to_write_in_bursts_is_said_to() -> None:
@@ -31,3 +41,15 @@ def test_a_guest_that_was_seen_to_write_in_bursts_is_said_to() -> None:
 @pytest.mark.parametrize("load", [CALM, BURST, {"pattern": "idle"}, {**BURST, "pattern": "uniform"}], ids=str)
 def test_a_steady_guest_is_not_said_to_write_in_bursts(load: dict[str, str]) -> None:
     assert "bursts" not in unknown(load)
+
+
+def test_of_a_qemu_that_packs_its_pages_nobody_knows_how_small_they_become() -> None:
+    lab = modelled(CALM)
+    monitor = lab.connect()
+    monitor.execute("migrate-set-parameters", {"multifd-compression": "zstd"})
+    assert surveyed(lab, monitor).times_smaller == 1, "without channels it does not"
+    multifd = {"capability": "multifd", "state": True}
+    monitor.execute("migrate-set-capabilities", {"capabilities": [multifd]})
+    survey = surveyed(lab, monitor)
+    assert survey.shrinking is None
+    assert any("how much smaller compression or xbzrle makes pages" in what for what in survey.unknown)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from vmferry.errors import UsageError
+from vmferry.migration.compression import CompressionSample
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest, DirtyRateStatus
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
@@ -55,6 +56,7 @@ class MemoryMigrations:
         self.latest = MigrationInfo(status=MigrationStatus.NONE)
         self.uris: list[str] = []
         self.recorded = MigrationRecord()
+        self.sample = CompressionSample(page_count=512, ratio=2.5, bytes_per_s=300 << 20)
         self._events = events
 
     def set_parameters(self, parameters: MigrationParameters) -> None:
@@ -88,6 +90,9 @@ class MemoryMigrations:
 
     def record(self, first: int | None) -> RecordPart:
         return self.recorded.since(first)
+
+    def sample_compression(self) -> CompressionSample:
+        return self.sample
 
     def set_status(self, status: MigrationStatus) -> None:
         self.latest = MigrationInfo(status=status)

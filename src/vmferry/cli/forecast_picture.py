@@ -66,8 +66,8 @@ def _verdict(told: Told) -> str:
 
 
 def _curve(survey: Survey) -> Plot:
-    fits_bytes = survey.bandwidth_bytes_per_s * survey.downtime_limit_ms / _MS_PER_S
-    return curve_plot(survey.curve(), survey.bandwidth_bytes_per_s, fits_bytes)
+    fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms / _MS_PER_S
+    return curve_plot(survey.curve(), survey.memory_bytes_per_s, fits_bytes)
 
 
 def _costs(told: Told) -> tuple[list[Cost], dict[str, int]]:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from vmferry.cli.tables import compact_table
 from vmferry.study.forecast import Interval
+from vmferry.study.reason import link_of
 from vmferry.study.strategies import POSTCOPY
 from vmferry.study.survey import Survey
 from vmferry.study.told import Told, label_of
@@ -34,7 +35,7 @@ def _head(told: Told) -> Iterator[str]:
     survey = told.survey
     vcpus = f"{survey.vcpu_count} vCPU{'s' if survey.vcpu_count > 1 else ''}"
     used, memory = format_size(survey.used_bytes), format_size(survey.memory_bytes)
-    link = f"{format_rate(survey.bandwidth_bytes_per_s)}, downtime limit {survey.downtime_limit_ms} ms"
+    link = f"{link_of(survey)}, downtime limit {survey.downtime_limit_ms} ms"
     yield from _wrapped(f"{told.name}: {vcpus}, {used} of {memory} used; link {link}.")
     curve = ", ".join(
         f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written

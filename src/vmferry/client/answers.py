@@ -100,6 +100,12 @@ class _RecordPart(_Answer):
     dropped: Natural
 
 
+class _CompressionSample(_Answer):
+    sample_pages: Natural
+    ratio: Annotated[float, msgspec.Meta(gt=0, le=1 << 20)] | None = None
+    compressed_rate: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
 class SchemaMember(_Answer):
     """A member of a type, such as an argument of a command. Not every member has both fields."""
 
@@ -129,6 +135,7 @@ _ANSWERS: dict[str, Any] = {
     "query-name": _Name,
     "query-qmp-schema": list[SchemaEntry],
     "query-status": _Status,
+    "x-query-compression": _CompressionSample,
     "x-query-migrate-journal": _RecordPart,
 }
 

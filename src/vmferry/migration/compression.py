@@ -13,7 +13,7 @@ _PHASE_NS = 300_000_000
 _PHASE_BATCHES = 8
 _KEEP_NS = 5_000_000_000
 _LONGEST_KEEP_NS = 60_000_000_000
-_WORTH = 1.1
+WORTH = 1.1
 """By how much compressed must be smaller, and faster, to be preferred."""
 _NS_PER_S = 1_000_000_000
 
@@ -41,6 +41,18 @@ class CompressionFigures:
         return self.plain_bytes / self.compressed_bytes if self.compressed_bytes else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class CompressionSample:
+    """What packing some of a guest's pages has come to, before anything moves."""
+
+    page_count: int
+    """How many were packed; 0 if it has none that would be sent."""
+    ratio: float | None
+    """How many times smaller they became; None if none were packed."""
+    bytes_per_s: int | None
+    """How fast guest memory can be packed, by all threads that would do so."""
+
+
 class CompressionTrial:
     """Decides for each batch whether to compress it, and is told what moved."""
 
@@ -63,7 +75,7 @@ class CompressionTrial:
         self._wire_bytes += wire_bytes
         if self._batches < _PHASE_BATCHES:
             return
-        hopeless = self.on and self._plain_bytes < _WORTH * self._wire_bytes
+        hopeless = self.on and self._plain_bytes < WORTH * self._wire_bytes
         if hopeless or now_ns - self._start_ns >= _PHASE_NS:
             elapsed_ns = max(1, now_ns - self._start_ns)
             self.bytes_per_s[self.on] = self._plain_bytes * _NS_PER_S // elapsed_ns
@@ -77,7 +89,7 @@ class CompressionTrial:
             self.on = not self.on
         elif self._is_trial:
             plain, compressed = self.bytes_per_s[False] or 0, self.bytes_per_s[True] or 0
-            self._choose(now_ns, on=compressed > _WORTH * plain)
+            self._choose(now_ns, on=compressed > WORTH * plain)
         elif now_ns >= self._keep_until_ns:
             self._is_trial, self.on = True, not self.on
         self._begin_phase(now_ns)

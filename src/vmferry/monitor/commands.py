@@ -102,6 +102,9 @@ COMMANDS: dict[str, Command] = {
     "x-query-migrate-journal": Command(
         migration.x_query_migrate_journal, migration.QueryMigrateJournal, migration.MigrateJournal
     ),
+    "x-query-compression": Command(
+        migration.x_query_compression, returns=migration.CompressionEstimate, takes_long=True
+    ),
     "migrate-set-parameters": Command(migration.migrate_set_parameters, migration.MigrateSetParameters),
     "query-migrate-parameters": Command(migration.query_migrate_parameters, returns=migration.MigrationParameters),
     "migrate-set-capabilities": Command(migration.migrate_set_capabilities, migration.MigrateSetCapabilities),

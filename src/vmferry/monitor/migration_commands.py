@@ -8,7 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from vmferry.errors import UsageError
 from vmferry.migration.status import MigrationStatus
-from vmferry.monitor.migration_info import MigrationInfo, migration_info
+from vmferry.monitor.migration_info import MigrationInfo, migration_info, or_unset
 from vmferry.monitor.qapi import QapiStruct, UInt8, UInt32, UInt64, words
 from vmferry.monitor.vm_port import MonitoredVm
 from vmferry.settings.capabilities import CAPABILITIES
@@ -63,6 +63,15 @@ class MigrationCapabilityStatus(QapiStruct, frozen=True):
 
     capability: CapabilityName
     state: bool
+
+
+class CompressionEstimate(QapiStruct, frozen=True, kw_only=True):
+    """How many pages were packed, how many times smaller they became, and how many bytes of memory per second all
+    channels would pack."""
+
+    sample_pages: UInt64
+    ratio: float | UnsetType = UNSET
+    compressed_rate: UInt64 | UnsetType = UNSET
 
 
 class MigrateSetCapabilities(QapiStruct, frozen=True):
@@ -147,6 +156,14 @@ def x_query_migrate_journal(vm: MonitoredVm, arguments: QueryMigrateJournal) -> 
     """Return what the VM has recorded of its latest outgoing migration: syncs, bandwidth windows, decisions."""
     part = vm.migrations.record(None if arguments.first is UNSET else arguments.first)
     return MigrateJournal(lines=part.lines, next=part.next, dropped=part.dropped)
+
+
+def x_query_compression(vm: MonitoredVm) -> CompressionEstimate:
+    """Pack some of the guest's pages by zstd, as a migration with these parameters would; return what that comes to."""
+    sample = vm.migrations.sample_compression()
+    return CompressionEstimate(
+        sample_pages=sample.page_count, ratio=or_unset(sample.ratio), compressed_rate=or_unset(sample.bytes_per_s)
+    )
 
 
 def migrate_set_parameters(vm: MonitoredVm, arguments: QapiStruct) -> None:

@@ -121,23 +121,24 @@ def migration_info(state: info.MigrationInfo) -> MigrationInfo:
     return MigrationInfo(
         status=state.status,
         ram=_stats(state.ram) if state.ram else UNSET,
-        total_time=_or_unset(state.total_time_ms),
-        expected_downtime=_or_unset(state.expected_downtime_ms),
-        downtime=_or_unset(state.downtime_ms),
+        total_time=or_unset(state.total_time_ms),
+        expected_downtime=or_unset(state.expected_downtime_ms),
+        downtime=or_unset(state.downtime_ms),
         downtime_parts=_parts(state.downtime_parts_ms) if state.downtime_parts_ms else UNSET,
-        setup_time=_or_unset(state.setup_time_ms),
-        cpu_throttle_percentage=_or_unset(state.cpu_throttle_percentage),
+        setup_time=or_unset(state.setup_time_ms),
+        cpu_throttle_percentage=or_unset(state.cpu_throttle_percentage),
         cpu_throttle_vcpus=list(state.cpu_throttle_vcpus) if state.cpu_throttle_vcpus else UNSET,
-        stalled_time=_or_unset(state.stalled_time_ms),
+        stalled_time=or_unset(state.stalled_time_ms),
         compression=_compression(state.compression) if state.compression else UNSET,
         xbzrle_cache=_xbzrle_cache(state.xbzrle_cache) if state.xbzrle_cache else UNSET,
-        verified=_or_unset(state.verified),
-        error_desc=_or_unset(state.error_desc),
+        verified=or_unset(state.verified),
+        error_desc=or_unset(state.error_desc),
         socket_address=[_address(state.socket_address)] if state.socket_address else UNSET,
     )
 
 
-def _or_unset(value: _T | None) -> _T | UnsetType:
+def or_unset(value: _T | None) -> _T | UnsetType:
+    """Return a value, or what leaves a member out."""
     return UNSET if value is None else value
 
 
@@ -150,9 +151,9 @@ def _compression(figures: CompressionFigures) -> CompressionStats:
         on=figures.on,
         plain_bytes=figures.plain_bytes,
         compressed_bytes=figures.compressed_bytes,
-        ratio=_or_unset(figures.ratio),
-        compressed_rate=_or_unset(figures.compressed_bytes_per_s),
-        plain_rate=_or_unset(figures.plain_bytes_per_s),
+        ratio=or_unset(figures.ratio),
+        compressed_rate=or_unset(figures.compressed_bytes_per_s),
+        plain_rate=or_unset(figures.plain_bytes_per_s),
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from vmferry.migration.compression import CompressionSample
 from vmferry.migration.dirty_rate import DirtyRateInfo, DirtyRateRequest
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
@@ -111,6 +112,10 @@ class MonitoredMigrations(Protocol):
         """Return what was recorded of the latest outgoing migration, from the event of that number on."""
         ...
 
+    def sample_compression(self) -> CompressionSample:
+        """Return what packing some of the guest's pages comes to; in any thread."""
+        ...
+
 
 class MonitoredDirtyRate(Protocol):
     """Measures how fast the guest dirties memory."""
@@ -128,9 +133,9 @@ class MonitoredDirtyRate(Protocol):
 class MonitoredVm(Protocol):
     """A VM under control.
 
-    All methods, and those of its parts, are called in the monitor's thread and return at once, but `save_memory` and
-    `migrations.listen`, which may take long, are called in threads of their own. Any method may raise VmferryError; its
-    text is what the client reads.
+    All methods, and those of its parts, are called in the monitor's thread and return at once, but `save_memory`,
+    `migrations.listen` and `migrations.sample_compression`, which may take long, are called in threads of their own.
+    Any method may raise VmferryError; its text is what the client reads.
     """
 
     @property

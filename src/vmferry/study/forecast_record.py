@@ -45,6 +45,8 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
     written: list[WrittenInTime]
     bandwidth_bytes_per_s: int
     """What the migration may use of the link."""
+    times_smaller: float | None
+    """How many times smaller pages are on it than in memory: 1 if they go as they are, null if nobody knows."""
     downtime_limit_ms: int
     qemu: str
     """The modelled QEMU that is most like the one it runs in; empty for a VM of ours."""

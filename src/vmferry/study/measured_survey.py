@@ -12,6 +12,7 @@ from vmferry.control.survey import Busyness, measure_rates, memory_bytes, used_b
 from vmferry.convergence.curve import Written
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
+from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 from vmferry.units import format_duration, format_size
 
@@ -42,10 +43,11 @@ def survey_vm(
     rates = tuple(measure_rates(monitor, driven, clock, cancel))
     demand, size_bytes = busyness.share(), memory_bytes(monitor)
     used = used_bytes(monitor, driven, size_bytes)
+    shrinking = shrinking_of(monitor, driven)
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
         *_unknown_curve(monitor, rates),
-        *_unknown_size(driven),
+        *_unknown_size(shrinking),
         *(() if used is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
     ]
@@ -56,6 +58,7 @@ def survey_vm(
         written=tuple(map(written_at, rates)),
         bandwidth_bytes_per_s=rate,
         downtime_limit_ms=limit_ms,
+        shrinking=shrinking,
         qemu="" if driven.converges_responsively else _like(monitor),
         own_parameters={
             name: value
@@ -93,10 +96,11 @@ def _unknown_link(driven: DrivenVm, rate: int) -> Iterator[str]:
         yield f"what the VM's max-bandwidth of {limit} B/s would make of it: give `migrate --max-bandwidth` too"
 
 
-def _unknown_size(driven: DrivenVm) -> Iterator[str]:
-    compresses = driven.parameters.get("multifd-compression", "none") != "none"
-    if compresses or driven.capabilities.get("xbzrle"):
+def _unknown_size(shrinking: Shrinking | None) -> Iterator[str]:
+    if shrinking is None:
         yield "how much smaller compression or xbzrle makes pages on the wire: they are taken to go as they are"
+    elif shrinking is not AS_THEY_ARE:
+        yield f"how small all pages become: some were packed, and became {shrinking.times_smaller:.1f} times smaller"
 
 
 def _unknown_curve(monitor: Monitor, rates: tuple[DirtyRate, ...]) -> Iterator[str]:

@@ -19,7 +19,7 @@ _NS_PER_S = 1_000_000_000
 
 def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     """Return the outcome for one of the guests that are possible; its downtime is None."""
-    bytes_per_s = survey.bandwidth_bytes_per_s * draw.link
+    bytes_per_s = survey.memory_bytes_per_s * draw.link
     pass_s = survey.used_bytes / bytes_per_s
     dirty_bytes = min(survey.used_bytes, draw.written * _distinct_bytes(survey, pass_s))
     fetching_s = dirty_bytes / bytes_per_s
@@ -27,7 +27,7 @@ def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     return Outcome(
         status=MigrationStatus.COMPLETED.value,
         total_time_ms=round((pass_s + fetching_s) * _MS_PER_S),
-        sent_bytes=round(survey.used_bytes + dirty_bytes),
+        sent_bytes=round((survey.used_bytes + dirty_bytes) / survey.times_smaller),
         work_lost_vcpu_s=lost_s * survey.vcpu_count,
         vcpu_count=survey.vcpu_count,
     )

@@ -56,7 +56,7 @@ def _moves(survey: Survey) -> bool:
 
 
 def _courses(survey: Survey) -> Courses:
-    bytes_per_s = survey.bandwidth_bytes_per_s
+    bytes_per_s = survey.memory_bytes_per_s
     situation = Situation(
         pending_bytes=survey.used_bytes,
         pending_ns=survey.used_bytes / bytes_per_s * _NS_PER_S,
@@ -69,7 +69,7 @@ def _courses(survey: Survey) -> Courses:
 
 
 def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
-    left_ms = float(courses.left_bytes[0]) / survey.bandwidth_bytes_per_s * 1000
+    left_ms = float(courses.left_bytes[0]) / survey.memory_bytes_per_s * 1000
     found = _least(
         max(left_ms, survey.downtime_limit_ms),
         _MOST_DOWNTIME_MS,
@@ -80,12 +80,14 @@ def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
 
 def _least_bandwidth(survey: Survey) -> float | None:
     """Bisect by the look-ahead, and begin there."""
-    low, high = float(survey.bandwidth_bytes_per_s), survey.bandwidth_bytes_per_s * _MOST_BANDWIDTH
+    low = float(survey.bandwidth_bytes_per_s)
+    most = high = min(low * _MOST_BANDWIDTH, survey.most_useful_bytes_per_s)
+    if most <= low:
+        return None
 
     def faster(bytes_per_s: float) -> Survey:
         return replace(survey, bandwidth_bytes_per_s=round(bytes_per_s))
 
-    most = high
     for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)

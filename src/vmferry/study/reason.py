@@ -14,19 +14,29 @@ _STEADY = 0.05
 
 def reason(survey: Survey, price: Prices) -> str:
     """Return the sentence."""
-    fits_bytes = survey.bandwidth_bytes_per_s * survey.downtime_limit_ms // 1000
-    set_bytes = _distinct_bytes(survey, survey.used_bytes / survey.bandwidth_bytes_per_s)
+    fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms // 1000
+    set_bytes = _distinct_bytes(survey, survey.used_bytes / survey.memory_bytes_per_s)
     fits = f"{format_size(fits_bytes)} fit {survey.downtime_limit_ms} ms"
     rewrites = f"it rewrites {format_size(set_bytes)}{_within(survey, set_bytes)}, and {fits}"
     if price.throttle_percent == 0:
         if set_bytes <= fits_bytes:
             return f"All that it writes while its memory is sent is {format_size(set_bytes)}, and {fits}."
         return f"The link is faster than the guest: {rewrites}; what it writes shrinks from pass to pass."
-    needed = format_duration(round(set_bytes / survey.bandwidth_bytes_per_s * _NS_PER_S))
-    rate = format_rate(survey.bandwidth_bytes_per_s)
+    needed = format_duration(round(set_bytes / survey.memory_bytes_per_s * _NS_PER_S))
+    rate = link_of(survey)
     if price.throttle_percent is None:
         return f"The guest writes faster than {rate} however it is slowed: {rewrites}; to send them takes {needed}."
     return f"The guest writes faster than {rate} carries it away: {rewrites}; to send them takes {needed}."
+
+
+def link_of(survey: Survey) -> str:
+    """Return what the link carries, and of what."""
+    rate = format_rate(survey.bandwidth_bytes_per_s)
+    if survey.shrinking is None or survey.times_smaller == 1:
+        return rate
+    packs = survey.shrinking.packed_bytes_per_s
+    slowly = f", packed at {format_rate(packs)}" if packs == survey.memory_bytes_per_s else ""
+    return f"{rate} of pages {survey.times_smaller:.1f} times smaller{slowly}"
 
 
 def _within(survey: Survey, set_bytes: int) -> str:

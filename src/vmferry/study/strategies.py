@@ -67,7 +67,7 @@ def strategies_of(qemu: str) -> tuple[str, ...]:
 def longest_s(survey: Survey, strategy: str) -> int:
     """Return after how many seconds a migration is given up: many times what one pass over the memory takes."""
     passes = _PASSES if strategy in (NO_THROTTLE, OWN) or not survey.qemu else _PASSES_FROM_OUTSIDE
-    return round(min(max(passes * survey.used_bytes / survey.bandwidth_bytes_per_s, _MIN_TIME_S), _MAX_TIME_S))
+    return round(min(max(passes * survey.used_bytes / survey.memory_bytes_per_s, _MIN_TIME_S), _MAX_TIME_S))
 
 
 def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
@@ -83,7 +83,8 @@ def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
         outcome: Outcome = simulate_driven(model.driven_by(survey.qemu), strategy, draw.number)
     else:
         outcome = Simulation(model, strategy, draw.number).run()
-    return msgspec.structs.replace(outcome, sent_bytes=(outcome.sent_bytes or 0) * divisor)
+    sent_bytes = round((outcome.sent_bytes or 0) * divisor / survey.times_smaller)
+    return msgspec.structs.replace(outcome, sent_bytes=sent_bytes)
 
 
 def outcome_throttled(survey: Survey, percent: int) -> Outcome:
@@ -102,7 +103,7 @@ def _divisor(survey: Survey) -> int:
 def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
     used_pages = survey.used_bytes // divisor // PAGE_SIZE_BYTES
     zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan, used_pages)
-    rate_bytes_per_s = max(1, round(survey.bandwidth_bytes_per_s * draw.link / divisor))
+    rate_bytes_per_s = max(1, round(survey.memory_bytes_per_s * draw.link / divisor))
     return Experiment(
         name="forecast",
         guest=GuestSpec(
@@ -124,7 +125,7 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
 
 def _batch_bytes(survey: Survey, divisor: int) -> int:
     """Return how much is sent between two looks at what remains: a part of what fits the downtime, or of a pass."""
-    threshold_bytes = survey.bandwidth_bytes_per_s * survey.downtime_limit_ms // 1000
+    threshold_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms // 1000
     part_bytes = max(threshold_bytes // _LOOKS_IN_DOWNTIME, survey.used_bytes // _LOOKS_IN_PASS) // divisor
     wanted_bytes = min(_MOST_BATCH_BYTES, max(_LEAST_BATCH_BYTES, part_bytes))
     return wanted_bytes // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
@@ -184,7 +185,7 @@ def _sweeps(points: Sequence[tuple[float, float]], factor: float, used_pages: in
 
 def _points(survey: Survey) -> list[tuple[float, float]]:
     """Return points of the curve: where it is known, and beyond that at twice the time, until a pass is over."""
-    pass_ns = survey.used_bytes / survey.bandwidth_bytes_per_s * _NS_PER_S
+    pass_ns = survey.used_bytes / survey.memory_bytes_per_s * _NS_PER_S
     times_ns = sorted({float(point.duration_ns) for point in survey.written})
     while times_ns[-1] < pass_ns:
         times_ns.append(2 * times_ns[-1])

@@ -10,6 +10,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy, Started
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import read_replay
+from vmferry.study.shrinking import AS_THEY_ARE, Shrinking
 
 QEMU_OLD, QEMU_NEW = "qemu-7.2", "qemu-10"
 """The modelled QEMUs: one whose auto-converge syncs at the end of passes only, and one since 9.2."""
@@ -25,7 +26,10 @@ class Survey:
     vcpu_count: int
     written: tuple[Written, ...]
     bandwidth_bytes_per_s: int
+    """What the migration may use of the link."""
     downtime_limit_ms: int
+    shrinking: Shrinking | None = AS_THEY_ARE
+    """What compression makes of pages; None if they are packed and nobody knows how small that makes them."""
     qemu: str = ""
     """The modelled QEMU that is most like the one it runs in; empty for a VM of ours."""
     own_parameters: Mapping[str, int | bool] = field(default_factory=dict)
@@ -34,6 +38,25 @@ class Survey:
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
     unknown: tuple[str, ...] = ()
     """What could not be found out, in words."""
+
+    @property
+    def times_smaller(self) -> float:
+        """How many times smaller pages are on the wire than in memory, as far as anybody knows."""
+        return self._shrinking.times_smaller if self._shrinking.applies(self.bandwidth_bytes_per_s) else 1.0
+
+    @property
+    def memory_bytes_per_s(self) -> int:
+        """How fast guest memory moves over the link."""
+        return self._shrinking.memory_bytes_per_s(self.bandwidth_bytes_per_s)
+
+    @property
+    def most_useful_bytes_per_s(self) -> float:
+        """What the link may carry without having to wait for pages to be packed."""
+        return self._shrinking.most_useful_bytes_per_s
+
+    @property
+    def _shrinking(self) -> Shrinking:
+        return self.shrinking or AS_THEY_ARE
 
     def curve(self) -> DirtyCurve:
         """Return what the guest writes."""
@@ -63,9 +86,7 @@ def survey_of(
             unknown.append("whether the link carries more than was sent")
     shrinks = replay.times_smaller
     if shrinks > 1:
-        unknown.append(
-            f"whether pages will again be {shrinks:.1f} times smaller on the wire: all rates here are those of memory"
-        )
+        unknown.append(f"whether pages will again be {shrinks:.1f} times smaller on the wire")
     recorded_limit = started.parameters.get("downtime-limit")
     limit_ms = downtime_limit_ms if downtime_limit_ms is not None else recorded_limit
     if not isinstance(limit_ms, int):
@@ -75,9 +96,8 @@ def survey_of(
         used_bytes=trace.used_pages * PAGE_SIZE_BYTES,
         vcpu_count=started.vcpu_count,
         written=tuple(_points(trace)),
-        bandwidth_bytes_per_s=round(
-            bandwidth_bytes_per_s * shrinks if bandwidth_bytes_per_s else link.shared(link.rate_bytes_per_s)
-        ),
+        bandwidth_bytes_per_s=bandwidth_bytes_per_s or round(link.shared(link.rate_bytes_per_s) / shrinks),
+        shrinking=Shrinking(times_smaller=shrinks),
         downtime_limit_ms=limit_ms,
         qemu="" if started.recorded_by is RecordedBy.VM else QEMU_OLD,
         unknown=tuple(unknown),

@@ -43,6 +43,7 @@ class Told:
             vcpu_count=survey.vcpu_count,
             written=[WrittenInTime.of(written) for written in survey.written],
             bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
+            times_smaller=survey.times_smaller if survey.shrinking else None,
             downtime_limit_ms=survey.downtime_limit_ms,
             qemu=survey.qemu,
             demand=survey.demand,

@@ -8,8 +8,11 @@ import secrets
 import threading
 from collections.abc import Callable
 
+import numpy as np
+
 from vmferry.errors import CancelledError, GuestError, UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
+from vmferry.migration.compression import CompressionSample
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
@@ -22,6 +25,7 @@ from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.connector import Connector
 from vmferry.transport.sockets import listen, local_address
 from vmferry.transport.uri import parse_uri
+from vmferry.vm.compression_sample import sample_compression
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.incoming import IncomingMigration
@@ -164,6 +168,11 @@ class Migrations:
     def record(self, first: int | None) -> RecordPart:
         """Return what was recorded of the latest outgoing migration, from the event of that number on."""
         return self._record.since(first)
+
+    def sample_compression(self) -> CompressionSample:
+        """Return what packing some of the guest's pages comes to, by as many threads as there would be."""
+        channels = self.parameters.multifd_channels if self.capabilities.multifd else 1
+        return sample_compression(self._guest, self.parameters.multifd_zstd_level, channels, np.random.default_rng())
 
     def join(self, timeout_s: float) -> None:
         """Give a migration time to end."""
