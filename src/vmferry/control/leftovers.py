@@ -38,6 +38,11 @@ class Leftovers:
             self.commands.append(change.as_text())
             self._warn(f"{change.name} {what}; by hand: {change.as_text()}")
 
+    def leave_refused(self, changes: list[Change], refused: bool) -> None:
+        """Leave what was refused; a destination that does not answer has ended with its migration, as QEMU's do."""
+        if refused:
+            self.leave(changes, refused)
+
     def _who_does_it(self, changes: list[Change]) -> str:
         """Have somebody try on, and say so."""
         try:

@@ -121,7 +121,12 @@ def _prepare(
     other = order.destination.monitor if order.destination else None
     guard = stack.enter_context(place.guard(monitor, ports.warn, other))
     settings = stack.enter_context(Settings(monitor, clock, driven, leftovers.leave, guard))
-    prepare_transfer(ports, driven, order, settings, stack, place.put_back_later, guard)
+
+    def settings_of(other: Monitor, there: DrivenVm) -> Settings:
+        left = Leftovers(other, ports.warn, place.put_back_later)
+        return stack.enter_context(Settings(other, clock, there, left.leave_refused, guard))
+
+    prepare_transfer(driven, order, settings, settings_of, ports.tell)
     link = _keep_link(monitor, driven, order, ports.tell)
     own_iterations = parameters = slowing = None
     surveyed: tuple[Written, ...] = ()

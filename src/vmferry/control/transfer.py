@@ -6,20 +6,19 @@ credentials; its destination takes `multifd` only before it listens (since relea
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 
-from vmferry.control.changes import Change
+from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.leftovers import Later, Leftovers
 from vmferry.control.migration_order import Order
-from vmferry.control.ports import Ports
-from vmferry.control.promises import Promises
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError, UsageError
 
 MULTIFD, CHANNELS, COMPRESSION, CREDENTIALS = "multifd", "multifd-channels", "multifd-compression", "tls-creds"
 _SET = "migrate-set-parameters"
+
+OpenSettings = Callable[[Monitor, DrivenVm], Settings]
+"""Returns the settings of a VM that are put back in the end."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +40,14 @@ class Changes:
 
 
 def prepare_transfer(
-    ports: Ports,
-    driven: DrivenVm,
-    order: Order,
-    settings: Settings,
-    stack: ExitStack,
-    later: Later,
-    guard: Promises,
+    driven: DrivenVm, order: Order, settings: Settings, settings_of: OpenSettings, tell: Callable[[str], None]
 ) -> None:
-    """Set both sides up as is ordered; `settings` and `stack` put it back, or `guard` does. Raises UsageError."""
-    is_ours = driven.converges_responsively
+    """Set both sides up as is ordered, the source by its `settings`. Raises UsageError."""
     here = changes_for(driven, order)
     if order.uri is None and (here.capabilities or here.parameters):
         raise UsageError("channels and compression are set before a migration begins; they cannot be changed now")
-    if not is_ours:
-        _prepare_there(ports, order, here, stack, later, guard)
+    if not driven.converges_responsively:
+        _prepare_there(order, here, settings_of, tell)
     here.make(settings, "the source")
 
 
@@ -78,7 +70,7 @@ def changes_for(driven: DrivenVm, order: Order) -> Changes:
     return Changes(capabilities, parameters)
 
 
-def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, later: Later, guard: Promises) -> None:
+def _prepare_there(order: Order, here: Changes, settings_of: OpenSettings, tell: Callable[[str], None]) -> None:
     """Set the destination of a QEMU up for what its source is told."""
     credentials = order.parameters.get(CREDENTIALS)
     if order.destination is None:
@@ -87,7 +79,7 @@ def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, 
             "both sides of a QEMU's migration must have the same channels and compression; add --destination-qmp",
         )
         if credentials:
-            ports.tell("tls-creds is set at the source; the destination must have been given its own")
+            tell("tls-creds is set at the source; the destination must have been given its own")
         return
     if not (here.capabilities or here.parameters or credentials):
         return
@@ -97,8 +89,7 @@ def _prepare_there(ports: Ports, order: Order, here: Changes, stack: ExitStack, 
     if credentials and not driven.parameters.get(CREDENTIALS):
         there.parameters[CREDENTIALS] = credentials
     if there.capabilities or there.parameters:
-        leave = _unless_gone(Leftovers(monitor, ports.warn, later))
-        there.make(stack.enter_context(Settings(monitor, ports.clock, driven, leave, guard)), "the destination")
+        there.make(settings_of(monitor, driven), "the destination")
         if order.uri is not None and "status" not in monitor.execute("query-migrate"):
             _listen(order, order.uri)
 
@@ -110,11 +101,6 @@ def _listen(order: Order, uri: str) -> None:
         order.destination.monitor.execute("migrate-incoming", {"uri": uri})
     except CommandError as error:
         raise UsageError(f"the destination cannot listen at '{uri}': {error}") from error
-
-
-def _unless_gone(leftovers: Leftovers) -> Callable[[list[Change], bool], None]:
-    """A destination that does not answer has ended with its migration, as QEMU's do when one fails."""
-    return lambda changes, refused: leftovers.leave(changes, refused) if refused else None
 
 
 def _require(condition: bool, text: str) -> None:
