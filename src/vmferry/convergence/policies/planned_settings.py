@@ -26,7 +26,8 @@ _PACES: dict[Pace, tuple[float, float, float]] = {
     "balanced": (1.0, 1.5, 10.0 * _NS_PER_S),
     "fast": (0.0, 1.2, 2.0 * _NS_PER_S),
 }
-"""By pace: what work is worth, and how long a guest that moves by itself is waited for (`Goals`)."""
+"""By pace: what work is worth, and how long a guest that moves by itself is waited for (`Goals`). The seconds are
+for one that is not slowed yet: who lets go shortly before the end has taken all that work in vain."""
 
 
 class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +89,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
         return Goals(
             work_weight=work_weight,
             patience=patience,
-            patience_ns=patience_ns,
+            patience_ns=0.0 if is_slowed else patience_ns,
             reluctance=_STEADINESS if is_slowed else _RELUCTANCE,
             highest_percent=self.highest_percent,
             finish_in_ns=left_ns * _SHARE if left_ns > 0 else 0.0,
