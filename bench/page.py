@@ -12,9 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import click
-from tests.support.agent import free_port
 from tests.support.agent_web import made_up, sources_of, web
 from tests.support.chromium import Page, open_chromium
+from tests.support.ports import free_port
 
 from bench.samples import Samples, recording
 from vmferry.agent.live import Live

@@ -169,8 +169,6 @@ class LiveRun:
             return self._destination.damage(written_pages, pages_per_s)
         if seen.ended is Ended.IN_DOUBT:
             self._source.process.monitor.execute("cont", {"force": True})
-        if seen.ended is Ended.IN_DOUBT:
-            self._source.process.monitor.execute("cont", {"force": True})
         if seen.source.runs or seen.ended is Ended.IN_DOUBT:
             return self._source.damage(written_pages, pages_per_s)
         return ""

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.agent import free_port
 from tests.support.agent_web import READ_TOKEN, bearer, client_of, sources_of, web
 from tests.support.fake_qemu import FakeQemu, answer
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent import following
 from vmferry.agent.reins import Reins
@@ -146,7 +146,7 @@ def test_other_limits_are_kept_from_then_on_by_the_vm_and_by_us(follow: Follow) 
         assert followed.client.get("/api/live").json()[0]["limits"]["max_guest_loss_percent"] == 30
         answered = followed.ask("limits", finish_by_ms=1, on_limit="cancel")
         assert answered.json()["is_so"]
-        wait_until(lambda: followed.live.recording.status == "cancelled", 30)
+        wait_until(lambda: followed.live.recording.status == "cancelled")
     assert any("max-downtime 100ms" in reason for reason in followed.recorded())
 
 

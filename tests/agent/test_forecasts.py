@@ -44,7 +44,7 @@ def client(sources: Sources, tmp_path: Path) -> Iterator[httpx.Client]:
 
 def ended(client: httpx.Client) -> dict[str, Any]:
     """How the forecast ended."""
-    wait_until(lambda: client.get(PATH).json()["state"] == "failed", 30)
+    wait_until(lambda: client.get(PATH).json()["state"] == "failed")
     state: dict[str, Any] = client.get(PATH).json()
     return state
 

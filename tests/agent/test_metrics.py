@@ -18,8 +18,8 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.test_memory import ENDED, STARTED, complete, facts
-from tests.support.agent import free_port
 from tests.support.agent_web import made_up
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.failures import Failure
 from vmferry.agent.live import Live
@@ -249,7 +249,7 @@ def test_a_real_prometheus_scrapes_it_and_takes_alerts_and_dashboard(tmp_path: P
 
     with served(metrics, f"127.0.0.1:{own}"), subprocess.Popen(command, stderr=subprocess.DEVNULL) as prometheus:
         try:
-            wait_until(lambda: value("libvirt_domain_job_mem_remaining_bytes"), 60)
+            wait_until(lambda: value("libvirt_domain_job_mem_remaining_bytes"))
             (sample,) = value("libvirt_domain_job_mem_remaining_bytes")
             assert (sample["metric"]["domain"], sample["value"][1]) == ('<b>"x"\'', str(600 << 20))
             assert value('vmferry_migrations_total{status="completed"}')

@@ -31,7 +31,7 @@ def test_systemd_is_told_that_it_is_ready_alive_reloads_and_ends(tmp_path: Path)
                 told.append(text)
 
         def await_told(start: str, count: int = 1) -> None:
-            wait_until(lambda: sum(text.startswith(start) for text in told) >= count, 60)
+            wait_until(lambda: sum(text.startswith(start) for text in told) >= count)
 
         reader = threading.Thread(target=read)
         reader.start()

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from tests.agent.test_memory import STARTED, complete, facts, remembering
 from tests.agent.test_metrics import SEEN, live
-from tests.support.agent import free_port
 from tests.support.agent_web import READ_TOKEN, bearer, client_of, sources_of, web
 from tests.support.chromium import Page, open_chromium
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Vm

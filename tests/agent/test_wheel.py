@@ -15,7 +15,7 @@ import httpx
 import pytest
 from packaging.requirements import Requirement
 
-from tests.support.agent import free_port
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_an_agent_of_the_wheel_reads_its_file_runs_shows_its_page_and_remembers(
     path.write_text(f'host = "{directory}"\nmetrics = "127.0.0.1:{free_port()}"\n{places}[[rule]]\nmode = "steer"\n')
     with environment.start("agent", "--config", str(path)) as one:
         try:
-            wait_until(lambda: page.exists() or one.poll() is not None, 60)
+            wait_until(lambda: page.exists() or one.poll() is not None)
             with httpx.Client(transport=httpx.HTTPTransport(uds=str(page)), base_url="http://agent") as client:
                 assert client.get("/page.js").status_code == 200
                 assert client.get("/api/migrations").json() == []

@@ -15,7 +15,7 @@ from vmferry.simulation.qemu.quota import ModelledQuota
 from vmferry.study.modelled_place import ModelledPlace
 
 SEED = 20260101
-RUNS = 250
+RUNS = 150
 RESPONSIVE = "background-sync+responsive-throttle"
 
 
@@ -53,28 +53,28 @@ def test_and_so_may_those_that_steer(mishap: Mishap, command: str) -> None:
         assert list(run.violations()) == [], number
 
 
-def complaints() -> str:
-    return "; ".join(violations(range(60)))
+def is_found(complaint: str) -> bool:
+    return any(complaint in violation for violation in violations(range(60)))
 
 
 def test_a_quota_that_stays_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelledQuota, "release", lambda self: None)
     monkeypatch.setattr(ModelledPlace, "keep", lambda self, promises: None)
-    assert "a quota that takes" in complaints()
+    assert is_found("a quota that takes")
 
 
 def test_parameters_that_are_not_put_back_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Settings, "put_back", lambda self: None)
     monkeypatch.setattr(ModelledPlace, "keep", lambda self, promises: None)
-    assert "and nobody was told" in complaints()
+    assert is_found("and nobody was told")
 
 
 def test_a_destination_that_is_not_let_run_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(HeldDestination, "ended", lambda self, progress: None)
     monkeypatch.setattr(ModelledPlace, "keep", lambda self, promises: None)
-    assert "the destination is paused" in complaints()
+    assert is_found("the destination is paused")
 
 
 def test_a_verdict_that_is_not_true_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrate, "verdicts_on", lambda *facts: iter(()))
-    assert "ms of 1000 ms" in complaints()
+    assert is_found("ms of 1000 ms")

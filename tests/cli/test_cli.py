@@ -1,13 +1,14 @@
-"""The command line as its user meets it: real processes, their output and exit codes."""
+"""The command line as its user meets it: its output and exit codes."""
 
 import json
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
+from tests.support.command_line import run
+from tests.support.wait import wait_until
 from vmferry.migration.trace import TRACE_EVENTS
 from vmferry.perf.lab import VM_COMMAND, Lab
 from vmferry.settings.parameters import PARAMETERS
@@ -15,7 +16,7 @@ from vmferry.settings.parameters import PARAMETERS
 VMFERRY = [sys.executable, "-m", "vmferry"]
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
+def run_process(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*VMFERRY, *words], capture_output=True, text=True, timeout=60)
 
 
@@ -33,7 +34,6 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--max-bandwidth", "fast"], 2, "'fast' is not a rate"),
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"], 2, "in the range of 1 to 99"),
         (["vm", "--memory", "lots"], 2, "'lots' is not a size; write for example 2G"),
-        (["vm", "--memory", "1M"], 2, "give it a multiple of 1 MiB"),
         (["vm", "--uuid", "foo"], 2, "'foo' is not a UUID; write 32 hexadecimal digits"),
         (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
         (["vm", "--cpus", "0"], 2, "1<=x<=255"),
@@ -57,7 +57,8 @@ def test_trace_help_lists_every_trace_event() -> None:
 
 
 def test_help_names_every_command_and_every_parameter() -> None:
-    assert all(f"\n  {name} " in run("--help").stdout for name in ("demo", "migrate", "vm"))
+    help = run("--help").stdout
+    assert all(f"\n  {name} " in help for name in ("demo", "migrate", "vm"))
     text = run("migrate", "--help").stdout
     assert all(f"--{name}" in text for name in PARAMETERS)
 
@@ -67,7 +68,7 @@ def test_migrate_prints_json_for_scripts() -> None:
     with Lab() as lab:
         source, destination, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=8"])
         source.wait_for_passes(1)
-        answer = run("migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--json", "--verify")
+        answer = run_process("migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--json", "--verify")
         assert answer.returncode == 0, answer.stderr
         result = json.loads(answer.stdout)
         assert result["status"] == "completed"
@@ -82,11 +83,9 @@ def test_ctrl_c_cancels_and_the_vm_runs_on() -> None:
         source.wait_for_passes(1)
         words = ["migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--max-bandwidth", "1M"]
         with subprocess.Popen([*VMFERRY, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-            deadline = time.monotonic() + 20
-            while source.monitor.execute("query-migrate").get("status") != "active":
-                assert time.monotonic() < deadline
+            wait_until(lambda: source.monitor.execute("query-migrate").get("status") == "active")
             driver.send_signal(signal.SIGINT)
-            output, errors = driver.communicate(timeout=20)
+            output, errors = driver.communicate(timeout=60)
         assert driver.returncode == 130
         assert (output, errors) == ("", "vmferry: migration cancelled\n")
         assert source.monitor.execute("query-status")["running"]
@@ -97,5 +96,5 @@ def test_a_terminated_vm_ends_well() -> None:
     with Lab() as lab:
         vm = lab.start([*VM_COMMAND, "--memory", "64M"], "vm")
         vm.process.terminate()
-        assert vm.process.wait(10) == 128 + signal.SIGTERM
+        assert vm.process.wait(60) == 128 + signal.SIGTERM
         assert vm.errors().splitlines()[1:] == ["vmferry: the VM was ended by SIGTERM"]

@@ -15,14 +15,14 @@ from vmferry.simulation.run import simulate
 BUSY = b"""
 name = "recorded"
 [guest]
-memory = "128M"
+memory = "32M"
 vcpus = 2
 [[guest.loads]]
 pattern = "sweep"
-memory = "100M"
-write-rate = "1000MiB/s"
+memory = "25M"
+write-rate = "250MiB/s"
 [link]
-rate = "100MiB/s"
+rate = "25MiB/s"
 """
 
 
@@ -40,7 +40,7 @@ def forecast(*words: str) -> Result:
 
 
 def test_a_journal_is_enough_and_no_line_is_longer_than_80_columns(journal: Path) -> None:
-    run = forecast("--journal", str(journal), "--bandwidth", "50MiB/s")
+    run = forecast("--journal", str(journal), "--bandwidth", "12MiB/s")
     assert run.exit_code == 0, run.output
     assert "It will converge" in run.output
     assert "Not known: whether the guest still does what it did when the journal was written." in " ".join(
@@ -51,10 +51,10 @@ def test_a_journal_is_enough_and_no_line_is_longer_than_80_columns(journal: Path
 
 
 def test_two_forecasts_agree_to_the_last_figure_and_json_has_all_of_it(journal: Path) -> None:
-    first, again = (forecast("--journal", str(journal), "--bandwidth", "50MiB/s", "--json").stdout for _ in range(2))
+    first, again = (forecast("--journal", str(journal), "--bandwidth", "12MiB/s", "--json").stdout for _ in range(2))
     assert first == again
     told = json.loads(first)
-    assert told["bandwidth_bytes_per_s"] == 50 << 20
+    assert told["bandwidth_bytes_per_s"] == 12 << 20
     assert [each["chance"] for each in told["strategies"]] == [0, 1, 1, 1, 1]
     assert told["verdict"] == "will"
     assert told["prices"]["throttle_percent"] > 0

@@ -108,12 +108,17 @@ def test_decisions_come_with_their_reasons() -> None:
 
 @contextmanager
 def slow_migration() -> Iterator[tuple[VmProcess, str, str]]:
-    """Run a pair of our VMs; yield the source, the address of its monitor, and where to it can migrate, slowly."""
+    """Run a pair of our VMs; yield the source, the address of its monitor, and where to it migrates, so slowly that it
+    does not end before it is let go on."""
     with Lab() as lab:
         source, _, uri = lab.start_pair(["--memory", "64M"], ["--append", "ramsize=16"])
         source.wait_for_passes(1)
-        source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 4 << 20})
+        source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 1 << 18})
         yield source, f"unix:{lab.directory / 'source.qmp'}", uri
+
+
+def let_go_on(source: VmProcess) -> None:
+    source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0})
 
 
 @pytest.mark.kvm
@@ -123,8 +128,12 @@ def test_watching_ends_with_the_outcome() -> None:
         words = [*VMFERRY, "watch", "--json", "--wait", "--finish-by", "10min", "--qmp", address]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watcher:
             source.monitor.execute("migrate", {"uri": uri})
-            out, errors = watcher.communicate(timeout=60)
-    lines = parsed(out)
+            assert watcher.stdout
+            first = watcher.stdout.readline()
+            let_go_on(source)
+            assert watcher.stderr
+            out, errors = watcher.stdout.read(), watcher.stderr.read()
+    lines = parsed(first + out)
     assert (watcher.returncode, errors) == (0, "")
     assert (lines[0]["event"], lines[0]["recorded_by"]) == ("started", "vm")
     progress = [line for line in lines if line["event"] == "progress"]
@@ -143,7 +152,8 @@ def test_who_stops_watching_gets_a_whole_last_line_and_the_migration_goes_on(num
             assert watcher.stdout
             first = watcher.stdout.readline()
             watcher.send_signal(number)
-            out, errors = watcher.communicate(timeout=30)
+            assert watcher.stderr
+            out, errors = watcher.stdout.read(), watcher.stderr.read()
         assert source.monitor.execute("query-migrate")["status"] == "active"
     last = parsed(first + out)[-1]
     assert watcher.returncode == last["exit_code"] == 128 + number
@@ -160,6 +170,7 @@ def test_a_reader_that_goes_away_ends_no_migration() -> None:
             assert driver.stdout
             driver.stdout.readline()
             driver.stdout.close()
+            let_go_on(source)
             assert driver.stderr
             errors = driver.stderr.read()
         assert source.monitor.execute("query-migrate")["status"] == "completed"
@@ -172,9 +183,9 @@ def test_a_migration_that_is_cancelled_says_so_in_its_last_line() -> None:
     with slow_migration() as (source, address, uri):
         words = [*VMFERRY, "migrate", "--json-lines", "--finish-by", "10min", "--qmp", address, uri]
         with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as driver:
-            wait_until(lambda: source.monitor.execute("query-migrate").get("status") == "active", 30)
+            wait_until(lambda: source.monitor.execute("query-migrate").get("status") == "active")
             driver.send_signal(signal.SIGTERM)
-            out, _ = driver.communicate(timeout=30)
+            out, _ = driver.communicate(timeout=60)
         assert source.monitor.execute("query-status")["running"]
     lines = parsed(out)
     assert driver.returncode == 143
@@ -186,6 +197,7 @@ def test_a_migration_that_is_cancelled_says_so_in_its_last_line() -> None:
 def test_one_object_is_the_last_of_the_lines() -> None:
     with slow_migration() as (source, address, uri):
         source.monitor.execute("stop")
+        let_go_on(source)
         words = [*VMFERRY, "migrate", "--json", "--qmp", address, uri]
         answer = subprocess.run(words, capture_output=True, text=True, timeout=60, check=True)
     [ended] = parsed(answer.stdout)
@@ -195,7 +207,7 @@ def test_one_object_is_the_last_of_the_lines() -> None:
 
 def test_where_there_is_nothing_to_watch_the_only_line_says_why(tmp_path: Path) -> None:
     answer = subprocess.run(
-        [*VMFERRY, "watch", "--json", "--qmp", f"unix:{tmp_path}/none"], capture_output=True, text=True, timeout=30
+        [*VMFERRY, "watch", "--json", "--qmp", f"unix:{tmp_path}/none"], capture_output=True, text=True, timeout=60
     )
     [line] = parsed(answer.stdout)
     assert (answer.returncode, line["event"], line["exit_code"]) == (1, "left", 1)

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.cli.test_sweep import SCENARIO
+from tests.support.command_line import run
 from tests.support.qemu import qemu_without_guest
 from vmferry.cli.log_option import STDERR
 from vmferry.cli.main import vmferry
@@ -25,11 +24,6 @@ def said(text: str) -> list[dict[str, Any]]:
     return lines
 
 
-def run(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "vmferry", *words, "--log-format", "json"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
 @pytest.mark.parametrize(
     ("words", "exit_code"),
     [
@@ -42,7 +36,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_an_error_is_one_object_with_the_exit_code(words: tuple[str, ...], exit_code: int) -> None:
-    answer = run(*words)
+    answer = run(*words, "--log-format", "json")
     [line] = said(answer.stderr)
     assert (line["level"], line["command"]) == ("error", words[0])
     assert answer.returncode == line["exit_code"] == exit_code
@@ -52,7 +46,8 @@ def test_an_error_is_one_object_with_the_exit_code(words: tuple[str, ...], exit_
 def test_what_is_told_of_a_migration_is_objects(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with qemu_without_guest(path):
-        answer = run("migrate", "--qmp", str(path), "unix:/nowhere/x", "--variant", "original")
+        words = ("--variant", "original", "--log-format", "json")
+        answer = run("migrate", "--qmp", str(path), "unix:/nowhere/x", *words)
     lines = said(answer.stderr)
     assert [line["level"] for line in lines][-1] == "error"
     assert any(line["level"] == "info" and "QEMU" in line["message"] for line in lines)
@@ -65,7 +60,7 @@ def test_what_a_vm_says_is_objects_and_so_are_its_trace_events() -> None:
         vm = lab.start([*VM_COMMAND, *words], "vm")
         vm.monitor.execute("migrate", {"uri": "unix:/nowhere/x"})
         vm.process.terminate()
-        assert vm.process.wait(10) == 128 + signal.SIGTERM
+        assert vm.process.wait(60) == 128 + signal.SIGTERM
         lines = said(vm.errors())
     assert lines[0]["message"].startswith("serves QMP at ")
     assert any(line.get("trace") for line in lines)

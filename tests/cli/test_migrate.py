@@ -1,12 +1,11 @@
 """`vmferry migrate`: what is refused, and how failures are told. It moves VMs in tests/end_to_end."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import run
 from tests.support.qemu import qemu_without_guest
 from vmferry.cli.progress import screen
 from vmferry.client.qmp_client import QmpClient
@@ -24,8 +23,7 @@ def monitor(tmp_path: Path) -> Iterator[Path]:
 
 
 def migrate(monitor: Path, *words: str | bytes) -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", str(monitor), *words]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    answer = run("migrate", "--qmp", str(monitor), *words)
     return answer.returncode, answer.stdout, answer.stderr
 
 
@@ -71,8 +69,7 @@ def test_what_cannot_be_is_a_usage_error(monitor: Path, words: list[str | bytes]
 @pytest.mark.parametrize("words", [["migrate", "tcp:nowhere:1"], ["watch"]])
 def test_a_monitor_of_others_is_named_and_nothing_begins_when_they_leave(monitor: Path, words: list[str]) -> None:
     with QmpClient.connect(str(monitor)):
-        command = [sys.executable, "-m", "vmferry", *words, "--qmp", str(monitor)]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        answer = run(*words, "--qmp", str(monitor))
     assert (answer.returncode, answer.stdout) == (1, "")
     assert "another client is connected to the monitor" in answer.stderr
     with QmpClient.connect(str(monitor)) as client:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.cli.test_cli import run
+from tests.cli.test_cli import run_process
+from tests.support.command_line import run
 from tests.support.policies import LADDER, write_policy
 from vmferry.cli.policy import command
 from vmferry.convergence.policies import registry
@@ -146,7 +147,7 @@ def test_an_installed_policy_goes_by_its_name_and_is_redone_when_it_is_edited(
     labels = []
     for text in (LADDER, LADDER + "# edited\n"):
         package.write_text(text)
-        answer = run(*words, "--policy", "original", "--json")
+        answer = run_process(*words, "--policy", "original", "--json")
         assert answer.returncode == 0, answer.stderr
         labels += [json.loads(line)["variant"] for line in answer.stdout.splitlines()]
     assert [label.partition("@")[0] for label in labels] == ["original", "original"]

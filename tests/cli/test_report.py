@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 
-from tests.cli.test_cli import run
 from tests.report.test_series import COURSE, journal, synced
+from tests.support.command_line import run
 from tests.support.hostile import tampered
 from vmferry.cli.replay import command as replay
 from vmferry.cli.report import command

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.cli.test_cli import run
+from tests.support.command_line import run
 from vmferry.cli import simulate as simulate_module
 from vmferry.cli.simulate import command
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS

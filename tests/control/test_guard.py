@@ -135,7 +135,7 @@ def test_it_goes_on_until_a_qemu_that_stands_still_answers(path: Path) -> None:
         driver.kill()
         assert not ended(driver.guard_pid)
         qemu.send_signal(signal.SIGCONT)
-        wait_until(lambda: ended(driver.guard_pid), 20)
+        wait_until(lambda: ended(driver.guard_pid))
         with QmpClient.connect(str(path)) as client:
             assert downtime_limit(client) == 300
             assert {"capability": "multifd", "state": False} in client.execute("query-migrate-capabilities")
@@ -341,7 +341,7 @@ def test_a_group_is_dissolved_before_a_monitor_is_waited_for(path: Path) -> None
         (own.path / hierarchy.threads_file).write_text(str(thread.id))
         guard.will_send("stop", {})
         guard._pipe.close()
-        wait_until(lambda: not own.path.exists(), 2)
+        wait_until(lambda: not own.path.exists())
         assert group_of(thread.id, hierarchy) == home
         assert guard._process.poll() is None
         guard._process.kill()

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.agent import Agent, agent, free_port
+from tests.support.agent import Agent, agent
 from tests.support.libvirt import DOMAIN, Daemon, Domain, migration, slowed
+from tests.support.ports import free_port
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.control.progress import ask
@@ -91,7 +92,7 @@ def test_libvirtd_dies_and_comes_back_and_the_migration_is_steered_again(
         looking_after.wait_for(" 0 -> ")
         assert slowed(threads)
         source.kill()
-        wait_until(lambda: not slowed(threads), 60)
+        wait_until(lambda: not slowed(threads))
         looking_after.wait_for("is gone; it is connected to again")
     source.start()
     looking_after.wait_for("is listened to", 2)
@@ -168,7 +169,7 @@ def test_killed_it_leaves_nothing_and_a_new_one_takes_the_migration_up_and_remem
     looking_after.wait_for(" 0 -> ")
     assert pair.slowed
     looking_after.kill()
-    wait_until(lambda: not pair.slowed, 10)
+    wait_until(lambda: not pair.slowed)
     assert pair.status == "active"
     looking_after.start()
     looking_after.wait_for(" 0 -> ", 2)

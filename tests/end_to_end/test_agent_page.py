@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_agent import Pair
-from tests.support.agent import Agent, agent, free_port
+from tests.support.agent import Agent, agent
 from tests.support.agent_web import ACT_TOKEN, READ_TOKEN
 from tests.support.chromium import Page, open_chromium
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.database import reading
 from vmferry.agent.store import journal_of

@@ -16,7 +16,7 @@ FORECAST = (sys.executable, "-m", "vmferry", "forecast")
 
 def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed(tmp_path: Path) -> None:
     with Lab() as lab:
-        source, _, _ = lab.start_pair(["--memory", "256M", "--cpus", "1"], ["--append", "ramsize=128"])
+        source, _, _ = lab.start_pair(["--memory", "96M", "--cpus", "1"], ["--append", "ramsize=32"])
         address = f"unix:{lab.directory / 'source.qmp'}"
         source.wait_for_passes(2)
         sample = source.monitor.execute("x-query-compression")

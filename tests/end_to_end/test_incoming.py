@@ -27,7 +27,7 @@ from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Accepted, Challenge, Hello, Pages, Proof
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.kvm
 
 VM = ["--memory", "64M"]
 PAGES = (64 << 20) // 4096
@@ -58,7 +58,7 @@ def migrate(source: VmProcess, uri: str, **parameters: object) -> tuple[str, str
     changes = EASY | {name.replace("_", "-"): value for name, value in parameters.items()}
     source.monitor.execute("migrate-set-parameters", changes)
     source.monitor.execute("migrate", {"uri": uri})
-    wait_until(lambda: source.monitor.execute("query-migrate")["status"] in ("completed", "failed"), 60)
+    wait_until(lambda: source.monitor.execute("query-migrate")["status"] in ("completed", "failed"))
     info = source.monitor.execute("query-migrate")
     return info["status"], info.get("error-desc", "")
 
@@ -133,7 +133,7 @@ def test_a_flood_of_connections_keeps_nobody_out(lab: Lab, descriptors: int | No
     flooder = threading.Thread(target=flood)
     flooder.start()
     try:
-        wait_until(lambda: len(opened) > 300, 60)
+        wait_until(lambda: len(opened) > 300)
         assert migrate(source, uri) == ("completed", "")
     finally:
         ended.set()
@@ -151,7 +151,7 @@ def test_a_recorded_migration_is_not_accepted_again(lab: Lab) -> None:
     second, second_uri = start_destination(lab, name="second")
     recorded = bytearray()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        relaying = threading.Thread(target=relay, args=(listener, tcp(uri), recorded))
+        relaying = threading.Thread(target=relay, args=(listener, tcp(uri), recorded), daemon=True)
         relaying.start()
         assert migrate(start_source(lab), f"tcp:127.0.0.1:{listener.getsockname()[1]}")[0] == "completed"
         relaying.join()
@@ -167,7 +167,7 @@ def test_a_destination_that_had_loaded_everything_takes_the_same_guest_again(lab
     destination, uri = start_destination(lab)
     source = start_source(lab)
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        relaying = threading.Thread(target=relay_until_ready, args=(listener, tcp(uri)))
+        relaying = threading.Thread(target=relay_until_ready, args=(listener, tcp(uri)), daemon=True)
         relaying.start()
         assert migrate(source, f"tcp:127.0.0.1:{listener.getsockname()[1]}")[0] == "failed"
         relaying.join()
@@ -183,7 +183,7 @@ def relay(listener: socket.socket, target: tuple[str, int], record: bytearray) -
     """Pass a migration on and record what its source sends."""
     here, _ = listener.accept()
     with here, socket.create_connection(target) as there:
-        back = threading.Thread(target=pump, args=(there, here))
+        back = threading.Thread(target=pump, args=(there, here), daemon=True)
         back.start()
         pump(here, there, record)
         back.join()
@@ -193,7 +193,7 @@ def relay_until_ready(listener: socket.socket, target: tuple[str, int]) -> None:
     """Pass a migration on until the destination says READY, which is its third frame, and lose that."""
     here, _ = listener.accept()
     with here, socket.create_connection(target) as there:
-        forth = threading.Thread(target=pump, args=(here, there))
+        forth = threading.Thread(target=pump, args=(here, there), daemon=True)
         forth.start()
         encoder = Encoder()
         for message in (Challenge(bytes(NONCE_BYTES)), Accepted()):

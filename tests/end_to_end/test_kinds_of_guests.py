@@ -14,7 +14,7 @@ from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.kvm
 
 VM = ["--memory", "64M", "--cpus", "2"]
 FAST = {

@@ -147,7 +147,7 @@ def test_after_an_aborted_migration_parameters_are_those_of_before(
     with migration(source, destination, "--auto-converge", "--auto-converge-initial", "35") as virsh:
         steering = vmferry(*ATTACH, "--wait", "--max-bandwidth", "24MiB/s", "--downtime-limit", "100ms")
         held = {"max-bandwidth": 24 << 20, "cpu-throttle-initial": 1}
-        wait_until(lambda: held.items() <= domain.monitor.execute("query-migrate-parameters").items(), 60)
+        wait_until(lambda: held.items() <= domain.monitor.execute("query-migrate-parameters").items())
         source.run("domjobabort", DOMAIN)
         assert steering.wait() == 1
         virsh.wait()
@@ -196,7 +196,7 @@ def _sink() -> Iterator[str]:
                     connection.sendall(b"\0\1\0\4\0\0\0\0")
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=swallow)
+        thread = threading.Thread(target=swallow, daemon=True)
         thread.start()
         yield f"tcp:127.0.0.1:{listener.getsockname()[1]}"
         thread.join()

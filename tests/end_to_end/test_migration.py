@@ -31,7 +31,7 @@ from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import FrameType
 from vmferry.wire.messages import Hello, Pages
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.kvm
 
 VM = ["--memory", "64M", "--cpus", "2"]
 BOOT = ["--append", "ramsize=16"]
@@ -86,7 +86,7 @@ def wait_until_unthrottled(vm: VmProcess) -> None:
         end, passed_ns = vm.scheduled_vcpus(), time.monotonic_ns() - start_ns
         return all(b.wanted_ns - a.wanted_ns > 0.7 * passed_ns for a, b in zip(start, end, strict=True))
 
-    wait_until(wants_all_of_its_time, 60)
+    wait_until(wants_all_of_its_time)
 
 
 def assert_runs_on_unthrottled(source: VmProcess) -> None:
@@ -157,7 +157,7 @@ def test_cont_may_come_before_the_guest(lab: Lab) -> None:
     destination.monitor.execute("cont")
     assert destination.monitor.execute("query-status")["status"] == "inmigrate"
     assert migrate(source, uri).completed
-    destination.monitor.wait_event("RESUME", 5)
+    destination.monitor.wait_event("RESUME", 60)
     assert destination.monitor.execute("query-status") == {"running": True, "status": "running"}
 
 
@@ -171,8 +171,7 @@ def test_a_guest_may_be_told_to_wait_on_arrival(lab: Lab, told: str) -> None:
     source = lab.start([*VM_COMMAND, *VM, *BOOT], "source")
     source.wait_for_passes(1)
     assert migrate(source, uri).completed
-    while destination.monitor.execute("query-status")["status"] == "inmigrate":
-        pass
+    wait_until(lambda: destination.monitor.execute("query-status")["status"] != "inmigrate")
     assert destination.monitor.execute("query-status") == {"running": False, "status": "paused"}
     written = destination.progress().written_pages
     assert destination.progress().written_pages == written
@@ -186,7 +185,7 @@ def test_events_tell_the_course(lab: Lab) -> None:
         vm.monitor.execute("migrate-set-capabilities", {"capabilities": [{"capability": "events", "state": True}]})
     assert migrate(source, uri).completed
     source.monitor.execute("query-status")
-    destination.monitor.wait_event("RESUME", 5)
+    destination.monitor.wait_event("RESUME", 60)
     events = [(event.name, event.data) for event in source.monitor.take_events()]
     statuses = [data["status"] for name, data in events if name == "MIGRATION"]
     assert statuses == ["setup", "active", "device", "completed"]
@@ -216,7 +215,7 @@ def begin_and_wait_before_switchover(source: VmProcess, uri: str, settings: Mapp
 def test_a_powerdown_is_told_and_nothing_else_happens(lab: Lab) -> None:
     vm = lab.start([*VM_COMMAND, *VM], "vm")
     vm.monitor.execute("system_powerdown")
-    assert vm.monitor.wait_event("POWERDOWN", 10).data == {}
+    assert vm.monitor.wait_event("POWERDOWN", 60).data == {}
     assert vm.monitor.execute("query-status")["running"]
 
 
@@ -227,9 +226,9 @@ def test_a_migration_can_wait_before_the_switchover(lab: Lab) -> None:
     with pytest.raises(CommandError, match="Migration not in expected state: pre-switchover"):
         source.monitor.execute("migrate-continue", {"state": "device"})
     source.monitor.execute("migrate-continue", {"state": "pre-switchover"})
-    destination.monitor.wait_event("RESUME", 10)
+    destination.monitor.wait_event("RESUME", 60)
     destination.check_memory()
-    statuses = [source.monitor.wait_event("MIGRATION", 10).data["status"] for _ in range(2)]
+    statuses = [source.monitor.wait_event("MIGRATION", 60).data["status"] for _ in range(2)]
     assert statuses == ["device", "completed"]
 
 
@@ -237,7 +236,7 @@ def test_a_waiting_migration_can_be_cancelled(lab: Lab) -> None:
     source, _, uri = start_pair(lab)
     begin_and_wait_before_switchover(source, uri, EASY)
     source.monitor.execute("migrate_cancel")
-    source.monitor.wait_event("RESUME", 10)
+    source.monitor.wait_event("RESUME", 60)
     wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "cancelled")
     assert_runs_on_unthrottled(source)
 
@@ -246,7 +245,7 @@ def test_a_destination_that_dies_before_the_switchover_is_noticed(lab: Lab) -> N
     source, destination, uri = start_pair(lab)
     begin_and_wait_before_switchover(source, uri, EASY)
     destination.process.kill()
-    source.monitor.wait_event("RESUME", 10)
+    source.monitor.wait_event("RESUME", 60)
     wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "failed")
     assert_runs_on_unthrottled(source)
 
@@ -347,7 +346,7 @@ def test_another_kind_of_guest_is_refused_and_the_destination_waits_on(
     assert (
         result.last.error == "the destination refused: this destination does not take this guest; its own log says why"
     )
-    assert complaint in other.errors()
+    wait_until(lambda: complaint in other.errors())
     assert Path(uri.removeprefix("unix:")).exists()
     other.close()
     assert not Path(uri.removeprefix("unix:")).exists()
@@ -385,7 +384,7 @@ def test_a_guest_that_is_stopped_during_the_hand_over_stays_stopped(lab: Lab) ->
     begin_and_wait_before_switchover(source, uri, EASY)
     source.monitor.execute("stop")
     source.monitor.execute("migrate_cancel")
-    while source.monitor.wait_event("MIGRATION", 10).data != {"status": "cancelled"}:
+    while source.monitor.wait_event("MIGRATION", 60).data != {"status": "cancelled"}:
         pass
     assert source.monitor.execute("query-status") == {"running": False, "status": "paused"}
 
@@ -400,6 +399,7 @@ def test_a_journal_that_cannot_be_written_ends_no_migration(lab: Lab, side: str)
     assert migrate(source, uri).completed
     destination.check_memory()
     recorder = source if side == "source" else destination
+    wait_until(lambda: "cannot write the journal" in recorder.errors())
     assert recorder.errors().count("cannot write the journal '/dev/full': No space left on device") == 1
     assert "Traceback" not in recorder.errors()
 

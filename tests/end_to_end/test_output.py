@@ -15,7 +15,7 @@ from tests.support.wait import wait_until
 from vmferry.errors import CommandError
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.kvm
 
 VM = ["--memory", "64M"]
 BOOT = ["--append", "ramsize=16"]
@@ -53,8 +53,8 @@ def migrate(source: VmProcess, destination: VmProcess) -> None:
     host, port = address_of(destination)
     source.monitor.execute("migrate-set-parameters", {"max-bandwidth": 0, "downtime-limit": 1000})
     source.monitor.execute("migrate", {"uri": f"tcp:{host}:{port}"})
-    wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "completed", 60)
-    wait_until(lambda: destination.monitor.execute("query-status")["running"], 60)
+    wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "completed")
+    wait_until(lambda: destination.monitor.execute("query-status")["running"])
 
 
 def test_nobody_needs_to_read_what_a_vm_prints(lab: Lab, unread: Path) -> None:

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_cli import run
+from tests.cli.test_cli import run_process
 from tests.end_to_end.test_stock_qemu import Scene
+from tests.support.command_line import run
 from tests.support.policies import BROKEN, LADDER, write_policy
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.errors import CommandError
 from vmferry.migration.events import Decided, Ended, Started
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.perf.lab import Lab, VmProcess
-
-pytestmark = pytest.mark.timeout(300)
 
 SCENARIO = """
 name = "small"
@@ -106,7 +105,9 @@ def start_pair(lab: Lab, policy: str) -> tuple[VmProcess, str]:
 
 
 def migrate(lab: Lab, uri: str, *words: str) -> subprocess.CompletedProcess[str]:
-    return run("migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--json", *LIMITS, *QUICK, *words)
+    return run_process(
+        "migrate", "--qmp", f"unix:{lab.directory / 'source.qmp'}", uri, "--json", *LIMITS, *QUICK, *words
+    )
 
 
 def started_and_ended(entries: list[Entry]) -> tuple[Started, Ended]:

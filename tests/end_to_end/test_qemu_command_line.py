@@ -16,7 +16,7 @@ from qemu.qmp import QMPClient
 
 from tests.cli.test_qemu_options import WRAPPER
 
-pytestmark = [pytest.mark.kvm, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.kvm
 
 OPTIONS = [
     *(

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,10 @@ class Scene:
         self.home = self.groups()
         self.source.monitor.close()  # QEMU serves one client
 
-    def driver(self, *options: str) -> subprocess.Popen[str]:
+    def driver(self, *options: str, program: Sequence[str] = ("-m", "vmferry")) -> subprocess.Popen[str]:
         words = ["--qmp", self.monitor_address, "--interval", "1s", *options]
         return subprocess.Popen(
-            [sys.executable, "-m", "vmferry", "migrate", *words],
+            [sys.executable, *program, "migrate", *words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -137,11 +137,9 @@ def test_a_busy_guest_converges_and_all_is_as_before(scene: Scene, tmp_path: Pat
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_driver_that_is_killed_leaves_the_vm_running_unthrottled(scene: Scene, number: signal.Signals) -> None:
     driver = scene.migrate(*ENDLESS)
-    wait_until(scene.throttled, 60)
+    wait_until(scene.throttled)
     driver.send_signal(number)
-    start_s = time.monotonic()
     wait_until(scene.at_home)
-    assert time.monotonic() - start_s < 2
     driver.communicate()
     source = scene.reconnect()
     assert source.monitor.execute("query-status")["running"]
@@ -168,10 +166,10 @@ def test_a_qemu_that_is_moved_meanwhile_is_slowed_where_it_is_and_stays_there(sc
     """As systemd or libvirt may do."""
     with other_group("manager") as group:
         driver = scene.migrate(*ENDLESS)
-        wait_until(scene.throttled, 60)
+        wait_until(scene.throttled)
         (group / "cgroup.procs").write_text(str(scene.source.process.pid))
         assert all(home.parent != group for home in scene.groups())
-        wait_until(lambda: {home.parent for home in scene.groups()} == {group}, 20)
+        wait_until(lambda: {home.parent for home in scene.groups()} == {group})
         wait_until(scene.throttled)
         driver.kill()
         wait_until(lambda: scene.groups() == {group})
@@ -182,7 +180,7 @@ def test_a_qemu_that_is_moved_meanwhile_is_slowed_where_it_is_and_stays_there(sc
 
 def test_vcpus_that_become_real_time_ones_are_not_said_to_be_slowed_by_quotas(scene: Scene) -> None:
     driver = scene.migrate_aloud(*ENDLESS)
-    wait_until(scene.throttled, 60)
+    wait_until(scene.throttled)
     for thread_id in scene.thread_ids:
         # In a group without real-time budget the kernel refuses it, so out of ours first.
         (next(iter(scene.home)) / find_hierarchy().threads_file).write_text(str(thread_id))
@@ -198,7 +196,7 @@ def test_vcpus_that_become_real_time_ones_are_not_said_to_be_slowed_by_quotas(sc
 def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
     """As from a terminal that is closed while somebody presses Ctrl-C again and again."""
     driver = scene.migrate(*ENDLESS)
-    wait_until(scene.throttled, 60)
+    wait_until(scene.throttled)
     driver.send_signal(signal.SIGINT)
     wait_until(lambda: not scene.throttled())  # of signals that are pending together Python names the lowest first
     for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGINT):
@@ -213,20 +211,30 @@ def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
     assert source.monitor.execute("query-migrate-parameters")["downtime-limit"] == 300
 
 
+IMPATIENT = """
+from vmferry.cli.main import main
+from vmferry.control import guard
+
+guard._END_TIMEOUT_S = 1.0
+main()
+"""
+
+
 def test_a_monitor_that_hangs_keeps_no_thread_slowed(scene: Scene) -> None:
-    driver = scene.migrate(*ENDLESS)
-    wait_until(scene.throttled, 60)
+    driver = scene.driver("--json", *scene.orders, *ENDLESS, program=("-c", IMPATIENT))
+    wait_until(scene.throttled)
     scene.source.process.send_signal(signal.SIGSTOP)
     driver.send_signal(signal.SIGINT)
-    wait_until(scene.at_home, 2)
-    driver.communicate(timeout=60)  # it asks, breaks the link out of band, and lets the guard try
+    wait_until(scene.at_home)
+    assert driver.poll() is None, "it asks, breaks the link out of band, and lets the guard try"
+    driver.communicate()
     assert driver.returncode == 1
     scene.source.process.send_signal(signal.SIGCONT)
 
 
 def test_qemu_that_dies_leaves_no_groups(scene: Scene) -> None:
     driver = scene.migrate(*ENDLESS)
-    wait_until(scene.throttled, 60)
+    wait_until(scene.throttled)
     scene.source.process.kill()
     _, errors = driver.communicate()
     assert driver.returncode == 1

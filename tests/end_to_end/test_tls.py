@@ -47,7 +47,7 @@ def test_a_busy_guest_moves_with_tls_and_nobody_comes_without(vms: Lab) -> None:
     secured = migrate(vms, "--tls-creds", HERE, "--tls-hostname", THERE, uri)
     assert secured.returncode == 0, secured.stderr
     destination.check_memory()
-    assert "with TLS" in destination.errors()
+    wait_until(lambda: "with TLS" in destination.errors())
     assert "in clear" not in destination.errors()
 
 
@@ -64,7 +64,7 @@ def test_every_channel_of_a_migration_speaks_tls(vms: Lab) -> None:
 
 def test_a_destination_that_others_reach_says_what_that_means_without_tls(vms: Lab) -> None:
     destination, _ = start_destination(vms, at="0.0.0.0")
-    assert "open to other hosts without TLS: whoever reaches it can send a guest" in destination.errors()
+    wait_until(lambda: "open to other hosts without TLS: whoever reaches it can send a guest" in destination.errors())
 
 
 def test_a_vm_that_requires_tls_refuses_to_migrate_without(vms: Lab) -> None:
@@ -107,7 +107,7 @@ def test_a_vm_told_in_qemus_words_moves_with_tls(vms: Lab) -> None:
     moved = migrate(vms, f"tcp:127.0.0.1:{address['port']}")
     assert moved.returncode == 0, moved.stderr
     destination.check_memory()
-    assert "with TLS" in destination.errors()
+    wait_until(lambda: "with TLS" in destination.errors())
 
 
 def test_a_vm_told_in_qemus_words_is_told_what_its_credentials_lack(vms: Lab) -> None:

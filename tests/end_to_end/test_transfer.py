@@ -12,7 +12,7 @@ from tests.support.certificates import HERE, THERE, lab
 from tests.support.qemu import stress_command
 from vmferry.perf.lab import Lab, VmProcess
 
-pytestmark = [pytest.mark.qemu, pytest.mark.kvm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
 
 COMMAND = stress_command(memory_mib=64, stress_mib=16)
 

@@ -98,7 +98,7 @@ def test_one_old_page_is_noticed() -> None:
 SWEEP = "ramsize=16"
 KINDS = {
     "sweep": SWEEP,
-    "xor": f"{SWEEP} mode=xor",
+    "xor": "ramsize=4 mode=xor",
     "uniform": f"{SWEEP} pattern=uniform",
     "hot-spot": f"{SWEEP} pattern=hot-spot working-set=1 hot-share=75",
     "moving": f"{SWEEP} pattern=moving working-set=2 rounds=3",
@@ -115,7 +115,7 @@ KINDS = {
 def test_each_kind_of_guest_keeps_its_invariants_and_an_old_page_is_noticed(kind: str) -> None:
     with kvm_guest(line=KINDS[kind]) as guest:
         guest.resume()
-        wait_until(lambda: _passes(guest) >= 1, timeout_s=60)
+        wait_until(lambda: _passes(guest) >= 1)
         guest.pause()
         vcpu = check(guest).vcpus[1]
         words = np.frombuffer(guest.view(0, guest.layout.page_count), np.uint64).reshape(-1, 512)
@@ -159,7 +159,7 @@ def test_a_kind_dirties_as_many_pages_live_as_simulated(kind: str) -> None:
     with kvm_guest(line=KINDS[kind], vcpu_count=1) as guest:
         log = Bitmap(guest.layout.page_count)
         guest.resume()
-        wait_until(lambda: _passes(guest) >= 1, timeout_s=60)
+        wait_until(lambda: _passes(guest) >= 1)
         guest.pause()
         guest.start_dirty_log()
         before = progress_of(guest).vcpus[0]

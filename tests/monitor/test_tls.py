@@ -65,7 +65,7 @@ def test_a_client_with_a_certificate_is_served(monitor: Served) -> None:
     with QmpClient.connect(address) as first, QmpClient.connect(address) as second:
         first.execute("stop")
         assert second.execute("query-status")["status"] == "paused"
-        assert second.wait_event("STOP", 10).name == "STOP"
+        assert second.wait_event("STOP", 60).name == "STOP"
         assert first.descriptor is None, "another process has not the keys of the connection"
         assert first.where == address, "so it makes one of its own"
     assert monitor.log == []

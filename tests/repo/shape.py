@@ -2,7 +2,7 @@
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -13,16 +13,20 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    """Yield all that there is in each module, with the module's place."""
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            yield str(path.relative_to(SOURCE)), node
+@cache
+def definitions() -> list[tuple[str, Function | ast.ClassDef]]:
+    """Return the functions and classes of each module, with the module's place."""
+    return [
+        (str(path.relative_to(SOURCE)), node)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, Function | ast.ClassDef)
+    ]
 
 
 def functions() -> dict[str, int]:
     """Return how many lines each function's body has, without its docstring."""
-    found = ((place, node) for place, node in nodes() if isinstance(node, Function))
+    found = ((place, node) for place, node in definitions() if isinstance(node, Function))
     return {f"{place}:{node.lineno} {node.name}": _body_lines(node) for place, node in found}
 
 
@@ -34,7 +38,7 @@ def modules() -> dict[str, int]:
 def classes() -> dict[str, list[str]]:
     """Return the modules that define a class of each name; what is private to a module does not count."""
     places: dict[str, list[str]] = defaultdict(list)
-    for place, node in nodes():
+    for place, node in definitions():
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
             places[node.name].append(place)
     return places

@@ -30,6 +30,7 @@ from vmferry.experiment.scenario import parse_scenario
 from vmferry.simulation.run import SimulationResult
 from vmferry.simulation.run import simulate as run_simulation
 from vmferry.study import code as code_module
+from vmferry.study import executors
 from vmferry.study import sweep as sweep_module
 from vmferry.study.code import own_code
 from vmferry.study.executors import cluster, local_pool
@@ -338,7 +339,10 @@ def test_a_cluster_that_is_lost_ends_the_sweep_and_keeps_its_results(
 @pytest.mark.parametrize(
     ("address", "error"), [("tcp://127.0.0.1:1", HostError), ("here", UsageError), ("tcp://a/b:1", UsageError)]
 )
-def test_a_cluster_that_is_not_there_is_one_line(address: str, error: type[Exception]) -> None:
+def test_a_cluster_that_is_not_there_is_one_line(
+    address: str, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executors, "_CONNECT_TIMEOUT_S", 1)
     connection: AbstractContextManager[object] = cluster(address)
     with pytest.raises(error, match=address), connection:
         pass

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -86,10 +85,3 @@ def agent(directory: Path) -> Iterator[Agent]:
     finally:
         if one.process.poll() is None:
             one.kill()
-
-
-def free_port() -> int:
-    """Return a port of loopback that nobody listens at."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

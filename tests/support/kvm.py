@@ -40,7 +40,7 @@ def check(guest: KvmGuest) -> StressProgress:
     return check_memory(guest.view(0, guest.layout.page_count))
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"

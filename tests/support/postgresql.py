@@ -43,9 +43,9 @@ def postgresql() -> Iterator[str]:
         options = ["-D", data, "-k", name, "-c", "listen_addresses=", "-c", "fsync=off"]
         with subprocess.Popen([programs / "postgres", *options], stderr=subprocess.DEVNULL, cwd=name, **who) as server:
             try:
-                wait_until(lambda: Path(f"{name}/.s.PGSQL.5432").exists(), 30)
+                wait_until(lambda: Path(f"{name}/.s.PGSQL.5432").exists())
                 ready = [str(programs / "pg_isready"), "-q", "-h", name]
-                wait_until(lambda: subprocess.run(ready, check=False).returncode == 0, 30)
+                wait_until(lambda: subprocess.run(ready, check=False).returncode == 0)
                 yield f"postgresql://{USER}@/{USER}?host={name}"
             finally:
                 server.send_signal(signal.SIGINT)  # or else it waits for its clients

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 30.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Return when the condition holds, which is looked at half of the time at most. Raises AssertionError if it does
     not in time."""
     start_s = now_s = time.monotonic()

@@ -144,7 +144,7 @@ class WideMigration:
 
     def _let_destination_end(self) -> None:
         """It is here, or memory is fresh again."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while self.incoming.status is S.ACTIVE:
             assert time.monotonic() < deadline
             time.sleep(0.01)

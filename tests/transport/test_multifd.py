@@ -165,7 +165,7 @@ class Received:
         return int(self.guest.ram[page, 0])
 
     def wait_for(self, page: int, value: int) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while self.value(page) != value:
             assert time.monotonic() < deadline
             time.sleep(0.002)
