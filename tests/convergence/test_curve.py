@@ -133,3 +133,16 @@ def test_what_is_more_than_the_guest_ever_wrote_unthrottled_tells_nothing_of_wha
     curve.learn(Written(1_000_000_000, 1.0, 400 << 20))
     curve.learn(Written(1_000_000_000, 0.6, 529 << 20))
     assert curve.demand == 1
+
+
+@pytest.mark.parametrize("last_mib", [1000, 999, 910])
+def test_a_set_that_was_found_whole_twice_has_an_end_however_exactly_it_was_counted(last_mib: int) -> None:
+    windows = {250: 500, 500: 1000, 1000: last_mib}
+    curve = curve_of(*(Written(window * MS, 1.0, found << 20) for window, found in windows.items()))
+    assert at(curve, 3600 * S) == 1000 << 20
+
+
+def test_a_long_time_in_which_far_less_was_found_tells_of_no_end() -> None:
+    windows = {250: 500, 500: 1000, 900: 500}
+    curve = curve_of(*(Written(window * MS, 1.0, found << 20) for window, found in windows.items()))
+    assert at(curve, S) > 1100 << 20

@@ -351,6 +351,6 @@ def test_a_guest_on_a_busy_host_that_was_never_slowed_so_that_a_pass_told_is_hel
         "link": {"rate": "11MiB/s"},
         "parameters": {"downtime-limit": 300},
     }  # fmt: skip
-    result = simulate(experiment_of(data), "planned")
+    result = simulate(experiment_of(data), "planned", 5)
     assert result.status == "completed"
     assert any("as a last resort" in event.reason for event in decided(result))

@@ -3,16 +3,20 @@
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.known import known
 from vmferry.errors import UsageError
+from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.experiment import Experiment
+from vmferry.experiment.parts import GuestSpec, LoadSpec
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import Decided
+from vmferry.simulation.models import workload_of
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import simulate
 from vmferry.simulation.workload import Demand, Load, Turn, Turns, Work, Workload, Writer
@@ -253,3 +257,15 @@ def test_planned_slows_no_reader_where_the_body_tells_what_each_vcpu_wrote_and_t
     assert untold.vcpu_work_lost_s == []
     assert known(told.work_lost_vcpu_s) < 0.5 * known(untold.work_lost_vcpu_s)
     assert known(told.total_time_ms) < 1.2 * known(untold.total_time_ms)
+
+
+def test_a_recorded_load_that_comes_again_in_turns_goes_on_where_it_was() -> None:
+    """Two bursts that write a tenth each have written a fifth."""
+    trace = DirtyTrace(used_pages=1000, sweeps=((1000, S),), steps=((S, 1.0),), shortest_ns=S)
+    burst = LoadSpec(pattern="trace", trace=trace, duration_ns=S // 10)
+    guest = GuestSpec(memory_bytes=4096 * 1000, vcpu_count=1, loads=(burst, LoadSpec(pattern="idle"), burst))
+    bitmap = Bitmap(1000)
+    workload = workload_of(guest, np.random.default_rng(1))
+    workload.let_pass(12 * S // 10, [12 * S // 10])
+    workload.write(bitmap)
+    assert bitmap.count() == 200

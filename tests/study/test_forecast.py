@@ -14,18 +14,19 @@ from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import BandwidthWindow
 from vmferry.migration.journal import Entry
 from vmferry.simulation.run import simulate
+from vmferry.study.draws import Draw
 from vmferry.study.forecast import Interval, forecast, verdict
 from vmferry.study.prices import prices
 from vmferry.study.strategies import (
     NO_THROTTLE,
     OWN,
     POSTCOPY,
-    Draw,
     outcome_of,
     outcome_throttled,
     strategies_of,
 )
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey, survey_of
+from vmferry.study.told import work_out
 
 MIB = 1 << 20
 MS = 1_000_000
@@ -87,6 +88,15 @@ def test_a_set_that_is_rewritten_however_fast_fits_some_link() -> None:
 def test_forecasts_of_a_steady_guest_agree() -> None:
     told = [list(forecast(survey(200, 2000), (PLANNED.name,), draws=3)) for _ in range(2)]
     assert told[0] == told[1]
+
+
+def test_where_there_is_no_time_each_strategy_is_carried_out_once_and_that_is_said() -> None:
+    busy = survey(200, 2000)
+    hurried = work_out("vm", busy, is_enough=lambda: True)
+    assert {each.runs for each in hurried.strategies} == {1}
+    assert any("there was time for 1 of 5 by each strategy" in what for what in hurried.unknown)
+    assert not hurried.prices.least
+    assert known(hurried.prices.throttle_percent) >= known(prices(busy).throttle_percent)
 
 
 def test_a_guest_that_converges_by_itself_has_no_price() -> None:

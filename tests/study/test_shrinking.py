@@ -12,11 +12,12 @@ from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.convergence.curve import Written
 from vmferry.migration.compression import CompressionSample
+from vmferry.study.draws import Draw
 from vmferry.study.postcopy import postcopy
 from vmferry.study.prices import prices
 from vmferry.study.reason import link_of, reason
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
-from vmferry.study.strategies import NO_THROTTLE, POSTCOPY, Draw, outcome_of
+from vmferry.study.strategies import NO_THROTTLE, POSTCOPY, outcome_of
 from vmferry.study.survey import Survey
 
 MIB = 1 << 20

@@ -30,6 +30,8 @@ from vmferry.study.survey import Survey, survey_of
 from vmferry.study.told import work_out
 
 _NICE = 10
+_ENOUGH_NS = 12_000_000_000
+"""After so long nothing is worked out again to know it better: it is told soon on a busy host, too."""
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}
 
 
@@ -69,7 +71,8 @@ def command(
         raise UsageError("--migration chooses one in a journal; give --journal FILE as well")
     if bandwidth == 0:
         raise UsageError("--bandwidth is 0; give what the link carries, such as 1Gbit/s")
-    log = beside(quiet=as_json)
+    log, clock = beside(quiet=as_json), MonotonicClock()
+    enough_ns = clock.now_ns() + _ENOUGH_NS
     with (
         cancelled_by_signals() as cancel,
         told_as("interrupted; nothing was changed", cancel),
@@ -86,7 +89,7 @@ def command(
             status.update(f"working out: {what}")
 
         with _guests_first():
-            told = work_out(found.name, found.survey, tell)
+            told = work_out(found.name, found.survey, tell, lambda: clock.now_ns() > enough_ns)
     if picture:
         write_forecast(picture, told)
     if as_json:

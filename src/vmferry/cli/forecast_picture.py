@@ -16,7 +16,7 @@ from vmferry.report.plot import Plot, key, text_at
 from vmferry.report.svg_parts import LEFT, ROW, answer, document, legend, placed
 from vmferry.report.tradeoff import Cost, sentence
 from vmferry.report.tradeoff_plot import tradeoff_plot
-from vmferry.study.forecast import DRAWS, Interval, StrategyForecast
+from vmferry.study.forecast import Interval, StrategyForecast
 from vmferry.study.survey import Survey
 from vmferry.study.told import Told, label_of
 
@@ -78,10 +78,11 @@ def _costs(told: Told) -> tuple[list[Cost], dict[str, int]]:
 
 
 def _cost(each: StrategyForecast, survey: Survey) -> Cost:
-    moved = round(each.chance * DRAWS)
+    runs = each.runs or 0
+    moved = round(each.chance * runs)
     return Cost(
         label=label_of(each.strategy, survey),
-        run_count=DRAWS,
+        run_count=runs,
         completed_count=moved,
         total_time_ms=_spread(each.total_time_ms, moved),
         downtime_ms=_spread(each.downtime_ms, moved),

@@ -10,7 +10,6 @@ from vmferry.cli.tables import compact_table
 from vmferry.study.forecast import Interval
 from vmferry.study.reason import link_of
 from vmferry.study.strategies import POSTCOPY
-from vmferry.study.survey import Survey
 from vmferry.study.told import Told, label_of
 from vmferry.units import format_duration, format_rate, format_size
 
@@ -27,7 +26,7 @@ def show(console: Console, told: Told) -> None:
         console.print(line)
     console.print(_table(told))
     console.print("chance: of runs that end. Medians; 4 of 5 are to lie within the ranges.\n")
-    for line in [*_price_list(told), "", *_unknown(told.survey)]:
+    for line in [*_price_list(told), "", *_unknown(told)]:
         console.print(line)
 
 
@@ -96,7 +95,10 @@ def _price_list(told: Told) -> Iterator[str]:
         yield "No throttle makes it converge as things are."
     else:
         held = format_rate(survey.bandwidth_bytes_per_s)
-        yield f"As things are, at {held}, it has to be slowed by at least {price.throttle_percent} %."
+        least = "it has to be slowed by at least" if price.least else "it moves if it is slowed by"
+        yield f"As things are, at {held}, {least} {price.throttle_percent} %."
+    if not price.least:
+        yield "There was no time to look whether less would do."
 
 
 def _listed(changes: Sequence[str]) -> Iterator[str]:
@@ -104,8 +106,8 @@ def _listed(changes: Sequence[str]) -> Iterator[str]:
         yield f"{_ALSO if number else ' ' * len(_ALSO)}{change}"
 
 
-def _unknown(survey: Survey) -> Iterator[str]:
-    for what in survey.unknown:
+def _unknown(told: Told) -> Iterator[str]:
+    for what in told.unknown:
         yield from _wrapped(f"Not known: {what}.")
 
 

@@ -46,22 +46,31 @@ def measure_rates(
     windows_ms: Sequence[int] = WINDOWS_MS,
     whole_seconds_ms: Sequence[int] = WHOLE_SECONDS_MS,
 ) -> Iterator[DirtyRate]:
-    """Yield the measurement of each window.
+    """Yield the measurement of each window. Raises what `measure_rate` does."""
+    for window_ms in windows_ms if measures_milliseconds(driven) else whole_seconds_ms:
+        yield measure_rate(monitor, driven, clock, cancel, window_ms)
+
+
+def measures_milliseconds(driven: DrivenVm) -> bool:
+    """Tell whether windows need not be whole seconds."""
+    return "calc-time-unit" in driven.schema.argument_types("calc-dirty-rate")
+
+
+def measure_rate(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: CancelToken, window_ms: int) -> DirtyRate:
+    """Return what a window of that length finds.
 
     Raises HostError if the VM cannot measure or somebody else does, MonitorError, and CancelledError.
     """
-    in_ms = "calc-time-unit" in driven.schema.argument_types("calc-dirty-rate")
-    for window_ms in windows_ms if in_ms else whole_seconds_ms:
-        sensor = DirtyRateSensor(monitor, driven, window_ms)
-        if not sensor.start():
-            raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
-        end_ns = clock.now_ns() + window_ms * 1_000_000 + _GIVE_UP_NS
-        while (rate := sensor.fetch()) is None:
-            cancel.check()
-            if clock.now_ns() > end_ns:
-                raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // _NS_PER_S} s later")
-            clock.sleep_ns(_LOOK_NS)
-        yield rate
+    sensor = DirtyRateSensor(monitor, driven, window_ms)
+    if not sensor.start():
+        raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
+    end_ns = clock.now_ns() + window_ms * 1_000_000 + _GIVE_UP_NS
+    while (rate := sensor.fetch()) is None:
+        cancel.check()
+        if clock.now_ns() > end_ns:
+            raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // _NS_PER_S} s later")
+        clock.sleep_ns(_LOOK_NS)
+    return rate
 
 
 class Busyness:

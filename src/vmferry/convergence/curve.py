@@ -27,6 +27,8 @@ POINTS_PER_OCTAVE = 6
 _DEMANDS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
 _OTHER_LENGTH = 1.5
+_AS_MUCH = 0.9
+"""The longest time in which at least this share of the most was found shows that the set has an end."""
 _AGREEING, _MORE = 2, 1.1
 """So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
 _ENOUGH_CPU_NS = 9_000_000
@@ -169,7 +171,7 @@ class DirtyCurve:
         return mean
 
     def _fit(self) -> None:
-        hull = concave_corners(sorted(self._in_work(self._demand)))
+        hull = _to_longest(sorted(self._in_work(self._demand)))
         hull = hull if len(hull) > 1 else [*hull, (1.0, 0.0)]
         self._hull_ns = np.array([work_ns for work_ns, _ in hull], np.float64)
         self._hull_bytes = np.array([size_bytes for _, size_bytes in hull], np.float64)
@@ -251,6 +253,14 @@ class DirtyCurve:
         return _DEMANDS[-1]
 
 
+def curve_of(points: Iterable[Written], memory_bytes: int) -> DirtyCurve:
+    """Return the curve of a guest of that memory that has learnt these points in their order."""
+    curve = DirtyCurve(memory_bytes)
+    for point in points:
+        curve.learn(point)
+    return curve
+
+
 def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """Return the corners of the lowest curve above all points that begins at (0, 0), never falls and is concave.
 
@@ -265,6 +275,19 @@ def concave_corners(points: Iterable[tuple[float, float]]) -> list[tuple[float, 
         while len(corners) > 1 and _turns_up(corners[-2], corners[-1], point):
             corners.pop()
         corners.append(point)
+    return corners
+
+
+def _to_longest(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of the hull of sorted points, and where it ends flat, the longest work that was seen.
+
+    A set that is written whole in a shorter time is found again in a longer one, as far as counts are exact. Where that
+    found far less, the guest rested or had no processor, and nothing is known of how much it writes when it does not.
+    """
+    corners = concave_corners(points)
+    (longest_ns, found_bytes), (last_ns, most_bytes) = points[-1], corners[-1]
+    if longest_ns > last_ns > 0 and found_bytes >= _AS_MUCH * most_bytes:
+        corners.append((longest_ns, most_bytes))
     return corners
 
 

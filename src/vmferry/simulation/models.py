@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
@@ -28,8 +29,7 @@ def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:
     """Return what the guest does; each vCPU takes its part in the loads that are for it, in turn."""
     vcpus = range(guest.vcpu_count)
     if any(load.trace for load in guest.loads):
-        turns = [Turn(load.duration_ns, _whole(load, guest.vcpu_count, random)) for load in guest.loads]
-        return Workload([Writer(vcpus, Turns(turns))])
+        return Workload([Writer(vcpus, Turns(list(_turns_of_all(guest, random))))])
     return Workload([writer for vcpu in vcpus for writer in _writers(guest, vcpu, random)])
 
 
@@ -76,6 +76,16 @@ def _writers(guest: GuestSpec, vcpu: int, random: np.random.Generator) -> Iterat
             yield Writer(range(vcpu, vcpu + 1), Turns([Turn(turns[0][0], Load(pattern))]))
     elif turns:
         yield Writer(range(vcpu, vcpu + 1), Turns([Turn(duration_ns, load) for duration_ns, load in turns]))
+
+
+def _turns_of_all(guest: GuestSpec, random: np.random.Generator) -> Iterator[Turn]:
+    """Yield what all vCPUs do together, one after the other; what comes again goes on where it was."""
+    works: dict[LoadSpec, Work] = {}
+    for load in guest.loads:
+        kind = msgspec.structs.replace(load, duration_ns=0)
+        if kind not in works:
+            works[kind] = _whole(load, guest.vcpu_count, random)
+        yield Turn(load.duration_ns, works[kind])
 
 
 def _whole(load: LoadSpec, vcpu_count: int, random: np.random.Generator) -> Work:

@@ -7,21 +7,22 @@ intervals, and not one figure.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import NormalDist
 
 import msgspec
 import numpy as np
 
 from vmferry.migration.outcome import Outcome
+from vmferry.study.draws import possible_draws
 from vmferry.study.postcopy import postcopy
-from vmferry.study.strategies import POSTCOPY, Draw, outcome_of, strategies_of
+from vmferry.study.strategies import POSTCOPY, outcome_of, strategies_of
 from vmferry.study.survey import Survey
 
-DRAWS = 5
-_CURVE_ERROR, _LINK_ERROR, _SCAN_ERROR = 0.10, 0.05, 1.0
-"""Standard deviations of the draws, as shares: how far two measurements of a steady guest and of a link differ, and how
-far the logarithms of hosts differ."""
+_DRAWS, _DRAWS_IN_BURSTS = 5, 9
+"""How often each strategy is carried out; it hangs on chance when a burst comes."""
+_TRIED, _TRIED_IN_BURSTS = 2, 5
+"""If none of so many runs ends, none will."""
 _MODEL_ERROR = 0.10
 """How far the model itself is off, beside that: the standard deviation of live times, as a share."""
 _SET_UP_ERROR_MS = 100
@@ -41,9 +42,12 @@ class Interval(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> "Interval | None":
-        """Return the interval of those values that are known; None if none is."""
+        """Return the interval of those values that are known; None if none is.
+
+        Of few values it is the least and the greatest: another one is between those less often than one would think.
+        """
         known = [value for value in values if value is not None]
-        return cls(*np.percentile(known, (10, 50, 90)).tolist()) if known else None
+        return cls(*np.percentile(known, (10, 50, 90), method="weibull").tolist()) if known else None
 
     def widened(self, error: float, more_error: float = 0.0) -> "Interval":
         """Return the interval of what a model told that is off by the share `error`, and by `more_error` beside that.
@@ -59,6 +63,8 @@ class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
     """What one strategy would come to; the figures are of the runs that completed, None is what nobody knows."""
 
     strategy: str
+    runs: int | None = None
+    """How often it was carried out in virtual time."""
     chance: float
     """The share of the runs that completed."""
     total_time_ms: Interval | None
@@ -67,17 +73,32 @@ class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: Interval | None
 
 
+def draws_of(survey: Survey) -> int:
+    """Return how often each strategy is to be carried out."""
+    return _DRAWS_IN_BURSTS if survey.bursts else _DRAWS
+
+
 def forecast(
     survey: Survey,
     strategies: Sequence[str] | None = None,
-    draws: int = DRAWS,
+    draws: int | None = None,
     tell: Callable[[str], object] = lambda strategy: None,
-) -> Iterator[StrategyForecast]:
-    """Yield the forecast of each strategy; `tell` is told which one is worked out."""
-    possible = list(_draws(draws))
-    for strategy in strategies_of(survey.qemu) if strategies is None else strategies:
-        tell(strategy)
-        yield _summary(strategy, list(_outcomes(survey, strategy, possible)))
+    is_enough: Callable[[], bool] = lambda: False,
+) -> list[StrategyForecast]:
+    """Return the forecast of each strategy, of so many draws each; `tell` is told which one is worked out.
+
+    Each is carried out once; as soon as `is_enough` says so, no more often than that.
+    """
+    names = strategies_of(survey.qemu) if strategies is None else strategies
+    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
+    for draw in possible_draws(draws or draws_of(survey)):
+        for name, found in outcomes.items():
+            if found and (_is_settled(survey, found) or is_enough()):
+                continue
+            tell(name)
+            run = postcopy if name == POSTCOPY else outcome_of
+            found.append(run(survey, name, draw))
+    return [_summary(name, found) for name, found in outcomes.items()]
 
 
 def verdict(told: Sequence[StrategyForecast]) -> str:
@@ -99,43 +120,20 @@ def best_of(told: Sequence[StrategyForecast]) -> StrategyForecast | None:
     return min(moving, key=lambda each: (-each.chance, each.total_time_ms.p50 if each.total_time_ms else math.inf))
 
 
-def _outcomes(survey: Survey, strategy: str, draws: Sequence[Draw]) -> Iterator[Outcome]:
-    """Yield how each draw ends; where neither what was measured nor what is easiest moves, the others would not."""
-    run = postcopy if strategy == POSTCOPY else outcome_of
-    measured, *others = draws
-    first = run(survey, strategy, measured)
-    yield first
-    for number, draw in enumerate(sorted(others, key=lambda draw: draw.written / draw.link)):
-        outcome = run(survey, strategy, draw)
-        yield outcome
-        if number == 0 and not (first.completed or outcome.completed):
-            return
+def _is_settled(survey: Survey, outcomes: Sequence[Outcome]) -> bool:
+    """Tell whether neither what was measured moves nor what is easiest: then the others would not.
 
-
-def _draws(count: int) -> Iterator[Draw]:
-    """Yield guests and links as measured, and then others: quantiles of the errors, each in an order of its own."""
-    yield Draw()
-    if count < 2:
-        return
-    normal = NormalDist()
-    quantiles = [normal.inv_cdf((number + 0.5) / (count - 1)) for number in range(count - 1)]
-    random = np.random.default_rng(1)
-    for number, (written, link, scan, haste) in enumerate(
-        zip(*(random.permutation(quantiles) for _ in range(4)), strict=True), 1
-    ):
-        yield Draw(
-            number=number,
-            written=max(0.1, 1 + _CURVE_ERROR * written),
-            link=max(0.1, 1 + _LINK_ERROR * link),
-            scan=math.exp(_SCAN_ERROR * scan),
-            haste=normal.cdf(haste),
-        )
+    A guest in bursts may be in another of them when it begins.
+    """
+    tried = _TRIED_IN_BURSTS if survey.bursts else _TRIED
+    return len(outcomes) >= tried and not any(outcome.completed for outcome in outcomes)
 
 
 def _summary(strategy: str, outcomes: Sequence[Outcome]) -> StrategyForecast:
     done = [outcome for outcome in outcomes if outcome.completed]
     return StrategyForecast(
         strategy=strategy,
+        runs=len(outcomes),
         chance=statistics.mean(outcome.completed for outcome in outcomes),
         total_time_ms=_total_time_ms(done),
         downtime_ms=_downtime_ms(done),

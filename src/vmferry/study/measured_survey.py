@@ -1,26 +1,22 @@
 """Asks a VM, and measures how its guest writes: the survey for a forecast."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Iterator
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm, own_variant
 from vmferry.control.progress import ask
-from vmferry.control.sensors import DirtyRate
-from vmferry.control.survey import Busyness, measure_rates, memory_bytes, used_bytes, written_at
-from vmferry.convergence.curve import Written
+from vmferry.control.survey import Busyness, memory_bytes, used_bytes
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
+from vmferry.study.bursts import bursts_of
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
+from vmferry.study.watching import Watched, watch_guest
 from vmferry.units import format_duration, format_size
 
 _NS_PER_S = 1_000_000_000
 _STILL_RISES = 1.1
-_LEAST_BURST_BYTES = 16 << 20
-_IN_BURSTS = 2.5
-"""How many times faster a guest that does always the same is never found to write in a longer window."""
 _OWN_PARAMETERS = (
     *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
     "max-cpu-throttle",
@@ -40,13 +36,13 @@ def survey_vm(
         raise UsageError(f"the VM is migrating already ('{status.status}'); `vmferry watch` shows how it goes")
     rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
     busyness = Busyness(monitor, clock)
-    rates = tuple(measure_rates(monitor, driven, clock, cancel))
+    watched = watch_guest(monitor, driven, clock, cancel)
     demand, size_bytes = busyness.share(), memory_bytes(monitor)
     used = used_bytes(monitor, driven, size_bytes)
     shrinking = shrinking_of(monitor, driven)
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
-        *_unknown_curve(monitor, rates),
+        *_unknown_curve(monitor, watched),
         *_unknown_size(shrinking),
         *(() if used is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
@@ -55,7 +51,7 @@ def survey_vm(
         memory_bytes=size_bytes,
         used_bytes=size_bytes if used is None else used,
         vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
-        written=tuple(map(written_at, rates)),
+        written=tuple(look.written for look in watched.windows),
         bandwidth_bytes_per_s=rate,
         downtime_limit_ms=limit_ms,
         shrinking=shrinking,
@@ -67,6 +63,7 @@ def survey_vm(
         },
         demand=1.0 if demand is None else max(0.01, demand),
         unknown=tuple(unknown),
+        looks=watched.looks,
     )
 
 
@@ -103,27 +100,28 @@ def _unknown_size(shrinking: Shrinking | None) -> Iterator[str]:
         yield f"how small all pages become: some were packed, and became {shrinking.times_smaller:.1f} times smaller"
 
 
-def _unknown_curve(monitor: Monitor, rates: tuple[DirtyRate, ...]) -> Iterator[str]:
+def _unknown_curve(monitor: Monitor, watched: Watched) -> Iterator[str]:
     if not monitor.execute("query-status")["running"]:
         yield "what the guest writes when it runs: it is paused"
-    if min(rate.window_ns for rate in rates) >= _NS_PER_S:
+    windows = [look.written for look in watched.windows]
+    if min(window.duration_ns for window in windows) >= _NS_PER_S:
         yield "what the guest writes in less than a second, which this QEMU cannot measure"
-    if any(rate.mode == "page-sampling" for rate in rates):
+    if watched.sampled:
         yield "how much it writes exactly: pages were only sampled, which misses what is written as it was"
-    yield from _unknown_bursts(tuple(map(written_at, rates)))
-    *_, before, last = (written_at(rate).distinct_bytes for rate in rates)
-    if last > _STILL_RISES * before:
-        yield f"how large its working set is: it went on to new pages until {rates[-1].window_ns / _NS_PER_S:g} s"
+    yield from _unknown_bursts(watched)
+    *_, before, last = windows
+    if last.distinct_bytes > _STILL_RISES * before.distinct_bytes:
+        yield f"how large its working set is: it went on to new pages until {last.duration_ns / _NS_PER_S:g} s"
 
 
-def _unknown_bursts(written: Sequence[Written]) -> Iterator[str]:
-    """A page that is dirty already does not count again, so in a longer time less is found for each second of it."""
-    for before, after in pairwise(written):
-        expected_bytes = before.distinct_bytes * after.duration_ns / before.duration_ns
-        if after.distinct_bytes > max(_LEAST_BURST_BYTES, _IN_BURSTS * expected_bytes):
-            found = " and then ".join(
-                f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}"
-                for point in (before, after)
-            )
-            yield f"how long its bursts and its calms last: it wrote {found}; all is told as if it never rested"
-            return
+def _unknown_bursts(watched: Watched) -> Iterator[str]:
+    bursts = bursts_of(watched.looks)
+    if not bursts:
+        return
+    short = format_duration(bursts.busy[0].duration_ns)
+    found = f"up to {format_size(bursts.busy[0].distinct_bytes)} in {short}"
+    watched_s = (watched.looks[-1].begin_ns + watched.looks[-1].written.duration_ns) / _NS_PER_S
+    yield (
+        f"whether its bursts go on as in the {watched_s:.0f} s for which it was watched: it wrote {found} in "
+        f"{bursts.busy_share:.0%} of the time, and {format_size(bursts.calm[0].distinct_bytes)} in the rest"
+    )

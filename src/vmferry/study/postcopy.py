@@ -10,7 +10,7 @@ import numpy as np
 
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
-from vmferry.study.strategies import Draw
+from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
 
 _MS_PER_S = 1000

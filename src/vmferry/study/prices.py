@@ -12,7 +12,8 @@ import numpy as np
 
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
-from vmferry.study.strategies import NO_THROTTLE, Draw, outcome_of, outcome_throttled
+from vmferry.study.draws import Draw
+from vmferry.study.strategies import NO_THROTTLE, outcome_of, outcome_throttled
 from vmferry.study.survey import Survey
 
 _NS_PER_S = 1_000_000_000
@@ -31,10 +32,15 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     bandwidth_bytes_per_s: float | None
     throttle_percent: int | None
     """The least throttle, held from the beginning, by which it converges as things are; 0 if it does by itself."""
+    least: bool = True
+    """False if there was no time to look for less: these do, but something less may do, too."""
 
 
-def prices(survey: Survey) -> Prices:
-    """Return what a single change would have to be; without a throttle all bodies do the same, so ours shows it."""
+def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Prices:
+    """Return what a single change would have to be; without a throttle all bodies do the same, so ours shows it.
+
+    As soon as `is_enough` says so, what does is no longer compared with what is a little less.
+    """
     survey = replace(survey, qemu="")
     if _moves(survey):
         return Prices(
@@ -45,9 +51,10 @@ def prices(survey: Survey) -> Prices:
     courses = _courses(survey)
     converging = np.flatnonzero(np.isfinite(courses.time_ns[1:])) + 1
     return Prices(
-        downtime_limit_ms=_least_downtime_ms(survey, courses),
-        bandwidth_bytes_per_s=_least_bandwidth(survey),
-        throttle_percent=_least_throttle(survey, int(converging[0])) if len(converging) else None,
+        downtime_limit_ms=_least_downtime_ms(survey, courses, is_enough),
+        bandwidth_bytes_per_s=_least_bandwidth(survey, is_enough),
+        throttle_percent=_least_throttle(survey, int(converging[0]), is_enough) if len(converging) else None,
+        least=not is_enough(),
     )
 
 
@@ -68,17 +75,18 @@ def _courses(survey: Survey) -> Courses:
     return look_ahead(survey.curve(), situation, from_now=True)
 
 
-def _least_downtime_ms(survey: Survey, courses: Courses) -> float | None:
+def _least_downtime_ms(survey: Survey, courses: Courses, is_enough: Callable[[], bool]) -> float | None:
     left_ms = float(courses.left_bytes[0]) / survey.memory_bytes_per_s * 1000
     found = _least(
         max(left_ms, survey.downtime_limit_ms),
         _MOST_DOWNTIME_MS,
         lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
+        is_enough,
     )
     return None if found is None else float(round(found))
 
 
-def _least_bandwidth(survey: Survey) -> float | None:
+def _least_bandwidth(survey: Survey, is_enough: Callable[[], bool]) -> float | None:
     """Bisect by the look-ahead, and begin there."""
     low = float(survey.bandwidth_bytes_per_s)
     most = high = min(low * _MOST_BANDWIDTH, survey.most_useful_bytes_per_s)
@@ -91,27 +99,27 @@ def _least_bandwidth(survey: Survey) -> float | None:
     for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)
-    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)))
+    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)), is_enough)
 
 
-def _least_throttle(survey: Survey, percent: int) -> int | None:
+def _least_throttle(survey: Survey, percent: int, is_enough: Callable[[], bool]) -> int | None:
     failing, found = percent - 1, 99
     if not outcome_throttled(survey, found).completed:
         return None
-    while found - failing > 1:
+    while found - failing > 1 and not is_enough():
         middle = (failing + found) // 2
         failing, found = (failing, middle) if outcome_throttled(survey, middle).completed else (middle, found)
     return found
 
 
-def _least(value: float, most: float, moves: Callable[[float], bool]) -> float | None:
+def _least(value: float, most: float, moves: Callable[[float], bool], is_enough: Callable[[], bool]) -> float | None:
     """Return about the least value, from this one on, for which the guest moves in virtual time too."""
     failing = value
     while not moves(value):
         if value >= most:
             return None
         failing, value = value, min(most, value * _MUCH_MORE)
-    while value > failing * _MORE:
+    while value > failing * _MORE and not is_enough():
         middle = math.sqrt(failing * value)
         failing, value = (failing, middle) if moves(middle) else (middle, value)
     return value

@@ -4,23 +4,19 @@ A VM of ours is moved by our engine, a QEMU by itself or by our driver. The mode
 link and working set of a guest of 100 GiB are all divided by the same number, and times stay as they are.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 
 import msgspec
-import numpy as np
 
-from vmferry.convergence.curve import concave_corners
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
-from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.experiment import Experiment
-from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
+from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import Simulation
+from vmferry.study.draws import Draw
 from vmferry.study.driven import simulate_driven
+from vmferry.study.modelled_load import loads_of
 from vmferry.study.survey import Survey
 
 NO_THROTTLE, OWN, POSTCOPY = NO_AUTO_CONVERGE.name, "original", "post-copy"
@@ -35,27 +31,10 @@ _LOOKS_IN_DOWNTIME, _LOOKS_IN_PASS = 4, 128
 _PASSES, _PASSES_FROM_OUTSIDE = 25, 12
 """A migration is given up after so many times what a pass over the memory takes: QEMU's ladder has 9 rungs of 2."""
 _MIN_TIME_S, _MAX_TIME_S = 60, 3600
-_PASSES_WITHOUT_THROTTLE = 15
-"""Nothing changes from pass to pass, so more of them show nothing."""
-_SATURATED = 0.95
-"""A guest that wants more of its CPU than this takes whatever it gets."""
+_PASSES_WITHOUT_THROTTLE, _PASSES_IN_BURSTS = 15, 60
+"""Nothing changes from pass to pass, so more of them show nothing; unless a calm may come."""
 _SCAN_BYTES_PER_S = 4 << 30
 """How fast a QEMU reads memory that was never touched. On several hosts 1, 2, 4 and 15 GiB/s were measured."""
-_WRITE_BYTES_PER_S = 2_000_000_000
-"""What a vCPU that does nothing else writes, of pages that are logged: 1.95 GB/s was measured (bench/driven.py)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """One of the guests, links and hosts that are possible, by factors of what was measured."""
-
-    number: int = 0
-    written: float = 1.0
-    link: float = 1.0
-    scan: float = 1.0
-    haste: float = 0.5
-    """How fast the guest writes what the shortest window found, on a scale from as fast as that window shows, 0, to as
-    fast as its vCPUs can, 1."""
 
 
 def strategies_of(qemu: str) -> tuple[str, ...]:
@@ -75,7 +54,8 @@ def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     divisor = _divisor(survey)
     limits = RunLimits(max_iterations=10_000, max_time_ns=longest_s(survey, strategy) * _NS_PER_S)
     if strategy == NO_THROTTLE:
-        limits = msgspec.structs.replace(limits, max_iterations=_PASSES_WITHOUT_THROTTLE)
+        passes = _PASSES_IN_BURSTS if survey.bursts else _PASSES_WITHOUT_THROTTLE
+        limits = msgspec.structs.replace(limits, max_iterations=passes)
     model = msgspec.structs.replace(_model(survey, draw, divisor), limits=limits)
     if strategy in (NO_THROTTLE, OWN):
         model = msgspec.structs.replace(model, parameters={**survey.own_parameters, **model.parameters})
@@ -109,7 +89,7 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
         guest=GuestSpec(
             memory_bytes=(used_pages + zero_pages) * PAGE_SIZE_BYTES,
             vcpu_count=survey.vcpu_count,
-            loads=(_load(survey, draw, divisor, used_pages),),
+            loads=loads_of(survey, draw, divisor, used_pages),
             throttle_slice_ns=_NS_PER_S // 100,
             zero_scan_bytes_per_s=scan_bytes_per_s,
         ),
@@ -142,52 +122,3 @@ def _zero_pages(survey: Survey, scan: float, used_pages: int) -> tuple[int, int]
     pages = zero_bytes // PAGE_SIZE_BYTES
     scan_s = zero_bytes / (_SCAN_BYTES_PER_S * scan)
     return pages, max(1, round(pages * PAGE_SIZE_BYTES / scan_s))
-
-
-def _load(survey: Survey, draw: Draw, divisor: int, used_pages: int) -> LoadSpec:
-    """Return what the guest does: the trace in CPU time, which is asked for at the pace that it was seen to have."""
-    (shortest_ns, shortest_bytes), *_ = points = _points(survey)
-    hurry = _hurry(survey, shortest_bytes * _NS_PER_S / shortest_ns) ** draw.haste
-    sweeps = _sweeps(points, draw.written / divisor, used_pages)
-    trace = DirtyTrace(
-        used_pages=used_pages,
-        sweeps=tuple(
-            (pages, max(1, round(survey.demand * (ns / hurry if ns <= shortest_ns else ns)))) for pages, ns in sweeps
-        ),
-        steps=((_NS_PER_S, 1.0),),
-        shortest_ns=max(1, round(shortest_ns * survey.demand)),
-    )
-    pace = round(_NS_PER_S * survey.demand) if survey.demand < _SATURATED else 0
-    return LoadSpec(pattern="trace", trace=trace, pace_bytes_per_s=pace, write_bytes_per_s=_NS_PER_S if pace else 0)
-
-
-def _hurry(survey: Survey, seen_bytes_per_s: float) -> float:
-    """Return how many times faster than the shortest window shows the guest may write what that found.
-
-    A window that is longer than a round of the guest over its set sees each page once, however many rounds there were.
-    """
-    most_bytes_per_s = _WRITE_BYTES_PER_S * survey.vcpu_count * survey.demand
-    return max(1.0, most_bytes_per_s / max(1.0, seen_bytes_per_s))
-
-
-def _sweeps(points: Sequence[tuple[float, float]], factor: float, used_pages: int) -> list[tuple[int, int]]:
-    """Return sweeps that write together as points of a curve say: pages, and the time of one round."""
-    corners = concave_corners(points)
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
-    sweeps, left = [], used_pages
-    for (work_ns, _), (before, after) in zip(corners[1:], pairwise([*slopes, 0.0]), strict=True):
-        pages = min(left, round(factor * (before - after) * work_ns / PAGE_SIZE_BYTES))
-        if pages and work_ns >= 1:
-            sweeps.append((pages, round(work_ns)))
-            left -= pages
-    return sweeps
-
-
-def _points(survey: Survey) -> list[tuple[float, float]]:
-    """Return points of the curve: where it is known, and beyond that at twice the time, until a pass is over."""
-    pass_ns = survey.used_bytes / survey.memory_bytes_per_s * _NS_PER_S
-    times_ns = sorted({float(point.duration_ns) for point in survey.written})
-    while times_ns[-1] < pass_ns:
-        times_ns.append(2 * times_ns[-1])
-    distinct = np.minimum(survey.curve().distinct_bytes(np.array(times_ns)), survey.used_bytes)
-    return list(zip(times_ns, distinct.tolist(), strict=True))

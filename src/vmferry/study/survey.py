@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from vmferry.convergence.curve import DirtyCurve, Written
+from vmferry.convergence.curve import DirtyCurve, Written, curve_of
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy, Started
 from vmferry.migration.journal import Entry
+from vmferry.study.bursts import Bursts, Look, bursts_of
 from vmferry.study.replay import read_replay
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking
 
@@ -38,6 +40,14 @@ class Survey:
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
     unknown: tuple[str, ...] = ()
     """What could not be found out, in words."""
+    looks: tuple[Look, ...] = ()
+    """Every window in which its writing was measured, in order: those that are points of `written`, and then such as
+    show whether it does always the same. None where nobody knows when they were."""
+
+    @cached_property
+    def bursts(self) -> Bursts | None:
+        """What it does by turns; None as far as it was seen to do always the same."""
+        return bursts_of(self.looks)
 
     @property
     def times_smaller(self) -> float:
@@ -59,11 +69,8 @@ class Survey:
         return self.shrinking or AS_THEY_ARE
 
     def curve(self) -> DirtyCurve:
-        """Return what the guest writes."""
-        curve = DirtyCurve(self.memory_bytes)
-        for written in self.written:
-            curve.learn(written)
-        return curve
+        """Return what the guest writes; of one that rests, what it writes when it does not."""
+        return curve_of(self.bursts.busy if self.bursts else self.written, self.memory_bytes)
 
 
 def survey_of(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmferry.study.forecast import StrategyForecast, best_of, forecast, verdict
+from vmferry.study.forecast import StrategyForecast, best_of, draws_of, forecast, verdict
 from vmferry.study.forecast_record import ForecastRecord, WrittenInTime
 from vmferry.study.prices import Prices, prices
 from vmferry.study.reason import reason
@@ -31,6 +31,16 @@ class Told:
         best = best_of(self.strategies)
         return f"It {self.verdict} converge{f', best by {label_of(best.strategy, self.survey)}' if best else ''}."
 
+    @property
+    def unknown(self) -> list[str]:
+        """What could not be found out, in words."""
+        wanted = draws_of(self.survey)
+        fewest = min((each.runs for each in self.strategies if each.runs and each.chance), default=wanted)
+        if fewest >= wanted:
+            return list(self.survey.unknown)
+        hurried = f"what more runs would show: there was time for {fewest} of {wanted} by each strategy"
+        return [*self.survey.unknown, hurried]
+
     def record(self) -> ForecastRecord:
         """Return what is told to scripts."""
         survey = self.survey
@@ -47,17 +57,25 @@ class Told:
             downtime_limit_ms=survey.downtime_limit_ms,
             qemu=survey.qemu,
             demand=survey.demand,
-            unknown=list(survey.unknown),
+            unknown=self.unknown,
             strategies=list(self.strategies),
             prices=self.prices,
         )
 
 
-def work_out(name: str, survey: Survey, tell: Callable[[str], object] = lambda what: None) -> Told:
-    """Migrate a guest in virtual time by every strategy; `tell` is told what is worked out, and may raise."""
-    strategies = tuple(forecast(survey, tell=tell))
+def work_out(
+    name: str,
+    survey: Survey,
+    tell: Callable[[str], object] = lambda what: None,
+    is_enough: Callable[[], bool] = lambda: False,
+) -> Told:
+    """Migrate a guest in virtual time by every strategy; `tell` is told what is worked out, and may raise.
+
+    As soon as `is_enough` says so, what is done again to know it better is done no more.
+    """
+    strategies = tuple(forecast(survey, tell=tell, is_enough=is_enough))
     tell("what would do")
-    price = prices(survey)
+    price = prices(survey, is_enough)
     return Told(name, survey, strategies, price, verdict(strategies), reason(survey, price))
 
 

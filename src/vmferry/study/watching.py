@@ -1,0 +1,78 @@
+"""Looks for some seconds how a VM's guest writes: in windows of several lengths, and then in short ones.
+
+Those of several lengths are points of its dirty curve. A guest in bursts shows itself in the short ones, and is looked
+at more often as soon as it does. Between them its writes are not logged, so they cost it next to nothing.
+"""
+
+from dataclasses import dataclass
+
+from vmferry.cancel import CancelToken
+from vmferry.client.monitor import Monitor
+from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.survey import WHOLE_SECONDS_MS, WINDOWS_MS, measure_rate, measures_milliseconds, written_at
+from vmferry.migration.ports import Clock
+from vmferry.study.bursts import Look, bursts_of
+
+_NS_PER_MS = 1_000_000
+_NAP_NS = 50 * _NS_PER_MS
+
+
+@dataclass(frozen=True)
+class _Habit:
+    """How a guest is looked at, in ms."""
+
+    windows: tuple[int, ...]
+    short: int
+    rest: int
+    """Between two short ones."""
+    rest_in_bursts: int
+    watch: int
+    """For how long at short ones."""
+
+
+_HABIT = _Habit(WINDOWS_MS, 50, 450, 50, 5000)
+_IN_SECONDS = _Habit(WHOLE_SECONDS_MS, 1000, 1000, 0, 4000)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What was seen."""
+
+    windows: tuple[Look, ...]
+    """Those of several lengths."""
+    looks: tuple[Look, ...]
+    """All in order; none if looks tell too little of a short time, as samples of pages do."""
+    sampled: bool
+    """True if pages were only sampled."""
+
+
+def watch_guest(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: CancelToken) -> Watched:
+    """Look for as long as it takes to see most of what a guest does. Raises what `measure_rate` does."""
+    habit = _HABIT if measures_milliseconds(driven) else _IN_SECONDS
+    start_ns = clock.now_ns()
+    sampled = False
+
+    def look(window_ms: int) -> Look:
+        nonlocal sampled
+        begin_ns = clock.now_ns() - start_ns
+        rate = measure_rate(monitor, driven, clock, cancel, window_ms)
+        sampled = sampled or rate.mode == "page-sampling"
+        return Look(begin_ns, written_at(rate))
+
+    windows = tuple(map(look, habit.windows))
+    if sampled:
+        return Watched(windows, (), sampled)
+    looks = list(windows)
+    end_ns = clock.now_ns() + habit.watch * _NS_PER_MS
+    while True:
+        _rest(habit.rest_in_bursts if bursts_of(looks) else habit.rest, clock, cancel)
+        if clock.now_ns() + habit.short * _NS_PER_MS > end_ns:
+            return Watched(windows, tuple(looks), sampled)
+        looks.append(look(habit.short))
+
+
+def _rest(duration_ms: int, clock: Clock, cancel: CancelToken) -> None:
+    end_ns = clock.now_ns() + duration_ms * _NS_PER_MS
+    while (left_ns := end_ns - clock.now_ns()) > 0:
+        cancel.check()
+        clock.sleep_ns(min(left_ns, _NAP_NS))
