@@ -12,7 +12,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_picture_in_the_readme_is_what_the_command_beside_it_draws(tmp_path: Path) -> None:
-    line = re.search(r"^vmferry simulate (.* --picture (\S+))$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    text = re.sub(r"\\\n\s*", "", (ROOT / "README.md").read_text())
+    line = re.search(r"^vmferry simulate (.* --picture (\S+))$", text, re.MULTILINE)
     assert line
     words = shlex.split(line[1])
     drawn = tmp_path / "drawn.svg"

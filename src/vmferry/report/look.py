@@ -10,14 +10,14 @@ from itertools import cycle
 from vmferry.convergence.variants import ALL_VARIANTS, NO_AUTO_CONVERGE, VARIANTS
 
 COLOURS = (
-    *("#0072B2", "#D55E00", "#00845C", "#B0518C", "#B97A00", "#2A8FC4", "#6F6F6F", "#A6761D"),
-    *("#332288", "#882255", "#7A7A20", "#2F8C80", "#AA4499", "#117733", "#9C8A2E"),
+    *("#0072B2", "#D55E00", "#00845C", "#B0518C", "#B97A00", "#882255", "#6F6F6F", "#A6761D"),
+    *("#332288", "#2A8FC4", "#7A7A20", "#2F8C80", "#AA4499", "#117733", "#9C8A2E"),
 )
 """Told apart by colour-blind people too (after Okabe and Ito, Tol). The variants have the first ones, in their order;
 lines beside those have what is left: what was recorded, and further runs of one variant under other names."""
 DARK_COLOURS = (
-    *("#4DA8DF", "#FF8A3D", "#2FC795", "#E394C4", "#F0B440", "#7CCBF5", "#B4B4B4", "#D3A24A"),
-    *("#9D90EE", "#D9749F", "#CCCC66", "#62CDBF", "#DB83CC", "#58BF75", "#DDCC77"),
+    *("#4DA8DF", "#FF8A3D", "#2FC795", "#E394C4", "#F0B440", "#D9749F", "#B4B4B4", "#D3A24A"),
+    *("#9D90EE", "#7CCBF5", "#CCCC66", "#62CDBF", "#DB83CC", "#58BF75", "#DDCC77"),
 )
 _DASHES = ("none", "9 3", "2 3", "9 3 2 3", "14 4")
 _VARIANT_LOOKS = {
