@@ -33,6 +33,8 @@ def _missing(item: pytest.Item) -> str | None:
         return "needs postgresql"
     if item.get_closest_marker("systemd") and not shutil.which("systemd-analyze"):
         return "needs systemd-analyze"
+    if item.get_closest_marker("machine") and not _can_start_machines():
+        return "needs root, systemd, and control groups v1, for a machine in namespaces"
     if item.get_closest_marker("prometheus") and not (shutil.which("prometheus") and shutil.which("promtool")):
         return "needs prometheus and promtool"
     if item.get_closest_marker("man") and not (shutil.which("groff") and shutil.which("lexgrog")):
@@ -40,6 +42,11 @@ def _missing(item: pytest.Item) -> str | None:
     if item.get_closest_marker("libvirt") and not _others_may_use_kvm():
         return "needs a /dev/kvm that its group may use, for libvirt's VMs run as an unprivileged user"
     return None
+
+
+def _can_start_machines() -> bool:
+    places = ("/usr/lib/systemd/systemd", "/sys/fs/cgroup/systemd", "/sys/fs/cgroup/devices")
+    return os.geteuid() == 0 and all(map(os.path.exists, places))
 
 
 def _others_may_use_kvm() -> bool:
