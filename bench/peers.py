@@ -54,6 +54,8 @@ class Peer:
     """How many page channels there are; 0: no multifd."""
     prealloc: bool = False
     """Whether both sides have got their memory from the kernel before anything moves."""
+    accel: str = "kvm"
+    """By what QEMU runs its guest, such as `kvm,dirty-ring-size=4096`."""
 
     def command(self, load: Load) -> list[str]:
         """Return the command that starts a VM without saying where its guest comes from."""
@@ -62,7 +64,7 @@ class Peer:
         data = Path(self.binary).parents[1] / "share"
         return [
             *(self.binary, "-L", str(data / "qemu"), "-L", "/usr/share/qemu", "-L", "/usr/share/seabios"),
-            *("-accel", "kvm", "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
+            *("-accel", self.accel, "-m", str(load.memory_mib), "-smp", str(load.vcpu_count)),
             *("-bios", "qboot.rom"),  # which boots in a fifth of SeaBIOS's time
             *("-object", f"memory-backend-ram,id=pc.ram,size={load.memory_mib}M,reserve=off"),  # more than the host has
             *("-machine", "memory-backend=pc.ram"),

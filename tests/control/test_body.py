@@ -10,6 +10,7 @@ from tests.support.fake_qemu import FakeQemu
 from vmferry.cancel import CancelToken
 from vmferry.control.body import DriverBody, Slowing, can, sense
 from vmferry.control.deciding import DEFAULTS
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import LinkKeeper
 from vmferry.control.ports import Ports
@@ -64,12 +65,13 @@ class NoMeans:
 
     in_force_percent = 0
     slows_each_vcpu = False
+    takes_time = True
 
     def __init__(self) -> None:
         self.applied: list[tuple[int, int]] = []
 
-    def apply(self, throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
-        self.applied.append((throttle.percent, unthrottled_bytes_per_s))
+    def apply(self, throttle: Throttle, unthrottled: DirtyRates) -> None:
+        self.applied.append((throttle.percent, round(unthrottled.bytes_per_s)))
 
     def hold(self) -> None:
         pass
@@ -364,7 +366,7 @@ def test_a_throttle_that_fails_keeps_no_deadline_from_being_kept() -> None:
     course = Course(limits=Limits(deadline_ns=7 * S))
     course.poll(4, syncs=2, sent_mib=400, dirty_mib_per_s=300)
 
-    def fail(throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
+    def fail(throttle: Throttle, unthrottled: DirtyRates) -> None:
         raise HostError("the group is gone")
 
     course.throttle.apply = fail  # type: ignore[method-assign]

@@ -6,14 +6,18 @@ import pytest
 
 from vmferry.control import means as module
 from vmferry.control.actuators import MEANS
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.means import Means
 from vmferry.convergence.actions import Throttle
 from vmferry.errors import CommandError, HostError
+
+RATES = DirtyRates(1 << 30)
 
 
 class Slowing:
     """A throttle that can take so much, once it is there, until it fails."""
 
+    takes_time = True
     told_by_qemu = False
 
     def __init__(self, name: str, most_percent: int = 99) -> None:
@@ -24,7 +28,7 @@ class Slowing:
         self.applied: list[int] = []
         self.release_count = 0
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+    def apply(self, percent: int, unthrottled: DirtyRates) -> None:
         self.hold()
         self.applied.append(percent)
         self.in_force_percent = min(percent, self.most_percent)
@@ -96,10 +100,10 @@ def test_what_was_asked_of_one_that_fails_the_next_does(
     slowing["dirty-limit"] = HostError("no dirty ring")  # type: ignore[assignment]
     told: list[str] = []
     chosen = means(told)
-    chosen.apply(throttle(50), 1 << 30)
+    chosen.apply(throttle(50), RATES)
     slowing["cgroup"].failure = error
     if when == "apply":
-        chosen.apply(throttle(90), 1 << 30)
+        chosen.apply(throttle(90), RATES)
     else:
         chosen.hold()
     assert slowing["auto-converge"].applied == [90 if when == "apply" else 50]
@@ -112,7 +116,7 @@ def test_the_one_that_is_wanted_is_not_replaced(slowing: dict[str, Slowing]) -> 
     chosen = means([], "cgroup")
     slowing["cgroup"].failure = HostError("gone")
     with pytest.raises(HostError, match="the VM cannot be slowed: no longer by cgroup: gone"):
-        chosen.apply(throttle(50), 0)
+        chosen.apply(throttle(50), RATES)
     assert chosen.in_force_percent == 0
     assert slowing["cgroup"].release_count == 1
 
@@ -121,8 +125,8 @@ def test_what_is_in_force_is_told_and_not_what_was_wished(slowing: dict[str, Slo
     slowing["cgroup"].most_percent = 98
     told: list[str] = []
     chosen = means(told)
-    chosen.apply(throttle(90), 0)
-    chosen.apply(throttle(99), 0)
+    chosen.apply(throttle(90), RATES)
+    chosen.apply(throttle(99), RATES)
     assert chosen.in_force_percent == 98
     assert told == ["by cgroup no more than 98 % can be taken, not 99 %"]
 
@@ -131,11 +135,11 @@ def test_vcpus_are_slowed_one_by_one_where_the_means_can_and_else_by_the_greates
     each = slowing["cgroup"] = SlowingEach("cgroup")
     chosen = means([])
     before = chosen.slows_each_vcpu
-    chosen.apply(throttle(90, (0, 90)), 0)
-    chosen.apply(throttle(50), 0)
+    chosen.apply(throttle(90, (0, 90)), RATES)
+    chosen.apply(throttle(50), RATES)
     assert (each.applied_to_each, each.applied) == ([(0, 90)], [50])
     each.failure = HostError("gone")
-    chosen.apply(throttle(80, (80, 0)), 0)
+    chosen.apply(throttle(80, (80, 0)), RATES)
     assert (before, chosen.slows_each_vcpu) == (True, False)
     assert slowing["dirty-limit"].applied == [80]
 
@@ -150,7 +154,7 @@ def test_vcpus_are_held_still_where_that_is_possible_and_else_slowed_evenly(slow
     still, told = HoldingStill("cgroup"), list[str]()
     slowing["cgroup"] = still
     chosen = means(told)
-    chosen.apply(throttle(99, still=True), 0)
+    chosen.apply(throttle(99, still=True), RATES)
     assert (still.held_count, still.applied, told) == (1, [], [])
     still.failure = HostError("gone")
     chosen.hold()

@@ -1,6 +1,7 @@
 """What is expected of a migration while it runs."""
 
 import math
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -93,6 +94,14 @@ def test_nothing_is_known_before_anything_was_sent() -> None:
     outlook = Outlooks(300).update(progress("setup"))
     assert outlook == Outlook(None, converges=None, least_s=None, most_s=None)
     assert outlook_text(outlook) == "time left unknown"
+
+
+def test_what_a_limit_on_dirtying_takes_is_unknown() -> None:
+    outlooks = Outlooks(300)
+    limited = replace(progress(total=1 << 30, remaining=1 << 29), throttle_percent=90, throttle_takes_time=False)
+    assert outlooks.update(progress(total=1 << 30, remaining=1 << 29)).lost_s == 0
+    assert outlooks.update(limited).lost_s is None
+    assert outlooks.update(progress("completed")).lost_s is None
 
 
 def test_it_does_not_matter_how_long_somebody_has_looked_on() -> None:

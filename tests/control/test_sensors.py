@@ -1,9 +1,11 @@
 """Which measurement is asked for, and what is made of the answer. That QEMU understands it is in tests/end_to_end."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vmferry.control import sensors as module
 from vmferry.control.driven_vm import DrivenVm, Schema
 from vmferry.control.sensors import DirtyRateSensor
 from vmferry.errors import CommandError, HostError
@@ -24,7 +26,9 @@ def driven(*arguments: str, modes: list[str] = MODES, kvm: bool = True) -> Drive
 
 
 class Monitor:
-    """Refuses some modes, and answers query-dirty-rate with these in turn."""
+    """Refuses some modes, and answers query-dirty-rate with these in turn. Its process is not seen without `pid`."""
+
+    pid: int | None = None
 
     def __init__(self, *answers: dict[str, Any], refuses: tuple[str, ...] = ()) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -40,6 +44,12 @@ class Monitor:
             raise CommandError("not enabled", "GenericError")
         self.asked.append(arguments)
         return {}
+
+    @property
+    def peer_pid(self) -> int:
+        if self.pid is None:
+            raise HostError("it may be on another host")
+        return self.pid
 
 
 def sensor(monitor: Monitor, vm: DrivenVm, window_ms: int = 1000) -> DirtyRateSensor:
@@ -150,3 +160,15 @@ def test_a_log_needs_no_correction() -> None:
 def test_a_qemu_that_cannot_measure_is_refused() -> None:
     with pytest.raises(HostError, match=r"QEMU 7\.2\.0 cannot measure its dirty rate"):
         sensor(Monitor(), driven())
+
+
+@pytest.mark.parametrize(
+    ("pid", "emulates", "mode"), [(7, True, "dirty-bitmap"), (7, False, "dirty-ring"), (None, True, "dirty-ring")]
+)
+def test_a_ring_that_would_stop_the_guest_for_good_is_not_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int | None, emulates: bool, mode: str
+) -> None:
+    monkeypatch.setattr(module, "_EMULATING_KVM", tmp_path if emulates else tmp_path / "none")
+    monitor = Monitor()
+    monitor.pid = pid
+    assert sensor(monitor, driven("mode")).mode == mode

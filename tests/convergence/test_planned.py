@@ -213,7 +213,7 @@ def test_a_paced_guest_that_no_quota_slows_is_held_still_for_one_pass(driven: st
 
 
 def test_a_guest_that_is_held_still_in_vain_is_let_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ModelledQuota, "hold_still", lambda quota: quota.apply(99, 0))
+    monkeypatch.setattr(ModelledQuota, "hold_still", lambda quota: quota.apply(99, None))
     result = with_goals("", PACED, driven="qemu-10", rate="40MiB/s", limit_ms=300, vcpus=1, max_time="60s")
     reasons = [event.reason for event in decided(result) if event.throttle_percent != event.old_throttle_percent]
     assert "held still in vain: 99 -> 0 %" in reasons

@@ -15,8 +15,10 @@ from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
 from vmferry.clock import MonotonicClock
-from vmferry.control.actuators import DirtyLimitThrottle, SlowedVm
+from vmferry.control.actuators import SlowedVm
 from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.dirty_limit import DirtyLimitThrottle
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.drive import IN_POSTCOPY, cancel_migration
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.guard import Guard
@@ -26,6 +28,7 @@ from vmferry.control.own_group import PREFIX
 from vmferry.control.progress import Progress, ask
 from vmferry.control.result import Result
 from vmferry.control.settings import Settings
+from vmferry.control.survey import measure_rates
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import Variant, find_variant
 from vmferry.errors import HostError, UsageError
@@ -199,15 +202,25 @@ def test_a_dirty_ring_allows_limits_for_each_vcpu(lab: Lab) -> None:
     pair = start_pair(lab, accel="kvm,dirty-ring-size=1024", vcpu_count=2)
     with QmpClient.connect(pair.address) as monitor:
         driven = DrivenVm.ask(monitor)
-        with Settings(monitor, MonotonicClock(), driven) as settings, Guard() as guard:
-            throttle = DirtyLimitThrottle(SlowedVm(monitor, driven, guard, settings))
-            throttle.apply(90, 1000 * MIB)
+        with Settings(monitor, MonotonicClock(), driven) as settings, Guard(monitor) as guard:
+            vm = SlowedVm(monitor, driven, guard, settings)
+            throttle = DirtyLimitThrottle(vm)
+            assert monitor.execute("query-vcpu-dirty-limit") == []
+            throttle.apply(90, DirtyRates(1000 * MIB, (990 * MIB, 10 * MIB)))
             limits = monitor.execute("query-vcpu-dirty-limit")
-            assert [(limit["cpu-index"], limit["limit-rate"]) for limit in limits] == [(0, 50), (1, 50)]
-            throttle.release()
-        assert monitor.execute("query-vcpu-dirty-limit") == []
+            assert [(limit["cpu-index"], limit["limit-rate"]) for limit in limits] == [(0, 90), (1, 90)]
+            with pytest.raises(HostError, match="somebody limits its vCPUs already"):
+                DirtyLimitThrottle(vm)
+        assert pair.source.monitor.execute("query-vcpu-dirty-limit") == [], "the guard has lifted it"
     assert pair.driven(order(pair.uri, throttle_by="dirty-limit")).completed
     pair.destination.check_memory()
+
+
+@needs_kvm
+def test_a_guest_with_a_dirty_ring_runs_on_when_it_was_measured(lab: Lab) -> None:
+    source = start_pair(lab, accel="kvm,dirty-ring-size=1024").source
+    list(measure_rates(source.monitor, DrivenVm.ask(source.monitor), MonotonicClock(), CancelToken(), (50,), (1000,)))
+    source.wait_for_passes(source.progress().passes + 3)
 
 
 @needs_kvm

@@ -1,6 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmferry.convergence.actions import Throttle
 from vmferry.migration.events import Decided, Ended, Lost, Started, SwitchoverBegan, ThrottleSeen
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
@@ -85,6 +87,13 @@ def test_a_record_with_a_gap_does_not_tell_all() -> None:
     assert lost.is_known
     lost.record(S, Lost(count=None))
     assert not lost.is_known
+
+
+@pytest.mark.parametrize(("percent", "known"), [(90, False), (0, True)])
+def test_what_a_limit_on_dirtying_takes_is_unknown(percent: int, known: bool) -> None:
+    lost = recorded()
+    lost.record(S, Decided.of(Throttle(percent=percent, reason=""), 0, takes_time=False))
+    assert lost.is_known is known
 
 
 def end(total_ns: int) -> Ended:

@@ -126,6 +126,8 @@ class FakeQemu:
                 return [{"capability": name, "state": state} for name, state in self.capabilities.items()]
             case "query-cpus-fast":
                 return [{"cpu-index": 0, "thread-id": 4194999}]
+            case "query-vcpu-dirty-limit":
+                return []
             case "query-dirty-rate":
                 return {"status": "measuring"}
             case "query-status":

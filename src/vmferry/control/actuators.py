@@ -4,22 +4,21 @@ Every means promises the guard how to undo what it does before it does it.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.cpu_quota import CpuQuota
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.promises import Promises
 from vmferry.control.settings import Settings
 from vmferry.control.vcpu_threads import vcpu_threads
-from vmferry.errors import CommandError, HostError, VmLeftError
+from vmferry.errors import CommandError, HostError
 
 MEANS = ("cgroup", "dirty-limit", "auto-converge")
 """The means, in order of preference."""
 
-_MIB = 1 << 20
 _STILL_PERCENT = 99.9
 """What the shortest quota takes in the longest period."""
 
@@ -37,11 +36,10 @@ class SlowedVm:
 class Slower(Protocol):
     """Slows a guest down."""
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Keep every vCPU from running, or from dirtying memory, `percent` (1..99) of the time.
+    def apply(self, percent: int, unthrottled: DirtyRates) -> None:
+        """Keep every vCPU from running `percent` (0..99) of the time, or the guest from dirtying that much.
 
-        `unthrottled_bytes_per_s` is how fast the guest dirtied memory when nothing slowed it. Raises HostError or
-        MonitorError.
+        `unthrottled` is how fast it dirtied memory when nothing slowed it. Raises HostError or MonitorError.
         """
         ...
 
@@ -53,6 +51,8 @@ class Actuator(Slower, Protocol):
     """One of MEANS."""
     description: str
     """What it does, for people."""
+    takes_time: bool
+    """False if it takes no time of vCPUs but limits what they dirty; what that costs the guest nobody knows."""
     told_by_qemu: bool
     """True if `query-migrate` tells the throttle in force."""
     delays_stop: bool
@@ -95,6 +95,7 @@ class CgroupThrottle:
     """Gives every vCPU thread a CPU quota. The cgroups are made at once, the threads enter when they are slowed."""
 
     name = "cgroup"
+    takes_time = True
     told_by_qemu = False
     delays_stop = True
 
@@ -108,7 +109,7 @@ class CgroupThrottle:
         self.in_force_percent = 0
         self.description = str(self._quota)
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+    def apply(self, percent: int, unthrottled: DirtyRates) -> None:
         """Set the quotas of the vCPU threads that there are now, wherever they are now."""
         self._apply((percent,))
 
@@ -140,49 +141,6 @@ class CgroupThrottle:
         self._quota.release()
 
 
-class DirtyLimitThrottle:
-    """Limits how fast each vCPU may dirty memory, by QEMU's `set-vcpu-dirty-limit`; vCPUs that only read run on."""
-
-    name = "dirty-limit"
-    told_by_qemu = False
-    delays_stop = False
-
-    def __init__(self, vm: SlowedVm) -> None:
-        """Find out whether the VM can. Raises HostError if not."""
-        if not vm.driven.schema.has_command("set-vcpu-dirty-limit"):
-            raise HostError(f"{vm.driven.name} has no set-vcpu-dirty-limit; QEMU 7.1 and later have")
-        self._vm = vm
-        self._vcpu_count = len(vm.monitor.execute("query-cpus-fast"))
-        if not self._vcpu_count:
-            raise HostError("the VM has no vCPUs")
-        self._promise = vm.guard.will_send("cancel-vcpu-dirty-limit", {})
-        try:
-            # Far above what any guest does: a try that changes nothing.
-            vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": 1 << 30})
-            vm.monitor.execute("cancel-vcpu-dirty-limit")
-        except CommandError as error:
-            vm.guard.kept(self._promise)
-            raise HostError(f"the VM cannot limit its dirty rate: {error}") from error
-        self.in_force_percent = 0
-        self.description = f"dirty-rate limit of {self._vcpu_count} vCPUs by set-vcpu-dirty-limit"
-
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
-        """Set the same limit for every vCPU: its share of what is left of the unthrottled rate."""
-        limit_bytes_per_s = unthrottled_bytes_per_s * (100 - percent) // 100 // self._vcpu_count
-        self._vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, limit_bytes_per_s // _MIB)})
-        self.in_force_percent = percent
-
-    def hold(self) -> None:
-        """Leave it to QEMU."""
-
-    def release(self) -> None:
-        """Remove the limits."""
-        self.in_force_percent = 0
-        with suppress(VmLeftError):
-            self._vm.monitor.execute("cancel-vcpu-dirty-limit")
-        self._vm.guard.kept(self._promise)
-
-
 class AutoConvergeThrottle:
     """Shapes QEMU's own auto-converge so that its next step goes where we want; when that is, QEMU decides.
 
@@ -191,6 +149,7 @@ class AutoConvergeThrottle:
     """
 
     name = "auto-converge"
+    takes_time = True
     told_by_qemu = True
     delays_stop = False
     in_force_percent = 0
@@ -207,7 +166,7 @@ class AutoConvergeThrottle:
         self._vm = vm
         self._set(1)
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+    def apply(self, percent: int, unthrottled: DirtyRates) -> None:
         """Make the first step, or the next one, go straight to `percent`."""
         self._set(percent)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.bounds import LARGEST
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.downtime_limit import DowntimeLimitWatch
 from vmferry.control.guest_memory import GuestMemory
 from vmferry.control.means import Means
@@ -115,7 +116,7 @@ class DriverBody:
         """The same of each vCPU, if they are slowed one by one."""
         self._dirty_bytes_per_s = 0.0
         """At the last evaluation."""
-        self._unthrottled_bytes_per_s = 0
+        self._unthrottled = DirtyRates()
         self._seen = (1, 0.0)
         """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
         self._syncs_before = 0
@@ -158,8 +159,7 @@ class DriverBody:
         """
         self._soon_until_ns = self._ports.clock.now_ns() + _BEGINNING_NS
         self._last_ns = self._ports.clock.now_ns()
-        rates = (round(written.distinct_bytes * _NS_PER_S / written.duration_ns) for written in surveyed)
-        self._unthrottled_bytes_per_s = max(rates, default=0)
+        self._unthrottled = DirtyRates.surveyed(surveyed)
         nothing = Progress.from_qmp({})
         seen = sense(nothing, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
         self._memory = memory
@@ -182,6 +182,7 @@ class DriverBody:
             progress,
             throttle_percent=max(progress.throttle_percent or 0, in_force_percent),
             vcpu_throttle_percents=self._vcpu_percents if in_force_percent else None,
+            throttle_takes_time=not in_force_percent or self._slowing.guest.means.takes_time,
             dirty_bytes_per_s=self._dirty_bytes_per_s or progress.dirty_bytes_per_s,
         )
 
@@ -277,7 +278,7 @@ class DriverBody:
                 return
             case Throttle():
                 if action.period and isinstance(found, RateSeen | RateMeasured):
-                    self._note(found.dirty_bytes_per_s, progress)
+                    self._note(found, progress)
                 if self._slowing:
                     self._slow(self._slowing, action, progress, rate)
                 return
@@ -295,19 +296,19 @@ class DriverBody:
         limit_ms = min(limit_ms, MAX_LIMIT_NS // _NS_PER_MS)
         self._settings.set_parameters({"downtime-limit": limit_ms}, until_gone=True)
 
-    def _note(self, dirty_bytes_per_s: float, progress: Progress) -> None:
-        self._dirty_bytes_per_s = dirty_bytes_per_s
+    def _note(self, found: RateSeen | RateMeasured, progress: Progress) -> None:
+        self._dirty_bytes_per_s = found.dirty_bytes_per_s
         if not self.throttle_percent:
-            self._unthrottled_bytes_per_s = max(self._unthrottled_bytes_per_s, round(dirty_bytes_per_s))
+            self._unthrottled = self._unthrottled.raised(DirtyRates.found(found))
         self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
 
     def _slow(self, slowing: Slowing, throttle: Throttle, progress: Progress, rate: DirtyRate | None) -> None:
         old_percent, old_percents = self.throttle_percent, self._vcpu_percents
         self.throttle_percent, self._vcpu_percents = throttle.percent, throttle.vcpu_percents
         if throttle.still or throttle.percent != old_percent or throttle.vcpu_percents != old_percents:
-            slowing.guest.means.apply(throttle, self._unthrottled_bytes_per_s)
+            slowing.guest.means.apply(throttle, self._unthrottled)
             source = f" (measured by {rate.mode})" if rate else " (end of iteration)" if throttle.period else ""
             self._ports.tell(f"{(progress.elapsed_ms or 0) / 1000:.1f} s: {throttle.reason}{source}")
         elif throttle.period is None:
             return
-        self._recorder.evaluated(Evaluation(throttle, old_percent, rate))
+        self._recorder.evaluated(Evaluation(throttle, old_percent, rate, slowing.guest.means.takes_time))

@@ -8,13 +8,14 @@ from vmferry.control.actuators import (
     Actuator,
     AutoConvergeThrottle,
     CgroupThrottle,
-    DirtyLimitThrottle,
     HoldsStill,
     SlowedVm,
     SlowsEachVcpu,
     can_shape_auto_converge,
     hold_auto_converge,
 )
+from vmferry.control.dirty_limit import DirtyLimitThrottle
+from vmferry.control.dirty_rates import DirtyRates
 from vmferry.convergence.actions import Throttle
 from vmferry.errors import CommandError, HostError, MonitorError
 
@@ -42,7 +43,7 @@ class Means:
         self._untried = [wanted] if wanted else list(MEANS)
         self.reasons: list[str] = []
         """Why the means that come before it are not used, or no longer."""
-        self._asked: tuple[Throttle, int] = (Throttle(percent=0, reason=""), 0)
+        self._asked = Throttle(percent=0, reason=""), DirtyRates()
         self.throttle = self._next()
 
     def hold_back_auto_converge(self, *, begins: bool) -> None:
@@ -66,17 +67,22 @@ class Means:
         return self.throttle.in_force_percent
 
     @property
+    def takes_time(self) -> bool:
+        """False if what it takes of the guest's work is unknown."""
+        return self.throttle.takes_time
+
+    @property
     def slows_each_vcpu(self) -> bool:
         """True if vCPUs can be slowed one by one."""
         return isinstance(self.throttle, SlowsEachVcpu) and self.throttle.has_thread_of_each
 
-    def apply(self, throttle: Throttle, unthrottled_bytes_per_s: int) -> None:
-        """Slow the guest; the rate is that of `Actuator.apply`. Raises HostError if nothing is left that could.
+    def apply(self, throttle: Throttle, unthrottled: DirtyRates) -> None:
+        """Slow the guest; the rates are those of `Actuator.apply`. Raises HostError if nothing is left that could.
 
         Another means that has to take over slows all vCPUs by the greatest throttle, where it cannot do it one by one,
         and evenly, where it cannot hold them still.
         """
-        self._asked = throttle, unthrottled_bytes_per_s
+        self._asked = throttle, unthrottled
         self._apply()
 
     def hold(self) -> None:
@@ -91,14 +97,14 @@ class Means:
         self.throttle.release()
 
     def _apply(self) -> None:
-        throttle, unthrottled_bytes_per_s = self._asked
+        throttle, unthrottled = self._asked
         try:
             if throttle.vcpu_percents is not None and isinstance(self.throttle, SlowsEachVcpu):
                 self.throttle.apply_each(throttle.vcpu_percents)
             elif throttle.still and isinstance(self.throttle, HoldsStill):
                 self.throttle.hold_still()
             else:
-                self.throttle.apply(throttle.percent, unthrottled_bytes_per_s)
+                self.throttle.apply(throttle.percent, unthrottled)
         except (HostError, CommandError) as error:
             self._take_next(error)
         else:

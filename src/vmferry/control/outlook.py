@@ -51,7 +51,8 @@ class Outlook:
     needed_percent: int | None = None
     """The least throttle by which it would converge, where it does not by the one in force and any does."""
     lost_s: float | None = 0.0
-    """What throttles have taken from each vCPU so far, in the mean; None if nobody looked on from the beginning."""
+    """What throttles have taken from each vCPU so far, in the mean; None if nobody looked on from the beginning,
+    or what vCPUs dirty was limited, which takes nobody knows what."""
     soon_s: float | None = None
     """Time within which one migration of ten would be over; None as with `most_s`."""
     median_s: float | None = None
@@ -69,6 +70,7 @@ class Outlooks:
         """By the throttle of all vCPUs, or the greatest, as the curve is that of the guest as a whole."""
         self._lost = Ledger()
         """By the throttle of each."""
+        self._lost_is_known = True
         self._vcpu_count = 0
         """Of those that are slowed one by one."""
         self._saw_beginning: bool | None = None
@@ -85,7 +87,7 @@ class Outlooks:
 
     def outlook(self, progress: Progress) -> Outlook:
         """Return what there is to expect after the answer that was noticed last."""
-        lost_s = self._lost.taken_ns / _NS_PER_S if self._saw_beginning else None
+        lost_s = self._lost.taken_ns / _NS_PER_S if self._saw_beginning and self._lost_is_known else None
         return replace(self._outlook(progress), lost_s=lost_s)
 
     def _outlook(self, progress: Progress) -> Outlook:
@@ -140,6 +142,7 @@ class Outlooks:
         percent = 0 if progress.in_postcopy else progress.throttle_percent or 0
         self._slowed.set_throttle(now_ns, percent)
         self._lost.set_throttle(now_ns, percent, self._of_each_vcpu(progress) if percent else None)
+        self._lost_is_known &= progress.throttle_takes_time
         count = progress.dirty_sync_count or 0
         if self._synced is None or count > self._synced.count:
             self._learn(progress, now_ns)

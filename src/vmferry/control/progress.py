@@ -38,6 +38,8 @@ class Progress:
     error: str | None
     vcpu_throttle_percents: tuple[int, ...] | None = None
     """The throttle of each vCPU where they are slowed one by one; else `throttle_percent` is that of all."""
+    throttle_takes_time: bool = True
+    """False if the throttle limits what vCPUs dirty; what that takes of their time is unknown."""
     sync_ms: float | None = None
     """How long dirty syncs have taken."""
     moved_bytes: int | None = None

@@ -53,6 +53,8 @@ class Evaluation:
     old_percent: int
     measured: DirtyRate | None = None
     """What our measurement found; None if it was decided on what QEMU itself told, or on nothing."""
+    takes_time: bool = True
+    """As in `Decided`."""
 
 
 class Recorder:
@@ -140,7 +142,7 @@ class Recorder:
             self._syncs.clear()
             measured = Measured(window_ns=found.window_ns, dirty_pages=pages, sync_count=syncs, mode=found.mode)
             self._record(now_ns, measured)
-        self._record(now_ns, Decided.of(evaluation.throttle, evaluation.old_percent))
+        self._record(now_ns, Decided.of(evaluation.throttle, evaluation.old_percent, takes_time=evaluation.takes_time))
         self._throttle_percent = evaluation.throttle.percent
 
     def acted(self, action: Action) -> None:

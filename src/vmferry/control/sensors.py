@@ -9,11 +9,13 @@ Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
   figure, which it learns once per iteration, tells how much too low the samples are.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.errors import CommandError, HostError, UsageError
+from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
 _NS_PER_MS = 1_000_000
 WINDOW_MS = 1000
@@ -31,6 +33,9 @@ MODES = ("dirty-ring", "dirty-bitmap", "page-sampling")
 
 MODES_WITHOUT_KVM = ("page-sampling",)
 """QEMU 7.2 crashes if it is asked for one of the others without KVM, and QEMU 10 then measures 0."""
+
+_EMULATING_KVM = Path("/sys/module/kvm_pvm")
+"""A KVM that needs no hardware for it, and loses count of a ring that is full: its vCPU never runs again."""
 
 _MAX_CORRECTION = 8.0
 _BYTES_PER_UNIT = 1 << 20
@@ -69,8 +74,7 @@ class DirtyRateSensor:
         if not types:
             raise HostError(f"{driven.name} cannot measure its dirty rate; QEMU 5.2 and later can")
         words = driven.schema.words(types.get("mode", ""))
-        usable = MODES if driven.kvm else MODES_WITHOUT_KVM
-        self._modes = [mode for mode in usable if mode in words]
+        self._modes = [mode for mode in _usable(monitor, driven) if mode in words]
         """The modes that were not refused; none if there is no choice, and pages are sampled."""
         if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
             raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
@@ -145,3 +149,17 @@ class DirtyRateSensor:
 
     def _status(self) -> str:
         return str(self._monitor.execute("query-dirty-rate")["status"])
+
+
+def _usable(monitor: Monitor, driven: DrivenVm) -> Sequence[str]:
+    """Return the modes that do a guest no harm, as far as its host is seen."""
+    if not driven.kvm:
+        return MODES_WITHOUT_KVM
+    return MODES[1:] if _EMULATING_KVM.exists() and _is_here(monitor) else MODES
+
+
+def _is_here(monitor: Monitor) -> bool:
+    try:
+        return monitor.peer_pid > 0
+    except (HostError, MonitorError):
+        return False

@@ -7,7 +7,7 @@ class Ledger:
     """Adds up how much time throttles take from each vCPU."""
 
     is_known = True
-    """False if part of the record is missing, so that more may have been taken."""
+    """False if part of the record is missing, or if a throttle was in force that takes no time that can be counted."""
 
     def __init__(self, vcpu_count: int = 0) -> None:
         self.vcpu_count = vcpu_count

@@ -26,7 +26,7 @@ class Spent:
     """What throttles took of it, of each vCPU."""
     vcpu_count: int
     is_known: bool
-    """False if more may have been taken, as the beginning was not seen."""
+    """False if that is not all, or not certain."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ def judge(limits: Limits, spent: Spent) -> Iterator[Verdict]:
 
 
 def _loss(spent: Spent, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
-    """Where part of the record is missing, it is not known that the limit was kept."""
+    """Where not all is known that throttles took, it is not known that the limit was kept."""
     verdict = Verdict.of("max guest loss", value, bound, text)
     if spent.is_known or not verdict.kept:
         return verdict
-    return replace(verdict, kept=None, text=f"at least {verdict.text}; the beginning was not seen")
+    return replace(verdict, kept=None, text=f"{verdict.text}, as far as it is known")
 
 
 class LimitWatch:

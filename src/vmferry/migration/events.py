@@ -202,6 +202,8 @@ class Decided(_Event, tag="decision", frozen=True):
 
     asked_percent: int | None = None
     """The throttle of all vCPUs alike that a policy asked for, where it was spread over them by what each dirties."""
+    takes_time: bool = True
+    """False if no time is taken, but what vCPUs dirty is limited; what that costs the guest nobody knows."""
 
     @property
     def mean_throttle_percent(self) -> float:
@@ -215,7 +217,7 @@ class Decided(_Event, tag="decision", frozen=True):
         return round(self.mean_throttle_percent) if self.asked_percent is None else self.asked_percent
 
     @classmethod
-    def of(cls, throttle: Throttle, old_percent: int) -> Self:
+    def of(cls, throttle: Throttle, old_percent: int, *, takes_time: bool = True) -> Self:
         """Return the event that tells of a decision that took the place of `old_percent`."""
         period = throttle.period
         return cls(
@@ -228,6 +230,7 @@ class Decided(_Event, tag="decision", frozen=True):
             figures=dict(throttle.figures),
             vcpu_throttle_percents=_listed(throttle.vcpu_percents),
             asked_percent=throttle.asked_percent,
+            takes_time=takes_time,
             vcpu_dirty_bytes=_listed(period.vcpu_dirty_bytes) if period else None,
         )
 

@@ -29,6 +29,7 @@ class LostWork(Ledger):
             case Decided(throttle_percent=percent, vcpu_throttle_percents=percents):
                 of_each = percents if percents and len(percents) == self.vcpu_count else None
                 self.set_throttle(time_ns, percent, of_each)
+                self.is_known &= event.takes_time or not percent
             case ThrottleSeen(throttle_percent=percent):
                 self.set_throttle(time_ns, percent)
             case SwitchoverBegan():

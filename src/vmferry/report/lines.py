@@ -82,7 +82,7 @@ class ProgressLine(_Line, tag="progress", frozen=True, kw_only=True):
     needed_throttle_percent: int | None
     """The least throttle by which it would converge, where it does not by the one in force and any does."""
     throttled_ms: int | None
-    """What throttles have taken from each vCPU so far; null if nobody looked on from the beginning."""
+    """What throttles have taken from each vCPU so far; null if nobody knows it all."""
     deadline_left_ms: int | None
     """Time left until the deadline, below 0 once that is over; null if there is none."""
 

@@ -10,6 +10,7 @@ class ModelledQuota:
     """Takes effect at once. Implements the `Throttle` protocol."""
 
     name = "cgroup"
+    takes_time = True
     told_by_qemu = False
     delays_stop = True
     description = "CPU quota of a modelled guest"
@@ -21,7 +22,7 @@ class ModelledQuota:
         self._lost = lost
         self._count = 0
 
-    def apply(self, percent: int, unthrottled_bytes_per_s: int) -> None:
+    def apply(self, percent: int, unthrottled: object) -> None:
         """Set the quota. Raises HostError if it is not permitted any more."""
         self._count += 1
         if self._count in self._lost:
