@@ -26,7 +26,7 @@ def lab() -> Iterator[Lab]:
 
 
 def test_our_vms_keep_their_promises() -> None:
-    records = list(run_many(SMALL, 4, [0, 1, 2, 3, 4, 5, 7]))
+    records = list(run_many(SMALL, 4, [0, 1, 2, 3]))
     assert [(record.number, record.violations) for record in records if record.violations] == []
     assert {record.outcome for record in records} >= {Outcome.MOVED, Outcome.STAYED}
 
