@@ -14,9 +14,11 @@ from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import BandwidthWindow
 from vmferry.migration.journal import Entry
 from vmferry.simulation.run import simulate
+from vmferry.study.bursts import Look
 from vmferry.study.draws import Draw
 from vmferry.study.forecast import Interval, forecast, verdict
 from vmferry.study.prices import prices
+from vmferry.study.reason import reason
 from vmferry.study.strategies import (
     NO_THROTTLE,
     OWN,
@@ -96,6 +98,12 @@ def test_where_there_is_no_time_each_strategy_is_carried_out_once_and_that_is_sa
     assert {each.runs for each in hurried.strategies} == {1}
     assert any("there was time for 1 of 5 by each strategy" in what for what in hurried.unknown)
     assert not hurried.prices.least
+    (rough,) = (each.total_time_ms for each in hurried.strategies if each.strategy == PLANNED.name)
+    (sure,) = forecast(busy, (PLANNED.name,))
+    assert rough
+    assert sure.total_time_ms
+    assert rough.p90 > 1.5 * rough.p10
+    assert rough.p10 < sure.total_time_ms.p50 < rough.p90
     assert known(hurried.prices.throttle_percent) >= known(prices(busy).throttle_percent)
 
 
@@ -211,3 +219,21 @@ def test_a_journal_of_pages_that_were_smaller_on_the_wire_says_so_and_memory_mov
     assert found.memory_bytes_per_s == pytest.approx(3 * plain.memory_bytes_per_s, rel=0.001)
     assert any("again be 3.0 times smaller on the wire" in what for what in found.unknown)
     assert not any("on the wire" in what for what in plain.unknown)
+
+
+def looks_at_bursts() -> tuple[Look, ...]:
+    """Every 100 ms one of 50 ms: for a fifth of each second the guest writes 1 GiB/s, and then nothing."""
+    found = ((51 << 20) if number % 10 < 2 else 0 for number in range(80))
+    return tuple(Look(100 * MS * number, Written(50 * MS, 1.0, size)) for number, size in enumerate(found))
+
+
+def test_a_guest_in_bursts_that_may_move_in_a_calm_is_told_so_and_the_reason_names_the_calm() -> None:
+    bursty = replace(survey(200, 1000), looks=looks_at_bursts(), bandwidth_bytes_per_s=400 * MIB)
+    assert bursty.bursts
+    assert bursty.bursts.busy_share == pytest.approx(0.2, abs=0.02)
+    price = prices(bursty)
+    assert price.throttle_percent == 0
+    told = reason(bursty, price)
+    assert told.startswith("It moves in a calm: it rewrites ")
+    assert told.endswith("it was seen to write much in 20% of the time, and little in the rest.")
+    assert prices(replace(bursty, looks=())).throttle_percent != 0

@@ -31,7 +31,8 @@ from vmferry.study.told import work_out
 
 _NICE = 10
 _ENOUGH_NS = 12_000_000_000
-"""After so long nothing is worked out again to know it better: it is told soon on a busy host, too."""
+"""After so long nothing of a VM is worked out again to know it better: it is told soon on a busy host, too. What a
+journal tells can wait, and is always the same."""
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}
 
 
@@ -89,7 +90,7 @@ def command(
             status.update(f"working out: {what}")
 
         with _guests_first():
-            told = work_out(found.name, found.survey, tell, lambda: clock.now_ns() > enough_ns)
+            told = work_out(found.name, found.survey, tell, lambda: bool(address) and clock.now_ns() > enough_ns)
     if picture:
         write_forecast(picture, told)
     if as_json:

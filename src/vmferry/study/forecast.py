@@ -25,6 +25,8 @@ _TRIED, _TRIED_IN_BURSTS = 2, 5
 """If none of so many runs ends, none will."""
 _MODEL_ERROR = 0.10
 """How far the model itself is off, beside that: the standard deviation of live times, as a share."""
+_UNSEEN, _UNSEEN_IN_BURSTS = 0.2, 0.5
+"""How far what was not carried out may be off what was: the same, if next to none of the runs was made."""
 _SET_UP_ERROR_MS = 100
 """How far beginning and ending differ, which are not modelled: the same, in ms."""
 _FAST_WIRE = 0.1
@@ -87,18 +89,20 @@ def forecast(
 ) -> list[StrategyForecast]:
     """Return the forecast of each strategy, of so many draws each; `tell` is told which one is worked out.
 
-    Each is carried out once; as soon as `is_enough` says so, no more often than that.
+    Each is carried out once; as soon as `is_enough` says so, no more often than that, and intervals are the wider.
     """
     names = strategies_of(survey.qemu) if strategies is None else strategies
     outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
-    for draw in possible_draws(draws or draws_of(survey)):
+    wanted = draws or draws_of(survey)
+    for draw in possible_draws(wanted):
         for name, found in outcomes.items():
             if found and (_is_settled(survey, found) or is_enough()):
                 continue
             tell(name)
             run = postcopy if name == POSTCOPY else outcome_of
             found.append(run(survey, name, draw))
-    return [_summary(name, found) for name, found in outcomes.items()]
+    unseen = _UNSEEN_IN_BURSTS if survey.bursts else _UNSEEN
+    return [_summary(name, found, unseen * (1 - len(found) / wanted)) for name, found in outcomes.items()]
 
 
 def verdict(told: Sequence[StrategyForecast]) -> str:
@@ -129,25 +133,27 @@ def _is_settled(survey: Survey, outcomes: Sequence[Outcome]) -> bool:
     return len(outcomes) >= tried and not any(outcome.completed for outcome in outcomes)
 
 
-def _summary(strategy: str, outcomes: Sequence[Outcome]) -> StrategyForecast:
+def _summary(strategy: str, outcomes: Sequence[Outcome], unseen: float) -> StrategyForecast:
+    """Return what all runs say; what those would that were not made is `unseen`, a standard deviation."""
+    error = math.hypot(_MODEL_ERROR, unseen)
     done = [outcome for outcome in outcomes if outcome.completed]
     return StrategyForecast(
         strategy=strategy,
         runs=len(outcomes),
         chance=statistics.mean(outcome.completed for outcome in outcomes),
-        total_time_ms=_total_time_ms(done),
+        total_time_ms=_total_time_ms(done, error),
         downtime_ms=_downtime_ms(done),
-        work_lost_vcpu_s=_off_as_the_model(outcome.work_lost_vcpu_s for outcome in done),
-        sent_bytes=_off_as_the_model(outcome.sent_bytes for outcome in done),
+        work_lost_vcpu_s=_widened((outcome.work_lost_vcpu_s for outcome in done), error),
+        sent_bytes=_widened((outcome.sent_bytes for outcome in done), error),
     )
 
 
-def _off_as_the_model(values: Iterable[float | None]) -> Interval | None:
+def _widened(values: Iterable[float | None], error: float) -> Interval | None:
     told = Interval.of(values)
-    return told and told.widened(_MODEL_ERROR)
+    return told and told.widened(error)
 
 
-def _total_time_ms(done: Sequence[Outcome]) -> Interval | None:
+def _total_time_ms(done: Sequence[Outcome], error: float) -> Interval | None:
     """Return what lies between a wire that is much faster than what the migration may use, and one that is not.
 
     Post-copy, whose downtime nobody knows, does all of it while the guest runs.
@@ -158,7 +164,7 @@ def _total_time_ms(done: Sequence[Outcome]) -> Interval | None:
     if slow is None or fast is None:
         return None
     between = Interval(fast.p10, (fast.p50 + slow.p50) / 2, slow.p90)
-    return between.widened(_MODEL_ERROR, _SET_UP_ERROR_MS)
+    return between.widened(error, _SET_UP_ERROR_MS)
 
 
 def _downtime_ms(done: Sequence[Outcome]) -> Interval | None:

@@ -17,6 +17,7 @@ from vmferry.study.strategies import NO_THROTTLE, outcome_of, outcome_throttled
 from vmferry.study.survey import Survey
 
 _NS_PER_S = 1_000_000_000
+_STARTS = (0.0, 0.33, 0.67)
 _MUCH_MORE, _MORE = 2.0, 1.1
 """How many times more is tried next, and how close to the least value what is found has to be."""
 _MOST_BANDWIDTH = 1000.0
@@ -59,7 +60,9 @@ def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Pri
 
 
 def _moves(survey: Survey) -> bool:
-    return outcome_of(survey, NO_THROTTLE, Draw()).completed
+    """Tell whether it moves by itself; a guest in bursts, wherever in them it is when it begins."""
+    starts = _STARTS if survey.bursts else _STARTS[:1]
+    return all(outcome_of(survey, NO_THROTTLE, Draw(start=start)).completed for start in starts)
 
 
 def _courses(survey: Survey) -> Courses:

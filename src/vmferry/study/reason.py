@@ -19,6 +19,9 @@ def reason(survey: Survey, price: Prices) -> str:
     fits = f"{format_size(fits_bytes)} fit {survey.downtime_limit_ms} ms"
     rewrites = f"it rewrites {format_size(set_bytes)}{_within(survey, set_bytes)}, and {fits}"
     if price.throttle_percent == 0:
+        if survey.bursts and set_bytes > fits_bytes:
+            share = f"{survey.bursts.busy_share:.0%} of the time"
+            return f"It moves in a calm: {rewrites}; it was seen to write much in {share}, and little in the rest."
         if set_bytes <= fits_bytes:
             return f"All that it writes while its memory is sent is {format_size(set_bytes)}, and {fits}."
         return f"The link is faster than the guest: {rewrites}; what it writes shrinks from pass to pass."
