@@ -195,6 +195,14 @@ def test_that_nothing_helps_is_told_in_ten_seconds_with_what_would_and_the_guest
     assert known(result.work_lost_vcpu_s) < 10
 
 
+@pytest.mark.parametrize("on_limit", ["cancel", "continue"])
+def test_the_last_resort_is_for_those_who_let_a_hopeless_migration_go_on(on_limit: str) -> None:
+    goals = f"finish_by_ms=60000,on_limit={on_limit}"
+    result = with_goals(goals, RANDOM, rate="40MiB/s", limit_ms=300, vcpus=1, max_time="30s")
+    assert told(result)[0][0] < 10
+    assert any("as a last resort" in event.reason for event in decided(result)) == (on_limit == "continue")
+
+
 def test_a_paced_guest_is_caught_between_two_slices_with_hardly_any_work_lost() -> None:
     planned = with_goals("", PACED, rate="40MiB/s", limit_ms=300, vcpus=1)
     ladder = with_goals("", PACED, rate="40MiB/s", limit_ms=300, vcpus=1, variant=RESPONSIVE)
@@ -208,7 +216,7 @@ def test_a_paced_guest_that_no_quota_slows_is_held_still_for_one_pass(driven: st
     result = with_goals("", PACED, driven=driven, rate="40MiB/s", limit_ms=300, vcpus=1)
     assert result.status == "completed"
     assert known(result.total_time_ms) < 20_000, "the best of the others takes 31 s, by our own engine"
-    assert known(result.work_lost_percent) < 30
+    assert known(result.work_lost_percent) < 17
     assert any("in one sleep" in event.reason for event in decided(result))
 
 
@@ -248,8 +256,9 @@ def test_memory_that_nobody_has_touched_is_not_taken_for_memory_to_send(driven: 
         "parameters": {"downtime-limit": 300, "max-bandwidth": 100 << 20},
     })  # fmt: skip
     result = simulate(scenario.driven_by(driven), "planned")
-    assert set(throttles(result)) == {99}
-    assert known(result.total_time_ms) < 1000 * (1.5 * 150 / 100 + 2 * 2 / gib_per_s)
+    percents = throttles(result)
+    assert set(percents[percents.index(99) :]) == {99}
+    assert known(result.total_time_ms) < 1000 * (2 * 150 / 100 + 2 * 2 / gib_per_s)
 
 
 def test_a_throttle_is_not_let_go_before_its_pass_is_over_because_the_rest_would_just_fit() -> None:

@@ -26,6 +26,7 @@ POINTS_PER_OCTAVE = 6
 """So many of about the same CPU time are kept."""
 _DEMANDS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
+_HARDLY_SLOWED = 0.95
 _OTHER_LENGTH = 1.5
 _AS_MUCH = 0.9
 """The longest time in which at least this share of the most was found shows that the set has an end."""
@@ -55,8 +56,8 @@ class Written:
 
     @property
     def slowed(self) -> bool:
-        """True if a throttle was in force."""
-        return self.cpu_share < 1
+        """True if a throttle was in force that takes more than a guest notices, as the 1 % of a QEMU that stands by."""
+        return self.cpu_share < _HARDLY_SLOWED
 
     @property
     def cpu_ns(self) -> float:

@@ -48,6 +48,8 @@ class Situation:
     """In force."""
     slice_ns: float = 0.0
     """How long a throttled vCPU runs between two sleeps; 0 if it runs evenly slower."""
+    worked_ns: float = 0.0
+    """What the guest has got done since the running pass began."""
     wire_share: float = 1.0
     """What each of these bytes takes on the wire."""
 

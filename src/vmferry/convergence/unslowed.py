@@ -1,7 +1,7 @@
 """What becomes of a guest that nothing slows, pass by pass, and where throttles that come later begin."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -75,6 +75,14 @@ def follow(passes: Passes, situation: Situation) -> Unslowed:
         if idle == _IN_A_ROW or end_ns > HORIZON_NS:
             break
     return Unslowed(math.inf, least_bytes, begins)
+
+
+def at_next_pass(curve: DirtyCurve, situation: Situation) -> Situation:
+    """Return where the migration will be when the running pass is over, if nothing slows the guest until then."""
+    before_bytes, after_bytes = curve.distinct_bytes(situation.worked_ns + np.array([0.0, situation.pending_ns]))
+    left_bytes = situation.again_bytes + float(after_bytes - before_bytes)
+    pending_ns = left_bytes * situation.ns_per_byte
+    return replace(situation, pending_bytes=left_bytes, pending_ns=pending_ns, again_bytes=0.0, worked_ns=0.0)
 
 
 def _left_bytes(passes: Passes, now: Pass) -> float:

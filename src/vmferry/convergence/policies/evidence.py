@@ -8,6 +8,7 @@ from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.lookahead import look_ahead_each
 from vmferry.convergence.passes import Situation
+from vmferry.convergence.policies.stillness import was_slowed
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin
 
@@ -21,6 +22,9 @@ _FLOOD_IN_PARTS_NS = 1_500_000_000
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
 """A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
 highest one, where that shows at once what it does."""
+_TRY_NS, _WORTH = _NS_PER_S, 4
+"""It takes so long at the most, and is made if the plan takes so many times as much from the guest: a plan that takes
+less shows soon enough by itself whether it is right."""
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
 """A throttle is tried if it would do with so many times the bandwidth: before the highest was tried once, and after."""
 
@@ -58,8 +62,10 @@ def tried(plan: Plan, curve: DirtyCurve, view: View, situation: Situation, goals
     """Return a plan that is to come later as one that is tried now, if that is wanted and allowed."""
     if not plan.percent or plan.percent_now or plan.harms or not view.sensed.iteration_count:
         return None
+    if plan.lost_ns < _WORTH * _TRY_NS:
+        return None
     percent = min(_TRIED_PERCENT, goals.highest_percent) if situation.slice_ns else goals.highest_percent
-    if not _is_to_be_tried(curve, situation) or not goals.allows(percent, _NS_PER_S):
+    if not _is_to_be_tried(curve, situation) or not goals.allows(percent, _TRY_NS):
         return None
     return replace(plan, percent=percent, begin=Begin.NOW, waits=False)
 
@@ -67,4 +73,4 @@ def tried(plan: Plan, curve: DirtyCurve, view: View, situation: Situation, goals
 def _is_to_be_tried(curve: DirtyCurve, situation: Situation) -> bool:
     """Tell whether the guest was never slowed, and is known well enough as it is."""
     known_enough = curve.known_ns >= min(_NS_PER_S, _TRY_SHARE * situation.pending_ns)
-    return known_enough and not any(point.slowed for point in curve.points())
+    return known_enough and not was_slowed(curve)

@@ -7,11 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.passes import Situation
 from vmferry.convergence.sensing import Sensed, View
 
 _NS_PER_S = 1_000_000_000
 _RATES = 8
 _MOMENT_NS = 40_000_000
+_SHORTER, _STILL_SHORTER = 0.95, 0.9
+"""Passes get shorter if one is this share of the one before, and the next one is foretold to be this share of it."""
 _CHUNK_BYTES = 1 << 30
 """QEMU's default (`x-clear-bitmap-shift`)."""
 
@@ -23,12 +26,15 @@ class PassWatch:
         self._number: int | None = None
         self._last_ns = self._begun_ns = 0
         self._last_bytes = self._drained_bytes = self._begun_bytes = self._begun_sent_bytes = 0
+        self._before_bytes = 0
+        """What the pass before began with."""
         self._reading_ns = 0
         self._has_read = False
         """True if memory that nobody has touched was read in the running period, which holds up what is sent."""
         self._sending_bytes_per_s = 0.0
         """The bandwidth that was measured last while no such memory was read."""
-        self._worked_ns = 0.0
+        self.worked_ns = 0.0
+        """What the guest has got done since the pass began."""
         self._rates: deque[float] = deque(maxlen=_RATES)
         self._usual_bytes_per_s = 0.0
         """The upper quartile of the rates; 0 before there are any."""
@@ -37,12 +43,13 @@ class PassWatch:
         """Take notice of where the migration is."""
         sensed = view.sensed
         if sensed.iteration_count != self._number:
-            self._number, self._worked_ns = sensed.iteration_count, 0.0
+            self._number, self.worked_ns = sensed.iteration_count, 0.0
+            self._before_bytes = self._begun_bytes
             self._begun_ns, self._begun_bytes = view.elapsed_ns, sensed.remaining_bytes
             self._begun_sent_bytes = sensed.sent_bytes
         else:
             share = 1 - view.throttle_percent / 100
-            self._worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
+            self.worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
             self._drained_bytes += self._last_bytes - sensed.remaining_bytes
         self._last_ns, self._last_bytes = view.elapsed_ns, sensed.remaining_bytes
         if sensed.reading_ns < self._reading_ns:
@@ -81,7 +88,7 @@ class PassWatch:
         """
         if sensed.again_bytes is not None:
             return sensed.again_bytes
-        written = float(curve.distinct_bytes(np.array([self._worked_ns]))[0])
+        written = float(curve.distinct_bytes(np.array([self.worked_ns]))[0])
         armed_bytes = (self._begun_bytes - sensed.remaining_bytes) / 2 + _CHUNK_BYTES
         return written * min(1.0, armed_bytes / max(1, self._begun_bytes))
 
@@ -89,6 +96,12 @@ class PassWatch:
     def is_armed_at_once(self) -> bool:
         """True if QEMU arms the log of all pages when the pass begins."""
         return self._begun_bytes <= _CHUNK_BYTES
+
+    def shrink(self, now: Situation, following: Situation, *, has_begun: bool) -> bool:
+        """Tell whether passes get shorter: the next one, which may have begun just now, and the following one, too."""
+        before_bytes = self._before_bytes if has_begun else self._begun_bytes
+        is_shorter = now.pending_bytes < _SHORTER * before_bytes
+        return is_shorter and following.pending_bytes < _STILL_SHORTER * now.pending_bytes
 
     def _was_sending(self, sent_bytes: int) -> bool:
         """Tell whether next to nothing was zero of what has left the pass since this was asked last."""

@@ -23,10 +23,10 @@ from vmferry.convergence.policies.last_resort import HELD_NS, LastResort
 from vmferry.convergence.policies.pass_watch import PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.policies.promise import Promise
-from vmferry.convergence.policies.stillness import Stillness, keeps_up
+from vmferry.convergence.policies.stillness import Stillness, keeps_up, was_slowed
 from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
-from vmferry.convergence.unslowed import Begin
+from vmferry.convergence.unslowed import Begin, at_next_pass
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
@@ -90,7 +90,7 @@ class Planned:
             yield from self._held_on(curve, view, settings)
         elif self._why_last_resort and self._last_resort.may_begin(view) and _may_lose_more(view, settings):
             yield self._held(view, settings)
-        elif plan := self._due_plan(view):
+        elif plan := self._due_plan(curve, view, settings):
             yield from self._throttle(view, plan, "")
         elif view.written or view.period or not self._has_planned:
             yield from self._made_plan(curve, view, settings)
@@ -124,23 +124,32 @@ class Planned:
         percent = view.throttle_percent
         return percent > 0 and settings.bounds_loss and not settings.goals(view).allows(percent, _AHEAD_NS)
 
-    def _due_plan(self, view: View) -> Plan | None:
-        """Return the plan that was made for the next pass once that begins, or is so near that it has to begin.
+    def _due_plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Plan | None:
+        """Return the plan for the next pass once that begins, or is so near that the throttle has to begin.
 
-        A body that knows what is dirty again makes a new plan at that moment.
+        It waits for another one as long as passes get much shorter by themselves. A body that knows what is dirty again
+        makes a new plan at that moment.
         """
-        sensed, plan = view.sensed, self._plan
+        sensed, plan, situation = view.sensed, self._plan, self._situation(curve, view, settings)
         is_for_later = self._has_planned and plan is not None and plan.begin is Begin.NEXT_PASS
-        if plan is None or not is_for_later or sensed.again_bytes is not None:
+        if plan is None or situation is None or not is_for_later or sensed.again_bytes is not None:
             return None
+        held = None if plan.still else self._stillness.plan(view, curve, situation, settings.goals(view))
+        plan = self._plan = held or plan
         left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
         ahead_ns = _AHEAD_STILL_NS if plan.still else _AHEAD_NS
-        left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, self._pass.bytes_per_s(sensed))
-        is_near = left_ns < ahead_ns
-        due = replace(plan, begin=Begin.NOW)
-        if not (is_near or view.iteration_began) or (self._last_resort.rests(view) and not due.still):
+        left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, situation.bandwidth_bytes_per_s)
+        if not (left_ns < ahead_ns or (view.iteration_began and not held)):
             return None
-        return due
+        waits = not plan.still and (self._last_resort.rests(view) or self._shrink(curve, view, situation))
+        return None if waits else replace(plan, begin=Begin.NOW)
+
+    def _shrink(self, curve: DirtyCurve, view: View, situation: Situation) -> bool:
+        """Tell whether passes get shorter by themselves from the one on that begins now, or soon."""
+        following = at_next_pass(curve, situation)
+        if not view.iteration_began:
+            situation, following = following, at_next_pass(curve, following)
+        return self._pass.shrink(situation, following, has_begun=view.iteration_began)
 
     def _made_plan(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         situation = self._situation(curve, view, settings)
@@ -162,6 +171,8 @@ class Planned:
                 plan = probe(curve, situation, goals) or self._stillness.plan(view, curve, situation, goals)
         why = _HOPELESS
         was_trying, self._is_trying = self._is_trying, False
+        if plan and plan.percent and not plan.percent_now and not was_slowed(curve):
+            plan = self._stillness.plan(view, curve, situation, goals) or plan
         if plan and (trial := tried(plan, curve, view, situation, goals)):
             plan, self._is_trying = trial, True
         if plan and plan.percent_now and self._last_resort.rests(view):
@@ -201,6 +212,7 @@ class Planned:
             threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
             throttle_percent=view.throttle_percent,
             slice_ns=sensed.throttle_slice_ns,
+            worked_ns=self._pass.worked_ns,
             wire_share=sensed.wire_share,
         )
 

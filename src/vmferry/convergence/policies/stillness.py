@@ -1,8 +1,9 @@
-"""A guest that keeps up with every quota is held still, for one pass.
+"""A guest that keeps up with every quota, or may do so, is held still for one pass.
 
 Quotas leave a driven guest many short slices in each second. A service that wants less of its CPU than the highest
 throttle leaves it does all of its work in them, and dirties as much as before. Held still, as QEMU's own throttle of
-99 % does for a second at a time, it writes next to nothing while the last pass is sent.
+99 % does for a second at a time, it writes next to nothing while the last pass is sent. That needs no trial of what the
+guest does in slices.
 """
 
 import numpy as np
@@ -12,7 +13,7 @@ from vmferry.convergence.goals import Goals, Plan
 from vmferry.convergence.lookahead import Courses
 from vmferry.convergence.passes import Situation
 from vmferry.convergence.sensing import View
-from vmferry.convergence.unslowed import Begin
+from vmferry.convergence.unslowed import Begin, at_next_pass
 
 _NS_PER_S = 1_000_000_000
 PERCENT = 99
@@ -41,11 +42,9 @@ class Stillness:
         """Return the plan of holding it still in the next pass, where that is of use and allowed."""
         if goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
             return None
-        if not keeps_up(curve, situation.slice_ns, goals.highest_percent):
+        if situation.slice_ns or (was_slowed(curve) and not keeps_up(curve, 0.0, goals.highest_percent)):
             return None
-        written_bytes = float(curve.distinct_bytes(np.array([situation.pending_ns]))[0])
-        next_bytes = (situation.again_bytes + written_bytes) * situation.wire_share
-        next_ns = next_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S
+        next_ns = at_next_pass(curve, situation).pending_ns
         time_ns, lost_ns = situation.pending_ns + next_ns, next_ns * PERCENT / 100
         courses = Courses(np.array([time_ns]), np.array([lost_ns]), np.array([situation.threshold_bytes]))
         overshoot = float(goals.overshoots(courses)[0])
@@ -69,5 +68,9 @@ class Stillness:
 
 def keeps_up(curve: DirtyCurve, slice_ns: float, highest_percent: int) -> bool:
     """Tell whether the guest was seen to do all its work with every quota; where vCPUs sleep at once, it does not."""
-    was_slowed = any(point.slowed for point in curve.points())
-    return was_slowed and not slice_ns and curve.demand < 1 - highest_percent / 100
+    return was_slowed(curve) and not slice_ns and curve.demand < 1 - highest_percent / 100
+
+
+def was_slowed(curve: DirtyCurve) -> bool:
+    """Tell whether it was seen what the guest does while it is slowed."""
+    return any(point.slowed for point in curve.points())
