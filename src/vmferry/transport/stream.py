@@ -40,9 +40,6 @@ _CALL_BACK_NS = 50_000_000
 _LEAST_BATCH_PAGES, _MOST_BATCH_PAGES = 1024, 2048
 _BATCH_NS = 5_000_000
 
-_CACHED_BYTES = 1 << 18
-"""How much a processor that has just written it finds in its cache: what is to be checked is checked then."""
-
 _READ_BYTES = 1 << 20
 """How much of a frame is read at once: memory is taken for what a peer has sent, not for what it has announced."""
 
@@ -188,14 +185,10 @@ class StreamChannel:
             else:
                 unpack(packed, views)
             return
-        digest = xxhash.xxh3_64()
-        while views:
-            wanted = _first(views, _CACHED_BYTES) if pages.final else views
-            received_bytes = self._receive_some(wanted, while_blocked)
-            if pages.final:
-                _update(digest, _first(wanted, received_bytes))
-            views = _without_first(views, received_bytes)
-        self._check_payload(pages, digest)
+        missing = views
+        while missing:
+            missing = _without_first(missing, self._receive_some(missing, while_blocked))
+        self._check_payload(pages, views)
 
     def _receive_packed(self, pages: Pages, while_blocked: Callable[[], None]) -> bytearray:
         """Return packed bytes; memory is taken for what has come."""
@@ -205,11 +198,11 @@ class StreamChannel:
         while missing_bytes := pages.packed_bytes - len(packed):
             piece = memoryview(bytearray(min(missing_bytes, _READ_BYTES)))
             packed += piece[: self._receive_some([piece], while_blocked)]
-        self._check_payload(pages, xxhash.xxh3_64(packed))
+        self._check_payload(pages, [memoryview(packed)])
         return packed
 
-    def _check_payload(self, pages: Pages, digest: xxhash.xxh3_64) -> None:
-        if pages.final and digest.intdigest() != self._decoder.payload_checksum:
+    def _check_payload(self, pages: Pages, payload: list[memoryview]) -> None:
+        if pages.final and _checksum(payload) != self._decoder.payload_checksum:
             raise PeerError("the last pages arrived damaged (the checksum differs)")
 
     def stop_pages(self) -> None:
@@ -350,21 +343,8 @@ def _without_first(views: list[memoryview], size_bytes: int) -> list[memoryview]
     return []
 
 
-def _first(views: list[memoryview], size_bytes: int) -> list[memoryview]:
-    """Return the views of their first bytes, or of all if they are fewer."""
-    for number, view in enumerate(views):
-        if size_bytes <= len(view):
-            return [*views[:number], view[:size_bytes]]
-        size_bytes -= len(view)
-    return views
-
-
 def _checksum(views: list[memoryview]) -> int:
     digest = xxhash.xxh3_64()
-    _update(digest, views)
-    return digest.intdigest()
-
-
-def _update(digest: xxhash.xxh3_64, views: list[memoryview]) -> None:
     for view in views:
         digest.update(view)
+    return digest.intdigest()
