@@ -20,6 +20,7 @@ from bench.memory import main as memory
 from bench.migration import bench as migration
 from bench.monitor import main as monitor
 from bench.page import main as page
+from bench.page_costs import page_costs
 from bench.peers import Load
 from bench.qemu import bench as qemu
 from bench.simulation import main as simulation
@@ -56,6 +57,12 @@ def test_simulation(tmp_path: Path) -> None:
     result = CliRunner().invoke(simulation, ["--runs", "1", "--gib", "1", "--output", str(tmp_path / "samples")])
     assert result.exit_code == 0, result.output
     assert {"simulated_page_send", "simulated_sync"} == samples_of(tmp_path / "samples").keys()
+
+
+def test_page_costs(tmp_path: Path) -> None:
+    result = CliRunner().invoke(page_costs, ["--runs", "1", "--memory", "16", "--output", str(tmp_path / "samples")])
+    assert result.exit_code == 0, result.output
+    assert {"populating", "taking", "sending", "receiving"} == samples_of(tmp_path / "samples").keys()
 
 
 @pytest.mark.chromium
