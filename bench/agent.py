@@ -127,7 +127,10 @@ def _vms_of(one: Agent, words: str) -> set[str]:
 @click.option("--seconds", default=2.0, show_default=True, help="Longest time to let it work once it has throttled.")
 @click.pass_obj
 def kills(output: Path | None, /, kills: int, seconds: float) -> None:
-    """Kill the agent while it slows a guest: until when is the guest slowed, and does a new one go on?"""
+    """Kill the agent while it slows a guest: until when is the guest slowed, and does a new one go on?
+
+    It takes the migration up at once, and slows it again when its policy has seen enough to decide.
+    """
     peer, load, moments = qemus(None)[0], Load(192, 1, 96), random.Random(1)
     with recording(output) as samples, Lab() as lab, _workplace() as (one, sockets):
         source, uri = start_pair(lab, peer, load, sockets, 0)
@@ -139,6 +142,8 @@ def kills(output: Path | None, /, kills: int, seconds: float) -> None:
         for number in range(kills):
             begun_s = time.monotonic()
             one.start()
+            one.wait_for("a migration runs", number + 1, LONG_S)
+            samples.add("taken_up", time.monotonic() - begun_s, "s")
             one.wait_for(" 0 -> ", number + 1, LONG_S)
             samples.add("resumed", time.monotonic() - begun_s, "s")
             time.sleep(moments.uniform(0, seconds))

@@ -201,7 +201,7 @@ def test_idle_agent(tmp_path: Path) -> None:
             ["many", "--real", "--vms", "2", "--shadowed", "1", "--seconds", "1"],
             {"all_followed", "driver_cpu", "remembered"},
         ),
-        (["kills", "--kills", "1"], {"resumed", "time_to_undo", "consistent", "remembered"}),
+        (["kills", "--kills", "1"], {"taken_up", "resumed", "time_to_undo", "consistent", "remembered"}),
     ],
 )
 def test_agent_of_real_vms(words: list[str], names: set[str], tmp_path: Path) -> None:

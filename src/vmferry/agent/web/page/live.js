@@ -40,7 +40,7 @@ class Card {
     this.bar = element("progress", "", this.article, { max: 100 });
     const figures = element("dl", "", this.article);
     this.figures = Object.keys(FIGURES).map((name) => {
-      const pair = element("div", "", figures);
+      const pair = element("div", "", figures, { className: name === "time left" ? "wide" : "" });
       element("dt", name, pair);
       return element("dd", "", pair);
     });

@@ -5,6 +5,7 @@ import { rate, size, time, UNKNOWN, told } from "./words.js";
 const SPACE = "http://www.w3.org/2000/svg";
 const LEFT = 72;
 const RIGHT = 16;
+const TITLE = 88; // wide, the longest title
 const PANELS = [
   { title: "left to send", height: 130 },
   { title: "speed", height: 90 },
@@ -91,7 +92,8 @@ function marks(svg, one, x, top, bottom, width) {
     part("rect", svg, { x: from, y: top, width: Math.max(2, to - from), height: bottom - top, class: "end" });
     const median = x(elapsed + (one.median_left_ms ?? one.most_left_ms));
     part("path", svg, { d: `M${median} ${top}V${bottom}`, class: "median" });
-    const anchor = from > width / 2 ? { x: Math.max(2, to - from) + from, "text-anchor": "end" } : { x: from };
+    const anchor = from > width / 2 ? { x: Math.max(2, to - from) + from, "text-anchor": "end" }
+      : { x: Math.max(from, LEFT + TITLE) };
     part("text", svg, { y: top - 8, ...anchor }, "end expected");
   }
   const deadline = one.limits?.finish_by_ms ?? null;

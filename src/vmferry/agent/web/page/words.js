@@ -35,8 +35,9 @@ export function time(ms) {
 
 export function left(one) {
   if (one.converges === false) {
-    const needed = one.needed_percent === null ? "" : `; a throttle of ${one.needed_percent} % would end it`;
-    return `no end in sight${needed}`;
+    // What was found needed under an older throttle is no advice any more.
+    const needed = one.needed_percent ?? 0;
+    return `no end in sight${needed > (one.throttle_percent ?? 0) ? `; a throttle of ${needed} % would end it` : ""}`;
   }
   if (one.least_left_ms === null) return UNKNOWN;
   if (one.most_left_ms === null) return `over ${time(one.least_left_ms)}`;
