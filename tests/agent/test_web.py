@@ -111,6 +111,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
 
 def opened(browser: Page, port: int, width: int = 1280, *, dark: bool = False) -> None:
     """Open the page with the token for reading, as a browser does that has asked for it."""
+    browser.open("about:blank", width)  # the page of the test before asks for its agent again and again
     browser.requests.clear()
     browser.complaints.clear()
     password = base64.b64encode(f"x:{READ_TOKEN}".encode()).decode()
