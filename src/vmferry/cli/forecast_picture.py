@@ -78,7 +78,7 @@ def _costs(told: Told) -> tuple[list[Cost], dict[str, int]]:
 
 
 def _cost(each: StrategyForecast, survey: Survey) -> Cost:
-    runs = each.runs or 0
+    runs = each.run_count or 0
     moved = round(each.chance * runs)
     return Cost(
         label=label_of(each.strategy, survey),

@@ -65,7 +65,7 @@ class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
     """What one strategy would come to; the figures are of the runs that completed, None is what nobody knows."""
 
     strategy: str
-    runs: int | None = None
+    run_count: int | None = None
     """How often it was carried out in virtual time."""
     chance: float
     """The share of the runs that completed."""
@@ -139,7 +139,7 @@ def _summary(strategy: str, outcomes: Sequence[Outcome], unseen: float) -> Strat
     done = [outcome for outcome in outcomes if outcome.completed]
     return StrategyForecast(
         strategy=strategy,
-        runs=len(outcomes),
+        run_count=len(outcomes),
         chance=statistics.mean(outcome.completed for outcome in outcomes),
         total_time_ms=_total_time_ms(done, error),
         downtime_ms=_downtime_ms(done),

@@ -35,7 +35,7 @@ class Told:
     def unknown(self) -> list[str]:
         """What could not be found out, in words."""
         wanted = draws_of(self.survey)
-        fewest = min((each.runs for each in self.strategies if each.runs and each.chance), default=wanted)
+        fewest = min((each.run_count for each in self.strategies if each.run_count and each.chance), default=wanted)
         if fewest >= wanted:
             return list(self.survey.unknown)
         hurried = f"what more runs would show: there was time for {fewest} of {wanted} by each strategy"
