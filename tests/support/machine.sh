@@ -3,7 +3,7 @@
 #
 #     machine.sh DIRECTORY GROUP
 #
-# The machine's files are this one's. What is written below /etc, /opt, /usr/local, /var/lib, /run and /tmp is kept in
+# The machine's files are this one's. What is written below /etc, /opt, /usr/local, /var/lib and /run is kept in
 # memory below DIRECTORY, a few of systemd's units are there, and beside them those in DIRECTORY/units. Its control
 # groups are below GROUP, but for those of processors.
 set -euo pipefail
