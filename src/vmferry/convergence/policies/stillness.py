@@ -40,7 +40,8 @@ class Stillness:
 
     def plan(self, view: View, curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
         """Return the plan of holding it still in the next pass, where that is of use and allowed."""
-        if goals.highest_percent < PERCENT or view.elapsed_ns < self._rests_until_ns:
+        may_hold = goals.highest_percent >= PERCENT and goals.allows(PERCENT, _PATIENCE_NS)
+        if not may_hold or view.elapsed_ns < self._rests_until_ns:
             return None
         if situation.slice_ns or (was_slowed(curve) and not keeps_up(curve, 0.0, goals.highest_percent)):
             return None
