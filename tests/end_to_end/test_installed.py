@@ -151,7 +151,7 @@ def test_who_follows_the_page_has_an_agent_that_steers_and_is_started_again(foll
     assert re.search(r"/systemd-private-\S+/tmp /tmp ", mounts), "and so is PrivateTmp"
     who.does("systemctl stop vmferry-agent")
     row = json.loads(who.does("vmferry history --json"))
-    assert (row["vm_name"], row["mode"], row["status"], row["remark"]) == ("busy", "steer", "completed", "")
+    assert (row["vm_name"], row["mode"], row["status"]) == ("busy", "steer", "completed")
     assert row["work_lost_percent"] is None, "as nobody saw all of it"
 
 
