@@ -1,6 +1,6 @@
 """docs/agent.md is followed on a machine of its own, with systemd and libvirtd: its commands, as they stand there.
 
-No index is asked: the packages that the agent needs are linked from the environment of the tests, and no others are
+No index is asked: the packages that the agent needs are copied from the environment of the tests, and no others are
 there when it runs.
 """
 
@@ -61,14 +61,14 @@ def needed(requirements: Iterable[str], extras: Iterable[str], seen: set[str]) -
             yield from needed(distribution(requirement.name).requires or (), requirement.extras, seen)
 
 
-def linked(names: Iterable[str], directory: Path) -> str:
-    """Return the commands that link packages of this environment into a directory."""
+def copied(names: Iterable[str], directory: Path) -> str:
+    """Return the commands that copy packages of this environment into a directory, which the agent may see."""
     places = [
         distribution(name).locate_file(top)
         for name in names
         for top in {file.parts[0] for file in distribution(name).files or ()} - {"..", "__pycache__"}
     ]
-    return f"mkdir {directory}\nln -sf {' '.join(map(str, places))} {directory}"
+    return f"mkdir {directory}\ncp -r {' '.join(map(str, places))} {directory}"
 
 
 class Follower:
@@ -79,8 +79,8 @@ class Follower:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text())
         optional = project["project"]["optional-dependencies"]
         required = [*project["project"]["dependencies"], *optional["agent"], *optional["libvirt"]]
-        self.does(linked(needed(required, (), set()), PACKAGES))
-        self.does(linked(needed(project["build-system"]["requires"], (), set()), BUILDING))
+        self.does(copied(needed(required, (), set()), PACKAGES))
+        self.does(copied(needed(project["build-system"]["requires"], (), set()), BUILDING))
 
     def does(self, script: str) -> str:
         """Return what the commands print."""
