@@ -37,6 +37,8 @@ start_host() {
     mkdir -p "$own/libvirt/qemu" "$here/probed"
     ln -s "$here/probed" "$own/libvirt/qemu/cache" # what QEMU can do is found out once for both
     echo "host_uuid = \"$(cat /proc/sys/kernel/random/uuid)\"" >"$own/libvirt/libvirtd.conf"
+    # Ports that the kernel gives to no client: from 49152 on, which is libvirt's default, one may be taken at any moment.
+    printf 'migration_port_min = 31000\nmigration_port_max = 31063\n' >"$own/libvirt/qemu.conf"
     [ "$(id -u)" != 0 ] || chown -R nobody:nogroup "$own" "$here/probed"
     as_user env HOME="$own" XDG_RUNTIME_DIR="$own" XDG_CONFIG_HOME="$own" XDG_CACHE_HOME="$own" XDG_DATA_HOME="$own" \
         libvirtd --timeout 300 2>"$here/$1.log" &

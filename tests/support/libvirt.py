@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.cgroup import find_hierarchy, group_of
@@ -46,6 +47,9 @@ class Daemon:
         places = {f"XDG_{name}": str(directory) for name in ("RUNTIME_DIR", "CONFIG_HOME", "CACHE_HOME", "DATA_HOME")}
         (directory / "libvirt").mkdir()
         (directory / "libvirt" / "libvirtd.conf").write_text(f'host_uuid = "{uuid.uuid4()}"\n')
+        port = free_port()
+        ports = f"migration_port_min = {port}\nmigration_port_max = {port + 9}\n"
+        (directory / "libvirt" / "qemu.conf").write_text(ports)
         shutil.copy(STRESS_ELF, directory)
         (directory / "libvirt" / "qemu").mkdir()
         (directory / "libvirt" / "qemu" / "cache").symlink_to(_PROBED.name)
