@@ -230,8 +230,9 @@ def test_a_broken_policy_calls_off_the_migration_of_a_stock_qemu(scene: Scene, t
     driver = scene.driver(scene.uri, *words, "--json")
     out, err = driver.communicate(timeout=200)
     assert driver.returncode == 1, err
-    assert json.loads(out)["status"] == "cancelled"
-    assert json.loads(out)["error"] == WHY
+    answer = json.loads(out)
+    # A QEMU that is cancelled just as it begins may call that a failure, and has a reason of its own.
+    assert answer["status"] == "failed" or (answer["status"], answer["error"]) == ("cancelled", WHY)
     assert scene.at_home()
     source = scene.reconnect()
     assert source.monitor.execute("query-status")["status"] == "running"

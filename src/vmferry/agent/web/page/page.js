@@ -1,11 +1,11 @@
-// Puts the page together: events of what runs, and after each that begins or ends the rest anew.
+// Puts the page together: events of what runs, and after each that begins or ends, and now and then, the rest anew.
 
 import { showHistory } from "./history.js";
 import { showLive } from "./live.js";
 import { showVms } from "./vms.js";
 
 const KEPT_MS = 1500;
-const VMS_MS = 15000;
+const AGAIN_MS = 15000;
 const state = document.getElementById("state");
 let keys = "";
 
@@ -23,10 +23,14 @@ events.addEventListener("live", (event) => {
   const now = all.map((one) => `${one.key} ${one.mode}`).join(" ");
   if (now !== keys) {
     showVms();
-    setTimeout(showHistory, KEPT_MS);  // until the end is in the database
+    setTimeout(showHistory, KEPT_MS);  // until then the end mostly is in the database
   }
   keys = now;
 });
-setInterval(() => { if (!document.hidden) showVms(); }, VMS_MS);
+setInterval(() => {
+  if (document.hidden) return;
+  showVms();
+  showHistory();
+}, AGAIN_MS);
 showVms();
 showHistory();
