@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
-from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.curve import DirtyCurve, curve_of
 from vmferry.convergence.goals import Goals, Plan, make_plan, time_text
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.lookahead import look_ahead_each
@@ -70,7 +70,7 @@ class Planned:
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
         """Learn, plan anew if something was learnt, and measure if that was long ago."""
-        curve = self._curve = self._curve or _surveyed(view)
+        curve = self._curve = self._curve or curve_of(view.surveyed, view.sensed.memory_bytes)
         self._pass.look(view, curve)
         self._last_resort.look(view)
         if self._stillness.holds:
@@ -293,14 +293,6 @@ def _on_limit(settings: PlannedSettings, reason: str) -> Action:
     if settings.max_downtime_ms:
         return SetDowntimeLimit(limit_ns=settings.max_downtime_ms * _NS_PER_MS, reason=reason)
     return SwitchOver(reason=reason)
-
-
-def _surveyed(view: View) -> DirtyCurve:
-    """Return what is known of the guest before it migrates."""
-    curve = DirtyCurve(view.sensed.memory_bytes)
-    for written in view.surveyed:
-        curve.learn(written)
-    return curve
 
 
 def _may_lose_more(view: View, settings: PlannedSettings) -> bool:
