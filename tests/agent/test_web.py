@@ -211,13 +211,31 @@ def test_changes_come_as_events_within_the_stream(database: str, tmp_path: Path)
         client_of(sources_of(database, running), tmp_path) as one,
         one.stream("GET", "/api/events", timeout=60) as stream,
     ):
-        data = (json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: "))
+        lines = (line.partition(": ") for line in stream.iter_lines() if line)
+        told = ((name, json.loads(data)) for (_, _, name), (_, _, data) in zip(lines, lines, strict=False))
+        data = (what for name, what in told if name == "live")
         assert next(data) == []
         running.append(live())
         assert [each["vm_name"] for each in next(data)] == ["db"]
         running[0].watch(SEEN.after(SEEN))
         running[0].tell("said")
         assert next(data)[0]["said"] == ["said"]
+
+
+def test_whoever_reads_events_is_told_when_the_list_of_migrations_has_changed(database: str, tmp_path: Path) -> None:
+    sources = sources_of(database)
+    memory = sources.followers._memory
+    with client_of(sources, tmp_path) as one, one.stream("GET", "/api/events", timeout=60) as stream:
+        lines = stream.iter_lines()
+        counts = (int(next(lines).removeprefix("data: ")) for line in lines if line == "event: history")
+        assert next(counts) == 0
+        recording = memory.begin(facts(began_ms=9_000_000))
+        memory.keep()
+        assert next(counts) == 1
+        memory.keep()
+        complete(recording)
+        memory.keep()
+        assert next(counts) == 2
 
 
 def test_more_readers_of_events_than_there_is_room_for_are_refused(database: str, tmp_path: Path) -> None:

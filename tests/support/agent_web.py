@@ -49,7 +49,7 @@ def sources_of(database: str, given: Sequence[Live] = (), rules: Sequence[Rule] 
         roster=Roster((), attendants),
         forecasts=Forecasts(attendants),
         actions=Actions(followers, wait_s),
-        events=Events(lambda: followers.live),
+        events=Events(lambda: followers.live, lambda: followers.change_count),
         database=database,
     )
 

@@ -48,6 +48,11 @@ class Followers:
         with self._lock:
             return list(self._live)
 
+    @property
+    def change_count(self) -> int:
+        """How often the list of remembered migrations has changed."""
+        return self._memory.change_count
+
     def let_go(self) -> None:
         """Have all let go of their migrations, which go on by themselves; whoever comes later does not begin."""
         with self._lock:

@@ -31,6 +31,8 @@ class Memory:
         self._host = host
         self._keep_days = keep_days
         self._tell = tell
+        self.change_count = 0
+        """How often the list of migrations has changed in the database: one began, ended, or is done otherwise."""
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
         self._forget_at_s = 0.0
@@ -73,13 +75,13 @@ class Memory:
             slot.collect()
         try:
             with self._engine.begin() as connection:
-                for slot in slots:
-                    slot.save(connection, self._host)
+                changed = [slot.save(connection, self._host) for slot in slots]
                 self._forget(connection)
         except SQLAlchemyError as error:
             self._note(error)
             return
         self._note(None)
+        self.change_count += any(changed)
         done = [slot for slot in slots if slot.saved()]
         with self._lock:
             self._slots = [slot for slot in self._slots if slot not in done]
@@ -116,8 +118,9 @@ class _Slot:
         self._close = self._recording.close
         self._pieces.add(self._recording.take())
 
-    def save(self, connection: Connection, host: str) -> None:
-        """Write what is new."""
+    def save(self, connection: Connection, host: str) -> bool:
+        """Write what is new. Returns whether that is more than a piece of the journal."""
+        is_first = self._place is None
         migration_id, part, number = self._place or (*store.take_up(connection, host, self._recording.facts), 0)
         state = self._recording.status, self._recording.foretold, self._recording.facts
         if data := self._pieces.unkept():
@@ -127,6 +130,7 @@ class _Slot:
         if self._close:
             store.note_close(connection, migration_id, self._close)
         self._saving = (migration_id, part, number + bool(data)), state, len(data)
+        return is_first or state != self._state or self._close is not None
 
     def saved(self) -> bool:
         """Take note that all that was written is kept. Returns whether there is nothing more to come."""

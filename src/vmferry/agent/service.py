@@ -77,7 +77,7 @@ class Agent:
         config, followers = self.config, attendants.followers
         files = config.token_file, config.action_token_file
         access = Access(*(read_token(path) if path else None for path in files))
-        events = Events(lambda: followers.live)
+        events = Events(lambda: followers.live, lambda: followers.change_count)
         sources = Sources(
             followers=followers,
             roster=Roster(config.libvirt, attendants),

@@ -1,4 +1,5 @@
-"""Server-sent events: all migrations that run, whenever something about them has changed."""
+"""Server-sent events: all migrations that run, whenever something about them has changed, and that the list of the
+remembered ones has."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -18,8 +19,10 @@ MAX_READERS = 32
 class Events:
     """The streams of one agent."""
 
-    def __init__(self, live: Callable[[], Sequence[Live]]) -> None:
+    def __init__(self, live: Callable[[], Sequence[Live]], change_count: Callable[[], int]) -> None:
+        """`change_count` says how often the list of remembered migrations has changed."""
         self._live = live
+        self._change_count = change_count
         self._readers = 0
         self._ending = False
 
@@ -36,12 +39,15 @@ class Events:
     async def _stream(self) -> AsyncIterator[dict[str, str]]:
         self._readers += 1
         try:
-            last = None
+            last = last_count = None
             while not self._ending:
                 now = msgspec.json.encode([live_migration(one) for one in self._live()]).decode()
                 if now != last:
                     yield {"event": "live", "data": now}
-                last = now
+                count = self._change_count()
+                if count != last_count:
+                    yield {"event": "history", "data": str(count)}
+                last, last_count = now, count
                 await asyncio.sleep(LOOK_S)
         finally:
             self._readers -= 1

@@ -1,11 +1,10 @@
-// Puts the page together: events of what runs, and after each that begins or ends, and now and then, the rest anew.
+// Puts the page together: what runs and what is remembered, as events tell of it, and the VMs of this host.
 
 import { showHistory } from "./history.js";
 import { showLive } from "./live.js";
 import { showVms } from "./vms.js";
 
-const KEPT_MS = 1500;
-const AGAIN_MS = 15000;
+const VMS_MS = 15000;
 const state = document.getElementById("state");
 let keys = "";
 
@@ -21,16 +20,9 @@ events.addEventListener("live", (event) => {
   const all = JSON.parse(event.data);
   showLive(all);
   const now = all.map((one) => `${one.key} ${one.mode}`).join(" ");
-  if (now !== keys) {
-    showVms();
-    setTimeout(showHistory, KEPT_MS);  // until then the end mostly is in the database
-  }
+  if (now !== keys) showVms();
   keys = now;
 });
-setInterval(() => {
-  if (document.hidden) return;
-  showVms();
-  showHistory();
-}, AGAIN_MS);
+events.addEventListener("history", showHistory);
+setInterval(() => { if (!document.hidden) showVms(); }, VMS_MS);
 showVms();
-showHistory();
