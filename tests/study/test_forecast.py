@@ -13,6 +13,7 @@ from vmferry.convergence.variants import PLANNED
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import BandwidthWindow
 from vmferry.migration.journal import Entry
+from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
 from vmferry.study.bursts import Look
 from vmferry.study.draws import Draw
@@ -105,6 +106,21 @@ def test_where_there_is_no_time_each_strategy_is_carried_out_once_and_that_is_sa
     assert rough.p90 > 1.5 * rough.p10
     assert rough.p10 < sure.total_time_ms.p50 < rough.p90
     assert known(hurried.prices.throttle_percent) >= known(prices(busy).throttle_percent)
+
+
+def test_time_that_is_over_once_all_was_looked_for_has_cut_nothing_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, tried = survey(200, 2000), []
+
+    def throttled(survey: Survey, percent: int) -> Outcome:
+        tried.append(percent)
+        return outcome_throttled(survey, percent)
+
+    monkeypatch.setattr("vmferry.study.prices.outcome_throttled", throttled)
+    price = prices(busy)
+    last = tried.pop()  # throttles are tried after all else
+    tried.clear()
+    assert price.least
+    assert prices(busy, lambda: last in tried) == price
 
 
 def test_a_guest_that_converges_by_itself_has_no_price() -> None:

@@ -5,7 +5,7 @@ The look-ahead says where to begin; then a migration in virtual time has to agre
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 import numpy as np
@@ -37,6 +37,19 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """False if there was no time to look for less: these do, but something less may do, too."""
 
 
+@dataclass
+class _Patience:
+    """How long less is looked for where something does."""
+
+    is_enough: Callable[[], bool]
+    ended: bool = False
+    """True if it did while there was something to look for."""
+
+    def lasts(self) -> bool:
+        self.ended = self.ended or self.is_enough()
+        return not self.ended
+
+
 def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Prices:
     """Return what a single change would have to be; without a throttle all bodies do the same, so ours shows it.
 
@@ -49,13 +62,13 @@ def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Pri
             bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
             throttle_percent=0,
         )
-    courses = _courses(survey)
+    courses, patience = _courses(survey), _Patience(is_enough)
     converging = np.flatnonzero(np.isfinite(courses.time_ns[1:])) + 1
     return Prices(
-        downtime_limit_ms=_least_downtime_ms(survey, courses, is_enough),
-        bandwidth_bytes_per_s=_least_bandwidth(survey, is_enough),
-        throttle_percent=_least_throttle(survey, int(converging[0]), is_enough) if len(converging) else None,
-        least=not is_enough(),
+        downtime_limit_ms=_least_downtime_ms(survey, courses, patience),
+        bandwidth_bytes_per_s=_least_bandwidth(survey, patience),
+        throttle_percent=_least_throttle(survey, int(converging[0]), patience) if len(converging) else None,
+        least=not patience.ended,
     )
 
 
@@ -78,18 +91,18 @@ def _courses(survey: Survey) -> Courses:
     return look_ahead(survey.curve(), situation, from_now=True)
 
 
-def _least_downtime_ms(survey: Survey, courses: Courses, is_enough: Callable[[], bool]) -> float | None:
+def _least_downtime_ms(survey: Survey, courses: Courses, patience: _Patience) -> float | None:
     left_ms = float(courses.left_bytes[0]) / survey.memory_bytes_per_s * 1000
     found = _least(
         max(left_ms, survey.downtime_limit_ms),
         _MOST_DOWNTIME_MS,
         lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
-        is_enough,
+        patience,
     )
     return None if found is None else float(round(found))
 
 
-def _least_bandwidth(survey: Survey, is_enough: Callable[[], bool]) -> float | None:
+def _least_bandwidth(survey: Survey, patience: _Patience) -> float | None:
     """Bisect by the look-ahead, and begin there."""
     low = float(survey.bandwidth_bytes_per_s)
     most = high = min(low * _MOST_BANDWIDTH, survey.most_useful_bytes_per_s)
@@ -102,27 +115,27 @@ def _least_bandwidth(survey: Survey, is_enough: Callable[[], bool]) -> float | N
     for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)
-    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)), is_enough)
+    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)), patience)
 
 
-def _least_throttle(survey: Survey, percent: int, is_enough: Callable[[], bool]) -> int | None:
+def _least_throttle(survey: Survey, percent: int, patience: _Patience) -> int | None:
     failing, found = percent - 1, 99
     if not outcome_throttled(survey, found).completed:
         return None
-    while found - failing > 1 and not is_enough():
+    while found - failing > 1 and patience.lasts():
         middle = (failing + found) // 2
         failing, found = (failing, middle) if outcome_throttled(survey, middle).completed else (middle, found)
     return found
 
 
-def _least(value: float, most: float, moves: Callable[[float], bool], is_enough: Callable[[], bool]) -> float | None:
+def _least(value: float, most: float, moves: Callable[[float], bool], patience: _Patience) -> float | None:
     """Return about the least value, from this one on, for which the guest moves in virtual time too."""
     failing = value
     while not moves(value):
         if value >= most:
             return None
         failing, value = value, min(most, value * _MUCH_MORE)
-    while value > failing * _MORE and not is_enough():
+    while value > failing * _MORE and patience.lasts():
         middle = math.sqrt(failing * value)
         failing, value = (failing, middle) if moves(middle) else (middle, value)
     return value
