@@ -18,7 +18,8 @@ from tests.support.agent import Agent, agent
 from tests.support.wait import wait_until
 
 from bench.driven import OtherProcesses
-from bench.fleet import LONG_S, MIB, fleet, modelled, name_of, start_pair
+from bench.fleet import LONG_S, fleet, modelled, name_of, start_pair
+from vmferry.units import MIB
 from bench.peers import Load, qemus
 from bench.plain_virsh import virsh
 from bench.qemu import away

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from bench.truth import OWN, PLANNED, RESPONSIVE
+from vmferry.units import MIB, NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.convergence.variants import NO_AUTO_CONVERGE
 from vmferry.experiment.experiment import Experiment, experiment_of
@@ -27,8 +28,6 @@ from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 OURS = ""
 BODIES = (OURS, QEMU_OLD, QEMU_NEW)
 STRATEGIES = (PLANNED, RESPONSIVE, NO_AUTO_CONVERGE.name, OWN)
-_MIB = 1 << 20
-_NS_PER_MS = 1_000_000
 _LATEST_MS = 20_000
 """A guest is surveyed, and begins to migrate, at a moment until then."""
 
@@ -59,7 +58,7 @@ def guest_in_bursts(seed: int) -> Experiment:
     draw = random.Random(seed)
     set_mib = round(_spread(draw, 64, 384))
     memory = f"{round(set_mib * draw.choice([1, 1.3, 2]) + 8)}M"
-    rate = int(_spread(draw, 40, 400)) * _MIB
+    rate = int(_spread(draw, 40, 400)) * MIB
     return experiment_of({
         "name": f"in bursts {seed}",
         "guest": {
@@ -108,7 +107,7 @@ def trial(seed: int, body: str, strategy: str, count: int) -> Trial:
 
 def _survey(experiment: Experiment, at_ms: int) -> Survey:
     lab = ModelledLab(experiment, find_release(experiment.driven), 1)
-    lab.clock.sleep_ns(at_ms * _NS_PER_MS)
+    lab.clock.sleep_ns(at_ms * NS_PER_MS)
     return survey_vm(lab.connect(), lab.clock, CancelToken(), *_bandwidth_and_limit(experiment))[1]
 
 
@@ -120,11 +119,11 @@ def _migrated(experiment: Experiment, body: str, strategy: str, at_ms: int, seed
     """Return how long it took; None if it did not converge."""
     if body:
         run = DrivenRun(experiment.driven_by(body), strategy, seed)
-        run.lab.clock.sleep_ns(at_ms * _NS_PER_MS)
+        run.lab.clock.sleep_ns(at_ms * NS_PER_MS)
         result = run.run()
         return result.last.elapsed_ms if result.completed else None
     simulation = Simulation(experiment, strategy, seed)
-    simulation.clock.sleep_ns(at_ms * _NS_PER_MS)
+    simulation.clock.sleep_ns(at_ms * NS_PER_MS)
     outcome = simulation.run()
     return outcome.total_time_ms - at_ms if outcome.completed and outcome.total_time_ms is not None else None
 

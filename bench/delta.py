@@ -7,9 +7,9 @@ import click
 
 from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
+from vmferry.units import MIB
 from vmferry.study.compare import compare
 
-MIB = 1 << 20
 PAGES_PER_MIB = 256
 MODES = ("whole", "delta")
 _NAMES = {"sent": "MiB", "total_time": "s", "work_lost": "vCPU-s", "downtime": "ms"}

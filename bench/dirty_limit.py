@@ -14,10 +14,10 @@ import click
 
 from bench.peers import Load, Peer, qemus
 from bench.samples import Samples, recording
+from vmferry.units import MIB
 from vmferry.errors import CommandError
 from vmferry.perf.lab import Lab, VmProcess
 
-MIB = 1 << 20
 _PAGES_PER_MIB = 256
 _WRITER = 0
 _ENDLESS = {"max-bandwidth": 16 * MIB, "downtime-limit": 1}

@@ -35,8 +35,8 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.study.driven import simulate_driven
 from vmferry.units import parse_rate
+from vmferry.units import MIB
 
-MIB = 1 << 20
 VARIANT = VARIANTS["driven"]
 SIMULATED = {"qemu-installed": "qemu-7.2", "qemu-10": "qemu-10"}
 """By which release a peer is modelled."""

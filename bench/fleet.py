@@ -9,11 +9,11 @@ from pathlib import Path
 from tests.support.wait import wait_until
 
 from bench.peers import Load, Peer, qemus
+from vmferry.units import MIB
 from vmferry.client.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.qemu.lab import URI
 
-MIB = 1 << 20
 LONG_S = 300.0
 """How long what takes its time may take beside other work."""
 SMALL = Load(64, 1, 4, "pace=1000")

@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 
-MIB = 1 << 20
+from vmferry.units import MIB
+
 _PIECE_BYTES = 128 * MIB
 _TIMES = 2
 _MADV_POPULATE_WRITE = 23

@@ -13,6 +13,7 @@ from bench.page_path import measure_holes, measure_rearm, measure_sync
 from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, warm_memory
 from bench.samples import Samples, recording
 from bench.tls import start_tls_pair
+from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.control.result import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
@@ -21,7 +22,6 @@ from vmferry.perf.demo import demo_experiment, run_demo
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.run import simulate
 
-MIB = 1 << 20
 
 
 def ratios(samples: Samples, name: str, first: str, peers: list[Peer]) -> None:

@@ -17,6 +17,7 @@ from tests.support.chromium import Page, open_chromium
 from tests.support.ports import free_port
 
 from bench.samples import Samples, recording
+from vmferry.units import MIB
 from vmferry.agent.live import Live
 from vmferry.agent.recording import Facts
 from vmferry.agent.rules import Mode, Vm
@@ -24,7 +25,6 @@ from vmferry.control.progress import Progress
 from vmferry.migration.events import Started
 
 _POLL_S = 0.1
-_MIB = 1 << 20
 _OBSERVE = """
 window.seen = {};
 const note = () => {
@@ -75,8 +75,8 @@ def _migration(number: int) -> Live:
 
 def _progress(elapsed_ms: int) -> Progress:
     ram = {
-        "remaining": max(0, 4096 * _MIB - elapsed_ms * 20_000),
-        "total": 4096 * _MIB,
+        "remaining": max(0, 4096 * MIB - elapsed_ms * 20_000),
+        "total": 4096 * MIB,
         "transferred": elapsed_ms * 100_000,
         "mbps": 800.0,
         "dirty-sync-count": 2 + elapsed_ms // 1000,

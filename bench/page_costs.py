@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from bench.guest import MIB
+from vmferry.units import MIB
 from bench.page_path import Stopwatch
 from bench.samples import Samples, recording
 from vmferry.guests.kvm.lending import PageLender

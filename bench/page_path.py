@@ -13,6 +13,7 @@ import click
 from bench.guest import busy_guest, written_pages
 from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
+from vmferry.units import MIB
 from vmferry.control.result import require_completed
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.guests.kvm.guest import KvmGuest
@@ -24,7 +25,6 @@ from vmferry.study.compare import compare
 from vmferry.transport.stream import StreamChannel
 from vmferry.wire.messages import Pages
 
-MIB = 1 << 20
 PAGES_PER_MIB = 256
 MODES = ("early", "late")
 

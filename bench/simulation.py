@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from bench.samples import Samples, recording
+from vmferry.units import NS_PER_S
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.early_pages import EarlyPages
@@ -53,7 +54,7 @@ def sync_ms(gib: int) -> float:
     ram = RamState(guest, BackgroundSync.PRESERVE, EarlyPages.of(page_count, Rearm.LATE))
     elapsed_ns = 0
     for _ in range(SYNCS):
-        clock.sleep_ns(1_000_000_000)
+        clock.sleep_ns(NS_PER_S)
         start_ns = time.process_time_ns()
         ram.background_sync()
         elapsed_ns += time.process_time_ns() - start_ns

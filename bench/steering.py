@@ -14,6 +14,8 @@ import click
 from bench.peers import Load, cool_down, qemus
 from bench.planned import CASES, Case
 from bench.samples import recording
+from vmferry.units import NS_PER_MS
+from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
@@ -28,9 +30,8 @@ from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import RELEASES, find_release
 from vmferry.study.modelled_place import ModelledPlace
 
-MIB = 1 << 20
 VARIANTS = ("background-sync+responsive-throttle", "planned")
-_NOTICED_NS = 500_000_000
+_NOTICED_NS = 500 * NS_PER_MS
 _SWEEP = 'pattern = "sweep"\nmemory = "{}"\nwrite-rate = "{}"'
 GUESTS = (
     *CASES,

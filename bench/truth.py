@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
+from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
@@ -25,7 +26,6 @@ from vmferry.study.forecast import StrategyForecast, forecast
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey
 
-MIB = 1 << 20
 PLANNED, RESPONSIVE, OWN = "planned", "background-sync+responsive-throttle", "original"
 LONGEST_S = 90
 """What takes longer is called off, and has not converged."""

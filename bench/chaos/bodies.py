@@ -8,11 +8,11 @@ import msgspec
 from bench import peers
 from bench.chaos.faults import Place, byte_place, frame_place, may_hit_pages
 from bench.peers import Load, Peer
+from vmferry.units import MIB
 from vmferry.convergence.variants import VARIANTS
 
 VERIFY = ("on", "auto", "off")
 RESPONSIVE = "background-sync+responsive-throttle"
-MIB = 1 << 20
 _SHORT_TIMES = ["--stall-timeout", "20s", "--x-evaluation-period", "100ms", "--x-watch-interval", "100ms"]
 _SHORT_TIMES += ["--x-background-sync-interval", "100ms"]
 

@@ -12,6 +12,7 @@ from tests.support.loopback import Pair
 
 from bench.chaos.faults import AnyFault, Cut, Direction, Freeze, Interrupt, Kill, Party, Reset
 from bench.chaos.line import Line, Pause, Step
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.errors import ChannelError, PeerError, UsageError, VmferryError
 from vmferry.memory.delta import apply_delta
 from vmferry.memory.ranges import EMPTY, PageRuns
@@ -24,9 +25,7 @@ from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Message, Pages
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_LONGEST_NS = 300 * _NS_PER_S
+_LONGEST_NS = 300 * NS_PER_S
 
 
 class SourceKilledError(BaseException):
@@ -74,7 +73,7 @@ class ByteLink:
         self._check_open()
         self.before_send(message)
         data = self._encoded(message)
-        self._let_pass(len(data) * _NS_PER_S // self._bytes_per_s, while_blocked)
+        self._let_pass(len(data) * NS_PER_S // self._bytes_per_s, while_blocked)
         self.sent_bytes += len(data)
         steps = self._lines[Direction.THERE].steps(data)
         for step in steps:
@@ -83,7 +82,7 @@ class ByteLink:
                     self._deliver(step)
                 case Pause(duration_ms=duration_ms):
                     try:
-                        self._let_pass(duration_ms * _NS_PER_MS, while_blocked)
+                        self._let_pass(duration_ms * NS_PER_MS, while_blocked)
                     except VmferryError:  # the source gives up, but what it has sent arrives in the end
                         self._deliver(*(late for late in steps if isinstance(late, memoryview)))
                         raise
@@ -145,7 +144,7 @@ class ByteLink:
                 case memoryview():
                     self._inbox.append((self._back_ns, step))
                 case Pause(duration_ms=duration_ms):
-                    self._back_ns += duration_ms * _NS_PER_MS
+                    self._back_ns += duration_ms * NS_PER_MS
                 case _:
                     self._suffer(step, lambda: None)
                     if not self.open:
@@ -169,9 +168,9 @@ class ByteLink:
                 self.destination_is_alive = False
                 self.close()
             case Freeze(who=Party.SOURCE, duration_ms=duration_ms):
-                self._clock.time_ns += duration_ms * _NS_PER_MS
+                self._clock.time_ns += duration_ms * NS_PER_MS
             case Freeze(who=Party.DESTINATION, duration_ms=duration_ms):
-                self._let_pass(duration_ms * _NS_PER_MS, while_blocked)
+                self._let_pass(duration_ms * NS_PER_MS, while_blocked)
             case Interrupt():
                 self._pair.source.cancel()
 

@@ -27,6 +27,7 @@ from bench.chaos.driven_faults import (
     draw_settings,
 )
 from bench.chaos.faults import generator
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.cli.progress import exit_code_of
 from vmferry.client.qmp_client import Event
 from vmferry.control.course import MAYBE_TWO
@@ -40,9 +41,7 @@ from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.monitor import Fault
 from vmferry.study.driven import DrivenRun
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_AFTERMATH_NS = 700 * _NS_PER_S
+_AFTERMATH_NS = 700 * NS_PER_S
 """Longer than anybody goes on trying to put something back."""
 _CHUNK = 50
 BODY = "driven"
@@ -112,20 +111,20 @@ class FaultyRun:
             settings.variant,
             seed,
             faults=[
-                Fault(fault.mishap, fault.number, fault.command, fault.duration_ms * _NS_PER_MS)
+                Fault(fault.mishap, fault.number, fault.command, fault.duration_ms * NS_PER_MS)
                 for fault in faults
                 if isinstance(fault, AMishap)
             ],
             lost_quotas=[fault.number for fault in faults if isinstance(fault, QuotaLost)],
-            load_model=LoadModel(bad.load_ms * _NS_PER_MS, bad.refusal) if bad else LoadModel(),
+            load_model=LoadModel(bad.load_ms * NS_PER_MS, bad.refusal) if bad else LoadModel(),
             holds_destination=settings.holds_destination,
             destination_faults=[
-                Fault(fault.mishap, fault.number, duration_ns=fault.duration_ms * _NS_PER_MS)
+                Fault(fault.mishap, fault.number, duration_ns=fault.duration_ms * NS_PER_MS)
                 for fault in faults
                 if isinstance(fault, FarMishap)
             ],
             limits=Limits(
-                deadline_ns=None if settings.deadline_ms is None else settings.deadline_ms * _NS_PER_MS,
+                deadline_ns=None if settings.deadline_ms is None else settings.deadline_ms * NS_PER_MS,
                 max_downtime_ms=settings.max_downtime_ms,
                 on_limit=settings.on_limit,
             ),
@@ -149,7 +148,7 @@ class FaultyRun:
             self.result = self._run.run()
         except Exception as error:
             self.error = error
-        self.seconds = round(self._lab.clock.now_ns() / _NS_PER_S, 3)
+        self.seconds = round(self._lab.clock.now_ns() / NS_PER_S, 3)
         self._run.place.wait_for_the_rest()
         self._lab.clock.sleep_ns(_AFTERMATH_NS)
 
@@ -277,7 +276,7 @@ class FaultyRun:
             self._fired |= self.result is None and self.error is None
             action()
 
-        self._lab.clock.schedule(at_ms * _NS_PER_MS, act)
+        self._lab.clock.schedule(at_ms * NS_PER_MS, act)
 
     def _meddle(self, command: str, arguments: dict[str, Any]) -> None:
         try:

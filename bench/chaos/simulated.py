@@ -15,19 +15,20 @@ from bench.chaos.byte_link import ByteLink, OverdueError, SourceKilledError
 from bench.chaos.check import Ended, Observation, Side
 from bench.chaos.faults import CATALOGUE, AnyFault, draw_fault, frame_place, generator, may_hit_pages
 from bench.chaos.records import Record, judged
+from vmferry.units import NS_PER_S
+from vmferry.units import MIB
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 
-MIB = 1 << 20
 BODY = "simulated"
 FAULTS = [name for name in CATALOGUE if not name.endswith("driver")]
 """Nobody drives the engine here; an interruption is a cancel."""
-_CALLED_OFF_NS = 120_000_000_000
+_CALLED_OFF_NS = 120 * NS_PER_S
 """Then somebody loses patience with a guest that does not converge."""
 _STALL_MS = 20_000
-_GRACE_NS = 1_000_000_000
-_TAKE_OVER_NS = 30_000_000_000
+_GRACE_NS = NS_PER_S
+_TAKE_OVER_NS = 30 * NS_PER_S
 """So long may Commit, and the answer to it, be on their way."""
 _LOOKS_BEFORE_SWITCHOVER = 700
 _CHUNK = 250

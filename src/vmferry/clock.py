@@ -2,6 +2,8 @@
 
 import time
 
+from vmferry.units import NS_PER_S
+
 
 class MonotonicClock:
     """The machine's monotonic clock (implements the `Clock` port)."""
@@ -12,4 +14,4 @@ class MonotonicClock:
 
     def sleep_ns(self, duration_ns: int) -> None:
         """Let `duration_ns` pass."""
-        time.sleep(duration_ns / 1e9)
+        time.sleep(duration_ns / NS_PER_S)

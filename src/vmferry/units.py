@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from vmferry.errors import UsageError
 
+NS_PER_MS, NS_PER_S, MS_PER_S = 1_000_000, 1_000_000_000, 1000
+MIB, GIB = 1 << 20, 1 << 30
 UNKNOWN = "unknown"
 """What is told of a figure that nobody knows."""
 _T = TypeVar("_T", int, float)
@@ -24,7 +26,7 @@ _DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G
 _RATE_BITS = re.compile(_NUMBER + r"\s*(?P<decimal>[KMGT]?)(?:bit/s|bps)", re.IGNORECASE)
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ns|us|ms|s|min|h)")
 _PLAIN_NUMBER = re.compile(r"[\d.]*[1-9][\d.]*")
-_DURATION_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "min": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_NS = {"ns": 1, "us": 10**3, "ms": NS_PER_MS, "s": NS_PER_S, "min": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
 
 
 def parse_size(text: str) -> int:
@@ -120,9 +122,9 @@ def format_rate(bytes_per_s: float) -> str:
 
 def format_duration(duration_ns: int) -> str:
     """Return a duration such as `512 ms`, `12.4 s` or `6 min 40 s`."""
-    if duration_ns < 10**9:
-        return f"{_three_digits(duration_ns / 10**6)} ms"
-    seconds = duration_ns / 10**9
+    if duration_ns < NS_PER_S:
+        return f"{_three_digits(duration_ns / NS_PER_MS)} ms"
+    seconds = duration_ns / NS_PER_S
     if seconds < 99.95:
         return f"{_three_digits(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -131,7 +133,7 @@ def format_duration(duration_ns: int) -> str:
 
 def whole_ms(time_s: float | None) -> int | None:
     """Return seconds as whole milliseconds; None is what nobody knows."""
-    return None if time_s is None else round(time_s * 1000)
+    return None if time_s is None else round(time_s * MS_PER_S)
 
 
 def _scaled(number: str, factor: int) -> int:

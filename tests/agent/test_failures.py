@@ -9,7 +9,7 @@ from vmferry.control.result import Result
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.study.driven import DrivenRun
 
-_NS_PER_S = 1_000_000_000
+
 
 
 def run(limits: Limits = NO_LIMITS) -> DrivenRun:
@@ -18,13 +18,13 @@ def run(limits: Limits = NO_LIMITS) -> DrivenRun:
 
 
 def test_who_goes_beyond_a_limit_is_given_up() -> None:
-    assert failure_of(run(Limits(deadline_ns=5 * _NS_PER_S)).run()) is Failure.GIVEN_UP
+    assert failure_of(run(Limits(deadline_ns=5 * NS_PER_S)).run()) is Failure.GIVEN_UP
 
 
 def test_a_link_that_is_lost_is_told_from_a_cancellation() -> None:
     lost, cancelled = run(), run()
-    lost.lab.clock.schedule(4 * _NS_PER_S, lost.lab.lose_link)
-    cancelled.lab.clock.schedule(4 * _NS_PER_S, lambda: cancelled.cancel.set("somebody wants it"))
+    lost.lab.clock.schedule(4 * NS_PER_S, lost.lab.lose_link)
+    cancelled.lab.clock.schedule(4 * NS_PER_S, lambda: cancelled.cancel.set("somebody wants it"))
     assert failure_of(lost.run()) is Failure.CONNECTION
     assert failure_of(cancelled.run()) is Failure.CANCELLED
 

@@ -9,7 +9,7 @@ from vmferry.perf.batch import run_jobs
 from vmferry.perf.comparisons import sweeping_guest
 from vmferry.perf.measure import Job, measure
 from vmferry.perf.results import ResultSet, run_entries
-from vmferry.perf.stress_line import MIB
+from vmferry.units import MIB
 
 QUICK = sweeping_guest(
     memory_bytes=64 * MIB,

@@ -7,7 +7,8 @@ import pytest
 
 from vmferry.errors import UsageError
 from vmferry.experiment.parts import GuestSpec, LoadSpec
-from vmferry.perf.stress_line import MIB, is_paced, stress_line
+from vmferry.perf.stress_line import is_paced, stress_line
+from vmferry.units import MIB
 
 
 def guest(*loads: dict[str, Any]) -> GuestSpec:

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from vmferry.units import NS_PER_MS
 from vmferry.agent.following import Followers
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
@@ -23,7 +24,6 @@ WAIT_S = 10.0
 _MAX_MS = 365 * 24 * 3600 * 1000
 _MAX_DOWNTIME_MS = 2_000_000
 """QEMU allows no longer downtime limit."""
-_NS_PER_MS = 1_000_000
 
 
 class NewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,4 +145,4 @@ class Actions:
 
 
 def _ns(value_ms: int | UnsetType | None) -> int | UnsetType | None:
-    return value_ms * _NS_PER_MS if isinstance(value_ms, int) else value_ms
+    return value_ms * NS_PER_MS if isinstance(value_ms, int) else value_ms

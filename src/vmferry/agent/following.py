@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
+from vmferry.units import NS_PER_MS
 from vmferry.agent.live import Live
 from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
@@ -167,4 +168,4 @@ def _facts(vm: Vm, address: str, began_ms: int, reins: Reins) -> Facts:
 
 
 def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+    return time.time_ns() // NS_PER_MS

@@ -13,6 +13,8 @@ from functools import partial
 
 import msgspec
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.agent.actions import NotDoneError
 from vmferry.agent.attendants import Attendants, Attended
 from vmferry.agent.roster import HostVm
@@ -33,7 +35,7 @@ MEASURE_S = 60.0
 """Within which the guest is to be measured."""
 WORK_OUT_S = 300.0
 _LOOK_S = 0.2
-_MIGRATES_NS = 500_000_000
+_MIGRATES_NS = 500 * NS_PER_MS
 """How often it is asked whether a migration has begun."""
 _Survey = Callable[[Monitor, CancelToken], tuple[str, Survey]]
 """Measures a VM at its monitor, and returns its name and how its guest writes."""
@@ -92,7 +94,7 @@ class Forecasts:
             if before and not before.is_over:
                 self._states[vm.address] = before
                 return before
-            now_ms = time.time_ns() // 1_000_000
+            now_ms = time.time_ns() // NS_PER_MS
             state = ForecastState(vm_name=vm.name, address=vm.address, state="waiting", asked_ms=now_ms)
             self._states[vm.address] = state
             self._forget()
@@ -202,7 +204,7 @@ class _WatchingClock(MonotonicClock):
         """Let time pass; the token is set once a migration runs, or it takes too long."""
         super().sleep_ns(duration_ns)
         now_ns = self.now_ns()
-        if now_ns - self._start_ns > MEASURE_S * 1e9:
+        if now_ns - self._start_ns > MEASURE_S * NS_PER_S:
             self._cancel.set(f"the guest was not measured within {MEASURE_S:g} s")
         if now_ns - self._asked_ns > _MIGRATES_NS:
             self._asked_ns = now_ns

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from vmferry.units import MS_PER_S
 from vmferry.agent.live import Live
 from vmferry.bounds import one_line
 from vmferry.control.outlook import Outlook
 from vmferry.control.progress import Progress
 
-_MS_PER_S = 1000
 _Value = Callable[[Live], float | None]
 _LABELS = ("domain", "uuid")
 
@@ -38,7 +38,7 @@ def _expected(value_of: Callable[[Outlook], float | None]) -> _Value:
 _GAUGES: dict[str, tuple[str, _Value]] = {
     "libvirt_domain_job_time_elapsed_seconds": (
         "how long it has run",
-        _seen(lambda seen: seen.elapsed_ms, _MS_PER_S),
+        _seen(lambda seen: seen.elapsed_ms, MS_PER_S),
     ),
     "libvirt_domain_job_mem_total_bytes": ("memory of the guest", _seen(lambda seen: seen.total_bytes)),
     "libvirt_domain_job_mem_remaining_bytes": ("what is left to send", _seen(lambda seen: seen.remaining_bytes)),

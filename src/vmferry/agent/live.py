@@ -1,5 +1,6 @@
 """One migration that goes on, as those who look at it see it: how far it is, what there is to expect, what was said."""
 
+from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.agent.log import Log
 from vmferry.agent.recording import Foretold, Recording
 from vmferry.agent.reins import Reins
@@ -14,8 +15,6 @@ _MAX_VCPUS = 4096
 """More are no QEMU's."""
 _LOOK_AHEAD_MS = 500
 """How often it is worked out what there is to expect, which costs more than all else that is done with a poll."""
-_MS_PER_S = 1000
-_NS_PER_S = 1_000_000_000
 
 
 class Live:
@@ -44,7 +43,7 @@ class Live:
         deadline_ns = self.reins.rule.limits.deadline_ns
         if deadline_ns is None or self.progress is None or self.progress.elapsed_ms is None:
             return None
-        return deadline_ns / _NS_PER_S - self.progress.elapsed_ms / _MS_PER_S
+        return deadline_ns / NS_PER_S - self.progress.elapsed_ms / MS_PER_S
 
     @property
     def lost_vcpu_s(self) -> float | None:
@@ -115,7 +114,7 @@ def _foretold(progress: Progress, outlook: Outlook) -> Foretold | None:
         return None
     return Foretold(
         elapsed_ms=progress.elapsed_ms,
-        least_left_ms=round(outlook.least_s * _MS_PER_S),
-        median_left_ms=round(outlook.median_s * _MS_PER_S),
-        most_left_ms=round(outlook.most_s * _MS_PER_S),
+        least_left_ms=round(outlook.least_s * MS_PER_S),
+        median_left_ms=round(outlook.median_s * MS_PER_S),
+        most_left_ms=round(outlook.most_s * MS_PER_S),
     )

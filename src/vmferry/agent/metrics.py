@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
+from vmferry.units import MS_PER_S
 from vmferry.agent.config import loopback_port
 from vmferry.agent.failures import Failure
 from vmferry.agent.gauges import LiveCollector
@@ -19,7 +20,6 @@ from vmferry.errors import HostError
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 
-_MS_PER_S = 1000
 _UNSEEN = "unseen"
 """Stands for the state of a migration whose end nobody saw."""
 _STATES = frozenset(status.value for status in MigrationStatus)
@@ -71,9 +71,9 @@ class Metrics:
 
     def _observe(self, outcome: Outcome, labels: tuple[str, str]) -> None:
         if outcome.total_time_ms is not None:
-            self._total.labels(*labels).observe(outcome.total_time_ms / _MS_PER_S)
+            self._total.labels(*labels).observe(outcome.total_time_ms / MS_PER_S)
         if outcome.downtime_ms is not None:
-            self._downtime.labels(*labels).observe(outcome.downtime_ms / _MS_PER_S)
+            self._downtime.labels(*labels).observe(outcome.downtime_ms / MS_PER_S)
         if outcome.work_lost_percent is not None:
             self._lost.labels(*labels).observe(outcome.work_lost_percent / 100)
 

@@ -22,8 +22,8 @@ from vmferry.errors import UsageError
 from vmferry.experiment.quantities import Nanoseconds, telling
 from vmferry.settings.policy_parameters import settings_text
 from vmferry.units import exact_duration, parse_guest_loss
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 DEFAULT_VARIANT = PLANNED
 """What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""
 Setting = str | int | float | bool
@@ -126,7 +126,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unk
             max_guest_loss_percent=loss.percent if loss else None,
             max_guest_loss_ns=loss.vcpu_ns if loss else None,
             max_throttle_percent=self.max_throttle,
-            max_downtime_ms=None if self.max_downtime is None else self.max_downtime // _NS_PER_MS,
+            max_downtime_ms=None if self.max_downtime is None else self.max_downtime // NS_PER_MS,
             on_limit=self.on_limit,
         )
 

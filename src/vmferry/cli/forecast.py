@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
 from vmferry.cli.forecast_picture import write_forecast
@@ -30,7 +31,7 @@ from vmferry.study.survey import Survey, survey_of
 from vmferry.study.told import work_out
 
 _NICE = 10
-_ENOUGH_NS = 12_000_000_000
+_ENOUGH_NS = 12 * NS_PER_S
 """After so long nothing of a VM is worked out again to know it better: it is told soon on a busy host, too. What a
 journal tells can wait, and is always the same."""
 _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": ExitCode.WILL_NOT_CONVERGE}

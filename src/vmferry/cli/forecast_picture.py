@@ -4,6 +4,7 @@ import textwrap
 from html import escape
 from pathlib import Path
 
+from vmferry.units import MS_PER_S
 from vmferry.cli.pictures import write_whole
 from vmferry.report.bars import KEPT, TOTAL_TIME
 from vmferry.report.dirty_curve_plot import LEGEND, curve_plot
@@ -22,7 +23,6 @@ from vmferry.study.told import Told, label_of
 
 _TOP = 56
 _CHARACTERS = 72
-_MS_PER_S = 1000
 _MEASURES = (TOTAL_TIME, KEPT)
 _RANGES = "Bars are medians of runs in virtual time; four of five migrations are to lie within the lines and brackets."
 
@@ -66,7 +66,7 @@ def _verdict(told: Told) -> str:
 
 
 def _curve(survey: Survey) -> Plot:
-    fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms / _MS_PER_S
+    fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms / MS_PER_S
     return curve_plot(survey.curve(), survey.memory_bytes_per_s, fits_bytes)
 
 
@@ -97,7 +97,7 @@ def _kept(each: StrategyForecast, survey: Survey, moved: int) -> Spread | None:
     lost, stop = each.work_lost_vcpu_s, each.downtime_ms
     if lost is None:
         return None
-    stopped_s = survey.vcpu_count * stop.p50 / _MS_PER_S if stop else 0.0
+    stopped_s = survey.vcpu_count * stop.p50 / MS_PER_S if stop else 0.0
     return Spread(lost.p50 + stopped_s, lost.p10 + stopped_s, lost.p90 + stopped_s, moved)
 
 

@@ -12,9 +12,9 @@ from vmferry.study.reason import link_of
 from vmferry.study.strategies import POSTCOPY
 from vmferry.study.told import Told, label_of
 from vmferry.units import format_duration, format_rate, format_size
+from vmferry.units import NS_PER_MS
 
 _WIDTH = 80
-_NS_PER_MS = 1_000_000
 _ALSO = "  or "
 _SATURATED = 0.95
 """A vCPU that wants more of its time than this is as good as always busy."""
@@ -81,7 +81,7 @@ def _price_list(told: Told) -> Iterator[str]:
         return
     changes = []
     if price.downtime_limit_ms is not None:
-        changes.append(f"a downtime limit of {format_duration(round(price.downtime_limit_ms * _NS_PER_MS))}")
+        changes.append(f"a downtime limit of {format_duration(round(price.downtime_limit_ms * NS_PER_MS))}")
     if price.bandwidth_bytes_per_s is not None:
         changes.append(f"a link of {format_rate(round(price.bandwidth_bytes_per_s))}")
     if any(each.strategy == POSTCOPY for each in told.strategies):

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import msgspec
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import code_of
 from vmferry.cli.progress import Tell, Watch
@@ -20,8 +22,7 @@ from vmferry.output import Output, open_again, unblocked_stderr
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.lines import LeftLine, MessageLine, ProgressLine, line_of
 
-_NS_PER_MS = 1_000_000
-_EVERY_NS = 1_000_000_000
+_EVERY_NS = NS_PER_S
 """How often it is told how far a migration is, while its state is the same."""
 
 
@@ -62,7 +63,7 @@ class LiveLines:
             self._began_ns = time_ns
         elapsed_ms = self._elapsed_ms
         if self._began_ns is not None:
-            elapsed_ms = max(0, time_ns - self._began_ns) // _NS_PER_MS
+            elapsed_ms = max(0, time_ns - self._began_ns) // NS_PER_MS
         line = line_of(event, elapsed_ms)
         if line:
             self._print(line)

@@ -32,8 +32,8 @@ from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
 from vmferry.units import GuestLoss
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 @click.command("migrate", cls=ParameterCommand, short_help="Move a running VM to another host.")
@@ -149,7 +149,7 @@ def command(
             throttle_by=throttle_by,
             window_ms=interval,
             limits=Limits(
-                deadline_ns=None if finish_by is None else finish_by * _NS_PER_MS,
+                deadline_ns=None if finish_by is None else finish_by * NS_PER_MS,
                 max_guest_loss_percent=max_guest_loss.percent if max_guest_loss else None,
                 max_guest_loss_ns=max_guest_loss.vcpu_ns if max_guest_loss else None,
                 max_throttle_percent=max_throttle,
@@ -158,7 +158,7 @@ def command(
             ),
             channels=channels,
             compression=compression,
-            hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * _NS_PER_MS,
+            hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * NS_PER_MS,
             destination=Destination(other, clock) if other else None,
             journal=TeeJournal([record, course, view.journal]),
         )

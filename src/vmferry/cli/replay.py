@@ -34,10 +34,10 @@ from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows
 from vmferry.units import format_duration, format_rate, format_size
+from vmferry.units import NS_PER_MS
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _WIDTH = 80
-_NS_PER_MS = 1_000_000
 _SAME = 0.02
 _LIKE = 0.1
 _NO_ANSWER = "the journal tells too little of the guest to say what else would have been"
@@ -278,7 +278,7 @@ def _outlasting(runs: Sequence[RunSeries], replay: Replay) -> Iterator[str]:
 
 def _outlasts(run: RunSeries, replay: Replay) -> bool:
     cpu_ms = _total_ms(run.outcome) * (1 - (run.outcome.work_lost_percent or 0) / 100)
-    return cpu_ms * _NS_PER_MS > _MUCH_LONGER * replay.trace.recorded_ns
+    return cpu_ms * NS_PER_MS > _MUCH_LONGER * replay.trace.recorded_ns
 
 
 def _how_close(replay: Replay, recorded: RunSeries, *replayed: RunSeries) -> Iterator[str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from vmferry.units import NS_PER_MS
 from vmferry.errors import UsageError
 from vmferry.units import GuestLoss, parse_duration_ns, parse_guest_loss, parse_rate, parse_size, require_unit
 
@@ -64,5 +65,5 @@ SIZE_WITH_UNIT = _Parsed("size", lambda text: parse_size(require_unit(text, "1G"
 RATE_WITH_UNIT = _Parsed("rate", lambda text: parse_rate(require_unit(text, "500MiB/s")))
 """Bytes per second, written like 200MiB/s or 1.59Gbit/s. A plain number is refused, too."""
 
-DURATION_MS = _Parsed("duration", lambda text: parse_duration_ns(text) // 1_000_000)
+DURATION_MS = _Parsed("duration", lambda text: parse_duration_ns(text) // NS_PER_MS)
 """Milliseconds, written like 500ms or 2s."""

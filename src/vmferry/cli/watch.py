@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from vmferry.units import NS_PER_MS
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
@@ -26,7 +27,6 @@ from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
 
-_NS_PER_MS = 1_000_000
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")
@@ -57,7 +57,7 @@ def command(
 
     The monitor is only asked. Ctrl-C ends watching, and the migration goes on.
     """
-    limits = Limits(deadline_ns=None if finish_by is None else finish_by * _NS_PER_MS)
+    limits = Limits(deadline_ns=None if finish_by is None else finish_by * NS_PER_MS)
     limits.check()
     variant = _shadow(shadow, settings)
     if variant:

@@ -8,6 +8,7 @@ Where nothing can come back (`exec:`, `fd:`, `file:`), QEMU would wait for it fo
 from collections.abc import Mapping
 from contextlib import suppress
 
+from vmferry.units import NS_PER_S
 from vmferry.client.manager import Manager
 from vmferry.control.destination import ARRIVAL_TIMEOUT_NS, WAITING, Destination
 from vmferry.control.driven_vm import DrivenVm
@@ -16,7 +17,6 @@ from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
 
 RETURN_PATH = "return-path"
-_NS_PER_S = 1_000_000_000
 _EVENTS = "events"
 _TWO_WAY = ("tcp:", "unix:", "vsock:")
 _BY_ITSELF = frozenset({"postcopy-ram", RETURN_PATH})
@@ -81,7 +81,7 @@ def _told_by(destination: Destination) -> Arrival:
                 ArrivalState.UNVERIFIED,
                 "destination",
                 "the destination still waits for a guest, or loads it, "
-                f"{ARRIVAL_TIMEOUT_NS / _NS_PER_S:g} s after it was sent. "
+                f"{ARRIVAL_TIMEOUT_NS / NS_PER_S:g} s after it was sent. "
                 "If it goes on so, end it, and cont lets the guest run on here",
             )
         case status if destination.is_owed_cont:

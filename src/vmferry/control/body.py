@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.bounds import LARGEST
 from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.downtime_limit import DowntimeLimitWatch
@@ -28,9 +29,7 @@ from vmferry.convergence.limits import Limits
 from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
 from vmferry.errors import CommandError, HostError, MigrationError
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_BEGINNING_NS, _SOON_NS = 500_000_000, 25_000_000
+_BEGINNING_NS, _SOON_NS = 500 * NS_PER_MS, 25 * NS_PER_MS
 """A guest that was surveyed is slowed as soon as it is known what the link carries; so it is looked for often."""
 
 
@@ -71,7 +70,7 @@ def sense(
         threshold_bytes=int((_rate(parameters, "avail-switchover-bandwidth") or bandwidth) * limit_ms / 1000),
         bandwidth_bytes_per_s=bandwidth,
         wire_share=progress.wire_share,
-        downtime_limit_ns=limit_ms * _NS_PER_MS,
+        downtime_limit_ns=limit_ms * NS_PER_MS,
         iteration_count=progress.iteration_count or 0,
         dirty_sync_count=progress.dirty_sync_count or 0,
         max_bandwidth_bytes_per_s=_rate(parameters, "max-bandwidth"),
@@ -283,17 +282,17 @@ class DriverBody:
                     self._slow(self._slowing, action, progress, rate)
                 return
             case SetDowntimeLimit(limit_ns=limit_ns):
-                self._set_downtime_limit(limit_ns // _NS_PER_MS)
+                self._set_downtime_limit(limit_ns // NS_PER_MS)
             case SwitchOver():
                 most_ms = self._rules.limits.max_downtime_ms
-                self._set_downtime_limit(MAX_LIMIT_NS // _NS_PER_MS if most_ms is None else most_ms)
+                self._set_downtime_limit(MAX_LIMIT_NS // NS_PER_MS if most_ms is None else most_ms)
             case StartPostcopy():
                 self._ports.monitor.execute("migrate-start-postcopy")
         self._recorder.acted(action)
         self._ports.tell(action.reason)
 
     def _set_downtime_limit(self, limit_ms: int) -> None:
-        limit_ms = min(limit_ms, MAX_LIMIT_NS // _NS_PER_MS)
+        limit_ms = min(limit_ms, MAX_LIMIT_NS // NS_PER_MS)
         self._settings.set_parameters({"downtime-limit": limit_ms}, until_gone=True)
 
     def _note(self, found: RateSeen | RateMeasured, progress: Progress) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmferry.units import format_rate
+from vmferry.units import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _AT_THE_LIMIT = 0.9
 _BUSY_THREAD = 0.85
 _MUCH = 0.5
@@ -50,7 +50,7 @@ class SendingLoad:
     @property
     def bytes_per_s(self) -> float:
         """How fast pages were sent."""
-        return self.sent_bytes * _NS_PER_S / max(1, self.duration_ns)
+        return self.sent_bytes * NS_PER_S / max(1, self.duration_ns)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from vmferry.units import NS_PER_MS
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.body import Slowing, sense
 from vmferry.control.driven_vm import DrivenVm
@@ -24,7 +25,6 @@ from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
 
 STALL_TIMEOUT = "stall-timeout"
-_NS_PER_MS = 1_000_000
 
 DEFAULTS = MigrationParameters(
     cpu_throttle_initial=50,
@@ -131,7 +131,7 @@ def make_brain(
     now_ns = ports.clock.now_ns()
     progress = Progress.from_qmp({}) if order.uri else ask(ports.monitor)
     start = sense(progress, ports.monitor.execute("query-migrate-parameters"), now_ns)
-    elapsed_ns = (progress.elapsed_ms or 0) * _NS_PER_MS
+    elapsed_ns = (progress.elapsed_ms or 0) * NS_PER_MS
     kind = find_policy(parameters.convergence_policy) if parameters else None
     measures = parameters is not None and bool(body & Body.MEASURE)
     mode = parameters.background_sync if parameters and measures else BackgroundSync.OFF

@@ -1,5 +1,7 @@
 """The other side of a migration, looked at through its own monitor."""
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC
 from vmferry.control.run_states import run_state
@@ -7,9 +9,9 @@ from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 from vmferry.migration.ports import Clock
 
 WAITING = "inmigrate"
-ARRIVAL_TIMEOUT_NS = 10_000_000_000
+ARRIVAL_TIMEOUT_NS = 10 * NS_PER_S
 """How long to wait for a guest that was sent."""
-_POLL_INTERVAL_NS = 100_000_000
+_POLL_INTERVAL_NS = 100 * NS_PER_MS
 _PAUSED = frozenset({b"-S", b"--S"})
 
 

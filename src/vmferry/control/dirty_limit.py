@@ -5,11 +5,11 @@ It slows writers and no readers, but it is nobody's share of a processor: what i
 
 from contextlib import suppress
 
+from vmferry.units import MIB
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.dirty_rates import DirtyRates
 from vmferry.errors import CommandError, HostError, VmLeftError
 
-_MIB = 1 << 20
 _NO_VCPU, _NO_SUCH_VCPU = -1, "incorrect cpu index"
 
 
@@ -61,7 +61,7 @@ class DirtyLimitThrottle:
             return
         if self._promise is None:
             self._promise = self._vm.guard.will_send("cancel-vcpu-dirty-limit", {})
-        limit_mib_per_s = int(unthrottled.ceiling(self._vcpu_count, percent) / _MIB)
+        limit_mib_per_s = int(unthrottled.ceiling(self._vcpu_count, percent) / MIB)
         self._vm.monitor.execute("set-vcpu-dirty-limit", {"dirty-rate": max(1, limit_mib_per_s)})
         self.in_force_percent = percent
 

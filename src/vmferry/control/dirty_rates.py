@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import RateMeasured, RateSeen
 
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,6 @@ class DirtyRates:
 
 
 def _rates(written: Written) -> DirtyRates:
-    per_s = _NS_PER_S / written.duration_ns
+    per_s = NS_PER_S / written.duration_ns
     each = None if written.vcpu_bytes is None else tuple(found * per_s for found in written.vcpu_bytes)
     return DirtyRates(written.distinct_bytes * per_s, each)

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from vmferry.units import format_duration
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 class DowntimeLimitWatch:
@@ -32,4 +32,4 @@ class DowntimeLimitWatch:
 
 
 def _text(duration_ms: int) -> str:
-    return format_duration(duration_ms * _NS_PER_MS)
+    return format_duration(duration_ms * NS_PER_MS)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress, ask
@@ -10,10 +11,9 @@ from vmferry.control.result import Result
 from vmferry.errors import CancelledError, VmLeftError
 from vmferry.migration.ports import Clock
 
-CANCEL_TIMEOUT_NS = 10_000_000_000
+CANCEL_TIMEOUT_NS = 10 * NS_PER_S
 """How long to wait for the end of a migration that was cancelled."""
 _FIGURES_POLLS = 10
-_NS_PER_S = 1_000_000_000
 
 
 class Follower:
@@ -58,7 +58,7 @@ class Cancellation:
         if self._end_ns is not None and progress.status == "none":
             return replace(progress, status="cancelled")  # before it had begun
         if self._is_overdue and not progress.ended:
-            waited = f"it was cancelled, but has not ended {CANCEL_TIMEOUT_NS / _NS_PER_S:g} s later"
+            waited = f"it was cancelled, but has not ended {CANCEL_TIMEOUT_NS / NS_PER_S:g} s later"
             return replace(progress, status="cancelling", error=waited)
         return progress
 

@@ -4,6 +4,7 @@ A peer that takes everything and says nothing would hold it for ever. It is canc
 the destination cannot have taken it over; else there might be two of them.
 """
 
+from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.progress import Progress
@@ -12,9 +13,9 @@ from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError
 from vmferry.migration.ports import Clock
 from vmferry.units import format_duration
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
-_LEAST_NS = 10_000_000_000
+_LEAST_NS = 10 * NS_PER_S
 _DOWNTIME_LIMITS = 2
 """By default a guest may be stopped for _LEAST_NS and this many downtime limits."""
 _MOST_ON_THE_WAY_BYTES = 32 << 20
@@ -55,7 +56,7 @@ class HandOver:
 
     def _allowed(self) -> int:
         downtime_limit_ms = int(self._monitor.execute("query-migrate-parameters")["downtime-limit"])
-        default_ns = _LEAST_NS + _DOWNTIME_LIMITS * downtime_limit_ms * _NS_PER_MS
+        default_ns = _LEAST_NS + _DOWNTIME_LIMITS * downtime_limit_ms * NS_PER_MS
         return default_ns if self._limit_ns is None else self._limit_ns
 
     def _returned_bytes(self) -> int | None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.progress import Progress, ask
@@ -21,9 +22,7 @@ from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_STOPPED_POLL_NS = 10_000_000
+_STOPPED_POLL_NS = 10 * NS_PER_MS
 """How long to wait between two questions to the source while the guest stands still."""
 
 
@@ -63,7 +62,7 @@ class HeldDestination:
         if self._monitor.descriptor is None:
             self._clock.sleep_ns(timeout_ns)
         else:
-            select.select([self._monitor.descriptor], [], [], timeout_ns / _NS_PER_S)
+            select.select([self._monitor.descriptor], [], [], timeout_ns / NS_PER_S)
         self._asked_ns = self._clock.now_ns()
 
     def observe(self, progress: Progress) -> None:
@@ -93,7 +92,7 @@ class HeldDestination:
             return result
         if not self._is_decided:
             return replace(result, last=replace(result.last, downtime_ms=None))
-        wait_ms = -(-(self._wait_ns or 0) // _NS_PER_MS)
+        wait_ms = -(-(self._wait_ns or 0) // NS_PER_MS)
         return replace(result, last=replace(result.last, downtime_ms=downtime_ms + wait_ms))
 
     def _look_once_more(self) -> None:

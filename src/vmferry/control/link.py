@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
+from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.progress import Progress
 from vmferry.convergence.link import LinkWatch
 
-PATIENCE_NS = 2_000_000_000
-_NS_PER_S = 1_000_000_000
+PATIENCE_NS = 2 * NS_PER_S
 
 
 class LinkKeeper:
@@ -37,7 +37,7 @@ class LinkKeeper:
         self._last_ns = now_ns
         still_ns = self.watch.still_ns
         if 0 < self._timeout_ns <= still_ns:
-            return f"the link has stood still for {still_ns / _NS_PER_S:.0f} s (stall-timeout)"
+            return f"the link has stood still for {still_ns / NS_PER_S:.0f} s (stall-timeout)"
         return None
 
     def _look(self, progress: Progress, now_ns: int) -> None:
@@ -48,7 +48,7 @@ class LinkKeeper:
             self.watch.look(now_ns, sent_bytes, remaining_bytes, limit)
         still_ns = self.watch.still_ns
         if still_ns and not self._told_ns:
-            self._tell(f"the link has stood still for {still_ns / _NS_PER_S:.1f} s{self._remark}")
+            self._tell(f"the link has stood still for {still_ns / NS_PER_S:.1f} s{self._remark}")
         if self._told_ns and not still_ns:
-            self._tell(f"the link moves again after {self._told_ns / _NS_PER_S:.1f} s")
+            self._tell(f"the link moves again after {self._told_ns / NS_PER_S:.1f} s")
         self._told_ns = still_ns

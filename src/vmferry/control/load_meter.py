@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.bounds import LARGEST
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
@@ -15,12 +17,11 @@ from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
 
-_INTERVAL_NS = 1_000_000_000
-_LEAST_NS = 500_000_000
+_INTERVAL_NS = NS_PER_S
+_LEAST_NS = 500 * NS_PER_MS
 """Shorter measurements tell nothing."""
-_SURE_NS = 3_000_000_000
+_SURE_NS = 3 * NS_PER_S
 _NS_PER_US = 1000
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ class LoadMeter:
 def _sync_share(first: _Sample, last: _Sample) -> float | None:
     if first.sync_ms is None or last.sync_ms is None:
         return None
-    return (last.sync_ms - first.sync_ms) * _NS_PER_MS / (last.time_ns - first.time_ns)
+    return (last.sync_ms - first.sync_ms) * NS_PER_MS / (last.time_ns - first.time_ns)
 
 
 def _cpu_ns(pid: int, left_out: set[int]) -> dict[int, int]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from vmferry.units import NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.actuators import SlowedVm
@@ -44,7 +45,6 @@ from vmferry.migration.ports import Clock
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
 from vmferry.transport.uri import parse_uri
 
-_NS_PER_MS = 1_000_000
 
 
 def carry_out(
@@ -182,7 +182,7 @@ def _meter_load(ports: Ports, order: Order, settings: Settings, recorder: Record
 
 def _spent(result: Result, body: DriverBody, lost: LostWork) -> Spent:
     """Return what a migration that has ended has cost, by its record. The last look may have been long before that."""
-    elapsed_ns = max(body.elapsed_ns, (result.last.elapsed_ms or 0) * _NS_PER_MS)
+    elapsed_ns = max(body.elapsed_ns, (result.last.elapsed_ms or 0) * NS_PER_MS)
     return Spent(
         elapsed_ns=elapsed_ns,
         possible_ns=lost.total_ns or elapsed_ns,
@@ -244,7 +244,7 @@ def _stall_timeout_ns(driven: DrivenVm, order: Order) -> int:
         return 0
     timeout_ms = order.parameters.get(STALL_TIMEOUT, PARAMETERS[STALL_TIMEOUT].default)
     assert isinstance(timeout_ms, int)
-    return timeout_ms * _NS_PER_MS
+    return timeout_ms * NS_PER_MS
 
 
 def _set_own(driven: DrivenVm, order: Order, settings: Settings, tell: Callable[[str], None]) -> OwnIterations | None:

@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.control.progress import Progress
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.lookahead import look_ahead
 from vmferry.convergence.passes import Situation
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 _SMOOTHING = 0.2
 """The weight of the newest bandwidth, as QEMU's is that of the last 100 ms only."""
 _FASTER, _SLOWER = 1.25, 0.8
@@ -87,7 +86,7 @@ class Outlooks:
 
     def outlook(self, progress: Progress) -> Outlook:
         """Return what there is to expect after the answer that was noticed last."""
-        lost_s = self._lost.taken_ns / _NS_PER_S if self._saw_beginning and self._lost_is_known else None
+        lost_s = self._lost.taken_ns / NS_PER_S if self._saw_beginning and self._lost_is_known else None
         return replace(self._outlook(progress), lost_s=lost_s)
 
     def _outlook(self, progress: Progress) -> Outlook:
@@ -109,13 +108,13 @@ class Outlooks:
         percent = min(99, progress.throttle_percent or 0)
         situation = self._situation(progress, curve)
         courses = look_ahead(curve, situation, from_now=True)
-        median_s = _LATER * float(courses.time_ns[percent]) / _NS_PER_S
+        median_s = _LATER * float(courses.time_ns[percent]) / NS_PER_S
         if math.isinf(median_s):
             moving = np.flatnonzero(np.isfinite(courses.time_ns[percent:]))
             needed = percent + int(moving[0]) if len(moving) else None
             return Outlook(None, converges=False, least_s=least_s, most_s=None, needed_percent=needed)
         soon_s, late_s = (
-            _LATER * float(look_ahead(curve, changed, from_now=True).time_ns[percent]) / _NS_PER_S
+            _LATER * float(look_ahead(curve, changed, from_now=True).time_ns[percent]) / NS_PER_S
             for changed in (situation.with_bandwidth(_FASTER), situation.with_bandwidth(_SLOWER))
         )
         most_s = min(late_s, _AT_MOST * median_s)
@@ -138,7 +137,7 @@ class Outlooks:
         elapsed_ms = progress.elapsed_ms or 0
         if self._saw_beginning is None:
             self._saw_beginning = elapsed_ms <= _SEEN_FROM_THE_BEGINNING_MS
-        now_ns = elapsed_ms * _NS_PER_MS
+        now_ns = elapsed_ms * NS_PER_MS
         percent = 0 if progress.in_postcopy else progress.throttle_percent or 0
         self._slowed.set_throttle(now_ns, percent)
         self._lost.set_throttle(now_ns, percent, self._of_each_vcpu(progress) if percent else None)
@@ -168,19 +167,19 @@ class Outlooks:
         self._curve = self._curve or DirtyCurve(progress.total_bytes)
         duration_ns = passed_ns // (count - before.count)
         share = 1 - min(1.0, taken_ns / passed_ns)
-        written_bytes = round(progress.dirty_bytes_per_s * duration_ns / _NS_PER_S)
+        written_bytes = round(progress.dirty_bytes_per_s * duration_ns / NS_PER_S)
         self._curve.learn(Written(max(1, duration_ns), share, written_bytes))
 
     def _situation(self, progress: Progress, curve: DirtyCurve) -> Situation:
         assert self._synced
         remaining_bytes = progress.remaining_bytes or 0
         sent_bytes = max(0, self._synced.remaining_bytes - remaining_bytes)
-        worked_ns = (progress.elapsed_ms or 0) * _NS_PER_MS - self._synced.now_ns
+        worked_ns = (progress.elapsed_ms or 0) * NS_PER_MS - self._synced.now_ns
         worked_ns -= self._slowed.taken_ns - self._synced.taken_ns
         written_bytes = float(curve.distinct_bytes(np.array([max(0, worked_ns)], np.float64))[0])
         return Situation(
             pending_bytes=remaining_bytes,
-            pending_ns=remaining_bytes / self._bytes_per_s * _NS_PER_S,
+            pending_ns=remaining_bytes / self._bytes_per_s * NS_PER_S,
             again_bytes=min(written_bytes, sent_bytes),
             sync_ns=math.inf,
             bandwidth_bytes_per_s=self._bytes_per_s,

@@ -1,10 +1,10 @@
 """The iterations of a VM that slows its guest itself, judged as periods of ours are."""
 
+from vmferry.units import NS_PER_MS
 from vmferry.control.progress import Progress
 from vmferry.convergence.prospect import Prospect
 from vmferry.convergence.sensing import Period
 
-_NS_PER_MS = 1_000_000
 
 
 class OwnIterations:
@@ -28,7 +28,7 @@ class OwnIterations:
         if before <= 1:  # there was nothing yet to be dirtied again
             return None
         period = Period(
-            duration_ns=(elapsed_ms - start_ms) * _NS_PER_MS,
+            duration_ns=(elapsed_ms - start_ms) * NS_PER_MS,
             dirty_bytes=round((progress.dirty_bytes_per_s or 0) * (elapsed_ms - start_ms) / 1000),
             sent_bytes=sent_bytes - start_bytes,
             throttle_percent=progress.throttle_percent or 0,

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Executes
 
-POLL_INTERVAL_NS = 100_000_000
+POLL_INTERVAL_NS = 100 * NS_PER_MS
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
 _SMALLER = 0.9
 """Pages count as smaller on the wire below this share; what is counted before it is sent makes some difference, too."""

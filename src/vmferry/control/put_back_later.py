@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.client.processes import Thread
 from vmferry.clock import MonotonicClock
@@ -22,9 +23,8 @@ from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
 
 PATIENCE_S = 600
-_INTERVAL_NS = 1_000_000_000
+_INTERVAL_NS = NS_PER_S
 _ANSWER_TIMEOUT_S = 2.0
-_NS_PER_S = 1_000_000_000
 
 
 class _Work(msgspec.Struct):
@@ -63,7 +63,7 @@ def put_back_patiently(
     changes: list[Change], connect: Callable[[], Monitor], is_gone: Callable[[], bool], clock: Clock
 ) -> list[Change]:
     """Try once a second until all is put back, the VM has ended, or the patience has. Returns what is left."""
-    end_ns = clock.now_ns() + PATIENCE_S * _NS_PER_S
+    end_ns = clock.now_ns() + PATIENCE_S * NS_PER_S
     while changes and not is_gone() and clock.now_ns() < end_ns:
         clock.sleep_ns(_INTERVAL_NS)
         with suppress(MonitorError), connect() as monitor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
@@ -34,9 +35,7 @@ from vmferry.migration.events import (
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_LATE_NS = 2_000_000_000
+_LATE_NS = 2 * NS_PER_S
 """Whoever begins to look on later than this after the beginning may have missed something: QEMU slows no guest before
 it was found to dirty too much twice, and it looks once per second (`ram.c`: `migration_trigger_throttle`)."""
 _WINDOWS_PER_S = 10
@@ -105,7 +104,7 @@ class Recorder:
         last, self._last = self._last, progress
         late = False
         if not last.running:
-            began_ns = now_ns - (progress.elapsed_ms or 0) * _NS_PER_MS
+            began_ns = now_ns - (progress.elapsed_ms or 0) * NS_PER_MS
             late = began_ns < self._start_ns - _LATE_NS
             self._last_ns = min(self._last_ns, began_ns)
         if late:
@@ -137,7 +136,7 @@ class Recorder:
         """Record a measurement and what was made of it; the syncs that begin iterations are seen by `poll`."""
         now_ns, found = self._now_ns(), evaluation.measured
         if found:
-            pages = round(found.dirty_bytes_per_s * found.window_ns / _NS_PER_S) // self._page_size
+            pages = round(found.dirty_bytes_per_s * found.window_ns / NS_PER_S) // self._page_size
             syncs = sum(count for ns, count in self._syncs if ns > now_ns - _period_ns(evaluation))
             self._syncs.clear()
             measured = Measured(window_ns=found.window_ns, dirty_pages=pages, sync_count=syncs, mode=found.mode)
@@ -250,7 +249,7 @@ def ended(result: Result) -> Ended:
         status=MigrationStatus(status),
         total_time_ns=_ns(progress.elapsed_ms),
         downtime_ns=_ns(progress.downtime_ms),
-        downtime_parts_ns={name: round(ms * _NS_PER_MS) for name, ms in (progress.downtime_parts_ms or {}).items()},
+        downtime_parts_ns={name: round(ms * NS_PER_MS) for name, ms in (progress.downtime_parts_ms or {}).items()},
         sent_bytes=progress.sent_bytes,
         iteration_count=progress.iteration_count,
         dirty_sync_count=progress.dirty_sync_count,
@@ -261,4 +260,4 @@ def ended(result: Result) -> Ended:
 
 
 def _ns(time_ms: int | None) -> int | None:
-    return None if time_ms is None else time_ms * _NS_PER_MS
+    return None if time_ms is None else time_ms * NS_PER_MS

@@ -13,11 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmferry.units import MIB
+from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
-_NS_PER_MS = 1_000_000
 WINDOW_MS = 1000
 """How long a measurement lasts by default.
 
@@ -38,7 +39,6 @@ _EMULATING_KVM = Path("/sys/module/kvm_pvm")
 """A KVM that needs no hardware for it, and loses count of a ring that is full: its vCPU never runs again."""
 
 _MAX_CORRECTION = 8.0
-_BYTES_PER_UNIT = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class DirtyRate:
     dirty_bytes_per_s: int
     vcpu_bytes_per_s: dict[int, int]
     """The rate of each vCPU; empty if the mode cannot tell."""
-    window_ns: int = WINDOW_MS * _NS_PER_MS
+    window_ns: int = WINDOW_MS * NS_PER_MS
     """How long it lasted."""
     mode: str = MODES[0]
 
@@ -101,7 +101,7 @@ class DirtyRateSensor:
 
         Returns False if somebody else's is under way. Raises CommandError if no mode works.
         """
-        wanted_ms = self._own_window_ms if window_ns is None else window_ns // _NS_PER_MS
+        wanted_ms = self._own_window_ms if window_ns is None else window_ns // NS_PER_MS
         time = self._time(min(max(wanted_ms, MIN_WINDOW_MS), MAX_WINDOW_MS))
         while True:
             mode = {"mode": self._modes[0]} if self._modes else {}
@@ -123,12 +123,12 @@ class DirtyRateSensor:
         if answer["status"] != "measured":  # QEMU says `unstarted` until the thread that measures runs
             return None
         self._measuring = False
-        self._last_bytes_per_s = answer.get("dirty-rate", 0) * _BYTES_PER_UNIT
+        self._last_bytes_per_s = answer.get("dirty-rate", 0) * MIB
         vcpus = answer.get("vcpu-dirty-rate", [])
         return DirtyRate(
             round(self._last_bytes_per_s * self._correction),
-            {vcpu["id"]: vcpu["dirty-rate"] * _BYTES_PER_UNIT for vcpu in vcpus},
-            self._window_ms * _NS_PER_MS,
+            {vcpu["id"]: vcpu["dirty-rate"] * MIB for vcpu in vcpus},
+            self._window_ms * NS_PER_MS,
             self.mode,
         )
 

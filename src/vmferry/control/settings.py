@@ -11,6 +11,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.control.changes import Change, put_back
 from vmferry.control.driven_vm import DrivenVm
@@ -20,7 +21,7 @@ from vmferry.errors import CommandError, MigrationError, MonitorError, UsageErro
 from vmferry.migration.ports import Clock
 
 _TRIES = 10
-_TRY_INTERVAL_NS = 100_000_000
+_TRY_INTERVAL_NS = 100 * NS_PER_MS
 
 
 def _restored_by_manager(monitor: Monitor) -> frozenset[str]:

@@ -4,6 +4,7 @@ It is asked at every poll what it would do now, of the guest as it is: slowed by
 of its decisions stands for itself, as if the migration were handed over to it at that moment.
 """
 
+from vmferry.units import NS_PER_S
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import DEFAULTS, loaded, make_brain
 from vmferry.control.driven_vm import DrivenVm
@@ -23,7 +24,6 @@ from vmferry.convergence.variants import Variant
 from vmferry.migration.events import Shadowed
 from vmferry.migration.lost_work import LostWork
 
-_NS_PER_S = 1_000_000_000
 EVERYTHING = ~Body(0)
 
 
@@ -64,7 +64,7 @@ class ShadowBody(DriverBody):
             return None, None
         passed_ns = now_ns - self._sync_ns
         self._syncs, self._sync_ns = self._syncs + count, now_ns
-        dirty_bytes = round((progress.dirty_bytes_per_s or 0) * passed_ns / _NS_PER_S)
+        dirty_bytes = round((progress.dirty_bytes_per_s or 0) * passed_ns / NS_PER_S)
         # Several short passes see a page once each, so of them together nobody knows how many were written.
         return SyncSeen(dirty_bytes, dirty_bytes if count == 1 else None), None
 

@@ -6,6 +6,8 @@ before 8.2 measures whole seconds only, so of shorter times its curve is known f
 
 from collections.abc import Iterator, Sequence
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
@@ -21,9 +23,8 @@ WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
 WHOLE_SECONDS_MS = (1000, 2000, 3000)
 SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS = (50, 100, 200, 400), (1000,)
 """For who cannot wait: enough to begin with."""
-_LOOK_NS = 10_000_000
-_NS_PER_S = 1_000_000_000
-_GIVE_UP_NS = 5 * _NS_PER_S
+_LOOK_NS = 10 * NS_PER_MS
+_GIVE_UP_NS = 5 * NS_PER_S
 """How much longer than its window a measurement is waited for."""
 _KIB = 1024
 _QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
@@ -32,7 +33,7 @@ _QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
 
 def written_at(rate: DirtyRate) -> Written:
     """Return what the guest has written in the window of a measurement."""
-    window_s = rate.window_ns / _NS_PER_S
+    window_s = rate.window_ns / NS_PER_S
     each = rate.each_bytes_per_s
     vcpu_bytes = tuple(round(bytes_per_s * window_s) for bytes_per_s in each) if each else None
     return Written(rate.window_ns, 1.0, round(rate.dirty_bytes_per_s * window_s), vcpu_bytes)
@@ -64,11 +65,11 @@ def measure_rate(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: Cance
     sensor = DirtyRateSensor(monitor, driven, window_ms)
     if not sensor.start():
         raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
-    end_ns = clock.now_ns() + window_ms * 1_000_000 + _GIVE_UP_NS
+    end_ns = clock.now_ns() + window_ms * NS_PER_MS + _GIVE_UP_NS
     while (rate := sensor.fetch()) is None:
         cancel.check()
         if clock.now_ns() > end_ns:
-            raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // _NS_PER_S} s later")
+            raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // NS_PER_S} s later")
         clock.sleep_ns(_LOOK_NS)
     return rate
 

@@ -18,6 +18,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.client.processes import Thread
 from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy
@@ -40,8 +42,7 @@ _STILL, _GIVEN_UP = (
     "a change to a VM is not undone yet and is tried again; by hand",
     "a change to a VM was not undone; by hand",
 )
-_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = 20_000_000, 1_000_000_000
-_NS_PER_S = 1_000_000_000
+_FIRST_PAUSE_NS, _LONGEST_PAUSE_NS = 20 * NS_PER_MS, NS_PER_S
 
 
 def main() -> None:
@@ -162,7 +163,7 @@ class _Trying:
 
     @property
     def _now_s(self) -> float:
-        return self._clock.now_ns() / _NS_PER_S
+        return self._clock.now_ns() / NS_PER_S
 
     @property
     def _end_s(self) -> float:

@@ -7,8 +7,8 @@ from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Spent, Verdict, judge
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.units import format_duration
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 def verdicts_on(result: Result, limits: Limits, spent: Spent, remark: str) -> Iterator[Verdict]:
@@ -31,4 +31,4 @@ def _on_downtime(downtime_ms: int | None, allowed_ms: int, remark: str) -> Verdi
 
 
 def _text(duration_ms: float) -> str:
-    return format_duration(round(duration_ms) * _NS_PER_MS)
+    return format_duration(round(duration_ms) * NS_PER_MS)

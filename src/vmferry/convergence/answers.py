@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.actions import NEEDS, SetDowntimeLimit, Throttle
 from vmferry.convergence.sensing import Body
 
 MAX_PERCENT = 99
-MAX_LIMIT_NS = 2000 * 1_000_000_000
+MAX_LIMIT_NS = 2000 * NS_PER_S
 """The highest downtime limit, as in QEMU."""
 MAX_REASON_CHARACTERS = 1000
 MAX_FIGURES = 50

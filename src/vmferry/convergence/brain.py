@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Tell, Throttle
 from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.curve import Written
@@ -32,8 +33,6 @@ from vmferry.convergence.sharing import Sharing
 from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError, UsageError
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +181,7 @@ class Convergence:
             return
         moving_ns = period.duration_ns - still_ns
         if moving_ns * 2 < period.duration_ns:
-            still = f"link stood still for {still_ns / _NS_PER_S:.1f} of {period.duration_ns / _NS_PER_S:.1f} s"
+            still = f"link stood still for {still_ns / NS_PER_S:.1f} of {period.duration_ns / NS_PER_S:.1f} s"
             stays = f"{still}: throttle stays {self.throttle_percent} %"
             yield replace(self._unchanged(stays), period=period)
             return
@@ -218,7 +217,7 @@ class Convergence:
             return self._throttle(action, now_ns, rules.max_throttle_percent)
         most_ms = rules.limits.max_downtime_ms
         if isinstance(action, SetDowntimeLimit) and most_ms is not None:
-            return replace(action, limit_ns=min(action.limit_ns, most_ms * _NS_PER_MS))
+            return replace(action, limit_ns=min(action.limit_ns, most_ms * NS_PER_MS))
         return action
 
     def _throttle(self, wanted: Throttle, now_ns: int, most_percent: int) -> Throttle:

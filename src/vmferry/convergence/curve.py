@@ -20,8 +20,11 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.history import History
 
+SLICE_NS = 10 * NS_PER_MS
+"""How long a throttled vCPU runs at a time, in QEMU (`CPU_THROTTLE_TIMESLICE_NS`) as in our VMs."""
 POINTS_PER_OCTAVE = 6
 """So many of about the same CPU time are kept."""
 _DEMANDS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
@@ -32,14 +35,14 @@ _AS_MUCH = 0.9
 """The longest time in which at least this share of the most was found shows that the set has an end."""
 _AGREEING, _MORE = 2, 1.1
 """So many points in a row, each in more work, have to find less than an older one for it to be forgotten."""
-_ENOUGH_CPU_NS = 9_000_000
+_ENOUGH_CPU_NS = 9 * NS_PER_MS
 """A slice of a throttled guest, or nearly."""
 _LESS = 3.0
 """A guest that has kept up is taken to want this many times less than it was left."""
 _MAX_FALL = 8.0
 _TIMES = np.concatenate((np.geomspace(1e-3, 1.0, 40), np.geomspace(1.0, 1e5, 40)))
 """The curve is worked out at so many times the longest work that was seen."""
-_EXPLAINED, _SLICE_NS = 1.1, 10_000_000
+_EXPLAINED = 1.1
 """A point is explained if it is at most this many times what a curve through the others says."""
 
 
@@ -243,7 +246,7 @@ class DirtyCurve:
             said: NDArray[np.float64] = np.interp(work_ns, durations_ns, distinct_bytes)
             return said
 
-        slice_more = _SLICE_NS / (lengths_ns * shares)
+        slice_more = SLICE_NS / (lengths_ns * shares)
         if (found <= (_EXPLAINED + slice_more) * said_bytes(1.0)).all():
             return 1.0
         if (found * _EXPLAINED >= np.interp(lengths_ns, durations_ns, distinct_bytes)).all():

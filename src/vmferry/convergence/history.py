@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.units import NS_PER_S
+
 Again = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 """Tells how much is written between two times."""
-_SPAN_NS = 60_000_000_000
+_SPAN_NS = 60 * NS_PER_S
 _MAX_STRETCHES = 400
 
 

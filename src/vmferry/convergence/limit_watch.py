@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from vmferry.convergence.actions import Cancel, SwitchOver, Tell
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.units import format_duration
+from vmferry.units import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _ACTIONS: dict[OnLimit, type[Cancel | SwitchOver | Tell]] = {
     OnLimit.CANCEL: Cancel,
     OnLimit.SWITCHOVER: SwitchOver,
@@ -77,7 +77,7 @@ class LimitWatch:
     def look(self, limits: Limits, spent: Spent) -> Cancel | SwitchOver | Tell | None:
         """Return what to do once one of these limits is over, and that once only."""
         # In its first second a share of the work done says nothing.
-        if self._hit == limits or spent.elapsed_ns < _NS_PER_S:
+        if self._hit == limits or spent.elapsed_ns < NS_PER_S:
             return None
         broken = next((verdict for verdict in judge(limits, spent) if verdict.kept is False), None)
         if broken is None:

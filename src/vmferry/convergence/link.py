@@ -4,12 +4,14 @@ A period in which nothing was sent looks like one in which the guest dirtied too
 stood still is cut out of what a policy is shown, in our engine and in driving from outside alike.
 """
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
+
 STILL_SHARE = 100
 """The link stands still while it carries less than 1/100 of its average since the beginning, or of the rate limit."""
 
-_BETWEEN_BURSTS_NS = 150_000_000
+_BETWEEN_BURSTS_NS = 150 * NS_PER_MS
 """A rate limit is kept by sending in bursts, ten per second."""
-_NS_PER_S = 1_000_000_000
 
 
 class LinkWatch:
@@ -74,5 +76,5 @@ class LinkWatch:
     def _usual_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
         """Return what the link carries on average in the time that has passed since the last progress."""
         usual_bytes = (sent_bytes - self._start_bytes) * self._silent_ns // max(1, self._now_ns - self._start_ns)
-        limit_bytes = limit_bytes_per_s * self._silent_ns // _NS_PER_S
+        limit_bytes = limit_bytes_per_s * self._silent_ns // NS_PER_S
         return min(usual_bytes, limit_bytes) if limit_bytes_per_s else usual_bytes

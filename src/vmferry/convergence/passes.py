@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 
 PERCENTS = np.arange(100.0)
-_NS_PER_S = 1_000_000_000
 _SURE_SLEEP = 0.9
 """The share of its sleep for which a vCPU that was slowed just now is sure not to run."""
 
@@ -56,7 +56,7 @@ class Situation:
     @property
     def ns_per_byte(self) -> float:
         """How long the link takes for a byte."""
-        return _NS_PER_S / self.bandwidth_bytes_per_s
+        return NS_PER_S / self.bandwidth_bytes_per_s
 
     def with_bandwidth(self, times: float) -> "Situation":
         """Return the same with so many times the bandwidth."""

@@ -12,12 +12,12 @@ What ends one depends on what the body finds:
 
 from dataclasses import dataclass
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.sensing import Period, RateMeasured, RateSeen, Sensed, SyncSeen
 
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Periods:
         duration_ns = sensed.now_ns - start.now_ns
         dirty_bytes = self._newly_dirty_bytes
         if isinstance(found, RateSeen | RateMeasured):
-            dirty_bytes = round(found.dirty_bytes_per_s * duration_ns / _NS_PER_S)
+            dirty_bytes = round(found.dirty_bytes_per_s * duration_ns / NS_PER_S)
         period = Period(
             duration_ns=duration_ns,
             dirty_bytes=dirty_bytes,
@@ -95,9 +95,9 @@ class Periods:
             case RateMeasured(dirty_bytes_per_s=bytes_per_s, window_ns=int() | None as told_ns, parts=parts):
                 start = self._measuring
                 window_ns = (told_ns or now.now_ns - start.now_ns) // parts
-                distinct_bytes = round(bytes_per_s * window_ns / _NS_PER_S)
+                distinct_bytes = round(bytes_per_s * window_ns / NS_PER_S)
                 if (rates := sensed.found.vcpu_dirty_bytes_per_s) is not None:
-                    vcpu_bytes = tuple(round(rate * window_ns / _NS_PER_S) for rate in rates)
+                    vcpu_bytes = tuple(round(rate * window_ns / NS_PER_S) for rate in rates)
             case _:
                 return None
         duration_ns = now.now_ns - start.now_ns

@@ -10,8 +10,8 @@ from vmferry.convergence.goals import Goals
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
 from vmferry.units import format_duration, format_rate
+from vmferry.units import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _FACTOR, _STEPS = 1.25, 24
 """Bandwidths are tried in steps of this factor, up to two hundred times what there is."""
 
@@ -20,7 +20,7 @@ def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[
     """Yield in words what would do, each by itself."""
     courses = look_ahead(curve, situation, from_now=True)
     highest = goals.highest_percent
-    free_ns, slowed_ns = (courses.left_bytes[p] / situation.bandwidth_bytes_per_s * _NS_PER_S for p in (0, highest))
+    free_ns, slowed_ns = (courses.left_bytes[p] / situation.bandwidth_bytes_per_s * NS_PER_S for p in (0, highest))
     if not np.isfinite(courses.time_ns[0]):
         yield f"a downtime limit of {_text(free_ns)} without a throttle"
     if not np.isfinite(courses.time_ns[highest]) and slowed_ns < 0.9 * free_ns:

@@ -12,16 +12,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.actions import Action, Measure, Throttle, of_each_vcpu
 from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import Sensed, SyncSeen
 
-LOOK_NS = 50_000_000
+LOOK_NS = 50 * NS_PER_MS
 """How long each vCPU runs alone in the experiment; where the body measures ahead, as long again at least."""
-_NS_PER_S = 1_000_000_000
 _PRECISION = 0.03
 """Whoever seems to dirty no more of it all than this is taken for a reader."""
-_PATIENCE_NS = 5 * _NS_PER_S
+_PATIENCE_NS = 5 * NS_PER_S
 """The experiment is given up when a measurement takes longer."""
 _ROUNDS = 60
 """Halvings until the ceiling is exact to a double."""
@@ -71,7 +72,7 @@ class Sharing:
         if not found_bytes or len(percents) != len(found_bytes):
             return
         self.rates = tuple(
-            found * _NS_PER_S / written.duration_ns * 100 / (100 - percent)
+            found * NS_PER_S / written.duration_ns * 100 / (100 - percent)
             for found, percent in zip(found_bytes, percents, strict=True)
         )
 
@@ -129,7 +130,7 @@ class _Experiment:
         if self._measuring and (isinstance(sensed.found, SyncSeen) or self._is_late(sensed)) and not written:
             self.rates = (1.0,) * self._vcpu_count  # nobody can tell: all are slowed alike
         elif written and self._measuring:
-            self._found.append(written.distinct_bytes * _NS_PER_S / written.duration_ns)
+            self._found.append(written.distinct_bytes * NS_PER_S / written.duration_ns)
             self._began_ns, self._measuring = sensed.now_ns, False
             if len(self._found) <= self._vcpu_count:
                 return [self.step()]

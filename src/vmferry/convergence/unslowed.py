@@ -6,13 +6,14 @@ from enum import IntEnum
 
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.passes import Passes, Situation
 
 MAX_PASSES = 40
 HEADWAY = 0.98
 """What is left has to shrink to this share from pass to pass, or else it never fits."""
-HORIZON_NS = 24 * 3600 * 1e9
+HORIZON_NS = 24 * 3600 * NS_PER_S
 _LATE_HEADWAY = 0.9
 """A throttle that is to begin at last does if it shrinks to no less without one."""
 _IN_A_ROW = 2

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from vmferry.units import NS_PER_S
+
 
 class BackgroundSync(StrEnum):
     """What a background sync does with the pages it finds dirty.
@@ -26,8 +28,8 @@ class BackgroundSync(StrEnum):
 class WatchTimes:
     """The constants of time, which a scaled-down experiment divides by its scale."""
 
-    look_interval_ns: int = 1_000_000_000
-    sync_interval_ns: int = 5_000_000_000
+    look_interval_ns: int = NS_PER_S
+    sync_interval_ns: int = 5 * NS_PER_S
 
 
 @dataclass(frozen=True)

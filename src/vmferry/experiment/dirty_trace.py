@@ -16,6 +16,9 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
+from vmferry.convergence.curve import SLICE_NS
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import concave_corners, sweeps_of
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_samples import DirtySample, dirty_samples, why_no_samples
@@ -24,21 +27,18 @@ from vmferry.migration.events import BandwidthWindow, RecordedBy, Started, Synce
 from vmferry.migration.journal import Entry
 
 _MAX_PAGES = 1 << 32
-_MIN_SAMPLE_NS = 20_000_000
+_MIN_SAMPLE_NS = 20 * NS_PER_MS
 """A sample that took less time is no point of the curve; it is as long as its syncs."""
 _MAX_STEPS = 200
-_MIN_STEP_NS = 10_000_000
-_SLICE_NS = 10_000_000
-"""How long a throttled guest runs at a time; QEMU's and ours."""
-_QUOTA_SLICE_NS = 1_000_000
-"""The same where who drives from outside gives it a quota of the CPU."""
+_MIN_STEP_NS = 10 * NS_PER_MS
+_QUOTA_SLICE_NS = NS_PER_MS
+"""How long a throttled guest runs at a time where who drives from outside gives it a quota of the CPU."""
 _MIN_SLICES = 5
 """Throttled samples of fewer slices are one group: how many were in each is chance."""
 _GROUPS_PER_OCTAVE = 2
 _SHARES = 50
 """Shares are rounded to 2 %."""
 _SATURATED = 0.9
-_NS_PER_S = 1_000_000_000
 
 
 class DirtyTrace(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class DirtyTrace(msgspec.Struct, frozen=True):
     @property
     def pages_per_s(self) -> float:
         """How fast the guest writes pages in its shortest sample, not throttled."""
-        return self.curve(self.shortest_ns) * _NS_PER_S / self.shortest_ns
+        return self.curve(self.shortest_ns) * NS_PER_S / self.shortest_ns
 
     @property
     def rate_is_lower_bound(self) -> bool:
@@ -111,7 +111,7 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
 
 def slice_ns(started: Started) -> int:
     """Return how long the recorded guest ran at a time when it was throttled."""
-    return _QUOTA_SLICE_NS if started.recorded_by is RecordedBy.DRIVER else _SLICE_NS
+    return _QUOTA_SLICE_NS if started.recorded_by is RecordedBy.DRIVER else SLICE_NS
 
 
 def _means(samples: Iterable[DirtySample], min_throttled_ns: int) -> list[tuple[int, int]]:

@@ -18,21 +18,20 @@ from vmferry.experiment.quantities import (
 )
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.units import exact_size, format_size
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 MODELLED_QEMUS = ("qemu-7.2", "qemu-10")
 """The releases that a guest can run in; `simulation/qemu/releases.py` tells what each does."""
 MAX_MEMORY_BYTES = 16 << 40
 MAX_BATCH_BYTES = 1 << 30
 DEFAULT_BATCH_BYTES = 4 << 20
-DEFAULT_BATCH_NS = 10_000_000
+DEFAULT_BATCH_NS = 10 * NS_PER_MS
 _MAX_VCPUS = 4096
 _MAX_ITERATIONS = 10**9
 _MAX_ZIPF_EXPONENT = 10.0
 _MAX_ROUNDS = 10**6
 _WITH_WORKING_SET = ("hot-spot", "moving")
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_MIN_EVERY_NS = 10 * _NS_PER_MS
+_MIN_EVERY_NS = 10 * NS_PER_MS
 _MAX_PAUSE_NS = NS_PER_HOUR
 """How long one thing may take: a message, a dirty sync."""
 
@@ -66,7 +65,7 @@ class LoadSpec(_Part, frozen=True):
     """What of each page no compression makes smaller; pages of modelled guests have no content."""
     whole_pages: bool = False
     """Each write changes all of a page, not a word of it; to modelled guests that is all one."""
-    duration_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="duration")
+    duration_ns: Nanoseconds = msgspec.field(default=NS_PER_S, name="duration")
     """How long it lasts, in CPU time, where there are several loads in turn."""
     journal: str = ""
     """For `trace`: the journal of a real migration, looked for beside the scenario's file."""
@@ -103,7 +102,7 @@ class LoadSpec(_Part, frozen=True):
             at = f", at {exact_size(self.at_bytes)}" if self.at_bytes else ""
             raise UsageError(f"{where}.memory is {used}{at}, the guest has {exact_size(guest_bytes)}")
         check_rate(f"{where}.write-rate", self.write_bytes_per_s)
-        check_duration(f"{where}.duration", self.duration_ns, _NS_PER_MS)
+        check_duration(f"{where}.duration", self.duration_ns, NS_PER_MS)
         require(f"{where}.zipf-exponent", self.zipf_exponent, 0.0, _MAX_ZIPF_EXPONENT)
         require(f"{where}.hot-share", self.hot_share, 0.0, 1.0)
         require(f"{where}.rounds", self.rounds, 1, _MAX_ROUNDS)
@@ -151,7 +150,7 @@ class GuestSpec(_Part, frozen=True):
     """How long a throttled guest runs at a time; QEMU and vmferry have 10 ms. 0: it runs evenly slower."""
     stolen: float = 0.0
     """The share of the time in which a busy host has no processor for its vCPUs."""
-    stolen_for_ns: Nanoseconds = msgspec.field(default=50 * _NS_PER_MS, name="stolen-for")
+    stolen_for_ns: Nanoseconds = msgspec.field(default=50 * NS_PER_MS, name="stolen-for")
     """How long at a time, in the mean."""
     dirty_ring: bool = False
     """Its body knows which vCPU has written what."""
@@ -174,10 +173,10 @@ class GuestSpec(_Part, frozen=True):
         check_rate("guest.zero-scan-rate", self.zero_scan_bytes_per_s)
         check_rate("guest.populate-rate", self.populate_bytes_per_s)
         if self.throttle_slice_ns:
-            check_duration("guest.throttle-slice", self.throttle_slice_ns, _NS_PER_MS)
+            check_duration("guest.throttle-slice", self.throttle_slice_ns, NS_PER_MS)
         if not 0 <= self.stolen < 1:
             raise UsageError(f"guest.stolen is {self.stolen}, 0 up to but not 1 is allowed")
-        check_duration("guest.stolen-for", self.stolen_for_ns, _NS_PER_MS)
+        check_duration("guest.stolen-for", self.stolen_for_ns, NS_PER_MS)
         require("guest.sync-ns-per-page", self.sync_ns_per_page, 0.0, _MAX_PAUSE_NS / max(1, self.page_count))
         if not self.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")
@@ -195,7 +194,7 @@ class LinkSpec(_Part, frozen=True):
     """What of the rate is there for the migration."""
     latency_ns: Nanoseconds = msgspec.field(default=0, name="latency")
     jitter: float = 0.0
-    jitter_interval_ns: Nanoseconds = msgspec.field(default=_NS_PER_S, name="jitter-interval")
+    jitter_interval_ns: Nanoseconds = msgspec.field(default=NS_PER_S, name="jitter-interval")
     batch_bytes: Bytes = msgspec.field(default=0, name="batch")
     """How much is sent before it is looked whether the rest fits the downtime; 0 for DEFAULT_BATCH_BYTES, or as much as
     the link carries in DEFAULT_BATCH_NS if that is more."""
@@ -209,7 +208,7 @@ class LinkSpec(_Part, frozen=True):
     @property
     def batch_page_count(self) -> int:
         """How many pages one message has at most."""
-        in_time = self.shared(self.rate_bytes_per_s) * DEFAULT_BATCH_NS // _NS_PER_S
+        in_time = self.shared(self.rate_bytes_per_s) * DEFAULT_BATCH_NS // NS_PER_S
         size_bytes = self.batch_bytes or min(MAX_BATCH_BYTES, max(DEFAULT_BATCH_BYTES, in_time))
         return size_bytes // PAGE_SIZE_BYTES
 
@@ -221,7 +220,7 @@ class LinkSpec(_Part, frozen=True):
         if not 0 <= self.jitter < 1:
             raise UsageError(f"link.jitter is {self.jitter}, 0 up to but not 1 is allowed")
         check_duration("link.latency", self.latency_ns, most_ns=_MAX_PAUSE_NS)
-        check_duration("link.jitter-interval", self.jitter_interval_ns, _NS_PER_MS)
+        check_duration("link.jitter-interval", self.jitter_interval_ns, NS_PER_MS)
         for time_ns, bytes_per_s in self.rate_changes:
             check_duration("a time of link.rate-changes", time_ns)
             check_rate("a rate of link.rate-changes", bytes_per_s)
@@ -239,9 +238,9 @@ class RunLimits(_Part, frozen=True):
     """When to give up, as guestperf does."""
 
     max_iterations: int = 200
-    max_time_ns: Nanoseconds = msgspec.field(default=1200 * _NS_PER_S, name="max-time")
+    max_time_ns: Nanoseconds = msgspec.field(default=1200 * NS_PER_S, name="max-time")
 
     def check(self) -> None:
         """Raise UsageError that names what cannot be."""
         require("limits.max-iterations", self.max_iterations, 1, _MAX_ITERATIONS)
-        check_duration("limits.max-time", self.max_time_ns, _NS_PER_MS)
+        check_duration("limits.max-time", self.max_time_ns, NS_PER_MS)

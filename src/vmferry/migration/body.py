@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
@@ -23,7 +24,6 @@ from vmferry.settings.rearm import Rearm
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
 """What our engine can do with any guest. There is no post-copy."""
 
-_NS_PER_S = 1_000_000_000
 
 
 def abilities(guest: Guest) -> Body:
@@ -83,7 +83,7 @@ class EngineBody:
         """What may remain when the guest is stopped."""
         if self._switches_over:
             return UNBOUNDED_BYTES
-        return int(self.switchover_bytes_per_s * self.downtime_limit_ns / _NS_PER_S)
+        return int(self.switchover_bytes_per_s * self.downtime_limit_ns / NS_PER_S)
 
     def begin_iteration(self) -> None:
         """Make the sync that an iteration begins with, and decide on what it shows."""
@@ -100,7 +100,7 @@ class EngineBody:
             self._obey(action)
         if found and (period := self._brain.last_period):
             pages = period.dirty_bytes // self._outgoing.guest.layout.page_size
-            self._counters.dirty_pages_rate = pages * _NS_PER_S // period.duration_ns
+            self._counters.dirty_pages_rate = pages * NS_PER_S // period.duration_ns
 
     def _obey(self, action: Action) -> None:
         match action:

@@ -8,14 +8,16 @@ later. Content that hardly shrinks needs no phase: a few batches show it.
 
 from dataclasses import dataclass
 
-_PHASE_NS = 300_000_000
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
+
+_PHASE_NS = 300 * NS_PER_MS
 """Three windows of the rate limit."""
 _PHASE_BATCHES = 8
-_KEEP_NS = 5_000_000_000
-_LONGEST_KEEP_NS = 60_000_000_000
+_KEEP_NS = 5 * NS_PER_S
+_LONGEST_KEEP_NS = 60 * NS_PER_S
 WORTH = 1.1
 """By how much compressed must be smaller, and faster, to be preferred."""
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ class CompressionTrial:
         hopeless = self.on and self._plain_bytes < WORTH * self._wire_bytes
         if hopeless or now_ns - self._start_ns >= _PHASE_NS:
             elapsed_ns = max(1, now_ns - self._start_ns)
-            self.bytes_per_s[self.on] = self._plain_bytes * _NS_PER_S // elapsed_ns
+            self.bytes_per_s[self.on] = self._plain_bytes * NS_PER_S // elapsed_ns
             self._end_phase(now_ns, hopeless=hopeless)
 
     def _end_phase(self, now_ns: int, *, hopeless: bool) -> None:

@@ -7,11 +7,11 @@ go as they are, it is what the link carries.
 
 from collections import deque
 
+from vmferry.units import NS_PER_S
 from vmferry.migration.delta import Deltas
 from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.stats import Window
 
-_NS_PER_S = 1_000_000_000
 
 
 class MovedMemory:
@@ -52,11 +52,11 @@ class MovedMemory:
         """
         saved_bytes = self.saved_bytes - self._saved_before
         self._saved_before += saved_bytes
-        self.bytes_per_s = (window.sent_bytes + saved_bytes) * _NS_PER_S / window.duration_ns
+        self.bytes_per_s = (window.sent_bytes + saved_bytes) * NS_PER_S / window.duration_ns
         if self._saved_before:
             since_ns, since_bytes = self._began[0]
             passed_ns = max(1, self._clock.now_ns() - since_ns)
-            self.bytes_per_s = min(self.bytes_per_s, (self.total_bytes - since_bytes) * _NS_PER_S / passed_ns)
+            self.bytes_per_s = min(self.bytes_per_s, (self.total_bytes - since_bytes) * NS_PER_S / passed_ns)
         if self.bytes_per_s:
-            self.wire_share = min(1.0, window.sent_bytes * _NS_PER_S / window.duration_ns / self.bytes_per_s)
+            self.wire_share = min(1.0, window.sent_bytes * NS_PER_S / window.duration_ns / self.bytes_per_s)
         return saved_bytes

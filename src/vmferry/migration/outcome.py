@@ -23,10 +23,8 @@ from vmferry.migration.journal import Entry
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
 from vmferry.units import format_duration, format_size, told
+from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_MS_PER_S = 1000
 _BEGAN_UNSEEN = Lost(count=None)
 """What a journal has that was begun when its migration had run for a while."""
 
@@ -68,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
             policy_broken=ended.policy_broken,
             total_time_ms=_ms(ended.total_time_ns),
             downtime_ms=_ms(ended.downtime_ns),
-            downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in ended.downtime_parts_ns.items()},
+            downtime_parts_ms={name: ns / NS_PER_MS for name, ns in ended.downtime_parts_ns.items()},
             iteration_count=ended.iteration_count,
             dirty_sync_count=ended.dirty_sync_count,
             max_throttle_percent=ended.max_throttle_percent,
@@ -105,7 +103,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         """Return this with the share of its work that the guest was seen to lose, by who has counted what it did."""
         vcpu_s = None
         if work_lost_percent is not None and self.total_time_ms is not None and self.vcpu_count is not None:
-            vcpu_s = self.vcpu_count * work_lost_percent / 100 * self.total_time_ms / _MS_PER_S
+            vcpu_s = self.vcpu_count * work_lost_percent / 100 * self.total_time_ms / MS_PER_S
         return msgspec.structs.replace(self, work_lost_percent=work_lost_percent, work_lost_vcpu_s=vcpu_s)
 
 
@@ -142,17 +140,17 @@ def _lost_work(entries: Iterable[Entry], total_ns: int | None) -> dict[str, Any]
         return {}
     return {
         "work_lost_percent": lost.percent_of(total_ns),
-        "work_lost_vcpu_s": lost.vcpu_ns / _NS_PER_S,
-        "vcpu_work_lost_s": [ns / _NS_PER_S for ns in lost.vcpu_taken_ns],
+        "work_lost_vcpu_s": lost.vcpu_ns / NS_PER_S,
+        "vcpu_work_lost_s": [ns / NS_PER_S for ns in lost.vcpu_taken_ns],
     }
 
 
 def _ms(time_ns: int | None) -> int | None:
-    return None if time_ns is None else time_ns // _NS_PER_MS
+    return None if time_ns is None else time_ns // NS_PER_MS
 
 
 def _time_text(time_ms: int) -> str:
-    return format_duration(time_ms * _NS_PER_MS)
+    return format_duration(time_ms * NS_PER_MS)
 
 
 def _ratio(part: int | None, whole: int) -> float | None:

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.units import NS_PER_MS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
@@ -18,7 +19,7 @@ from vmferry.migration.events import Event
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.wire.messages import Join, Message
 
-MAX_WAIT_NS = 100_000_000
+MAX_WAIT_NS = 100 * NS_PER_MS
 """No port blocks longer than this (100 ms) without calling back."""
 
 

@@ -5,6 +5,8 @@ Sources: QEMU `migration.c` (`migration_iteration_run`, `migration_rate_limit`),
 
 from collections.abc import Callable
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
@@ -19,9 +21,8 @@ from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000
 """A window in which less was sent says nothing about the bandwidth. The value is QEMU's."""
-_UNSENT_WAIT_NS = 5_000_000
+_UNSENT_WAIT_NS = 5 * NS_PER_MS
 """What waits to be sent may turn out smaller than it was counted."""
-_NS_PER_S = 1_000_000_000
 
 
 class Precopy:
@@ -51,7 +52,7 @@ class Precopy:
         If sending a little more may leave `spare_ns` of the downtime limit for something else, that is tried, once.
         """
         self._send_until_rest_fits()
-        beside_bytes = self.body.threshold_bytes - int(self.body.switchover_bytes_per_s * spare_ns / _NS_PER_S)
+        beside_bytes = self.body.threshold_bytes - int(self.body.switchover_bytes_per_s * spare_ns / NS_PER_S)
         if spare_ns and 0 < beside_bytes < self.sync.remaining_bytes:
             self._send_more(self.sync.remaining_bytes - beside_bytes // 2)  # the guest dirties some meanwhile
             self._send_until_rest_fits()
@@ -83,7 +84,7 @@ class Precopy:
     def rest_ns(self) -> int:
         """Return how long it takes to send what is known to be left."""
         bytes_per_s = self.body.switchover_bytes_per_s
-        return int(self.sync.remaining_bytes * _NS_PER_S / bytes_per_s) if bytes_per_s else 0
+        return int(self.sync.remaining_bytes * NS_PER_S / bytes_per_s) if bytes_per_s else 0
 
     def _send_until_rest_fits(self) -> None:
         while not self._rest_fits_downtime():
@@ -186,4 +187,4 @@ class Precopy:
             self._outgoing.journal.record(now_ns, event)
         self._told_still_ns = still_ns
         if 0 < parameters.stall_timeout_ns <= still_ns:
-            raise ChannelError(f"the link has stood still for {still_ns / _NS_PER_S:.0f} s (stall-timeout)")
+            raise ChannelError(f"the link has stood still for {still_ns / NS_PER_S:.0f} s (stall-timeout)")

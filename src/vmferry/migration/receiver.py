@@ -8,6 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
@@ -19,8 +21,7 @@ PROGRESS_BYTES = 256 << 10
 """A source that sends this much of its pages is alive; one that waits before its switchover sends an empty message."""
 _DIGEST_BYTES_PER_S = 256 << 20
 """A source that works out its digest more slowly than this is given up."""
-_NS_PER_S = 1_000_000_000
-_REFUSAL_NS = 100_000_000
+_REFUSAL_NS = 100 * NS_PER_MS
 
 
 class PageChannel(Protocol):
@@ -140,8 +141,8 @@ class Receiver:
         if not limit_ns:
             return self._check_stop
         if self._destination.awaits_digest:
-            limit_ns += self._destination.memory_bytes * _NS_PER_S // _DIGEST_BYTES_PER_S
-        text = f"the source made no progress for {limit_ns / _NS_PER_S:g} s (stall-timeout)"
+            limit_ns += self._destination.memory_bytes * NS_PER_S // _DIGEST_BYTES_PER_S
+        text = f"the source made no progress for {limit_ns / NS_PER_S:g} s (stall-timeout)"
         return Deadline(self._clock, limit_ns, text, self._check_stop)
 
 

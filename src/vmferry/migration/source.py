@@ -8,6 +8,8 @@ without dirty logging. The loop itself is in `precopy.py`, the hand-over in `swi
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.convergence.brain import require
 from vmferry.convergence.policies.registry import PolicyKind, find_policy
@@ -32,10 +34,9 @@ from vmferry.wire.messages import Failed
 
 _CANCELLED = "the migration was cancelled"
 """Said of what somebody merely wished for, which is no error."""
-_NS_PER_MS = 1_000_000
-_CONNECT_TIMEOUT_NS = 60_000_000_000
-_HELLO_TIMEOUT_NS = 15_000_000_000
-_LAST_WORDS_TIMEOUT_NS = 1_000_000_000
+_CONNECT_TIMEOUT_NS = 60 * NS_PER_S
+_HELLO_TIMEOUT_NS = 15 * NS_PER_S
+_LAST_WORDS_TIMEOUT_NS = NS_PER_S
 
 
 class MigrationSource:
@@ -259,17 +260,17 @@ class MigrationSource:
         parts_ns = downtime.parts_ns if downtime else {}
         return MigrationInfo(
             status=status,
-            total_time_ms=self._total_time_ns() // _NS_PER_MS,
-            setup_time_ms=self._setup_ns // _NS_PER_MS,
+            total_time_ms=self._total_time_ns() // NS_PER_MS,
+            setup_time_ms=self._setup_ns // NS_PER_MS,
             expected_downtime_ms=None if completed else precopy.expected_downtime_ms,
-            downtime_ms=downtime.total_ns // _NS_PER_MS if downtime else None,
-            downtime_parts_ms={name: ns / _NS_PER_MS for name, ns in parts_ns.items()} or None,
+            downtime_ms=downtime.total_ns // NS_PER_MS if downtime else None,
+            downtime_parts_ms={name: ns / NS_PER_MS for name, ns in parts_ns.items()} or None,
             ram=self._ram_info(channel, precopy, completed),
             cpu_throttle_percentage=None if completed else precopy.body.throttle_percent or None,
             cpu_throttle_vcpus=None if completed else precopy.body.vcpu_throttle_percents,
             compression=channel.compression,
             xbzrle_cache=self._deltas.figures if self._deltas else None,
-            stalled_time_ms=None if completed else precopy.link.still_ns // _NS_PER_MS or None,
+            stalled_time_ms=None if completed else precopy.link.still_ns // NS_PER_MS or None,
             verified=self._switchover.verified if self._switchover and completed else None,
             error_desc=self.error,
         )
@@ -279,7 +280,7 @@ class MigrationSource:
         sent_bytes = channel.sent_bytes
         precopy_bytes = counters.precopy_bytes or sent_bytes
         busy_ns = max(1, self._total_time_ns() - self._setup_ns)
-        bytes_per_s = sent_bytes * 1e9 / busy_ns if completed else precopy.meter.bytes_per_s
+        bytes_per_s = sent_bytes * NS_PER_S / busy_ns if completed else precopy.meter.bytes_per_s
         return RamInfo(
             transferred=sent_bytes,
             remaining=0 if completed else precopy.sync.remaining_bytes,
@@ -291,7 +292,7 @@ class MigrationSource:
             mbps=bytes_per_s * 8 / 1e6,
             dirty_sync_count=counters.dirty_sync_count,
             iteration_count=counters.iteration_count,
-            dirty_sync_time=counters.sync_ns / _NS_PER_MS,
+            dirty_sync_time=counters.sync_ns / NS_PER_MS,
             page_size=layout.page_size,
             multifd_bytes=channel.multifd_bytes,
             pages_per_second=counters.pages_per_s,

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.migration.ports import Clock
 from vmferry.wire.messages import Pages
 
-WINDOW_NS = 100_000_000
+WINDOW_NS = 100 * NS_PER_MS
 """A bandwidth window lasts at least this long; the rate limit is per window, too."""
 
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,13 @@ class BandwidthMeter:
         if duration_ns < WINDOW_NS:
             return None
         window = Window(duration_ns, sent_bytes - self._start_bytes)
-        self.bytes_per_s = window.sent_bytes * _NS_PER_S / duration_ns
+        self.bytes_per_s = window.sent_bytes * NS_PER_S / duration_ns
         self._start_ns, self._start_bytes = now_ns, sent_bytes
         return window
 
     def left_bytes(self, sent_bytes: int, limit_bytes_per_s: int) -> int:
         """Return what may still be sent in this window; 0 or less means wait. The limit is not 0."""
-        return max(1, limit_bytes_per_s * WINDOW_NS // _NS_PER_S) - (sent_bytes - self._start_bytes)
+        return max(1, limit_bytes_per_s * WINDOW_NS // NS_PER_S) - (sent_bytes - self._start_bytes)
 
     def window_end_ns(self) -> int:
         """Return when the running window may be closed."""
@@ -113,5 +114,5 @@ class Counters:
 
     def close_window(self, window: Window) -> None:
         """Derive the page rate of a finished bandwidth window."""
-        self.pages_per_s = (self.pages - self._window_pages) * _NS_PER_S // window.duration_ns
+        self.pages_per_s = (self.pages - self._window_pages) * NS_PER_S // window.duration_ns
         self._window_pages = self.pages

@@ -25,6 +25,8 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.errors import ChannelError, MigrationError, PeerError
 from vmferry.memory.ranges import EMPTY
 from vmferry.migration.ports import Channel, Clock, Guest
@@ -35,15 +37,14 @@ from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages
 
 _M = TypeVar("_M", bound=Message)
 
-_TAKE_OVER_TIMEOUT_NS = 30_000_000_000
-_PATIENCE_NS = 30_000_000_000
+_TAKE_OVER_TIMEOUT_NS = 30 * NS_PER_S
+_PATIENCE_NS = 30 * NS_PER_S
 """The source gives up a destination that does nothing for this long while the guest stands still."""
 _DIGEST_PATIENCE = 4
 """With `verify`, the destination may take so many times as long for its digest as the source has taken."""
-_LOOK_NS = 2_000_000
+_LOOK_NS = 2 * NS_PER_MS
 """How often to look while the guest stands still: every moment until then is downtime."""
 _LOOKS_PER_SIGN_OF_LIFE = 500
-_NS_PER_S = 1_000_000_000
 
 
 class Owner(StrEnum):
@@ -104,7 +105,7 @@ class Switchover:
                 if condition():
                     return
                 if look % _LOOKS_PER_SIGN_OF_LIFE == 0:
-                    stuck = f"the link took nothing for {timeout_ns / _NS_PER_S:.1f} s (switchover-timeout)"
+                    stuck = f"the link took nothing for {timeout_ns / NS_PER_S:.1f} s (switchover-timeout)"
                     self._channel.send(Pages(EMPTY, EMPTY), Deadline(self._clock, timeout_ns, stuck, self._check))
                 self._clock.sleep_ns(_LOOK_NS)
 
@@ -168,7 +169,7 @@ class Switchover:
     def _limit(self) -> None:
         """Bound everything from the beginning of the hand-over up to Commit."""
         timeout_ns = self._timeout_ns + self._digests_ns
-        text = f"the guest was stopped for {timeout_ns / _NS_PER_S:.1f} s and not handed over (switchover-timeout)"
+        text = f"the guest was stopped for {timeout_ns / NS_PER_S:.1f} s and not handed over (switchover-timeout)"
         left_ns = self._began_ns + timeout_ns - self._clock.now_ns()
         self._check = Deadline(self._clock, left_ns, text, self._check_cancel)
 
@@ -224,7 +225,7 @@ class Patience:
         if sent_bytes != self._sent_bytes:
             self._sent_bytes, self._since_ns = sent_bytes, now_ns
         elif now_ns - self._since_ns > self._timeout_ns:
-            raise ChannelError(f"the destination stood still for {self._timeout_ns // _NS_PER_S} s")
+            raise ChannelError(f"the destination stood still for {self._timeout_ns // NS_PER_S} s")
 
 
 def expect(kind: type[_M], message: Message) -> _M:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.events import (
     BandwidthWindow,
@@ -22,7 +23,6 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.status import MigrationStatus
 
-_NS_PER_MS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class _WatcherEnded:
 
 
 def _transferred(window: BandwidthWindow) -> str:
-    duration_ms = window.duration_ns // _NS_PER_MS
+    duration_ms = window.duration_ns // NS_PER_MS
     return (
         f"transferred {window.sent_bytes} time_spent {duration_ms} bandwidth {window.sent_bytes // duration_ms} "
         f"max_size {window.threshold_bytes}"
@@ -54,8 +54,8 @@ def _transferred(window: BandwidthWindow) -> str:
 
 def _ended(end: Ended) -> str:
     return (
-        f"status {end.status} total_time {(end.total_time_ns or 0) // _NS_PER_MS} ms downtime "
-        f"{(end.downtime_ns or 0) // _NS_PER_MS} ms transferred {end.sent_bytes} {end.error}"
+        f"status {end.status} total_time {(end.total_time_ns or 0) // NS_PER_MS} ms downtime "
+        f"{(end.downtime_ns or 0) // NS_PER_MS} ms transferred {end.sent_bytes} {end.error}"
     ).rstrip()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from vmferry.units import NS_PER_S
 from vmferry.errors import UsageError, VmferryError
 from vmferry.monitor.commands import CommandNotFoundError, find_command, takes_long
 from vmferry.monitor.defects import tell_defect
@@ -20,7 +21,6 @@ from vmferry.monitor.vm_commands import query_version
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
 
 _NEGOTIATION = "qmp_capabilities"
-_NS_PER_S = 1_000_000_000
 
 
 Answer = bytes | Callable[[], bytes]
@@ -59,7 +59,7 @@ class Session:
 
     def event(self, event: VmEvent) -> bytes:
         """Return what tells the client of an event."""
-        seconds, rest_ns = divmod(event.time_ns, _NS_PER_S)
+        seconds, rest_ns = divmod(event.time_ns, NS_PER_S)
         message: dict[str, object] = {
             "timestamp": {"seconds": seconds, "microseconds": rest_ns // 1000},
             "event": event.name,

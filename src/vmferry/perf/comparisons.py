@@ -9,20 +9,20 @@ from itertools import product
 
 import msgspec
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.variants import NO_AUTO_CONVERGE
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.own_variants import OwnVariant
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.perf.labels import label, name_of
-from vmferry.perf.stress_line import MIB
+from vmferry.units import MIB
 
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 SEED_PARAMETERS = {"x-dirty-log-rearm": "early"}
 """What the patch series' experiment has besides its variants: each sync arms all pages, as its figures come about."""
 LOOPBACK_BYTES_PER_S = 10**9
 """How fast the last pages go, for which the rate limit is lifted."""
-_NS_PER_S = 1_000_000_000
 
 
 def sweeping_guest(
@@ -52,7 +52,7 @@ def sweeping_guest(
             "downtime-limit": downtime_limit_ms,
             "cpu-throttle-increment": throttle_step_percent,
         },
-        limits=RunLimits(max_iterations=max_iterations, max_time_ns=max_time_s * _NS_PER_S),
+        limits=RunLimits(max_iterations=max_iterations, max_time_ns=max_time_s * NS_PER_S),
         time_scale=time_scale,
         variants=(NO_AUTO_CONVERGE.name,),
     )

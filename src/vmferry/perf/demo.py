@@ -19,7 +19,7 @@ from vmferry.migration.outcome import Outcome
 from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_PARAMETERS, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.real_guest import boot, policy_options
-from vmferry.perf.stress_line import MIB
+from vmferry.units import MIB
 from vmferry.simulation.run import SimulationResult, simulate
 
 TIME_SCALE = 10

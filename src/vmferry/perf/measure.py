@@ -28,12 +28,12 @@ from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.labels import label
 from vmferry.perf.real_guest import boot, policy_options, real_settings, stress_bytes
-from vmferry.perf.stress_line import MIB, is_paced
+from vmferry.perf.stress_line import is_paced
 from vmferry.units import format_duration
+from vmferry.units import MIB
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 SAMPLE_INTERVAL_S = 0.5
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
 _MEASURE_S = 2.0
 """How long the undisturbed guest is watched, before and after."""
 _SLOWEST_VCPU_SHARE = 0.5
@@ -147,7 +147,7 @@ class _Measurement:
         self.work_lost_percent: float | None = None
         self._experiment = experiment
         rounds_ns = (load.every_ns for load in experiment.guest.loads)
-        self._measure_s = max(_MEASURE_S, *(every_ns / _NS_PER_S for every_ns in rounds_ns))
+        self._measure_s = max(_MEASURE_S, *(every_ns / NS_PER_S for every_ns in rounds_ns))
         self._start_s = 0.0
         self._limit_hit = ""
 
@@ -213,7 +213,7 @@ class _Measurement:
         limits = self._experiment.limits
         if (progress.iteration_count or 0) > limits.max_iterations:
             self._limit_hit = f"more than {limits.max_iterations} iterations"
-        elif (progress.elapsed_ms or 0) * _NS_PER_MS > limits.max_time_ns:
+        elif (progress.elapsed_ms or 0) * NS_PER_MS > limits.max_time_ns:
             self._limit_hit = f"it took longer than {format_duration(limits.max_time_ns)}"
         if self._limit_hit:
             cancel.set(self._limit_hit)

@@ -4,10 +4,10 @@ from typing import Any
 
 import msgspec
 
+from vmferry.units import MS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.measure import PerfRun
 
-_MS_PER_S = 1000
 
 
 class WrittenSoFar(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,10 +58,10 @@ def measured_run(run: PerfRun) -> MeasuredRun:
         pages_per_s_after=run.pages_per_s_after or None,
         waiting_percent=run.waiting_percent,
         samples=[
-            WrittenSoFar(elapsed_ms=round(sample.time_s * _MS_PER_S), written_pages=sample.written_pages)
+            WrittenSoFar(elapsed_ms=round(sample.time_s * MS_PER_S), written_pages=sample.written_pages)
             for sample in run.samples
         ],
-        began_ms=round(run.started_at_s * _MS_PER_S),
+        began_ms=round(run.started_at_s * MS_PER_S),
         measured_on=run.host,
         experiment=msgspec.to_builtins(job.experiment),
     )

@@ -6,9 +6,10 @@ from pathlib import Path
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.perf.stress_line import MIB, is_paced, require_real_loads, stress_line
+from vmferry.perf.stress_line import is_paced, require_real_loads, stress_line
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import format_size
+from vmferry.units import MIB
 
 _HEADROOM_BYTES = 16 * MIB
 """How much memory the stress payload needs beside what it rewrites."""

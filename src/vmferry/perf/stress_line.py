@@ -6,9 +6,8 @@ from vmferry.errors import UsageError
 from vmferry.experiment.parts import GuestSpec, LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.units import exact_size
+from vmferry.units import MIB, NS_PER_MS
 
-MIB = 1 << 20
-_NS_PER_MS = 1_000_000
 _PATTERNS = ("sweep", "moving", "uniform", "hot-spot", "read")
 
 
@@ -67,7 +66,7 @@ def _words(load: LoadSpec) -> Iterator[str]:
     if load.pace_bytes_per_s:
         yield f"pace={max(1, load.pace_bytes_per_s // PAGE_SIZE_BYTES)}"
     if load.every_ns:
-        yield f"every={load.every_ns // _NS_PER_MS}"
+        yield f"every={load.every_ns // NS_PER_MS}"
     if load.fill:
         yield f"fill={round(100 * load.fill)}"
     if load.whole_pages:

@@ -6,6 +6,7 @@ be moved, numbered like its label, and the limits that the operator has set.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.report.figures import percent_text, time_text
 from vmferry.report.panels import ITERATIONS, PERIODS, SPEED, THROTTLE, Panel
 from vmferry.report.plot import Area, Plot
@@ -19,8 +20,6 @@ MAX_DRAWN = 6
 _FAR = 1.5
 """A deadline is drawn if it is no farther away than so many times the longest course."""
 _MARK_ROWS = 3
-_MS_PER_S = 1000
-_NS_PER_S = 1_000_000_000
 _NO_LIMIT_PERCENT = 99
 """What `max-cpu-throttle` is by default; a guest cannot be slowed more."""
 
@@ -77,7 +76,7 @@ def _mark(area: Area, panel: Panel, runs: Sequence[RunSeries], looks: Mapping[st
         area.vertical(time_s, f"mark k{looks[label]}", text, place % _MARK_ROWS)
     for deadline_s in _deadlines(runs):
         if deadline_s <= area.width:
-            text = f"deadline {time_text(deadline_s * _MS_PER_S)}" if is_first else ""
+            text = f"deadline {time_text(deadline_s * MS_PER_S)}" if is_first else ""
             area.vertical(deadline_s, "limit", text, _MARK_ROWS)
     for percent in sorted({limit for run in runs if (limit := _throttle_limit(run)) is not None}):
         if panel is THROTTLE:
@@ -96,4 +95,4 @@ def _throttle_limit(run: RunSeries) -> int | None:
 
 def _deadlines(runs: Iterable[RunSeries]) -> list[float]:
     limits = (run.limits for run in runs if run.limits)
-    return sorted({limit.deadline_ns / _NS_PER_S for limit in limits if limit.deadline_ns is not None})
+    return sorted({limit.deadline_ns / NS_PER_S for limit in limits if limit.deadline_ns is not None})

@@ -7,9 +7,8 @@ from typing import Self
 
 from vmferry.migration.outcome import Outcome
 from vmferry.units import UNKNOWN, format_duration, format_size, told
+from vmferry.units import MS_PER_S, NS_PER_MS
 
-_NS_PER_MS = 1_000_000
-_MS_PER_S = 1000
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,12 @@ def spread_text(spread: Spread | None, text: Callable[[float], str]) -> str:
 
 def time_text(time_ms: float | None) -> str:
     """Return a time such as `12.4 s`."""
-    return told(time_ms, lambda ms: format_duration(round(ms * _NS_PER_MS)))
+    return told(time_ms, lambda ms: format_duration(round(ms * NS_PER_MS)))
 
 
 def seconds_text(time_ms: float | None) -> str:
     """Return seconds for a column of a table."""
-    return told(time_ms, lambda ms: f"{ms / _MS_PER_S:.1f}", "-")
+    return told(time_ms, lambda ms: f"{ms / MS_PER_S:.1f}", "-")
 
 
 def count_text(count: float | None, unknown: str = "-") -> str:

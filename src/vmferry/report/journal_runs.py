@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.limits import Limits
 from vmferry.errors import UsageError
 from vmferry.migration.events import (
@@ -34,7 +35,6 @@ from vmferry.report.series import Decision, Deed, RunSeries, Series, ShadowDecis
 from vmferry.report.texts import clean_text
 
 _MAX_NUMBER = 2**63
-_NS_PER_S = 1_000_000_000
 _E = TypeVar("_E", bound=Event)
 
 
@@ -51,7 +51,7 @@ def run_series(
     """
     journal = _Journal(entries, clean_text(label))
     started, ended = journal.started, journal.ended
-    total_s = max((ended.total_time_ns or 0) / _NS_PER_S, journal.last_s)
+    total_s = max((ended.total_time_ns or 0) / NS_PER_S, journal.last_s)
     outcome = Outcome.of(entries)
     iterations = [(time, event.iteration_count) for time, event in journal.all(Synced) if event.kind == "iteration"]
     return RunSeries(
@@ -63,7 +63,7 @@ def run_series(
         throttle_percent=_until(total_s, [(0, 0), *journal.throttle()]),
         mean_throttle_percent=_until(total_s, [(0, 0), *journal.mean_throttle()]),
         bandwidth_bytes_per_s=Series.of(
-            (time, event.sent_bytes * _NS_PER_S / event.duration_ns)
+            (time, event.sent_bytes * NS_PER_S / event.duration_ns)
             for time, event in journal.all(BandwidthWindow)
             if event.duration_ns
         ),
@@ -99,7 +99,7 @@ class _Journal:
         for entry in entries:
             self._check(entry)
             last_ns = max(last_ns, entry.time_ns)
-            self._timed.append(((last_ns - start_ns) / _NS_PER_S, entry.event))
+            self._timed.append(((last_ns - start_ns) / NS_PER_S, entry.event))
         self.last_s = self._timed[-1][0]
         self.ended = end_of(entries)
 
@@ -164,7 +164,7 @@ class _Journal:
         """
         seen = max((time for time, _ in self.all(SwitchoverBegan)), default=None)
         if seen is None and self.ended.status is MigrationStatus.COMPLETED and self.ended.downtime_ns is not None:
-            return max(0.0, self.last_s - self.ended.downtime_ns / _NS_PER_S)
+            return max(0.0, self.last_s - self.ended.downtime_ns / NS_PER_S)
         return seen
 
     def deeds(self) -> Iterator[Deed]:
@@ -192,7 +192,7 @@ class _Journal:
                 start_s, pages = last_s, event.dirty_pages
                 last_s = time
             elif isinstance(event, Measured):
-                start_s, pages = max(0, time - event.window_ns / _NS_PER_S), event.dirty_pages
+                start_s, pages = max(0, time - event.window_ns / NS_PER_S), event.dirty_pages
             if pages is not None and time > start_s:
                 yield start_s, time, pages * self.started.page_size / (time - start_s)
 
@@ -209,7 +209,7 @@ class _Journal:
         start_s = self.switchover_s
         if start_s is None or self.ended.downtime_ns is None:
             return None
-        return start_s, start_s + self.ended.downtime_ns / _NS_PER_S
+        return start_s, start_s + self.ended.downtime_ns / NS_PER_S
 
     def _check(self, entry: Entry) -> None:
         event = entry.event

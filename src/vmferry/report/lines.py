@@ -22,8 +22,8 @@ from vmferry.migration.events import (
     ThrottleSeen,
 )
 from vmferry.units import whole_ms
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -258,4 +258,4 @@ def _shadow(event: Shadowed, elapsed_ms: int | None) -> ShadowLine:
 
 
 def _whole_ms(time_ns: int | None) -> int | None:
-    return None if time_ns is None else time_ns // _NS_PER_MS
+    return None if time_ns is None else time_ns // NS_PER_MS

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from vmferry.units import NS_PER_MS
 from vmferry.report.bars import BAR_HEIGHT, MEASURES, RANGES, TOTAL_TIME, WORK_LOST, BarFigure
 from vmferry.report.plot import key
 from vmferry.report.series import RunSeries
 from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost
 
-_NS_PER_MS = 1_000_000
 
 
 def answer_table(
@@ -41,7 +41,7 @@ def common_limits(courses: Iterable[RunSeries]) -> dict[BarFigure, float]:
     if len(orders) != 1 or not (limits := orders.pop()):
         return {}
     found = {
-        TOTAL_TIME: None if limits.deadline_ns is None else limits.deadline_ns / _NS_PER_MS,
+        TOTAL_TIME: None if limits.deadline_ns is None else limits.deadline_ns / NS_PER_MS,
         WORK_LOST: limits.max_guest_loss_percent,
     }
     return {measure: limit for measure, limit in found.items() if limit is not None}

@@ -4,12 +4,12 @@ from typing import Any
 
 import msgspec
 
+from vmferry.units import MS_PER_S
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.outcome import Outcome
 from vmferry.report.series import Decision, RunSeries
 from vmferry.report.summary import limits_text
 
-_MS_PER_S = 1000
 
 
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,4 +105,4 @@ def _told(decision: Decision) -> RecordedDecision:
 
 
 def _ms(time_s: float) -> int:
-    return round(time_s * _MS_PER_S)
+    return round(time_s * MS_PER_S)

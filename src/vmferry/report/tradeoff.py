@@ -8,10 +8,10 @@ Ways that did not move the guest every time are compared with none.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from vmferry.units import MS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import Spread
 
-_MS_PER_S = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def _trouble(runs: Sequence[Outcome], moved_count: int) -> str:
 def _kept_vcpu_s(run: Outcome) -> float | None:
     if run.work_lost_vcpu_s is None or run.downtime_ms is None or run.vcpu_count is None:
         return None
-    return run.work_lost_vcpu_s + run.vcpu_count * run.downtime_ms / _MS_PER_S
+    return run.work_lost_vcpu_s + run.vcpu_count * run.downtime_ms / MS_PER_S
 
 
 def _beats(one: tuple[float, float], other: tuple[float, float]) -> bool:

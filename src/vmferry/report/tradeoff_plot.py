@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from vmferry.units import MS_PER_S
 from vmferry.report.axes import plain_axis
 from vmferry.report.figures import count_text, time_text
 from vmferry.report.plot import TOP, Area, Plot, text_at
@@ -10,7 +11,6 @@ from vmferry.report.tradeoff import Cost, unbeaten
 TITLE = "Work the guest missed, vCPU seconds"
 _HEIGHT = 260
 _ROOM = 1.12
-_MS_PER_S = 1000
 _LIKELY_WIDTH = 540.0
 """In pixels, for finding room for the numbers; what it will be is not known."""
 _SIDES = ((0, -16), (17, 0), (-17, 0), (0, 17), (17, -14), (17, 14), (-17, -14), (-17, 14))
@@ -28,7 +28,7 @@ def tradeoff_plot(costs: Sequence[Cost], looks: Mapping[str, int]) -> Plot:
     points = {number: cost for number, cost in enumerate(costs, 1) if cost.is_comparable}
     most_ms = max(cost.pair[0] for cost in points.values()) or 1
     axis = plain_axis(max(cost.pair[1] for cost in points.values()))
-    area = Area(axis=axis, width=_ROOM * most_ms / _MS_PER_S, height=_HEIGHT)
+    area = Area(axis=axis, width=_ROOM * most_ms / MS_PER_S, height=_HEIGHT)
     best = unbeaten(points.values())
     area.steps([_seconds(cost) for cost in best], "front")
     places = {number: _place(area, cost) for number, cost in points.items()}
@@ -47,7 +47,7 @@ def tradeoff_plot(costs: Sequence[Cost], looks: Mapping[str, int]) -> Plot:
 
 def _seconds(cost: Cost) -> tuple[float, float]:
     time_ms, vcpu_s = cost.pair
-    return time_ms / _MS_PER_S, vcpu_s
+    return time_ms / MS_PER_S, vcpu_s
 
 
 def _tip(cost: Cost) -> str:

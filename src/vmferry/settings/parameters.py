@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.brain import Rules
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
@@ -22,7 +23,6 @@ from vmferry.settings.parameter_spec import ParameterSpec, range_error
 from vmferry.settings.qapi_types import UINT64_MAX
 from vmferry.settings.rearm import Rearm
 
-_NS_PER_MS = 1_000_000
 _COMPRESSIONS = (MultiFdCompression.NONE, MultiFdCompression.ZSTD, MultiFdCompression.AUTO)
 _DOWNTIMES_UNTIL_TIMEOUT = 10
 _MIN_SWITCHOVER_TIMEOUT_MS = 10_000
@@ -191,7 +191,7 @@ class MigrationParameters:
     def rules(self, limits: Limits = NO_LIMITS) -> Rules:
         """Return the values that the brain and its policy obey."""
         return Rules(
-            evaluation_period_ns=self.x_evaluation_period * _NS_PER_MS,
+            evaluation_period_ns=self.x_evaluation_period * NS_PER_MS,
             max_throttle_percent=self.max_cpu_throttle,
             policy_settings=self._policy_settings(),
             limits=limits,
@@ -200,23 +200,23 @@ class MigrationParameters:
     @property
     def downtime_limit_ns(self) -> int:
         """How long the guest may be stopped."""
-        return self.downtime_limit * _NS_PER_MS
+        return self.downtime_limit * NS_PER_MS
 
     def switchover_timeout_ns(self, rest_ns: int = 0) -> int:
         """How long a stopped guest waits to be handed over, where sending the rest is expected to take so long."""
         downtime_ns = max(self.downtime_limit_ns, rest_ns)
-        derived_ns = max(_DOWNTIMES_UNTIL_TIMEOUT * downtime_ns, _MIN_SWITCHOVER_TIMEOUT_MS * _NS_PER_MS)
-        return self.switchover_timeout * _NS_PER_MS or derived_ns
+        derived_ns = max(_DOWNTIMES_UNTIL_TIMEOUT * downtime_ns, _MIN_SWITCHOVER_TIMEOUT_MS * NS_PER_MS)
+        return self.switchover_timeout * NS_PER_MS or derived_ns
 
     @property
     def stall_timeout_ns(self) -> int:
         """How long a link that stands still is waited for; 0 for ever."""
-        return self.stall_timeout * _NS_PER_MS
+        return self.stall_timeout * NS_PER_MS
 
     @property
     def link_patience_ns(self) -> int:
         """How long nothing may be sent before the link counts as standing still."""
-        return max(_PERIODS_OF_LINK_PATIENCE * self.x_evaluation_period, _MIN_LINK_PATIENCE_MS) * _NS_PER_MS
+        return max(_PERIODS_OF_LINK_PATIENCE * self.x_evaluation_period, _MIN_LINK_PATIENCE_MS) * NS_PER_MS
 
     @property
     def allowed_names(self) -> frozenset[str]:
@@ -226,8 +226,8 @@ class MigrationParameters:
     def watch_times(self) -> WatchTimes:
         """Return the constants of time of the background-sync watcher."""
         return WatchTimes(
-            look_interval_ns=self.x_watch_interval * _NS_PER_MS,
-            sync_interval_ns=self.x_background_sync_interval * _NS_PER_MS,
+            look_interval_ns=self.x_watch_interval * NS_PER_MS,
+            sync_interval_ns=self.x_background_sync_interval * NS_PER_MS,
         )
 
     def _check_together(self) -> None:

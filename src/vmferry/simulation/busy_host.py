@@ -8,7 +8,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-_QUOTA_PERIOD_NS = 100_000_000
+from vmferry.units import NS_PER_MS
+
+_QUOTA_PERIOD_NS = 100 * NS_PER_MS
 
 
 class BusyHost:

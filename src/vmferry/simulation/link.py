@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.errors import ChannelError, UsageError
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
@@ -17,7 +18,6 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
 from vmferry.wire.messages import Failed, Message, Pages
 
-_NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LinkModel:
     bytes_per_s: int
     latency_ns: int = 0
     jitter: float = 0.0
-    jitter_interval_ns: int = _NS_PER_S
+    jitter_interval_ns: int = NS_PER_S
     rate_changes: tuple[tuple[int, int], ...] = ()
     """Pairs of a time in ns and the rate from then on in bytes per second; a rate of 0 is an outage."""
     batch_pages: int = 1024
@@ -61,9 +61,9 @@ class Pace:
         bytes_per_s = self._bytes_per_s()
         step_ns = min(MAX_WAIT_NS, self._factor_until_ns - self._clock.now_ns())
         if bytes_per_s:
-            step_ns = min(step_ns, int(size_bytes * _NS_PER_S / bytes_per_s) + 1)
+            step_ns = min(step_ns, int(size_bytes * NS_PER_S / bytes_per_s) + 1)
         step_ns = self._clock.until_next_event_ns(step_ns)  # which may change the rate
-        return step_ns, min(size_bytes, bytes_per_s * step_ns / _NS_PER_S)
+        return step_ns, min(size_bytes, bytes_per_s * step_ns / NS_PER_S)
 
     def _bytes_per_s(self) -> float:
         while self._clock.now_ns() >= self._factor_until_ns:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.busy_host import BusyHost
@@ -22,7 +23,6 @@ from vmferry.simulation.patterns import (
 from vmferry.simulation.trace_pattern import TracePattern
 from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
 
-_NS_PER_S = 1_000_000_000
 
 
 def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:
@@ -48,7 +48,7 @@ def host_of(guest: GuestSpec, random: np.random.Generator) -> BusyHost | None:
 
 
 def _ns_per_page(bytes_per_s: int) -> float:
-    return PAGE_SIZE_BYTES * _NS_PER_S / bytes_per_s if bytes_per_s else 0.0
+    return PAGE_SIZE_BYTES * NS_PER_S / bytes_per_s if bytes_per_s else 0.0
 
 
 def link_of(link: LinkSpec) -> LinkModel:

@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.memory.bitmap import Bitmap
 
-_NS_PER_S = 1_000_000_000
 _FEW, _RARE = 1000, 1 / 64
 """So many writes are drawn one by one, and so many for each page."""
 
@@ -41,7 +41,7 @@ class SweepPattern:
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
         """Mark the stretch walked, around the end if need be."""
         start = self._position
-        end = start + cpu_ns * self._pages_per_s / _NS_PER_S
+        end = start + cpu_ns * self._pages_per_s / NS_PER_S
         self._position = end % self._page_count if self._page_count else 0.0
         mark_walk(bitmap, self._first_page, self._page_count, int(start), int(end))
 
@@ -62,7 +62,7 @@ class UniformPattern:
         """Draw the pages one by one; or if those are many, mark each with the probability that a write hits it."""
         if not self._page_count:
             return
-        writes = cpu_ns * self._pages_per_s / _NS_PER_S
+        writes = cpu_ns * self._pages_per_s / NS_PER_S
         if writes > max(_FEW, _RARE * self._page_count):
             hit = -math.expm1(-writes / self._page_count)
             bitmap.set_by_chance(self._first_page, self._page_count, hit, self._random)
@@ -150,7 +150,7 @@ class MovingPattern:
     def write(self, cpu_ns: int, bitmap: Bitmap) -> None:
         """Mark what is walked, window by window."""
         start = int(self._writes)
-        self._writes += cpu_ns * self._pages_per_s / _NS_PER_S
+        self._writes += cpu_ns * self._pages_per_s / NS_PER_S
         end = int(self._writes)
         if end - start >= self._stay_writes * (self._page_count // self._window_count + 2):
             bitmap.set_range(self._first_page, self._page_count)

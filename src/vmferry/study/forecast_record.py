@@ -2,11 +2,11 @@
 
 import msgspec
 
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.curve import Written
 from vmferry.study.forecast import StrategyForecast
 from vmferry.study.prices import Prices
 
-_NS_PER_MS = 1_000_000
 
 
 class WrittenInTime(msgspec.Struct, frozen=True, kw_only=True):
@@ -23,7 +23,7 @@ class WrittenInTime(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, written: Written) -> "WrittenInTime":
         """Return what was found."""
         return cls(
-            duration_ms=written.duration_ns / _NS_PER_MS,
+            duration_ms=written.duration_ns / NS_PER_MS,
             cpu_share=written.cpu_share,
             distinct_bytes=written.distinct_bytes,
             vcpu_bytes=None if written.vcpu_bytes is None else list(written.vcpu_bytes),

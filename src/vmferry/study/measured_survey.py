@@ -14,8 +14,8 @@ from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 from vmferry.study.watching import Watched, watch_guest
 from vmferry.units import format_duration, format_size
+from vmferry.units import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _STILL_RISES = 1.1
 _OWN_PARAMETERS = (
     *("throttle-trigger-threshold", "cpu-throttle-initial", "cpu-throttle-increment", "cpu-throttle-tailslow"),
@@ -104,14 +104,14 @@ def _unknown_curve(monitor: Monitor, watched: Watched) -> Iterator[str]:
     if not monitor.execute("query-status")["running"]:
         yield "what the guest writes when it runs: it is paused"
     windows = [look.written for look in watched.windows]
-    if min(window.duration_ns for window in windows) >= _NS_PER_S:
+    if min(window.duration_ns for window in windows) >= NS_PER_S:
         yield "what the guest writes in less than a second, which this QEMU cannot measure"
     if watched.sampled:
         yield "how much it writes exactly: pages were only sampled, which misses what is written as it was"
     yield from _unknown_bursts(watched)
     *_, before, last = windows
     if last.distinct_bytes > _STILL_RISES * before.distinct_bytes:
-        yield f"how large its working set is: it went on to new pages until {last.duration_ns / _NS_PER_S:g} s"
+        yield f"how large its working set is: it went on to new pages until {last.duration_ns / NS_PER_S:g} s"
 
 
 def _unknown_bursts(watched: Watched) -> Iterator[str]:
@@ -120,7 +120,7 @@ def _unknown_bursts(watched: Watched) -> Iterator[str]:
         return
     short = format_duration(bursts.busy[0].duration_ns)
     found = f"up to {format_size(bursts.busy[0].distinct_bytes)} in {short}"
-    watched_s = (watched.looks[-1].begin_ns + watched.looks[-1].written.duration_ns) / _NS_PER_S
+    watched_s = (watched.looks[-1].begin_ns + watched.looks[-1].written.duration_ns) / NS_PER_S
     yield (
         f"whether its bursts go on as in the {watched_s:.0f} s for which it was watched: it wrote {found} in "
         f"{bursts.busy_share:.0%} of the time, and {format_size(bursts.calm[0].distinct_bytes)} in the rest"

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve, Written, concave_corners, curve_of
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
@@ -14,7 +15,6 @@ from vmferry.study.bursts import Bursts
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
 
-_NS_PER_S = 1_000_000_000
 _SATURATED = 0.95
 """A guest that wants more of its CPU than this takes whatever it gets."""
 _LEAST_DEMAND = 0.01
@@ -40,7 +40,7 @@ def loads_of(survey: Survey, draw: Draw, divisor: int, used_pages: int) -> tuple
     bursts = survey.bursts
     if bursts is None:
         doing = _Doing(survey.written, survey.curve(), survey.demand)
-        return (_load(survey, doing, draw, divisor, used_pages, _NS_PER_S),)
+        return (_load(survey, doing, draw, divisor, used_pages, NS_PER_S),)
     busy_demand, calm_demand = _demands(survey.demand, bursts)
     doings = {
         True: _Doing(bursts.busy, survey.curve(), busy_demand),
@@ -63,22 +63,22 @@ def _demands(demand: float, bursts: Bursts) -> tuple[float, float]:
 def _load(survey: Survey, doing: _Doing, draw: Draw, divisor: int, used_pages: int, duration_ns: int) -> LoadSpec:
     """Return one thing that the guest does, for so much CPU time where it does several by turns."""
     (shortest_ns, shortest_bytes), *_ = points = _points(survey, doing)
-    hurry = _hurry(survey.vcpu_count * doing.demand, shortest_bytes * _NS_PER_S / shortest_ns) ** draw.haste
+    hurry = _hurry(survey.vcpu_count * doing.demand, shortest_bytes * NS_PER_S / shortest_ns) ** draw.haste
     sweeps = _sweeps(points, draw.written / divisor, used_pages)
     trace = DirtyTrace(
         used_pages=used_pages,
         sweeps=tuple(
             (pages, max(1, round(doing.demand * (ns / hurry if ns <= shortest_ns else ns)))) for pages, ns in sweeps
         ),
-        steps=((_NS_PER_S, 1.0),),
+        steps=((NS_PER_S, 1.0),),
         shortest_ns=max(1, round(shortest_ns * doing.demand)),
     )
-    pace = round(_NS_PER_S * doing.demand) if doing.demand < _SATURATED else 0
+    pace = round(NS_PER_S * doing.demand) if doing.demand < _SATURATED else 0
     return LoadSpec(
         pattern="trace",
         trace=trace,
         pace_bytes_per_s=pace,
-        write_bytes_per_s=_NS_PER_S if pace else 0,
+        write_bytes_per_s=NS_PER_S if pace else 0,
         duration_ns=duration_ns,
     )
 
@@ -106,7 +106,7 @@ def _sweeps(points: Sequence[tuple[float, float]], factor: float, used_pages: in
 
 def _points(survey: Survey, doing: _Doing) -> list[tuple[float, float]]:
     """Return points of the curve: where it is known, and beyond that at twice the time, until a pass is over."""
-    pass_ns = survey.used_bytes / survey.memory_bytes_per_s * _NS_PER_S
+    pass_ns = survey.used_bytes / survey.memory_bytes_per_s * NS_PER_S
     times_ns = sorted({float(point.duration_ns) for point in doing.points})
     while times_ns[-1] < pass_ns:
         times_ns.append(2 * times_ns[-1])

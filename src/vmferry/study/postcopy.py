@@ -8,13 +8,12 @@ moves, which does not depend on what is left to send.
 
 import numpy as np
 
+from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
 
-_MS_PER_S = 1000
-_NS_PER_S = 1_000_000_000
 
 
 def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:
@@ -26,7 +25,7 @@ def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     lost_s = max(0.0, fetching_s - _writing_s(survey, dirty_bytes / draw.written))
     return Outcome(
         status=MigrationStatus.COMPLETED.value,
-        total_time_ms=round((pass_s + fetching_s) * _MS_PER_S),
+        total_time_ms=round((pass_s + fetching_s) * MS_PER_S),
         sent_bytes=round((survey.used_bytes + dirty_bytes) / survey.times_smaller),
         work_lost_vcpu_s=lost_s * survey.vcpu_count,
         vcpu_count=survey.vcpu_count,
@@ -34,11 +33,11 @@ def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:
 
 
 def _distinct_bytes(survey: Survey, work_s: float) -> float:
-    return float(survey.curve().distinct_bytes(np.array([work_s * _NS_PER_S]))[0])
+    return float(survey.curve().distinct_bytes(np.array([work_s * NS_PER_S]))[0])
 
 
 def _writing_s(survey: Survey, size_bytes: float) -> float:
     """Return how long the guest needs to write so much, each page once."""
     work_ns = np.linspace(0.0, max(point.duration_ns for point in survey.written), 1000)
     written = survey.curve().distinct_bytes(work_ns)
-    return float(work_ns[min(int(np.searchsorted(written, 0.99 * size_bytes)), len(work_ns) - 1)]) / _NS_PER_S
+    return float(work_ns[min(int(np.searchsorted(written, 0.99 * size_bytes)), len(work_ns) - 1)]) / NS_PER_S

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
 from vmferry.study.draws import Draw
 from vmferry.study.strategies import NO_THROTTLE, outcome_of, outcome_throttled
 from vmferry.study.survey import Survey
 
-_NS_PER_S = 1_000_000_000
 _STARTS = (0.0, 0.33, 0.67)
 _MUCH_MORE, _MORE = 2.0, 1.1
 """How many times more is tried next, and how close to the least value what is found has to be."""
@@ -82,7 +82,7 @@ def _courses(survey: Survey) -> Courses:
     bytes_per_s = survey.memory_bytes_per_s
     situation = Situation(
         pending_bytes=survey.used_bytes,
-        pending_ns=survey.used_bytes / bytes_per_s * _NS_PER_S,
+        pending_ns=survey.used_bytes / bytes_per_s * NS_PER_S,
         again_bytes=0,
         sync_ns=math.inf,
         bandwidth_bytes_per_s=bytes_per_s,

@@ -7,8 +7,8 @@ import numpy as np
 from vmferry.study.prices import Prices
 from vmferry.study.survey import Survey
 from vmferry.units import format_duration, format_rate, format_size
+from vmferry.units import NS_PER_S
 
-_NS_PER_S = 1_000_000_000
 _STEADY = 0.05
 
 
@@ -25,7 +25,7 @@ def reason(survey: Survey, price: Prices) -> str:
         if set_bytes <= fits_bytes:
             return f"All that it writes while its memory is sent is {format_size(set_bytes)}, and {fits}."
         return f"The link is faster than the guest: {rewrites}; what it writes shrinks from pass to pass."
-    needed = format_duration(round(set_bytes / survey.memory_bytes_per_s * _NS_PER_S))
+    needed = format_duration(round(set_bytes / survey.memory_bytes_per_s * NS_PER_S))
     rate = link_of(survey)
     if price.throttle_percent is None:
         return f"The guest writes faster than {rate} however it is slowed: {rewrites}; to send them takes {needed}."
@@ -46,11 +46,11 @@ def _within(survey: Survey, set_bytes: int) -> str:
     """Say in what time most of its set is written, as far as that was seen."""
     times_ns = sorted(point.duration_ns for point in survey.written)
     for time_ns in times_ns:
-        if _distinct_bytes(survey, time_ns / _NS_PER_S) >= (1 - _STEADY) * set_bytes > 0:
+        if _distinct_bytes(survey, time_ns / NS_PER_S) >= (1 - _STEADY) * set_bytes > 0:
             return f" within {format_duration(time_ns)}"
     return ""
 
 
 def _distinct_bytes(survey: Survey, work_s: float) -> int:
-    distinct = float(survey.curve().distinct_bytes(np.array([work_s * _NS_PER_S]))[0])
+    distinct = float(survey.curve().distinct_bytes(np.array([work_s * NS_PER_S]))[0])
     return min(survey.used_bytes, math.ceil(distinct))

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.variants import VARIANT_PARAMETERS
 from vmferry.experiment.parts import MAX_BATCH_BYTES, LinkSpec, RunLimits
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
@@ -18,8 +19,6 @@ from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, 
 from vmferry.migration.journal import Entry
 from vmferry.settings.rearm import Rearm
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16
 _MIN_LINK_BYTES = 1 << 20
@@ -32,7 +31,7 @@ _MAX_JITTER = 0.9
 _WINDOW_S = 0.1
 _MAX_BATCH_S = 0.05
 _TIMES_RECORDED = 3
-MAX_TIME_NS = 24 * 3600 * _NS_PER_S
+MAX_TIME_NS = 24 * 3600 * NS_PER_S
 _MIN_LIMITS = RunLimits()
 _MIN_TIME_NS = _MIN_LIMITS.max_time_ns
 
@@ -68,7 +67,7 @@ class Recorded:
         recorded.setdefault("x-dirty-log-rearm", Rearm.EARLY.value)  # as in old journals
         look_ms = recorded.get("x-watch-interval")
         if self._cycles_ns and isinstance(look_ms, int):
-            cycle_ms = int(statistics.median(self._cycles_ns)) // _NS_PER_MS
+            cycle_ms = int(statistics.median(self._cycles_ns)) // NS_PER_MS
             recorded["x-background-sync-interval"] = max(1, cycle_ms - look_ms)
         return recorded
 
@@ -78,7 +77,7 @@ class Recorded:
         return {
             "latency_ns": max(0, parts_ns.get("hand-over", 0)) // 2,
             "jitter": 0.0 if self._limited() else min(_MAX_JITTER, _scatter(self._busy)),
-            "jitter_interval_ns": _NS_PER_S // 10,
+            "jitter_interval_ns": NS_PER_S // 10,
             "batch_bytes": self._batch_bytes(),
         }
 
@@ -104,10 +103,10 @@ class Recorded:
         """Return how many zero bytes per second the first pass looked at, beside sending; 0 for at once."""
         sent_bytes, duration_ns = _sums(self._first_pass)
         rate = _rate(self._busy)
-        scan_ns = duration_ns - sent_bytes * _NS_PER_S / rate if rate else 0
+        scan_ns = duration_ns - sent_bytes * NS_PER_S / rate if rate else 0
         if scan_ns <= 0:
             return 0
-        return max(1, min(int(zero_pages * PAGE_SIZE_BYTES * _NS_PER_S / scan_ns), MAX_BYTES_PER_S))
+        return max(1, min(int(zero_pages * PAGE_SIZE_BYTES * NS_PER_S / scan_ns), MAX_BYTES_PER_S))
 
     def sync_ns(self) -> float:
         """Return what a sync takes."""
@@ -130,7 +129,7 @@ class Recorded:
         last_bytes = self._syncs[-1].remaining_pages * PAGE_SIZE_BYTES if self._syncs[-1].kind == "last" else 0
         ram_ns = self._ended.downtime_parts_ns.get("ram", 0) if self._ended else 0
         wire_bytes = last_bytes / self.times_smaller
-        return wire_bytes * _NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
+        return wire_bytes * NS_PER_S / ram_ns if ram_ns > 0 and last_bytes >= _MIN_HAND_OVER_BYTES else 0.0
 
 
 def _measuring_cycles_ns(entries: Sequence[Entry]) -> Iterator[int]:
@@ -180,7 +179,7 @@ def _sums(windows: Sequence[BandwidthWindow]) -> tuple[int, int]:
 
 def _rate(windows: Sequence[BandwidthWindow]) -> float:
     sent_bytes, duration_ns = _sums(windows)
-    return sent_bytes * _NS_PER_S / duration_ns if duration_ns else 0.0
+    return sent_bytes * NS_PER_S / duration_ns if duration_ns else 0.0
 
 
 def _times_smaller(windows: Sequence[BandwidthWindow]) -> float:

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from vmferry.units import MS_PER_S, NS_PER_MS
 from vmferry.convergence.policies.planned import MOVED_IN
 from vmferry.migration.events import Shadowed
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import Replay, began_ns, throttle_of
 
-_NS_PER_MS = 1_000_000
-_MS_PER_S = 1000
 
 
 class ForetoldThrottle(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +42,7 @@ def foretold_by_shadows(replay: Replay, entries: Sequence[Entry]) -> Iterator[Fo
             continue
         until_then = [(time_ns, percent) for time_ns, percent in throttle if time_ns < at_ns]
         result = replay.slowed_by([*until_then, (at_ns, event.throttle_percent)])
-        seen_ms, foretold_ms = at_ns // _NS_PER_MS, max(1, round(event.figures[MOVED_IN] * _MS_PER_S))
+        seen_ms, foretold_ms = at_ns // NS_PER_MS, max(1, round(event.figures[MOVED_IN] * MS_PER_S))
         replayed_ms = max(0, (result.total_time_ms or 0) - seen_ms) if result.completed else None
         yield ForetoldThrottle(
             variant=event.variant,

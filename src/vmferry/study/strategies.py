@@ -8,6 +8,8 @@ from functools import partial
 
 import msgspec
 
+from vmferry.convergence.curve import SLICE_NS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
@@ -23,7 +25,6 @@ NO_THROTTLE, OWN, POSTCOPY = NO_AUTO_CONVERGE.name, "original", "post-copy"
 """`original` leaves a QEMU to its own auto-converge, whatever that does in its version."""
 SERIES = (OWN, "background-sync", "background-sync+responsive-throttle")
 """The variants of the patch series."""
-_NS_PER_S = 1_000_000_000
 _MODEL_BYTES = 256 << 20
 """At most so much memory in use is modelled; more is divided."""
 _LEAST_BATCH_BYTES, _MOST_BATCH_BYTES = 256 << 10, 4 << 20
@@ -52,7 +53,7 @@ def longest_s(survey: Survey, strategy: str) -> int:
 def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     """Move the guest by a strategy, which is not post-copy."""
     divisor = _divisor(survey)
-    limits = RunLimits(max_iterations=10_000, max_time_ns=longest_s(survey, strategy) * _NS_PER_S)
+    limits = RunLimits(max_iterations=10_000, max_time_ns=longest_s(survey, strategy) * NS_PER_S)
     if strategy == NO_THROTTLE:
         passes = _PASSES_IN_BURSTS if survey.bursts else _PASSES_WITHOUT_THROTTLE
         limits = msgspec.structs.replace(limits, max_iterations=passes)
@@ -70,7 +71,7 @@ def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
 def outcome_throttled(survey: Survey, percent: int) -> Outcome:
     """Move the guest slowed by so much from the beginning to the end."""
     model = _model(survey, Draw(), _divisor(survey))
-    limits = RunLimits(max_iterations=_PASSES_WITHOUT_THROTTLE, max_time_ns=_MAX_TIME_S * _NS_PER_S)
+    limits = RunLimits(max_iterations=_PASSES_WITHOUT_THROTTLE, max_time_ns=_MAX_TIME_S * NS_PER_S)
     simulation = Simulation(msgspec.structs.replace(model, limits=limits), NO_THROTTLE, 0)
     simulation.clock.schedule(1, partial(simulation.source_guest.set_throttle, percent))
     return simulation.run()
@@ -90,13 +91,13 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
             memory_bytes=(used_pages + zero_pages) * PAGE_SIZE_BYTES,
             vcpu_count=survey.vcpu_count,
             loads=loads_of(survey, draw, divisor, used_pages),
-            throttle_slice_ns=_NS_PER_S // 100,
+            throttle_slice_ns=SLICE_NS,
             zero_scan_bytes_per_s=scan_bytes_per_s,
         ),
         link=LinkSpec(
             rate_bytes_per_s=rate_bytes_per_s,
             jitter=0.05,
-            jitter_interval_ns=_NS_PER_S // 10,
+            jitter_interval_ns=NS_PER_S // 10,
             batch_bytes=_batch_bytes(survey, divisor),
         ),
         parameters={"downtime-limit": survey.downtime_limit_ms, "max-bandwidth": rate_bytes_per_s},

@@ -6,6 +6,7 @@ at more often as soon as it does. Between them its writes are not logged, so the
 
 from dataclasses import dataclass
 
+from vmferry.units import NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
@@ -13,8 +14,7 @@ from vmferry.control.survey import WHOLE_SECONDS_MS, WINDOWS_MS, measure_rate, m
 from vmferry.migration.ports import Clock
 from vmferry.study.bursts import Look, bursts_of
 
-_NS_PER_MS = 1_000_000
-_NAP_NS = 50 * _NS_PER_MS
+_NAP_NS = 50 * NS_PER_MS
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,16 @@ def watch_guest(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: Cancel
     if sampled:
         return Watched(windows, (), sampled)
     looks = list(windows)
-    end_ns = clock.now_ns() + habit.watch * _NS_PER_MS
+    end_ns = clock.now_ns() + habit.watch * NS_PER_MS
     while True:
         _rest(habit.rest_in_bursts if bursts_of(looks) else habit.rest, clock, cancel)
-        if clock.now_ns() + habit.short * _NS_PER_MS > end_ns:
+        if clock.now_ns() + habit.short * NS_PER_MS > end_ns:
             return Watched(windows, tuple(looks), sampled)
         looks.append(look(habit.short))
 
 
 def _rest(duration_ms: int, clock: Clock, cancel: CancelToken) -> None:
-    end_ns = clock.now_ns() + duration_ms * _NS_PER_MS
+    end_ns = clock.now_ns() + duration_ms * NS_PER_MS
     while (left_ns := end_ns - clock.now_ns()) > 0:
         cancel.check()
         clock.sleep_ns(min(left_ns, _NAP_NS))

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
+from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.destination import MigrationDestination
@@ -203,5 +204,5 @@ class ChannelContract:
         for _ in range(MAX_CALLS):
             if self.destination.status is MigrationStatus.FAILED and not self.there.ram.any():
                 return
-            self.clock().sleep_ns(100_000_000)
+            self.clock().sleep_ns(100 * NS_PER_MS)
         raise AssertionError("the destination did not give up")

@@ -19,6 +19,8 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import inspect
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import MIB, NS_PER_S
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
@@ -27,8 +29,6 @@ from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, RateSeen, Sensed, SyncSeen
 from vmferry.convergence.watcher import IdleWatcher
 
-_S = 1_000_000_000
-_MIB = 1 << 20
 _OUTSIDE = {"time", "datetime", "random", "_random", "posix", "_socket", "secrets", "uuid"}
 """Modules whose functions written in C tell of the world, or of chance."""
 _FEW, _MANY = 40, 150
@@ -100,15 +100,15 @@ def ordinary(seed: int) -> Course:
     """Return the looks at a migration of a busy guest, some ten per second, of several passes and some minutes."""
     chance = random.Random(seed)
     now_ns = sent_bytes = 0
-    remaining_bytes, passes = 4096 * _MIB, 1
+    remaining_bytes, passes = 4096 * MIB, 1
     looks: list[Sensed] = []
     while len(looks) < _MANY:
         found = None
-        now_ns += chance.choice((_S // 10, _S // 10, _S // 2, 3 * _S))
-        more_bytes = min(remaining_bytes, chance.randrange(1, 400) * _MIB)
+        now_ns += chance.choice((NS_PER_S // 10, NS_PER_S // 10, NS_PER_S // 2, 3 * NS_PER_S))
+        more_bytes = min(remaining_bytes, chance.randrange(1, 400) * MIB)
         sent_bytes, remaining_bytes = sent_bytes + more_bytes, remaining_bytes - more_bytes
-        if remaining_bytes < 100 * _MIB:
-            dirty_bytes = chance.randrange(1, 2000) * _MIB
+        if remaining_bytes < 100 * MIB:
+            dirty_bytes = chance.randrange(1, 2000) * MIB
             passes, remaining_bytes = passes + 1, remaining_bytes + dirty_bytes
             found = SyncSeen(dirty_bytes, dirty_bytes)
         looks.append(_sensed(now_ns, sent_bytes, remaining_bytes, passes, found=found))
@@ -129,19 +129,19 @@ def odd() -> Iterator[Course]:
     yield [replace(look, downtime_limit_ns=0, measuring=True) for look in course]
     yield [look for look in course for _ in range(3)]
     yield [_sensed(number, 0, 0, 0, found=SyncSeen(0, 0)) for number in range(_FEW)]
-    yield [_sensed(number * _S, 1 << 60, 1 << 60, number, found=SyncSeen(1 << 60, 1 << 60)) for number in range(_FEW)]
+    yield [_sensed(number * NS_PER_S, 1 << 60, 1 << 60, number, found=SyncSeen(1 << 60, 1 << 60)) for number in range(_FEW)]
 
 
 def _sensed(now_ns: int, sent_bytes: int, remaining_bytes: int, passes: int, *, found: SyncSeen | None) -> Sensed:
     return Sensed(
         now_ns=now_ns,
         sent_bytes=sent_bytes,
-        memory_bytes=4096 * _MIB,
+        memory_bytes=4096 * MIB,
         remaining_bytes=remaining_bytes,
         again_bytes=0,
-        threshold_bytes=60 * _MIB,
-        bandwidth_bytes_per_s=200.0 * _MIB,
-        downtime_limit_ns=300_000_000,
+        threshold_bytes=60 * MIB,
+        bandwidth_bytes_per_s=200.0 * MIB,
+        downtime_limit_ns=300 * NS_PER_MS,
         iteration_count=passes,
         dirty_sync_count=passes,
         found=found,
@@ -149,12 +149,12 @@ def _sensed(now_ns: int, sent_bytes: int, remaining_bytes: int, passes: int, *, 
 
 
 def _show(kind: PolicyKind, course: Course, settings: Sequence[msgspec.Struct], body: Body) -> Shown:
-    link, ledger = LinkWatch(2 * _S), Ledger(vcpu_count=4)
+    link, ledger = LinkWatch(2 * NS_PER_S), Ledger(vcpu_count=4)
     brain = Convergence(kind, body, IdleWatcher(), link, ledger, replace(course[0], found=None))
     limit_ns, actions, outside = course[0].downtime_limit_ns, [], list[str]()
     for number, look in enumerate(course):
         rules = Rules(
-            evaluation_period_ns=_S,
+            evaluation_period_ns=NS_PER_S,
             max_throttle_percent=99,
             policy_settings=settings[number % len(settings)],
         )
@@ -168,7 +168,7 @@ def _show(kind: PolicyKind, course: Course, settings: Sequence[msgspec.Struct], 
                 limit_ns = answer.limit_ns
             elif isinstance(answer, Measure):
                 with _watched(outside):
-                    answers += brain.look(replace(look, found=SyncSeen(_MIB, _MIB)), rules)
+                    answers += brain.look(replace(look, found=SyncSeen(MIB, MIB)), rules)
         actions.append(answers)
     return Shown(actions, outside)
 

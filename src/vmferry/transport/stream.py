@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import xxhash
 
+from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.delta import apply_delta
 from vmferry.memory.layout import GuestLayout
@@ -34,11 +35,11 @@ _T = TypeVar("_T")
 _MAX_VIEWS = 1024
 """The kernel's IOV_MAX."""
 
-_CALL_BACK_NS = 50_000_000
+_CALL_BACK_NS = 50 * NS_PER_MS
 """With waits of 50 ms, this makes 100 ms at most between two calls of `while_blocked`."""
 
 _LEAST_BATCH_PAGES, _MOST_BATCH_PAGES = 1024, 2048
-_BATCH_NS = 5_000_000
+_BATCH_NS = 5 * NS_PER_MS
 
 _READ_BYTES = 1 << 20
 """How much of a frame is read at once: memory is taken for what a peer has sent, not for what it has announced."""

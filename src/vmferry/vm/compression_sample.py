@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.units import NS_PER_S
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionSample
@@ -22,7 +23,6 @@ from vmferry.transport.compression import Compression, Packer
 _PIECES = 64
 """How many are looked at, where most of what the guest has touched is zero; each is a word of a bitmap."""
 _ENOUGH_PAGES = 512
-_NS_PER_S = 1_000_000_000
 
 
 class SampledGuest(ReadableGuest, Protocol):
@@ -54,7 +54,7 @@ def sample_compression(
     return CompressionSample(
         page_count=page_count,
         ratio=figures.ratio,
-        bytes_per_s=threads * figures.plain_bytes * _NS_PER_S // took_ns if took_ns else None,
+        bytes_per_s=threads * figures.plain_bytes * NS_PER_S // took_ns if took_ns else None,
     )
 
 

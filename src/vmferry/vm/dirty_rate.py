@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from vmferry.units import MIB, NS_PER_S
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.dirty_rate import (
@@ -21,8 +22,6 @@ from vmferry.migration.dirty_rate import (
 )
 from vmferry.migration.ports import Clock
 
-_BYTES_PER_MIB = 1 << 20
-_NS_PER_S = 1_000_000_000
 
 
 class DirtyRateMeter:
@@ -93,7 +92,7 @@ class DirtyRateMeter:
             if self._stopped.wait(self.info.period_ms / 1000):
                 return None
             dirtied_bytes = probe.dirtied_bytes()
-            return dirtied_bytes * _NS_PER_S // (self._clock.now_ns() - start_ns) // _BYTES_PER_MIB
+            return dirtied_bytes * NS_PER_S // (self._clock.now_ns() - start_ns) // MIB
         finally:
             probe.close()
 

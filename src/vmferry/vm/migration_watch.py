@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vmferry.units import NS_PER_S
 from vmferry.migration.events import (
     CompressionChosen,
     Event,
@@ -40,7 +41,7 @@ class MigrationWatch:
                 self._follow(status)
             case LinkStalled(duration_ns=duration_ns, over=over):
                 stood = "moves again after" if over else "has stood still for"
-                self._log(f"the migration's link {stood} {duration_ns / 1e9:.1f} s")
+                self._log(f"the migration's link {stood} {duration_ns / NS_PER_S:.1f} s")
             case CompressionChosen():
                 self._log(choice(event))
             case Synced(kind="iteration", iteration_count=count):

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from vmferry.units import NS_PER_S
 from vmferry.errors import GuestError, InterruptionError, UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, TeeJournal
@@ -37,7 +38,7 @@ def _say(text: str) -> None:
 
 def _print_trace(text: str) -> None:
     """Print a trace event as QEMU's log does, with the process and the time in front."""
-    seconds, rest_ns = divmod(time.time_ns(), 1_000_000_000)
+    seconds, rest_ns = divmod(time.time_ns(), NS_PER_S)
     sys.stderr.write(f"{os.getpid()}@{seconds}.{rest_ns // 1000:06}:{text}\n")
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock
@@ -24,13 +26,13 @@ MAX_CALLERS = 128
 MAX_PAGE_CHANNELS = 512
 """How many connections may have joined migrations that have not begun."""
 _WAIT_MS = 50
-_GREETING_NS = 10_000_000_000
+_GREETING_NS = 10 * NS_PER_S
 """How long a greeting may take: sources greet at once and answer at once."""
-_START_NS = 60_000_000_000
+_START_NS = 60 * NS_PER_S
 """How long the first pages may take. A source first switches the dirty log on, which takes long for much memory."""
-_LINGER_NS = 1_000_000_000
+_LINGER_NS = NS_PER_S
 """How long a source has to read why it is refused: closing with unread data could destroy that."""
-_AT_ONCE_NS = 100_000_000
+_AT_ONCE_NS = 100 * NS_PER_MS
 
 
 @dataclass(eq=False)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
+from vmferry.units import NS_PER_S
 from vmferry.migration.ports import Clock
 
-_INTERVAL_NS = 10_000_000_000
+_INTERVAL_NS = 10 * NS_PER_S
 _LINES = 10
 
 

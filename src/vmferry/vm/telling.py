@@ -4,8 +4,8 @@ from vmferry.migration.events import CompressionChosen
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
 from vmferry.units import format_duration, format_rate
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 def departure(uri: str, info: MigrationInfo) -> str:
@@ -47,4 +47,4 @@ def _compressed(info: MigrationInfo) -> str:
 
 
 def _milliseconds(duration_ms: int) -> str:
-    return format_duration(duration_ms * _NS_PER_MS)
+    return format_duration(duration_ms * NS_PER_MS)

@@ -2,12 +2,13 @@
 
 import msgspec
 
+from vmferry.units import NS_PER_S
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
 from vmferry.convergence.limits import OnLimit
 from vmferry.units import whole_ms
+from vmferry.units import NS_PER_MS
 
-_NS_PER_MS = 1_000_000
 
 
 class KeptLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,10 +109,10 @@ def live_migration(live: Live) -> LiveMigration:
 def _kept(rule: Rule) -> KeptLimits:
     limits = rule.limits
     return KeptLimits(
-        finish_by_ms=None if limits.deadline_ns is None else limits.deadline_ns // _NS_PER_MS,
+        finish_by_ms=None if limits.deadline_ns is None else limits.deadline_ns // NS_PER_MS,
         max_downtime_ms=limits.max_downtime_ms,
         max_guest_loss_percent=limits.max_guest_loss_percent,
-        max_guest_loss_vcpu_s=None if limits.max_guest_loss_ns is None else limits.max_guest_loss_ns / 1e9,
+        max_guest_loss_vcpu_s=None if limits.max_guest_loss_ns is None else limits.max_guest_loss_ns / NS_PER_S,
         max_throttle_percent=limits.max_throttle_percent,
         on_limit=limits.on_limit,
     )

@@ -2,16 +2,16 @@
 
 from dataclasses import replace
 
-from vmferry.convergence.curve import Written
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
+from vmferry.convergence.curve import SLICE_NS, Written
 from vmferry.convergence.sensing import View
 
-_NS_PER_S = 1_000_000_000
-_LONGEST_NS, _LONGEST_SLOWED_NS = 2 * _NS_PER_S, _NS_PER_S
-_SLICE_NS = 10_000_000
-"""A throttled guest runs in slices of this length; windows hold two of them, or last a second."""
-_QUOTA_PERIOD_NS = 100_000_000
+_LONGEST_NS, _LONGEST_SLOWED_NS = 2 * NS_PER_S, NS_PER_S
+"""Windows hold two slices of a throttled guest, or last a second."""
+_QUOTA_PERIOD_NS = 100 * NS_PER_MS
 """One that is slowed evenly gets its share at least so often."""
-_SETTLING_NS = 4_000_000
+_SETTLING_NS = 4 * NS_PER_MS
 """How much longer it runs when a throttle begins."""
 _MAX_DOUBLINGS = 10
 
@@ -63,6 +63,6 @@ class Cadence:
             return min(shortest_ns << min(self._free_looks, _MAX_DOUBLINGS), _LONGEST_NS)
         slices_ns = 2 * _QUOTA_PERIOD_NS
         if view.sensed.throttle_slice_ns:
-            slices_ns = min(2 * _SLICE_NS * 100 // (100 - view.throttle_percent), _LONGEST_SLOWED_NS)
+            slices_ns = min(2 * SLICE_NS * 100 // (100 - view.throttle_percent), _LONGEST_SLOWED_NS)
         shortest_ns = max(shortest_ns, slices_ns)
         return max(shortest_ns, min(shortest_ns << min(self._slowed_looks, _MAX_DOUBLINGS), _LONGEST_SLOWED_NS))

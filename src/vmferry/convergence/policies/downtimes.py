@@ -4,11 +4,10 @@ from typing import Annotated
 
 import msgspec
 
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.actions import SetDowntimeLimit
 from vmferry.convergence.answers import MAX_LIMIT_NS
 
-NS_PER_MS = 1_000_000
-NS_PER_S = 1_000_000_000
 MAX_DOWNTIME_MS = MAX_LIMIT_NS // NS_PER_MS
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)]

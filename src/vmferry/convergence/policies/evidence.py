@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan, make_plan
 from vmferry.convergence.lookahead import look_ahead_each
@@ -12,17 +14,16 @@ from vmferry.convergence.policies.stillness import was_slowed
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin
 
-_NS_PER_S = 1_000_000_000
 _KNOWN_SHARE = 0.1
 """A guest is looked at for this share of the rest of a pass before it is slowed."""
-_FLOOD_NS = 500_000_000
+_FLOOD_NS = 500 * NS_PER_MS
 """In less time a small set that is rewritten is no flood yet."""
-_FLOOD_IN_PARTS_NS = 1_500_000_000
+_FLOOD_IN_PARTS_NS = 1500 * NS_PER_MS
 """Where passes are so short that no longer part was ever looked at, in so much time all together."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
 """A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
 highest one, where that shows at once what it does."""
-_TRY_NS, _WORTH = _NS_PER_S, 4
+_TRY_NS, _WORTH = NS_PER_S, 4
 """It takes so long at the most, and is made if the plan takes so many times as much from the guest: a plan that takes
 less shows soon enough by itself whether it is right."""
 _DOUBT, _DOUBT_SLOWED = 3.0, 1.3
@@ -37,7 +38,7 @@ def is_known(curve: DirtyCurve, situation: Situation) -> bool:
     known_ns = curve.known_ns
     if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
         return False
-    sent_bytes = situation.bandwidth_bytes_per_s * known_ns / _NS_PER_S
+    sent_bytes = situation.bandwidth_bytes_per_s * known_ns / NS_PER_S
     is_long = known_ns >= _FLOOD_NS or curve.history.observed_ns >= _FLOOD_IN_PARTS_NS
     return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
 
@@ -72,5 +73,5 @@ def tried(plan: Plan, curve: DirtyCurve, view: View, situation: Situation, goals
 
 def _is_to_be_tried(curve: DirtyCurve, situation: Situation) -> bool:
     """Tell whether the guest was never slowed, and is known well enough as it is."""
-    known_enough = curve.known_ns >= min(_NS_PER_S, _TRY_SHARE * situation.pending_ns)
+    known_enough = curve.known_ns >= min(NS_PER_S, _TRY_SHARE * situation.pending_ns)
     return known_enough and not was_slowed(curve)

@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from vmferry.convergence.actions import Action, Cancel
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, NS_PER_MS, NS_PER_S, set_downtime
+from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, set_downtime
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.policies.kubevirt_settings import QEMU_DOWNTIME_MS, KubeVirtSettings
 from vmferry.convergence.policies.kubevirt_stall import SmoothBandwidth, StallDetector
 from vmferry.convergence.sensing import Body, View
 from vmferry.units import format_duration
+from vmferry.units import GIB
 
-_GIB = 1 << 30
 
 
 class KubeVirt:
@@ -104,7 +105,7 @@ def ramp_ms(step: int, settings: KubeVirtSettings) -> int:
 
 
 def _completion_timeout_ns(view: View, settings: KubeVirtSettings) -> int:
-    return settings.completion_timeout_per_gib_s * NS_PER_S * view.sensed.memory_bytes // _GIB
+    return settings.completion_timeout_per_gib_s * NS_PER_S * view.sensed.memory_bytes // GIB
 
 
 def _in_budget(view: View, rest_ns: int, settings: KubeVirtSettings) -> bool:

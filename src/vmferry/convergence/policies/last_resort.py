@@ -6,12 +6,12 @@ they begin with less and less, or with so little that luck may do the rest, it i
 run, and not slowed again for many times as long: so hardly any of its work is lost in vain.
 """
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import View
 
-_NS_PER_S = 1_000_000_000
-HELD_NS = 4 * _NS_PER_S
+HELD_NS = 4 * NS_PER_S
 """If no shorter pass has begun for so long, and one pass is over meanwhile, there will be none."""
-_VAIN_NS = 8 * _NS_PER_S
+_VAIN_NS = 8 * NS_PER_S
 """Against all that is foretold it is held only until the guest has lost so much, if it does not help much."""
 _SHORTER = 0.95
 """A pass that begins with this share of what any before began with is a shorter one."""

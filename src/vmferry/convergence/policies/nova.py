@@ -13,11 +13,12 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
+from vmferry.units import GIB
 from vmferry.convergence.actions import Action, Cancel, SwitchOver
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, NS_PER_S, set_downtime
+from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, set_downtime
+from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
 
-_GIB = 1 << 30
 _LEAST_GIB = 2.0
 
 
@@ -51,7 +52,7 @@ class Nova:
 
     def look(self, view: View, settings: NovaSettings) -> Iterable[Action]:
         """Look at the time."""
-        gib = max(_LEAST_GIB, view.sensed.memory_bytes / _GIB)
+        gib = max(_LEAST_GIB, view.sensed.memory_bytes / GIB)
         elapsed_s = view.elapsed_ns / NS_PER_S
         yield from self._step(elapsed_s, gib, settings)
         timeout_s = int(settings.completion_timeout * gib)

@@ -14,7 +14,8 @@ import msgspec
 
 from vmferry.convergence.actions import Action, Cancel
 from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, NS_PER_S, Milliseconds, set_downtime
+from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, Milliseconds, set_downtime
+from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
 
 SCHEDULE = ((1, 150), (2, 200), (3, 300), (4, 400), (6, 500))

@@ -6,13 +6,14 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.passes import Situation
 from vmferry.convergence.sensing import Sensed, View
 
-_NS_PER_S = 1_000_000_000
 _RATES = 8
-_MOMENT_NS = 40_000_000
+_MOMENT_NS = 40 * NS_PER_MS
 _SHORTER, _STILL_SHORTER = 0.95, 0.9
 """Passes get shorter if one is this share of the one before, and the next one is foretold to be this share of it."""
 _CHUNK_BYTES = 1 << 30
@@ -58,7 +59,7 @@ class PassWatch:
             self._sending_bytes_per_s = sensed.bandwidth_bytes_per_s
         self._reading_ns = sensed.reading_ns
         if view.period and view.period.sent_bytes and self._was_sending(view.period.sent_bytes):
-            self._rates.append(view.period.sent_bytes * _NS_PER_S / view.period.duration_ns)
+            self._rates.append(view.period.sent_bytes * NS_PER_S / view.period.duration_ns)
             self._usual_bytes_per_s = _upper_quartile(self._rates)
 
     def bytes_per_s(self, sensed: Sensed) -> float:
@@ -72,13 +73,13 @@ class PassWatch:
 
     def _sent_bytes_per_s(self, sensed: Sensed) -> float:
         passed_ns = self._last_ns - self._begun_ns
-        return (sensed.sent_bytes - self._begun_sent_bytes) * _NS_PER_S / passed_ns if passed_ns >= _MOMENT_NS else 0.0
+        return (sensed.sent_bytes - self._begun_sent_bytes) * NS_PER_S / passed_ns if passed_ns >= _MOMENT_NS else 0.0
 
     def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
         """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""
         passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
-        drained = passed_bytes * _NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
-        return remaining_bytes / max(drained, bytes_per_s) * _NS_PER_S
+        drained = passed_bytes * NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
+        return remaining_bytes / max(drained, bytes_per_s) * NS_PER_S
 
     def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
         """Return what is dirty again for the next pass.

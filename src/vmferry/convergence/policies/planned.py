@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import ClassVar
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.curve import DirtyCurve, curve_of
 from vmferry.convergence.goals import Goals, Plan, make_plan, time_text
@@ -28,9 +29,7 @@ from vmferry.convergence.remedies import remedies
 from vmferry.convergence.sensing import Body, View
 from vmferry.convergence.unslowed import Begin, at_next_pass
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
-_AHEAD_NS, _AHEAD_STILL_NS = 250_000_000, 100_000_000
+_AHEAD_NS, _AHEAD_STILL_NS = 250 * NS_PER_MS, 100 * NS_PER_MS
 """A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early. One
 that takes all of the guest's work begins as late as it can."""
 _IN_A_ROW = 2
@@ -84,7 +83,7 @@ class Planned:
         if self._has_spent(view, settings):
             yield from self._let_go(view, "all that the guest may lose is taken")
             return
-        if window_ns := self._cadence.due_ns(view, settings.window_ms * _NS_PER_MS):
+        if window_ns := self._cadence.due_ns(view, settings.window_ms * NS_PER_MS):
             yield Measure(reason="the plan needs to know what the guest writes", window_ns=window_ns)
         if self._last_resort.holds:
             yield from self._held_on(curve, view, settings)
@@ -209,7 +208,7 @@ class Planned:
             again_bytes=self._pass.again_bytes(sensed, curve),
             sync_ns=self._sync_ns(view, settings),
             bandwidth_bytes_per_s=bytes_per_s,
-            threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / _NS_PER_S,
+            threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / NS_PER_S,
             throttle_percent=view.throttle_percent,
             slice_ns=sensed.throttle_slice_ns,
             worked_ns=self._pass.worked_ns,
@@ -222,7 +221,7 @@ class Planned:
             return 0.0
         if view.sensed.again_bytes is None:
             return math.inf if self._pass.is_armed_at_once else 0.0
-        return self._cadence.window_ns(view, settings.window_ms * _NS_PER_MS)
+        return self._cadence.window_ns(view, settings.window_ms * NS_PER_MS)
 
     def _throttle(self, view: View, plan: Plan | None, why_none: str) -> Iterator[Action]:
         """Set the throttle of the plan; without one there is none."""
@@ -248,22 +247,22 @@ class Planned:
         """Return what is expected; of a throttle that is only tried, nothing is."""
         if plan is None or self._is_trying:
             return {}
-        return {MOVED_IN: plan.time_ns / _NS_PER_S, LOST: plan.lost_ns / _NS_PER_S}
+        return {MOVED_IN: plan.time_ns / NS_PER_S, LOST: plan.lost_ns / NS_PER_S}
 
     def _raised(
         self, curve: DirtyCurve, view: View, settings: PlannedSettings, situation: Situation, goals: Goals
     ) -> tuple[Plan, Action] | None:
         """Return a plan that keeps the goals with a higher downtime limit, if that may be, and what raises it."""
-        most_ns = settings.max_downtime_ms * _NS_PER_MS
+        most_ns = settings.max_downtime_ms * NS_PER_MS
         if most_ns <= view.sensed.downtime_limit_ns:
             return None
-        threshold_bytes = situation.bandwidth_bytes_per_s * most_ns / _NS_PER_S
+        threshold_bytes = situation.bandwidth_bytes_per_s * most_ns / NS_PER_S
         each = look_ahead_each(curve, replace(situation, threshold_bytes=threshold_bytes), goals.outclassed)
         plan = make_plan(each, goals)
         if plan is None or not plan.keeps_goals:
             return None
         left_bytes = each[plan.begin].left_bytes[plan.percent]
-        limit_ns = left_bytes / situation.bandwidth_bytes_per_s * _NS_PER_S * _DOWNTIME_MARGIN
+        limit_ns = left_bytes / situation.bandwidth_bytes_per_s * NS_PER_S * _DOWNTIME_MARGIN
         limit_ns = min(most_ns, max(round(limit_ns), view.sensed.downtime_limit_ns))
         return plan, SetDowntimeLimit(limit_ns=limit_ns, reason=f"{plan.as_text()} with this downtime limit")
 
@@ -291,7 +290,7 @@ def _on_limit(settings: PlannedSettings, reason: str) -> Action:
     if settings.on_limit is OnLimit.CANCEL:
         return Cancel(reason=reason)
     if settings.max_downtime_ms:
-        return SetDowntimeLimit(limit_ns=settings.max_downtime_ms * _NS_PER_MS, reason=reason)
+        return SetDowntimeLimit(limit_ns=settings.max_downtime_ms * NS_PER_MS, reason=reason)
     return SwitchOver(reason=reason)
 
 

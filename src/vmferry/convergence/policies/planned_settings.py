@@ -6,12 +6,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.goals import Goals
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.sensing import View
 
-_NS_PER_S = 1_000_000_000
-_NS_PER_MS = 1_000_000
 _MAX_MS = 365 * 24 * 3600 * 1000
 _MAX_DOWNTIME_MS = 2_000_000
 _SHARE = 0.85
@@ -23,8 +22,8 @@ _RELUCTANCE, _STEADINESS = 1.25, 0.8
 Pace = Literal["gentle", "balanced", "fast"]
 _PACES: dict[Pace, tuple[float, float, float]] = {
     "gentle": (10.0, math.inf, 0.0),
-    "balanced": (1.0, 1.5, 10.0 * _NS_PER_S),
-    "fast": (0.0, 1.2, 2.0 * _NS_PER_S),
+    "balanced": (1.0, 1.5, 10.0 * NS_PER_S),
+    "fast": (0.0, 1.2, 2.0 * NS_PER_S),
 }
 """By pace: what work is worth, and how long a guest that moves by itself is waited for (`Goals`). The seconds are
 for one that is not slowed yet: who lets go shortly before the end has taken all that work in vain."""
@@ -80,10 +79,10 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
     def goals(self, view: View, *, is_trying: bool = False) -> Goals:
         """Return what is still allowed; `is_trying` if a throttle is in force only to see what it does."""
         work_weight, patience, patience_ns = _PACES[self.pace]
-        left_ns = self.finish_by_ms * _NS_PER_MS - view.elapsed_ns if self.finish_by_ms else math.inf
+        left_ns = self.finish_by_ms * NS_PER_MS - view.elapsed_ns if self.finish_by_ms else math.inf
         if self.finish_by_ms and self.pace != "fast":
             work_weight = _SAVING
-        per_vcpu_ns = self.max_guest_loss_ms * _NS_PER_MS / max(1, view.vcpu_count)
+        per_vcpu_ns = self.max_guest_loss_ms * NS_PER_MS / max(1, view.vcpu_count)
         is_slowed = view.throttle_percent > 0 and not is_trying
         loss_share = 1.0 if is_slowed else _SHARE
         return Goals(
@@ -118,9 +117,9 @@ def goal_settings(limits: Limits, pace: Pace | None) -> dict[str, object]:
     """Return the settings by which the policy plans for an operator's limits, without those that are not given."""
     given: dict[str, object | None] = {
         "pace": pace,
-        "finish_by_ms": limits.deadline_ns and limits.deadline_ns // _NS_PER_MS,
+        "finish_by_ms": limits.deadline_ns and limits.deadline_ns // NS_PER_MS,
         "max_guest_loss_percent": limits.max_guest_loss_percent,
-        "max_guest_loss_ms": limits.max_guest_loss_ns and limits.max_guest_loss_ns // _NS_PER_MS,
+        "max_guest_loss_ms": limits.max_guest_loss_ns and limits.max_guest_loss_ns // NS_PER_MS,
         "max_downtime_ms": limits.max_downtime_ms,
     }
     settings = {name: value for name, value in given.items() if value is not None}

@@ -3,11 +3,11 @@
 It is counted in what is sent until then, so that a link that stands still breaks no promise.
 """
 
+from vmferry.units import NS_PER_S
 from vmferry.convergence.goals import Plan
 from vmferry.convergence.sensing import View
 
-_NS_PER_S = 1_000_000_000
-_LATE, _LATE_NS = 1.25, 3 * _NS_PER_S
+_LATE, _LATE_NS = 1.25, 3 * NS_PER_S
 """A migration that has sent so many times what was promised, and that long more, is not as it was foretold."""
 
 
@@ -35,7 +35,7 @@ class Promise:
             self._is_slowed, self._begun_bytes, self._promised_bytes = is_slowed, sent_bytes, 0.0
         since_bytes = sent_bytes - self._begun_bytes
         if since_bytes <= _some_bytes(bytes_per_s):
-            self._promised_bytes = max(self._promised_bytes, since_bytes + plan.time_ns * bytes_per_s / _NS_PER_S)
+            self._promised_bytes = max(self._promised_bytes, since_bytes + plan.time_ns * bytes_per_s / NS_PER_S)
 
     def forget(self) -> None:
         """Begin anew."""
@@ -49,4 +49,4 @@ class Promise:
 
 
 def _some_bytes(bytes_per_s: float) -> float:
-    return _LATE_NS * bytes_per_s / _NS_PER_S
+    return _LATE_NS * bytes_per_s / NS_PER_S

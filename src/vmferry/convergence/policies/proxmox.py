@@ -15,7 +15,8 @@ import msgspec
 
 from vmferry.convergence.actions import Action
 from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, NS_PER_S, Milliseconds, set_downtime
+from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, Milliseconds, set_downtime
+from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, Sensed, View
 
 _LOOK_INTERVAL_NS = NS_PER_S

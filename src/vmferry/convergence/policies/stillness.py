@@ -8,6 +8,8 @@ guest does in slices.
 
 import numpy as np
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals, Plan
 from vmferry.convergence.lookahead import Courses
@@ -15,9 +17,8 @@ from vmferry.convergence.passes import Situation
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin, at_next_pass
 
-_NS_PER_S = 1_000_000_000
 PERCENT = 99
-_LONGEST_NS = 1_300_000_000
+_LONGEST_NS = 1300 * NS_PER_MS
 """A guest is held still if the pass in which it is takes no longer."""
 _PATIENCE_NS = 2 * _LONGEST_NS
 """It is let go if it has not moved by then."""

@@ -17,7 +17,8 @@ from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.serial import PORTS, Serial
 from vmferry.guests.kvm.state import load_state, save_state
 from vmferry.guests.kvm.system import KvmSystem
-from vmferry.guests.kvm.throttle import TIME_SLICE_NS, VcpuThrottle
+from vmferry.convergence.curve import SLICE_NS
+from vmferry.guests.kvm.throttle import VcpuThrottle
 from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu, MmioExit
 from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler
 from vmferry.memory.bitmap import Bitmap
@@ -143,7 +144,7 @@ class KvmGuest:
     @property
     def throttle_slice_ns(self) -> int:
         """How long a throttled vCPU runs between two sleeps."""
-        return TIME_SLICE_NS
+        return SLICE_NS
 
     def set_throttle(self, percent: int) -> None:
         self._throttle.set([percent] * len(self._vcpus))

@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from vmferry.convergence.curve import SLICE_NS
+from vmferry.units import NS_PER_S
 from vmferry.guests.kvm.vcpu_thread import VcpuThread
-
-TIME_SLICE_NS = 10_000_000
-"""How long a vCPU runs in each period."""
 
 
 class VcpuThrottle:
@@ -52,9 +51,9 @@ class VcpuThrottle:
         while self._percents == percents:
             for number, end_ns in next_ns.items():
                 if end_ns <= time.monotonic_ns():
-                    sleep_ns = TIME_SLICE_NS * percents[number] // (100 - percents[number])
+                    sleep_ns = SLICE_NS * percents[number] // (100 - percents[number])
                     self._vcpus[number].sleep(sleep_ns)
-                    next_ns[number] += TIME_SLICE_NS + sleep_ns
+                    next_ns[number] += SLICE_NS + sleep_ns
             with self._changed:
                 wait_ns = min(next_ns.values()) - time.monotonic_ns()
-                self._changed.wait_for(lambda: self._percents != percents, wait_ns / 1e9)
+                self._changed.wait_for(lambda: self._percents != percents, wait_ns / NS_PER_S)

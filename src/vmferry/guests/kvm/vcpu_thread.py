@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from vmferry.units import NS_PER_S
 from vmferry.errors import VmferryError
 from vmferry.guests.kvm.fd import libc
 from vmferry.guests.kvm.vcpu import KvmVcpu
@@ -138,7 +139,7 @@ class VcpuThread:
                     return True
                 self._parked = not self._may_run
                 self._condition.notify_all()
-                self._condition.wait(sleep_ns / 1e9 if self._may_run else None)
+                self._condition.wait(sleep_ns / NS_PER_S if self._may_run else None)
             return False
 
     def _finish_io(self) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.client.qmp_client import Event
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.qemu.waking import wake_ns
 
-_NS_PER_S = 1_000_000_000
 _LEAST_ANSWER_NS = 300_000
-_MEAN_SET_UP_NS = 10_000_000
+_MEAN_SET_UP_NS = 10 * NS_PER_MS
 """How long a migration takes to be set up, on average.
 
 Eight of a QEMU 7.2 and eight of a QEMU 10 took 0 to 42 ms. It decides where QEMU's windows of 100 ms lie between the
@@ -67,6 +68,6 @@ class Board:
 
     def tell(self, name: str, **data: Any) -> None:
         """Send an event."""
-        event = Event(name, data, self.clock.now_ns() / _NS_PER_S)
+        event = Event(name, data, self.clock.now_ns() / NS_PER_S)
         for listener in self.listeners:
             listener.append(event)

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from vmferry.units import NS_PER_MS
 from vmferry.errors import CommandError
 from vmferry.simulation.qemu.board import Board
 
 WAITING, PAUSED, RUNNING = "inmigrate", "paused", "running"
-_LOAD_NS = 3_000_000
+_LOAD_NS = 3 * NS_PER_MS
 
 
 @dataclass(frozen=True)

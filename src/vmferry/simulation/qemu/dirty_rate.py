@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vmferry.units import MIB, MS_PER_S, NS_PER_MS
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
@@ -23,10 +24,7 @@ _DEFAULT_SAMPLES, _SAMPLES = 512, range(128, 16_385)
 _LEAST_SAMPLED_BYTES = 128 << 20
 _WINDOW_MS = range(50, 60_001)
 _WINDOW_S = range(1, 61)
-_NS_PER_MS = 1_000_000
-_THREAD_START_NS = _NS_PER_MS
-_MS_PER_S = 1000
-_BYTES_PER_MIB = 1 << 20
+_THREAD_START_NS = NS_PER_MS
 _GIB_PAGES = 1 << 18
 
 
@@ -60,7 +58,7 @@ class ModelledDirtyRate:
         if mode == DIRTY_RING:
             raise refuse("mode dirty-ring is not enabled, use other method instead.")
         self._answer = self._described(mode, calc_time, samples, unit, "unstarted")
-        window_ms = calc_time if unit == MILLISECOND else calc_time * _MS_PER_S
+        window_ms = calc_time if unit == MILLISECOND else calc_time * MS_PER_S
         steps = self._by_log(window_ms) if mode == DIRTY_BITMAP else self._by_samples(window_ms, samples)
         start(self._clock, steps)
 
@@ -79,7 +77,7 @@ class ModelledDirtyRate:
         unit = arguments.get("calc-time-unit", SECOND)
         if unit not in UNITS:
             raise refuse(f"Parameter 'calc-time-unit' does not accept value '{unit}'")
-        if (calc_time if unit == MILLISECOND else calc_time * _MS_PER_S) not in _WINDOW_MS:
+        if (calc_time if unit == MILLISECOND else calc_time * MS_PER_S) not in _WINDOW_MS:
             raise refuse("Calculation time is out of range [50ms, 60000ms].")
         return calc_time, unit
 
@@ -98,7 +96,7 @@ class ModelledDirtyRate:
             "status": status,
             "sample-pages": samples,
             "mode": mode,
-            "start-time": self._clock.now_ns() // (_NS_PER_MS * _MS_PER_S),
+            "start-time": self._clock.now_ns() // (NS_PER_MS * MS_PER_S),
             "calc-time": calc_time,
         }
         return described | ({"calc-time-unit": SECOND} if self._release.measures_milliseconds else {})
@@ -110,7 +108,7 @@ class ModelledDirtyRate:
         self._log.sync()
         self._log.arm_all()
         before = self._log.found_pages
-        yield window_ms * _NS_PER_MS
+        yield window_ms * NS_PER_MS
         self._log.sync()
         self._log.stop()
         self._answer["sample-pages"] = 0
@@ -122,7 +120,7 @@ class ModelledDirtyRate:
         page_count = self._guest.layout.page_count
         pages = self._random.integers(page_count, size=max(1, samples_per_gib * page_count // _GIB_PAGES))
         changed = self._log.witness()
-        yield window_ms * _NS_PER_MS
+        yield window_ms * NS_PER_MS
         self._log.dismiss(changed)
         share = np.count_nonzero(changed.test_pages(pages)) / len(pages)
         size_bytes = self._guest.layout.size_bytes
@@ -134,5 +132,5 @@ class ModelledDirtyRate:
         self._answer["status"] = "measuring"
 
     def _measured(self, dirty_bytes: int, window_ms: int) -> None:
-        self._answer["dirty-rate"] = dirty_bytes // _BYTES_PER_MIB * _MS_PER_S // window_ms
+        self._answer["dirty-rate"] = dirty_bytes // MIB * MS_PER_S // window_ms
         self._answer["status"] = "measured"

@@ -1,5 +1,6 @@
 """A modelled guest in a modelled QEMU process: whether it runs, and what slows it."""
 
+from vmferry.units import NS_PER_MS
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
@@ -13,11 +14,10 @@ from vmferry.simulation.qemu.settings import ModelledSettings
 QUOTA = "quota"
 """Names the quota that slows the guest from outside and delays its stop."""
 FINISHING, POSTMIGRATE, PAUSED, RUNNING = "finish-migrate", "postmigrate", "paused", "running"
-_NS_PER_MS = 1_000_000
-_STOP_NS = _NS_PER_MS
+_STOP_NS = NS_PER_MS
 STILL_PERCENT = 99.9
 """What the shortest quota takes in the longest period."""
-_QUOTA_PERIODS_NS = ((98, 10 * _NS_PER_MS), (99, 100 * _NS_PER_MS), (STILL_PERCENT, 1000 * _NS_PER_MS))
+_QUOTA_PERIODS_NS = ((98, 10 * NS_PER_MS), (99, 100 * NS_PER_MS), (STILL_PERCENT, 1000 * NS_PER_MS))
 """In which time a vCPU gets its quota once, by the percentage that is taken (`control/cpu_quota.py`)."""
 _RESUMPTION_NS = 60_000
 """What a vCPU needs of each quota to get going again: to enter the guest, and to fill the caches.
@@ -90,7 +90,7 @@ class Host:
         self.run_state = FINISHING
         end_ns = self.board.clock.now_ns() + self._stop_ns()
         while self.board.clock.now_ns() < end_ns and self.throttle_by(QUOTA):
-            yield _NS_PER_MS
+            yield NS_PER_MS
         yield _STOP_NS
         self.guest.pause()
         self.board.tell("STOP")

@@ -7,6 +7,7 @@ the dirty rate at syncs, at most once per second.
 
 from typing import Any
 
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.errors import CancelledError, ChannelError, MigrationError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
@@ -15,16 +16,14 @@ from vmferry.simulation.qemu.auto_converge import ModelledAutoConverge
 from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.ram import PAGE_BYTES_ON_WIRE, ZERO_PAGE_BYTES_ON_WIRE, Ram
 
-_NS_PER_MS = 1_000_000
-_NS_PER_S = 1_000_000_000
-_WINDOW_NS = 100 * _NS_PER_MS
-_WINDOWS_PER_S = _NS_PER_S // _WINDOW_NS
+_WINDOW_NS = 100 * NS_PER_MS
+_WINDOWS_PER_S = NS_PER_S // _WINDOW_NS
 _TURN_NS = _WINDOW_NS // 2
 """How long it sends before it looks around: QEMU's MAX_WAIT."""
-_PERIOD_NS = _NS_PER_S
-_PERIODIC_SYNC_NS = 5 * _NS_PER_S
-_CLEAN_UP_NS = 10 * _NS_PER_MS
-_FIGURES_NS = _NS_PER_MS
+_PERIOD_NS = NS_PER_S
+_PERIODIC_SYNC_NS = 5 * NS_PER_S
+_CLEAN_UP_NS = 10 * NS_PER_MS
+_FIGURES_NS = NS_PER_MS
 """How long after `completed` QEMU has worked out how long it took."""
 _STATE_BYTES = 100_000
 """The size of the devices' state in a small machine."""
@@ -88,11 +87,11 @@ class ModelledMigration:
             answer["error-desc"] = self.error
         if not self.status.has_figures:
             return answer
-        answer |= {"setup-time": self._set_up_ns // _NS_PER_MS, "ram": self._ram_answer()}
+        answer |= {"setup-time": self._set_up_ns // NS_PER_MS, "ram": self._ram_answer()}
         if self.status is _S.COMPLETED:
-            times = {"total-time": self._total_ns // _NS_PER_MS, "downtime": self._downtime_ns // _NS_PER_MS}
+            times = {"total-time": self._total_ns // NS_PER_MS, "downtime": self._downtime_ns // NS_PER_MS}
             return answer | times
-        elapsed_ms = (self._clock.now_ns() - self._start_ns) // _NS_PER_MS
+        elapsed_ms = (self._clock.now_ns() - self._start_ns) // NS_PER_MS
         answer |= {"total-time": elapsed_ms, "expected-downtime": self._expected_downtime_ms}
         if self._auto_converge.percent:
             answer["cpu-throttle-percentage"] = self._auto_converge.percent
@@ -169,14 +168,14 @@ class ModelledMigration:
         yield _FIGURES_NS
         now_ns = self._clock.now_ns()
         self._total_ns, self._downtime_ns = now_ns - self._start_ns, now_ns - start_ns
-        self._mbps = self._sent * 8 / ((self._total_ns - self._set_up_ns) / _NS_PER_S) / 1e6
+        self._mbps = self._sent * 8 / ((self._total_ns - self._set_up_ns) / NS_PER_S) / 1e6
 
     def _pause_before_switchover(self) -> Steps:
         if self._settings.capabilities["pause-before-switchover"]:
             self._become(_S.PRE_SWITCHOVER)
             while not self._continued:
                 self._check()
-                yield _NS_PER_MS
+                yield NS_PER_MS
 
     def _await_destination(self) -> Steps:
         """Hand all over to the destination; wait for its word if there is a return path."""
@@ -185,7 +184,7 @@ class ModelledMigration:
         if self._settings.capabilities["return-path"]:
             while not loaded:
                 self._check()
-                yield _NS_PER_MS
+                yield NS_PER_MS
             yield self._host.latency_ns
             self._check()
             if not loaded[0]:
@@ -259,7 +258,7 @@ class ModelledMigration:
         dirty_pages, sent_bytes = self._period_dirty_pages, self._sent - self._period_start_sent
         if self._converges:
             self._auto_converge.judge(dirty_pages * PAGE_SIZE_BYTES, sent_bytes, self._settings.parameters)
-        self._dirty_pages_rate = dirty_pages * _NS_PER_S // duration_ns
+        self._dirty_pages_rate = dirty_pages * NS_PER_S // duration_ns
         self._period_dirty_pages, self._period_start_sent = 0, self._sent
 
     def _sync_periodically(self) -> Steps:
@@ -301,7 +300,7 @@ class ModelledMigration:
         now_ns = self._clock.now_ns()
         if now_ns < self._window_start_ns + _WINDOW_NS:
             return
-        passed_ms = (now_ns - self._window_start_ns) // _NS_PER_MS
+        passed_ms = (now_ns - self._window_start_ns) // NS_PER_MS
         sent_bytes = self._sent - self._window_start_sent
         pages = self._ram.normal_pages + self._ram.zero_pages
         bytes_per_ms = sent_bytes / passed_ms

@@ -8,14 +8,15 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_S
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, HURRIED_TIMEOUT_S, Event, result_of
 from vmferry.errors import CommandError, HostError, MonitorError, VmferryError
 from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.settings import GENERIC
 
-_NS_PER_S = 1_000_000_000
-_LOOK_NS = 1_000_000
+_LOOK_NS = NS_PER_MS
 
 
 class Served(Protocol):
@@ -81,7 +82,7 @@ class ModelledMonitor:
         self._faults = list(faults)
         self._while_waiting = while_waiting
         self._counts: Counter[str] = Counter()
-        self._timeout_ns = round(DEFAULT_TIMEOUT_S * _NS_PER_S)
+        self._timeout_ns = round(DEFAULT_TIMEOUT_S * NS_PER_S)
         self._sent_events: list[Event] = []
         self._events: list[Event] = []
         self._open = True
@@ -125,7 +126,7 @@ class ModelledMonitor:
 
     def hurry(self) -> None:
         """Wait only briefly for answers from now on."""
-        self._timeout_ns = min(self._timeout_ns, round(HURRIED_TIMEOUT_S * _NS_PER_S))
+        self._timeout_ns = min(self._timeout_ns, round(HURRIED_TIMEOUT_S * NS_PER_S))
 
     def close(self) -> None:
         """Close the connection; harmless if it is closed."""
