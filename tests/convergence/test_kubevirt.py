@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.looks import Looks, S, period_view
 from vmferry.convergence.actions import Action, Cancel
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.policies.kubevirt import KubeVirt
 from vmferry.convergence.policies.kubevirt_settings import KubeVirtSettings
 from vmferry.convergence.policies.kubevirt_stall import SmoothBandwidth, StallDetector

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.looks import Looks
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.policies.proxmox import Proxmox, ProxmoxSettings
 
 SETTINGS = ProxmoxSettings()

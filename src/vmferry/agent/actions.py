@@ -15,15 +15,13 @@ from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
 from vmferry.control.migration_order import plans
 from vmferry.control.wishes import Wish
-from vmferry.convergence.limits import OnLimit
+from vmferry.convergence.limits import MAX_DOWNTIME_MS, OnLimit
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import UsageError
 
 WAIT_S = 10.0
 """How long a caller waits for what was asked for."""
 _MAX_MS = 365 * 24 * 3600 * 1000
-_MAX_DOWNTIME_MS = 2_000_000
-"""QEMU allows no longer downtime limit."""
 
 
 class NewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -31,7 +29,7 @@ class NewLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     finish_by_ms: Annotated[int, msgspec.Meta(ge=1, le=_MAX_MS)] | UnsetType | None = UNSET
     """How long the whole migration may take, from its beginning."""
-    max_downtime_ms: Annotated[int, msgspec.Meta(ge=1, le=_MAX_DOWNTIME_MS)] | UnsetType | None = UNSET
+    max_downtime_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)] | UnsetType | None = UNSET
     max_guest_loss_percent: Annotated[float, msgspec.Meta(ge=0, le=100)] | UnsetType | None = UNSET
     on_limit: OnLimit | UnsetType = UNSET
 

@@ -22,7 +22,7 @@ from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
-from vmferry.convergence.answers import MAX_LIMIT_NS
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import Limits
@@ -285,14 +285,14 @@ class DriverBody:
                 self._set_downtime_limit(limit_ns // NS_PER_MS)
             case SwitchOver():
                 most_ms = self._rules.limits.max_downtime_ms
-                self._set_downtime_limit(MAX_LIMIT_NS // NS_PER_MS if most_ms is None else most_ms)
+                self._set_downtime_limit(MAX_DOWNTIME_MS if most_ms is None else most_ms)
             case StartPostcopy():
                 self._ports.monitor.execute("migrate-start-postcopy")
         self._recorder.acted(action)
         self._ports.tell(action.reason)
 
     def _set_downtime_limit(self, limit_ms: int) -> None:
-        limit_ms = min(limit_ms, MAX_LIMIT_NS // NS_PER_MS)
+        limit_ms = min(limit_ms, MAX_DOWNTIME_MS)
         self._settings.set_parameters({"downtime-limit": limit_ms}, until_gone=True)
 
     def _note(self, found: RateSeen | RateMeasured, progress: Progress) -> None:

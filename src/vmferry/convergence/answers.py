@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping
 
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS
 from vmferry.convergence.actions import NEEDS, SetDowntimeLimit, Throttle
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.sensing import Body
 
 MAX_PERCENT = 99
-MAX_LIMIT_NS = 2000 * NS_PER_S
-"""The highest downtime limit, as in QEMU."""
+_MAX_LIMIT_NS = MAX_DOWNTIME_MS * NS_PER_MS
 MAX_REASON_CHARACTERS = 1000
 MAX_FIGURES = 50
 _MAX_NAME_CHARACTERS = 100
@@ -35,8 +35,8 @@ def fault_of(answer: object, body: Body, vcpu_count: int) -> str | None:
             return f"it answered throttles of vCPUs that are {shown(percents)}, not {wanted}"
         case Throttle(figures=figures) if not _are_figures(figures):
             return f"the figures of its Throttle are {shown(figures)}, not up to {MAX_FIGURES} numbers by their names"
-        case SetDowntimeLimit(limit_ns=limit_ns) if not _is_integer(limit_ns, MAX_LIMIT_NS):
-            return f"it answered a downtime limit of {shown(limit_ns)} ns, 0 to {MAX_LIMIT_NS} are possible"
+        case SetDowntimeLimit(limit_ns=limit_ns) if not _is_integer(limit_ns, _MAX_LIMIT_NS):
+            return f"it answered a downtime limit of {shown(limit_ns)} ns, 0 to {_MAX_LIMIT_NS} are possible"
     return None
 
 

@@ -5,6 +5,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vmferry.errors import UsageError
+from vmferry.units import MS_PER_S
+
+MAX_DOWNTIME_MS = 2000 * MS_PER_S
+"""The highest downtime limit, as in QEMU (`MAX_MIGRATE_DOWNTIME`)."""
 
 
 class OnLimit(StrEnum):

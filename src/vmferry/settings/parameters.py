@@ -13,7 +13,7 @@ import msgspec
 
 from vmferry.units import NS_PER_MS
 from vmferry.convergence.brain import Rules
-from vmferry.convergence.limits import NO_LIMITS, Limits
+from vmferry.convergence.limits import MAX_DOWNTIME_MS, NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.watcher import BackgroundSync, WatchTimes
 from vmferry.errors import UsageError
@@ -83,7 +83,7 @@ class MigrationParameters:
         0, "size", "bandwidth to plan the switchover with, 0 to use what is measured", unit="bytes/second"
     )
     downtime_limit: int = _integer(
-        300, "uint64", "the guest may be stopped this long", 0, 2_000_000,
+        300, "uint64", "the guest may be stopped this long", 0, MAX_DOWNTIME_MS,
         phrase="an integer in the range of 0 to (2000 * 1000) ms", unit="ms",
     )  # fmt: skip
     switchover_timeout: int = _integer(

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from vmferry.units import NS_PER_S
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
 from vmferry.study.draws import Draw
@@ -22,8 +23,6 @@ _MUCH_MORE, _MORE = 2.0, 1.1
 """How many times more is tried next, and how close to the least value what is found has to be."""
 _MOST_BANDWIDTH = 1000.0
 """As many times the bandwidth that there is are looked at."""
-_MOST_DOWNTIME_MS = 2_000_000
-"""QEMU allows no longer downtime limit."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,7 +94,7 @@ def _least_downtime_ms(survey: Survey, courses: Courses, patience: _Patience) ->
     left_ms = float(courses.left_bytes[0]) / survey.memory_bytes_per_s * 1000
     found = _least(
         max(left_ms, survey.downtime_limit_ms),
-        _MOST_DOWNTIME_MS,
+        MAX_DOWNTIME_MS,
         lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
         patience,
     )

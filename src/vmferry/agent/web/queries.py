@@ -5,11 +5,11 @@ from typing import Annotated
 import msgspec
 
 from vmferry.agent.remembered_run import RememberedRun
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 
 MAX_ROWS = 1000
 _MAX_MS = 1 << 52
 _MAX_BYTES_PER_S = 1 << 50
-_MAX_DOWNTIME_MS = 2_000_000
 _Text = Annotated[str, msgspec.Meta(max_length=256)]
 _Moment = Annotated[int, msgspec.Meta(ge=0, le=_MAX_MS)]
 
@@ -35,7 +35,7 @@ class ForecastTerms(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a migration may use; what is left out is as the VM's parameters say."""
 
     bandwidth_bytes_per_s: Annotated[int, msgspec.Meta(ge=1, le=_MAX_BYTES_PER_S)] | None = None
-    downtime_limit_ms: Annotated[int, msgspec.Meta(ge=1, le=_MAX_DOWNTIME_MS)] | None = None
+    downtime_limit_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)] | None = None
 
 
 class NoBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

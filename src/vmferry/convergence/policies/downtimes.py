@@ -6,9 +6,7 @@ import msgspec
 
 from vmferry.units import NS_PER_MS
 from vmferry.convergence.actions import SetDowntimeLimit
-from vmferry.convergence.answers import MAX_LIMIT_NS
-
-MAX_DOWNTIME_MS = MAX_LIMIT_NS // NS_PER_MS
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=86_400)]

@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 from vmferry.convergence.actions import Action, Cancel
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, set_downtime
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.convergence.policies.downtimes import set_downtime
 from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.policies.kubevirt_settings import QEMU_DOWNTIME_MS, KubeVirtSettings
 from vmferry.convergence.policies.kubevirt_stall import SmoothBandwidth, StallDetector

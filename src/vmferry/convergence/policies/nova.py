@@ -15,7 +15,8 @@ import msgspec
 
 from vmferry.units import GIB
 from vmferry.convergence.actions import Action, Cancel, SwitchOver
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, set_downtime
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.convergence.policies.downtimes import set_downtime
 from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
 

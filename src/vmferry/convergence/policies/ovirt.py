@@ -14,7 +14,8 @@ import msgspec
 
 from vmferry.convergence.actions import Action, Cancel
 from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
-from vmferry.convergence.policies.downtimes import MAX_DOWNTIME_MS, Milliseconds, set_downtime
+from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.convergence.policies.downtimes import Milliseconds, set_downtime
 from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
 

@@ -8,11 +8,10 @@ import msgspec
 
 from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.goals import Goals
-from vmferry.convergence.limits import Limits, OnLimit
+from vmferry.convergence.limits import MAX_DOWNTIME_MS, Limits, OnLimit
 from vmferry.convergence.sensing import View
 
 _MAX_MS = 365 * 24 * 3600 * 1000
-_MAX_DOWNTIME_MS = 2_000_000
 _SHARE = 0.85
 """A plan is to need at most this share of the time that is left, and when it begins, of what may be lost."""
 _SAVING = 1000.0
@@ -47,7 +46,7 @@ class PlannedSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 0
     max_downtime_ms: Annotated[
         int,
-        msgspec.Meta(ge=0, le=_MAX_DOWNTIME_MS, description="how far the downtime limit may be raised; 0 for not"),
+        msgspec.Meta(ge=0, le=MAX_DOWNTIME_MS, description="how far the downtime limit may be raised; 0 for not"),
     ] = 0
     on_limit: Annotated[
         OnLimit, msgspec.Meta(description="what to do as soon as it is clear that a goal cannot be met")
