@@ -15,7 +15,7 @@ import numpy as np
 from bench.planned import CASES, SEED_GUESTS
 from vmferry.convergence.actions import Action
 from vmferry.convergence.lookahead import look_ahead_each
-from vmferry.convergence.policies import planned
+from vmferry.convergence.policies import moment
 from vmferry.convergence.policies.planned import Planned
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.sensing import View
@@ -47,7 +47,7 @@ def timed() -> Iterator[Looks]:
         (looks.planning_ns if following.called else looks.mere_ns).append(took_ns)
         return actions
 
-    with patch.object(planned, "look_ahead_each", following), patch.object(Planned, "look", timed_look):
+    with patch.object(moment, "look_ahead_each", following), patch.object(Planned, "look", timed_look):
         yield looks
 
 

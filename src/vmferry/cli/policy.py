@@ -15,9 +15,6 @@ from vmferry.settings.parameters import PARAMETERS
 
 _WIDTH = 80
 _INDENT = " " * 4
-_KINDS = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "a text"}
-_BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
-"""JSON schema's words, in plain ones."""
 
 
 @click.group("policy", short_help="Show the convergence policies, and their settings.")

@@ -10,7 +10,9 @@ from vmferry.units import NS_PER_MS
 from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.passes import Situation
+from vmferry.convergence.policies.moment import Moment
 from vmferry.convergence.sensing import Sensed, View
+from vmferry.convergence.unslowed import at_next_pass
 
 _RATES = 8
 _MOMENT_NS = 40 * NS_PER_MS
@@ -34,7 +36,7 @@ class PassWatch:
         """True if memory that nobody has touched was read in the running period, which holds up what is sent."""
         self._sending_bytes_per_s = 0.0
         """The bandwidth that was measured last while no such memory was read."""
-        self.worked_ns = 0.0
+        self._worked_ns = 0.0
         """What the guest has got done since the pass began."""
         self._rates: deque[float] = deque(maxlen=_RATES)
         self._usual_bytes_per_s = 0.0
@@ -42,17 +44,57 @@ class PassWatch:
 
     def look(self, view: View, curve: DirtyCurve) -> None:
         """Take notice of where the migration is."""
+        self._follow_pass(view, curve)
+        self._follow_link(view)
+
+    def situation(self, view: View, curve: DirtyCurve, window_ns: int) -> Situation | None:
+        """Return where the migration is, looks lasting so long; None as long as nobody knows how fast the link is."""
+        sensed, bytes_per_s = view.sensed, self._bytes_per_s(view.sensed)
+        if not bytes_per_s:
+            return None
+        return Situation(
+            pending_bytes=sensed.remaining_bytes,
+            pending_ns=sensed.reading_ns + self.remaining_ns(sensed.remaining_bytes, bytes_per_s),
+            again_bytes=self._again_bytes(sensed, curve),
+            sync_ns=self._sync_ns(sensed, window_ns),
+            bandwidth_bytes_per_s=bytes_per_s,
+            threshold_bytes=bytes_per_s * sensed.downtime_limit_ns / NS_PER_S,
+            throttle_percent=view.throttle_percent,
+            slice_ns=sensed.throttle_slice_ns,
+            worked_ns=self._worked_ns,
+            wire_share=sensed.wire_share,
+        )
+
+    def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
+        """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""
+        passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
+        drained = passed_bytes * NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
+        return remaining_bytes / max(drained, bytes_per_s) * NS_PER_S
+
+    def shrinks(self, moment: Moment) -> bool:
+        """Tell whether passes get shorter by themselves from the one on that begins now, or soon."""
+        now, before_bytes = moment.situation, self._before_bytes
+        if not moment.view.iteration_began:
+            now, before_bytes = at_next_pass(moment.curve, now), self._begun_bytes
+        following = at_next_pass(moment.curve, now)
+        is_shorter = now.pending_bytes < _SHORTER * before_bytes
+        return is_shorter and following.pending_bytes < _STILL_SHORTER * now.pending_bytes
+
+    def _follow_pass(self, view: View, curve: DirtyCurve) -> None:
         sensed = view.sensed
         if sensed.iteration_count != self._number:
-            self._number, self.worked_ns = sensed.iteration_count, 0.0
+            self._number, self._worked_ns = sensed.iteration_count, 0.0
             self._before_bytes = self._begun_bytes
             self._begun_ns, self._begun_bytes = view.elapsed_ns, sensed.remaining_bytes
             self._begun_sent_bytes = sensed.sent_bytes
         else:
             share = 1 - view.throttle_percent / 100
-            self.worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
+            self._worked_ns += curve.work_ns(view.elapsed_ns - self._last_ns, share)
             self._drained_bytes += self._last_bytes - sensed.remaining_bytes
         self._last_ns, self._last_bytes = view.elapsed_ns, sensed.remaining_bytes
+
+    def _follow_link(self, view: View) -> None:
+        sensed = view.sensed
         if sensed.reading_ns < self._reading_ns:
             self._has_read = True
         elif sensed.reading_ns == self._reading_ns:
@@ -62,7 +104,18 @@ class PassWatch:
             self._rates.append(view.period.sent_bytes * NS_PER_S / view.period.duration_ns)
             self._usual_bytes_per_s = _upper_quartile(self._rates)
 
-    def bytes_per_s(self, sensed: Sensed) -> float:
+    def _sync_ns(self, sensed: Sensed, window_ns: int) -> float:
+        """Return from how long before its sending on a write makes a page dirty again, at the most.
+
+        QEMU arms the log of all pages at once when a pass begins that is no longer than a chunk.
+        """
+        if sensed.rearms_late:
+            return 0.0
+        if sensed.again_bytes is None:
+            return math.inf if self._begun_bytes <= _CHUNK_BYTES else 0.0
+        return window_ns
+
+    def _bytes_per_s(self, sensed: Sensed) -> float:
         """Return what the link carries: the upper quartile of what it did with enough to do.
 
         At first that is what it does now, and before that what it may, or else what was sent in this pass in a moment.
@@ -75,13 +128,7 @@ class PassWatch:
         passed_ns = self._last_ns - self._begun_ns
         return (sensed.sent_bytes - self._begun_sent_bytes) * NS_PER_S / passed_ns if passed_ns >= _MOMENT_NS else 0.0
 
-    def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
-        """Return how long the rest of the pass takes if it goes on as it did; zero pages go faster than the link."""
-        passed_ns, passed_bytes = self._last_ns - self._begun_ns, self._begun_bytes - remaining_bytes
-        drained = passed_bytes * NS_PER_S / passed_ns if passed_ns > 0 and passed_bytes > 0 else 0.0
-        return remaining_bytes / max(drained, bytes_per_s) * NS_PER_S
-
-    def again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
+    def _again_bytes(self, sensed: Sensed, curve: DirtyCurve) -> float:
         """Return what is dirty again for the next pass.
 
         Where nobody tells, it is as in QEMU, which arms the log of a chunk when it comes to its first page: all that
@@ -89,20 +136,9 @@ class PassWatch:
         """
         if sensed.again_bytes is not None:
             return sensed.again_bytes
-        written = float(curve.distinct_bytes(np.array([self.worked_ns]))[0])
+        written = float(curve.distinct_bytes(np.array([self._worked_ns]))[0])
         armed_bytes = (self._begun_bytes - sensed.remaining_bytes) / 2 + _CHUNK_BYTES
         return written * min(1.0, armed_bytes / max(1, self._begun_bytes))
-
-    @property
-    def is_armed_at_once(self) -> bool:
-        """True if QEMU arms the log of all pages when the pass begins."""
-        return self._begun_bytes <= _CHUNK_BYTES
-
-    def shrink(self, now: Situation, following: Situation, *, has_begun: bool) -> bool:
-        """Tell whether passes get shorter: the next one, which may have begun just now, and the following one, too."""
-        before_bytes = self._before_bytes if has_begun else self._begun_bytes
-        is_shorter = now.pending_bytes < _SHORTER * before_bytes
-        return is_shorter and following.pending_bytes < _STILL_SHORTER * now.pending_bytes
 
     def _was_sending(self, sent_bytes: int) -> bool:
         """Tell whether next to nothing was zero of what has left the pass since this was asked last."""

@@ -11,9 +11,9 @@ import numpy as np
 from vmferry.units import NS_PER_MS
 from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
-from vmferry.convergence.goals import Goals, Plan
+from vmferry.convergence.goals import Plan
 from vmferry.convergence.lookahead import Courses
-from vmferry.convergence.passes import Situation
+from vmferry.convergence.policies.moment import Moment
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin, at_next_pass
 
@@ -39,10 +39,11 @@ class Stillness:
         """True from the time on that it is held still until it is let go."""
         return self._begun_ns is not None
 
-    def plan(self, view: View, curve: DirtyCurve, situation: Situation, goals: Goals) -> Plan | None:
+    def plan(self, moment: Moment) -> Plan | None:
         """Return the plan of holding it still in the next pass, where that is of use and allowed."""
+        curve, situation, goals = moment.curve, moment.situation, moment.goals
         may_hold = goals.highest_percent >= PERCENT and goals.allows(PERCENT, _PATIENCE_NS)
-        if not may_hold or view.elapsed_ns < self._rests_until_ns:
+        if not may_hold or moment.view.elapsed_ns < self._rests_until_ns:
             return None
         if situation.slice_ns or (was_slowed(curve) and not keeps_up(curve, 0.0, goals.highest_percent)):
             return None

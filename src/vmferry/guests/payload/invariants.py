@@ -19,7 +19,6 @@ from vmferry.guests.payload.page_order import MAX_WRITES, PageOrder, PagePattern
 
 PAGE_BYTES = 4096
 WORDS_PER_PAGE = PAGE_BYTES // 8
-HIGH_MEMORY = 4 << 30
 
 _HEADER = struct.Struct("<QIIQQQ24x")
 _VCPU = struct.Struct("<QQQIIQQIIII")

@@ -1,0 +1,34 @@
+"""One moment of a migration, as the policy `planned` sees it: all that a plan is made of."""
+
+from dataclasses import dataclass, replace
+
+from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.goals import Goals, Plan, make_plan
+from vmferry.convergence.lookahead import Courses, look_ahead_each
+from vmferry.convergence.passes import Situation
+from vmferry.convergence.policies.planned_settings import PlannedSettings
+from vmferry.convergence.sensing import View
+from vmferry.convergence.unslowed import Begin
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """What the guest does, where its migration is, and what is still allowed."""
+
+    view: View
+    settings: PlannedSettings
+    curve: DirtyCurve
+    situation: Situation
+    goals: Goals
+
+    def supposing(self, situation: Situation) -> "Moment":
+        """Return the same with another situation."""
+        return replace(self, situation=situation)
+
+    def courses(self) -> dict[Begin, Courses]:
+        """Return what each throttle would come to, by when it begins."""
+        return look_ahead_each(self.curve, self.situation, self.goals.outclassed)
+
+    def plan(self) -> Plan | None:
+        """Return the cheapest plan that keeps the goals, or else the one that misses them least; None if none ends."""
+        return make_plan(self.courses(), self.goals)
