@@ -19,7 +19,6 @@ from tests.support.wait import wait_until
 
 from bench.driven import OtherProcesses
 from bench.fleet import LONG_S, fleet, modelled, name_of, start_pair
-from vmferry.units import MIB
 from bench.peers import Load, qemus
 from bench.plain_virsh import virsh
 from bench.qemu import away
@@ -31,6 +30,7 @@ from vmferry.client.qmp_client import QmpClient
 from vmferry.control.progress import ask
 from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI
+from vmferry.units import MIB
 
 VARIANT = 'variant = "background-sync+responsive-throttle"\n'
 STEER = f'[[rule]]\nmode = "steer"\n{VARIANT}'

@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from bench.truth import OWN, PLANNED, RESPONSIVE
-from vmferry.units import MIB, NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.convergence.variants import NO_AUTO_CONVERGE
 from vmferry.experiment.experiment import Experiment, experiment_of
@@ -24,6 +23,7 @@ from vmferry.study.driven import DrivenRun
 from vmferry.study.forecast import StrategyForecast, forecast
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
+from vmferry.units import MIB, NS_PER_MS
 
 OURS = ""
 BODIES = (OURS, QEMU_OLD, QEMU_NEW)

@@ -7,8 +7,8 @@ import click
 
 from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
-from vmferry.units import MIB
 from vmferry.study.compare import compare
+from vmferry.units import MIB
 
 PAGES_PER_MIB = 256
 MODES = ("whole", "delta")

@@ -14,9 +14,9 @@ import click
 
 from bench.peers import Load, Peer, qemus
 from bench.samples import Samples, recording
-from vmferry.units import MIB
 from vmferry.errors import CommandError
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.units import MIB
 
 _PAGES_PER_MIB = 256
 _WRITER = 0

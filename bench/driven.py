@@ -34,8 +34,7 @@ from vmferry.experiment.scenario import parse_scenario
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.study.driven import simulate_driven
-from vmferry.units import parse_rate
-from vmferry.units import MIB
+from vmferry.units import MIB, parse_rate
 
 VARIANT = VARIANTS["driven"]
 SIMULATED = {"qemu-installed": "qemu-7.2", "qemu-10": "qemu-10"}

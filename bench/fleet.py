@@ -9,10 +9,10 @@ from pathlib import Path
 from tests.support.wait import wait_until
 
 from bench.peers import Load, Peer, qemus
-from vmferry.units import MIB
 from vmferry.client.qmp_client import QmpClient
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.qemu.lab import URI
+from vmferry.units import MIB
 
 LONG_S = 300.0
 """How long what takes its time may take beside other work."""

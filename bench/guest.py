@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from bench.samples import Samples, recording
-from vmferry.units import MIB
 from vmferry.errors import GuestError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, check_memory, read_progress
 from vmferry.memory.bitmap import Bitmap
-
+from vmferry.units import MIB
 
 
 def written_pages(guest: KvmGuest) -> int:

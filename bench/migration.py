@@ -13,7 +13,6 @@ from bench.page_path import measure_holes, measure_rearm, measure_sync
 from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, warm_memory
 from bench.samples import Samples, recording
 from bench.tls import start_tls_pair
-from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.control.result import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
@@ -21,7 +20,7 @@ from vmferry.perf.comparisons import SEED_VARIANTS
 from vmferry.perf.demo import demo_experiment, run_demo
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.run import simulate
-
+from vmferry.units import MIB
 
 
 def ratios(samples: Samples, name: str, first: str, peers: list[Peer]) -> None:

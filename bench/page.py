@@ -17,12 +17,12 @@ from tests.support.chromium import Page, open_chromium
 from tests.support.ports import free_port
 
 from bench.samples import Samples, recording
-from vmferry.units import MIB
 from vmferry.agent.live import Live
 from vmferry.agent.recording import Facts
 from vmferry.agent.rules import Mode, Vm
 from vmferry.control.progress import Progress
 from vmferry.migration.events import Started
+from vmferry.units import MIB
 
 _POLL_S = 0.1
 _OBSERVE = """

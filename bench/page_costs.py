@@ -12,7 +12,6 @@ from pathlib import Path
 
 import click
 
-from vmferry.units import MIB
 from bench.page_path import Stopwatch
 from bench.samples import Samples, recording
 from vmferry.guests.kvm.lending import PageLender
@@ -22,6 +21,7 @@ from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
 from vmferry.transport.stream import StreamChannel
+from vmferry.units import MIB
 from vmferry.wire.messages import Finish, Pages
 
 

@@ -13,7 +13,6 @@ import click
 from bench.guest import busy_guest, written_pages
 from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
-from vmferry.units import MIB
 from vmferry.control.result import require_completed
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.guests.kvm.guest import KvmGuest
@@ -23,6 +22,7 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.settings.rearm import Rearm
 from vmferry.study.compare import compare
 from vmferry.transport.stream import StreamChannel
+from vmferry.units import MIB
 from vmferry.wire.messages import Pages
 
 PAGES_PER_MIB = 256

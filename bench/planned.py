@@ -15,10 +15,10 @@ import click
 from bench.peers import Load, Peer, cool_down, qemus
 from bench.qemu import measure
 from bench.samples import Samples, recording
-from vmferry.units import MIB
 from vmferry.experiment.scenario import load_scenario, parse_scenario
 from vmferry.migration.outcome import Outcome
 from vmferry.study.simulate import simulate
+from vmferry.units import MIB
 
 RESPONSIVE = "background-sync+responsive-throttle"
 SEED_GUESTS = ("seed-3000", "seed-5000")

@@ -11,7 +11,6 @@ import click
 
 from bench.peers import Load, Peer, cool_down, qemus
 from bench.samples import Samples, recording
-from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy, group_of
@@ -20,6 +19,7 @@ from vmferry.control.migration_order import Order
 from vmferry.control.progress import Progress
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
+from vmferry.units import MIB
 
 RESPONSIVE = "background-sync+responsive-throttle"
 VARIANTS = {"driven": RESPONSIVE, "own": "original"}

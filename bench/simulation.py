@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from bench.samples import Samples, recording
-from vmferry.units import NS_PER_S
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.early_pages import EarlyPages
@@ -17,6 +16,7 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.run import Simulation
 from vmferry.simulation.workload import Workload
+from vmferry.units import NS_PER_S
 
 PAGES_PER_GIB = 1 << 18
 SYNCS = 5

@@ -14,8 +14,6 @@ import click
 from bench.peers import Load, cool_down, qemus
 from bench.planned import CASES, Case
 from bench.samples import recording
-from vmferry.units import NS_PER_MS
-from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
@@ -29,6 +27,7 @@ from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import RELEASES, find_release
 from vmferry.study.modelled_place import ModelledPlace
+from vmferry.units import MIB, NS_PER_MS
 
 VARIANTS = ("background-sync+responsive-throttle", "planned")
 _NOTICED_NS = 500 * NS_PER_MS

@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
-from vmferry.units import MIB
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
@@ -25,6 +24,7 @@ from vmferry.perf.lab import Lab
 from vmferry.study.forecast import StrategyForecast, forecast
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey
+from vmferry.units import MIB
 
 PLANNED, RESPONSIVE, OWN = "planned", "background-sync+responsive-throttle", "original"
 LONGEST_S = 90

@@ -8,8 +8,8 @@ import msgspec
 from bench import peers
 from bench.chaos.faults import Place, byte_place, frame_place, may_hit_pages
 from bench.peers import Load, Peer
-from vmferry.units import MIB
 from vmferry.convergence.variants import VARIANTS
+from vmferry.units import MIB
 
 VERIFY = ("on", "auto", "off")
 RESPONSIVE = "background-sync+responsive-throttle"

@@ -12,7 +12,6 @@ from tests.support.loopback import Pair
 
 from bench.chaos.faults import AnyFault, Cut, Direction, Freeze, Interrupt, Kill, Party, Reset
 from bench.chaos.line import Line, Pause, Step
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.errors import ChannelError, PeerError, UsageError, VmferryError
 from vmferry.memory.delta import apply_delta
 from vmferry.memory.ranges import EMPTY, PageRuns
@@ -21,6 +20,7 @@ from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Message, Pages

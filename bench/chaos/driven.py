@@ -27,7 +27,6 @@ from bench.chaos.driven_faults import (
     draw_settings,
 )
 from bench.chaos.faults import generator
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.cli.progress import exit_code_of
 from vmferry.client.qmp_client import Event
 from vmferry.control.course import MAYBE_TWO
@@ -40,6 +39,7 @@ from vmferry.simulation.qemu.destination import LoadModel
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.monitor import Fault
 from vmferry.study.driven import DrivenRun
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _AFTERMATH_NS = 700 * NS_PER_S
 """Longer than anybody goes on trying to put something back."""

@@ -8,8 +8,7 @@ from vmferry.control.progress import Progress
 from vmferry.control.result import Result
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.study.driven import DrivenRun
-
-
+from vmferry.units import NS_PER_S
 
 
 def run(limits: Limits = NO_LIMITS) -> DrivenRun:

@@ -9,7 +9,6 @@ from typing import Annotated
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from vmferry.units import NS_PER_MS
 from vmferry.agent.following import Followers
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
@@ -18,6 +17,7 @@ from vmferry.control.wishes import Wish
 from vmferry.convergence.limits import MAX_DOWNTIME_MS, OnLimit
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import UsageError
+from vmferry.units import NS_PER_MS
 
 WAIT_S = 10.0
 """How long a caller waits for what was asked for."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from vmferry.units import NS_PER_MS
 from vmferry.agent.live import Live
 from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
@@ -22,6 +21,7 @@ from vmferry.control.migration_order import Order
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
+from vmferry.units import NS_PER_MS
 
 _ENDS = "the agent ends"
 

@@ -13,8 +13,6 @@ from functools import partial
 
 import msgspec
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.agent.actions import NotDoneError
 from vmferry.agent.attendants import Attendants, Attended
 from vmferry.agent.roster import HostVm
@@ -30,6 +28,7 @@ from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey
 from vmferry.study.told import Told, work_out
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 MEASURE_S = 60.0
 """Within which the guest is to be measured."""

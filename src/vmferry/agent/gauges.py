@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from vmferry.units import MS_PER_S
 from vmferry.agent.live import Live
 from vmferry.bounds import one_line
 from vmferry.control.outlook import Outlook
 from vmferry.control.progress import Progress
+from vmferry.units import MS_PER_S
 
 _Value = Callable[[Live], float | None]
 _LABELS = ("domain", "uuid")

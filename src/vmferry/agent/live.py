@@ -1,6 +1,5 @@
 """One migration that goes on, as those who look at it see it: how far it is, what there is to expect, what was said."""
 
-from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.agent.log import Log
 from vmferry.agent.recording import Foretold, Recording
 from vmferry.agent.reins import Reins
@@ -9,6 +8,7 @@ from vmferry.bounds import one_line
 from vmferry.control.outlook import Outlook, Outlooks
 from vmferry.control.progress import Progress
 from vmferry.migration.events import Started
+from vmferry.units import MS_PER_S, NS_PER_S
 
 _MAX_SAID = 200
 _MAX_VCPUS = 4096

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
 
-from vmferry.units import MS_PER_S
 from vmferry.agent.config import loopback_port
 from vmferry.agent.failures import Failure
 from vmferry.agent.gauges import LiveCollector
@@ -19,6 +18,7 @@ from vmferry.agent.rules import Mode
 from vmferry.errors import HostError
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
+from vmferry.units import MS_PER_S
 
 _UNSEEN = "unseen"
 """Stands for the state of a migration whose end nobody saw."""

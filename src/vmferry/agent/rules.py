@@ -21,8 +21,7 @@ from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Varia
 from vmferry.errors import UsageError
 from vmferry.experiment.quantities import Nanoseconds, telling
 from vmferry.settings.policy_parameters import settings_text
-from vmferry.units import exact_duration, parse_guest_loss
-from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_MS, exact_duration, parse_guest_loss
 
 DEFAULT_VARIANT = PLANNED
 """What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
 from vmferry.cli.forecast_picture import write_forecast
@@ -29,6 +28,7 @@ from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey, survey_of
 from vmferry.study.told import work_out
+from vmferry.units import NS_PER_S
 
 _NICE = 10
 _ENOUGH_NS = 12 * NS_PER_S

@@ -4,7 +4,6 @@ import textwrap
 from html import escape
 from pathlib import Path
 
-from vmferry.units import MS_PER_S
 from vmferry.cli.pictures import write_whole
 from vmferry.report.bars import KEPT, TOTAL_TIME
 from vmferry.report.dirty_curve_plot import LEGEND, curve_plot
@@ -20,6 +19,7 @@ from vmferry.report.tradeoff_plot import tradeoff_plot
 from vmferry.study.forecast import Interval, StrategyForecast
 from vmferry.study.survey import Survey
 from vmferry.study.told import Told, label_of
+from vmferry.units import MS_PER_S
 
 _TOP = 56
 _CHARACTERS = 72

@@ -11,8 +11,7 @@ from vmferry.study.forecast import Interval
 from vmferry.study.reason import link_of
 from vmferry.study.strategies import POSTCOPY
 from vmferry.study.told import Told, label_of
-from vmferry.units import format_duration, format_rate, format_size
-from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_MS, format_duration, format_rate, format_size
 
 _WIDTH = 80
 _ALSO = "  or "

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 import msgspec
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import code_of
 from vmferry.cli.progress import Tell, Watch
@@ -21,6 +19,7 @@ from vmferry.migration.ports import Clock, Journal
 from vmferry.output import Output, open_again, unblocked_stderr
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.lines import LeftLine, MessageLine, ProgressLine, line_of
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _EVERY_NS = NS_PER_S
 """How often it is told how far a migration is, while its state is the same."""

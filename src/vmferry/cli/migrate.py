@@ -31,9 +31,7 @@ from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
-from vmferry.units import GuestLoss
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, GuestLoss
 
 
 @click.command("migrate", cls=ParameterCommand, short_help="Move a running VM to another host.")

@@ -20,8 +20,7 @@ from vmferry.errors import InterruptionError, MigrationError
 from vmferry.migration.outcome import Outcome
 from vmferry.output import unblocked_stderr
 from vmferry.report.figures import count_text, lost_text, percent_text, sent_text, time_text
-from vmferry.units import UNKNOWN, format_duration, format_rate, format_size, told
-from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S
+from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S, UNKNOWN, format_duration, format_rate, format_size, told
 
 _KEPT = {True: "kept", False: "NOT kept", None: "unknown whether kept"}
 Watch = Callable[[Progress], None]

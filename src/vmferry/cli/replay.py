@@ -33,8 +33,7 @@ from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows
-from vmferry.units import format_duration, format_rate, format_size
-from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_MS, format_duration, format_rate, format_size
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _WIDTH = 80

@@ -5,9 +5,16 @@ from pathlib import Path
 
 import click
 
-from vmferry.units import NS_PER_MS
 from vmferry.errors import UsageError
-from vmferry.units import GuestLoss, parse_duration_ns, parse_guest_loss, parse_rate, parse_size, require_unit
+from vmferry.units import (
+    NS_PER_MS,
+    GuestLoss,
+    parse_duration_ns,
+    parse_guest_loss,
+    parse_rate,
+    parse_size,
+    require_unit,
+)
 
 
 class _Parsed(click.ParamType[int]):

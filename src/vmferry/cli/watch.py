@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from vmferry.units import NS_PER_MS
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
@@ -26,7 +25,7 @@ from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
-
+from vmferry.units import NS_PER_MS
 
 
 @click.command("watch", short_help="Show a migration that someone else began, without touching it.")

@@ -8,13 +8,13 @@ Where nothing can come back (`exec:`, `fd:`, `file:`), QEMU would wait for it fo
 from collections.abc import Mapping
 from contextlib import suppress
 
-from vmferry.units import NS_PER_S
 from vmferry.client.manager import Manager
 from vmferry.control.destination import ARRIVAL_TIMEOUT_NS, WAITING, Destination
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.result import Arrival, ArrivalState, Result
 from vmferry.control.settings import Settings
 from vmferry.errors import CommandError
+from vmferry.units import NS_PER_S
 
 RETURN_PATH = "return-path"
 _EVENTS = "events"

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.bounds import LARGEST
 from vmferry.control.dirty_rates import DirtyRates
 from vmferry.control.downtime_limit import DowntimeLimitWatch
@@ -22,12 +21,12 @@ from vmferry.control.settings import Settings
 from vmferry.control.slowed import SlowedGuest
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
-from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.curve import Written
-from vmferry.convergence.limits import Limits
+from vmferry.convergence.limits import MAX_DOWNTIME_MS, Limits
 from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
 from vmferry.errors import CommandError, HostError, MigrationError
+from vmferry.units import NS_PER_MS
 
 _BEGINNING_NS, _SOON_NS = 500 * NS_PER_MS, 25 * NS_PER_MS
 """A guest that was surveyed is slowed as soon as it is known what the link carries; so it is looked for often."""

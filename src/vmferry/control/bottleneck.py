@@ -8,8 +8,7 @@ counts. What it does not tell here, such as of another host, is unknown, and the
 from dataclasses import dataclass
 from enum import StrEnum
 
-from vmferry.units import format_rate
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, format_rate
 
 _AT_THE_LIMIT = 0.9
 _BUSY_THREAD = 0.85

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from vmferry.units import NS_PER_MS
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.body import Slowing, sense
 from vmferry.control.driven_vm import DrivenVm
@@ -23,6 +22,7 @@ from vmferry.convergence.watcher import BackgroundSync, make_watcher
 from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters
+from vmferry.units import NS_PER_MS
 
 STALL_TIMEOUT = "stall-timeout"
 

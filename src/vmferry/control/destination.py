@@ -1,12 +1,11 @@
 """The other side of a migration, looked at through its own monitor."""
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC
 from vmferry.control.run_states import run_state
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 WAITING = "inmigrate"
 ARRIVAL_TIMEOUT_NS = 10 * NS_PER_S

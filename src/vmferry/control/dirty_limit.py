@@ -5,10 +5,10 @@ It slows writers and no readers, but it is nobody's share of a processor: what i
 
 from contextlib import suppress
 
-from vmferry.units import MIB
 from vmferry.control.actuators import SlowedVm
 from vmferry.control.dirty_rates import DirtyRates
 from vmferry.errors import CommandError, HostError, VmLeftError
+from vmferry.units import MIB
 
 _NO_VCPU, _NO_SUCH_VCPU = -1, "incorrect cpu index"
 

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import RateMeasured, RateSeen
-
+from vmferry.units import NS_PER_S
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable
 
-from vmferry.units import format_duration
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, format_duration
 
 
 class DowntimeLimitWatch:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.progress import POLL_INTERVAL_NS, Progress, ask
 from vmferry.control.result import Result
 from vmferry.errors import CancelledError, VmLeftError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_S
 
 CANCEL_TIMEOUT_NS = 10 * NS_PER_S
 """How long to wait for the end of a migration that was cancelled."""

@@ -4,7 +4,6 @@ A peer that takes everything and says nothing would hold it for ever. It is canc
 the destination cannot have taken it over; else there might be two of them.
 """
 
-from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.progress import Progress
@@ -12,8 +11,7 @@ from vmferry.control.return_path import returned_bytes
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MigrationError
 from vmferry.migration.ports import Clock
-from vmferry.units import format_duration
-from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_MS, NS_PER_S, format_duration
 
 _LEAST_NS = 10 * NS_PER_S
 _DOWNTIME_LIMITS = 2

@@ -12,7 +12,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.destination import WAITING, Destination
 from vmferry.control.progress import Progress, ask
@@ -21,6 +20,7 @@ from vmferry.control.result import Result
 from vmferry.control.run_states import FINISHING, ran, run_state
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _STOPPED_POLL_NS = 10 * NS_PER_MS
 """How long to wait between two questions to the source while the guest stands still."""

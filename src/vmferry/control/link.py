@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor
 from vmferry.control.progress import Progress
 from vmferry.convergence.link import LinkWatch
+from vmferry.units import NS_PER_S
 
 PATIENCE_NS = 2 * NS_PER_S
 

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.bounds import LARGEST
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
@@ -16,6 +14,7 @@ from vmferry.control.transfer import CHANNELS, CREDENTIALS, MULTIFD
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _INTERVAL_NS = NS_PER_S
 _LEAST_NS = 500 * NS_PER_MS

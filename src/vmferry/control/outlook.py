@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.control.progress import Progress
 from vmferry.convergence.curve import DirtyCurve, Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.lookahead import look_ahead
 from vmferry.convergence.passes import Situation
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _SMOOTHING = 0.2
 """The weight of the newest bandwidth, as QEMU's is that of the last 100 ms only."""

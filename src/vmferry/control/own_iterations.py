@@ -1,10 +1,9 @@
 """The iterations of a VM that slows its guest itself, judged as periods of ours are."""
 
-from vmferry.units import NS_PER_MS
 from vmferry.control.progress import Progress
 from vmferry.convergence.prospect import Prospect
 from vmferry.convergence.sensing import Period
-
+from vmferry.units import NS_PER_MS
 
 
 class OwnIterations:

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Executes
+from vmferry.units import NS_PER_MS
 
 POLL_INTERVAL_NS = 100 * NS_PER_MS
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})

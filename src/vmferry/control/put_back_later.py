@@ -13,7 +13,6 @@ from functools import partial
 
 import msgspec
 
-from vmferry.units import NS_PER_S
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.client.processes import Thread
 from vmferry.clock import MonotonicClock
@@ -21,6 +20,7 @@ from vmferry.control.changes import Change, put_back
 from vmferry.control.way_in import WayIn
 from vmferry.errors import MonitorError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_S
 
 PATIENCE_S = 600
 _INTERVAL_NS = NS_PER_S

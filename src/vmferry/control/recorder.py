@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
 from vmferry.control.sensors import DirtyRate
@@ -34,6 +33,7 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _LATE_NS = 2 * NS_PER_S
 """Whoever begins to look on later than this after the beginning may have missed something: QEMU slows no guest before

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmferry.units import MIB
-from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
+from vmferry.units import MIB, NS_PER_MS
 
 WINDOW_MS = 1000
 """How long a measurement lasts by default.

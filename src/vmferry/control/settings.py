@@ -11,7 +11,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
-from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.control.changes import Change, put_back
 from vmferry.control.driven_vm import DrivenVm
@@ -19,6 +18,7 @@ from vmferry.control.progress import ask
 from vmferry.control.promises import Promises
 from vmferry.errors import CommandError, MigrationError, MonitorError, UsageError, VmLeftError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS
 
 _TRIES = 10
 _TRY_INTERVAL_NS = 100 * NS_PER_MS

@@ -4,7 +4,6 @@ It is asked at every poll what it would do now, of the guest as it is: slowed by
 of its decisions stands for itself, as if the migration were handed over to it at that moment.
 """
 
-from vmferry.units import NS_PER_S
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import DEFAULTS, loaded, make_brain
 from vmferry.control.driven_vm import DrivenVm
@@ -23,6 +22,7 @@ from vmferry.convergence.sensing import Body, Found, SyncSeen
 from vmferry.convergence.variants import Variant
 from vmferry.migration.events import Shadowed
 from vmferry.migration.lost_work import LostWork
+from vmferry.units import NS_PER_S
 
 EVERYTHING = ~Body(0)
 

@@ -5,13 +5,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from vmferry.units import NS_PER_MS
 from vmferry.client.monitor import Monitor
 from vmferry.control.means import Means
 from vmferry.control.progress import POLL_INTERVAL_NS
 from vmferry.control.run_states import FINISHING, run_state
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS
 
 _STOP_POLL_NS = 10 * NS_PER_MS
 """How often to look whether the guest is being stopped; the downtime may be that much longer."""

@@ -6,8 +6,6 @@ before 8.2 measures whole seconds only, so of shorter times its curve is known f
 
 from collections.abc import Iterator, Sequence
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
@@ -18,6 +16,7 @@ from vmferry.convergence.curve import Written
 from vmferry.errors import HostError, MonitorError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
 WHOLE_SECONDS_MS = (1000, 2000, 3000)

@@ -18,8 +18,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.client.processes import Thread
 from vmferry.clock import MonotonicClock
 from vmferry.control.cgroup import find_hierarchy
@@ -29,6 +27,7 @@ from vmferry.control.undo_steps import DissolveGroup, PutBack, SendCommand, SetB
 from vmferry.control.way_in import Connect, WayIn, open_way_in
 from vmferry.errors import CommandError
 from vmferry.output import Output
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 if TYPE_CHECKING:
     from vmferry.migration.ports import Clock

@@ -6,9 +6,7 @@ from dataclasses import replace
 from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Spent, Verdict, judge
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.units import format_duration
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, format_duration
 
 
 def verdicts_on(result: Result, limits: Limits, spent: Spent, remark: str) -> Iterator[Verdict]:

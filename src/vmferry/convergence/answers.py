@@ -3,10 +3,10 @@
 import math
 from collections.abc import Mapping
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.actions import NEEDS, SetDowntimeLimit, Throttle
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.sensing import Body
+from vmferry.units import NS_PER_MS
 
 MAX_PERCENT = 99
 _MAX_LIMIT_NS = MAX_DOWNTIME_MS * NS_PER_MS

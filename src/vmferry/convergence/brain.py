@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Tell, Throttle
 from vmferry.convergence.answers import fault_of, shown
 from vmferry.convergence.curve import Written
@@ -32,7 +31,7 @@ from vmferry.convergence.sensing import Body, Period, Sensed, SyncSeen, View
 from vmferry.convergence.sharing import Sharing
 from vmferry.convergence.watcher import IterationView, Watcher
 from vmferry.errors import PolicyError, UsageError
-
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.history import History
+from vmferry.units import NS_PER_MS
 
 SLICE_NS = 10 * NS_PER_MS
 """How long a throttled vCPU runs at a time, in QEMU (`CPU_THROTTLE_TIMESLICE_NS`) as in our VMs."""

@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 
 from vmferry.convergence.actions import Cancel, SwitchOver, Tell
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.units import format_duration
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, format_duration
 
 _ACTIONS: dict[OnLimit, type[Cancel | SwitchOver | Tell]] = {
     OnLimit.CANCEL: Cancel,

@@ -4,8 +4,7 @@ A period in which nothing was sent looks like one in which the guest dirtied too
 stood still is cut out of what a policy is shown, in our engine and in driving from outside alike.
 """
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 STILL_SHARE = 100
 """The link stands still while it carries less than 1/100 of its average since the beginning, or of the rate limit."""

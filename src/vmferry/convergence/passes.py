@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
+from vmferry.units import NS_PER_S
 
 PERCENTS = np.arange(100.0)
 _SURE_SLEEP = 0.9

@@ -9,8 +9,7 @@ from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Goals
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
-from vmferry.units import format_duration, format_rate
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, format_duration, format_rate
 
 _FACTOR, _STEPS = 1.25, 24
 """Bandwidths are tried in steps of this factor, up to two hundred times what there is."""

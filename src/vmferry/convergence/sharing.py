@@ -12,11 +12,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.actions import Action, Measure, Throttle, of_each_vcpu
 from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import Sensed, SyncSeen
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 LOOK_NS = 50 * NS_PER_MS
 """How long each vCPU runs alone in the experiment; where the body measures ahead, as long again at least."""

@@ -6,9 +6,9 @@ from enum import IntEnum
 
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.passes import Passes, Situation
+from vmferry.units import NS_PER_S
 
 MAX_PASSES = 40
 HEADWAY = 0.98

@@ -16,15 +16,13 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
-from vmferry.convergence.curve import SLICE_NS
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
-from vmferry.convergence.curve import concave_corners, sweeps_of
+from vmferry.convergence.curve import SLICE_NS, concave_corners, sweeps_of
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_samples import DirtySample, dirty_samples, why_no_samples
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _MAX_PAGES = 1 << 32
 _MIN_SAMPLE_NS = 20 * NS_PER_MS

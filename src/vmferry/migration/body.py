@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
@@ -20,10 +19,10 @@ from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesVcpus
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import Counters
 from vmferry.settings.rearm import Rearm
+from vmferry.units import NS_PER_S
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER
 """What our engine can do with any guest. There is no post-copy."""
-
 
 
 def abilities(guest: Guest) -> Body:

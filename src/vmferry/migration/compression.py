@@ -8,8 +8,7 @@ later. Content that hardly shrinks needs no phase: a few batches show it.
 
 from dataclasses import dataclass
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _PHASE_NS = 300 * NS_PER_MS
 """Three windows of the rate limit."""

@@ -7,11 +7,10 @@ go as they are, it is what the link carries.
 
 from collections import deque
 
-from vmferry.units import NS_PER_S
 from vmferry.migration.delta import Deltas
 from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.stats import Window
-
+from vmferry.units import NS_PER_S
 
 
 class MovedMemory:

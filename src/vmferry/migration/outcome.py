@@ -22,8 +22,7 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import format_duration, format_size, told
-from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S
+from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S, format_duration, format_size, told
 
 _BEGAN_UNSEEN = Lost(count=None)
 """What a journal has that was begun when its migration had run for a while."""

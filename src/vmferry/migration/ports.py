@@ -10,13 +10,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.units import NS_PER_MS
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.events import Event
 from vmferry.settings.compression import MultiFdCompression
+from vmferry.units import NS_PER_MS
 from vmferry.wire.messages import Join, Message
 
 MAX_WAIT_NS = 100 * NS_PER_MS

@@ -5,8 +5,6 @@ Sources: QEMU `migration.c` (`migration_iteration_run`, `migration_rate_limit`),
 
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.errors import ChannelError
@@ -17,6 +15,7 @@ from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Pages
 
 _MIN_BYTES_FOR_ESTIMATE = 10_000

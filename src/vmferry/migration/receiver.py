@@ -8,13 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock
 from vmferry.migration.switchover import Deadline
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Message, Pages
 
 PROGRESS_BYTES = 256 << 10

@@ -8,8 +8,6 @@ without dirty logging. The loop itself is in `precopy.py`, the hand-over in `swi
 from collections.abc import Callable
 from contextlib import ExitStack
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.convergence.brain import require
 from vmferry.convergence.policies.registry import PolicyKind, find_policy
@@ -30,6 +28,7 @@ from vmferry.migration.switchover import Deadline, Owner, Switchover
 from vmferry.migration.verification import estimate_digests_ns
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Failed
 
 _CANCELLED = "the migration was cancelled"

@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Pages
 
 WINDOW_NS = 100 * NS_PER_MS
 """A bandwidth window lasts at least this long; the rate limit is per window, too."""
-
 
 
 @dataclass(frozen=True)

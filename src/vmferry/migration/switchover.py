@@ -25,14 +25,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import TypeVar
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.errors import ChannelError, MigrationError, PeerError
 from vmferry.memory.ranges import EMPTY
 from vmferry.migration.ports import Channel, Clock, Guest
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.stats import Downtime
 from vmferry.migration.verification import digest_in_time
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
 
 _M = TypeVar("_M", bound=Message)

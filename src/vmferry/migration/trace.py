@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.migration.events import (
     BandwidthWindow,
@@ -22,7 +21,7 @@ from vmferry.migration.events import (
     Synced,
 )
 from vmferry.migration.status import MigrationStatus
-
+from vmferry.units import NS_PER_MS
 
 
 @dataclass(frozen=True)

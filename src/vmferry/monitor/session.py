@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from vmferry.units import NS_PER_S
 from vmferry.errors import UsageError, VmferryError
 from vmferry.monitor.commands import CommandNotFoundError, find_command, takes_long
 from vmferry.monitor.defects import tell_defect
@@ -19,6 +18,7 @@ from vmferry.monitor.framing import BadInput, Frame, Framer
 from vmferry.monitor.json_text import format_json, parse_json
 from vmferry.monitor.vm_commands import query_version
 from vmferry.monitor.vm_port import MonitoredVm, VmEvent
+from vmferry.units import NS_PER_S
 
 _NEGOTIATION = "qmp_capabilities"
 

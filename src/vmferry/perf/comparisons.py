@@ -9,14 +9,13 @@ from itertools import product
 
 import msgspec
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.variants import NO_AUTO_CONVERGE
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.own_variants import OwnVariant
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec, RunLimits
 from vmferry.perf.labels import label, name_of
-from vmferry.units import MIB
+from vmferry.units import MIB, NS_PER_S
 
 SEED_VARIANTS = ("original", "background-sync", "background-sync+responsive-throttle")
 SEED_PARAMETERS = {"x-dirty-log-rearm": "early"}

@@ -19,8 +19,8 @@ from vmferry.migration.outcome import Outcome
 from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_PARAMETERS, SEED_VARIANTS
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.real_guest import boot, policy_options
-from vmferry.units import MIB
 from vmferry.simulation.run import SimulationResult, simulate
+from vmferry.units import MIB
 
 TIME_SCALE = 10
 _JOURNAL = "demo.journal"

@@ -29,9 +29,7 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.labels import label
 from vmferry.perf.real_guest import boot, policy_options, real_settings, stress_bytes
 from vmferry.perf.stress_line import is_paced
-from vmferry.units import format_duration
-from vmferry.units import MIB
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import MIB, NS_PER_MS, NS_PER_S, format_duration
 
 SAMPLE_INTERVAL_S = 0.5
 _MEASURE_S = 2.0

@@ -4,10 +4,9 @@ from typing import Any
 
 import msgspec
 
-from vmferry.units import MS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.measure import PerfRun
-
+from vmferry.units import MS_PER_S
 
 
 class WrittenSoFar(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,8 +8,7 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.stress_line import is_paced, require_real_loads, stress_line
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.units import format_size
-from vmferry.units import MIB
+from vmferry.units import MIB, format_size
 
 _HEADROOM_BYTES = 16 * MIB
 """How much memory the stress payload needs beside what it rewrites."""

@@ -6,12 +6,12 @@ be moved, numbered like its label, and the limits that the operator has set.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.report.figures import percent_text, time_text
 from vmferry.report.panels import ITERATIONS, PERIODS, SPEED, THROTTLE, Panel
 from vmferry.report.plot import Area, Plot
 from vmferry.report.runs import by_label, median_run
 from vmferry.report.series import RunSeries
+from vmferry.units import MS_PER_S, NS_PER_S
 
 MAX_POINTS = 400
 """How many points a line may have."""

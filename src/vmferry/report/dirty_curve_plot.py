@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.report.axes import bytes_axis
 from vmferry.report.plot import Area, Plot
 from vmferry.report.series import Series, Shape
+from vmferry.units import NS_PER_S
 
 TITLE = "Distinct memory the guest writes"
 LEGEND = {"guest": "the guest; dots were measured", "carried": "the link carries", "fits": "fits the downtime limit"}

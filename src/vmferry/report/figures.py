@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vmferry.migration.outcome import Outcome
-from vmferry.units import UNKNOWN, format_duration, format_size, told
-from vmferry.units import MS_PER_S, NS_PER_MS
-
+from vmferry.units import MS_PER_S, NS_PER_MS, UNKNOWN, format_duration, format_size, told
 
 
 @dataclass(frozen=True)

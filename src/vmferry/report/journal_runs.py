@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import msgspec
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.limits import Limits
 from vmferry.errors import UsageError
 from vmferry.migration.events import (
@@ -33,6 +32,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.report.deeds import deeds
 from vmferry.report.series import Decision, Deed, RunSeries, Series, ShadowDecision
 from vmferry.report.texts import clean_text
+from vmferry.units import NS_PER_S
 
 _MAX_NUMBER = 2**63
 _E = TypeVar("_E", bound=Event)

@@ -21,9 +21,7 @@ from vmferry.migration.events import (
     StatusChanged,
     ThrottleSeen,
 )
-from vmferry.units import whole_ms
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, whole_ms
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):

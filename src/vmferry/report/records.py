@@ -4,12 +4,11 @@ from typing import Any
 
 import msgspec
 
-from vmferry.units import MS_PER_S
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.outcome import Outcome
 from vmferry.report.series import Decision, RunSeries
 from vmferry.report.summary import limits_text
-
+from vmferry.units import MS_PER_S
 
 
 class RecordedDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,10 +8,9 @@ Ways that did not move the guest every time are compared with none.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from vmferry.units import MS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import Spread
-
+from vmferry.units import MS_PER_S
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from vmferry.units import MS_PER_S
 from vmferry.report.axes import plain_axis
 from vmferry.report.figures import count_text, time_text
 from vmferry.report.plot import TOP, Area, Plot, text_at
 from vmferry.report.tradeoff import Cost, unbeaten
+from vmferry.units import MS_PER_S
 
 TITLE = "Work the guest missed, vCPU seconds"
 _HEIGHT = 260

@@ -11,7 +11,6 @@ from typing import Any
 
 import msgspec
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.brain import Rules
 from vmferry.convergence.limits import MAX_DOWNTIME_MS, NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
@@ -22,6 +21,7 @@ from vmferry.settings.inert_parameters import INERT_PARAMETERS
 from vmferry.settings.parameter_spec import ParameterSpec, range_error
 from vmferry.settings.qapi_types import UINT64_MAX
 from vmferry.settings.rearm import Rearm
+from vmferry.units import NS_PER_MS
 
 _COMPRESSIONS = (MultiFdCompression.NONE, MultiFdCompression.ZSTD, MultiFdCompression.AUTO)
 _DOWNTIMES_UNTIL_TIMEOUT = 10

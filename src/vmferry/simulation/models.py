@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.busy_host import BusyHost
@@ -22,7 +21,7 @@ from vmferry.simulation.patterns import (
 )
 from vmferry.simulation.trace_pattern import TracePattern
 from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
-
+from vmferry.units import NS_PER_S
 
 
 def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:

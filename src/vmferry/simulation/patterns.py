@@ -10,8 +10,8 @@ from typing import Protocol
 
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.memory.bitmap import Bitmap
+from vmferry.units import NS_PER_S
 
 _FEW, _RARE = 1000, 1 / 64
 """So many writes are drawn one by one, and so many for each page."""

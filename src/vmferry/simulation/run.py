@@ -22,7 +22,6 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
 from vmferry.units import format_duration
-from vmferry.units import NS_PER_MS
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 

@@ -2,11 +2,10 @@
 
 import msgspec
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.curve import Written
 from vmferry.study.forecast import StrategyForecast
 from vmferry.study.prices import Prices
-
+from vmferry.units import NS_PER_MS
 
 
 class WrittenInTime(msgspec.Struct, frozen=True, kw_only=True):

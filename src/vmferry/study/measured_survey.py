@@ -13,8 +13,7 @@ from vmferry.study.bursts import bursts_of
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 from vmferry.study.watching import Watched, watch_guest
-from vmferry.units import format_duration, format_size
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, format_duration, format_size
 
 _STILL_RISES = 1.1
 _OWN_PARAMETERS = (

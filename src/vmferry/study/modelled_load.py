@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve, Written, concave_corners, curve_of
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
@@ -14,6 +13,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.study.bursts import Bursts
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
+from vmferry.units import NS_PER_S
 
 _SATURATED = 0.95
 """A guest that wants more of its CPU than this takes whatever it gets."""

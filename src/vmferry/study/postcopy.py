@@ -8,12 +8,11 @@ moves, which does not depend on what is left to send.
 
 import numpy as np
 
-from vmferry.units import MS_PER_S, NS_PER_S
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
-
+from vmferry.units import MS_PER_S, NS_PER_S
 
 
 def postcopy(survey: Survey, strategy: str, draw: Draw) -> Outcome:

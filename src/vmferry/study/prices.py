@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.lookahead import Courses, look_ahead
 from vmferry.convergence.passes import Situation
 from vmferry.study.draws import Draw
 from vmferry.study.strategies import NO_THROTTLE, outcome_of, outcome_throttled
 from vmferry.study.survey import Survey
+from vmferry.units import NS_PER_S
 
 _STARTS = (0.0, 0.33, 0.67)
 _MUCH_MORE, _MORE = 2.0, 1.1

@@ -6,8 +6,7 @@ import numpy as np
 
 from vmferry.study.prices import Prices
 from vmferry.study.survey import Survey
-from vmferry.units import format_duration, format_rate, format_size
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, format_duration, format_rate, format_size
 
 _STEADY = 0.05
 

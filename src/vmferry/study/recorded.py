@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.variants import VARIANT_PARAMETERS
 from vmferry.experiment.parts import MAX_BATCH_BYTES, LinkSpec, RunLimits
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
@@ -18,6 +17,7 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
 from vmferry.settings.rearm import Rearm
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from vmferry.units import MS_PER_S, NS_PER_MS
 from vmferry.convergence.policies.planned import MOVED_IN
 from vmferry.migration.events import Shadowed
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import Replay, began_ns, throttle_of
-
+from vmferry.units import MS_PER_S, NS_PER_MS
 
 
 class ForetoldThrottle(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,6 @@ from functools import partial
 import msgspec
 
 from vmferry.convergence.curve import SLICE_NS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
@@ -20,6 +19,7 @@ from vmferry.study.draws import Draw
 from vmferry.study.driven import simulate_driven
 from vmferry.study.modelled_load import loads_of
 from vmferry.study.survey import Survey
+from vmferry.units import NS_PER_S
 
 NO_THROTTLE, OWN, POSTCOPY = NO_AUTO_CONVERGE.name, "original", "post-copy"
 """`original` leaves a QEMU to its own auto-converge, whatever that does in its version."""

@@ -6,13 +6,13 @@ at more often as soon as it does. Between them its writes are not logged, so the
 
 from dataclasses import dataclass
 
-from vmferry.units import NS_PER_MS
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.survey import WHOLE_SECONDS_MS, WINDOWS_MS, measure_rate, measures_milliseconds, written_at
 from vmferry.migration.ports import Clock
 from vmferry.study.bursts import Look, bursts_of
+from vmferry.units import NS_PER_MS
 
 _NAP_NS = 50 * NS_PER_MS
 

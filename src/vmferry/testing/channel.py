@@ -13,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import pytest
 
-from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.destination import MigrationDestination
@@ -22,6 +21,7 @@ from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.status import MigrationStatus
 from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.units import NS_PER_MS
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import (
     Accepted,

@@ -19,8 +19,6 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import inspect
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import MIB, NS_PER_S
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
 from vmferry.convergence.brain import Convergence, Rules
 from vmferry.convergence.ledger import Ledger
@@ -28,6 +26,7 @@ from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import PolicyKind
 from vmferry.convergence.sensing import Body, RateSeen, Sensed, SyncSeen
 from vmferry.convergence.watcher import IdleWatcher
+from vmferry.units import MIB, NS_PER_MS, NS_PER_S
 
 _OUTSIDE = {"time", "datetime", "random", "_random", "posix", "_socket", "secrets", "uuid"}
 """Modules whose functions written in C tell of the world, or of chance."""
@@ -129,7 +128,9 @@ def odd() -> Iterator[Course]:
     yield [replace(look, downtime_limit_ns=0, measuring=True) for look in course]
     yield [look for look in course for _ in range(3)]
     yield [_sensed(number, 0, 0, 0, found=SyncSeen(0, 0)) for number in range(_FEW)]
-    yield [_sensed(number * NS_PER_S, 1 << 60, 1 << 60, number, found=SyncSeen(1 << 60, 1 << 60)) for number in range(_FEW)]
+    yield [
+        _sensed(number * NS_PER_S, 1 << 60, 1 << 60, number, found=SyncSeen(1 << 60, 1 << 60)) for number in range(_FEW)
+    ]
 
 
 def _sensed(now_ns: int, sent_bytes: int, remaining_bytes: int, passes: int, *, found: SyncSeen | None) -> Sensed:

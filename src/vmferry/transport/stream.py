@@ -15,7 +15,6 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 import xxhash
 
-from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError, PeerError
 from vmferry.memory.delta import apply_delta
 from vmferry.memory.layout import GuestLayout
@@ -25,6 +24,7 @@ from vmferry.migration.switchover import expect
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer, unpack
 from vmferry.transport.sockets import Connection, describe_peer, is_within_this_host, wait_briefly
+from vmferry.units import NS_PER_MS
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import ALL_FRAMES, FrameType

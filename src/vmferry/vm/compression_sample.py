@@ -12,13 +12,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.units import NS_PER_S
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionSample
 from vmferry.migration.dirty_rate import ReadableGuest
 from vmferry.settings.compression import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer
+from vmferry.units import NS_PER_S
 
 _PIECES = 64
 """How many are looked at, where most of what the guest has touched is zero; each is a word of a bitmap."""

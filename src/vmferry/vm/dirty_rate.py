@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from vmferry.units import MIB, NS_PER_S
 from vmferry.errors import UsageError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.dirty_rate import (
@@ -21,7 +20,7 @@ from vmferry.migration.dirty_rate import (
     Probe,
 )
 from vmferry.migration.ports import Clock
-
+from vmferry.units import MIB, NS_PER_S
 
 
 class DirtyRateMeter:

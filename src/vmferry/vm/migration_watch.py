@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_S
 from vmferry.migration.events import (
     CompressionChosen,
     Event,
@@ -13,6 +12,7 @@ from vmferry.migration.events import (
     Synced,
 )
 from vmferry.migration.status import MigrationStatus
+from vmferry.units import NS_PER_S
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.run_control import RunControl
 from vmferry.vm.telling import choice

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmferry.units import NS_PER_S
 from vmferry.errors import GuestError, InterruptionError, UsageError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.journal import FileJournal, TeeJournal
@@ -22,6 +21,7 @@ from vmferry.monitor.server import MonitorEndpoint, MonitorServer, open_monitor
 from vmferry.output import Output, open_again, open_unblocked, unblocked_stderr
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.units import NS_PER_S
 from vmferry.vm.machine import VirtualMachine
 from vmferry.vm.token_file import read_token
 

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from vmferry.units import NS_PER_S
-from vmferry.units import NS_PER_MS
 from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Clock
@@ -19,6 +17,7 @@ from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Deadline
 from vmferry.transport.sockets import accept, stop_listening
 from vmferry.transport.stream import StreamChannel
+from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.format import GREETING_FRAMES, SOURCE_FRAMES
 from vmferry.wire.messages import Accepted, Join, Message
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_S
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_S
 
 _INTERVAL_NS = 10 * NS_PER_S
 _LINES = 10

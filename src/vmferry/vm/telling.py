@@ -3,9 +3,7 @@
 from vmferry.migration.events import CompressionChosen
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import format_duration, format_rate
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, format_duration, format_rate
 
 
 def departure(uri: str, info: MigrationInfo) -> str:

@@ -2,13 +2,10 @@
 
 import msgspec
 
-from vmferry.units import NS_PER_S
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Mode, Rule
 from vmferry.convergence.limits import OnLimit
-from vmferry.units import whole_ms
-from vmferry.units import NS_PER_MS
-
+from vmferry.units import NS_PER_MS, NS_PER_S, whole_ms
 
 
 class KeptLimits(msgspec.Struct, frozen=True, kw_only=True):

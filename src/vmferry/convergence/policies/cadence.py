@@ -2,10 +2,9 @@
 
 from dataclasses import replace
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import SLICE_NS, Written
 from vmferry.convergence.sensing import View
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _LONGEST_NS, _LONGEST_SLOWED_NS = 2 * NS_PER_S, NS_PER_S
 """Windows hold two slices of a throttled guest, or last a second."""

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import msgspec
 
-from vmferry.units import NS_PER_MS
 from vmferry.convergence.actions import SetDowntimeLimit
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.units import NS_PER_MS
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=1, le=MAX_DOWNTIME_MS)]
 Seconds = Annotated[int, msgspec.Meta(ge=0, le=86_400)]

@@ -17,13 +17,10 @@ from typing import ClassVar
 from vmferry.convergence.actions import Action, Cancel
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.policies.downtimes import set_downtime
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.policies.kubevirt_settings import QEMU_DOWNTIME_MS, KubeVirtSettings
 from vmferry.convergence.policies.kubevirt_stall import SmoothBandwidth, StallDetector
 from vmferry.convergence.sensing import Body, View
-from vmferry.units import format_duration
-from vmferry.units import GIB
-
+from vmferry.units import GIB, NS_PER_MS, NS_PER_S, format_duration
 
 
 class KubeVirt:

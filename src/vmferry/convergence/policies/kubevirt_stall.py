@@ -10,10 +10,9 @@ Source: KubeVirt's enhancement proposal 248, "Defining Stall" and "Iterative Swi
 import heapq
 from collections import deque
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.policies.kubevirt_settings import KubeVirtSettings
 from vmferry.convergence.sensing import View
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _SAMPLE_INTERVAL_NS = 400 * NS_PER_MS
 """How often KubeVirt asks."""

@@ -6,8 +6,8 @@ they begin with less and less, or with so little that luck may do the rest, it i
 run, and not slowed again for many times as long: so hardly any of its work is lost in vain.
 """
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import View
+from vmferry.units import NS_PER_S
 
 HELD_NS = 4 * NS_PER_S
 """If no shorter pass has begun for so long, and one pass is over meanwhile, there will be none."""

@@ -13,12 +13,11 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
-from vmferry.units import GIB
 from vmferry.convergence.actions import Action, Cancel, SwitchOver
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
 from vmferry.convergence.policies.downtimes import set_downtime
-from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
+from vmferry.units import GIB, NS_PER_S
 
 _LEAST_GIB = 2.0
 

@@ -13,11 +13,11 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from vmferry.convergence.actions import Action, Cancel
-from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
 from vmferry.convergence.policies.downtimes import Milliseconds, set_downtime
-from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, View
+from vmferry.units import NS_PER_S
 
 SCHEDULE = ((1, 150), (2, 200), (3, 300), (4, 400), (6, 500))
 """Iterations that have to be over, and the downtime limit in ms from then on."""

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.passes import Situation
 from vmferry.convergence.policies.moment import Moment
 from vmferry.convergence.sensing import Sensed, View
 from vmferry.convergence.unslowed import at_next_pass
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _RATES = 8
 _MOMENT_NS = 40 * NS_PER_MS

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.convergence.goals import Goals
 from vmferry.convergence.limits import MAX_DOWNTIME_MS, Limits, OnLimit
 from vmferry.convergence.sensing import View
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _MAX_MS = 365 * 24 * 3600 * 1000
 _SHARE = 0.85

@@ -3,9 +3,9 @@
 It is counted in what is sent until then, so that a link that stands still breaks no promise.
 """
 
-from vmferry.units import NS_PER_S
 from vmferry.convergence.goals import Plan
 from vmferry.convergence.sensing import View
+from vmferry.units import NS_PER_S
 
 _LATE, _LATE_NS = 1.25, 3 * NS_PER_S
 """A migration that has sent so many times what was promised, and that long more, is not as it was foretold."""

@@ -14,11 +14,11 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from vmferry.convergence.actions import Action
-from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
 from vmferry.convergence.limits import MAX_DOWNTIME_MS
+from vmferry.convergence.policies.auto_converge import AutoConverge, AutoConvergeSettings
 from vmferry.convergence.policies.downtimes import Milliseconds, set_downtime
-from vmferry.units import NS_PER_S
 from vmferry.convergence.sensing import Body, Sensed, View
+from vmferry.units import NS_PER_S
 
 _LOOK_INTERVAL_NS = NS_PER_S
 _LAST_LOOK_INTERVAL_NS = NS_PER_S // 10

@@ -8,14 +8,13 @@ guest does in slices.
 
 import numpy as np
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.goals import Plan
 from vmferry.convergence.lookahead import Courses
 from vmferry.convergence.policies.moment import Moment
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin, at_next_pass
+from vmferry.units import NS_PER_MS
 
 PERCENT = 99
 _LONGEST_NS = 1300 * NS_PER_MS

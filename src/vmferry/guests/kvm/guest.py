@@ -7,6 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
+from vmferry.convergence.curve import SLICE_NS
 from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.boot import KernelImage, set_entry_state, write_start_info
@@ -17,7 +18,6 @@ from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.serial import PORTS, Serial
 from vmferry.guests.kvm.state import load_state, save_state
 from vmferry.guests.kvm.system import KvmSystem
-from vmferry.convergence.curve import SLICE_NS
 from vmferry.guests.kvm.throttle import VcpuThrottle
 from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu, MmioExit
 from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 
 from vmferry.convergence.curve import SLICE_NS
-from vmferry.units import NS_PER_S
 from vmferry.guests.kvm.vcpu_thread import VcpuThread
+from vmferry.units import NS_PER_S
 
 
 class VcpuThrottle:

@@ -11,10 +11,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_S
 from vmferry.errors import VmferryError
 from vmferry.guests.kvm.fd import libc
 from vmferry.guests.kvm.vcpu import KvmVcpu
+from vmferry.units import NS_PER_S
 
 KICK_SIGNAL = signal.SIGUSR1
 

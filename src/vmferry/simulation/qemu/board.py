@@ -6,11 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.client.qmp_client import Event
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.qemu.waking import wake_ns
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _LEAST_ANSWER_NS = 300_000
 _MEAN_SET_UP_NS = 10 * NS_PER_MS

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from vmferry.units import NS_PER_MS
 from vmferry.errors import CommandError
 from vmferry.simulation.qemu.board import Board
+from vmferry.units import NS_PER_MS
 
 WAITING, PAUSED, RUNNING = "inmigrate", "paused", "running"
 _LOAD_NS = 3 * NS_PER_MS

@@ -1,6 +1,5 @@
 """A modelled guest in a modelled QEMU process: whether it runs, and what slows it."""
 
-from vmferry.units import NS_PER_MS
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
@@ -10,6 +9,7 @@ from vmferry.simulation.qemu.destination import ModelledDestination
 from vmferry.simulation.qemu.dirty_log import ModelledDirtyLog
 from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.settings import ModelledSettings
+from vmferry.units import NS_PER_MS
 
 QUOTA = "quota"
 """Names the quota that slows the guest from outside and delays its stop."""

@@ -8,13 +8,12 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from vmferry.units import NS_PER_MS
-from vmferry.units import NS_PER_S
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, HURRIED_TIMEOUT_S, Event, result_of
 from vmferry.errors import CommandError, HostError, MonitorError, VmferryError
 from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.settings import GENERIC
+from vmferry.units import NS_PER_MS, NS_PER_S
 
 _LOOK_NS = NS_PER_MS
 
