@@ -12,9 +12,10 @@ from vmferry.cli import simulate as simulate_module
 from vmferry.cli.simulate import command
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.errors import UsageError
+from vmferry.experiment.scenario import load_scenario
 from vmferry.migration.journal import read_journal
 from vmferry.migration.outcome import Outcome
-from vmferry.study.seed_table import Cell
+from vmferry.study.beside import Cell
 
 SCENARIO = """
 name = "small"
@@ -85,7 +86,8 @@ def test_the_figures_of_merit_are_in_every_line(tmp_path: Path) -> None:
 
 def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
     for words in (["--variant", "original"], ["--journal", tmp_path / "journal"]):
-        assert "--variant and --journal go with scenario files" in str(simulate("--seed-table", *words).exception)
+        for table in (["--seed-table"], ["seed-0150", "--measured", tmp_path / "table.csv"]):
+            assert "simulate what is in the table; leave out" in str(simulate(*table, *words).exception)
 
 
 def test_a_journal_that_cannot_be_is_refused_before_anything_is_simulated(
@@ -110,8 +112,17 @@ def test_the_seed_table_has_the_figures_of_merit_and_fits_80_columns(monkeypatch
         status="completed", total_time_ms=400_000, downtime_ms=600, dirty_sync_count=25, max_throttle_percent=99
     )
     simulated = msgspec.structs.replace(measured, sent_per_memory=0.59, work_lost_percent=41.4)
-    cells = [Cell("seed-3000MB", variant, (measured,), (simulated,)) for variant in VARIANTS]
-    monkeypatch.setattr(simulate_module, "seed_cells", lambda seeds, progress: cells)
+    cells = [
+        Cell.of(
+            scenario=load_scenario("seed-3000"),
+            settings={},
+            variant=variant,
+            measured=[measured],
+            simulated=[simulated],
+        )
+        for variant in VARIANTS
+    ]
+    monkeypatch.setattr(simulate_module, "seed_cells", lambda seeds, tell: cells)
     lines = simulate("--seed-table").stdout.splitlines()
     assert lines[1].split()[-1] == "lost"
     assert lines[3].split()[-1] == "41"

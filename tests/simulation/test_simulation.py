@@ -25,7 +25,7 @@ from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.models import costs_of, link_of
 from vmferry.simulation.run import Simulation, simulate
-from vmferry.study.seed_table import measured_runs, seed_cells
+from vmferry.study.beside import seed_cells, seed_table
 from vmferry.wire.messages import Message, Pages
 
 S = 1_000_000_000
@@ -435,7 +435,7 @@ def test_the_patch_series_scenarios_come_along() -> None:
     assert len({costs_of(scenario.guest) for scenario in scenarios}) == 1
     rates = {scenario.guest.loads[0].write_bytes_per_s for scenario in scenarios}
     assert len(rates) == 1, "no number is fitted to one cell"
-    assert set(measured_runs()) == {scenario.name for scenario in scenarios}
+    assert {run.scenario for run in seed_table()} == {scenario.name for scenario in scenarios}
 
 
 UNEXPLAINED = ("seed-3000MB", "background-sync")

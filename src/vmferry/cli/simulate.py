@@ -1,6 +1,6 @@
 """`vmferry simulate`: migrate modelled guests of any size in virtual time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
+from vmferry.cli.cells_table import print_cells
 from vmferry.cli.comparison_table import print_comparison
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import check_file, check_picture, write_picture
@@ -20,12 +21,12 @@ from vmferry.errors import UsageError
 from vmferry.experiment.experiment import ALL, Experiment
 from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.journal import FileJournal
-from vmferry.migration.outcome import Outcome
-from vmferry.report.figures import count_text, median, ratio_text, seconds_text
+from vmferry.report.figures import count_text, ratio_text, seconds_text
 from vmferry.report.journal_runs import run_series
 from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulatedRun, SimulationResult
-from vmferry.study.seed_table import Cell, seed_cells
+from vmferry.study.beside import Cell, seed_cells, simulate_beside
+from vmferry.study.measured_table import read_measured
 from vmferry.study.simulate import simulate
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -36,12 +37,18 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--seed-table", is_flag=True, help="Simulate the patch series' 27 runs and show them beside the measured."
 )
+@click.option(
+    "--measured",
+    type=_FILE,
+    metavar="TABLE.csv",
+    help="Simulate the runs in this table, and show them beside the measured figures.",
+)
 @variants_option
 @driven_option
 @policy_option("Only this policy, with the background sync of the scenario's parameters; repeatable.", repeatable=True)
 @settings_option
 @click.option("--seeds", type=click.IntRange(1, 10_000), help="Runs of each variant, instead of the scenario's number.")
-@json_option("Print one JSON object for each run, or with --seed-table for each cell.", SimulatedRun, Cell)
+@json_option("Print one JSON object for each run, or of a table for each cell.", SimulatedRun, Cell)
 @click.option("--picture", type=_FILE, callback=check_picture, help="Draw the runs: FILE.svg, or FILE.html to explore.")
 @click.option(
     "--journal",
@@ -55,6 +62,7 @@ def command(
     /,
     files: tuple[Path, ...],
     seed_table: bool,
+    measured: Path | None,
     variants: tuple[str, ...],
     driven: str | None,
     policies: tuple[str, ...],
@@ -74,12 +82,15 @@ def command(
         raise UsageError("give either scenario files or --seed-table")
     if picture and len(files) != 1:
         raise UsageError("--picture shows the runs of one scenario; give one scenario file")
-    if seed_table and (variants or driven or policies or settings or journal):
+    if seed_table and measured:
+        raise UsageError("--seed-table is a table of its own; give scenario files with --measured")
+    if (seed_table or measured) and (variants or driven or policies or settings or journal or picture):
         raise UsageError(
-            "--seed-table simulates all its runs; --policy, --variant and --journal go with scenario files"
+            "--seed-table and --measured simulate what is in the table; leave out --variant, --policy, --set, "
+            "--driven, --journal and --picture"
         )
-    if seed_table:
-        _show_seed_table(seeds or 3, as_json)
+    if seed_table or measured:
+        _show_cells(files, measured, seeds, as_json)
         return
     runs = list(_runs(choose(load_scenarios(files), variants, policies, settings, driven), seeds))
     if journal and len(runs) != 1:
@@ -143,35 +154,19 @@ def _result_table(results: list[SimulationResult]) -> Table:
     return table
 
 
-def _show_seed_table(seeds: int, as_json: bool) -> None:
+def _show_cells(files: Iterable[Path], measured: Path | None, seeds: int | None, as_json: bool) -> None:
     with Progress(console=terminal(stderr=True), transient=True, disable=as_json) as bar:
-        task = bar.add_task("simulating", total=9 * seeds)
-        cells = seed_cells(seeds, lambda: bar.advance(task))
+        task = bar.add_task("simulating", total=None)
+
+        def tell(done: int, count: int) -> None:
+            bar.update(task, completed=done, total=count)
+
+        if measured:
+            cells = simulate_beside(load_scenarios(files), read_measured(measured), seeds, tell)
+        else:
+            cells = seed_cells(seeds, tell)
     if as_json:
         for cell in cells:
             print_record(cell)
-        return
-    title = "Medians: measured in the patch series|simulated"
-    table = compact_table(title, "variant", "total s", "", "down ms", "syncs", "max", "lost")
-    table.caption = "max: throttle in %. lost: guest work in %, simulated; nobody measured it."
-    for scenario, group in groupby(cells, key=lambda cell: cell.scenario):
-        table.add_row(bold(f"ramsize {scenario.removeprefix('seed-')}"))
-        for cell in group:
-            table.add_row(*_seed_row(cell))
-    terminal().print(table)
-
-
-def _seed_row(cell: Cell) -> tuple[str, ...]:
-    return (
-        cell.variant,
-        _medians(cell, lambda run: None if run.total_time_ms is None else run.total_time_ms // 1000),
-        f"{cell.total_time_ratio - 1:+.0%}",
-        _medians(cell, lambda run: run.downtime_ms),
-        _medians(cell, lambda run: run.dirty_sync_count),
-        _medians(cell, lambda run: run.max_throttle_percent),
-        count_text(median(run.work_lost_percent for run in cell.simulated)),
-    )
-
-
-def _medians(cell: Cell, figure: Callable[[Outcome], int | None]) -> str:
-    return "|".join(count_text(median(map(figure, runs))) for runs in (cell.measured, cell.simulated))
+    else:
+        print_cells(terminal(), cells)

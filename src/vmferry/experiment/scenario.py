@@ -33,15 +33,7 @@ def load_scenario(path: Path | str) -> Experiment:
     if str(path) in (seeds := _seed_files()) and not Path(path).exists():
         return parse_scenario(seeds[str(path)].read_bytes(), str(path))
     path = Path(path)
-    _require_file(path, "scenario")
-    try:
-        with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read the scenario {path}: {error.strerror}") from error
-    if len(text) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: not a scenario, it is larger than {MAX_FILE_BYTES} bytes")
-    return parse_scenario(text, str(path), path.parent)
+    return parse_scenario(read_small_file(path, "scenario"), str(path), path.parent)
 
 
 def load_scenarios(paths: Iterable[Path | str]) -> list[Experiment]:
@@ -119,6 +111,19 @@ def _seed_files() -> dict[str, Traversable]:
         for entry in sorted(entries, key=lambda entry: entry.name)
         if entry.name.endswith(".toml")
     }
+
+
+def read_small_file(path: Path, what: str) -> bytes:
+    """Return what is in a file that somebody wrote by hand. Raises UsageError that names it."""
+    _require_file(path, what)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
+    if len(text) > MAX_FILE_BYTES:
+        raise UsageError(f"{path}: not a {what}, it is larger than {MAX_FILE_BYTES} bytes")
+    return text
 
 
 def _require_file(path: Path, what: str) -> None:

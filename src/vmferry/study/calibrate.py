@@ -7,12 +7,13 @@ runs of a cell by more than a factor of two are left out: there, chance decides.
 """
 
 import math
+import statistics
 from itertools import product
 
 import click
 
 from vmferry.experiment.scenario import seed_scenarios
-from vmferry.study.seed_table import simulate_cells
+from vmferry.study.beside import seed_table, simulate_beside
 
 STEPS: dict[str, tuple[str, float, float]] = {
     "link.share": ("{:.3f}", 1.0, 1.02),
@@ -30,12 +31,11 @@ The search begins where a fluid model, worked out by hand, comes closest: the fi
 def loss_of(values: dict[str, float], seeds: int) -> float:
     """Return how far the simulated medians are from the measured ones."""
     settings = {key: STEPS[key][0].format(value) for key, value in values.items()}
-    cells = simulate_cells([scenario.with_settings(settings) for scenario in seed_scenarios()], seeds)
-    ratios = [cell.total_time_ratio for cell in cells]
-    ratios += [
-        cell.dirty_sync_ratio for cell in cells if _is_repeatable([run.dirty_sync_count or 0 for run in cell.measured])
-    ]
-    return sum(abs(math.log(ratio)) for ratio in ratios) / len(ratios)
+    scenarios = [scenario.with_settings(settings) for scenario in seed_scenarios()]
+    cells = simulate_beside(scenarios, seed_table(), seeds)
+    counts = [cell for cell in cells if _is_repeatable([run.dirty_sync_count or 0 for run in cell.measured])]
+    ratios = [*(cell.total_time_ratio for cell in cells), *(cell.dirty_sync_ratio for cell in counts)]
+    return statistics.fmean(abs(math.log(ratio)) for ratio in ratios if ratio)
 
 
 def _is_repeatable(counts: list[int]) -> bool:
