@@ -4,7 +4,7 @@ Windows of several lengths tell a small set that is rewritten fast from a flood 
 before 8.2 measures whole seconds only, so of shorter times its curve is known from below.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
@@ -26,6 +26,11 @@ _LOOK_NS = 10 * NS_PER_MS
 _GIVE_UP_NS = 5 * NS_PER_S
 """How much longer than its window a measurement is waited for."""
 _KIB = 1024
+_HELD = ("RssAnon", "RssShmem", "HugetlbPages", "VmSwap")
+"""Fields of a process' `status` (proc(5)) that count what it may hold of a guest: in memory of its own, shared, in huge
+pages, and swapped out, which is read again to be sent."""
+_FILES_OF_ITS_OWN_BYTES = 128 << 20
+"""What a process may hold at the most of its program and libraries; if it holds more of files, that is a guest's."""
 _QEMU_BYTES, _OURS_BYTES = 20 << 20, 32 << 20
 """What a process of each kind needs for itself: it holds that and 1 or 2 MiB beside an idle guest of one page."""
 
@@ -119,7 +124,15 @@ def used_bytes(monitor: Monitor, driven: DrivenVm, size_bytes: int) -> int | Non
 def _resident_bytes(monitor: Monitor) -> int | None:
     try:
         status = (PROC / str(monitor.peer_pid) / "status").read_text(errors="replace")
-        fields = dict(line.split(":", 1) for line in status.splitlines() if ":" in line)
-        return sum(int(fields.get(name, "0 kB").split()[0]) for name in ("RssAnon", "RssShmem")) * _KIB
+        return _held_bytes(dict(line.split(":", 1) for line in status.splitlines() if ":" in line))
     except (HostError, MonitorError, OSError, ValueError):
         return None
+
+
+def _held_bytes(status: Mapping[str, str]) -> int:
+    """Return what a process with that `status` holds beside its program."""
+
+    def field_bytes(name: str) -> int:
+        return int(status.get(name, "0 kB").split()[0]) * _KIB
+
+    return sum(map(field_bytes, _HELD)) + max(0, field_bytes("RssFile") - _FILES_OF_ITS_OWN_BYTES)
