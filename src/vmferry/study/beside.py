@@ -16,7 +16,7 @@ from vmferry.experiment.scenario import seed_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import Spread, median, middle
 from vmferry.study.executors import local_pool
-from vmferry.study.measured_table import MeasuredRun, read_measured
+from vmferry.study.measured_table import TableLine, read_measured
 from vmferry.study.sweep import Case, CaseResult, run_case
 
 _SEED_TABLE = "seed-measured.csv"
@@ -79,7 +79,7 @@ class _Planned(msgspec.Struct, frozen=True):
 
 def simulate_beside(
     scenarios: Sequence[Experiment],
-    runs: Iterable[MeasuredRun],
+    runs: Iterable[TableLine],
     seeds: int | None = None,
     tell: Callable[[int, int], object] = lambda done, count: None,
 ) -> list[Cell]:
@@ -108,7 +108,7 @@ def simulate_beside(
     ]
 
 
-def seed_table() -> list[MeasuredRun]:
+def seed_table() -> list[TableLine]:
     """Return the patch series' table.
 
     What it calls "iteration" are dirty syncs: guestperf, which made it, takes that from `dirty-sync-count`.
@@ -134,7 +134,7 @@ def errors_text(cells: Iterable[Cell]) -> str:
     return f"Total time: {ratios[0] - 1:+.0%} to {ratios[-1] - 1:+.0%}, {usual:.0%} off on average{within}."
 
 
-def _planned(scenarios: Sequence[Experiment], runs: Iterable[MeasuredRun]) -> list[_Planned]:
+def _planned(scenarios: Sequence[Experiment], runs: Iterable[TableLine]) -> list[_Planned]:
     cells: dict[tuple[str, tuple[tuple[str, str], ...], str], _Planned] = {}
     for run in runs:
         scenario = _scenario_of(run, scenarios)
@@ -147,7 +147,7 @@ def _planned(scenarios: Sequence[Experiment], runs: Iterable[MeasuredRun]) -> li
     return list(cells.values())
 
 
-def _scenario_of(run: MeasuredRun, scenarios: Sequence[Experiment]) -> Experiment:
+def _scenario_of(run: TableLine, scenarios: Sequence[Experiment]) -> Experiment:
     if not run.scenario and len(scenarios) == 1:
         return scenarios[0]
     found = next((scenario for scenario in scenarios if scenario.name == run.scenario), None)

@@ -39,7 +39,7 @@ _COMMENT = "#"
 
 
 @dataclass(frozen=True)
-class MeasuredRun:
+class TableLine:
     """One line of a table."""
 
     scenario: str
@@ -50,14 +50,14 @@ class MeasuredRun:
     outcome: Outcome
 
 
-def read_measured(path: Path) -> list[MeasuredRun]:
+def read_measured(path: Path) -> list[TableLine]:
     """Return the runs in a file. Raises UsageError that names the file, the line and what is wrong with it."""
     text = read_small_file(path, "table").decode(errors="replace")
     with telling(one_line(str(path))):
         return parse_measured(text)
 
 
-def parse_measured(text: str) -> list[MeasuredRun]:
+def parse_measured(text: str) -> list[TableLine]:
     """Return the runs in a table. Raises UsageError."""
     lines = list(_lines(text))
     if len(lines) < 2:
@@ -95,14 +95,14 @@ def _check_columns(names: Sequence[str]) -> None:
         raise UsageError("no column 'variant'; it says by which variant each run was moved, such as original")
 
 
-def _run(names: Sequence[str], cells: Sequence[str]) -> MeasuredRun:
+def _run(names: Sequence[str], cells: Sequence[str]) -> TableLine:
     if len(cells) != len(names):
         raise UsageError(f"it has {len(cells)} cells where there are {len(names)} columns")
     known = {name: cell for name, cell in zip(names, cells, strict=True) if cell}
     if VARIANT not in known:
         raise UsageError("it does not say the variant")
     settings = tuple((name, cell) for name, cell in known.items() if _KEY.fullmatch(name))
-    return MeasuredRun(known.get(SCENARIO, ""), settings, known[VARIANT], _outcome(known))
+    return TableLine(known.get(SCENARIO, ""), settings, known[VARIANT], _outcome(known))
 
 
 def _outcome(known: dict[str, str]) -> Outcome:
