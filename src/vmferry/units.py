@@ -120,7 +120,7 @@ def format_rate(bytes_per_s: float) -> str:
     return f"{format_size(round(bytes_per_s))}/s"
 
 
-def format_duration(duration_ns: int) -> str:
+def format_duration(duration_ns: float) -> str:
     """Return a duration such as `512 ms`, `12.4 s` or `6 min 40 s`."""
     if duration_ns < NS_PER_S:
         return f"{_three_digits(duration_ns / NS_PER_MS)} ms"
@@ -129,6 +129,11 @@ def format_duration(duration_ns: int) -> str:
         return f"{_three_digits(seconds)} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s"
+
+
+def format_ms(duration_ms: float) -> str:
+    """Return a duration in milliseconds such as `512 ms` or `12.4 s`."""
+    return format_duration(duration_ms * NS_PER_MS)
 
 
 def whole_ms(time_s: float | None) -> int | None:

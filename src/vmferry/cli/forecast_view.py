@@ -11,7 +11,7 @@ from vmferry.study.forecast import Interval
 from vmferry.study.reason import link_of
 from vmferry.study.strategies import POSTCOPY
 from vmferry.study.told import Told, label_of
-from vmferry.units import NS_PER_MS, format_duration, format_rate, format_size
+from vmferry.units import format_duration, format_ms, format_rate, format_size
 
 _WIDTH = 80
 _ALSO = "  or "
@@ -80,9 +80,9 @@ def _price_list(told: Told) -> Iterator[str]:
         return
     changes = []
     if price.downtime_limit_ms is not None:
-        changes.append(f"a downtime limit of {format_duration(round(price.downtime_limit_ms * NS_PER_MS))}")
+        changes.append(f"a downtime limit of {format_ms(price.downtime_limit_ms)}")
     if price.bandwidth_bytes_per_s is not None:
-        changes.append(f"a link of {format_rate(round(price.bandwidth_bytes_per_s))}")
+        changes.append(f"a link of {format_rate(price.bandwidth_bytes_per_s)}")
     if any(each.strategy == POSTCOPY for each in told.strategies):
         changes.append("post-copy, where both QEMUs are prepared for it")
     if not changes:

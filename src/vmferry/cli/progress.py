@@ -20,7 +20,16 @@ from vmferry.errors import InterruptionError, MigrationError
 from vmferry.migration.outcome import Outcome
 from vmferry.output import unblocked_stderr
 from vmferry.report.figures import count_text, lost_text, percent_text, sent_text, time_text
-from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S, UNKNOWN, format_duration, format_rate, format_size, told
+from vmferry.units import (
+    MS_PER_S,
+    NS_PER_S,
+    UNKNOWN,
+    format_duration,
+    format_ms,
+    format_rate,
+    format_size,
+    told,
+)
 
 _KEPT = {True: "kept", False: "NOT kept", None: "unknown whether kept"}
 Watch = Callable[[Progress], None]
@@ -70,7 +79,7 @@ def progress_view(progress: Progress, outlook: Outlook, deadline_ms: int | None 
     throttle = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=100, completed=progress.throttle_percent or 0, width=12)
     lost = "" if outlook.lost_s == 0 else told(outlook.lost_s, lambda s: f"lost {s:.1f} s/vCPU", "lost unknown")
-    stop = told(outlook.downtime_s, lambda s: f"downtime {format_duration(round(s * NS_PER_S))}", "")
+    stop = told(outlook.downtime_s, lambda s: f"downtime {format_duration(s * NS_PER_S)}", "")
     throttle.add_row(f"throttle {percent_text(progress.throttle_percent)}", bar, lost, stop)
     lines: list[RenderableType] = [
         status.append(f"{elapsed}  {outlook_text(outlook)}", "not bold"),
@@ -89,16 +98,16 @@ def outlook_text(outlook: Outlook) -> str:
         return "does not converge yet" + (f", needs a throttle of {needed} %" if needed else "")
     if outlook.percent is None or outlook.least_s is None:
         return "time left unknown"
-    least = format_duration(round(outlook.least_s * NS_PER_S))
+    least = format_duration(outlook.least_s * NS_PER_S)
     if outlook.most_s is None:
         return f"{outlook.percent} %, over {least} left"
-    most = format_duration(round(outlook.most_s * NS_PER_S))
+    most = format_duration(outlook.most_s * NS_PER_S)
     return f"{outlook.percent} %, {least} to {most} left"
 
 
 def deadline_text(left_ms: int, outlook: Outlook) -> str:
     """Say how near the deadline is, and whether the migration is expected to end before it."""
-    time = format_duration(abs(left_ms) * NS_PER_MS)
+    time = format_ms(abs(left_ms))
     if left_ms < 0:
         return f"deadline passed {time} ago"
     least, most = outlook.least_s, outlook.most_s

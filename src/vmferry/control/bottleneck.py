@@ -66,7 +66,7 @@ class Bottleneck:
 
 def find_bottleneck(load: SendingLoad) -> Bottleneck | None:
     """Return what bounds the speed, the surest first; None if what was measured does not tell."""
-    rate = format_rate(round(load.bytes_per_s))
+    rate = format_rate(load.bytes_per_s)
     if load.limit_bytes_per_s and load.bytes_per_s >= _AT_THE_LIMIT * load.limit_bytes_per_s:
         return Bottleneck(Limiting.RATE_LIMIT, f"it sends {rate}, which is the limit", "raise --max-bandwidth")
     if _is_at_least(load.syncs, _MUCH):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from vmferry.units import NS_PER_MS, format_duration
+from vmferry.units import format_ms
 
 
 class DowntimeLimitWatch:
@@ -20,14 +20,10 @@ class DowntimeLimitWatch:
         """Look at the limit that is in force."""
         if self._allowed_ms is not None and self._allowed_ms < limit_ms != self._last_ms:
             self._highest_ms = max(self._highest_ms, limit_ms)
-            allowed, limit = _text(self._allowed_ms), _text(limit_ms)
+            allowed, limit = format_ms(self._allowed_ms), format_ms(limit_ms)
             self._tell(f"somebody has set the downtime limit to {limit}, above the {allowed} of --max-downtime")
         self._last_ms = limit_ms
 
     def remark(self) -> str:
         """Return what the verdict on the downtime has to add; empty is nothing."""
-        return f"; somebody had raised its limit to {_text(self._highest_ms)}" if self._highest_ms else ""
-
-
-def _text(duration_ms: int) -> str:
-    return format_duration(duration_ms * NS_PER_MS)
+        return f"; somebody had raised its limit to {format_ms(self._highest_ms)}" if self._highest_ms else ""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from vmferry.control.result import Result
 from vmferry.convergence.limit_watch import Spent, Verdict, judge
 from vmferry.convergence.limits import Limits, OnLimit
-from vmferry.units import NS_PER_MS, format_duration
+from vmferry.units import format_ms
 
 
 def verdicts_on(result: Result, limits: Limits, spent: Spent, remark: str) -> Iterator[Verdict]:
@@ -23,10 +23,6 @@ def verdicts_on(result: Result, limits: Limits, spent: Spent, remark: str) -> It
 
 def _on_downtime(downtime_ms: int | None, allowed_ms: int, remark: str) -> Verdict:
     if downtime_ms is None:
-        return Verdict("max downtime", None, f"not told, {_text(allowed_ms)} allowed{remark}")
-    verdict = Verdict.of("max downtime", downtime_ms, allowed_ms, _text)
+        return Verdict("max downtime", None, f"not told, {format_ms(allowed_ms)} allowed{remark}")
+    verdict = Verdict.of("max downtime", downtime_ms, allowed_ms, format_ms)
     return replace(verdict, text=verdict.text + remark)
-
-
-def _text(duration_ms: float) -> str:
-    return format_duration(round(duration_ms) * NS_PER_MS)

@@ -140,11 +140,12 @@ class Plan:
 
     def as_text(self) -> str:
         """Return it in words."""
+        lost = format_duration(self.lost_ns)
         if self.harms:
-            return f"{self.percent} % would take {time_text(self.lost_ns)} of each vCPU, more than the guest may lose"
+            return f"{self.percent} % would take {lost} of each vCPU, more than the guest may lose"
         begin = " later" if self.waits else _BEGINS[self.begin]
         what = f"plan: {self.percent} %{begin}{', in one sleep' if self.still else ''}"
-        return f"{what}, moved in {time_text(self.time_ns)}, {time_text(self.lost_ns)} of each vCPU lost"
+        return f"{what}, moved in {format_duration(self.time_ns)}, {lost} of each vCPU lost"
 
 
 def make_plan(each: Mapping[Begin, Courses], goals: Goals) -> Plan | None:
@@ -192,8 +193,3 @@ def _cheapest(courses: Courses, goals: Goals, begin: Begin) -> Plan | None:
         harms=not harmless[percent],
         waits=through_ns > courses.time_ns[percent],
     )
-
-
-def time_text(duration_ns: float) -> str:
-    """Return a time that was worked out."""
-    return format_duration(round(duration_ns))

@@ -49,13 +49,13 @@ class Verdict:
 def judge(limits: Limits, spent: Spent) -> Iterator[Verdict]:
     """Yield a verdict on each limit that time brings nearer."""
     if limits.deadline_ns is not None:
-        yield Verdict.of("finish-by", spent.elapsed_ns, limits.deadline_ns, _duration)
+        yield Verdict.of("finish-by", spent.elapsed_ns, limits.deadline_ns, format_duration)
     if limits.max_guest_loss_percent is not None:
         percent = 100 * spent.taken_ns / spent.possible_ns if spent.possible_ns else 0.0
         yield _loss(spent, percent, limits.max_guest_loss_percent, lambda part: f"{part:.3g} %")
     if limits.max_guest_loss_ns is not None:
         vcpu_ns = spent.taken_ns * spent.vcpu_count
-        yield _loss(spent, vcpu_ns, limits.max_guest_loss_ns, lambda ns: f"{_duration(ns)} of vCPUs")
+        yield _loss(spent, vcpu_ns, limits.max_guest_loss_ns, lambda ns: f"{format_duration(ns)} of vCPUs")
 
 
 def _loss(spent: Spent, value: float, bound: float, text: Callable[[float], str]) -> Verdict:
@@ -83,7 +83,3 @@ class LimitWatch:
             return None
         self._hit = limits
         return _ACTIONS[limits.on_limit](reason=f"{broken.limit}: {broken.text}: {limits.on_limit}")
-
-
-def _duration(duration_ns: float) -> str:
-    return format_duration(round(duration_ns))

@@ -21,16 +21,16 @@ def remedies(curve: DirtyCurve, situation: Situation, goals: Goals) -> Iterator[
     highest = goals.highest_percent
     free_ns, slowed_ns = (courses.left_bytes[p] / situation.bandwidth_bytes_per_s * NS_PER_S for p in (0, highest))
     if not np.isfinite(courses.time_ns[0]):
-        yield f"a downtime limit of {_text(free_ns)} without a throttle"
+        yield f"a downtime limit of {format_duration(free_ns)} without a throttle"
     if not np.isfinite(courses.time_ns[highest]) and slowed_ns < 0.9 * free_ns:
-        yield f"a downtime limit of {_text(slowed_ns)} with one of {highest} %"
+        yield f"a downtime limit of {format_duration(slowed_ns)} with one of {highest} %"
     above = np.flatnonzero(goals.overshoots(courses)[highest + 1 :] <= 1)
     if len(above):
         yield f"a throttle of {highest + 1 + int(above[0])} %"
     if bandwidth := _least_bandwidth(
         curve, situation, lambda courses: bool((goals.overshoots(courses)[: highest + 1] <= 1).any())
     ):
-        yield f"a bandwidth of {format_rate(round(bandwidth * situation.wire_share))}"
+        yield f"a bandwidth of {format_rate(bandwidth * situation.wire_share)}"
     yield "post-copy"
 
 
@@ -42,7 +42,3 @@ def _least_bandwidth(curve: DirtyCurve, situation: Situation, is_enough: Callabl
 
     step = 1 + bisect_left(range(1, _STEPS + 1), True, key=is_enough_at)
     return situation.bandwidth_bytes_per_s * _FACTOR**step if step <= _STEPS else None
-
-
-def _text(duration_ns: float) -> str:
-    return format_duration(round(duration_ns))

@@ -22,7 +22,7 @@ from vmferry.migration.events import (
 from vmferry.migration.journal import Entry
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S, format_duration, format_size, told
+from vmferry.units import MS_PER_S, NS_PER_MS, NS_PER_S, format_ms, format_size, told
 
 _BEGAN_UNSEEN = Lost(count=None)
 """What a journal has that was begun when its migration had run for a while."""
@@ -82,8 +82,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         times = told(self.sent_per_memory, lambda ratio: f", {ratio:.2f} x the guest's memory", "")
         rows = {
             "status": self.status + (f": {self.error}" if self.error else ""),
-            "total time": told(self.total_time_ms, _time_text),
-            "downtime": told(self.downtime_ms, _time_text),
+            "total time": told(self.total_time_ms, format_ms),
+            "downtime": told(self.downtime_ms, format_ms),
             "iterations": told(self.iteration_count, str),
             "dirty syncs": told(self.dirty_sync_count, str),
             "max throttle": told(self.max_throttle_percent, lambda percent: f"{percent} %"),
@@ -146,10 +146,6 @@ def _lost_work(entries: Iterable[Entry], total_ns: int | None) -> dict[str, Any]
 
 def _ms(time_ns: int | None) -> int | None:
     return None if time_ns is None else time_ns // NS_PER_MS
-
-
-def _time_text(time_ms: int) -> str:
-    return format_duration(time_ms * NS_PER_MS)
 
 
 def _ratio(part: int | None, whole: int) -> float | None:

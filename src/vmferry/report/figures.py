@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from vmferry.migration.outcome import Outcome
-from vmferry.units import MS_PER_S, NS_PER_MS, UNKNOWN, format_duration, format_size, told
+from vmferry.units import MS_PER_S, UNKNOWN, format_ms, format_size, told
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def spread_text(spread: Spread | None, text: Callable[[float], str]) -> str:
 
 def time_text(time_ms: float | None) -> str:
     """Return a time such as `12.4 s`."""
-    return told(time_ms, lambda ms: format_duration(round(ms * NS_PER_MS)))
+    return told(time_ms, format_ms)
 
 
 def seconds_text(time_ms: float | None) -> str:

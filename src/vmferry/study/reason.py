@@ -24,7 +24,7 @@ def reason(survey: Survey, price: Prices) -> str:
         if set_bytes <= fits_bytes:
             return f"All that it writes while its memory is sent is {format_size(set_bytes)}, and {fits}."
         return f"The link is faster than the guest: {rewrites}; what it writes shrinks from pass to pass."
-    needed = format_duration(round(set_bytes / survey.memory_bytes_per_s * NS_PER_S))
+    needed = format_duration(set_bytes / survey.memory_bytes_per_s * NS_PER_S)
     rate = link_of(survey)
     if price.throttle_percent is None:
         return f"The guest writes faster than {rate} however it is slowed: {rewrites}; to send them takes {needed}."

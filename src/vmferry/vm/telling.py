@@ -3,15 +3,15 @@
 from vmferry.migration.events import CompressionChosen
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import NS_PER_MS, format_duration, format_rate
+from vmferry.units import format_duration, format_ms, format_rate
 
 
 def departure(uri: str, info: MigrationInfo) -> str:
     """Tell how a migration to `uri` has ended."""
     match info.status:
         case MigrationStatus.COMPLETED:
-            duration = "" if info.total_time_ms is None else f" in {_milliseconds(info.total_time_ms)}"
-            downtime = "" if info.downtime_ms is None else f", stopped for {_milliseconds(info.downtime_ms)}"
+            duration = "" if info.total_time_ms is None else f" in {format_ms(info.total_time_ms)}"
+            downtime = "" if info.downtime_ms is None else f", stopped for {format_ms(info.downtime_ms)}"
             verified = "its memory was verified" if info.verified else "its memory was not verified"
             return f"the guest has left for {uri}{duration}{downtime}; {verified}{_compressed(info)}"
         case MigrationStatus.CANCELLED:
@@ -42,7 +42,3 @@ def arrival(origin: str, duration_ns: int, *, running: bool) -> str:
 def _compressed(info: MigrationInfo) -> str:
     ratio = info.compression and info.compression.ratio
     return f"; pages that were compressed became {ratio:.1f} times smaller" if ratio else ""
-
-
-def _milliseconds(duration_ms: int) -> str:
-    return format_duration(duration_ms * NS_PER_MS)

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 from vmferry.convergence.actions import Action, Cancel, SetDowntimeLimit, SwitchOver, Tell
-from vmferry.convergence.goals import Plan, make_plan, time_text
+from vmferry.convergence.goals import Plan, make_plan
 from vmferry.convergence.limits import OnLimit
 from vmferry.convergence.policies.moment import Moment
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.remedies import remedies
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, format_duration
 
 _DOWNTIME_MARGIN = 1.3
 """The downtime limit is raised to so many times what the plan needs."""
@@ -35,7 +35,7 @@ def verdict(moment: Moment, plan: Plan | None) -> Action:
     settings = moment.settings
     why = f"no throttle up to {settings.highest_percent} % makes this converge"
     if plan:
-        why = f"it would take {time_text(plan.time_ns)} and {time_text(plan.lost_ns)} of each vCPU"
+        why = f"it would take {format_duration(plan.time_ns)} and {format_duration(plan.lost_ns)} of each vCPU"
     would_do = ", ".join(remedies(moment.curve, moment.situation, moment.goals))
     return _on_limit(settings, f"{settings.named()} cannot be met: {why}; each of these would do: {would_do}")
 
