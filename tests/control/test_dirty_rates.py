@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.control.dirty_rates import DirtyRates
-from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import RateMeasured, RateSeen
+from vmferry.convergence.written import Written
 
 S = 1_000_000_000
 RATES = st.lists(st.floats(0, 1e10), min_size=1, max_size=16)

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.convergence.curve import POINTS_PER_OCTAVE, DirtyCurve, Written
+from vmferry.convergence.curve import DirtyCurve
+from vmferry.convergence.points import POINTS_PER_OCTAVE
+from vmferry.convergence.written import Written
 
 MS = 1_000_000
 S = 1000 * MS
@@ -46,7 +48,7 @@ def test_it_never_falls_never_bends_upwards_and_is_above_all_it_has_seen_unslowe
     steps = np.diff(curve.distinct_bytes(works))
     assert (steps >= -1e-3).all()
     assert (np.diff(steps) <= 1e-6 * MEMORY).all()
-    for point in curve.points():
+    for point in curve.points:
         work_ns = point.duration_ns * min(1.0, point.cpu_share / curve.demand)
         if work_ns <= longest and not point.slowed:
             assert at(curve, work_ns) >= point.distinct_bytes * (1 - 1e-9)

@@ -3,10 +3,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vmferry.convergence.curve import DirtyCurve, Written
+from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.lookahead import Courses, look_ahead, look_ahead_each
 from vmferry.convergence.passes import Situation
 from vmferry.convergence.unslowed import Begin
+from vmferry.convergence.written import Written
 
 S = 1_000_000_000
 MIB = 1 << 20

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmferry.convergence.actions import Action, Measure, Throttle
-from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import Sensed
 from vmferry.convergence.sharing import LOOK_NS, Sharing, spread
+from vmferry.convergence.written import Written
 
 S = 1_000_000_000
 RATES = st.lists(st.just(0.0) | st.floats(1, 1e10), min_size=1, max_size=20)

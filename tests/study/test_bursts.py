@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.study.bursts import Bursts, Look, Spell, bursts_of
 
 MIB = 1 << 20

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.known import known
-from vmferry.convergence.curve import Written
 from vmferry.convergence.variants import PLANNED
+from vmferry.convergence.written import Written
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import BandwidthWindow
 from vmferry.migration.journal import Entry

@@ -10,7 +10,7 @@ from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.migration.compression import CompressionSample
 from vmferry.study.draws import Draw
 from vmferry.study.postcopy import postcopy

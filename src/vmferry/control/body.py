@@ -22,9 +22,9 @@ from vmferry.control.slowed import SlowedGuest
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.brain import Convergence, Rules
-from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import MAX_DOWNTIME_MS, Limits
 from vmferry.convergence.sensing import Body, Found, RateMeasured, RateSeen, Sensed
+from vmferry.convergence.written import Written
 from vmferry.errors import CommandError, HostError, MigrationError
 from vmferry.units import NS_PER_MS
 

@@ -13,12 +13,12 @@ from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.slowed import SlowedGuest
 from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
 from vmferry.convergence.brain import Convergence
-from vmferry.convergence.curve import Written
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy, load_policy
 from vmferry.convergence.sensing import Body
 from vmferry.convergence.variants import BACKGROUND_SYNC, POLICY, POLICY_SETTINGS
 from vmferry.convergence.watcher import BackgroundSync, make_watcher
+from vmferry.convergence.written import Written
 from vmferry.errors import CommandError, HostError, UsageError
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import RateMeasured, RateSeen
+from vmferry.convergence.written import Written
 from vmferry.units import NS_PER_S
 
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vmferry.control.progress import Progress
-from vmferry.convergence.curve import DirtyCurve, Written
+from vmferry.convergence.curve import DirtyCurve
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.lookahead import look_ahead
 from vmferry.convergence.passes import Situation
+from vmferry.convergence.written import Written
 from vmferry.units import NS_PER_MS, NS_PER_S
 
 _SMOOTHING = 0.2

@@ -33,7 +33,7 @@ from vmferry.control.settings import Settings
 from vmferry.control.transfer import prepare_transfer
 from vmferry.control.vm_record import VmRecord, open_recorder
 from vmferry.convergence.actions import Tell
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
 from vmferry.settings.parameters import PARAMETERS, MigrationParameters

@@ -12,7 +12,7 @@ from vmferry.client.processes import PROC, Scheduled
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.vcpu_threads import vcpu_threads
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.errors import HostError, MonitorError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock

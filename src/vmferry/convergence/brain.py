@@ -18,7 +18,6 @@ import msgspec
 
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Tell, Throttle
 from vmferry.convergence.answers import fault_of, shown
-from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.limit_watch import LimitWatch, Spent
 from vmferry.convergence.limits import NO_LIMITS, Limits
@@ -30,6 +29,7 @@ from vmferry.convergence.prospect import Prospect
 from vmferry.convergence.sensing import Body, Period, Sensed, SyncSeen, View
 from vmferry.convergence.sharing import Sharing
 from vmferry.convergence.watcher import IterationView, Watcher
+from vmferry.convergence.written import Written
 from vmferry.errors import PolicyError, UsageError
 from vmferry.units import NS_PER_MS, NS_PER_S
 

@@ -12,10 +12,10 @@ What ends one depends on what the body finds:
 
 from dataclasses import dataclass
 
-from vmferry.convergence.curve import Written
 from vmferry.convergence.ledger import Ledger
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.sensing import Period, RateMeasured, RateSeen, Sensed, SyncSeen
+from vmferry.convergence.written import Written
 from vmferry.units import NS_PER_S
 
 

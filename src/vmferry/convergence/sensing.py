@@ -6,8 +6,8 @@ Times are nanoseconds of the body's clock, sizes are bytes, and both are of the 
 from dataclasses import dataclass, field
 from enum import Flag, auto
 
-from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import NO_LIMITS, Limits
+from vmferry.convergence.written import Written
 
 
 class Body(Flag):

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vmferry.convergence.actions import Action, Measure, Throttle, of_each_vcpu
-from vmferry.convergence.curve import Written
 from vmferry.convergence.sensing import Sensed, SyncSeen
+from vmferry.convergence.written import Written
 from vmferry.units import NS_PER_MS, NS_PER_S
 
 LOOK_NS = 50 * NS_PER_MS

@@ -16,7 +16,8 @@ from itertools import accumulate, pairwise
 
 import msgspec
 
-from vmferry.convergence.curve import SLICE_NS, concave_corners, sweeps_of
+from vmferry.convergence.hull import concave_corners, sweeps_of
+from vmferry.convergence.written import SLICE_NS
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_samples import DirtySample, dirty_samples, why_no_samples
 from vmferry.memory.layout import PAGE_SIZE_BYTES

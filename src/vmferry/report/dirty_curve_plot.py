@@ -18,7 +18,7 @@ _POINTS = 120
 
 def curve_plot(curve: DirtyCurve, bytes_per_s: float, fits_bytes: float) -> Plot:
     """Return the plot; `fits_bytes` is what may be left when the guest moves."""
-    points = tuple(curve.points())
+    points = tuple(curve.points)
     longest_s = max(point.duration_ns for point in points) / NS_PER_S * _ROOM
     seconds = np.linspace(0.0, longest_s, _POINTS)
     written = curve.distinct_bytes(seconds * NS_PER_S)

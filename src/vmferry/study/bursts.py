@@ -13,7 +13,8 @@ from itertools import groupby
 
 import numpy as np
 
-from vmferry.convergence.curve import Written, concave_corners
+from vmferry.convergence.hull import concave_corners
+from vmferry.convergence.written import Written
 
 _LITTLE = 0.4
 """A look that finds less than this share of what the curve says is one of a calm: steady guests, and samples of

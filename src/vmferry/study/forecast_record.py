@@ -2,7 +2,7 @@
 
 import msgspec
 
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.study.forecast import StrategyForecast
 from vmferry.study.prices import Prices
 from vmferry.units import NS_PER_MS

@@ -6,7 +6,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from vmferry.convergence.curve import DirtyCurve, Written, concave_corners, curve_of
+from vmferry.convergence.curve import DirtyCurve, curve_of
+from vmferry.convergence.hull import concave_corners
+from vmferry.convergence.written import Written
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES

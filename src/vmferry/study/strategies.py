@@ -8,8 +8,8 @@ from functools import partial
 
 import msgspec
 
-from vmferry.convergence.curve import SLICE_NS
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
+from vmferry.convergence.written import SLICE_NS
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES

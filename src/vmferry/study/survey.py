@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from vmferry.convergence.curve import DirtyCurve, Written, curve_of
+from vmferry.convergence.curve import DirtyCurve, curve_of
+from vmferry.convergence.written import Written
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.memory.layout import PAGE_SIZE_BYTES

@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from vmferry.convergence.curve import SLICE_NS, Written
 from vmferry.convergence.sensing import View
+from vmferry.convergence.written import SLICE_NS, Written
 from vmferry.units import NS_PER_MS, NS_PER_S
 
 _LONGEST_NS, _LONGEST_SLOWED_NS = 2 * NS_PER_S, NS_PER_S

@@ -59,7 +59,7 @@ def probe(moment: Moment) -> Plan | None:
     How a guest writes in slices is a guess until it was slowed once.
     """
     least_share = 1.5 * (1 - moment.goals.highest_percent / 100)
-    times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in moment.curve.points()) else _DOUBT
+    times = _DOUBT_SLOWED if any(point.cpu_share <= least_share for point in moment.curve.points) else _DOUBT
     plan = moment.supposing(moment.situation.with_bandwidth(times)).plan()
     return plan if plan and plan.keeps_goals and plan.percent_now else None
 
@@ -79,7 +79,7 @@ def tried(plan: Plan, moment: Moment) -> Plan | None:
 
 def _is_short(curve: DirtyCurve, duration_ns: float) -> bool:
     """Tell whether the guest was never looked at for so little time while it ran freely."""
-    return duration_ns < min((point.duration_ns for point in curve.points() if not point.slowed), default=0)
+    return duration_ns < min((point.duration_ns for point in curve.points if not point.slowed), default=0)
 
 
 def _is_to_be_tried(moment: Moment) -> bool:

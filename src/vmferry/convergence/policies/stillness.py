@@ -75,4 +75,4 @@ def keeps_up(curve: DirtyCurve, slice_ns: float, highest_percent: int) -> bool:
 
 def was_slowed(curve: DirtyCurve) -> bool:
     """Tell whether it was seen what the guest does while it is slowed."""
-    return any(point.slowed for point in curve.points())
+    return any(point.slowed for point in curve.points)

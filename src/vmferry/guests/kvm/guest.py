@@ -7,7 +7,7 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.convergence.curve import SLICE_NS
+from vmferry.convergence.written import SLICE_NS
 from vmferry.errors import GuestError, UsageError
 from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.boot import KernelImage, set_entry_state, write_start_info

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from vmferry.convergence.curve import SLICE_NS
+from vmferry.convergence.written import SLICE_NS
 from vmferry.guests.kvm.vcpu_thread import VcpuThread
 from vmferry.units import NS_PER_S
 
