@@ -22,7 +22,7 @@ WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
 WHOLE_SECONDS_MS = (1000, 2000, 3000)
 SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS = (50, 100, 200, 400), (1000,)
 """For who cannot wait: enough to begin with."""
-_LOOK_NS = 10 * NS_PER_MS
+_LOOK_NS, _NAP_NS = 10 * NS_PER_MS, 50 * NS_PER_MS
 _GIVE_UP_NS = 5 * NS_PER_S
 """How much longer than its window a measurement is waited for."""
 _KIB = 1024
@@ -69,13 +69,23 @@ def measure_rate(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: Cance
     sensor = DirtyRateSensor(monitor, driven, window_ms)
     if not sensor.start():
         raise HostError("somebody else is measuring the guest's dirty rate; try again when that is over")
-    end_ns = clock.now_ns() + window_ms * NS_PER_MS + _GIVE_UP_NS
+    window_ns = window_ms * NS_PER_MS
+    end_ns = clock.now_ns() + window_ns + _GIVE_UP_NS
+    rest(clock, cancel, window_ns)  # to ask again and again would cost processor time, the VM's too
     while (rate := sensor.fetch()) is None:
         cancel.check()
         if clock.now_ns() > end_ns:
             raise HostError(f"a measurement of {window_ms} ms has not ended {_GIVE_UP_NS // NS_PER_S} s later")
         clock.sleep_ns(_LOOK_NS)
     return rate
+
+
+def rest(clock: Clock, cancel: CancelToken, duration_ns: int) -> None:
+    """Let so much time pass. Raises CancelledError."""
+    end_ns = clock.now_ns() + duration_ns
+    while (left_ns := end_ns - clock.now_ns()) > 0:
+        cancel.check()
+        clock.sleep_ns(min(left_ns, _NAP_NS))
 
 
 class Busyness:

@@ -9,12 +9,17 @@ from dataclasses import dataclass
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.survey import WHOLE_SECONDS_MS, WINDOWS_MS, measure_rate, measures_milliseconds, written_at
+from vmferry.control.survey import (
+    WHOLE_SECONDS_MS,
+    WINDOWS_MS,
+    measure_rate,
+    measures_milliseconds,
+    rest,
+    written_at,
+)
 from vmferry.migration.ports import Clock
 from vmferry.study.bursts import Look, bursts_of
 from vmferry.units import NS_PER_MS
-
-_NAP_NS = 50 * NS_PER_MS
 
 
 @dataclass(frozen=True)
@@ -65,14 +70,7 @@ def watch_guest(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: Cancel
     looks = list(windows)
     end_ns = clock.now_ns() + habit.watch * NS_PER_MS
     while True:
-        _rest(habit.rest_in_bursts if bursts_of(looks) else habit.rest, clock, cancel)
+        rest(clock, cancel, NS_PER_MS * (habit.rest_in_bursts if bursts_of(looks) else habit.rest))
         if clock.now_ns() + habit.short * NS_PER_MS > end_ns:
             return Watched(windows, tuple(looks), sampled)
         looks.append(look(habit.short))
-
-
-def _rest(duration_ms: int, clock: Clock, cancel: CancelToken) -> None:
-    end_ns = clock.now_ns() + duration_ms * NS_PER_MS
-    while (left_ns := end_ns - clock.now_ns()) > 0:
-        cancel.check()
-        clock.sleep_ns(min(left_ns, _NAP_NS))
