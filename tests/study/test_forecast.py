@@ -94,7 +94,7 @@ def test_forecasts_of_a_steady_guest_agree() -> None:
 
 
 def test_where_there_is_no_time_each_strategy_is_carried_out_once_and_that_is_said() -> None:
-    busy = survey(200, 2000)
+    busy = survey(150, 2000)
     hurried = work_out("vm", busy, is_enough=lambda: True)
     assert {each.run_count for each in hurried.strategies} == {1}
     assert any("there was time for 1 of 5 by each strategy" in what for what in hurried.unknown)

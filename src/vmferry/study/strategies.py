@@ -27,8 +27,8 @@ SERIES = (OWN, "background-sync", "background-sync+responsive-throttle")
 """The variants of the patch series."""
 _MODEL_BYTES = 256 << 20
 """At most so much memory in use is modelled; more is divided."""
-_LEAST_BATCH_BYTES, _MOST_BATCH_BYTES = 256 << 10, 4 << 20
-_LOOKS_IN_DOWNTIME, _LOOKS_IN_PASS = 4, 128
+_LEAST_BATCH_BYTES = 256 << 10
+_LOOKS_IN_DOWNTIME, _LOOKS_IN_PASS = 3, 128
 _PASSES, _PASSES_FROM_OUTSIDE = 25, 12
 """A migration is given up after so many times what a pass over the memory takes: QEMU's ladder has 9 rungs of 2."""
 _MIN_TIME_S, _MAX_TIME_S = 60, 3600
@@ -105,11 +105,13 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
 
 
 def _batch_bytes(survey: Survey, divisor: int) -> int:
-    """Return how much is sent between two looks at what remains: a part of what fits the downtime, or of a pass."""
+    """Return how much is sent between two looks at what remains: a part of what fits the downtime, or of a pass.
+
+    As the link is the rate limit too, it is no more than is sent in a bandwidth window.
+    """
     threshold_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms // 1000
     part_bytes = max(threshold_bytes // _LOOKS_IN_DOWNTIME, survey.used_bytes // _LOOKS_IN_PASS) // divisor
-    wanted_bytes = min(_MOST_BATCH_BYTES, max(_LEAST_BATCH_BYTES, part_bytes))
-    return wanted_bytes // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
+    return max(_LEAST_BATCH_BYTES, part_bytes) // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
 
 
 def _zero_pages(survey: Survey, scan: float, used_pages: int) -> tuple[int, int]:
