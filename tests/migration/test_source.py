@@ -471,6 +471,38 @@ def test_a_paused_guest_stays_paused() -> None:
     assert_handed_over(pair, running=False)
 
 
+def full_and_paused() -> Pair:
+    """16 MiB, of which almost 3 fit the downtime limit."""
+    pair = Pair(4096, bytes_per_s=10 * MIB, downtime_limit=300)
+    for page in range(4096):
+        pair.here.write(page, 7)
+    pair.here.pause()
+    return pair
+
+
+def test_of_a_paused_guest_nothing_is_left_for_its_hand_over() -> None:
+    pair = full_and_paused()
+    pair.source.run()
+    assert_handed_over(pair, running=False)
+    (began,) = pair.events(SwitchoverBegan)
+    assert began.remaining_bytes == 0 < 2 * MIB < began.threshold_bytes
+    assert not any(message.final for message in pair.channel.messages if isinstance(message, Pages))
+
+
+def test_a_paused_guest_that_is_let_run_again_leaves_what_fits_its_downtime() -> None:
+    pair = full_and_paused()
+
+    def let_run(message: Message) -> None:
+        if pair.channel.sent_bytes > 8 * MIB and not pair.here.running and not pair.events(SwitchoverBegan):
+            pair.here.resume()
+
+    pair.channel.before_send = let_run
+    pair.source.run()
+    assert_handed_over(pair)
+    (began,) = pair.events(SwitchoverBegan)
+    assert 2 * MIB < began.remaining_bytes <= began.threshold_bytes
+
+
 def test_the_rate_limit_holds() -> None:
     pair = Pair(4096, bytes_per_s=100 * MIB, max_bandwidth=2 * MIB, auto_converge=False)
     for page in range(4096):

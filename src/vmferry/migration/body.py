@@ -57,7 +57,8 @@ class EngineBody:
         self._policy_name = parameters.convergence_policy
         self._raised_limit_ns: int | None = None
         """The downtime limit that the brain has set; None is that of the parameters."""
-        self._switches_over = False
+        self.switches_over = False
+        """Whether the brain has decided on the hand-over, whatever remains."""
         kind = find_policy(parameters.convergence_policy) if outgoing.auto_converge else None
         self._can = abilities(outgoing.guest)
         start = self._sensed()
@@ -80,7 +81,7 @@ class EngineBody:
     @property
     def threshold_bytes(self) -> int:
         """What may remain when the guest is stopped."""
-        if self._switches_over:
+        if self.switches_over:
             return UNBOUNDED_BYTES
         return int(self.switchover_bytes_per_s * self.downtime_limit_ns / NS_PER_S)
 
@@ -113,7 +114,7 @@ class EngineBody:
                 self._raised_limit_ns = limit_ns
                 self._record(action, limit_ns)
             case SwitchOver():
-                self._switches_over = True
+                self.switches_over = True
                 self._record(action)
             case Cancel():
                 self._record(action)

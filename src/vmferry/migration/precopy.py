@@ -108,11 +108,16 @@ class Precopy:
 
     def _rest_fits_downtime(self) -> bool:
         """Estimate; if the estimate fits, or nothing is left to send, make a sync to learn the truth."""
-        if self.sync.remaining_bytes > self.body.threshold_bytes:
+        if self.sync.remaining_bytes > (self.body.threshold_bytes if self._may_leave_some else 0):
             return False
         self._channel.flush(self._tick)
         self.body.begin_iteration()
         return self.sync.remaining_bytes <= self.body.threshold_bytes
+
+    @property
+    def _may_leave_some(self) -> bool:
+        """Whether it pays to leave a rest for the hand-over: a guest that stands still anyway dirties nothing more."""
+        return self._outgoing.guest.running or self.body.switches_over
 
     def _batch_pages(self) -> int:
         """Return how many pages this bandwidth window still allows in one batch, at least one."""
