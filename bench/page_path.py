@@ -15,6 +15,7 @@ from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
 from vmferry.control.result import require_completed
 from vmferry.convergence.watcher import BackgroundSync
+from vmferry.experiment.experiment import scaled_times
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.ram import RamState
@@ -27,6 +28,7 @@ from vmferry.wire.messages import Pages
 
 PAGES_PER_MIB = 256
 MODES = ("early", "late")
+_REARM_DOWNTIME_MS = 100
 
 
 def random_writer(share: float, rate_mib: int, stress_mib: int) -> Load:
@@ -35,23 +37,35 @@ def random_writer(share: float, rate_mib: int, stress_mib: int) -> Load:
     return Load(stress_mib + 64, 2, stress_mib, f"pattern=uniform pace={pace}")
 
 
-def measure_rearm(samples: Samples, runs: int, *, rate_mib: int, stress_mib: int, shares: Iterable[float]) -> None:
+def measure_rearm(
+    samples: Samples, runs: int, *, rate_mib: int, stress_mib: int, shares: Iterable[float], time_scale: int
+) -> None:
     """Migrate random writers with pages armed early and late, with the throttle and without."""
     peers = [replace(ours(RESPONSIVE), name=mode) for mode in MODES]
     for share in shares:
         load = random_writer(share, rate_mib, stress_mib)
         for auto_converge in (False, True):
-            settings = {"share": share, "auto_converge": auto_converge, "rate_mib_per_s": rate_mib}
+            settings = {
+                "share": share, "auto_converge": auto_converge,
+                "rate_mib_per_s": rate_mib, "stress_mib": stress_mib, "time_scale": time_scale,
+            }  # fmt: skip
             for _, peer in rounds(peers, runs):
-                for name, (value, unit) in rearmed(peer, load, rate_mib, auto_converge).items():
+                for name, (value, unit) in rearmed(peer, load, rate_mib, auto_converge, time_scale).items():
                     samples.add(name, value, unit, rearm=peer.name, **settings)
             for name in ("sent", "work_lost"):
                 tell_difference(samples, name, settings)
 
 
-def rearmed(peer: Peer, load: Load, rate_mib: int, auto_converge: bool) -> dict[str, tuple[float, str]]:
+def rearmed(
+    peer: Peer, load: Load, rate_mib: int, auto_converge: bool, time_scale: int
+) -> dict[str, tuple[float, str]]:
     """Return the figures of one migration."""
-    parameters = {"max-bandwidth": rate_mib * MIB, "downtime-limit": 100, "x-dirty-log-rearm": peer.name}
+    parameters = {
+        "max-bandwidth": rate_mib * MIB,
+        "downtime-limit": _REARM_DOWNTIME_MS // time_scale,
+        "x-dirty-log-rearm": peer.name,
+        **scaled_times(time_scale),
+    }
     outcome = moved(peer, load, parameters, auto_converge=auto_converge)
     return {
         "sent": ((outcome.sent_bytes or 0) / MIB, "MiB"),

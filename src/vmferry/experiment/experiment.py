@@ -36,6 +36,18 @@ ALL = "all"
 """Every variant that there is, where variants are chosen."""
 
 
+def scaled_times(scale: int) -> dict[str, object]:
+    """Return the algorithm's constants of time, divided by `scale`, by their QMP names; with 1 nothing has to be set."""
+    if scale == 1:
+        return {}
+    defaults = MigrationParameters()
+    return {
+        "x-evaluation-period": defaults.x_evaluation_period // scale,
+        "x-watch-interval": defaults.x_watch_interval // scale,
+        "x-background-sync-interval": defaults.x_background_sync_interval // scale,
+    }
+
+
 class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
     """A migration to try, by each of its variants."""
 
@@ -57,15 +69,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def common_settings(self) -> dict[str, object]:
         """The migration parameters of all variants, by their QMP names."""
-        if self.time_scale == 1:
-            return dict(self.parameters)
-        defaults, scale = MigrationParameters(), self.time_scale
-        return {
-            "x-evaluation-period": defaults.x_evaluation_period // scale,
-            "x-watch-interval": defaults.x_watch_interval // scale,
-            "x-background-sync-interval": defaults.x_background_sync_interval // scale,
-            **self.parameters,
-        }
+        return {**scaled_times(self.time_scale), **self.parameters}
 
     def settings(self, variant: str) -> dict[str, object]:
         """Return the migration parameters that are given for a variant, by their QMP names. Raises UsageError.
