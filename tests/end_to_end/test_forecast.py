@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.qemu import qemu_without_guest
+from vmferry.clock import MonotonicClock
+from vmferry.control.drive import drive
+from vmferry.control.result import require_completed
 from vmferry.perf.lab import Lab
 
 pytestmark = pytest.mark.kvm
@@ -19,10 +22,6 @@ def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed(
         source, _, _ = lab.start_pair(["--memory", "96M", "--cpus", "1"], ["--append", "ramsize=32"])
         address = f"unix:{lab.directory / 'source.qmp'}"
         source.wait_for_passes(2)
-        sample = source.monitor.execute("x-query-compression")
-        assert 512 <= sample["sample-pages"] < 576
-        assert sample["ratio"] > 1
-        assert sample["compressed-rate"] > 0
         before = source.monitor.execute("query-migrate-parameters")
         words = [*FORECAST, "--qmp", address, "--bandwidth", "40MiB/s", "--downtime-limit", "100ms", "--json"]
         words += ["--picture", str(tmp_path / "forecast.svg")]
@@ -63,3 +62,27 @@ def test_a_vm_without_a_rate_limit_needs_to_be_told_the_bandwidth(tmp_path: Path
         run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
     assert run.returncode == 2
     assert "give --bandwidth, what the link carries" in run.stderr
+
+
+def test_a_guest_whose_pages_are_packed_sends_what_was_foretold() -> None:
+    """It only reads, so what goes hangs on how small its pages become, and not on when they go."""
+    with Lab() as lab:
+        load = "ramsize=32 pattern=read fill=5"
+        source, _, uri = lab.start_pair(["--memory", "64M", "--cpus", "1"], ["--append", load])
+        source.wait_for_passes(1)
+        sample = source.monitor.execute("x-query-compression")
+        assert 512 <= sample["sample-pages"] < 576
+        assert sample["compressed-rate"] > 0
+        parameters = {"max-bandwidth": 4 << 20, "multifd-compression": "zstd"}
+        source.monitor.execute("migrate-set-parameters", parameters)
+        words = [*FORECAST, "--qmp", f"unix:{lab.directory / 'source.qmp'}", "--json"]
+        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+        told = json.loads(run.stdout)
+        outcome = require_completed(drive(source.monitor, uri, lambda progress: None, MonotonicClock()))
+        packed = source.monitor.execute("query-migrate")["compression"]
+    assert 15 < sample["ratio"] < 20
+    assert told["times_smaller"] == pytest.approx(sample["ratio"], rel=0.1)
+    assert packed["ratio"] == pytest.approx(told["times_smaller"], rel=0.1)
+    (foretold,) = [each for each in told["strategies"] if each["strategy"] == "no-auto-converge"]
+    assert foretold["chance"] == 1
+    assert foretold["sent_bytes"]["p10"] < outcome.last.sent_bytes < foretold["sent_bytes"]["p90"]
