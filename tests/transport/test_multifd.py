@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.wide import PAGES, Cuts, WideMigration
 from vmferry.errors import ChannelError, PeerError, VmferryError
+from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
@@ -48,16 +49,29 @@ def test_a_guest_arrives_over_any_number_of_channels(tmp_path: Path, channels: i
 def test_a_guest_that_writes_all_the_time_arrives_as_it_was_last(tmp_path: Path, background_sync: str) -> None:
     migration = WideMigration(tmp_path, 4, max_bandwidth=100 << 20, downtime_limit=5, background_sync=background_sync)
     values = iter(range(1, 10**9))
+    collect, rounds = migration.here.collect_dirty, 0
+
+    def collect_when_written(bitmap: Bitmap) -> None:
+        """However slow the machine is, a sync finds that the guest has written a round."""
+        before, deadline = rounds, time.monotonic() + 60
+        while migration.here.running and rounds == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.0005)
+        collect(bitmap)
+
+    migration.here.collect_dirty = collect_when_written  # type: ignore[method-assign]
 
     def barriers(connection: int = 0) -> list[int]:
         return [message.number for message in migration.cuts.sent[connection] if isinstance(message, Barrier)]
 
     def work() -> None:
+        nonlocal rounds
         for page in range(0, 600, 2):
             migration.here.write(page, next(values))
+        rounds += 1
         ram = migration.source.info().ram
         if ram and ram.dirty_sync_count > 4:
-            migration.source._parameters = lambda: MigrationParameters(max_bandwidth=0, downtime_limit=2000)
+            migration._parameters = MigrationParameters(max_bandwidth=0, downtime_limit=2000)
 
     migration.work = work
     migration.run()
