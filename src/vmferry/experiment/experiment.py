@@ -37,7 +37,7 @@ ALL = "all"
 
 
 def scaled_times(scale: int) -> dict[str, object]:
-    """Return the algorithm's constants of time, divided by `scale`, by their QMP names; with 1 nothing has to be set."""
+    """Return the constants of time divided by `scale`, by their QMP names; by 1, nothing has to be set."""
     if scale == 1:
         return {}
     defaults = MigrationParameters()
