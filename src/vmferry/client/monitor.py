@@ -1,7 +1,6 @@
 """Monitors of VMs, however they are reached: over a socket of their own, or through libvirt."""
 
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from vmferry.client.manager import Manager
@@ -73,9 +72,7 @@ class Monitor(Executes, Protocol):
         """Return the monitor."""
         ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close it."""
         ...
 

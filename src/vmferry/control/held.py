@@ -9,7 +9,6 @@ import select
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from types import TracebackType
 from typing import Self
 
 from vmferry.client.monitor import Monitor
@@ -120,9 +119,7 @@ class HeldDestination:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if not self._is_decided:
             self._look_once_more()
         match self._destination.status():

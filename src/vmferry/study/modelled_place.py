@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, Self
 
 from vmferry.client.monitor import Monitor
@@ -69,9 +68,7 @@ class ModelledGuard(Promises):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._place.keep(self._promises)
 
     def _write(self, promise: str) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from vmferry.client.qmp_client import DEFAULT_TIMEOUT_S, HURRIED_TIMEOUT_S, Event, result_of
@@ -134,9 +133,7 @@ class ModelledMonitor:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _mishap(self, command: str) -> Mishap | None:
