@@ -9,12 +9,13 @@ import click
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
+from vmferry.cli.limit_options import limit_options
 from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import ParameterCommand, given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
 from vmferry.cli.progress import exit_code_of
-from vmferry.cli.types import DURATION_MS, GUEST_LOSS
+from vmferry.cli.types import DURATION_MS
 from vmferry.cli.views import open_view
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
@@ -23,7 +24,7 @@ from vmferry.control.destination import Destination
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.sensors import WINDOW_MS
-from vmferry.convergence.limits import Limits, OnLimit
+from vmferry.convergence.limits import Limits
 from vmferry.convergence.policies.planned_settings import Pace
 from vmferry.convergence.variants import ALL_VARIANTS, SHORT_NAMES
 from vmferry.errors import UsageError
@@ -31,7 +32,7 @@ from vmferry.migration.journal import CourseJournal, TeeJournal
 from vmferry.report.ended_line import EndedLine
 from vmferry.report.journal_runs import run_series
 from vmferry.report.lines import LINES
-from vmferry.units import NS_PER_MS, GuestLoss
+from vmferry.units import NS_PER_MS
 
 
 @click.command("migrate", cls=ParameterCommand, short_help="Move a running VM to another host.")
@@ -44,20 +45,7 @@ from vmferry.units import NS_PER_MS, GuestLoss
 @settings_option
 @click.option("--auto-converge/--no-auto-converge", default=True, show_default=True,
               help="Slow the guest down if it does not converge; with no- nothing slows it.")  # fmt: skip
-@click.option("--finish-by", "--deadline", "finish_by", type=DURATION_MS,
-              help="How long the migration may take, such as 10min. --deadline is the same.")  # fmt: skip
-@click.option("--max-guest-loss", type=GUEST_LOSS, help="Most of the guest's work to take: 30%, or vCPU time: 90s.")
-@click.option("--gentle", "pace", flag_value="gentle",
-              help="With 'planned': rather take long than slow the guest.")  # fmt: skip
-@click.option("--fast", "pace", flag_value="fast",
-              help="With 'planned': be there soon, whatever the guest loses.")  # fmt: skip
-@click.option("--max-throttle", type=click.IntRange(1, 99), help="Never slow the guest by more percent.")
-@click.option("--max-downtime", type=DURATION_MS,
-              help="Longest downtime to allow; 'planned' and 'switchover' may go so far.")  # fmt: skip
-@click.option("--on-limit", type=click.Choice([str(choice) for choice in OnLimit]), default="cancel",
-              show_default=True,
-              help="What to do when time or guest loss are over their limit, or with 'planned' as soon as "
-              "it is clear that they, or the downtime, will be.")  # fmt: skip
+@limit_options
 @click.option("--interval", type=DURATION_MS,
               help=f"Of QEMU's VMs: how long each measurement lasts. [default: {WINDOW_MS}ms]")  # fmt: skip
 @click.option("--destination-qmp", metavar="ADDRESS",
@@ -87,12 +75,8 @@ def command(
     policy: str | None,
     settings: tuple[str, ...],
     auto_converge: bool,
-    finish_by: int | None,
-    max_guest_loss: GuestLoss | None,
+    limits: Limits,
     pace: Pace | None,
-    max_throttle: int | None,
-    max_downtime: int | None,
-    on_limit: str,
     interval: int | None,
     destination_qmp: str | None,
     hand_over_timeout: int | None,
@@ -146,28 +130,21 @@ def command(
             parameters=given,
             throttle_by=throttle_by,
             window_ms=interval,
-            limits=Limits(
-                deadline_ns=None if finish_by is None else finish_by * NS_PER_MS,
-                max_guest_loss_percent=max_guest_loss.percent if max_guest_loss else None,
-                max_guest_loss_ns=max_guest_loss.vcpu_ns if max_guest_loss else None,
-                max_throttle_percent=max_throttle,
-                max_downtime_ms=max_downtime,
-                on_limit=OnLimit(on_limit),
-            ),
+            limits=limits,
             channels=channels,
             compression=compression,
             hand_over_timeout_ns=None if hand_over_timeout is None else hand_over_timeout * NS_PER_MS,
             destination=Destination(other, clock) if other else None,
             journal=TeeJournal([record, course, view.journal]),
         )
-        limit_ms = _downtime_limit_ms(monitor, given, max_downtime)
-        with view.following(limit_ms, finish_by) as (watch, tell):
+        deadline_ms = None if limits.deadline_ns is None else limits.deadline_ns // NS_PER_MS
+        with view.following(_downtime_limit_ms(monitor, given, limits), deadline_ms) as (watch, tell):
             result = carry_out(monitor, order, watch, tell, view.warn, clock=clock, cancel=cancel)
         view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 
 
-def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], max_downtime_ms: int | None) -> int:
+def _downtime_limit_ms(monitor: Monitor, given: Mapping[str, object], limits: Limits) -> int:
     current = monitor.execute("query-migrate-parameters")
-    changed = Limits(max_downtime_ms=max_downtime_ms).applied_to(given, current)
+    changed = limits.applied_to(given, current)
     return int({**current, **changed}["downtime-limit"])
