@@ -18,7 +18,7 @@ from tests.support.agent import Agent, agent
 from tests.support.wait import wait_until
 
 from bench.driven import OtherProcesses
-from bench.fleet import LONG_S, fleet, modelled, name_of, start_pair
+from bench.fleet import LONG_S, Fleet, modelled, modelled_fleet, name_of, real_fleet, start_pair
 from bench.peers import Load, qemus
 from bench.plain_virsh import virsh
 from bench.qemu import away
@@ -86,36 +86,51 @@ def _noticed_s(one: Agent, sockets: Path, number: int) -> float:
 @click.option("--vms", default=20, show_default=True, help="How many VMs migrate at once.")
 @click.option("--shadowed", default=0, show_default=True, help="How many of them are only shadowed, by their rules.")
 @click.option("--real", is_flag=True, help="Let QEMUs run, of small guests, and slow them by quotas on their threads.")
+@click.option("--held", default=4, show_default=True, help="What each real guest may use of a processor at most, in %, "
+              "by the quota of a group around its thread.")  # fmt: skip
 @click.option("--seconds", default=30.0, show_default=True, help="How long to measure once all are followed.")
 @click.pass_obj
-def many(output: Path | None, /, vms: int, shadowed: int, real: bool, seconds: float) -> None:
+def many(output: Path | None, /, vms: int, shadowed: int, real: bool, held: int, seconds: float) -> None:
     """Many migrations at once: is each followed as its rule says, what does it cost, and is the history whole?
 
     Unless they are real, the QEMUs are modelled, and slowed by their own auto-converge.
     """
-    what = {"vms": vms, "shadowed": shadowed, "real": real}
+    what: dict[str, object] = {"vms": vms, "shadowed": shadowed, "real": real, **({"held": held} if real else {})}
     names = {name_of(number) for number in range(vms)}
     rules = "".join(f'[[rule]]\nname = "{name_of(number)}"\nmode = "shadow"\n{VARIANT}' for number in range(shadowed))
-    with recording(output) as samples, _workplace() as (one, sockets), fleet(sockets, vms, real=real) as movable:
+    with (
+        recording(output) as samples,
+        _workplace() as (one, sockets),
+        real_fleet(sockets, vms, held) if real else modelled_fleet(sockets, vms) as fleet,
+    ):
         one.write(f'sockets = ["{sockets}"]\n{rules}{STEER}')
         one.start()
         one.wait_for("attended to at", vms, LONG_S)
         start_s, start_cpu_s = time.monotonic(), cpu_s(one.process.pid)
-        for monitor, uri in movable:
-            monitor.execute("migrate", {"uri": uri})
+        for vm in fleet:
+            vm.monitor.execute("migrate", {"uri": vm.uri})
         wait_until(lambda: _vms_of(one, " 0 -> ") | _vms_of(one, "would do") == names, LONG_S)
         samples.add("all_followed", time.monotonic() - start_s, "s", **what)
-        time.sleep(seconds)
+        busiest = _share_of_busiest(fleet, seconds)
         used = (cpu_s(one.process.pid) - start_cpu_s) / (time.monotonic() - start_s)
         samples.add("driver_cpu", 100 * used / vms, "% of a core", **what)
-        for monitor, _ in movable:
-            monitor.execute("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1 << 30})
+        if real:
+            samples.add("busiest_guest", 100 * busiest, "% of a core", **what)
+        for vm in fleet:
+            vm.monitor.execute("migrate-set-parameters", {"downtime-limit": 2000, "max-bandwidth": 1 << 30})
         wait_until(lambda: len(_vms_of(one, "ended: completed")) == vms, LONG_S)
         assert one.stop() == 0
         as_ruled = {name_of(number): "shadow" if number < shadowed else "steer" for number in range(vms)}
         whole = [row for row in one.remembered() if row.outcome and _is_whole(one, row.id)]
         right = [row for row in whole if row.status == "completed" and row.mode == as_ruled.get(row.vm_name)]
         samples.add("remembered", len({row.vm_name for row in right}), "migrations", **what)
+
+
+def _share_of_busiest(fleet: Fleet, seconds: float) -> float:
+    """Return which share of a processor the busiest guest gets meanwhile."""
+    start_s, ran_ns = time.monotonic(), [vm.ran_ns for vm in fleet]
+    time.sleep(seconds)
+    return max(vm.ran_ns - ns for vm, ns in zip(fleet, ran_ns, strict=True)) / 1e9 / (time.monotonic() - start_s)
 
 
 def _vms_of(one: Agent, words: str) -> set[str]:
