@@ -65,7 +65,7 @@ def test_a_file_says_places_and_rules() -> None:
             "libvirt = [",
             'metrics = "0.0.0.0:9177"\nlibvirt = [',
             1,
-            ["'0.0.0.0:9177'", "127.0.0.1:9177", "proxy with TLS"],
+            ["'0.0.0.0:9177'", "tls-creds and a token-file", "127.0.0.1:9177"],
         ),
         ('"batch"', '"batch"\nmax-throttle = 100', 14, ["<= 99"]),
     ],
@@ -78,11 +78,17 @@ def test_a_fault_is_told_with_its_line_and_what_is_allowed(old: str, new: str, l
         assert word in str(caught.value)
 
 
+def test_a_fault_is_found_soon_in_a_file_of_many_lines() -> None:
+    places = "".join(f'    "/run/vms/{number}", # "[[rule]]\n' for number in range(20_000))
+    with pytest.raises(UsageError, match=r"agent\.toml:20004: Invalid enum value 'ster'"):
+        parse_config(f'sockets = [\n{places}]\n[[rule]]\nmode = "ster"\n', "agent.toml")
+
+
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read .*: No such file"):
         read_config(tmp_path / "none")
     (tmp_path / "large").write_text("#" * (MAX_FILE_BYTES + 1))
-    with pytest.raises(UsageError, match="larger than 256 KiB"):
+    with pytest.raises(UsageError, match="larger than 4 MiB"):
         read_config(tmp_path / "large")
     (tmp_path / "binary").write_bytes(b"a = '\xff'")
     with pytest.raises(UsageError, match="not UTF-8, at byte 5"):

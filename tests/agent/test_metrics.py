@@ -18,16 +18,18 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.agent.test_memory import ENDED, STARTED, complete, facts
-from tests.support.agent_web import made_up
+from tests.support.agent_web import READ_TOKEN, made_up, metrics_at
+from tests.support.certificates import lab
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.failures import Failure
 from vmferry.agent.live import Live
-from vmferry.agent.metrics import Metrics, served
+from vmferry.agent.metrics import Metrics
 from vmferry.agent.rules import Rule, Vm
 from vmferry.control.progress import Progress
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.errors import HostError
+from vmferry.transport.tls_credentials import CA_CERT
 
 CONTRIB = Path(__file__).parents[2] / "contrib" / "prometheus"
 SEEN = Progress.from_qmp(
@@ -200,8 +202,8 @@ def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with (
-            pytest.raises(HostError, match=f"cannot serve metrics at {address}: Address already in use"),
-            served(Metrics(list), address),
+            pytest.raises(HostError, match=f"cannot serve anything at {address}: Address already in use"),
+            metrics_at(address, Metrics(list)),
         ):
             pass
 
@@ -221,9 +223,12 @@ def test_a_real_prometheus_scrapes_it_and_takes_alerts_and_dashboard(tmp_path: P
     complete(done)
     metrics.count(done)
     own, port = free_port(), free_port()
+    creds = lab() / "127.0.0.1"
+    (tmp_path / "token").write_text(READ_TOKEN)
     (tmp_path / "prometheus.yml").write_text(
         f"global: {{scrape_interval: 1s}}\nrule_files: [{CONTRIB}/vmferry-alerts.yml]\n"
-        f"scrape_configs: [{{job_name: vmferry, static_configs: [{{targets: ['127.0.0.1:{own}']}}]}}]\n"
+        f"scrape_configs: [{{job_name: vmferry, static_configs: [{{targets: ['127.0.0.1:{own}']}}], scheme: https,"
+        f" tls_config: {{ca_file: {creds / CA_CERT}}}, authorization: {{credentials_file: {tmp_path}/token}}}}]\n"
     )
     checked = subprocess.run(
         ["promtool", "check", "config", tmp_path / "prometheus.yml"], capture_output=True, text=True, check=False
@@ -247,7 +252,10 @@ def test_a_real_prometheus_scrapes_it_and_takes_alerts_and_dashboard(tmp_path: P
             return []
         return found
 
-    with served(metrics, f"127.0.0.1:{own}"), subprocess.Popen(command, stderr=subprocess.DEVNULL) as prometheus:
+    with (
+        metrics_at(f"0.0.0.0:{own}", metrics, READ_TOKEN, str(creds)),
+        subprocess.Popen(command, stderr=subprocess.DEVNULL) as prometheus,
+    ):
         try:
             wait_until(lambda: value("libvirt_domain_job_mem_remaining_bytes"))
             (sample,) = value("libvirt_domain_job_mem_remaining_bytes")

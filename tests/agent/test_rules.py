@@ -1,8 +1,10 @@
+from collections.abc import Iterator
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.agent.rules import Mode, Rule, Vm, holding
+from vmferry.agent.rules import Mode, Rule, Rules, Vm, holding
 
 UUID = "5f1a2c66-0a8e-4a39-9d5e-9a8a4f2f8d11"
 VM = Vm("db-1", UUID, frozenset({"gold"}))
@@ -19,6 +21,21 @@ def test_without_a_rule_nothing_is_touched() -> None:
     held = holding([Rule(name="web-*", mode=Mode.STEER)], VM)
     assert (held.number, held.rule.mode) == (None, Mode.SHADOW)
     assert str(held) == "no rule matches"
+
+
+def test_what_holds_for_a_vm_is_looked_for_once() -> None:
+    looked = 0
+
+    class Noted(list[Rule]):
+        def __iter__(self) -> Iterator[Rule]:
+            nonlocal looked
+            looked += 1
+            return super().__iter__()
+
+    rules = Rules(Noted([Rule(name="db-?", mode=Mode.STEER)]))
+    assert [rules.holding(VM).number for _ in range(10)] == [1] * 10
+    assert rules.holding(Vm("web", UUID)).number is None
+    assert looked == 2
 
 
 def test_all_that_a_rule_names_has_to_fit() -> None:

@@ -6,16 +6,23 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from tests.support.agent import agent
+from tests.support.agent_web import READ_TOKEN, bearer
+from tests.support.certificates import lab
+from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.log import Journald, Level, Log, as_json, as_text
+from vmferry.agent.metrics import Metrics
 from vmferry.agent.service import Agent
 from vmferry.errors import HostError, UsageError
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
 
 UNIT = Path(__file__).parents[2] / "contrib" / "systemd" / "vmferry-agent.service"
 
@@ -61,6 +68,21 @@ def test_why_it_does_not_begin_is_told(tmp_path: Path) -> None:
     path.write_text("rules = []\n")
     with pytest.raises(UsageError, match=f"{path}:1: Object contains unknown field `rules`"):
         Agent(path, Log(as_text))
+
+
+def test_other_hosts_get_metrics_with_tls_and_the_token_only(tmp_path: Path) -> None:
+    port, creds, token = free_port(), lab() / "127.0.0.1", tmp_path / "token"
+    token.touch(0o600)
+    token.write_text(READ_TOKEN)
+    path = tmp_path / "agent.toml"
+    path.write_text(f'metrics = "0.0.0.0:{port}"\ntls-creds = "{creds}"\ntoken-file = "{token}"\n')
+    tls = load_credentials(str(creds), Endpoint.CLIENT)
+    with ExitStack() as stack, httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=tls) as client:
+        Agent(path, Log(as_text))._serve_metrics(Metrics(list), stack)
+        assert client.get("/metrics").status_code == 401
+        assert "vmferry_migrations_running" in client.get("/metrics", headers=bearer(READ_TOKEN)).text
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.get(f"http://127.0.0.1:{port}/metrics", headers=bearer(READ_TOKEN))
 
 
 @pytest.mark.systemd

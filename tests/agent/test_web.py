@@ -5,6 +5,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from tests.support.wait import wait_until
 from vmferry.agent.live import Live
 from vmferry.agent.rules import Vm
 from vmferry.agent.sketch import MAX_POINTS, Sketch
+from vmferry.agent.web import serving
 from vmferry.agent.web.access import Access, read_token
 from vmferry.agent.web.events import MAX_READERS
 from vmferry.agent.web.serving import listening
@@ -290,3 +292,59 @@ def test_a_sketch_keeps_the_first_point_and_all_of_the_course_within_its_bound(g
     assert times == sorted(set(times))
     assert times[0] == gaps[0]
     assert elapsed_ms - times[-1] <= 5000 + 4 * elapsed_ms / MAX_POINTS
+
+
+def connected(path: Path) -> socket.socket:
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(path / "page.sock"))
+    client.settimeout(30)
+    return client
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"GET / HT",
+        b"POST /api/vms/a/forecast HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{",
+    ],
+)
+def test_who_does_not_ask_for_something_whole_is_sent_away(
+    database: str, tmp_path: Path, said: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_PATIENCE_S", 0.2)
+    with client_of(sources_of(database), tmp_path), connected(tmp_path) as slow:
+        slow.sendall(said)
+        with suppress(ConnectionResetError):
+            while slow.recv(1 << 16):
+                pass
+
+
+def test_who_reads_no_events_is_sent_away_and_who_reads_them_is_not(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr("vmferry.agent.web.events.LOOK_S", 0.001)
+    running = live()
+    sources = sources_of(database, [running])
+    with client_of(sources, tmp_path) as client, connected(tmp_path) as deaf:
+        deaf.sendall(b"GET /api/events HTTP/1.1\r\nHost: a\r\n\r\n")
+        with client.stream("GET", "/api/events", timeout=60) as stream:
+            lines = stream.iter_lines()
+            wait_until(lambda: sources.events._readers == 2)
+            while sources.events._readers == 2:
+                running.tell("x" * 10_000)
+                next(line for line in lines if line == "event: live")
+            assert sources.events._readers == 1
+            running.tell("the last")
+            assert next(line for line in lines if "the last" in line)
+
+
+def test_no_more_connect_than_there_is_room_for(database: str, tmp_path: Path) -> None:
+    with client_of(sources_of(database), tmp_path) as client, ExitStack() as stack:
+        idle = [stack.enter_context(connected(tmp_path)) for _ in range(150)]
+        with suppress(ConnectionResetError):
+            assert idle[-1].recv(1) == b""
+        for one in idle:
+            one.close()
+        wait_until(lambda: client.get("/api/live").status_code == 200)

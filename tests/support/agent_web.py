@@ -14,14 +14,15 @@ from vmferry.agent.forecasts import Forecasts
 from vmferry.agent.live import Live
 from vmferry.agent.log import Log, as_text
 from vmferry.agent.memory import Memory
+from vmferry.agent.metrics import Metrics
 from vmferry.agent.recording import Facts, Recording
 from vmferry.agent.reins import Reins
 from vmferry.agent.roster import Roster
-from vmferry.agent.rules import Mode, Rule
+from vmferry.agent.rules import Mode, Rule, Rules
 from vmferry.agent.web.access import Access
-from vmferry.agent.web.app import application
+from vmferry.agent.web.app import application, metrics_application
 from vmferry.agent.web.events import Events
-from vmferry.agent.web.serving import listening, shown
+from vmferry.agent.web.serving import serving
 from vmferry.agent.web.table import Sources, table_of
 
 READ_TOKEN = "a token of some length"
@@ -32,7 +33,8 @@ class GivenFollowers(Followers):
     """Everybody who follows a migration, and migrations that are made up."""
 
     def __init__(self, database: str, given: Sequence[Live], rules: Sequence[Rule]) -> None:
-        super().__init__(lambda: rules, Memory(open_to_write(database), "a", 36500, print), Log(as_text))
+        held = Rules(rules)
+        super().__init__(lambda: held, Memory(open_to_write(database), "a", 36500, print), Log(as_text))
         self._given = given
 
     @property
@@ -58,7 +60,14 @@ def sources_of(database: str, given: Sequence[Live] = (), rules: Sequence[Rule] 
 def web(sources: Sources, address: str, token: str | None = None, act_token: str | None = ACT_TOKEN) -> Iterator[None]:
     """Serve at an address."""
     app = application(table_of(sources), Access(token, act_token), Log(as_text))
-    with listening(address) as listener, shown(app, listener, sources.events.end):
+    with serving(app, address, end=sources.events.end):
+        yield
+
+
+@contextmanager
+def metrics_at(address: str, metrics: Metrics, token: str | None = None, tls_creds: str = "") -> Iterator[None]:
+    """Serve metrics at an address."""
+    with serving(metrics_application(metrics, Access(token, None)), address, tls_creds):
         yield
 
 

@@ -19,7 +19,7 @@ from vmferry.experiment.quantities import numbers_of, telling
 
 DEFAULT_PATH = Path("/etc/vmferry/agent.toml")
 DEFAULT_DATABASE = "sqlite:////var/lib/vmferry/agent.db"
-MAX_FILE_BYTES = 256 << 10
+MAX_FILE_BYTES = 4 << 20
 _MAX_DAYS = 36500
 _PLACE = re.compile(r" at `\$\.?(?P<path>[^`]*)`")
 _UNKNOWN_FIELD = re.compile(r"unknown field `(?P<name>[^`]*)`")
@@ -39,13 +39,15 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
     sockets: tuple[str, ...] = ()
     """Directories in which every socket is the monitor of a VM, for the agent alone."""
     metrics: str = ""
-    """Where Prometheus finds the metrics: a port of loopback, such as `127.0.0.1:9177`; empty is nowhere."""
+    """A port at which Prometheus finds the metrics, such as `127.0.0.1:9177`; empty is nowhere."""
     page: str = ""
-    """Where the page is: the path of a unix socket, or a port of loopback; empty is nowhere."""
+    """Where the page is: the path of a unix socket, or a port; empty is nowhere."""
     token_file: str = ""
-    """The token that it takes to read the page at a port."""
+    """The token that it takes to read the page at a port, and metrics at one that other hosts reach."""
     action_token_file: str = ""
     """Another token, that it takes to act by the page; empty is that nobody may."""
+    tls_creds: str = ""
+    """A directory with `server-cert.pem` and `server-key.pem`, by which ports speak TLS; empty is that they do not."""
     rule: tuple[Rule, ...] = ()
 
     @property
@@ -60,7 +62,7 @@ def read_config(path: Path) -> Config:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
-            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES >> 10} KiB, so it is no file of the agent's")
+            raise UsageError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB, so it is no file of the agent's")
         return parse_config(data.decode(), str(path))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
@@ -80,18 +82,23 @@ def parse_config(text: str, name: str) -> Config:
         raise UsageError(f"{name}:{line_of(text, _path_in(str(error)))}: {error}") from error
 
 
-def loopback_port(address: str) -> tuple[str, int]:
-    """Return host and port. Raises UsageError for what is none, or can be reached from other hosts."""
+def port_of(address: str) -> tuple[str, int]:
+    """Return host and port. Raises UsageError for what is none."""
     host, _, port = address.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     try:
-        is_own = ip_address(host).is_loopback and 0 < int(port) < 1 << 16
+        ip_address(host)
+        is_port = 0 < int(port) < 1 << 16
     except ValueError:
-        is_own = False
-    if not is_own:
-        remedy = "write one such as 127.0.0.1:9177; for other hosts put a proxy with TLS before it"
-        raise UsageError(f"'{one_line(address)}' is no port of this host's loopback; {remedy}")
+        is_port = False
+    if not is_port:
+        raise UsageError(f"'{one_line(address)}' is no port of an address; write one such as 127.0.0.1:9177")
     return host, int(port)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether a port can be reached from this host only. Raises UsageError for what is none."""
+    return ip_address(port_of(address)[0]).is_loopback
 
 
 def _checked(document: dict[str, Any]) -> Config:
@@ -101,15 +108,21 @@ def _checked(document: dict[str, Any]) -> Config:
         raise UsageError(refusal(error, Config)) from error
     if config.metrics:
         with telling("metrics"):
-            loopback_port(config.metrics)
+            _check_port(config, config.metrics)
     if config.page and not config.page.startswith("/"):
         with telling("page"):
-            loopback_port(config.page)
+            _check_port(config, config.page)
             if not config.token_file:
                 raise UsageError(f"'{config.page}' is open to every user of this host; give a token-file as well")
     for number, rule in enumerate(config.rule):
         rule.check(f"rule[{number}]")
     return config
+
+
+def _check_port(config: Config, address: str) -> None:
+    if not (is_loopback(address) or (config.tls_creds and config.token_file)):
+        remedy = "give tls-creds and a token-file as well, or a port of loopback, such as 127.0.0.1:9177"
+        raise UsageError(f"'{one_line(address)}' can be reached from other hosts; {remedy}")
 
 
 def _path_in(fault: str) -> str:

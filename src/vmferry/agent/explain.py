@@ -1,6 +1,7 @@
 """Finds the VMs that run here, and says of each which rule holds for it."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from vmferry.control.run_states import run_state
 from vmferry.errors import VmferryError
 
 _TIMEOUT_S = 5.0
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,20 @@ def find_domains_of(uris: Sequence[str]) -> Iterator[FoundVm | str]:
 
 
 def _behind_sockets(directories: Sequence[str]) -> Iterator[FoundVm | str]:
-    for directory in directories:
-        try:
-            paths = list(sockets_in(directory))
-        except VmferryError as error:
-            yield str(error)
-            continue
-        for path in paths:
+    """Yield the VMs in their order; all are asked at once, as many may not answer."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for directory in directories:
             try:
-                with open_monitor(f"unix:{path}", _TIMEOUT_S) as monitor:
-                    yield FoundVm(identify(monitor, path), f"unix:{path}", run_state(monitor))
+                paths = list(sockets_in(directory))
             except VmferryError as error:
                 yield str(error)
+                continue
+            yield from pool.map(_behind_socket, paths)
+
+
+def _behind_socket(path: str) -> FoundVm | str:
+    try:
+        with open_monitor(f"unix:{path}", _TIMEOUT_S) as monitor:
+            return FoundVm(identify(monitor, path), f"unix:{path}", run_state(monitor))
+    except VmferryError as error:
+        return str(error)

@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from vmferry.agent.live import Live
@@ -11,7 +11,7 @@ from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
 from vmferry.agent.recording import Facts, Recording
 from vmferry.agent.reins import Reins
-from vmferry.agent.rules import Holding, Mode, Rule, Vm, holding
+from vmferry.agent.rules import Holding, Mode, Rule, Rules, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
@@ -20,16 +20,20 @@ from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
+from vmferry.convergence.curve import Written
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
 from vmferry.units import NS_PER_MS
 
 _ENDS = "the agent ends"
+_NEW_MS = 3000
+_REMEMBERED_S = 1.0
+"""How long it is waited for what the database knows of a migration that was followed before."""
 
 
 class Followers:
     """Everybody who follows a migration now."""
 
-    def __init__(self, rules: Callable[[], Sequence[Rule]], memory: Memory, log: Log) -> None:
+    def __init__(self, rules: Callable[[], Rules], memory: Memory, log: Log) -> None:
         """`rules` are asked for whenever a migration is noticed."""
         self.log = log
         self.over: Callable[[Recording], None] = lambda recording: None
@@ -77,7 +81,7 @@ class Followers:
 
     def rule_for(self, vm: Vm) -> Holding:
         """Return which rule holds for a VM now."""
-        return holding(self._rules(), vm)
+        return self._rules().holding(vm)
 
     def follow(self, address: str, vm: Vm, progress: Progress) -> None:
         """Follow the migration of the VM behind a monitor, seen like that, to its end, or as long as that can be."""
@@ -154,10 +158,17 @@ class Followers:
             throttle_by=rule.throttle_by,
             limits=rule.limits,
             journal=live.recording,
+            learnt=_learnt(live.recording),
             wishes=live.reins.wishes,
         )
         with open_monitor(address, while_waiting=cancel.check) as monitor:
             return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)
+
+
+def _learnt(recording: Recording) -> tuple[Written, ...]:
+    """Return how the guest was found to write by who followed its migration before; nobody has, if that is new."""
+    is_new = _now_ms() - recording.facts.began_ms < _NEW_MS
+    return () if is_new else recording.learnt(_REMEMBERED_S)
 
 
 def _facts(vm: Vm, address: str, began_ms: int, reins: Reins) -> Facts:

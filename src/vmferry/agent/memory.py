@@ -6,19 +6,25 @@ A database that refuses is tried again for as long as it takes; what comes meanw
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from vmferry.agent import store
 from vmferry.agent.database import reason_of, telling
+from vmferry.agent.learnt import learnt_from
 from vmferry.agent.pieces import Pieces
 from vmferry.agent.recording import Close, Facts, Foretold, Recording
+from vmferry.convergence.curve import Written
+from vmferry.errors import UsageError
 
 INTERVAL_S = 0.5
 _CLOSE_S = 10.0
 _FORGET_S = 3600.0
 _MS_PER_DAY = 86_400_000
+_MS_PER_S = 1000
+_NS_PER_MS = 1_000_000
 _State = tuple[str, Foretold | None, Facts]
 
 
@@ -35,7 +41,8 @@ class Memory:
         """How often the list of migrations has changed in the database: one began, ended, or is done otherwise."""
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
-        self._forget_at_s = 0.0
+        self._forget_at_s = self._start_s = time.monotonic()
+        self._start_ms = time.time_ns() // _NS_PER_MS
         self._refuses = False
         self._closing = threading.Event()
         with telling(engine), engine.begin() as connection:
@@ -88,8 +95,12 @@ class Memory:
 
     def _forget(self, connection: Connection) -> None:
         if time.monotonic() >= self._forget_at_s:
-            store.forget(connection, self._host, int(time.time() * 1000) - self._keep_days * _MS_PER_DAY)
+            store.forget(connection, self._host, self._now_ms() - self._keep_days * _MS_PER_DAY)
             self._forget_at_s = time.monotonic() + _FORGET_S
+
+    def _now_ms(self) -> int:
+        """Return the time. A clock that is set wrong later has nothing forgotten."""
+        return self._start_ms + round((time.monotonic() - self._start_s) * _MS_PER_S)
 
     def _note(self, error: SQLAlchemyError | None) -> None:
         """Tell when the database begins to refuse, and when it takes again what it is given."""
@@ -121,7 +132,7 @@ class _Slot:
     def save(self, connection: Connection, host: str) -> bool:
         """Write what is new. Returns whether that is more than a piece of the journal."""
         is_first = self._place is None
-        migration_id, part, number = self._place or (*store.take_up(connection, host, self._recording.facts), 0)
+        migration_id, part, number = self._place or self._begin(connection, host)
         state = self._recording.status, self._recording.foretold, self._recording.facts
         if data := self._pieces.unkept():
             store.add_piece(connection, migration_id, part, number, data)
@@ -131,6 +142,15 @@ class _Slot:
             store.note_close(connection, migration_id, self._close)
         self._saving = (migration_id, part, number + bool(data)), state, len(data)
         return is_first or state != self._state or self._close is not None
+
+    def _begin(self, connection: Connection, host: str) -> tuple[int, int, int]:
+        migration_id, part = store.take_up(connection, host, self._recording.facts)
+        learnt: tuple[Written, ...] = ()
+        if part:
+            with suppress(UsageError):  # what cannot be read teaches nothing
+                learnt = learnt_from(store.journal_of(connection, migration_id))
+        self._recording.begun(learnt)
+        return migration_id, part, 0
 
     def saved(self) -> bool:
         """Take note that all that was written is kept. Returns whether there is nothing more to come."""

@@ -4,18 +4,15 @@ Names are those of libvirt's exporters where there is one, in base units; a figu
 label of what outlives a migration comes from outside, so each has a few values.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from vmferry.agent.config import loopback_port
 from vmferry.agent.failures import Failure
 from vmferry.agent.gauges import LiveCollector
 from vmferry.agent.live import Live
 from vmferry.agent.recording import Foretold, Recording
 from vmferry.agent.rules import Mode
-from vmferry.errors import HostError
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
 from vmferry.units import MS_PER_S
@@ -91,19 +88,3 @@ class Metrics:
     def _histogram(self, name: str, text: str, label: str, buckets: Sequence[float]) -> Histogram:
         labels = ("mode", label)
         return Histogram(f"vmferry_migration_{name}", text, labels, buckets=buckets, registry=self.registry)
-
-
-@contextmanager
-def served(metrics: Metrics, address: str) -> Iterator[None]:
-    """Serve `/metrics` at `HOST:PORT`. Raises HostError if that cannot be."""
-    host, port = loopback_port(address)
-    try:
-        server, thread = start_http_server(port, host, metrics.registry)
-    except OSError as error:
-        raise HostError(f"cannot serve metrics at {address}: {error.strerror}", error.errno) from error
-    try:
-        yield
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

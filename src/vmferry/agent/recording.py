@@ -8,6 +8,7 @@ import msgspec
 from vmferry.agent.failures import Failure, failure_of
 from vmferry.agent.rules import Mode, Vm
 from vmferry.control.result import Result
+from vmferry.convergence.curve import Written
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.migration.events import Event, StatusChanged
 from vmferry.migration.journal import CourseJournal, Entry, split_migrations
@@ -83,6 +84,8 @@ class Recording:
     course: CourseJournal = field(default_factory=CourseJournal)
     _new: list[Entry] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _is_begun: threading.Event = field(default_factory=threading.Event)
+    _learnt: tuple[Written, ...] = ()
 
     def record(self, time_ns: int, event: Event) -> None:
         """Append one event."""
@@ -97,6 +100,16 @@ class Recording:
         with self._lock:
             taken, self._new = self._new, []
         return taken
+
+    def begun(self, learnt: tuple[Written, ...]) -> None:
+        """Take note that it is kept from now on, and of what its guest was found to write if it was followed before."""
+        self._learnt = learnt
+        self._is_begun.set()
+
+    def learnt(self, wait_s: float) -> tuple[Written, ...]:
+        """Return how the guest was found to write before; nothing if nobody remembers that so soon."""
+        self._is_begun.wait(wait_s)
+        return self._learnt
 
     def ended(self, result: Result, now_ms: int) -> None:
         """Take note of the end."""

@@ -3,10 +3,11 @@
 Where none does, a migration is shadowed: it is worked out what would have been done, and nothing is touched.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache, partial
 from typing import Annotated
 
 import msgspec
@@ -26,6 +27,7 @@ from vmferry.units import NS_PER_MS, exact_duration, parse_guest_loss
 DEFAULT_VARIANT = PLANNED
 """What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""
 Setting = str | int | float | bool
+_KNOWN_VMS = 10_000
 
 
 class Mode(StrEnum):
@@ -179,3 +181,11 @@ def holding(rules: Sequence[Rule], vm: Vm) -> Holding:
         if rule.matches(vm):
             return Holding(rule, number)
     return Holding(_DEFAULT, None)
+
+
+class Rules:
+    """The rules of a file, which remember what holds for the VMs that they were asked for lately."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self.holding: Callable[[Vm], Holding] = lru_cache(_KNOWN_VMS)(partial(holding, rules))
+        """Returns what `holding` does."""

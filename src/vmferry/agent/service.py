@@ -15,20 +15,21 @@ from pathlib import Path
 
 from vmferry.agent.actions import Actions
 from vmferry.agent.attendants import Attendants
-from vmferry.agent.config import Config, read_config
+from vmferry.agent.config import Config, is_loopback, read_config
 from vmferry.agent.database import open_to_write
 from vmferry.agent.domains import find_domains
 from vmferry.agent.following import Followers
 from vmferry.agent.forecasts import Forecasts
 from vmferry.agent.log import Log, notify
 from vmferry.agent.memory import Memory
-from vmferry.agent.metrics import Metrics, served
+from vmferry.agent.metrics import Metrics
 from vmferry.agent.roster import Roster
+from vmferry.agent.rules import Rules
 from vmferry.agent.sockets import find_sockets
 from vmferry.agent.web.access import Access, read_token
-from vmferry.agent.web.app import application
+from vmferry.agent.web.app import application, metrics_application
 from vmferry.agent.web.events import Events
-from vmferry.agent.web.serving import listening, shown
+from vmferry.agent.web.serving import serving
 from vmferry.agent.web.table import Sources, table_of
 from vmferry.errors import UsageError
 
@@ -44,7 +45,11 @@ class Agent:
         """Read the file. Raises UsageError."""
         self._path = path
         self._log = log
-        self.config = read_config(path)
+        self._hold(read_config(path))
+
+    def _hold(self, config: Config) -> None:
+        """Have what a file says hold from now on."""
+        self.config, self._rules = config, Rules(config.rule)
 
     def run(self) -> None:
         """Attend to the VMs of this host. Raises UsageError and HostError if it cannot begin."""
@@ -54,11 +59,11 @@ class Agent:
             stack.enter_context(_only_one(config.host_name))
             engine = open_to_write(config.database)
             memory = stack.enter_context(Memory(engine, config.host_name, config.keep_days, self._log.warn))
-            followers = Followers(lambda: self.config.rule, memory, self._log)
+            followers = Followers(lambda: self._rules, memory, self._log)
             if config.metrics:
                 metrics = Metrics(lambda: followers.live)
                 followers.over = metrics.count
-                stack.enter_context(served(metrics, config.metrics))
+                self._serve_metrics(metrics, stack)
             attendants = Attendants(followers)
             if config.page:
                 self._show(attendants, stack)
@@ -71,6 +76,13 @@ class Agent:
             self._serve(signals)
             notify("STOPPING=1")
             self._log.info("ending; whatever slows a guest is undone")
+
+    def _serve_metrics(self, metrics: Metrics, stack: ExitStack) -> None:
+        """Serve metrics until the end, to whoever is on this host, and to others by the token."""
+        config = self.config
+        token = None if is_loopback(config.metrics) else read_token(config.token_file)
+        app = metrics_application(metrics, Access(token, None))
+        stack.enter_context(serving(app, config.metrics, config.tls_creds))
 
     def _show(self, attendants: Attendants, stack: ExitStack) -> None:
         """Serve the page until the end. Raises UsageError and HostError."""
@@ -87,8 +99,7 @@ class Agent:
             database=config.database,
         )
         app = application(table_of(sources), access, self._log)
-        listener = stack.enter_context(listening(config.page))
-        stack.enter_context(shown(app, listener, events.end))
+        stack.enter_context(serving(app, config.page, config.tls_creds, events.end))
 
     def _serve(self, signals: socket.socket) -> None:
         notify("READY=1")
@@ -116,7 +127,7 @@ class Agent:
                 for name in Config.__struct_fields__
                 if name != "rule" and getattr(config, name) != getattr(self.config, name)
             ]
-            self.config = config
+            self._hold(config)
             self._log.info(f"{_counted(config)} of {self._path} hold from now on")
             if changed:
                 names = ", ".join(name.replace("_", "-") for name in changed)

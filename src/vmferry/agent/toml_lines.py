@@ -3,10 +3,18 @@
 import re
 import tomllib
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _STEP = re.compile(r"(?P<key>[^.\[\]]+)|\[(?P<index>\d+)\]")
+_TOKEN = re.compile(
+    r"""
+    (?P<comment>\#[^\n]*) | (?P<end>\n) | (?P<open>[\[{]) | (?P<close>[\]}])
+    | (?P<string>"{3}(?:\\.|[^\\])*?"{3,5} | '{3}.*?'{3,5} | "(?:\\.|[^"\\])*" | '[^']*')
+    | (?P<word>[^\s\#"'\[\]{}]+)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 
 
 def line_of(text: str, path: str) -> int:
@@ -14,23 +22,30 @@ def line_of(text: str, path: str) -> int:
 
     What does not stand in it is looked for at the nearest table around it.
     """
-    lines = text.splitlines(keepends=True)
     steps = [int(match["index"]) if match["index"] else match["key"] for match in _STEP.finditer(path)]
-    while steps and not _leads_somewhere(steps, tomllib.loads(text)):
+    document = tomllib.loads(text)
+    while steps and not _leads_somewhere(steps, document):
         steps.pop()
-    counts = range(len(lines) + 1)
-    before = bisect_left(counts, True, key=lambda count: _leads_somewhere(steps, _longest(lines, count)[1])) - 1
-    return _longest(lines, max(0, before))[0] + 1
+    starts = list(_statements(text))
+    ends = [0, *starts[1:], len(text)]
+    count = bisect_left(ends, True, key=lambda end: _leads_somewhere(steps, tomllib.loads(text[:end])))
+    return 1 + text.count("\n", 0, starts[count - 1]) if count else 1
 
 
-def _longest(lines: Sequence[str], count: int) -> tuple[int, dict[str, Any]]:
-    """Return the longest document in the first lines, and its length. What goes on after them is left out."""
-    while count:
-        try:
-            return count, tomllib.loads("".join(lines[:count]))
-        except tomllib.TOMLDecodeError:
-            count -= 1
-    return 0, {}
+def _statements(text: str) -> Iterator[int]:
+    """Yield where each statement of a valid document begins: what comes before one is a document, too."""
+    depth, is_new = 0, True
+    for token in _TOKEN.finditer(text):
+        match token.lastgroup:
+            case "comment":
+                continue
+            case "end":
+                is_new = is_new or not depth
+                continue
+        if is_new:
+            yield token.start()
+        is_new = False
+        depth += {"open": 1, "close": -1}.get(str(token.lastgroup), 0)
 
 
 def _leads_somewhere(steps: Sequence[str | int], found: Any) -> bool:

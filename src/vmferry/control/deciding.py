@@ -106,9 +106,11 @@ def slow_from_outside(
 def survey(
     ports: Ports, driven: DrivenVm, order: Order, parameters: MigrationParameters, slowing: Slowing | None
 ) -> tuple[Written, ...]:
-    """Return how the guest writes, if the policy wants to know that before anything moves."""
-    if order.uri is None or slowing is None or not find_policy(parameters.convergence_policy).plans:
+    """Return how the guest writes, measured before anything moves or learnt before, if the policy wants to know."""
+    if slowing is None or not find_policy(parameters.convergence_policy).plans:
         return ()
+    if order.uri is None:
+        return order.learnt
     try:
         windows_ms = SHORT_WINDOWS_MS, SHORT_WHOLE_SECONDS_MS
         rates = measure_rates(ports.monitor, driven, ports.clock, ports.cancel, *windows_ms)

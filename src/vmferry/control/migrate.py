@@ -68,7 +68,8 @@ def _run(site: Site, order: Order, prepared: Prepared) -> Result:
     """Let the brain look at what was surveyed, migrate, and record all of it."""
     ports, crew = site.ports, prepared.crew
     start_recording(crew.recorder, ports.monitor, site.driven, obeyed(prepared.decider.parameters), order.limits)
-    if surveyed := prepared.decider.surveyed:
+    surveyed = prepared.decider.surveyed
+    if surveyed and order.uri is not None:
         size_bytes = memory_bytes(ports.monitor)
         used_bytes = site.place.used_bytes(ports.monitor, site.driven, size_bytes)
         crew.body.look_before(surveyed, GuestMemory(size_bytes, used_bytes, site.place.scan_ns_per_zero_page))

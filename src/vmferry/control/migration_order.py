@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.wishes import Wishes
+from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned_settings import Pace, goal_settings
 from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant
@@ -45,6 +46,8 @@ class Order:
     """How long the other side may hold the stopped guest of a QEMU; None is what the downtime limit suggests."""
     destination: Destination | None = None
     """The other side, if it can be asked."""
+    learnt: tuple[Written, ...] = ()
+    """How the guest was found to write earlier in a migration that is taken over."""
     journal: Journal = field(default_factory=lambda: TeeJournal([]))
     wishes: Wishes = field(default_factory=Wishes)
     """What is asked for while it runs."""

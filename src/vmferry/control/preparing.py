@@ -76,7 +76,7 @@ class Decider:
     """Those that our decisions obey; None if the VM decides."""
     slowing: Slowing | None = None
     surveyed: tuple[Written, ...] = ()
-    """What is known of how the guest writes, before it begins."""
+    """What is known of how the guest writes, before it begins or is taken over."""
     own_iterations: OwnIterations | None = None
     """Where the VM slows its guest itself."""
 

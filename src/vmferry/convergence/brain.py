@@ -65,7 +65,7 @@ class Convergence:
         *,
         throttle_writers: bool = False,
     ) -> None:
-        """`elapsed_ns` is how long the migration has run already at `start`, `surveyed` what was found before it began.
+        """`elapsed_ns` is how long the migration has run already at `start`, `surveyed` what was found before that.
 
         `throttle_writers` spreads throttles over vCPUs by what each dirties, and finds that out by an experiment where
         the body does not tell. A policy that plans has them spread where it does. Raises UsageError if the policy, or

@@ -136,6 +136,6 @@ class View:
     still_ns: int
     """How long the link has stood still; 0 if it carries something."""
     surveyed: tuple[Written, ...] = ()
-    """What was found before the migration began, which is the same in all looks."""
+    """What was found before it was looked on, mostly before it began; the same in all looks."""
     limits: Limits = field(default=NO_LIMITS)
     """What the operator allows; a limit that is None does not exist."""

@@ -45,19 +45,39 @@ def load_credentials(directory: str, endpoint: Endpoint) -> ssl.SSLContext:
         raise UsageError(
             f"'{folder}' holds pre-shared keys, which Python cannot use safely; make certificates with `vmferry certs`"
         )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if endpoint is Endpoint.SERVER else ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = _context_of(endpoint)
     context.verify_mode = ssl.CERT_REQUIRED
-    if endpoint is Endpoint.SERVER:
-        context.num_tickets = 0  # nobody resumes a session here, and a ticket would be in the way of a first message
     _load(folder / CA_CERT, context.load_verify_locations)
     if (folder / CA_CRL).exists():
         _load(folder / CA_CRL, context.load_verify_locations)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    _load_own(folder, endpoint, context)
+    return context
+
+
+def load_server(directory: str) -> ssl.SSLContext:
+    """Return what answers whoever connects, as the server of the credentials in a directory, without asking who it is.
+
+    Raises UsageError as `load_credentials` does.
+    """
+    context = _context_of(Endpoint.SERVER)
+    _load_own(Path(directory), Endpoint.SERVER, context)
+    return context
+
+
+def _context_of(endpoint: Endpoint) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if endpoint is Endpoint.SERVER else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if endpoint is Endpoint.SERVER:
+        context.num_tickets = 0  # nobody resumes a session here, and a ticket would be in the way of a first message
+    return context
+
+
+def _load_own(folder: Path, endpoint: Endpoint, context: ssl.SSLContext) -> None:
+    """Take the certificate of an endpoint, and its key."""
     cert, key = _regular(folder / endpoint.cert), _regular(folder / endpoint.key)
     _check_private(key)
     _load(key, lambda _: context.load_cert_chain(cert, key, lambda: _refuse_password(key)))
-    return context
 
 
 def _load(path: Path, load: Callable[[str], object]) -> None:

@@ -1,7 +1,8 @@
-"""The application that answers all requests: access first, then one endpoint, and faults as one line of JSON."""
+"""The applications that answer all requests: access first, then one endpoint, and faults as one line of JSON."""
 
 from collections.abc import Sequence
 
+from prometheus_client.exposition import choose_encoder
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
@@ -11,6 +12,7 @@ from starlette.routing import Route
 
 from vmferry.agent.actions import NotDoneError, UnknownError
 from vmferry.agent.log import Log
+from vmferry.agent.metrics import Metrics
 from vmferry.agent.web.access import HEADERS, Access, is_from_elsewhere
 from vmferry.agent.web.routes import ApiRoute, BadRequestError, MediaError, json_response, who_asks
 from vmferry.errors import UsageError, VmferryError
@@ -26,8 +28,25 @@ _STATUSES: dict[type[VmferryError], int] = {
 
 
 def application(table: Sequence[ApiRoute], access: Access, log: Log) -> Starlette:
-    """Return the application; what actions came to is logged."""
+    """Return that of the page and its API; what actions came to is logged."""
+    return Starlette(
+        routes=[_route(one, access, log) for one in table],
+        middleware=[_guard(access)],
+        exception_handlers={VmferryError: _refused},
+    )
 
+
+def metrics_application(metrics: Metrics, access: Access) -> Starlette:
+    """Return that of `/metrics`, in the format of Prometheus that is asked for."""
+
+    def tell(request: Request) -> Response:
+        encode, media = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(metrics.registry), headers={"Content-Type": media})
+
+    return Starlette(routes=[Route("/metrics", tell)], middleware=[_guard(access)])
+
+
+def _guard(access: Access) -> Middleware:
     async def guarded(request: Request, call_next: RequestResponseEndpoint) -> Response:
         if not access.may_read(request.headers):
             response = json_response({"error": "it takes the agent's token"}, 401)
@@ -39,11 +58,7 @@ def application(table: Sequence[ApiRoute], access: Access, log: Log) -> Starlett
         response.headers.update(HEADERS)
         return response
 
-    return Starlette(
-        routes=[_route(one, access, log) for one in table],
-        middleware=[Middleware(BaseHTTPMiddleware, dispatch=guarded)],
-        exception_handlers={VmferryError: _refused},
-    )
+    return Middleware(BaseHTTPMiddleware, dispatch=guarded)
 
 
 def _route(one: ApiRoute, access: Access, log: Log) -> Route:
