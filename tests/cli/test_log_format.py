@@ -33,6 +33,8 @@ def said(text: str) -> list[dict[str, Any]]:
         (("vm", "--kernel", "/nowhere"), 2),
         (("forecast", "--qmp", "unix:/nowhere"), 1),
         (("agent", "--config", "/nowhere\nforged"), 2),
+        (("history", "--database", "sqlite:///nowhere"), 2),
+        (("report", "/nowhere"), 2),
     ],
 )
 def test_an_error_is_one_object_with_the_exit_code(words: tuple[str, ...], exit_code: int) -> None:

@@ -14,7 +14,6 @@ from vmferry.cli.forecast_picture import write_forecast
 from vmferry.cli.forecast_view import show
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import optional_monitor_options
 from vmferry.cli.pictures import check_picture
 from vmferry.cli.tables import beside, terminal, warn
@@ -49,7 +48,6 @@ _EXIT_CODES = {"will": ExitCode.DONE, "may": ExitCode.MAY_CONVERGE, "will not": 
 @click.option("--picture", type=click.Path(dir_okay=False, path_type=Path), callback=check_picture,
               help="Draw the dirty curve and what each strategy costs: FILE.svg or FILE.html.")  # fmt: skip
 @json_option("Print one JSON object instead of tables.", ForecastRecord)
-@log_format_option
 @click.pass_context
 def command(
     context: click.Context,

@@ -60,9 +60,9 @@ holds up and ends no migration; what it missed is told on standard error.
 
 ## What is said beside it
 
-What a command says to people is on standard error. With `--log-format json`, which `migrate`, `watch`, `vm` and `agent`
-have, that is one JSON object a line too: `time` (ISO 8601, UTC), `level` (`info`, `warning` or `error`), `message`, and
-fields such as `command`, `vm` and `exit_code`. A command line that cannot be parsed is told as text.
+What a command says to people is on standard error. With `--log-format json`, which every command but `qemu` has, that
+is one JSON object a line too: `time` (ISO 8601, UTC), `level` (`info`, `warning` or `error`), `message`, and fields
+such as `command`, `vm` and `exit_code`. A command line that cannot be parsed is told as text.
 
 ## Commands
 """

@@ -38,13 +38,15 @@ def _choose(context: click.Context, parameter: click.Parameter, form: str) -> No
     STDERR.choose(form, context.info_name or "")
 
 
-log_format_option = click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_choose,
-    help="How to say on stderr what happens: lines, or JSON lines with time, level and message.",
-)
+def log_format_option() -> click.Option:
+    """Return the option by which it is chosen."""
+    return click.Option(
+        ["--log-format"],
+        type=click.Choice(["text", "json"]),
+        default="text",
+        show_default=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_choose,
+        help="How to say on stderr what happens: lines, or JSON lines with time, level and message.",
+    )

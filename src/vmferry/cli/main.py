@@ -9,7 +9,7 @@ import click
 from vmferry import __version__
 from vmferry.cli.exit_codes import code_of, help_text
 from vmferry.cli.interrupts import raise_interruptions, signal_number_of
-from vmferry.cli.log_option import LOG, STDERR
+from vmferry.cli.log_option import LOG, STDERR, log_format_option
 from vmferry.errors import InterruptionError, UsageError, VmferryError
 from vmferry.output import unblocked_stderr
 
@@ -46,7 +46,7 @@ class _LazyGroup(click.Group):
             return None
         command = import_module(_COMMANDS[cmd_name]).command
         assert isinstance(command, click.Command)
-        _tell_exit_codes(command, cmd_name)
+        _complete(command, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -57,13 +57,18 @@ class _LazyGroup(click.Group):
             raise InterruptionError("interrupted", signal_number_of(error)) from error
 
 
-def _tell_exit_codes(command: click.Command, name: str) -> None:
-    """Let the help of a command, and of those below it, say what its exit codes mean."""
+def _complete(command: click.Command, name: str) -> None:
+    """Give a command, and those below it, what all have: exit codes in the help, and a way to choose the log's form.
+
+    The words of `qemu` are QEMU's.
+    """
     if isinstance(command, click.Group):
         for below, subcommand in command.commands.items():
-            _tell_exit_codes(subcommand, f"{name} {below}")
+            _complete(subcommand, f"{name} {below}")
     else:
         command.epilog = help_text(name)
+        if name != "qemu" and not any("--log-format" in parameter.opts for parameter in command.params):
+            command.params.append(log_format_option())
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

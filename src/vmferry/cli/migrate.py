@@ -10,7 +10,6 @@ from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
 from vmferry.cli.limit_options import limit_options
-from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.parameter_options import ParameterCommand, given_parameters, parameter_options
 from vmferry.cli.policy_options import named_policy, policy_option, settings_option
@@ -63,7 +62,6 @@ from vmferry.units import NS_PER_MS
 @journal_option
 @json_option("Print one JSON object at the end instead of tables (docs/json.md).", EndedLine)
 @json_option("Print what happens as it happens, one JSON object a line.", *LINES, EndedLine, name="--json-lines")
-@log_format_option
 @parameter_options()
 @click.pass_context
 def command(

@@ -10,7 +10,6 @@ from click.core import ParameterSource
 from vmferry.cli import perf_compare, perf_report
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option
-from vmferry.cli.log_option import log_format_option
 from vmferry.cli.perf_report import show_runs
 from vmferry.cli.policy_options import own_variants, policy_option, require_one_way, settings_option
 from vmferry.cli.tables import beside, say
@@ -112,7 +111,6 @@ def command() -> None:
 @click.option("--repeats", type=_REPEATS, default=1, show_default=True, help="How many runs to make.")
 @click.option("--output", type=_DIRECTORY, required=True, help="Directory for results and journals.")
 @json_option("Print one JSON object for each run.", MeasuredRun)
-@log_format_option
 @click.pass_context
 def run(
     context: click.Context,
@@ -158,7 +156,6 @@ def _refuse_both(context: click.Context, names: Iterable[str]) -> None:
 @click.option("--repeats", type=_REPEATS, default=5, show_default=True, help="Runs of each scenario.")
 @click.option("--output", type=_DIRECTORY, help="Directory for results and journals.")
 @json_option("Print one JSON object for each run.", MeasuredRun)
-@log_format_option
 @click.pass_context
 def batch(
     context: click.Context,

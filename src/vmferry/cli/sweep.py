@@ -11,7 +11,6 @@ from rich.text import Text
 
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.log_option import log_format_option
 from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import beside, compact_table, say, terminal
@@ -42,7 +41,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes; as many as processors if left out.")
 @click.option("--scheduler", metavar="tcp://HOST:PORT", help="Use the cluster of this dask scheduler instead.")
 @json_option("Print one JSON object for each run instead of the table.", SweptRun)
-@log_format_option
 @click.pass_context
 def command(
     context: click.Context,

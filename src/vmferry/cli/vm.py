@@ -9,7 +9,7 @@ from uuid import uuid4
 import click
 
 from vmferry.bounds import parse_uuid
-from vmferry.cli.log_option import LOG, STDERR, log_format_option
+from vmferry.cli.log_option import LOG, STDERR
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.types import FILE_OR_NONE, SIZE_WITH_UNIT
 from vmferry.convergence.policies.registry import load_policy
@@ -66,7 +66,6 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     multiple=True,
     help="Print trace events that match this name or pattern; 'help' lists them; may be repeated.",
 )
-@log_format_option
 @click.option("--name", default="", help="Name of the VM.")
 @click.option("--uuid", default="", help="UUID of the VM; random if left out.")
 @click.option("--paused", is_flag=True, help="Do not let the guest run before 'cont'.")

@@ -7,7 +7,6 @@ import click
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.journal_option import journal_option, open_journal
 from vmferry.cli.json_option import json_option
-from vmferry.cli.log_option import log_format_option
 from vmferry.cli.monitor_option import monitor_options
 from vmferry.cli.policy_options import named_policy, policy_settings
 from vmferry.cli.progress import exit_code_of
@@ -39,7 +38,6 @@ from vmferry.units import NS_PER_MS
               help="How long the migration may take: tells how near that is, and the shadow plans for it.")  # fmt: skip
 @journal_option
 @json_option("Print what happens as it happens, one JSON object a line (docs/json.md).", *LINES, EndedLine)
-@log_format_option
 @click.pass_context
 def command(
     context: click.Context,
