@@ -199,7 +199,7 @@ def test_idle_agent(tmp_path: Path) -> None:
     [
         (
             ["many", "--real", "--vms", "2", "--shadowed", "1", "--seconds", "1"],
-            {"all_followed", "driver_cpu", "remembered"},
+            {"all_followed", "driver_cpu", "busiest_guest", "remembered"},
         ),
         (["kills", "--kills", "1"], {"taken_up", "resumed", "time_to_undo", "consistent", "remembered"}),
     ],

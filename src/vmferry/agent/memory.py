@@ -18,13 +18,12 @@ from vmferry.agent.pieces import Pieces
 from vmferry.agent.recording import Close, Facts, Foretold, Recording
 from vmferry.convergence.curve import Written
 from vmferry.errors import UsageError
+from vmferry.units import MS_PER_S, NS_PER_MS
 
 INTERVAL_S = 0.5
 _CLOSE_S = 10.0
 _FORGET_S = 3600.0
 _MS_PER_DAY = 86_400_000
-_MS_PER_S = 1000
-_NS_PER_MS = 1_000_000
 _State = tuple[str, Foretold | None, Facts]
 
 
@@ -42,7 +41,7 @@ class Memory:
         self._lock = threading.Lock()
         self._slots: list[_Slot] = []
         self._forget_at_s = self._start_s = time.monotonic()
-        self._start_ms = time.time_ns() // _NS_PER_MS
+        self._start_ms = time.time_ns() // NS_PER_MS
         self._refuses = False
         self._closing = threading.Event()
         with telling(engine), engine.begin() as connection:
@@ -100,7 +99,7 @@ class Memory:
 
     def _now_ms(self) -> int:
         """Return the time. A clock that is set wrong later has nothing forgotten."""
-        return self._start_ms + round((time.monotonic() - self._start_s) * _MS_PER_S)
+        return self._start_ms + round((time.monotonic() - self._start_s) * MS_PER_S)
 
     def _note(self, error: SQLAlchemyError | None) -> None:
         """Tell when the database begins to refuse, and when it takes again what it is given."""
