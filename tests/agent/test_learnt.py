@@ -7,8 +7,8 @@ from vmferry.agent.learnt import learnt_from
 from vmferry.cancel import CancelToken
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.convergence.curve import Written
 from vmferry.convergence.variants import PLANNED
+from vmferry.convergence.written import Written
 from vmferry.errors import CancelledError
 from vmferry.migration.events import Decided
 from vmferry.migration.journal import Entry, MemoryJournal

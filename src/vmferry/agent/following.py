@@ -20,7 +20,7 @@ from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.progress import Progress
 from vmferry.control.result import Result
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
 from vmferry.units import NS_PER_MS
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.experiment.dirty_samples import dirty_samples
 from vmferry.migration.events import Started
 from vmferry.migration.journal import Entry, split_migrations

@@ -16,7 +16,7 @@ from vmferry.agent.database import reason_of, telling
 from vmferry.agent.learnt import learnt_from
 from vmferry.agent.pieces import Pieces
 from vmferry.agent.recording import Close, Facts, Foretold, Recording
-from vmferry.convergence.curve import Written
+from vmferry.convergence.written import Written
 from vmferry.errors import UsageError
 from vmferry.units import MS_PER_S, NS_PER_MS
 

@@ -8,8 +8,8 @@ import msgspec
 from vmferry.agent.failures import Failure, failure_of
 from vmferry.agent.rules import Mode, Vm
 from vmferry.control.result import Result
-from vmferry.convergence.curve import Written
 from vmferry.convergence.limit_watch import Verdict
+from vmferry.convergence.written import Written
 from vmferry.migration.events import Event, StatusChanged
 from vmferry.migration.journal import CourseJournal, Entry, split_migrations
 from vmferry.migration.outcome import Outcome

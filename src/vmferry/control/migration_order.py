@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from vmferry.control.destination import Destination
 from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.wishes import Wishes
-from vmferry.convergence.curve import Written
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned_settings import Pace, goal_settings
 from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant
+from vmferry.convergence.written import Written
 from vmferry.errors import UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.ports import Journal
