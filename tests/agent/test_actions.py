@@ -19,7 +19,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent import following
 from vmferry.agent.reins import Reins
-from vmferry.agent.rules import Mode, Rule, Rules, Vm
+from vmferry.agent.rules import Mode, Rule, Rulebook, Vm
 from vmferry.agent.web.table import Sources
 from vmferry.cancel import CancelToken
 from vmferry.control.progress import ask
@@ -185,7 +185,7 @@ def test_nothing_is_cancelled_in_post_copy(follow: Follow) -> None:
 def test_nothing_is_done_about_a_vm_that_is_to_be_ignored(follow: Follow) -> None:
     rules = [SHADOW]
     with follow(rules) as followed:
-        ignoring = Rules([Rule(mode=Mode.IGNORE)])
+        ignoring = Rulebook([Rule(mode=Mode.IGNORE)])
         followed.sources.followers._rules = lambda: ignoring  # as a reload would
         for what in ("steer", "limits", "cancel"):
             answered = followed.ask(what)

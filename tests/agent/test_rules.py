@@ -4,7 +4,7 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.agent.rules import Mode, Rule, Rules, Vm, holding
+from vmferry.agent.rules import Mode, Rule, Rulebook, Vm, holding
 
 UUID = "5f1a2c66-0a8e-4a39-9d5e-9a8a4f2f8d11"
 VM = Vm("db-1", UUID, frozenset({"gold"}))
@@ -32,7 +32,7 @@ def test_what_holds_for_a_vm_is_looked_for_once() -> None:
             looked += 1
             return super().__iter__()
 
-    rules = Rules(Noted([Rule(name="db-?", mode=Mode.STEER)]))
+    rules = Rulebook(Noted([Rule(name="db-?", mode=Mode.STEER)]))
     assert [rules.holding(VM).number for _ in range(10)] == [1] * 10
     assert rules.holding(Vm("web", UUID)).number is None
     assert looked == 2

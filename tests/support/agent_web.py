@@ -18,7 +18,7 @@ from vmferry.agent.metrics import Metrics
 from vmferry.agent.recording import Facts, Recording
 from vmferry.agent.reins import Reins
 from vmferry.agent.roster import Roster
-from vmferry.agent.rules import Mode, Rule, Rules
+from vmferry.agent.rules import Mode, Rule, Rulebook
 from vmferry.agent.web.access import Access
 from vmferry.agent.web.app import application, metrics_application
 from vmferry.agent.web.events import Events
@@ -33,7 +33,7 @@ class GivenFollowers(Followers):
     """Everybody who follows a migration, and migrations that are made up."""
 
     def __init__(self, database: str, given: Sequence[Live], rules: Sequence[Rule]) -> None:
-        held = Rules(rules)
+        held = Rulebook(rules)
         super().__init__(lambda: held, Memory(open_to_write(database), "a", 36500, print), Log(as_text))
         self._given = given
 

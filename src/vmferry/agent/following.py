@@ -11,7 +11,7 @@ from vmferry.agent.log import Log
 from vmferry.agent.memory import Memory
 from vmferry.agent.recording import Facts, Recording
 from vmferry.agent.reins import Reins
-from vmferry.agent.rules import Holding, Mode, Rule, Rules, Vm
+from vmferry.agent.rules import Holding, Mode, Rule, Rulebook, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
@@ -33,7 +33,7 @@ _REMEMBERED_S = 1.0
 class Followers:
     """Everybody who follows a migration now."""
 
-    def __init__(self, rules: Callable[[], Rules], memory: Memory, log: Log) -> None:
+    def __init__(self, rules: Callable[[], Rulebook], memory: Memory, log: Log) -> None:
         """`rules` are asked for whenever a migration is noticed."""
         self.log = log
         self.over: Callable[[Recording], None] = lambda recording: None

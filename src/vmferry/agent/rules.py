@@ -183,7 +183,7 @@ def holding(rules: Sequence[Rule], vm: Vm) -> Holding:
     return Holding(_DEFAULT, None)
 
 
-class Rules:
+class Rulebook:
     """The rules of a file, which remember what holds for the VMs that they were asked for lately."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:

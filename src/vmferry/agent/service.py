@@ -24,7 +24,7 @@ from vmferry.agent.log import Log, notify
 from vmferry.agent.memory import Memory
 from vmferry.agent.metrics import Metrics
 from vmferry.agent.roster import Roster
-from vmferry.agent.rules import Rules
+from vmferry.agent.rules import Rulebook
 from vmferry.agent.sockets import find_sockets
 from vmferry.agent.web.access import Access, read_token
 from vmferry.agent.web.app import application, metrics_application
@@ -49,7 +49,7 @@ class Agent:
 
     def _hold(self, config: Config) -> None:
         """Have what a file says hold from now on."""
-        self.config, self._rules = config, Rules(config.rule)
+        self.config, self._rules = config, Rulebook(config.rule)
 
     def run(self) -> None:
         """Attend to the VMs of this host. Raises UsageError and HostError if it cannot begin."""
