@@ -83,7 +83,7 @@ def _divisor(survey: Survey) -> int:
 
 def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
     used_pages = survey.used_bytes // divisor // PAGE_SIZE_BYTES
-    zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan, used_pages)
+    zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan)
     rate_bytes_per_s = max(1, round(survey.memory_bytes_per_s * draw.link / divisor))
     return Experiment(
         name="forecast",
@@ -114,7 +114,7 @@ def _batch_bytes(survey: Survey, divisor: int) -> int:
     return max(_LEAST_BATCH_BYTES, part_bytes) // PAGE_SIZE_BYTES * PAGE_SIZE_BYTES
 
 
-def _zero_pages(survey: Survey, scan: float, used_pages: int) -> tuple[int, int]:
+def _zero_pages(survey: Survey, scan: float) -> tuple[int, int]:
     """Return how many zero pages are modelled, and how fast they are read: in all as slowly as the real ones.
 
     A VM of ours skips what nobody has ever touched.

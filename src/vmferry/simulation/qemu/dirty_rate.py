@@ -16,7 +16,7 @@ from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.dirty_log import ModelledDirtyLog
 from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.settings import check_argument, refuse
-from vmferry.units import MIB, MS_PER_S, NS_PER_MS
+from vmferry.units import MIB, MS_PER_S, NS_PER_MS, NS_PER_S
 
 PAGE_SAMPLING, DIRTY_RING, DIRTY_BITMAP = MODES = ("page-sampling", "dirty-ring", "dirty-bitmap")
 SECOND, MILLISECOND = UNITS = ("second", "millisecond")
@@ -44,11 +44,11 @@ class ModelledDirtyRate:
         self._guest = guest
         self._log = log
         self._random = random
-        self._answer: dict[str, Any] = self._described(PAGE_SAMPLING, 0, 0, SECOND, "unstarted")
+        self._answer: dict[str, Any] = self._described(PAGE_SAMPLING, 0, 0)
 
     def calculate(self, arguments: Mapping[str, Any]) -> None:
         """Begin a measurement. Raises CommandError for what QEMU refuses."""
-        calc_time, unit = self._calc_time(arguments)
+        window_ms = self._window_ms(arguments)
         mode = arguments.get("mode", PAGE_SAMPLING)
         samples = self._samples(arguments, mode)
         if mode not in MODES:
@@ -57,8 +57,7 @@ class ModelledDirtyRate:
             raise refuse("the dirty rate is already being measured.")
         if mode == DIRTY_RING:
             raise refuse("mode dirty-ring is not enabled, use other method instead.")
-        self._answer = self._described(mode, calc_time, samples, unit, "unstarted")
-        window_ms = calc_time if unit == MILLISECOND else calc_time * MS_PER_S
+        self._answer = self._described(mode, samples, window_ms)
         steps = self._by_log(window_ms) if mode == DIRTY_BITMAP else self._by_samples(window_ms, samples)
         start(self._clock, steps)
 
@@ -66,20 +65,21 @@ class ModelledDirtyRate:
         """Return what `query-dirty-rate` tells."""
         return dict(self._answer)
 
-    def _calc_time(self, arguments: Mapping[str, Any]) -> tuple[int, str]:
+    def _window_ms(self, arguments: Mapping[str, Any]) -> int:
         calc_time = check_argument(arguments, "calc-time", "int")
         if not self._release.measures_milliseconds:
             if "calc-time-unit" in arguments:
                 raise refuse("Parameter 'calc-time-unit' is unexpected")
             if calc_time not in _WINDOW_S:
                 raise refuse("calc-time is out of range[1, 60].")
-            return calc_time, SECOND
+            return int(calc_time) * MS_PER_S
         unit = arguments.get("calc-time-unit", SECOND)
         if unit not in UNITS:
             raise refuse(f"Parameter 'calc-time-unit' does not accept value '{unit}'")
-        if (calc_time if unit == MILLISECOND else calc_time * MS_PER_S) not in _WINDOW_MS:
+        window_ms = int(calc_time) * (1 if unit == MILLISECOND else MS_PER_S)
+        if window_ms not in _WINDOW_MS:
             raise refuse("Calculation time is out of range [50ms, 60000ms].")
-        return calc_time, unit
+        return window_ms
 
     def _samples(self, arguments: Mapping[str, Any], mode: str) -> int:
         if "sample-pages" not in arguments:
@@ -91,13 +91,14 @@ class ModelledDirtyRate:
             raise refuse("sample-pages is out of range[128, 16384].")
         return int(samples)
 
-    def _described(self, mode: str, calc_time: int, samples: int, unit: str, status: str) -> dict[str, Any]:
+    def _described(self, mode: str, samples: int, window_ms: int) -> dict[str, Any]:
+        """Return what is told of a measurement as it begins. Times are in seconds, as nobody asks for others."""
         described = {
-            "status": status,
+            "status": "unstarted",
             "sample-pages": samples,
             "mode": mode,
-            "start-time": self._clock.now_ns() // (NS_PER_MS * MS_PER_S),
-            "calc-time": calc_time,
+            "start-time": self._clock.now_ns() // NS_PER_S,
+            "calc-time": window_ms // MS_PER_S,
         }
         return described | ({"calc-time-unit": SECOND} if self._release.measures_milliseconds else {})
 
