@@ -93,32 +93,19 @@ def read_replay(
     assert isinstance(started, Started)
     trace = read_trace(entries, where)
     recorded = Recorded(entries)
-    rate, lower_bound = recorded.link_rate()
     try:
-        scenario = Experiment(
-            name=where,
-            guest=GuestSpec(
-                memory_bytes=started.page_count * PAGE_SIZE_BYTES,
-                vcpu_count=started.vcpu_count,
-                loads=(LoadSpec(pattern="trace", trace=trace),),
-                zero_scan_bytes_per_s=recorded.zero_scan_rate(started.page_count - trace.used_pages),
-                sync_ns_per_page=recorded.sync_ns() / started.page_count,
-                throttle_slice_ns=slice_ns(started),
-            ),
-            link=LinkSpec(rate_bytes_per_s=max(1, min(round(rate), MAX_BYTES_PER_S)), **recorded.link()),
-            parameters=msgspec.convert(recorded.settings() | dict(parameters), _Settings),
-            limits=recorded.limits(),
-        )
+        scenario = _scenario(where, started, trace, recorded)
+        changed = msgspec.convert(recorded.settings() | dict(parameters), _Settings)
+        scenario = msgspec.structs.replace(scenario, parameters=changed)
         scenario = scenario.with_settings({f"link.{key}": text for key, text in link.items()})
-        scenario = _in_memory(scenario, recorded.times_smaller)
         told = _policy_is_here(started)
         own = VARIANT_PARAMETERS if told else VARIANT_PARAMETERS - {POLICY, POLICY_SETTINGS}
         variant = {name: value for name, value in started.parameters.items() if name in own}
         decides = told and started.recorded_by is RecordedBy.VM
         return Replay(
-            scenario=scenario,
+            scenario=_in_memory(scenario, recorded.times_smaller),
             trace=trace,
-            link_rate_is_lower_bound=lower_bound and "rate" not in link,
+            link_rate_is_lower_bound=recorded.link_rate()[1] and "rate" not in link,
             own_settings=msgspec.convert(variant, _Settings),
             auto_converge=started.auto_converge,
             times_smaller=recorded.times_smaller,
@@ -126,6 +113,24 @@ def read_replay(
         )
     except (UsageError, msgspec.ValidationError) as error:
         raise UsageError(f"{where}: {error}") from error
+
+
+def _scenario(where: str, started: Started, trace: DirtyTrace, recorded: Recorded) -> Experiment:
+    """Return what was recorded as a scenario, without its parameters."""
+    rate, _ = recorded.link_rate()
+    return Experiment(
+        name=where,
+        guest=GuestSpec(
+            memory_bytes=started.page_count * PAGE_SIZE_BYTES,
+            vcpu_count=started.vcpu_count,
+            loads=(LoadSpec(pattern="trace", trace=trace),),
+            zero_scan_bytes_per_s=recorded.zero_scan_rate(started.page_count - trace.used_pages),
+            sync_ns_per_page=recorded.sync_ns() / started.page_count,
+            throttle_slice_ns=slice_ns(started),
+        ),
+        link=LinkSpec(rate_bytes_per_s=max(1, min(round(rate), MAX_BYTES_PER_S)), **recorded.link()),
+        limits=recorded.limits(),
+    )
 
 
 def _in_memory(scenario: Experiment, times_smaller: float) -> Experiment:
