@@ -15,7 +15,7 @@ from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.events import UNBOUNDED_BYTES, Acted, Decided
 from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
-from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesVcpus
+from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesInSlices, ThrottlesVcpus
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import Counters
 from vmferry.settings.rearm import Rearm
@@ -47,6 +47,8 @@ class EngineBody:
         self._counters = counters
         self._moved = moved
         parameters = outgoing.parameters()
+        guest = outgoing.guest
+        self._throttle_slice_ns = guest.throttle_slice_ns if isinstance(guest, ThrottlesInSlices) else 0
         self._rearms_late = parameters.x_dirty_log_rearm is Rearm.LATE
         mode = parameters.background_sync if outgoing.auto_converge else BackgroundSync.OFF
         early = EarlyPages.of(outgoing.guest.layout.page_count, parameters.x_dirty_log_rearm)
@@ -165,7 +167,7 @@ class EngineBody:
             iteration_count=self._counters.iteration_count,
             dirty_sync_count=self._counters.dirty_sync_count,
             max_bandwidth_bytes_per_s=self._outgoing.parameters().max_bandwidth,
-            throttle_slice_ns=getattr(self._outgoing.guest, "throttle_slice_ns", 0),
+            throttle_slice_ns=self._throttle_slice_ns,
             found=found,
             rearms_late=self._rearms_late,
             vcpu_throttle_percents=self._vcpu_throttles(),

@@ -127,6 +127,16 @@ class ThrottlesVcpus(Protocol):
 
 
 @runtime_checkable
+class ThrottlesInSlices(Protocol):
+    """What a `Guest` has as well if a vCPU that is throttled runs for a time at full speed, between two sleeps."""
+
+    @property
+    def throttle_slice_ns(self) -> int:
+        """For how long; 0 if it runs evenly slower."""
+        ...
+
+
+@runtime_checkable
 class TellsVcpus(Protocol):
     """What a `Guest` has as well if it knows which vCPU has written what."""
 
