@@ -13,6 +13,8 @@ from vmferry.client.monitor import Monitor
 from vmferry.errors import CancelledError, VmferryError
 
 _CLOSE_S = 15.0
+_MAX_COMPLAINTS, _COMPLAIN_S = 10_000, 600.0
+"""About so many monitors at most, and how often about each."""
 
 
 @dataclass
@@ -38,6 +40,8 @@ class Attendants:
         """By the path of the monitor's socket."""
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
+        self._complain_at_s: dict[str, float] = {}
+        """When it is said again that a monitor cannot be attended to, by its path."""
 
     def begin(self, key: str, attend: Callable[[CancelToken], None]) -> None:
         """Have `attend` called in a thread, unless one with this key goes on; its token is set at the end."""
@@ -52,6 +56,23 @@ class Attendants:
         """Return the keys of those that go on."""
         with self._lock:
             return frozenset(self._threads)
+
+    def complain(self, path: str, text: str) -> None:
+        """Say why a monitor cannot be attended to, if that was not said lately."""
+        now_s = time.monotonic()
+        if now_s < self._complain_at_s.get(path, 0.0):
+            return
+        if len(self._complain_at_s) >= _MAX_COMPLAINTS:
+            self._complain_at_s.clear()
+        self._complain_at_s[path] = now_s + _COMPLAIN_S
+        self.log.warn(f"{path}: {text}")
+
+    def attend_to(self, path: str, vm: Vm) -> Attended:
+        """Take note of who is behind a monitor that can be attended to."""
+        self._complain_at_s.pop(path, None)
+        self.attended[path] = one = Attended(vm)
+        self.log.info(f"attended to at {path}", vm=vm.name, uuid=vm.uuid)
+        return one
 
     def close(self) -> None:
         """End all, and wait, for some time, until what was done to VMs is undone."""

@@ -17,7 +17,7 @@ from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.destination import WAITING
 from vmferry.control.progress import Progress, ask
 from vmferry.control.run_states import run_state
-from vmferry.errors import CommandError, HostError, MonitorError
+from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
 _LOOK_S = 0.5
 _POLL_S = 0.8
@@ -76,10 +76,12 @@ class _SocketAttendant:
                 vm, progress = self._await_migration(cancel)
                 self._attendants.followers.follow(f"unix:{self._path}", vm, progress)
                 cancel.check()
-        except MonitorError as error:
+        except (MonitorError, UsageError) as error:
             if self._attended:
                 vm = self._attended.vm
                 self._attendants.log.info(f"no more attended to: {error}", vm=vm.name, uuid=vm.uuid)
+            else:
+                self._attendants.complain(self._path, str(error))
             self._attendants.attended.pop(self._path, None)
             self._wait(_RETRY_S, cancel)
 
@@ -102,8 +104,7 @@ class _SocketAttendant:
     def _attend(self, vm: Vm) -> Attended:
         """Take note of who is behind the monitor."""
         if self._attended is None or vm != self._attended.vm:
-            self._attended = self._attendants.attended[self._path] = Attended(vm)
-            self._attendants.log.info(f"attended to at {self._path}", vm=vm.name, uuid=vm.uuid)
+            self._attended = self._attendants.attend_to(self._path, vm)
         self._state_s = 0.0
         return self._attended
 

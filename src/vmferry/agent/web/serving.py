@@ -40,6 +40,7 @@ def serving(
         app,
         http=_Protocol,
         ws="none",
+        log_config=None,  # which would be that of all servers of this process
         log_level="critical",
         access_log=False,
         lifespan="off",
