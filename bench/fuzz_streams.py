@@ -28,7 +28,7 @@ from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES, FrameType
 from vmferry.wire.messages import Commit, Message

@@ -20,7 +20,7 @@ from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.ram import RamState
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 from vmferry.study.compare import compare
 from vmferry.transport.stream import StreamChannel
 from vmferry.units import MIB

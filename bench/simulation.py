@@ -10,7 +10,7 @@ from vmferry.convergence.watcher import BackgroundSync
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.ram import RamState
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.patterns import SweepPattern

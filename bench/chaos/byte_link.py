@@ -18,7 +18,7 @@ from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.decoder import Decoder

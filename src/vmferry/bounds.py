@@ -7,6 +7,7 @@ import msgspec
 
 from vmferry.errors import UsageError
 
+_MAX_TEXT_CHARACTERS = 200
 LARGEST = 1 << 62
 """Of whole numbers; what is larger is not told from it, or refused."""
 Integer = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
@@ -18,6 +19,11 @@ Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 def one_line(text: str) -> str:
     """Return text as it may be shown: on one line, and without what moves a terminal's cursor."""
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def clean_text(text: str) -> str:
+    """Return text as it may be shown in a table or a report: on one line, and not too long."""
+    return one_line(text[:_MAX_TEXT_CHARACTERS])
 
 
 def parse_uuid(text: str) -> str:

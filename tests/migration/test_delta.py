@@ -22,8 +22,8 @@ from vmferry.migration.handshake import Credentials
 from vmferry.migration.ram import RamState
 from vmferry.migration.status import MigrationStatus
 from vmferry.settings.capabilities import MigrationCapabilities
+from vmferry.settings.choices import Rearm
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.settings.rearm import Rearm
 from vmferry.simulation.run import Simulation
 from vmferry.testing.memory_guest import WORDS_PER_PAGE, MemoryGuest
 from vmferry.wire.encoder import Encoder

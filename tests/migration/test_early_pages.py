@@ -5,7 +5,7 @@ import pytest
 
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.early_pages import EarlyPages, WrittenPages
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 
 PAGES = 1 << 20
 

@@ -12,7 +12,7 @@ from vmferry.convergence.watcher import BackgroundSync
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.early_pages import EarlyPages
 from vmferry.migration.ram import RamState
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 from vmferry.testing.memory_guest import MemoryGuest
 
 PAGES = 130

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vmferry.bounds import clean_text
 from vmferry.errors import UsageError
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.events import (
@@ -22,7 +23,6 @@ from vmferry.migration.journal import Entry, split_migrations
 from vmferry.migration.status import MigrationStatus as Status
 from vmferry.report.journal_runs import run_series
 from vmferry.report.series import RunSeries, Series
-from vmferry.report.texts import clean_text
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.simulation.run import Simulation
 

@@ -16,7 +16,7 @@ from vmferry.migration.journal import MemoryJournal
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.settings.capabilities import MigrationCapabilities
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import WORDS_PER_PAGE, MemoryGuest
 from vmferry.wire.format import NONCE_BYTES

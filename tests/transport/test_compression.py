@@ -13,7 +13,7 @@ from tests.support.wide import PAGES, WideMigration
 from vmferry.errors import PeerError
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.status import MigrationStatus
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.compression import Compression, unpack
 from vmferry.transport.stream import StreamChannel

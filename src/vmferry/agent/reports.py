@@ -6,6 +6,7 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from vmferry.agent.store import Remembered, get, journal_of
+from vmferry.bounds import clean_text
 from vmferry.errors import UsageError
 from vmferry.migration.journal import split_migrations
 from vmferry.migration.outcome import Outcome
@@ -14,7 +15,6 @@ from vmferry.report.labels import labelled
 from vmferry.report.page import Section, page
 from vmferry.report.runs import Run
 from vmferry.report.series import RunSeries
-from vmferry.report.texts import clean_text
 from vmferry.units import UNKNOWN
 
 _KEPT = {True: "kept", False: "not kept", None: UNKNOWN}

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from rich.console import Console
 from rich.table import Table
 
+from vmferry.bounds import clean_text
 from vmferry.cli.tables import bold, compact_table
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median
-from vmferry.report.texts import clean_text
 from vmferry.study.beside import Cell, errors_text
 
 _Figure = Callable[[Outcome], float | None]

@@ -6,9 +6,9 @@ from itertools import groupby
 from rich.console import Console
 from rich.table import Table
 
+from vmferry.bounds import clean_text
 from vmferry.cli.tables import bold, compact_table
 from vmferry.report.figures import count_text, middle, seconds_text
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost, costs_of, unbeaten
 from vmferry.simulation.run import SimulationResult
 

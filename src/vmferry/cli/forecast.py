@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from vmferry.bounds import clean_text
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
 from vmferry.cli.forecast_picture import write_forecast
@@ -22,7 +23,6 @@ from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_migration
-from vmferry.report.texts import clean_text
 from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey, survey_of

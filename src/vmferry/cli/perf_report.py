@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.table import Table
 
+from vmferry.bounds import clean_text
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
@@ -22,7 +23,6 @@ from vmferry.report.figures import count_text, middle, ratio_text, seconds_text
 from vmferry.report.journal_runs import run_series
 from vmferry.report.page import Section, page
 from vmferry.report.runs import Run
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import costs_of
 
 _UNKNOWN = "-"

@@ -10,6 +10,7 @@ import click
 import msgspec
 from rich.table import Table
 
+from vmferry.bounds import clean_text
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.parameter_options import SECRETS, ParameterCommand, given_parameters, parameter_options
 from vmferry.cli.pictures import check_picture, write_picture
@@ -29,7 +30,6 @@ from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_te
 from vmferry.report.journal_runs import run_series
 from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
-from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows

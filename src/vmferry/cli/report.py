@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from vmferry.bounds import clean_text
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
 from vmferry.cli.json_option import json_option, print_record
@@ -21,7 +22,6 @@ from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import verdict
 from vmferry.report.text_report import text_report
-from vmferry.report.texts import clean_text
 
 MAX_MIGRATIONS = 1000
 _FILE = click.Path(dir_okay=False, path_type=Path)

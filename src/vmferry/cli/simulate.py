@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import Progress, track
 from rich.table import Table
 
+from vmferry.bounds import clean_text
 from vmferry.cli.cells_table import print_cells
 from vmferry.cli.comparison_table import print_comparison
 from vmferry.cli.json_option import json_option, print_record
@@ -23,7 +24,6 @@ from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.journal import FileJournal
 from vmferry.report.figures import count_text, ratio_text, seconds_text
 from vmferry.report.journal_runs import run_series
-from vmferry.report.texts import clean_text
 from vmferry.simulation.run import SimulatedRun, SimulationResult
 from vmferry.study.beside import Cell, seed_cells, simulate_beside
 from vmferry.study.measured_table import read_measured

@@ -9,6 +9,7 @@ import click
 from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
+from vmferry.bounds import clean_text
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
@@ -21,7 +22,6 @@ from vmferry.experiment.scenario import load_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median, ratio_text, seconds_text
 from vmferry.report.runs import Run
-from vmferry.report.texts import clean_text
 from vmferry.study.executors import cluster, local_pool
 from vmferry.study.sweep import CaseResult, Sweep, SweptRun, make_cases
 

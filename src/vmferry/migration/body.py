@@ -18,7 +18,7 @@ from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import Guest, TellsVcpus, ThrottlesInSlices, ThrottlesVcpus
 from vmferry.migration.ram import RamState
 from vmferry.migration.stats import Counters
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 from vmferry.units import NS_PER_S
 
 CAN = Body.THROTTLE | Body.MEASURE | Body.DOWNTIME_LIMIT | Body.SWITCH_OVER

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vmferry.memory.bitmap import Bitmap
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 
 _RUNS_PER_EARLY_ONE = 16
 _MIN_EARLY_RUNS = 64

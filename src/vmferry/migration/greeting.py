@@ -8,7 +8,7 @@ from vmferry.migration.handshake import Credentials
 from vmferry.migration.ports import Channel, Widen
 from vmferry.migration.switchover import expect
 from vmferry.settings.capabilities import MigrationCapabilities
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.wire.format import NO_FEATURES, Feature
 from vmferry.wire.messages import Accepted, Challenge, Hello

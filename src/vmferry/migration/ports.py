@@ -15,7 +15,7 @@ from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.events import Event
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.units import NS_PER_MS
 from vmferry.wire.messages import Join, Message
 

@@ -4,11 +4,11 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from vmferry.bounds import clean_text
 from vmferry.experiment.experiment import Experiment
 from vmferry.perf.labels import load_text
 from vmferry.perf.measure import Job, PerfRun, measure
 from vmferry.perf.results import ResultSet
-from vmferry.report.texts import clean_text
 
 _UNEVEN_LOAD = 0.2
 

@@ -3,12 +3,12 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from vmferry.bounds import clean_text
 from vmferry.report.look import looks_of
 from vmferry.report.plot import text_at
 from vmferry.report.runs import Run, variants_of
 from vmferry.report.summary import costs_of_runs, verdict
 from vmferry.report.svg_parts import LEFT, PANEL_GAP, ROW, answer, document, placed
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import sentence
 from vmferry.report.tradeoff_plot import tradeoff_plot
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 
+from vmferry.bounds import clean_text
 from vmferry.migration.events import (
     UNBOUNDED_BYTES,
     Acted,
@@ -14,7 +15,6 @@ from vmferry.migration.events import (
     SwitchoverFailed,
 )
 from vmferry.report.series import Deed
-from vmferry.report.texts import clean_text
 from vmferry.units import format_duration, format_size, told
 
 _WHAT = {

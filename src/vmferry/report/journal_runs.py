@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import msgspec
 
+from vmferry.bounds import clean_text
 from vmferry.convergence.limits import Limits
 from vmferry.errors import UsageError
 from vmferry.migration.events import (
@@ -31,7 +32,6 @@ from vmferry.migration.outcome import Outcome, end_of
 from vmferry.migration.status import MigrationStatus
 from vmferry.report.deeds import deeds
 from vmferry.report.series import Decision, Deed, RunSeries, Series, ShadowDecision
-from vmferry.report.texts import clean_text
 from vmferry.units import NS_PER_S
 
 _MAX_NUMBER = 2**63

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from vmferry.bounds import clean_text
 from vmferry.report.look import without_settings
 from vmferry.report.runs import by_label
 from vmferry.report.series import RunSeries
-from vmferry.report.texts import clean_text
 from vmferry.units import UNKNOWN, format_size, told
 
 _MOST = 3

@@ -13,6 +13,7 @@ from importlib.resources import files
 from string import Template
 
 from vmferry import __version__
+from vmferry.bounds import clean_text
 from vmferry.errors import UsageError
 from vmferry.report.look import COLOURS, looks_of, style
 from vmferry.report.page_answer import answer_table, common_limits
@@ -21,7 +22,6 @@ from vmferry.report.page_runs import configuration_html, folded_runs
 from vmferry.report.runs import Run, variants_of
 from vmferry.report.series import RunSeries
 from vmferry.report.summary import costs_of_runs, verdict
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import sentence
 from vmferry.report.tradeoff_plot import tradeoff_plot
 

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from vmferry.bounds import clean_text
 from vmferry.report.bars import BAR_HEIGHT, MEASURES, RANGES, TOTAL_TIME, WORK_LOST, BarFigure
 from vmferry.report.plot import key
 from vmferry.report.series import RunSeries
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost
 from vmferry.units import NS_PER_MS
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+from vmferry.bounds import clean_text
 from vmferry.report.figures import spread_text, time_text
 from vmferry.report.plot import key
 from vmferry.report.runs import Run, by_label
 from vmferry.report.series import RunSeries
 from vmferry.report.story import Line, headline, shadow_lines, story
 from vmferry.report.summary import RESULT_COLUMNS, configuration, limits_text
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost
 
 MAX_LINES = 400

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from vmferry.bounds import clean_text
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, lost_text, middle, percent_text, ratio_text, spread_text, time_text
 from vmferry.report.runs import Run
 from vmferry.report.series import RunSeries
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost, costs_of
 from vmferry.units import UNKNOWN, exact_duration, format_size, told
 

@@ -5,10 +5,10 @@ They are narrow and their letters are large, so that they can be read on a telep
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from vmferry.bounds import clean_text
 from vmferry.report.bars import BAR_HEIGHT, MEASURES, BarFigure
 from vmferry.report.look import style
 from vmferry.report.plot import MARGIN, Plot, text_at
-from vmferry.report.texts import clean_text
 from vmferry.report.tradeoff import Cost
 
 WIDTH = 640

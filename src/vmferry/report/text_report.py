@@ -3,6 +3,7 @@
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from vmferry.bounds import clean_text
 from vmferry.migration.outcome import Outcome
 from vmferry.report.bars import MEASURES
 from vmferry.report.figures import count_text, percent_text, ratio_text, sent_text, time_text
@@ -10,7 +11,6 @@ from vmferry.report.runs import by_label
 from vmferry.report.series import RunSeries
 from vmferry.report.story import Line, headline, shadow_lines, story
 from vmferry.report.summary import configuration, costs_of_runs, limits_text, verdict
-from vmferry.report.texts import clean_text
 from vmferry.units import UNKNOWN
 
 WIDTH = 80

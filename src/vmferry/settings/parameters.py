@@ -16,11 +16,10 @@ from vmferry.convergence.limits import MAX_DOWNTIME_MS, NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.watcher import BackgroundSync, WatchTimes
 from vmferry.errors import UsageError
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression, Rearm
 from vmferry.settings.inert_parameters import INERT_PARAMETERS
 from vmferry.settings.parameter_spec import ParameterSpec, range_error
 from vmferry.settings.qapi_types import UINT64_MAX
-from vmferry.settings.rearm import Rearm
 from vmferry.units import NS_PER_MS
 
 _COMPRESSIONS = (MultiFdCompression.NONE, MultiFdCompression.ZSTD, MultiFdCompression.AUTO)

@@ -12,7 +12,7 @@ from vmferry.errors import ChannelError, UsageError
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.simulation.clock import VirtualClock
 from vmferry.units import NS_PER_S
 from vmferry.wire.encoder import Encoder, pages_frame_bytes

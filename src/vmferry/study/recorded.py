@@ -16,7 +16,7 @@ from vmferry.experiment.quantities import MAX_BYTES_PER_S
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.settings.rearm import Rearm
+from vmferry.settings.choices import Rearm
 from vmferry.units import NS_PER_MS, NS_PER_S
 
 _MIN_WINDOWS = 3

@@ -12,7 +12,7 @@ import zstandard
 
 from vmferry.errors import PeerError
 from vmferry.migration.compression import CompressionFigures, CompressionTrial
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.wire.format import MAX_PACKED_BYTES
 
 

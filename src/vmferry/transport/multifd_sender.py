@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from vmferry.errors import CancelledError, ChannelError, VmferryError
 from vmferry.migration.compression import CompressionFigures
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.transport.compression import Compression
 from vmferry.transport.stream import StreamChannel, expect_barrier
 from vmferry.wire.messages import Barrier, Finish, Message, Pages, State

@@ -16,7 +16,7 @@ from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionSample
 from vmferry.migration.dirty_rate import ReadableGuest
-from vmferry.settings.compression import MultiFdCompression
+from vmferry.settings.choices import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer
 from vmferry.units import NS_PER_S
 
