@@ -1,7 +1,7 @@
 """How far a migration is, by its source's monitor: one answer to `query-migrate`, reduced to what people watch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.client.monitor import Executes
@@ -81,17 +81,16 @@ class Progress:
 
     def after(self, earlier: "Progress") -> "Progress":
         """Return this with what only several answers tell, and what it leaves out, as of a cancelled migration."""
-        seen = {field.name: getattr(earlier, field.name) for field in fields(self) if getattr(self, field.name) is None}
+        seen = {name: getattr(earlier, name) for name, value in vars(self).items() if value is None}
         sent, moved = (_more(getattr(earlier, name), getattr(self, name)) for name in ("sent_bytes", "moved_bytes"))
-        told = replace(self, **seen, recent=(_FADING * earlier.recent[0] + sent, _FADING * earlier.recent[1] + moved))
-        saved = max(0, moved - sent) if told.wire_share < 1 else 0
-        return replace(told, saved_bytes=earlier.saved_bytes + saved)
+        recent = _FADING * earlier.recent[0] + sent, _FADING * earlier.recent[1] + moved
+        saved = max(0, moved - sent) if _share(*recent) < 1 else 0
+        return replace(self, **seen, recent=recent, saved_bytes=earlier.saved_bytes + saved)
 
     @property
     def wire_share(self) -> float:
         """What of a byte of guest memory was on the wire of late: less than 1 where pages are compressed."""
-        sent, moved = self.recent
-        return sent / moved if 0 < sent < _SMALLER * moved else 1.0
+        return _share(*self.recent)
 
     @property
     def memory_bytes_per_s(self) -> float | None:
@@ -118,6 +117,10 @@ def _moved_bytes(answer: Mapping[str, Any], page_size: int) -> int | None:
     normal_bytes = answer.get("ram", {}).get("normal-bytes")
     delta_pages = answer.get("xbzrle-cache", {}).get("pages", 0)
     return None if normal_bytes is None else normal_bytes + delta_pages * page_size
+
+
+def _share(sent: float, moved: float) -> float:
+    return sent / moved if 0 < sent < _SMALLER * moved else 1.0
 
 
 def _more(last: int | None, now: int | None) -> int:

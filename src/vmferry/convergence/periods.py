@@ -84,6 +84,8 @@ class Periods:
 
     def written(self, sensed: Sensed) -> Written | None:
         """Return what was found since the dirty log was looked at the time before."""
+        if sensed.found is None:
+            return None
         now = self._mark(sensed)
         window_ns: int | None = None
         vcpu_bytes: tuple[int, ...] | None = None

@@ -11,6 +11,10 @@ from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.memory.words import BLOCK_WORDS, ONES, Words, count_bits, drawn_words, first_bits, take_out, words_of
 
 _ONE = np.uint64(1)
+_FROM = [ONES << np.uint64(bit) for bit in range(64)]
+"""The bits of a word from that one on."""
+_UP_TO = [ONES >> np.uint64(63 - bit) for bit in range(64)]
+"""Those up to that one."""
 
 
 class Bitmap:
@@ -189,18 +193,20 @@ class Bitmap:
         if start == len(self.words):
             return EMPTY
         first_page = max(cursor, start * 64)
-        taken = PageRuns.of_words(start, first_bits(self._window(start, first_page, max_pages), max_pages))
+        taken = PageRuns.of_words(start, *first_bits(self._window(start, first_page, max_pages), max_pages))
         self.clear_runs(taken)
         return taken
 
     def _first_word_with_pages(self, cursor: int) -> int:
         """Return the index of the first word with a page at or after `cursor`, or the number of words."""
         start = cursor >> 6
-        if start < len(self.words) and not self.words[start] & (ONES << np.uint64(cursor & 63)):
+        if start < len(self.words) and not int(self.words[start]) >> (cursor & 63):
             start += 1
+        if start < len(self.words) and self.words[start]:
+            return start  # as mostly
         while start < len(self.words):
             block = self.words[start : start + BLOCK_WORDS]
-            # A short look first: mostly the next word has pages.
+            # A short look first: mostly one of the next words has pages.
             for part in (block[:64], block):
                 if part.any():
                     return start + int(np.argmax(part != 0))
@@ -222,4 +228,4 @@ class Bitmap:
 def _span(first: int, count: int) -> tuple[int, int, np.uint64, np.uint64]:
     """Return the first and last word of a range, and the range's bits in each."""
     last = first + count - 1
-    return first >> 6, last >> 6, ONES << np.uint64(first & 63), ONES >> np.uint64(63 - (last & 63))
+    return first >> 6, last >> 6, _FROM[first & 63], _UP_TO[last & 63]

@@ -42,11 +42,11 @@ class PageRuns:
         self._runs, self._words, self._page_count = (first, count), None, None
 
     @classmethod
-    def of_words(cls, first_word: int, words: Words) -> "PageRuns":
-        """Return the pages of a bitmap's words from number `first_word` on."""
+    def of_words(cls, first_word: int, words: Words, page_count: int | None = None) -> "PageRuns":
+        """Return the pages of a bitmap's words from number `first_word` on; `page_count` is their number, if known."""
         pages = cls.__new__(cls)
         pages.place = slice(first_word, first_word + len(words))
-        pages._runs, pages._words, pages._page_count = None, words, None
+        pages._runs, pages._words, pages._page_count = None, words, page_count
         return pages
 
     @classmethod
@@ -129,7 +129,9 @@ class PageRuns:
         return PageRuns.from_indices(pages[~flags]), PageRuns.from_indices(pages[flags])
 
     def __bool__(self) -> bool:
-        return bool(len(self._runs[0])) if self._runs else bool(self.words.any())
+        if self._runs:
+            return bool(len(self._runs[0]))
+        return bool(self.words.any()) if self._page_count is None else self._page_count > 0
 
     def __len__(self) -> int:
         return len(self._runs[0]) if self._runs else run_count_of(self.words)

@@ -11,6 +11,7 @@ ONES = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 BLOCK_WORDS = 1 << 15
 """Words looked at in one go: 2 million pages, 256 KiB, which stays in the processor's cache."""
 
+_FULL = int(ONES)
 _ONE = np.uint64(1)
 _TOP = np.uint64(63)
 _DOUBLINGS = [np.uint64(1 << power) for power in range(6)]
@@ -50,14 +51,14 @@ def positions_of(words: Words) -> NDArray[np.int64]:
 
 def first_position(words: Words) -> int:
     """Return the position of the first set bit; there must be one."""
-    used = int(np.argmax(words != 0))
+    used = 0 if words[0] else int(np.argmax(words != 0))
     word = int(words[used])
     return used * 64 + (word & -word).bit_length() - 1
 
 
 def last_position(words: Words) -> int:
     """Return the position of the last set bit; there must be one."""
-    used = len(words) - 1 - int(np.argmax(words[::-1] != 0))
+    used = len(words) - 1 - (0 if words[-1] else int(np.argmax(words[::-1] != 0)))
     return used * 64 + int(words[used]).bit_length() - 1
 
 
@@ -75,17 +76,26 @@ def drawn_words(count: int, chance: float, random: np.random.Generator) -> Words
     return words
 
 
-def first_bits(words: Words, count: int) -> Words:
-    """Return the words up to that many set bits, or all of them if they have fewer. May write the last of them."""
-    sums = np.cumsum(np.bitwise_count(words), dtype=np.int64)
-    if sums[-1] <= count:
-        return words
-    last = int(np.searchsorted(sums, count))
-    word = int(words[last])
-    for _ in range(int(sums[last]) - count):
+def first_bits(words: Words, count: int) -> tuple[Words, int]:
+    """Return the words up to that many set bits, or all of them if they have fewer, and how many these are.
+
+    May write the last of the words.
+    """
+    sums = np.bitwise_count(words).cumsum(dtype=np.int64)
+    found = int(sums[-1])
+    if found <= count:
+        return words, found
+    last = int(sums.searchsorted(count))
+    words[last] = _without_last_bits(int(words[last]), int(sums[last]) - count)
+    return words[: last + 1], count
+
+
+def _without_last_bits(word: int, count: int) -> int:
+    if word == _FULL:
+        return word >> count
+    for _ in range(count):
         word ^= 1 << (word.bit_length() - 1)
-    words[last] = word
-    return words[: last + 1]
+    return word
 
 
 def run_count_of(words: Words) -> int:

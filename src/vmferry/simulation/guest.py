@@ -68,6 +68,7 @@ class SimulatedGuest:
         self._used.set_range(0, used_page_count)
         for first, count in workload.areas() if workload else []:
             self._used.set_range(first, count)
+        self._has_zero_pages = self._used.count() < page_count
         self._seen_ns = clock.now_ns()
 
     @property
@@ -140,6 +141,8 @@ class SimulatedGuest:
 
     def zero_pages(self, pages: PageRuns) -> NDArray[np.bool_]:
         """Return which pages were never used; finding one zero takes as long as reading it."""
+        if not self._has_zero_pages:
+            return np.zeros(pages.page_count, np.bool_)
         zero = ~self._used.test_runs(pages)
         self._clock.sleep_ns(round(self._costs.scan_ns_per_zero_page * np.count_nonzero(zero)))
         return zero
@@ -188,6 +191,10 @@ class SimulatedGuest:
         free = list(self._host.free(start_ns, self._seen_ns)) if self._host else [(start_ns, self._seen_ns)]
         free_ns = sum(stop_ns - begin_ns for begin_ns, stop_ns in free)
         of_throttle = [self._run_ns(passed_ns, free, free_ns, percent) for percent in self._throttles]
+        if len(of_throttle) == 1:
+            self.lost_ns += free_ns - of_throttle[0]
+            self._workload.let_pass(passed_ns, of_throttle[0])
+            return
         cpus_ns = np.array(of_throttle)[self._throttle_of_vcpu]
         self.lost_ns += free_ns - int(cpus_ns.sum()) // len(cpus_ns)
         self._workload.let_pass(passed_ns, cpus_ns)

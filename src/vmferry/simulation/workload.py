@@ -164,10 +164,10 @@ class Workload:
         """Return the workload of vCPUs that write one pattern together, as fast as they can."""
         return cls([Writer(range(vcpu_count), Turns([Turn(1, Load(pattern))]))])
 
-    def let_pass(self, passed_ns: int, cpu_ns: Sequence[int] | NDArray[np.int64]) -> None:
-        """Let some time pass, of which each vCPU gets its `cpu_ns` to run."""
+    def let_pass(self, passed_ns: int, cpu_ns: int | Sequence[int] | NDArray[np.int64]) -> None:
+        """Let some time pass, of which each vCPU gets its `cpu_ns` to run, or all of them the same."""
         self._passed_ns += passed_ns
-        self._cpu_ns += cpu_ns[: len(self._cpu_ns)]
+        self._cpu_ns += cpu_ns if isinstance(cpu_ns, int) else cpu_ns[: len(self._cpu_ns)]
 
     def write(self, bitmap: Bitmap, first_page: int = 0, end_page: int = MAX_PAGES) -> None:
         """Mark what is written by now, at least between these pages."""

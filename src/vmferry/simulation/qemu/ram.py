@@ -70,8 +70,9 @@ class Ram:
         is_zero = self._guest.zero_pages(pages)
         zero_pages = int(is_zero.sum())
         normal_pages = pages.page_count - zero_pages
-        fresh_pages = int((~is_zero & ~self._populated.test_runs(pages)).sum())
-        if fresh_pages:
+        fresh_pages = 0
+        if self._populated.missing(pages):
+            fresh_pages = int((~is_zero & ~self._populated.test_runs(pages)).sum())
             self._populated.set_runs(pages)
         self._cursor = (pages.last_page + 1) % self.total_pages
         self.waiting_pages -= pages.page_count
