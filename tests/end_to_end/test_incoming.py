@@ -17,7 +17,7 @@ from tests.support.wait import wait_until
 from vmferry.errors import CommandError, HostError
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.handshake import Credentials
-from vmferry.migration.switchover import expect
+from vmferry.migration.peer import expect
 from vmferry.perf.lab import VM_COMMAND, Lab, VmProcess
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import connect

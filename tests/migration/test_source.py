@@ -21,10 +21,11 @@ from vmferry.migration.events import (
     SwitchoverFailed,
     Synced,
 )
+from vmferry.migration.peer import Patience
 from vmferry.migration.ports import Channel
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
-from vmferry.migration.switchover import Owner, Patience
+from vmferry.migration.switchover import Owner
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.wire.messages import Commit, Digest, Finish, Hello, Message, Pages, State
 

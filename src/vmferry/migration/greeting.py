@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from vmferry.memory.layout import GuestLayout
 from vmferry.migration.handshake import Credentials
+from vmferry.migration.peer import expect
 from vmferry.migration.ports import Channel, Widen
-from vmferry.migration.switchover import expect
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.choices import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters

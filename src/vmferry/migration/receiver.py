@@ -11,8 +11,8 @@ from typing import Protocol
 from vmferry.errors import ChannelError, VmferryError
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.peer import Deadline
 from vmferry.migration.ports import Clock
-from vmferry.migration.switchover import Deadline
 from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Message, Pages
 

@@ -21,14 +21,15 @@ from vmferry.migration.info import MigrationInfo, RamInfo
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
 from vmferry.migration.outgoing import Outgoing
+from vmferry.migration.peer import Deadline
 from vmferry.migration.ports import Channel, Clock, Guest, Journal, Widen
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.status import SOURCE_TRANSITIONS, MigrationStatus
-from vmferry.migration.switchover import Deadline, Owner, Switchover
+from vmferry.migration.switchover import Owner, Switchover
 from vmferry.migration.verification import estimate_digests_ns
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.parameters import MigrationParameters
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, format_duration
 from vmferry.wire.messages import Failed
 
 _CANCELLED = "the migration was cancelled"
@@ -136,7 +137,12 @@ class MigrationSource:
         return self.status
 
     def _migrate(self) -> None:
-        in_time = Deadline(self._clock, _CONNECT_TIMEOUT_NS, "no connection in 60 s", self._cancel.check)
+        in_time = Deadline(
+            self._clock,
+            _CONNECT_TIMEOUT_NS,
+            f"no connection in {format_duration(_CONNECT_TIMEOUT_NS)}",
+            self._cancel.check,
+        )
         self._channel = self._open_channel(in_time)
         self._channel = self._greet(self._channel)
         digests_ns = estimate_digests_ns(self._guest, self._clock) if self._parameters().auto_verify else None
@@ -189,7 +195,7 @@ class MigrationSource:
         )
 
     def _greet(self, channel: Channel) -> Channel:
-        text = "the destination did not answer in 15 s"
+        text = f"the destination did not answer in {format_duration(_HELLO_TIMEOUT_NS)}"
         in_time = Deadline(self._clock, _HELLO_TIMEOUT_NS, text, self._cancel.check)
         greeting = Greeting(self._guest.layout, self._credentials, self._capabilities, self._parameters(), self._widen)
         return greeting.greet(channel, in_time)

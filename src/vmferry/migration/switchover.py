@@ -23,18 +23,16 @@ if Commit is not sent by then, it runs on here.
 import itertools
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TypeVar
 
-from vmferry.errors import ChannelError, MigrationError, PeerError
+from vmferry.errors import MigrationError, PeerError
 from vmferry.memory.ranges import EMPTY
+from vmferry.migration.peer import Deadline, Patience, expect
 from vmferry.migration.ports import Channel, Clock, Guest
 from vmferry.migration.precopy import Precopy
 from vmferry.migration.stats import Downtime
 from vmferry.migration.verification import digest_in_time
-from vmferry.units import NS_PER_MS, NS_PER_S
-from vmferry.wire.messages import Commit, Digest, Failed, Finish, Message, Pages, Ready, State, TakenOver
-
-_M = TypeVar("_M", bound=Message)
+from vmferry.units import NS_PER_MS, NS_PER_S, format_duration
+from vmferry.wire.messages import Commit, Digest, Finish, Message, Pages, Ready, State, TakenOver
 
 _TAKE_OVER_TIMEOUT_NS = 30 * NS_PER_S
 _PATIENCE_NS = 30 * NS_PER_S
@@ -178,7 +176,11 @@ class Switchover:
     def _commit(self) -> None:
         self._check()
         self.owner = Owner.IN_DOUBT
-        give_up = Deadline(self._clock, _TAKE_OVER_TIMEOUT_NS, "the destination did not confirm in 30 s")
+        give_up = Deadline(
+            self._clock,
+            _TAKE_OVER_TIMEOUT_NS,
+            f"the destination did not confirm in {format_duration(_TAKE_OVER_TIMEOUT_NS)}",
+        )
         try:
             self._channel.send(Commit(self._runs_after), give_up)
             expect(TakenOver, self._channel.receive(give_up))
@@ -188,49 +190,3 @@ class Switchover:
                 "with query-status, and only if it is neither running nor paused there, take it back: cont force=true"
             ) from error
         self.owner = Owner.DESTINATION
-
-
-class Deadline:
-    """Calls `check`, and raises ChannelError with `text` when called after `timeout_ns` have passed."""
-
-    def __init__(self, clock: Clock, timeout_ns: int, text: str, check: Callable[[], None] = lambda: None) -> None:
-        self._clock = clock
-        self._end_ns = clock.now_ns() + timeout_ns
-        self._text = text
-        self._check = check
-
-    def __call__(self) -> None:
-        """Check both."""
-        self._check()
-        if self._clock.now_ns() > self._end_ns:
-            raise ChannelError(self._text)
-
-
-class Patience:
-    """Calls `check`, and raises ChannelError when called after nothing was sent for `timeout_ns`."""
-
-    def __init__(self, channel: Channel, clock: Clock, timeout_ns: int, check: Callable[[], None]) -> None:
-        self._channel = channel
-        self._clock = clock
-        self._timeout_ns = timeout_ns
-        self._check = check
-        self._sent_bytes = channel.sent_bytes
-        self._since_ns = clock.now_ns()
-
-    def __call__(self) -> None:
-        """Check both."""
-        self._check()
-        now_ns, sent_bytes = self._clock.now_ns(), self._channel.sent_bytes
-        if sent_bytes != self._sent_bytes:
-            self._sent_bytes, self._since_ns = sent_bytes, now_ns
-        elif now_ns - self._since_ns > self._timeout_ns:
-            raise ChannelError(f"the destination stood still for {self._timeout_ns // NS_PER_S} s")
-
-
-def expect(kind: type[_M], message: Message) -> _M:
-    """Return `message` if it is of this kind. Raises PeerError, with the peer's own reason if it failed."""
-    if isinstance(message, Failed):
-        raise PeerError(f"the destination refused: {message.reason}")
-    if not isinstance(message, kind):
-        raise PeerError(f"the destination sent {type(message).__name__} where {kind.__name__} was due")
-    return message

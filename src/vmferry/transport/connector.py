@@ -4,8 +4,8 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
+from vmferry.migration.peer import expect
 from vmferry.migration.ports import Channel
-from vmferry.migration.switchover import expect
 from vmferry.transport.multifd_sender import MultifdSender
 from vmferry.transport.sockets import Connection, connect, peer_address
 from vmferry.transport.stream import PageMemory, StreamChannel

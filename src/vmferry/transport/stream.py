@@ -20,7 +20,7 @@ from vmferry.memory.delta import apply_delta
 from vmferry.memory.layout import GuestLayout
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.compression import CompressionFigures
-from vmferry.migration.switchover import expect
+from vmferry.migration.peer import expect
 from vmferry.settings.choices import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer, unpack
 from vmferry.transport.sockets import Connection, describe_peer, is_within_this_host, wait_briefly

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 
 from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.migration.destination import MigrationDestination
+from vmferry.migration.peer import Deadline
 from vmferry.migration.ports import Clock
 from vmferry.migration.status import MigrationStatus
-from vmferry.migration.switchover import Deadline
 from vmferry.transport.sockets import accept, stop_listening
 from vmferry.transport.stream import StreamChannel
 from vmferry.units import NS_PER_MS, NS_PER_S
