@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -98,3 +99,10 @@ def test_a_terminated_vm_ends_well() -> None:
         vm.process.terminate()
         assert vm.process.wait(60) == 128 + signal.SIGTERM
         assert vm.errors().splitlines()[1:] == ["vmferry: the VM was ended by SIGTERM"]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["policy", "list"], ["forecast", "--help"]])
+def test_an_output_that_cannot_be_written_is_told_in_one_line(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run([*VMFERRY, *words], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (answer.returncode, answer.stderr) == (1, "vmferry: cannot write the output: No space left on device\n")

@@ -29,6 +29,7 @@ class Monitor:
     """Refuses some modes, and answers query-dirty-rate with these in turn. Its process is not seen without `pid`."""
 
     pid: int | None = None
+    memory_gib = 2.0
 
     def __init__(self, *answers: dict[str, Any], refuses: tuple[str, ...] = ()) -> None:
         self.asked: list[dict[str, Any]] = []
@@ -38,6 +39,8 @@ class Monitor:
     def execute(self, command: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
         if command == "query-dirty-rate":
             return self._answers.pop(0)
+        if command == "query-memory-size-summary":
+            return {"base-memory": round(self.memory_gib * 1024) * MIB, "plugged-memory": 0}
         assert command == "calc-dirty-rate"
         assert arguments
         if arguments.get("mode") in self._refuses:
@@ -60,6 +63,14 @@ def measured(mib_per_s: int) -> dict[str, Any]:
     return {"status": "measured", "dirty-rate": mib_per_s}
 
 
+@pytest.mark.parametrize(("gib", "per_gib"), [(0.25, 16_384), (1, 16_384), (4, 4096), (32, 512), (512, 512)])
+def test_of_a_small_guest_more_pages_are_sampled_as_far_as_qemu_does_so(gib: float, per_gib: int) -> None:
+    monitor = Monitor()
+    monitor.memory_gib = gib
+    sensor(monitor, driven("mode", "sample-pages", kvm=False)).start()
+    assert monitor.asked[-1]["sample-pages"] == per_gib
+
+
 @pytest.mark.parametrize(
     ("vm", "refuses", "asked"),
     [
@@ -68,7 +79,13 @@ def measured(mib_per_s: int) -> dict[str, Any]:
         (driven("mode"), ("dirty-ring", "dirty-bitmap"), {"calc-time": 1, "mode": "page-sampling"}),
         (driven("mode", kvm=False), (), {"calc-time": 1, "mode": "page-sampling"}),
         (driven("mode", modes=MODES[:2]), (), {"calc-time": 1, "mode": "dirty-bitmap"}),
-        (driven("sample-pages"), (), {"calc-time": 1}),
+        (driven("sample-pages"), (), {"calc-time": 1, "sample-pages": 8192}),
+        (
+            driven("mode", "sample-pages", kvm=False),
+            (),
+            {"calc-time": 1, "mode": "page-sampling", "sample-pages": 8192},
+        ),
+        (driven("mode", "sample-pages"), (), {"calc-time": 1, "mode": "dirty-ring"}),
         (
             driven("mode", "calc-time-unit"),
             ("dirty-ring",),

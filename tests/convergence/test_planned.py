@@ -350,6 +350,40 @@ def test_a_link_that_stands_still_slows_nobody() -> None:
     assert set(throttles(result)) <= {0}
 
 
+def test_a_slowed_guest_is_let_run_while_the_link_stands_still_for_long() -> None:
+    data = {
+        "name": "guest",
+        "guest": {
+            "memory": "1G", "vcpus": 1, "throttle-slice": "10ms", "used-memory": "1G",
+            "loads": [{"pattern": "sweep", "memory": "300M", "write-rate": "1GB/s"}],
+        },
+        "link": {"rate": "100MiB/s", "rate-changes": [["11s", "0"], ["41s", "100MiB/s"]]},
+        "parameters": {"downtime-limit": 300},
+    }  # fmt: skip
+    result = simulate(experiment_of(data), "planned")
+    assert result.status == "completed"
+    assert any("the link stands still" in event.reason for event in decided(result))
+    assert known(result.total_time_ms) < 50_000
+    assert known(result.work_lost_vcpu_s) < 12, "not while it stood still for 30 s"
+
+
+@pytest.mark.parametrize("driven", ["qemu-7.2", "qemu-10"])
+def test_a_driven_guest_that_writes_less_than_is_sent_is_looked_at_before_it_is_slowed(driven: str) -> None:
+    data = {
+        "name": "guest",
+        "guest": {
+            "memory": "384M", "vcpus": 1, "used-memory": "290M", "throttle-slice": "10ms",
+            "loads": [{"pattern": "sweep", "memory": "30M", "write-rate": "40MiB/s"}],
+        },
+        "link": {"rate": "50MiB/s"},
+        "parameters": {"downtime-limit": 300, "max-bandwidth": 50 << 20},
+        "driven": driven,
+    }  # fmt: skip
+    result = simulate(experiment_of(data), "planned")
+    assert result.status == "completed"
+    assert known(result.work_lost_vcpu_s) < 0.2, "it moves by itself: in 400 ms its set seems to have no end"
+
+
 def test_a_guest_on_a_busy_host_that_was_never_slowed_so_that_a_pass_told_is_held_as_a_last_resort() -> None:
     data = {
         "name": "guest",

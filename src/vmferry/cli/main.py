@@ -1,8 +1,12 @@
 """The `vmferry` command: each subcommand lives in a module of its own and is imported when called."""
 
+import errno
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -10,7 +14,7 @@ from vmferry import __version__
 from vmferry.cli.exit_codes import code_of, help_text
 from vmferry.cli.interrupts import raise_interruptions, signal_number_of
 from vmferry.cli.log_option import LOG, STDERR, log_format_option
-from vmferry.errors import InterruptionError, UsageError, VmferryError
+from vmferry.errors import HostError, InterruptionError, UsageError, VmferryError
 from vmferry.output import unblocked_stderr
 
 _COMMANDS = {
@@ -33,6 +37,8 @@ _COMMANDS = {
     "vm": "vmferry.cli.vm",
     "watch": "vmferry.cli.watch",
 }
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class _LazyGroup(click.Group):
@@ -92,11 +98,32 @@ def main() -> None:
     raise_interruptions()
     try:
         _require_text(sys.argv[1:])
-        vmferry(prog_name="vmferry")
+        with _telling_of_a_full_output():
+            vmferry(prog_name="vmferry")
     except VmferryError as error:
         with unblocked_stderr(lambda text: None):  # nobody may be reading it
             LOG.error(str(error), exit_code=code_of(error))
         sys.exit(code_of(error))
+
+
+@contextmanager
+def _telling_of_a_full_output() -> Iterator[None]:
+    """Raise HostError where standard output cannot be written, and write no more of it. A reader may go away."""
+    output: TextIO | None = sys.stdout
+    try:
+        try:
+            yield
+        finally:
+            if output:
+                output.flush()
+    except OSError as error:
+        if error.errno not in (*_CANNOT_WRITE, errno.EPIPE) or error.filename is not None or not output:
+            raise
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), output.fileno())
+        if error.errno == errno.EPIPE and isinstance(error.__context__, SystemExit):
+            raise error.__context__ from None
+        raise HostError(f"cannot write the output: {error.strerror}") from error
 
 
 def _require_text(words: list[str]) -> None:

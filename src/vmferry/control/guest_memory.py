@@ -1,9 +1,17 @@
-"""How much of a guest's memory nobody has touched: it is read, found zero, and not sent."""
+"""How large a guest's memory is, and how much of it nobody has touched: that is read, found zero, and not sent."""
 
 from dataclasses import dataclass, replace
 
+from vmferry.client.monitor import Monitor
 from vmferry.convergence.sensing import Sensed
 from vmferry.memory.layout import PAGE_SIZE_BYTES
+
+
+def memory_bytes(monitor: Monitor) -> int:
+    """Return the size of a guest."""
+    memory = monitor.execute("query-memory-size-summary")
+    size: int = memory["base-memory"] + memory.get("plugged-memory", 0)
+    return size
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from vmferry.control.body import DriverBody
 from vmferry.control.course import Course
 from vmferry.control.deciding import loaded, obeyed
 from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.guest_memory import GuestMemory
+from vmferry.control.guest_memory import GuestMemory, memory_bytes
 from vmferry.control.leftovers import Leftovers
 from vmferry.control.migration_order import Order, is_decided_outside, settled
 from vmferry.control.place import HERE, Place
@@ -20,7 +20,6 @@ from vmferry.control.ports import Ports
 from vmferry.control.preparing import Prepared, Site, prepare
 from vmferry.control.progress import Progress, ask
 from vmferry.control.result import Result
-from vmferry.control.survey import memory_bytes
 from vmferry.control.verdicts import verdicts_on
 from vmferry.control.vm_record import start_recording
 from vmferry.convergence.limit_watch import Spent

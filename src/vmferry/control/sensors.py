@@ -6,7 +6,8 @@ Each mode has its blind spot (QEMU `migration/dirtyrate.c`):
   a migration uses too; QEMU refuses the first without a dirty ring and the second with one.
 - `page-sampling` hashes some pages before and after, so it does not see a page that was written with what it
   had held, nor blocks below 128 MiB. It is used if the other two are refused, and then the migration's own
-  figure, which it learns once per iteration, tells how much too low the samples are.
+  figure, which it learns once per iteration, tells how much too low the samples are. QEMU takes 512 pages of a
+  GiB, so of a small guest one page more or less would be 2 MiB: of such, more are asked for.
 """
 
 from collections.abc import Sequence
@@ -15,8 +16,9 @@ from pathlib import Path
 
 from vmferry.client.monitor import Monitor
 from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.guest_memory import memory_bytes
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
-from vmferry.units import MIB, NS_PER_MS
+from vmferry.units import GIB, MIB, NS_PER_MS
 
 WINDOW_MS = 1000
 """How long a measurement lasts by default.
@@ -38,6 +40,10 @@ _EMULATING_KVM = Path("/sys/module/kvm_pvm")
 """A KVM that needs no hardware for it, and loses count of a ring that is full: its vCPU never runs again."""
 
 _MAX_CORRECTION = 8.0
+_SAMPLES = 16_384
+"""How many pages are sampled in all, as far as QEMU takes so many: that costs it some 20 ms of a processor."""
+_LEAST_PER_GIB, _MOST_PER_GIB = 512, 16_384
+"""QEMU's default, and its most."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,7 @@ class DirtyRateSensor:
         if not MIN_WINDOW_MS <= window_ms <= MAX_WINDOW_MS:
             raise UsageError(f"a measurement lasts {MIN_WINDOW_MS} ms to {MAX_WINDOW_MS // 1000} s, not {window_ms} ms")
         self._counts_ms = "calc-time-unit" in types
+        self._chooses_samples = "sample-pages" in types
         self._own_window_ms = window_ms
         self._window_ms = window_ms
         """The window of the latest measurement."""
@@ -103,9 +110,8 @@ class DirtyRateSensor:
         wanted_ms = self._own_window_ms if window_ns is None else window_ns // NS_PER_MS
         time = self._time(min(max(wanted_ms, MIN_WINDOW_MS), MAX_WINDOW_MS))
         while True:
-            mode = {"mode": self._modes[0]} if self._modes else {}
             try:
-                self._monitor.execute("calc-dirty-rate", time | mode)
+                self._monitor.execute("calc-dirty-rate", time | self._how())
             except CommandError:
                 if self._status() == "measuring":
                     return False
@@ -137,6 +143,13 @@ class DirtyRateSensor:
             ratio = dirty_bytes_per_s / self._last_bytes_per_s
             self._correction = min(max(1.0, ratio), _MAX_CORRECTION)
 
+    def _how(self) -> dict[str, object]:
+        """Return the mode in use, and how many pages it is to sample, as the VM is told so."""
+        mode: dict[str, object] = {"mode": self._modes[0]} if self._modes else {}
+        if self.mode != "page-sampling" or not self._chooses_samples:
+            return mode
+        return {**mode, "sample-pages": _samples_per_gib(memory_bytes(self._monitor))}
+
     def _time(self, window_ms: int) -> dict[str, object]:
         """Note how long the next measurement lasts, and return how the VM is told so."""
         if self._counts_ms:
@@ -155,6 +168,11 @@ def _usable(monitor: Monitor, driven: DrivenVm) -> Sequence[str]:
     if not driven.kvm:
         return MODES_WITHOUT_KVM
     return MODES[1:] if _EMULATING_KVM.exists() and _is_here(monitor) else MODES
+
+
+def _samples_per_gib(size_bytes: int) -> int:
+    """Return how many pages of a GiB are sampled in a guest of that size."""
+    return min(max(_SAMPLES * GIB // max(1, size_bytes), _LEAST_PER_GIB), _MOST_PER_GIB)
 
 
 def _is_here(monitor: Monitor) -> bool:

@@ -112,13 +112,6 @@ def _wanted_ns(monitor: Monitor) -> dict[int, int]:
         return {}
 
 
-def memory_bytes(monitor: Monitor) -> int:
-    """Return the size of a guest."""
-    memory = monitor.execute("query-memory-size-summary")
-    size: int = memory["base-memory"] + memory.get("plugged-memory", 0)
-    return size
-
-
 def used_bytes(monitor: Monitor, driven: DrivenVm, size_bytes: int) -> int | None:
     """Return how much of its memory of that size a guest has touched: what the VM's process holds, less its own needs.
 

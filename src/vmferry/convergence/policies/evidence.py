@@ -11,8 +11,11 @@ from vmferry.convergence.policies.stillness import was_slowed
 from vmferry.convergence.unslowed import Begin
 from vmferry.units import NS_PER_MS, NS_PER_S
 
-_KNOWN_SHARE = 0.1
-"""A guest is looked at for this share of the rest of a pass before it is slowed."""
+_KNOWN_SHARE, _KNOWN_SHARE_OF_SLOW = 0.1, 0.3
+"""A guest is looked at for this share of the rest of a pass before it is slowed, and a slow writer for longer: its set
+may have an end."""
+_SLOW = 0.85
+"""A slow writer writes at most this share of what is sent, so passes get shorter even if its set has no end."""
 _FLOOD_NS = 500 * NS_PER_MS
 """In less time a small set that is rewritten is no flood yet."""
 _FLOOD_IN_PARTS_NS = 1500 * NS_PER_MS
@@ -36,11 +39,13 @@ def is_known(moment: Moment) -> bool:
     A guest that writes more than is sent, in all the time that was seen, is a flood as far as this goes.
     """
     curve, situation, known_ns = moment.curve, moment.situation, moment.curve.known_ns
-    if not situation.throttle_percent and curve.history.observed_ns < _KNOWN_SHARE * situation.pending_ns:
-        return False
     sent_bytes = situation.bandwidth_bytes_per_s * known_ns / NS_PER_S
+    written_bytes = float(curve.distinct_bytes(np.array([float(known_ns)]))[0])
+    share = _KNOWN_SHARE_OF_SLOW if written_bytes <= _SLOW * sent_bytes else _KNOWN_SHARE
+    if not situation.throttle_percent and curve.history.observed_ns < share * situation.pending_ns:
+        return False
     is_long = known_ns >= _FLOOD_NS or curve.history.observed_ns >= _FLOOD_IN_PARTS_NS
-    return curve.bends or (is_long and float(curve.distinct_bytes(np.array([float(known_ns)]))[0]) > sent_bytes)
+    return curve.bends or (is_long and written_bytes > sent_bytes)
 
 
 def best_plan(moment: Moment) -> Plan | None:

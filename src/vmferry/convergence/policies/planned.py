@@ -29,6 +29,8 @@ from vmferry.units import NS_PER_MS, NS_PER_S
 _AHEAD_NS, _AHEAD_STILL_NS = 250 * NS_PER_MS, 100 * NS_PER_MS
 """A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early. One
 that takes all of the guest's work begins as late as it can."""
+_SHORTEST_WAIT_NS, _LONGEST_WAIT_NS = 2 * NS_PER_S, 10 * NS_PER_S
+"""For how long a guest stays slowed while the link stands still."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
 _HOPELESS = "no throttle would help"
@@ -72,6 +74,7 @@ class Planned:
         if view.written:
             curve.learn(self._cadence.found(view, view.written))
         if view.still_ns:
+            yield from self._waiting(curve, view, settings)
             return
         if self._has_spent(view, settings):
             yield from self._let_go(view, "all that the guest may lose is taken")
@@ -81,6 +84,19 @@ class Planned:
         yield from self._steered(curve, view, settings)
         if not view.sensed.iteration_count:
             self._has_planned = False  # what was planned before it begins is planned anew then
+
+    def _waiting(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
+        """Let the guest run while the link stands still, once that has taken what it takes to send all of its set.
+
+        Who waits slowed for a link that comes back soon loses less; for how long it will stand still nobody knows.
+        """
+        moment = self._moment(curve, view, settings) if view.throttle_percent else None
+        if moment is None:
+            return
+        set_ns = curve.working_set_bytes(0.0) * moment.situation.ns_per_byte
+        if view.still_ns >= min(_LONGEST_WAIT_NS, max(_SHORTEST_WAIT_NS, set_ns)):
+            self._has_planned = False
+            yield from self._throttle(view, None, "the link stands still")
 
     def _steered(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         """Go on with the last resort, or begin with it, or do as is planned."""
