@@ -20,6 +20,7 @@ from vmferry.study.draws import Draw
 from vmferry.study.forecast import Interval, forecast, verdict
 from vmferry.study.prices import prices
 from vmferry.study.reason import reason
+from vmferry.study.recorded_survey import survey_of
 from vmferry.study.strategies import (
     NO_THROTTLE,
     OWN,
@@ -28,7 +29,7 @@ from vmferry.study.strategies import (
     outcome_throttled,
     strategies_of,
 )
-from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey, survey_of
+from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 from vmferry.study.told import work_out
 
 MIB = 1 << 20

@@ -11,12 +11,11 @@ import click
 from vmferry.bounds import clean_text
 from vmferry.cancel import CancelToken
 from vmferry.cli.exit_codes import ExitCode
-from vmferry.cli.forecast_picture import write_forecast
+from vmferry.cli.files import check_picture
 from vmferry.cli.forecast_view import show
 from vmferry.cli.interrupts import cancelled_by_signals, told_as
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.monitor_option import optional_monitor_options
-from vmferry.cli.pictures import check_picture
 from vmferry.cli.tables import beside, terminal, warn
 from vmferry.cli.types import DURATION_MS, RATE_WITH_UNIT
 from vmferry.client.monitor import open_monitor
@@ -25,7 +24,7 @@ from vmferry.errors import UsageError
 from vmferry.migration.journal import read_migration
 from vmferry.study.forecast_record import ForecastRecord
 from vmferry.study.measured_survey import survey_vm
-from vmferry.study.survey import Survey, survey_of
+from vmferry.study.survey import Survey
 from vmferry.study.told import work_out
 from vmferry.units import NS_PER_S
 
@@ -91,6 +90,8 @@ def command(
         with _guests_first():
             told = work_out(found.name, found.survey, tell, lambda: bool(address) and clock.now_ns() > enough_ns)
     if picture:
+        from vmferry.cli.forecast_picture import write_forecast
+
         write_forecast(picture, told)
     if as_json:
         print_record(told.record())
@@ -123,6 +124,8 @@ def _measured(address: str, bandwidth: int | None, downtime_limit_ms: int | None
 
 
 def _recorded(path: Path, number: int | None, bandwidth: int | None, downtime_limit_ms: int | None) -> _Found:
+    from vmferry.study.recorded_survey import survey_of
+
     recorded, where = read_migration(path, number, warn), clean_text(str(path))
     which = f", migration {recorded.number} of {recorded.count}" if recorded.count > 1 else ""
     return _Found(f"{where}{which}", survey_of(recorded.entries, where, bandwidth, downtime_limit_ms))

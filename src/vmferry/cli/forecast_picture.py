@@ -4,7 +4,7 @@ import textwrap
 from html import escape
 from pathlib import Path
 
-from vmferry.cli.pictures import write_whole
+from vmferry.cli.files import write_whole
 from vmferry.report.bars import KEPT, TOTAL_TIME
 from vmferry.report.dirty_curve_plot import LEGEND, curve_plot
 from vmferry.report.figures import Spread

@@ -16,8 +16,8 @@ from vmferry.agent.remembered_run import RememberedRun
 from vmferry.bounds import one_line
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
+from vmferry.cli.files import write_whole
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.migration.outcome import Outcome

@@ -6,8 +6,8 @@ import click
 
 from vmferry.cli.command_tree import contexts
 from vmferry.cli.completion import SHELLS, script
+from vmferry.cli.files import write_whole
 from vmferry.cli.man_page import page, page_name
-from vmferry.cli.pictures import write_whole
 from vmferry.errors import UsageError
 
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)

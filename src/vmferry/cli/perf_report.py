@@ -9,8 +9,8 @@ import click
 from rich.table import Table
 
 from vmferry.bounds import clean_text
+from vmferry.cli.files import write_whole
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.pictures import write_whole
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.convergence.variants import ALL_VARIANTS, NO_AUTO_CONVERGE
 from vmferry.perf.batch import troubles

@@ -11,9 +11,10 @@ import msgspec
 from rich.table import Table
 
 from vmferry.bounds import clean_text
+from vmferry.cli.files import check_picture
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.parameter_options import SECRETS, ParameterCommand, given_parameters, parameter_options
-from vmferry.cli.pictures import check_picture, write_picture
+from vmferry.cli.pictures import write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import compact_table, terminal, warn
 from vmferry.cli.types import RATE_WITH_UNIT

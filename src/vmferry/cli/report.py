@@ -10,8 +10,9 @@ import click
 from vmferry.bounds import clean_text
 from vmferry.cli.agent_extra import needing_agent_extra
 from vmferry.cli.database_option import database_option, open_memory
+from vmferry.cli.files import check_picture, write_whole
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.pictures import check_picture, write_picture, write_whole
+from vmferry.cli.pictures import write_picture
 from vmferry.cli.tables import warn
 from vmferry.errors import UsageError
 from vmferry.migration.journal import read_journal, split_migrations

@@ -13,8 +13,9 @@ from rich.table import Table
 from vmferry.bounds import clean_text
 from vmferry.cli.cells_table import print_cells
 from vmferry.cli.comparison_table import print_comparison
+from vmferry.cli.files import check_file, check_picture
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.pictures import check_file, check_picture, write_picture
+from vmferry.cli.pictures import write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
 from vmferry.cli.tables import bold, compact_table, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option

@@ -10,9 +10,10 @@ from rich.progress import MofNCompleteColumn, Progress
 from rich.text import Text
 
 from vmferry.bounds import clean_text
+from vmferry.cli.files import check_file, check_picture, write_whole
 from vmferry.cli.interrupts import signal_number_of
 from vmferry.cli.json_option import json_option, print_record
-from vmferry.cli.pictures import check_file, check_picture, write_costs, write_whole
+from vmferry.cli.pictures import write_costs
 from vmferry.cli.policy_options import policy_option
 from vmferry.cli.tables import beside, compact_table, say, terminal
 from vmferry.cli.variant_options import choose, driven_option, variants_option

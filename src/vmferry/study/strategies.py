@@ -16,7 +16,6 @@ from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import Simulation
 from vmferry.study.draws import Draw
-from vmferry.study.driven import simulate_driven
 from vmferry.study.modelled_load import loads_of
 from vmferry.study.survey import Survey
 from vmferry.units import NS_PER_S
@@ -61,6 +60,8 @@ def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     if strategy in (NO_THROTTLE, OWN):
         model = msgspec.structs.replace(model, parameters={**survey.own_parameters, **model.parameters})
     if survey.qemu:
+        from vmferry.study.driven import simulate_driven  # which is much to load where nothing is driven
+
         outcome: Outcome = simulate_driven(model.driven_by(survey.qemu), strategy, draw.number)
     else:
         outcome = Simulation(model, strategy, draw.number).run()
