@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.agent.test_memory import STARTED, complete, facts, remembering
+from tests.agent.test_memory import STARTED, change, complete, facts, remembering
 from tests.agent.test_metrics import SEEN, live
 from tests.support.agent_web import READ_TOKEN, bearer, client_of, sources_of, web
 from tests.support.chromium import Page, open_chromium
@@ -178,6 +178,27 @@ def test_all_can_be_reached_by_keyboard_and_is_seen_to_be(browser: Page, databas
         for name in ("Now", "History", "Token for actions", "Steer", "Set limits", "Cancel", "Search", "from"):
             assert name in reached
         assert any(name.startswith("What was decided") for name in reached)
+
+
+@pytest.mark.chromium
+def test_of_a_thousand_migrations_the_newest_are_shown_and_that_there_are_more_is_told(
+    browser: Page, database: str
+) -> None:
+    columns = "host, vm_name, vm_uuid, address, mode, rule, variant, ended_ms, followed, status, outcome, remark"
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000)"
+    one = f"SELECT {columns}, began_ms + i FROM migration, n WHERE id = 1"
+    change(database, f"{numbers} INSERT INTO migration ({columns}, began_ms) {one}")
+    port = free_port()
+    with web(sources_of(database), f"127.0.0.1:{port}", READ_TOKEN):
+        opened(browser, port)
+        wait_until(lambda: "The newest 200 are shown; a search finds older ones." in text_of(browser))
+        assert browser.evaluate("document.querySelectorAll('#history tbody a').length") == 200
+        newest = "document.querySelector('#history tbody a')"
+        browser.evaluate(f"{newest}.isFromBefore = true")
+        browser.evaluate(f"{newest}.focus()")
+        browser.evaluate("document.querySelector('#search').requestSubmit()")
+        wait_until(lambda: not browser.evaluate(f"{newest}.isFromBefore ?? false"))
+        assert browser.evaluate(f"document.activeElement === {newest}")
 
 
 @pytest.mark.chromium

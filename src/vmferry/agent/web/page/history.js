@@ -3,12 +3,13 @@
 import { ask, element, failed, fill, time, told } from "./words.js";
 
 const MS_PER_DAY = 86400000;
+const MOST = 200;
 const table = document.getElementById("history");
 const form = document.getElementById("search");
 
 function wanted() {
   const fields = form.elements;
-  const query = new URLSearchParams();
+  const query = new URLSearchParams({ limit: MOST + 1 });
   for (const name of ["vm", "status", "policy"]) if (fields[name].value) query.set(name, fields[name].value);
   const day = (field) => new Date(`${field.value}T00:00`).getTime();
   if (fields.from.value) query.set("since_ms", day(fields.from));
@@ -32,7 +33,8 @@ export async function showHistory() {
     failed(table, error);
     return;
   }
-  fill(table, rows.map((one) => ({
+  const focused = document.activeElement?.getAttribute("href");
+  fill(table, rows.slice(0, MOST).map((one) => ({
     "began": element("a", new Date(one.began_ms).toLocaleString(), null, { href: `migrations/${one.id}` }),
     "VM": one.vm_name,
     "what was done": `${one.mode}${one.variant ? `, ${one.variant}` : ""}`,
@@ -42,9 +44,13 @@ export async function showHistory() {
     "work lost": told(one.work_lost_percent, (share) => `${share.toFixed(0)} %`),
     "limits": limits(one),
   })));
-  if (!rows.length) {
-    element("td", "None is remembered that fits.", element("tr", "", table.querySelector("tbody")), { colSpan: 8 });
-  }
+  if (!rows.length) note("None is remembered that fits.");
+  if (rows.length > MOST) note(`The newest ${MOST} are shown; a search finds older ones.`);
+  if (focused) [...table.querySelectorAll("a")].find((one) => one.getAttribute("href") === focused)?.focus();
+}
+
+function note(text) {
+  element("td", text, element("tr", "", table.querySelector("tbody")), { colSpan: 8 });
 }
 
 form.addEventListener("submit", (event) => { event.preventDefault(); showHistory(); });
