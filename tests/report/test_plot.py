@@ -12,9 +12,9 @@ from tests.report.test_series import COURSE, decided, ended, journal, started, w
 from vmferry.convergence.variants import ALL_VARIANTS
 from vmferry.migration.events import Event, Measured, Ordered
 from vmferry.report.axes import linear_ticks, size_axis
-from vmferry.report.course import MAX_POINTS, course_plots
+from vmferry.report.course import MAX_DRAWN, MAX_POINTS, course_plots
 from vmferry.report.journal_runs import run_series
-from vmferry.report.look import COLOURS, DARK_COLOURS, looks_of, style
+from vmferry.report.look import COLOURS, DARK_COLOURS, LOOKS, looks_of, style
 from vmferry.report.panels import ALL_PANELS, GUEST_DIRTIES, LINK_CARRIES, NEWLY_DIRTY, PERIODS, REMAINING
 from vmferry.report.plot import Plot
 from vmferry.report.runs import variants_of
@@ -42,13 +42,19 @@ def test_a_variant_has_its_look_everywhere() -> None:
     together = looks([recorded, of_a_vm, *by_variant.values()])
     assert {name: together[name] for name in by_variant} == alone
     assert not {together["recorded"], together["db: original"]} & set(alone.values())
+    for label, variant in (("recorded", "background-sync"), ("db: original", "original")):
+        assert together[label] % len(COLOURS) == alone[variant], "it has the policy's colour"
     assert looks([of_a_vm]) == {"db: original": alone["original"]}
 
 
 def test_looks_differ_with_and_without_colour() -> None:
     assert len(COLOURS) == len(DARK_COLOURS) == len(set(COLOURS)) == len(set(DARK_COLOURS)) >= len(ALL_VARIANTS) + 1
-    dashes = re.findall(r"\.line\.k(\d+)\{stroke-dasharray:([^}]*)\}", style())
-    assert len({dash for number, dash in dashes if int(number) < 5}) == 5
+    rules = re.findall(r"(\.line\.k[^{]*)\{stroke-dasharray:([^}]*)\}", style())
+    dashes = {int(number): dash for classes, dash in rules for number in re.findall(r"\d+", classes)}
+    assert dashes.keys() == set(LOOKS)
+    assert len({dashes[look] for look in range(5)}) == 5
+    for colour in range(len(COLOURS)):
+        assert len({dashes[look] for look in LOOKS[colour :: len(COLOURS)]}) > MAX_DRAWN
 
 
 def test_every_panel_has_one_line_for_each_label() -> None:

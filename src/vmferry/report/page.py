@@ -15,7 +15,7 @@ from string import Template
 from vmferry import __version__
 from vmferry.bounds import clean_text
 from vmferry.errors import UsageError
-from vmferry.report.look import COLOURS, looks_of, style
+from vmferry.report.look import LOOKS, looks_of, style
 from vmferry.report.page_answer import answer_table, common_limits
 from vmferry.report.page_course import course_html, plot_html
 from vmferry.report.page_runs import configuration_html, folded_runs
@@ -80,8 +80,7 @@ def _section(section: Section) -> str:
 
 def _style() -> str:
     """Return the style sheet; a name in a legend that is not ticked takes its lines away."""
-    looks = range(len(COLOURS))
-    hidden = ",".join(f"section:has(.legend input.k{n}:not(:checked)) .plot .k{n}" for n in looks)
+    hidden = ",".join(f"section:has(.legend input.k{n}:not(:checked)) .plot .k{n}" for n in LOOKS)
     return f"{style()}{_text('page.css')}{hidden}{{display:none}}\n"
 
 

@@ -47,5 +47,5 @@ def _legend(shown: Mapping[str, int], looks: Mapping[str, int]) -> str:
 
 
 def _sources(runs: Iterable[RunSeries]) -> str:
-    names = ", ".join(escape(run.source) for run in runs if run.source)
+    names = ", ".join(dict.fromkeys(escape(run.source) for run in runs if run.source))
     return f" Drawn from {names}." if names else ""
