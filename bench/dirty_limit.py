@@ -16,7 +16,7 @@ from bench.peers import Load, Peer, qemus
 from bench.samples import Samples, recording
 from vmferry.errors import CommandError
 from vmferry.perf.lab import Lab, VmProcess
-from vmferry.units import MIB
+from vmferry.units import MIB, NS_PER_S
 
 _PAGES_PER_MIB = 256
 _WRITER = 0
@@ -59,7 +59,7 @@ class Done:
         passed_s = self.at_s - earlier.at_s
         for number, pages in enumerate(self.pages):
             mib_per_s = (pages - earlier.pages[number]) / _PAGES_PER_MIB / passed_s
-            ran_s = (self.wanted_ns[number] - earlier.wanted_ns[number]) / 1e9
+            ran_s = (self.wanted_ns[number] - earlier.wanted_ns[number]) / NS_PER_S
             yield "writer" if number == _WRITER else "reader", mib_per_s, 100 * ran_s / passed_s
 
 

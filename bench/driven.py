@@ -34,7 +34,7 @@ from vmferry.experiment.scenario import parse_scenario
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.study.driven import simulate_driven
-from vmferry.units import MIB, parse_rate
+from vmferry.units import MIB, NS_PER_S, parse_rate
 
 VARIANT = VARIANTS["driven"]
 SIMULATED = {"qemu-installed": "qemu-7.2", "qemu-10": "qemu-10"}
@@ -218,7 +218,7 @@ def _populate_bytes_per_s(samples: Samples, peer: Peer, looks: int) -> float:
 
 
 def _thread_cpu_s(vm: VmProcess, thread_id: int) -> float:
-    return Scheduled.of(thread_id).ran_ns / 1e9
+    return Scheduled.of(thread_id).ran_ns / NS_PER_S
 
 
 def _measure_undisturbed(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int, most_others: float) -> None:

@@ -21,7 +21,7 @@ from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
 from vmferry.transport.stream import StreamChannel
-from vmferry.units import MIB
+from vmferry.units import MIB, NS_PER_S
 from vmferry.wire.messages import Finish, Pages
 
 
@@ -64,7 +64,7 @@ def populated_s(size_bytes: int) -> float:
     for _ in range(2):
         with closing(GuestRam(size_bytes)) as ram:
             took_ns = populating(memory_address(ram.view), size_bytes)
-    return took_ns / 1e9
+    return took_ns / NS_PER_S
 
 
 def measure(samples: Samples, size_bytes: int, *, final: bool) -> None:
@@ -83,7 +83,7 @@ def measure(samples: Samples, size_bytes: int, *, final: bool) -> None:
     receiver.join()
     spent = {"taking": taking.total_ns, "sending": sending.total_ns, "receiving": receiving_ns}
     for name, took_ns in spent.items():
-        samples.add(name, took_ns / 1e9 * (1024 * MIB / size_bytes), "s/GiB", final=final)
+        samples.add(name, took_ns / NS_PER_S * (1024 * MIB / size_bytes), "s/GiB", final=final)
 
 
 def send_all(channel: StreamChannel, memory: LentMemory, *, final: bool) -> tuple[Stopwatch, Stopwatch]:

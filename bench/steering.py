@@ -27,7 +27,7 @@ from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import RELEASES, find_release
 from vmferry.study.modelled_place import ModelledPlace
-from vmferry.units import MIB, NS_PER_MS
+from vmferry.units import MIB, NS_PER_MS, NS_PER_S
 
 VARIANTS = ("background-sync+responsive-throttle", "planned")
 _NOTICED_NS = 500 * NS_PER_MS
@@ -96,7 +96,7 @@ def live(output: Path | None, runs: int, memory: int, stress: int, rate: int) ->
                     source, destination, uri = peer.start_pair(lab, load)
                     source.monitor.execute("migrate-set-parameters", {"max-bandwidth": rate * MIB})
                     source.monitor.execute("migrate", {"uri": uri})
-                    time.sleep(_NOTICED_NS / 1e9)
+                    time.sleep(_NOTICED_NS / NS_PER_S)
                     journal, clock, cancel = MemoryJournal(), MonotonicClock(), CancelToken()
                     taken = Order(uri=None, variant=find_variant(variant), journal=journal)
                     result = carry_out(

@@ -105,7 +105,7 @@ class SimulatedRun:
     @property
     def seconds(self) -> float:
         """How long it took in virtual time."""
-        return self.pair.clock.now_ns() / 1e9
+        return self.pair.clock.now_ns() / NS_PER_S
 
     def observation(self) -> Observation:
         """Return what is to be seen of it."""
@@ -163,7 +163,7 @@ class SimulatedRun:
         if self.pair.source.owner is Owner.DESTINATION:
             limit_ns += _TAKE_OVER_NS
         if self.pair.source.owner is not Owner.IN_DOUBT and self.pair.channel.stopped_ns > limit_ns:
-            yield f"the guest was stopped for {self.pair.channel.stopped_ns / 1e9:.1f} s"
+            yield f"the guest was stopped for {self.pair.channel.stopped_ns / NS_PER_S:.1f} s"
 
     def _left_behind(self) -> Iterator[str]:
         if self.pair.channel.destination_is_alive and not self.pair.destination.in_charge and self.pair.there.ram.any():

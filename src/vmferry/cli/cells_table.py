@@ -10,9 +10,9 @@ from vmferry.cli.tables import bold, compact_table
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import count_text, median
 from vmferry.study.beside import Cell, errors_text
+from vmferry.units import MS_PER_S
 
 _Figure = Callable[[Outcome], float | None]
-_MS_PER_S = 1000
 _SMALL_S = 100.0
 _CAPTION = "max: throttle in %. lost: guest work in %. One figure alone is simulated; nobody measured it."
 
@@ -61,7 +61,7 @@ def _error(cell: Cell) -> str:
 
 
 def _seconds(run: Outcome) -> float | None:
-    return None if run.total_time_ms is None else run.total_time_ms / _MS_PER_S
+    return None if run.total_time_ms is None else run.total_time_ms / MS_PER_S
 
 
 _FIGURES: tuple[_Figure, ...] = (

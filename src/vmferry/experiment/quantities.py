@@ -13,6 +13,7 @@ from msgspec import inspect
 from vmferry.errors import UsageError
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.units import (
+    NS_PER_S,
     exact_duration,
     exact_size,
     format_duration,
@@ -27,7 +28,7 @@ BytesPerS = Annotated[int, msgspec.Meta(extra={"parse": parse_rate})]
 Nanoseconds = Annotated[int, msgspec.Meta(extra={"parse": parse_duration_ns})]
 
 MAX_BYTES_PER_S = 1 << 50
-NS_PER_HOUR = 3600 * 10**9
+NS_PER_HOUR = 3600 * NS_PER_S
 _MAX_TIME_NS = 1000 * NS_PER_HOUR
 _N = TypeVar("_N", int, float)
 
