@@ -1,6 +1,6 @@
 """`vmferry simulate`: migrate modelled guests of any size in virtual time."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -98,13 +98,9 @@ def command(
         raise UsageError(f"--journal records one run, but there are {len(runs)}; add --variant and --seeds 1")
     results = [simulate(*run) for run in _shown(runs)]
     if journal:
-        with FileJournal(journal) as record:
-            for entry in results[0].entries:
-                record.record(entry.time_ns, entry.event)
+        _record(journal, results[0])
     if picture:
-        title = f"Simulated migrations: {clean_text(results[0].scenario)}"
-        series = [replace(run_series(result.entries, result.variant), name=f"seed {result.seed}") for result in results]
-        write_picture(picture, title, series, tradeoff=ALL in variants)
+        _draw(picture, results, tradeoff=ALL in variants)
     if as_json:
         for result in results:
             print_record(result, SimulatedRun)
@@ -126,6 +122,18 @@ def _runs(scenarios: list[Experiment], seeds: int | None) -> Iterator[tuple[Expe
         for variant in scenario.variants:
             for seed in range(seeds or scenario.seeds):
                 yield scenario, variant, seed
+
+
+def _record(journal: Path, result: SimulationResult) -> None:
+    with FileJournal(journal) as record:
+        for entry in result.entries:
+            record.record(entry.time_ns, entry.event)
+
+
+def _draw(picture: Path, results: Sequence[SimulationResult], *, tradeoff: bool) -> None:
+    title = f"Simulated migrations: {clean_text(results[0].scenario)}"
+    series = [replace(run_series(result.entries, result.variant), name=f"seed {result.seed}") for result in results]
+    write_picture(picture, title, series, tradeoff=tradeoff)
 
 
 def print_results(console: Console, results: list[SimulationResult]) -> None:
