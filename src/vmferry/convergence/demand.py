@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from vmferry.convergence.hull import concave_corners
 from vmferry.convergence.written import SLICE_NS, Written
 
-_DEMANDS = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01)
+_Floats = NDArray[np.float64]
+_DEMANDS = np.array([0.8, 0.6, 0.5, 0.4, 0.3, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01])
 """Shares of its CPU that a guest may want, the greatest first; the first that explains what is seen is taken."""
 _EXPLAINED = 1.1
 """A point is explained if it is at most this many times what a curve through the others says."""
@@ -41,12 +42,15 @@ def explaining_demand(points: Iterable[Written], before: float) -> float:
         return before
     found, shares, lengths_ns, most_bytes = (each[tells] for each in (found, shares, lengths_ns, most_bytes))
 
-    def explains(demand: float, more: NDArray[np.float64] | float = 0.0) -> bool:
-        said_bytes = np.interp(lengths_ns * np.minimum(1.0, shares / demand), corners_ns, corners_bytes)
-        return bool((found <= (_EXPLAINED + more) * said_bytes).all())
+    def explaining(demands: _Floats, more: _Floats | float = 0.0) -> _Floats:
+        """Return those that explain all points."""
+        work_ns = lengths_ns * np.minimum(1.0, shares / demands[:, np.newaxis])
+        said_bytes = np.interp(work_ns, corners_ns, corners_bytes)
+        those: _Floats = demands[(found <= (_EXPLAINED + more) * said_bytes).all(axis=1)]
+        return those
 
-    if explains(1.0, more=SLICE_NS / (lengths_ns * shares)):
+    if len(explaining(np.ones(1), more=SLICE_NS / (lengths_ns * shares))):
         return 1.0
     if (found * _EXPLAINED >= most_bytes).all():
         return float(shares.min()) / _LESS
-    return next(filter(explains, _DEMANDS), _DEMANDS[-1])
+    return float([*explaining(_DEMANDS), _DEMANDS[-1]][0])

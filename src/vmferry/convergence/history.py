@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from vmferry.units import NS_PER_S
 
-Again = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
+_Floats = NDArray[np.float64]
+Again = Callable[[_Floats, _Floats], _Floats]
 """Tells how much is written between two times."""
 _SPAN_NS = 60 * NS_PER_S
 _MAX_STRETCHES = 400
@@ -38,11 +39,11 @@ class History:
         self._ends_ns, self._sums = np.cumsum(stretches, axis=0).T
         self.observed_ns = int(self._ends_ns[-1])
 
-    def most_bytes(self, duration_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+    def most_bytes(self, duration_ns: _Floats) -> _Floats:
         """Return the most that was written in a row in so much time, a page counting once in each stretch."""
         ends_ns = self._ends_ns[:-1, np.newaxis] + duration_ns[np.newaxis, :]
         (written,) = self._between(ends_ns - duration_ns, ends_ns, self._sums)
-        most: NDArray[np.float64] = written.max(axis=0)
+        most: _Floats = written.max(axis=0)
         return most
 
     def least_bytes(self, duration_ns: float) -> float:
@@ -52,22 +53,20 @@ class History:
         (written,) = self._between(start_ns, start_ns + duration_ns, self._sums)
         return float(written.min())
 
-    def again(self, most_bytes: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> "Again":
+    def again(self, most_bytes: Callable[[_Floats], _Floats]) -> "Again":
         """Return what it writes if all comes again; `most_bytes` is the dirty curve, which knows the busiest times."""
         lengths, sizes = np.diff(self._ends_ns), np.diff(self._sums)
         busy_ns = lengths * np.minimum(1.0, sizes / np.maximum(1.0, most_bytes(lengths)))
         busy_sums = np.concatenate(([0.0], np.cumsum(busy_ns)))
 
-        def written(start_ns: NDArray[np.float64], end_ns: NDArray[np.float64]) -> NDArray[np.float64]:
+        def written(start_ns: _Floats, end_ns: _Floats) -> _Floats:
             most = most_bytes(end_ns - start_ns)
             busy_ns, in_all = self._between(start_ns, end_ns, busy_sums, self._sums)
             return np.minimum(most, np.maximum(busy_ns / np.maximum(1, end_ns - start_ns) * most, in_all))
 
         return written
 
-    def _between(
-        self, start_ns: NDArray[np.float64], end_ns: NDArray[np.float64], *sums: NDArray[np.float64]
-    ) -> Iterator[NDArray[np.float64]]:
+    def _between(self, start_ns: _Floats, end_ns: _Floats, *sums: _Floats) -> Iterator[_Floats]:
         """Yield how much each of the sums grows between two times, if all comes again and again in the same order."""
         time_ns = np.array((start_ns, end_ns))
         rounds = np.floor(time_ns / self._ends_ns[-1])
