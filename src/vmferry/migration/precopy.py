@@ -14,7 +14,7 @@ from vmferry.migration.events import BandwidthWindow, CompressionChosen, LinkSta
 from vmferry.migration.moved import MovedMemory
 from vmferry.migration.outgoing import Outgoing
 from vmferry.migration.ports import MAX_WAIT_NS
-from vmferry.migration.stats import BandwidthMeter, Counters
+from vmferry.migration.stats import WINDOW_NS, BandwidthMeter, Counters
 from vmferry.units import NS_PER_MS, NS_PER_S
 from vmferry.wire.messages import Pages
 
@@ -62,7 +62,6 @@ class Precopy:
         while self.sync.ram.remaining_pages:
             while_blocked()
             self.send_batch(while_blocked, self._channel.max_batch_pages, final=True)
-        self._channel.flush(while_blocked)
 
     def send_batch(self, while_blocked: Callable[[], None], max_pages: int, *, final: bool = False) -> None:
         """Send up to `max_pages` of the pages that are to be sent."""
@@ -110,9 +109,20 @@ class Precopy:
         """Estimate; if the estimate fits, or nothing is left to send, make a sync to learn the truth."""
         if self.sync.remaining_bytes > (self.body.threshold_bytes if self._may_leave_some else 0):
             return False
-        self._channel.flush(self._tick)
+        self._let_all_arrive()
         self.body.begin_iteration()
         return self.sync.remaining_bytes <= self.body.threshold_bytes
+
+    def _let_all_arrive(self) -> None:
+        """Wait until the buffers on the way are empty, which would hold up a stopped guest.
+
+        What they have taken at once is no speed, nor is that nothing is sent meanwhile; the whole iteration tells it.
+        """
+        start_ns, bytes_per_s = self._clock.now_ns(), self.moved.bytes_per_s
+        self._channel.flush(self._watch)
+        if self._clock.now_ns() - start_ns >= WINDOW_NS:
+            self._update_bandwidth()
+            self.moved.arrived(bytes_per_s)
 
     @property
     def _may_leave_some(self) -> bool:
@@ -141,8 +151,12 @@ class Precopy:
 
     def _tick(self) -> None:
         """Do what must happen regularly while the guest runs, also while the channel is blocked."""
-        self._outgoing.check_cancel()
         self._update_bandwidth()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Do that while nothing is to be sent."""
+        self._outgoing.check_cancel()
         self._watch_link()
         self.body.look()
 

@@ -20,7 +20,6 @@ However little or slowly the destination takes, the guest is not stopped for lon
 if Commit is not sent by then, it runs on here.
 """
 
-import itertools
 from collections.abc import Callable
 from enum import StrEnum
 
@@ -41,7 +40,7 @@ _DIGEST_PATIENCE = 4
 """With `verify`, the destination may take so many times as long for its digest as the source has taken."""
 _LOOK_NS = 2 * NS_PER_MS
 """How often to look while the guest stands still: every moment until then is downtime."""
-_LOOKS_PER_SIGN_OF_LIFE = 500
+_SIGN_OF_LIFE_NS = 1_000_000_000
 
 
 class Owner(StrEnum):
@@ -97,13 +96,15 @@ class Switchover:
         The wait may take as long as the condition does; a link that takes nothing ends it after `timeout_ns`.
         """
         with self.downtime.part("pause"):
-            for look in itertools.count(1):
+            told_ns = self._clock.now_ns()
+            while True:
                 self._check()
                 if condition():
                     return
-                if look % _LOOKS_PER_SIGN_OF_LIFE == 0:
+                if self._clock.now_ns() - told_ns >= _SIGN_OF_LIFE_NS:
                     stuck = f"the link took nothing for {timeout_ns / NS_PER_S:.1f} s (switchover-timeout)"
                     self._channel.send(Pages(EMPTY, EMPTY), Deadline(self._clock, timeout_ns, stuck, self._check))
+                    told_ns = self._clock.now_ns()
                 self._clock.sleep_ns(_LOOK_NS)
 
     def run(self, precopy: Precopy, *, verify_within_ns: int | None, timeout_ns: int) -> None:

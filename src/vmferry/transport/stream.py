@@ -100,7 +100,7 @@ class StreamChannel:
         self._decoder = Decoder(memory.layout.page_count, allowed)
         self._compression: Compression | None = None
         self._packer: Packer | None = None
-        self._packed_since_flush = False
+        self._sent_since_flush = False
         self._barrier = 0
         self._lender: Lender | None = None
         self._batch_pages = _LEAST_BATCH_PAGES
@@ -146,12 +146,12 @@ class StreamChannel:
         """Nothing to do: a stream keeps its order."""
 
     def flush(self, while_blocked: Callable[[], None]) -> None:
-        """Return when all is with the kernel, which `send` sees to, and packed pages are unpacked at the other side.
+        """Return when all pages that were sent are in place at the other side, which says so.
 
-        The kernel's buffers hold few pages, but may hold any number of packed ones.
+        The buffers on the way may hold more than a slow link carries within the downtime limit, packed or not.
         """
-        if self._packed_since_flush:
-            self._packed_since_flush = False
+        if self._sent_since_flush:
+            self._sent_since_flush = False
             self._barrier += 1
             self.send(Barrier(self._barrier, wants_answer=True), while_blocked)
             expect_barrier(self._barrier, self.receive(while_blocked))
@@ -236,7 +236,7 @@ class StreamChannel:
         packer = None if pages.is_delta else self._packer
         packed = packer.pack(views) if packer else None
         payload = views if packed is None else [memoryview(packed)]
-        self._packed_since_flush |= packed is not None or pages.is_delta
+        self._sent_since_flush |= bool(len(pages.data) or len(pages.zero))
         checksum = _checksum(payload) if pages.final else 0
         message = replace(pages, packed_bytes=len(packed)) if packed else pages
         frame, start_ns = memoryview(self._encoder.encode(message, checksum)), time.monotonic_ns()
