@@ -38,7 +38,7 @@ class ListedDomain:
     name: str
     uuid: str
     state: str | None = None
-    """Whether it runs, in the words of `virsh domstate`; None if that was not asked, or it is gone."""
+    """Whether it runs, in the words of `virsh domstate`; None if that was not asked, or is not told."""
 
 
 class LibvirtHost:
@@ -55,11 +55,11 @@ class LibvirtHost:
         return self._connection.alive
 
     def domains(self) -> list[ListedDomain]:
-        """Return the domains that run, with their states. Raises MonitorError."""
-        active = self._active()
-        return self._call(
-            "the states of domains", lambda: [replace(_listed(domain), state=_state_of(domain)) for domain in active]
-        )
+        """Return the domains that run, with their states, waiting for none that is busy. Raises MonitorError."""
+        ask = self._connection.raw.getAllDomainStats
+        flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ACTIVE | libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+        told = self._call("the states of domains", lambda: ask(libvirt.VIR_DOMAIN_STATS_STATE, flags))
+        return [replace(_listed(domain), state=_STATES.get(stats.get("state.state"))) for domain, stats in told]
 
     def busy_domains(self) -> list[ListedDomain]:
         """Return the domains that have a job, such as a migration, now. Raises MonitorError."""
@@ -118,12 +118,6 @@ def _tags_in(text: str) -> Iterator[str]:
     if len(text) <= MAX_METADATA_BYTES:
         with suppress(ElementTree.ParseError):
             yield from ElementTree.fromstring(text).get("tags", "").split()
-
-
-def _state_of(domain: Any) -> str | None:
-    with suppress(libvirt.libvirtError):  # it has ended meanwhile
-        return _STATES.get(domain.state()[0])
-    return None
 
 
 def _listed(domain: Any) -> ListedDomain:
