@@ -11,8 +11,19 @@ from vmferry.control.survey import used_bytes
 
 MIB = 1 << 20
 KIB_PER_MIB = 1 << 10
-OURS: Any = SimpleNamespace(converges_responsively=True)
-QEMU: Any = SimpleNamespace(converges_responsively=False)
+OURS: Any = SimpleNamespace(converges_responsively=True, kvm=True)
+QEMU: Any = SimpleNamespace(converges_responsively=False, kvm=True)
+QEMU_WITHOUT_KVM: Any = SimpleNamespace(converges_responsively=False, kvm=False)
+SMAPS = """\
+5643267de000-564326c75000 r-xp 00000000 fe:00 1491393                    /usr/bin/qemu-system-x86_64
+Rss:               10240 kB
+7efee3e00000-7efefbe00000 rw-p 00000000 00:00 0
+Rss:              217088 kB
+Private_Dirty:    217088 kB
+7eff04000000-7eff43fff000 rwxp 00000000 00:00 0
+Rss:               51200 kB
+Anonymous:         51200 kB
+"""
 OWN = {True: 32, False: 20}
 """What a process of ours, or a QEMU, needs for itself, in MiB."""
 
@@ -48,3 +59,10 @@ def test_of_files_a_process_holds_its_program_and_what_is_more_is_the_guests(pro
 
 def test_nobody_knows_what_a_process_holds_that_is_not_seen(proc: Path) -> None:
     assert used_bytes(SimpleNamespace(peer_pid=78), QEMU, MIB) is None
+
+
+def test_code_that_qemu_has_made_of_a_guests_is_none_of_the_guests_memory(proc: Path) -> None:
+    (proc / "77").mkdir()
+    (proc / "77" / "smaps").write_text(SMAPS)
+    assert used_mib(proc, QEMU_WITHOUT_KVM, RssAnon=300) == 300 - 20 - 50
+    assert used_mib(proc, QEMU, RssAnon=300) == 300 - 20

@@ -17,7 +17,7 @@ from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
 from vmferry.study.bursts import Look
 from vmferry.study.draws import Draw
-from vmferry.study.forecast import Interval, forecast, verdict
+from vmferry.study.forecast import Interval, StrategyForecast, best_of, forecast, verdict
 from vmferry.study.prices import prices
 from vmferry.study.reason import reason
 from vmferry.study.recorded_survey import survey_of
@@ -50,6 +50,26 @@ def survey(set_mib: int, mib_per_s: int, downtime_limit_ms: int = 300) -> Survey
         bandwidth_bytes_per_s=100 * MIB,
         downtime_limit_ms=downtime_limit_ms,
     )
+
+
+def foretold(strategy: str, total_ms: int, lost_vcpu_s: float, chance: float = 1.0) -> StrategyForecast:
+    total, lost = (Interval(value, value, value) for value in (total_ms, lost_vcpu_s))
+    return StrategyForecast(
+        strategy=strategy,
+        chance=chance,
+        total_time_ms=total,
+        downtime_ms=total,
+        work_lost_vcpu_s=lost,
+        sent_bytes=None,
+    )
+
+
+def test_the_best_strategy_is_sure_then_fast_and_of_those_that_hardly_differ_the_gentlest() -> None:
+    calm, quick, own = foretold(NO_THROTTLE, 5930, 0), foretold(PLANNED.name, 5910, 0), foretold("original", 5920, 3)
+    assert best_of([calm, quick, own]) is calm, "nothing has to be done"
+    assert best_of([foretold(NO_THROTTLE, 9000, 0), quick, own]) is quick
+    assert best_of([foretold(NO_THROTTLE, 3000, 0, chance=0.4), own]) is own
+    assert best_of([]) is None
 
 
 def test_a_quiet_guest_will_move_by_itself_whatever_is_done() -> None:

@@ -4,7 +4,9 @@ Windows of several lengths tell a small set that is rewritten fast from a flood 
 before 8.2 measures whole seconds only, so of shorter times its curve is known from below.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
@@ -26,6 +28,7 @@ _LOOK_NS, _NAP_NS = 10 * NS_PER_MS, 50 * NS_PER_MS
 _GIVE_UP_NS = 5 * NS_PER_S
 """How much longer than its window a measurement is waited for."""
 _KIB = 1024
+_MAPPING = re.compile(r"[0-9a-f]+-[0-9a-f]+ (?P<may>\S+) \S+ \S+ (?P<inode>\d+)")
 _HELD = ("RssAnon", "RssShmem", "HugetlbPages", "VmSwap")
 """Fields of a process' `status` (proc(5)) that count what it may hold of a guest: in memory of its own, shared, in huge
 pages, and swapped out, which is read again to be sent."""
@@ -117,25 +120,33 @@ def used_bytes(monitor: Monitor, driven: DrivenVm, size_bytes: int) -> int | Non
 
     None if the process is not seen on this host.
     """
-    held_bytes = _resident_bytes(monitor)
-    if held_bytes is None:
+    try:
+        process = PROC / str(monitor.peer_pid)
+        held_bytes = _held_bytes(process) - (0 if driven.kvm else _translated_bytes(process))
+    except (HostError, MonitorError, OSError, ValueError):
         return None
     own_bytes = _OURS_BYTES if driven.converges_responsively else _QEMU_BYTES
     return min(size_bytes, max(PAGE_SIZE_BYTES, held_bytes - own_bytes))
 
 
-def _resident_bytes(monitor: Monitor) -> int | None:
-    try:
-        status = (PROC / str(monitor.peer_pid) / "status").read_text(errors="replace")
-        return _held_bytes(dict(line.split(":", 1) for line in status.splitlines() if ":" in line))
-    except (HostError, MonitorError, OSError, ValueError):
-        return None
-
-
-def _held_bytes(status: Mapping[str, str]) -> int:
-    """Return what a process with that `status` holds beside its program."""
+def _held_bytes(process: Path) -> int:
+    """Return what a process holds beside its program. Raises OSError and ValueError."""
+    lines = (process / "status").read_text(errors="replace").splitlines()
+    status = dict(line.split(":", 1) for line in lines if ":" in line)
 
     def field_bytes(name: str) -> int:
         return int(status.get(name, "0 kB").split()[0]) * _KIB
 
     return sum(map(field_bytes, _HELD)) + max(0, field_bytes("RssFile") - _FILES_OF_ITS_OWN_BYTES)
+
+
+def _translated_bytes(process: Path) -> int:
+    """Return what a QEMU without KVM holds of the code that it has made of a guest's: memory of no file that may be
+    executed (proc(5), `smaps`). Raises OSError and ValueError."""
+    held, of_code = 0, False
+    for line in (process / "smaps").read_text(errors="replace").splitlines():
+        if mapping := _MAPPING.match(line):
+            of_code = "x" in mapping["may"] and mapping["inode"] == "0"
+        elif of_code and line.startswith("Rss:"):
+            held += int(line.split()[1]) * _KIB
+    return held

@@ -10,8 +10,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-_AS_MUCH = 0.9
-"""The longest time in which at least this share of the most was found shows that the set has an end."""
+_AS_MUCH, _LONGER = 0.9, 1.15
+"""The longest time in which at least this share of the most was found shows that the set has an end, if it is so many
+times as long as the one in which that was: of times that hardly differ either may be the one with more."""
 _MAX_FALL = 8.0
 _TIMES = np.concatenate((np.geomspace(1e-3, 1.0, 40), np.geomspace(1.0, 1e5, 40)))
 """A curve is worked out at so many times where its last corner is."""
@@ -44,7 +45,7 @@ def to_longest(points: Sequence[Corner]) -> list[Corner]:
     """
     corners = concave_corners(points)
     (longest_ns, found_bytes), (last_ns, most_bytes) = points[-1], corners[-1]
-    if longest_ns > last_ns > 0 and found_bytes >= _AS_MUCH * most_bytes:
+    if longest_ns >= _LONGER * last_ns > 0 and found_bytes >= _AS_MUCH * most_bytes:
         corners.append((longest_ns, most_bytes))
     return corners
 

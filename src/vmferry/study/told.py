@@ -29,7 +29,10 @@ class Told:
     def sentence(self) -> str:
         """Whether the guest converges, and how best."""
         best = best_of(self.strategies)
-        return f"It {self.verdict} converge{f', best by {label_of(best.strategy, self.survey)}' if best else ''}."
+        if best is None:
+            return f"It {self.verdict} converge."
+        by_what = "without a throttle" if best.strategy == NO_THROTTLE else f"by {label_of(best.strategy, self.survey)}"
+        return f"It {self.verdict} converge, best {by_what}."
 
     @property
     def unknown(self) -> list[str]:
