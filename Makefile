@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready
 	$(BIN)/vmferry demo
 
+# More workers than processors, as many tests wait; each has neighbours of one file, which share servers and browsers.
 test: $(VENV)/ready $(VENV)/libvirt check
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 4 --dist worksteal
 
 check: $(VENV)/ready
 	$(BIN)/ruff check
@@ -19,13 +20,13 @@ check: $(VENV)/ready
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements.lock
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	touch $@
 
 # libvirt-python is compiled against the libvirt that is installed; where that cannot be, its tests are left out.
 $(VENV)/libvirt: $(VENV)/ready requirements-libvirt.lock
-	-pkg-config --exists libvirt && $(BIN)/pip install --quiet --disable-pip-version-check -r requirements-libvirt.lock
+	-pkg-config --exists libvirt && $(BIN)/pip install --quiet --disable-pip-version-check --no-compile -r requirements-libvirt.lock
 	touch $@
 
 clean:

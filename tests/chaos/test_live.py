@@ -15,7 +15,7 @@ from bench.peers import Load
 
 from vmferry.perf.lab import Lab
 
-pytestmark = [pytest.mark.kvm, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = pytest.mark.kvm
 SMALL = dataclasses.replace(ours(), load=Load(32, 1, 8))
 
 

@@ -291,7 +291,6 @@ def test_a_policy_that_a_record_names_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.kvm
-@pytest.mark.xdist_group("kvm-timing")
 def test_a_scenario_is_measured_as_its_file_says(tmp_path: Path) -> None:
     write_policy(tmp_path)
     (tmp_path / "busy.toml").write_text(
@@ -333,7 +332,6 @@ main()
 
 
 @pytest.mark.kvm
-@pytest.mark.xdist_group("kvm-timing")
 def test_a_batch_that_is_interrupted_goes_on(tmp_path: Path) -> None:
     """Ctrl-C at a terminal reaches every process in its foreground, not only ours."""
     pattern = "seed-quick/background-sync*_4MiB-*"
@@ -355,7 +353,6 @@ def test_a_batch_that_is_interrupted_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.kvm
-@pytest.mark.xdist_group("kvm-timing")
 @pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_vm_outlives_what_measures_it(tmp_path: Path, ending: signal.Signals) -> None:
     words = [sys.executable, "-m", "vmferry", "perf", "run", "--stress-mem", "16M", "--mem", "64M", "--output", "kept"]

@@ -22,7 +22,7 @@ from vmferry.control.progress import ask
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.perf.lab import Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu]
 needs_libvirt = pytest.mark.libvirt
 RESPONSIVE = 'variant = "background-sync+responsive-throttle"'
 STEER = f'[[rule]]\nmode = "steer"\n{RESPONSIVE}\n'

@@ -19,7 +19,7 @@ from vmferry.control.progress import ask
 from vmferry.migration.events import Acted
 from vmferry.perf.lab import Lab
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.chromium, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.chromium]
 WAIT_S = 60
 
 

@@ -13,7 +13,7 @@ from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu]
 
 
 def test_a_reader_beside_a_writer_is_slowed_no_longer_than_the_experiment_takes(tmp_path: Path) -> None:

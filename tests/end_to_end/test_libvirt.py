@@ -19,7 +19,7 @@ from vmferry.control.cgroup import find_hierarchy, group_of
 from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.libvirt, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.libvirt]
 VARIANT = "background-sync+responsive-throttle"
 
 

@@ -12,7 +12,7 @@ from vmferry.client.monitor import Monitor
 from vmferry.perf.lab import Lab
 from vmferry.testing.monitor import MonitorContract
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu]
 BINARIES = {"installed": "qemu-system-x86_64"} | ({"10": os.environ["QEMU10"]} if "QEMU10" in os.environ else {})
 """The QEMU that is installed, and another one whose path the environment may name (bench/get-qemu10.sh)."""
 

@@ -207,7 +207,6 @@ def scene() -> Iterator[Scene]:
 
 @pytest.mark.kvm
 @pytest.mark.qemu
-@pytest.mark.xdist_group("kvm-timing")
 def test_migrate_of_a_stock_qemu(scene: Scene, policy: str, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     words = ("--policy", policy, "--set", "policy.step=50", "--json", "--downtime-limit", "200ms")
@@ -224,7 +223,6 @@ def test_migrate_of_a_stock_qemu(scene: Scene, policy: str, tmp_path: Path) -> N
 
 @pytest.mark.kvm
 @pytest.mark.qemu
-@pytest.mark.xdist_group("kvm-timing")
 def test_a_broken_policy_calls_off_the_migration_of_a_stock_qemu(scene: Scene, tmp_path: Path) -> None:
     words = ("--policy", write_policy(tmp_path, BROKEN), "--max-bandwidth", "48MiB/s", "--downtime-limit", "1ms")
     driver = scene.driver(scene.uri, *words, "--json")

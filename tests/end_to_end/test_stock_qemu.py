@@ -22,7 +22,7 @@ from vmferry.migration.events import Decided, Ended, Started
 from vmferry.migration.journal import read_journal
 from vmferry.perf.lab import Lab, VmProcess
 
-pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = [pytest.mark.kvm, pytest.mark.qemu]
 QEMU = Peer("qemu", binary="/usr/bin/qemu-system-x86_64")
 ENDLESS = ("--max-bandwidth", "48MiB/s", "--downtime-limit", "1ms")
 _MOST_RUNNING = 0.9

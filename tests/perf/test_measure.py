@@ -19,7 +19,7 @@ QUICK = sweeping_guest(
     time_scale=10,
 ).only("background-sync+responsive-throttle")
 
-pytestmark = [pytest.mark.kvm, pytest.mark.xdist_group("kvm-timing")]
+pytestmark = pytest.mark.kvm
 
 
 def test_a_busy_guest_is_measured_from_outside(tmp_path: Path) -> None:
