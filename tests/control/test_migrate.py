@@ -1,7 +1,8 @@
 """What is made of an order, in situations that a real QEMU cannot be brought into at will."""
 
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,35 @@ def test_the_connection_of_a_guest_that_may_have_left_is_not_broken(last: dict[s
     with pytest.raises(MonitorError):
         steered(qemu)
     assert "yank" not in names(qemu)
+
+
+class EndingQemu(FakeQemu):
+    """Its process ends once its monitor answers no more."""
+
+    process: subprocess.Popen[bytes]
+
+    @property
+    def peer_pid(self) -> int:
+        return self.process.pid
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
+        try:
+            return super().execute(command, arguments)
+        except MonitorError:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+
+def test_of_a_vm_that_ends_while_it_migrates_nothing_is_left_to_put_back() -> None:
+    """As when its guest powers off."""
+    told: list[str] = []
+    with subprocess.Popen(["sleep", "60"]) as process:
+        qemu = EndingQemu([SENDING, MonitorError("the monitor is gone")])
+        qemu.process = process
+        with pytest.raises(MonitorError, match="the VM's process has ended, and its guest with it unless"):
+            steered(qemu, told, parameters={"downtime-limit": 1})
+    assert not any("put back" in line for line in told)
 
 
 def test_a_qemu_that_does_not_even_answer_out_of_band_is_left() -> None:

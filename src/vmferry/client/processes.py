@@ -1,10 +1,12 @@
 """What this host's /proc tells of processes and their threads (proc(5))."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
 
+_LOOK_NS = 50_000_000
 _AFTER_NAME = 3
 """Number of the first field of `stat` behind the name, which may hold anything."""
 _START = 22
@@ -33,6 +35,14 @@ class Thread:
     def alive(self) -> bool:
         """True if the number is still this thread's."""
         return Thread.of(self.id) == self
+
+    def ends_within(self, duration_ns: int, sleep_ns: Callable[[int], object]) -> bool:
+        """Wait for its end, which takes a process with much memory a while, and tell whether it came."""
+        left_ns = duration_ns
+        while self.alive and left_ns > 0:
+            sleep_ns(_LOOK_NS)
+            left_ns -= _LOOK_NS
+        return not self.alive
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
 from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
+from vmferry.control.way_in import vm_process
 from vmferry.control.wishes import KeepLimits, Wish, Wishes
 from vmferry.convergence.actions import Cancel, Tell
 from vmferry.convergence.limits import Limits
@@ -33,12 +34,16 @@ from vmferry.errors import (
     VmLeftError,
 )
 from vmferry.migration.ports import Clock
+from vmferry.units import NS_PER_S
 
 DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
 MIGRATION = "MIGRATION"
 """QEMU's event that tells a new state, with the capability `events`."""
 MAYBE_TWO = "failed at the hand-over: the source runs on; look whether the destination runs too before anything else"
 NEVER_TWO = "failed at the hand-over: the source runs on, and the destination was not let run"
+
+_ENDING_NS = 2 * NS_PER_S
+"""How long a VM that answers no more may take to end."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,7 @@ class Course(Follower):
         self._ours = False
         """True if it is for us to cancel."""
         self._phases = Phases(ports.tell)
+        self._process = vm_process(ports.monitor)
 
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""
@@ -267,6 +273,10 @@ class Course(Follower):
 
     def _left_alone(self, error: MonitorError) -> MonitorError:
         """Return an error that says what is true once nobody can be asked any more."""
+        if self._process and self._process.ends_within(_ENDING_NS, self._ports.clock.sleep_ns):
+            return MonitorError(
+                f"{error}; the VM's process has ended, and its guest with it unless the destination has it"
+            )
         if self._crew.body.stop():
             return MonitorError(f"{error}; nothing slows the guest any more, and its migration may go on by itself")
         return MonitorError(f"{error}; its migration may go on by itself")

@@ -24,11 +24,17 @@ class Leftovers:
         self.commands: list[str] = []
         """The QMP commands that are left to do."""
         self._monitor = monitor
+        self._process = vm_process(monitor)
         self._warn = warn
         self._later = later
 
     def leave(self, changes: list[Change], refused: bool) -> None:
-        """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying."""
+        """Name the changes; what was refused, by a VM that answers, is left to a process that goes on trying.
+
+        Of a VM whose process has ended nothing is left.
+        """
+        if self._process and not self._process.alive:
+            return
         what = (
             f"is not put back: {self._who_does_it(changes)}"
             if refused
