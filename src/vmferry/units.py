@@ -15,6 +15,7 @@ from vmferry.errors import UsageError
 
 NS_PER_MS, NS_PER_S, MS_PER_S = 1_000_000, 1_000_000_000, 1000
 MIB, GIB = 1 << 20, 1 << 30
+"""How many of a small unit a larger one holds; written here and nowhere else."""
 UNKNOWN = "unknown"
 """What is told of a figure that nobody knows."""
 _T = TypeVar("_T", int, float)
