@@ -26,6 +26,7 @@ from vmferry.units import NS_PER_MS
 
 _ENDS = "the agent ends"
 _NEW_MS = 3000
+"""Nobody has followed a migration before that has run no longer."""
 _REMEMBERED_S = 1.0
 """How long it is waited for what the database knows of a migration that was followed before."""
 

@@ -28,6 +28,7 @@ DEFAULT_VARIANT = PLANNED
 """What decides where a rule names nothing (docs/decisions/0010-what-steers-by-default.md)."""
 Setting = str | int | float | bool
 _KNOWN_VMS = 10_000
+"""Of so many VMs it is remembered which rule holds."""
 
 
 class Mode(StrEnum):
