@@ -225,10 +225,12 @@ class ModelledMigration:
 
     def _send_some(self) -> Steps:
         taken, costs = self._ram.take(self._batch_pages()), self._host.costs
-        yield round(taken.zero_pages * costs.scan_ns_per_zero_page)
+        if taken.zero_pages:
+            yield round(taken.zero_pages * costs.scan_ns_per_zero_page)
         populated_ns = self._clock.now_ns() + round(taken.fresh_pages * costs.populate_ns_per_page)
         yield from self._transmit(taken.normal_pages * PAGE_BYTES_ON_WIRE + taken.zero_pages * ZERO_PAGE_BYTES_ON_WIRE)
-        yield max(0, populated_ns - self._clock.now_ns())
+        if (waiting_ns := populated_ns - self._clock.now_ns()) > 0:
+            yield waiting_ns
 
     def _transmit(self, size_bytes: float) -> Steps:
         while size_bytes > 0:
