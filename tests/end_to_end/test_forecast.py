@@ -13,7 +13,7 @@ from vmferry.control.drive import drive
 from vmferry.control.result import require_completed
 from vmferry.perf.lab import Lab
 
-pytestmark = pytest.mark.kvm
+pytestmark = [pytest.mark.kvm, pytest.mark.timeout(900)]  # busy guests leave a forecast little processor time
 FORECAST = (sys.executable, "-m", "vmferry", "forecast")
 
 
@@ -25,7 +25,7 @@ def test_a_busy_guest_of_ours_is_told_to_need_a_throttle_and_nothing_is_changed(
         before = source.monitor.execute("query-migrate-parameters")
         words = [*FORECAST, "--qmp", address, "--bandwidth", "40MiB/s", "--downtime-limit", "100ms", "--json"]
         words += ["--picture", str(tmp_path / "forecast.svg")]
-        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        run = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
         assert source.monitor.execute("query-migrate-parameters") == before
         assert source.monitor.execute("query-status")["running"]
     told = json.loads(run.stdout)
@@ -44,7 +44,7 @@ def test_a_qemu_without_a_busy_guest_will_converge(tmp_path: Path) -> None:
     path = tmp_path / "qmp"
     with qemu_without_guest(path):
         words = [*FORECAST, "--qmp", f"unix:{path}", "--bandwidth", "1GiB/s"]
-        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        run = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stderr
     assert "It will converge" in run.stdout
     assert "It converges by itself: nothing has to change." in run.stdout
@@ -59,7 +59,7 @@ def test_a_vm_without_a_rate_limit_needs_to_be_told_the_bandwidth(tmp_path: Path
             timeout=60,
             check=True,
         )
-        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+        run = subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 2
     assert "give --bandwidth, what the link carries" in run.stderr
 
@@ -76,7 +76,7 @@ def test_a_guest_whose_pages_are_packed_sends_what_was_foretold() -> None:
         parameters = {"max-bandwidth": 4 << 20, "multifd-compression": "zstd"}
         source.monitor.execute("migrate-set-parameters", parameters)
         words = [*FORECAST, "--qmp", f"unix:{lab.directory / 'source.qmp'}", "--json"]
-        run = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True)
+        run = subprocess.run(words, capture_output=True, text=True, timeout=600, check=True)
         told = json.loads(run.stdout)
         outcome = require_completed(drive(source.monitor, uri, lambda progress: None, MonotonicClock()))
         packed = source.monitor.execute("query-migrate")["compression"]

@@ -29,7 +29,7 @@ from vmferry.errors import GuestError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, read_progress
 from vmferry.perf.lab import MONITOR_SOCKET
 
-pytestmark = [pytest.mark.machine, pytest.mark.libvirt, pytest.mark.kvm, pytest.mark.qemu]
+pytestmark = [pytest.mark.machine, pytest.mark.libvirt, pytest.mark.kvm, pytest.mark.qemu, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PACKAGES, BUILDING = Path("/opt/packages"), Path("/opt/building")
