@@ -41,7 +41,7 @@ _EMULATING_KVM = Path("/sys/module/kvm_pvm")
 
 _MAX_CORRECTION = 8.0
 _SAMPLES = 16_384
-"""How many pages are sampled in all, as far as QEMU takes so many: that costs it some 20 ms of a processor."""
+"""How many pages are sampled in all, as far as QEMU takes so many: each is hashed twice."""
 _LEAST_PER_GIB, _MOST_PER_GIB = 512, 16_384
 """QEMU's default, and its most."""
 
