@@ -2,13 +2,14 @@
 
 import os
 import socket
+import ssl
 import threading
 from contextlib import closing, suppress
 from tempfile import TemporaryDirectory
 
 from tests.support.certificates import secured_client, secured_server
 from vmferry.clock import MonotonicClock
-from vmferry.errors import CancelledError, VmferryError
+from vmferry.errors import CancelledError, ChannelError, VmferryError
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import Channel, Clock
 from vmferry.migration.receiver import Receiver
@@ -16,6 +17,7 @@ from vmferry.testing.channel import ChannelContract, patience
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import Connection, accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
+from vmferry.transport.tls import failure
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 
 
@@ -76,3 +78,9 @@ class TestTls(TestTcp):
 class TestUnix(SocketContract):
     def address(self) -> Address:
         return UnixAddress(f"{self.resources.enter_context(TemporaryDirectory())}/socket")
+
+
+def test_a_peer_that_ends_tls_in_order_has_closed_the_connection() -> None:
+    assert isinstance(
+        failure(ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed (EOF)"), "it"), ChannelError
+    )

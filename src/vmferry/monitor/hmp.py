@@ -12,7 +12,7 @@ from vmferry.errors import UsageError, VmferryError
 from vmferry.monitor.vm_port import MonitoredVm
 
 _FLAG = re.compile(r"\s*-(\S?)")
-_WORD = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*+)"|([^\s"]\S*+))')
+_WORD = re.compile(r'\s*(?:"([^"\\]*(?:\\.[^"\\]*)*)"|([^\s"]\S*))')
 _ESCAPE = re.compile(r"\\(.)")
 
 

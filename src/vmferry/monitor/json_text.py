@@ -15,9 +15,9 @@ import msgspec
 from vmferry.errors import UsageError
 
 _TOKEN = re.compile(
-    rb"""[ \t\r\n]*+ (?:
-        (?P<string> "(?:[^"\\]++|\\.)*+" ) | (?P<keyword> [a-z]++ ) | (?P<symbol> [{}\[\]:,] ) | (?P<end> \Z )
-        | (?P<number> -?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)? )
+    rb"""[ \t\r\n]* (?:
+        (?P<string> "[^"\\]*(?:\\.[^"\\]*)*" ) | (?P<keyword> [a-z]+ ) | (?P<symbol> [{}\[\]:,] ) | (?P<end> \Z )
+        | (?P<number> -?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)? )
     )""",
     re.VERBOSE | re.DOTALL,
 )

@@ -238,7 +238,7 @@ def failure(error: OSError, other: str) -> MigrationError:
     if isinstance(error, ssl.SSLCertVerificationError):
         flaw = _FLAWS.get(error.verify_code, error.verify_message)
         return PeerError(f"no TLS with {other}: its certificate is refused: {flaw}")
-    if isinstance(error, ssl.SSLEOFError):
+    if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
         return ChannelError(f"no TLS with {other}: it closed the connection")
     if isinstance(error, ssl.SSLError):
         return PeerError(f"no TLS with {other}: {_reason(error)}")
