@@ -43,7 +43,19 @@ ELSEWHERE = {
     "perf batch": "prints as perf report does",
 }
 OWN_NAMES = {"id", "seed", "number", "runs", "flagged_runs", "exit_code", "page_size", "first_median", "second_median"}
-SHARES = {"ratio", "sent_per_memory", "p", "p_min", "cliffs_delta", "chance", "demand", "cpu_share", "times_smaller"}
+SHARES = {
+    "ratio",
+    "total_time_ratio",
+    "dirty_sync_ratio",
+    "sent_per_memory",
+    "p",
+    "p_min",
+    "cliffs_delta",
+    "chance",
+    "demand",
+    "cpu_share",
+    "times_smaller",
+}
 UNITS = ("ms", "bytes", "bytes_per_s", "percent", "percents", "vcpu_s", "vcpu_work_lost_s", "pages", "count")
 IN_SECONDS_OF_A_VCPU = {"work_lost_vcpu_s", "vcpu_work_lost_s"}
 
