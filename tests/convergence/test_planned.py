@@ -195,6 +195,12 @@ def test_that_nothing_helps_is_told_in_ten_seconds_with_what_would_and_the_guest
     assert known(result.work_lost_vcpu_s) < 10
 
 
+def test_a_hopeless_guest_is_slowed_in_vain_for_no_more_than_ten_seconds_of_five_minutes() -> None:
+    result = with_goals("", RANDOM, rate="40MiB/s", limit_ms=300, vcpus=1, max_time="300s")
+    assert any("in vain" in event.reason for event in decided(result))
+    assert known(result.work_lost_vcpu_s) < 10
+
+
 @pytest.mark.parametrize("on_limit", ["cancel", "continue"])
 def test_the_last_resort_is_for_those_who_let_a_hopeless_migration_go_on(on_limit: str) -> None:
     goals = f"finish_by_ms=60000,on_limit={on_limit}"

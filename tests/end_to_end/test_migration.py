@@ -146,6 +146,7 @@ def test_a_paused_guest_stays_paused(lab: Lab) -> None:
     source, destination, uri = start_pair(lab)
     source.monitor.execute("stop")
     assert migrate(source, uri).completed
+    wait_until(lambda: destination.monitor.execute("query-status")["status"] != "inmigrate")
     assert destination.monitor.execute("query-status") == {"running": False, "status": "paused"}
     destination.monitor.execute("cont")
     destination.check_memory()

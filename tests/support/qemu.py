@@ -38,7 +38,7 @@ def qemu_without_guest(path: Path, *, pretty: bool = False) -> Iterator[subproce
 
 def _listens(path: Path) -> bool:
     """Tell without connecting: QEMU may reset the client that follows one which leaves before it is greeted."""
-    entries = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text().splitlines())
+    entries = (line.split(maxsplit=7) for line in Path("/proc/net/unix").read_text(errors="replace").splitlines())
     return any(entry[3] == _ACCEPTS and entry[7:] == [str(path)] for entry in entries)
 
 

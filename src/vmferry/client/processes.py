@@ -26,7 +26,7 @@ class Thread:
     def of(cls, thread_id: int) -> "Thread | None":
         """Return the thread that has this number now, None if there is none that still runs."""
         try:
-            fields = (PROC / str(thread_id) / "stat").read_text().rpartition(")")[2].split()
+            fields = (PROC / str(thread_id) / "stat").read_text(errors="replace").rpartition(")")[2].split()
         except OSError:
             return None
         return None if fields[0] in _ENDED else cls(thread_id, int(fields[_START - _AFTER_NAME]))
@@ -68,7 +68,7 @@ class Scheduled:
 def status_field(task: Path, field: str) -> str:
     """Return a field of a task's `status`, nothing if the task has ended."""
     try:
-        lines = (task / "status").read_text().splitlines()
+        lines = (task / "status").read_text(errors="replace").splitlines()
     except OSError:
         return ""
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(f"{field}:")), "")

@@ -47,7 +47,7 @@ class Hierarchy:
 def find_hierarchy(proc: Path = PROC) -> Hierarchy:
     """Return the hierarchy with the cpu controller. Raises HostError if there is none."""
     found = None
-    for line in (proc / "self" / "mountinfo").read_text().splitlines():
+    for line in (proc / "self" / "mountinfo").read_text(errors="surrogateescape").splitlines():
         place, _, kind = line.partition(" - ")
         root, mount = place.split()[3:5]
         file_system, _, options = kind.split(maxsplit=2)
@@ -63,7 +63,7 @@ def find_hierarchy(proc: Path = PROC) -> Hierarchy:
 def group_of(thread_id: int, hierarchy: Hierarchy, proc: Path = PROC) -> Path:
     """Return the directory of the group that a thread is in. Raises HostError if it cannot be seen."""
     try:
-        lines = (proc / str(thread_id) / "cgroup").read_text().splitlines()
+        lines = (proc / str(thread_id) / "cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError as error:
         raise HostError(f"thread {thread_id} of the VM is not on this machine: {error.strerror}") from error
     for line in lines:

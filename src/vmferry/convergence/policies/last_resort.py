@@ -18,8 +18,8 @@ _SHORTER = 0.95
 _MUCH, _NEAR = 0.6, 5.0
 """It helps much if a pass begins with this share of what one began with before the guest was slowed. With so many times
 what fits the downtime, luck may do the rest."""
-_REST = 30
-"""So many times as long as it was held in vain the guest is left alone, which keeps what is lost in vain small."""
+_REST = 60
+"""So many times as long as it was held in vain, in all, the guest is left alone: what is lost in vain stays small."""
 
 
 class LastResort:
@@ -38,6 +38,8 @@ class LastResort:
         self._lost_ns = 0
         """What the guest had lost before it was held."""
         self._rests_until_ns = 0
+        self._vain_ns = 0
+        """For how long it was held in vain, in all."""
 
     @property
     def holds(self) -> bool:
@@ -83,8 +85,7 @@ class LastResort:
 
     def end(self, view: View) -> None:
         """Take notice that the guest is let run, and rest."""
-        self._rests_until_ns = view.elapsed_ns + _REST * self._held_ns(view)
+        if self._begun_ns is not None:
+            self._vain_ns += view.elapsed_ns - self._begun_ns
+        self._rests_until_ns = view.elapsed_ns + _REST * self._vain_ns
         self._begun_ns = None
-
-    def _held_ns(self, view: View) -> int:
-        return view.elapsed_ns - self._begun_ns if self._begun_ns is not None else 0
