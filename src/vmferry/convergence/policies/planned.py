@@ -104,11 +104,20 @@ class Planned:
             yield from self._held_on(curve, view, settings)
         elif self._why_last_resort and self._last_resort.may_begin(view) and _may_lose_more(view, settings):
             yield self._held(view, settings)
-        elif moment := self._moment(curve, view, settings):
+        elif (self._has_learnt(view) or self._plans_later) and (moment := self._moment(curve, view, settings)):
             if plan := self._due_plan(moment):
                 yield from self._throttle(view, plan, "")
-            elif (view.written or view.period or not self._has_planned) and is_known(moment):
+            elif self._has_learnt(view) and is_known(moment):
                 yield from self._planned_anew(moment)
+
+    def _has_learnt(self, view: View) -> bool:
+        """Whether there is something to plan anew for."""
+        return bool(view.written or view.period or not self._has_planned)
+
+    @property
+    def _plans_later(self) -> bool:
+        """Whether the plan is for the next pass."""
+        return self._has_planned and self._plan is not None and self._plan.begin is Begin.NEXT_PASS
 
     def _moment(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Moment | None:
         """Return what plans are made of now; None as long as nobody knows how fast the link is."""
@@ -153,8 +162,7 @@ class Planned:
         makes a new plan at that moment.
         """
         view, sensed, plan = moment.view, moment.view.sensed, self._plan
-        is_for_later = self._has_planned and plan is not None and plan.begin is Begin.NEXT_PASS
-        if plan is None or not is_for_later or sensed.again_bytes is not None:
+        if plan is None or not self._plans_later or sensed.again_bytes is not None:
             return None
         held = None if plan.still else self._stillness.plan(moment)
         plan = self._plan = held or plan
