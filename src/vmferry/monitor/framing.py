@@ -22,15 +22,13 @@ _WORD = re.compile(rb"[a-z0-9+.E-]*")
 
 def _string(quote: bytes) -> bytes:
     """Return the pattern of what may stand in a string; there is one way to match it, so no time is lost on others."""
-    return rb"[^%(quote)b\\\x00-\x1f\xfe\xff]*(?:\\[^\x00-\x1f\xfe\xff][^%(quote)b\\\x00-\x1f\xfe\xff]*)*" % {
-        b"quote": quote
-    }
+    plain = rb"[^%b\\\x00-\x1f\xfe\xff]*" % quote
+    return rb"%b(?:\\[^\x00-\x1f\xfe\xff]%b)*" % (plain, plain)
 
 
 _QUOTED = {quote: re.compile(_string(quote)) for quote in (b'"', b"'")}
-_FLAT = re.compile(
-    rb"""[ \t\r\na-z0-9+.E:,-]*(?:(?:"%b"|'%b')[ \t\r\na-z0-9+.E:,-]*)*""" % (_string(b'"'), _string(b"'"))
-)
+_BARE = rb"[ \t\r\na-z0-9+.E:,-]*"
+_FLAT = re.compile(rb"""%b(?:(?:"%b"|'%b')%b)*""" % (_BARE, _string(b'"'), _string(b"'"), _BARE))
 """Inside brackets: all that neither opens nor closes any, whole strings included."""
 _CONTROL = re.compile(rb"[\x00-\x1f\xfe\xff]")
 _DISCARDED = re.compile(rb"[^{}\[\]:,\x00-\x08\x0a-\x1f\xfe\xff]*")

@@ -124,12 +124,12 @@ def seed_cells(seeds: int | None = None, tell: Callable[[int, int], object] = la
 
 def errors_text(cells: Iterable[Cell]) -> str:
     """Return in a sentence how far simulated total times are from the measured ones; empty if nothing can be said."""
-    compared = [cell for cell in cells if cell.total_time_ratio]
+    compared = [(ratio, cell) for cell in cells if (ratio := cell.total_time_ratio)]
     if not compared:
         return ""
-    ratios = sorted(cell.total_time_ratio or 1.0 for cell in compared)
+    ratios = sorted(ratio for ratio, _ in compared)
     usual = math.exp(statistics.fmean(abs(math.log(ratio)) for ratio in ratios)) - 1
-    repeated = [cell.within_measured for cell in compared if cell.within_measured is not None]
+    repeated = [cell.within_measured for _, cell in compared if cell.within_measured is not None]
     within = f"; in {sum(repeated)} of {len(repeated)} cells within what was measured" if repeated else ""
     return f"Total time: {ratios[0] - 1:+.0%} to {ratios[-1] - 1:+.0%}, {usual:.0%} off on average{within}."
 

@@ -84,8 +84,8 @@ class LastResort:
         return self._passes > 0 and view.elapsed_ns - self._least_ns >= HELD_NS
 
     def end(self, view: View) -> None:
-        """Take notice that the guest is let run, and rest."""
+        """Take notice that the guest is let run, and rest if the throttle was held."""
         if self._begun_ns is not None:
             self._vain_ns += view.elapsed_ns - self._begun_ns
-        self._rests_until_ns = view.elapsed_ns + _REST * self._vain_ns
-        self._begun_ns = None
+            self._rests_until_ns = view.elapsed_ns + _REST * self._vain_ns
+            self._begun_ns = None

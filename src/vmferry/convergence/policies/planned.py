@@ -144,8 +144,7 @@ class Planned:
 
     def _let_go(self, view: View, why: str) -> Iterator[Action]:
         """Let the guest run, and begin anew."""
-        if self._last_resort.holds:
-            self._last_resort.end(view)
+        self._last_resort.end(view)
         self._why_last_resort = ""
         self._promise.forget()
         yield from self._throttle(view, None, why)
