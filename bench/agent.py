@@ -27,7 +27,7 @@ from vmferry.agent.database import reading
 from vmferry.agent.store import journal_of
 from vmferry.client.processes import PROC, status_field
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.progress import ask
+from vmferry.control.asking.progress import ask
 from vmferry.perf.lab import Lab
 from vmferry.simulation.qemu.lab import URI
 from vmferry.units import MIB

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from vmferry.client.processes import Thread
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.cpu_quota import CpuQuota
-from vmferry.control.guard import Guard
+from vmferry.control.host.cgroup import find_hierarchy, group_of
+from vmferry.control.slowing.cpu_quota import CpuQuota
+from vmferry.control.undoing.guard import Guard
 
 ROOT = Path("/sys/fs/cgroup")
 SCOPE = ROOT / "machine.slice" / "vm.scope"

@@ -25,9 +25,9 @@ from bench.samples import Sample, Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.client.processes import Scheduled
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.result import require_completed
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.result import require_completed
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.scenario import parse_scenario

@@ -13,7 +13,7 @@ from tests.support.wait import wait_until
 from bench.peers import Load, Peer, qemus
 from vmferry.client.processes import Scheduled, Thread
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.cgroup import find_hierarchy
+from vmferry.control.host.cgroup import find_hierarchy
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.qemu.lab import URI
 from vmferry.units import MIB

@@ -14,7 +14,7 @@ from bench.peers import RESPONSIVE, Load, Peer, cool_down, ours, qemus, rounds, 
 from bench.samples import Samples, recording
 from bench.tls import start_tls_pair
 from vmferry.cancel import CancelToken
-from vmferry.control.result import require_completed
+from vmferry.control.asking.result import require_completed
 from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.perf.comparisons import SEED_VARIANTS
 from vmferry.perf.demo import demo_experiment, run_demo

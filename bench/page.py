@@ -20,7 +20,7 @@ from bench.samples import Samples, recording
 from vmferry.agent.live import Live
 from vmferry.agent.recording import Facts
 from vmferry.agent.rules import Mode, Vm
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
 from vmferry.migration.events import Started
 from vmferry.units import MIB
 

@@ -13,7 +13,7 @@ import click
 from bench.guest import busy_guest, written_pages
 from bench.peers import RESPONSIVE, Load, Peer, moved, ours, rounds
 from bench.samples import Samples
-from vmferry.control.result import require_completed
+from vmferry.control.asking.result import require_completed
 from vmferry.convergence.watcher import BackgroundSync
 from vmferry.experiment.experiment import scaled_times
 from vmferry.guests.kvm.guest import KvmGuest

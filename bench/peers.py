@@ -11,9 +11,9 @@ from pathlib import Path
 
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result, require_completed
 from vmferry.control.drive import drive, set_up
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result, require_completed
 from vmferry.convergence.variants import VARIANTS
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.migration.journal import read_migration

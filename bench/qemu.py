@@ -13,10 +13,10 @@ from bench.peers import Load, Peer, cool_down, qemus
 from bench.samples import Samples, recording
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
-from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.asking.progress import Progress
+from vmferry.control.host.cgroup import find_hierarchy, group_of
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.progress import Progress
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.units import MIB

@@ -16,9 +16,9 @@ import numpy as np
 from bench.peers import Load, Peer, cool_down, ours, qemus, warm_memory
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.progress import Progress
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab
 from vmferry.study.forecast import StrategyForecast, forecast

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.chaos.faults import Freeze
 from bench.peers import Load, Peer
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.own_group import PREFIX
+from vmferry.control.host.cgroup import find_hierarchy, group_of
+from vmferry.control.host.own_group import PREFIX
 from vmferry.errors import MonitorError, VmferryError
 from vmferry.perf.lab import Lab
 

@@ -22,7 +22,7 @@ from vmferry.agent.reins import Reins
 from vmferry.agent.rules import Mode, Rule, Rulebook, Vm
 from vmferry.agent.web.table import Sources
 from vmferry.cancel import CancelToken
-from vmferry.control.progress import ask
+from vmferry.control.asking.progress import ask
 from vmferry.migration.events import Acted
 
 MIB = 1 << 20

@@ -4,8 +4,8 @@ import pytest
 
 from tests.simulation.qemu.scenes import scenario
 from vmferry.agent.failures import Failure, failure_of
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.study.driven import DrivenRun
 from vmferry.units import NS_PER_S

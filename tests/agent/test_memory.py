@@ -18,8 +18,8 @@ from vmferry.agent.pieces import Pieces, read_pieces
 from vmferry.agent.recording import Facts, Foretold, Recording
 from vmferry.agent.rules import Mode, Vm
 from vmferry.agent.store import Remembered, Wanted
-from vmferry.control.progress import Progress
-from vmferry.control.result import Arrival, ArrivalState, Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Arrival, ArrivalState, Result
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.errors import HostError, UsageError
 from vmferry.migration.events import BandwidthWindow, Ended, Lost, Started, StatusChanged

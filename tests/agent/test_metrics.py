@@ -26,7 +26,7 @@ from vmferry.agent.failures import Failure
 from vmferry.agent.live import Live
 from vmferry.agent.metrics import Metrics
 from vmferry.agent.rules import Rule, Vm
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.errors import HostError
 from vmferry.transport.tls_credentials import CA_CERT

@@ -24,8 +24,8 @@ from vmferry.cancel import CancelToken
 from vmferry.cli.history import command as history
 from vmferry.cli.progress import progress_view
 from vmferry.cli.report import command as report
+from vmferry.control.asking.progress import Progress
 from vmferry.control.looking_on import look_on
-from vmferry.control.progress import Progress
 from vmferry.report.lines import ProgressLine
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import find_release

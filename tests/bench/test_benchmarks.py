@@ -173,7 +173,7 @@ def test_the_archive_for_cgroup_v2_is_whole() -> None:
     archive = build()
     assert archive.startswith(b"070701")
     assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
-    for name in (b"init\0", b"lib64/ld-linux-x86-64.so.2\0", b"vmferry/vmferry/control/cgroup.py\0"):
+    for name in (b"init\0", b"lib64/ld-linux-x86-64.so.2\0", b"vmferry/vmferry/control/host/cgroup.py\0"):
         assert name in archive
 
 

@@ -7,8 +7,8 @@ from bench.chaos.driven import FaultyRun, run_one
 from bench.chaos.driven_faults import AMishap, DrivenSettings
 
 from vmferry.control import migrate
-from vmferry.control.held import HeldDestination
-from vmferry.control.settings import Settings
+from vmferry.control.arriving.held import HeldDestination
+from vmferry.control.undoing.settings import Settings
 from vmferry.convergence.limits import OnLimit
 from vmferry.simulation.qemu.monitor import Mishap
 from vmferry.simulation.qemu.quota import ModelledQuota

@@ -16,8 +16,8 @@ from tests.support.wait import wait_until
 from vmferry.cli import main
 from vmferry.cli.interrupts import Interruption
 from vmferry.cli.progress import exit_code_of
-from vmferry.control.progress import Progress
-from vmferry.control.result import Arrival, ArrivalState, Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Arrival, ArrivalState, Result
 from vmferry.convergence.limit_watch import Verdict
 
 VMFERRY = (sys.executable, "-m", "vmferry")

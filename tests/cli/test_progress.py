@@ -11,9 +11,9 @@ from rich.console import Console
 
 from tests.report.test_series import COURSE, journal
 from vmferry.cli.progress import progress_view, show_result
-from vmferry.control.outlook import Outlook
-from vmferry.control.progress import Progress
-from vmferry.control.result import Arrival, ArrivalState, Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Arrival, ArrivalState, Result
+from vmferry.control.telling.outlook import Outlook
 from vmferry.report.journal_runs import run_series
 
 RAM = {"remaining": (1 << 50) - 1, "total": 1 << 50, "transferred": 1, "mbps": 99_999.9, "page-size": 4096, "normal": 1}

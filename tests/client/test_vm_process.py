@@ -16,7 +16,7 @@ import pytest
 from tests.support.wait import wait_until
 from vmferry.client.qmp_client import QmpClient
 from vmferry.client.vm_process import process_of_domain
-from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.control.host.vcpu_threads import vcpu_threads
 from vmferry.errors import HostError
 
 QEMU = ("qemu-system-x86_64", "-machine", "none", "-accel", "tcg", "-nodefaults", "-display", "none")

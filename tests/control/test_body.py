@@ -8,17 +8,17 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu
 from vmferry.cancel import CancelToken
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.sensors import DirtyRate
 from vmferry.control.body import DriverBody, Slowing, can, sense
 from vmferry.control.deciding import DEFAULTS
-from vmferry.control.dirty_rates import DirtyRates
-from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import LinkKeeper
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress
 from vmferry.control.recorder import Evaluation
-from vmferry.control.sensors import DirtyRate
-from vmferry.control.settings import Settings
-from vmferry.control.slowed import SlowedGuest
+from vmferry.control.slowing.dirty_rates import DirtyRates
+from vmferry.control.slowing.slowed import SlowedGuest
+from vmferry.control.undoing.settings import Settings
 from vmferry.convergence.actions import Action, Cancel, SetDowntimeLimit, StartPostcopy, SwitchOver, Tell, Throttle
 from vmferry.convergence.brain import Convergence
 from vmferry.convergence.ledger import Ledger

@@ -3,10 +3,10 @@
 import pytest
 
 from tests.support.fake_qemu import FakeQemu
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.limit_keeper import LimitKeeper
 from vmferry.control.migration_order import Order
-from vmferry.control.settings import Settings
+from vmferry.control.undoing.settings import Settings
 from vmferry.convergence.brain import Rules
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.policies.planned_settings import PlannedSettings

@@ -7,9 +7,9 @@ import pytest
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION, Completion
+from vmferry.control.asking.result import Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.result import Result
 from vmferry.convergence.limits import Limits
 from vmferry.errors import CancelledError, MigrationError, MonitorError, UsageError, VmLeftError
 from vmferry.simulation.clock import VirtualClock

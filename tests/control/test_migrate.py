@@ -16,13 +16,13 @@ from tests.support.hostile import tampered
 from tests.support.policies import BROKEN, write_policy
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import Event
-from vmferry.control import actuators
+from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.course import DESTINATION_KNOWS
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.progress import POLL_INTERVAL_NS, Progress
-from vmferry.control.result import Result
-from vmferry.control.slowed import SlowedGuest
+from vmferry.control.slowing import actuators
+from vmferry.control.slowing.slowed import SlowedGuest
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.convergence.variants import Variant, find_variant

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
+from vmferry.control.asking.sensors import DirtyRate
 from vmferry.control.recorder import Evaluation, Recorder
-from vmferry.control.result import Result
-from vmferry.control.sensors import DirtyRate
 from vmferry.convergence.actions import Throttle
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.sensing import Period

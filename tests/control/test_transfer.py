@@ -7,12 +7,12 @@ import pytest
 
 from tests.support.fake_qemu import FakeQemu, answer
 from vmferry.cancel import CancelToken
-from vmferry.control.destination import Destination
-from vmferry.control.means import KINDS
+from vmferry.control.arriving.destination import Destination
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.place import Place
-from vmferry.control.promises import Promises
+from vmferry.control.slowing.means import KINDS
+from vmferry.control.undoing.promises import Promises
 from vmferry.errors import CommandError, UsageError
 from vmferry.simulation.clock import VirtualClock
 

@@ -18,8 +18,8 @@ from tests.support.libvirt import DOMAIN, Daemon, Domain, migration, slowed
 from tests.support.ports import free_port
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
-from vmferry.control.progress import ask
-from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.control.asking.progress import ask
+from vmferry.control.host.vcpu_threads import vcpu_threads
 from vmferry.perf.lab import Lab, VmProcess
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu]

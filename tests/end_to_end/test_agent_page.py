@@ -15,7 +15,7 @@ from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.agent.database import reading
 from vmferry.agent.store import journal_of
-from vmferry.control.progress import ask
+from vmferry.control.asking.progress import ask
 from vmferry.migration.events import Acted
 from vmferry.perf.lab import Lab
 

@@ -9,8 +9,8 @@ import pytest
 
 from tests.support.qemu import qemu_without_guest
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.result import require_completed
 from vmferry.control.drive import drive
-from vmferry.control.result import require_completed
 from vmferry.perf.lab import Lab
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(900)]  # busy guests leave a forecast little processor time

@@ -24,7 +24,7 @@ from tests.support.machine import Machine, machine
 from tests.support.qemu import stress_command
 from tests.support.wait import wait_until
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.own_group import PREFIX
+from vmferry.control.host.own_group import PREFIX
 from vmferry.errors import GuestError
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, read_progress
 from vmferry.perf.lab import MONITOR_SOCKET

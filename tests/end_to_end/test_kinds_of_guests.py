@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.wait import wait_until
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.result import Result
 from vmferry.control.drive import drive, set_up
-from vmferry.control.result import Result
 from vmferry.convergence.variants import VARIANTS
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome

@@ -15,8 +15,8 @@ import pytest
 from tests.support.libvirt import DOMAIN, Daemon, Domain, migration, slowed
 from tests.support.wait import wait_until
 from vmferry.client.monitor import open_monitor
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.vcpu_threads import vcpu_threads
+from vmferry.control.host.cgroup import find_hierarchy, group_of
+from vmferry.control.host.vcpu_threads import vcpu_threads
 from vmferry.errors import CommandError, MonitorError
 
 pytestmark = [pytest.mark.kvm, pytest.mark.qemu, pytest.mark.libvirt]

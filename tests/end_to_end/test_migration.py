@@ -17,9 +17,9 @@ from bench.chaos.proxy import Proxy
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.drive import drive, set_up
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import CommandError, HostError
 from vmferry.memory.layout import GuestLayout, RamBlock

@@ -15,20 +15,20 @@ from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import QmpClient
 from vmferry.clock import MonotonicClock
-from vmferry.control.actuators import SlowedVm
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.dirty_limit import DirtyLimitThrottle
-from vmferry.control.dirty_rates import DirtyRates
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.result import Result
+from vmferry.control.asking.survey import measure_rates
 from vmferry.control.drive import IN_POSTCOPY, cancel_migration
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.guard import Guard
+from vmferry.control.host.cgroup import find_hierarchy, group_of
+from vmferry.control.host.own_group import PREFIX
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.own_group import PREFIX
-from vmferry.control.progress import Progress, ask
-from vmferry.control.result import Result
-from vmferry.control.settings import Settings
-from vmferry.control.survey import measure_rates
+from vmferry.control.slowing.actuators import SlowedVm
+from vmferry.control.slowing.dirty_limit import DirtyLimitThrottle
+from vmferry.control.slowing.dirty_rates import DirtyRates
+from vmferry.control.undoing.guard import Guard
+from vmferry.control.undoing.settings import Settings
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import Variant, find_variant
 from vmferry.errors import HostError, UsageError

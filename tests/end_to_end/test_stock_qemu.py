@@ -16,7 +16,7 @@ from bench.peers import Load, Peer
 from tests.support.groups import other_group
 from tests.support.wait import wait_until
 from vmferry.client.qmp_client import QmpClient
-from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.host.cgroup import find_hierarchy, group_of
 from vmferry.errors import MonitorError
 from vmferry.migration.events import Decided, Ended, Started
 from vmferry.migration.journal import read_journal
@@ -213,7 +213,7 @@ def test_signals_that_follow_the_first_change_nothing(scene: Scene) -> None:
 
 IMPATIENT = """
 from vmferry.cli.main import main
-from vmferry.control import guard
+from vmferry.control.undoing import guard
 
 guard._END_TIMEOUT_S = 1.0
 main()

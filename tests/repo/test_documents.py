@@ -79,7 +79,7 @@ def test_each_promise_has_a_number_of_its_own_and_they_are_in_order() -> None:
 @pytest.mark.parametrize("room", ["client", "control"])
 def test_every_module_that_drives_from_outside_is_in_the_architecture(room: str) -> None:
     table = ARCHITECTURE.partition(f"| of `{room}/` | modules |")[2].partition("\n\n")[0]
-    modules = {path.stem for path in ROOT.glob(f"src/vmferry/{room}/[a-z]*.py")}
+    modules = {path.stem for path in ROOT.glob(f"src/vmferry/{room}/**/[a-z]*.py")}
     assert set(re.findall(r"`(\w+)`", table)) == modules
 
 

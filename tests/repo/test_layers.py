@@ -23,6 +23,9 @@ FLOORS = [
 ]
 """From the ground up. A package may import its own modules, its own floor, and all floors below."""
 
+DRIVE_ROOMS = ["host", "asking", "telling", "undoing", "slowing", "arriving"]
+"""The rooms of `control`, in the order in which one may import another. The drive beside them imports them all."""
+
 PLACES = {
     "pytest": ["testing"],
     "ctypes": ["guests"],
@@ -53,8 +56,8 @@ EDGES = {
     "client/libvirt_domain.py": {"time"},
     "client/libvirt_connection.py": {"threading"},
     "client/bounded_calls.py": {"threading"},
-    "control/undo.py": {"signal"},
-    "control/put_back_later.py": {"signal"},
+    "control/undoing/undo.py": {"signal"},
+    "control/undoing/put_back_later.py": {"signal"},
 }
 """Where driving looks at real time, threads and signals.
 
@@ -99,6 +102,14 @@ def test_imports_go_down(path: Path) -> None:
         package = package_of(name)
         if package:
             assert floor_of(package) <= floor_of(own), f"{place_of(path)} imports {name} from a floor above"
+
+
+@pytest.mark.parametrize("room", DRIVE_ROOMS)
+def test_rooms_of_the_drive_import_only_rooms_before_them(room: str) -> None:
+    modules = sorted((SOURCE / "control" / room).glob("*.py"))
+    names = [name for path in modules for name in imported_names(path) if name.startswith("vmferry.control")]
+    assert modules
+    assert {name.split(".")[2] for name in names} <= set(DRIVE_ROOMS[: DRIVE_ROOMS.index(room) + 1])
 
 
 @pytest.mark.parametrize("path", MODULES, ids=place_of)

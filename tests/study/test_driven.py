@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from tests.simulation.qemu.scenes import scenario
 from tests.support.known import known
 from vmferry.cli.main import vmferry
-from vmferry.control.sensors import WINDOW_MS
+from vmferry.control.asking.sensors import WINDOW_MS
 from vmferry.convergence.variants import VARIANTS
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment

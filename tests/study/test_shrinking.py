@@ -9,7 +9,7 @@ import pytest
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
 from vmferry.client.monitor import Monitor, open_monitor
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.convergence.written import Written
 from vmferry.migration.compression import CompressionSample
 from vmferry.study.draws import Draw

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.support.wait import wait_until
 from vmferry.client.processes import Thread
-from vmferry.control.cgroup import find_hierarchy, group_of
+from vmferry.control.host.cgroup import find_hierarchy, group_of
 
 
 @contextmanager

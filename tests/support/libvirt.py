@@ -13,8 +13,8 @@ from typing import Any
 from tests.support.ports import free_port
 from tests.support.wait import wait_until
 from vmferry.client.monitor import Monitor, open_monitor
-from vmferry.control.cgroup import find_hierarchy, group_of
-from vmferry.control.own_group import PREFIX
+from vmferry.control.host.cgroup import find_hierarchy, group_of
+from vmferry.control.host.own_group import PREFIX
 from vmferry.errors import GuestError
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.guests.payload.invariants import PROGRESS_BYTES, PROGRESS_GPA, StressProgress, check_memory, read_progress

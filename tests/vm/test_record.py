@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.report.test_series import COURSE, journal
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.recorder import Recorder
-from vmferry.control.result import Result
 from vmferry.control.vm_record import VmRecord
 from vmferry.errors import MonitorError
 from vmferry.migration.events import Ended, Lost, Ordered, Started

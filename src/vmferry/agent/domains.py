@@ -9,7 +9,7 @@ from vmferry.agent.rules import Mode, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION
 from vmferry.client.monitor import Monitor, domain_address, open_host, open_monitor
-from vmferry.control.progress import Progress, ask
+from vmferry.control.asking.progress import Progress, ask
 from vmferry.errors import MonitorError
 
 if TYPE_CHECKING:

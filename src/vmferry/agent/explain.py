@@ -9,7 +9,7 @@ from vmferry.agent.config import Config
 from vmferry.agent.rules import Holding, Vm, holding
 from vmferry.agent.sockets import identify, sockets_in
 from vmferry.client.monitor import domain_address, open_host, open_monitor
-from vmferry.control.run_states import run_state
+from vmferry.control.asking.run_states import run_state
 from vmferry.errors import VmferryError
 
 _TIMEOUT_S = 5.0

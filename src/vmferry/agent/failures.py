@@ -3,7 +3,7 @@
 import re
 from enum import StrEnum
 
-from vmferry.control.result import Result
+from vmferry.control.asking.result import Result
 from vmferry.migration.status import MigrationStatus
 
 _OF_CONNECTIONS = re.compile(

@@ -15,11 +15,11 @@ from vmferry.agent.rules import Holding, Mode, Rule, Rulebook, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import open_monitor
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.looking_on import look_on
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
 from vmferry.convergence.written import Written
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
 from vmferry.units import NS_PER_MS

@@ -21,7 +21,7 @@ from vmferry.bounds import one_line
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
-from vmferry.control.progress import ask
+from vmferry.control.asking.progress import ask
 from vmferry.errors import CancelledError, HostError, UsageError, VmferryError
 from vmferry.study.executors import local_pool
 from vmferry.study.forecast_record import ForecastRecord

@@ -12,8 +12,8 @@ from prometheus_client.registry import Collector
 
 from vmferry.agent.live import Live
 from vmferry.bounds import one_line
-from vmferry.control.outlook import Outlook
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.telling.outlook import Outlook
 from vmferry.units import MS_PER_S
 
 _Value = Callable[[Live], float | None]

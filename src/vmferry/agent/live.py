@@ -5,8 +5,8 @@ from vmferry.agent.recording import Foretold, Recording
 from vmferry.agent.reins import Reins
 from vmferry.agent.sketch import Sketch
 from vmferry.bounds import one_line
-from vmferry.control.outlook import Outlook, Outlooks
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.telling.outlook import Outlook, Outlooks
 from vmferry.migration.events import Started
 from vmferry.units import MS_PER_S, NS_PER_S
 

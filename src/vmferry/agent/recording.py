@@ -7,7 +7,7 @@ import msgspec
 
 from vmferry.agent.failures import Failure, failure_of
 from vmferry.agent.rules import Mode, Vm
-from vmferry.control.result import Result
+from vmferry.control.asking.result import Result
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.convergence.written import Written
 from vmferry.migration.events import Event, StatusChanged

@@ -13,9 +13,9 @@ from typing import Annotated
 import msgspec
 
 from vmferry.bounds import parse_uuid
-from vmferry.control.actuators import MEANS
 from vmferry.control.deciding import DEFAULTS, loaded
 from vmferry.control.migration_order import plans, with_goals
+from vmferry.control.slowing.actuators import MEANS
 from vmferry.convergence.limits import Limits, OnLimit
 from vmferry.convergence.policies.planned_settings import Pace
 from vmferry.convergence.variants import PLANNED, POLICY, POLICY_SETTINGS, Variant, find_variant

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from vmferry.control.outlook import Outlook
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.telling.outlook import Outlook
 from vmferry.units import whole_ms
 
 MAX_POINTS = 400

@@ -14,9 +14,9 @@ from vmferry.agent.attendants import Attendants, Attended
 from vmferry.agent.rules import Mode, Vm
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor, open_monitor
-from vmferry.control.destination import WAITING
-from vmferry.control.progress import Progress, ask
-from vmferry.control.run_states import run_state
+from vmferry.control.arriving.destination import WAITING
+from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.run_states import run_state
 from vmferry.errors import CommandError, HostError, MonitorError, UsageError
 
 _LOOK_S = 0.5

@@ -12,7 +12,7 @@ from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.policy_options import own_variants, policy_option, settings_option
 from vmferry.cli.simulate import print_results
 from vmferry.cli.tables import bold, compact_table, terminal
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
 from vmferry.errors import HostError
 from vmferry.experiment.experiment import Experiment
 from vmferry.guests.kvm.system import KvmSystem

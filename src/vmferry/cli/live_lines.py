@@ -9,9 +9,9 @@ from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import code_of
 from vmferry.cli.progress import Tell, Watch
 from vmferry.cli.tables import warn
-from vmferry.control.outlook import Outlooks
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
+from vmferry.control.telling.outlook import Outlooks
 from vmferry.errors import VmferryError
 from vmferry.migration.events import Event, RecordedBy, Started
 from vmferry.migration.outcome import Outcome

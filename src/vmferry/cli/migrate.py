@@ -18,11 +18,11 @@ from vmferry.cli.types import DURATION_MS
 from vmferry.cli.views import open_view
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.clock import MonotonicClock
-from vmferry.control.actuators import MEANS
-from vmferry.control.destination import Destination
+from vmferry.control.arriving.destination import Destination
+from vmferry.control.asking.sensors import WINDOW_MS
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.sensors import WINDOW_MS
+from vmferry.control.slowing.actuators import MEANS
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.policies.planned_settings import Pace
 from vmferry.convergence.variants import ALL_VARIANTS, SHORT_NAMES

@@ -12,9 +12,9 @@ from vmferry.bounds import one_line
 from vmferry.cli.exit_codes import ExitCode, interrupted_by
 from vmferry.cli.log_option import STDERR
 from vmferry.cli.tables import beside, bold, say, terminal, warn
-from vmferry.control.outlook import Outlook, Outlooks
-from vmferry.control.progress import Progress
-from vmferry.control.result import ArrivalState, Result
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import ArrivalState, Result
+from vmferry.control.telling.outlook import Outlook, Outlooks
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.errors import InterruptionError, MigrationError
 from vmferry.migration.outcome import Outcome

@@ -10,7 +10,7 @@ from vmferry.cli.live_lines import live_lines
 from vmferry.cli.log_option import STDERR
 from vmferry.cli.progress import Tell, Watch, screen, show_result
 from vmferry.cli.tables import warn
-from vmferry.control.result import Result
+from vmferry.control.asking.result import Result
 from vmferry.errors import UsageError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.outcome import Outcome

@@ -3,7 +3,7 @@
 from vmferry.cancel import CancelToken
 from vmferry.client.manager import MIGRATION
 from vmferry.client.monitor import Monitor
-from vmferry.control.progress import POLL_INTERVAL_NS, ask
+from vmferry.control.asking.progress import POLL_INTERVAL_NS, ask
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.bounds import LARGEST
-from vmferry.control.dirty_rates import DirtyRates
-from vmferry.control.downtime_limit import DowntimeLimitWatch
-from vmferry.control.guest_memory import GuestMemory
-from vmferry.control.means import Means
+from vmferry.control.asking.guest_memory import GuestMemory
+from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress
+from vmferry.control.asking.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.ports import Ports
-from vmferry.control.progress import POLL_INTERVAL_NS, Progress
 from vmferry.control.recorder import Evaluation, Recorder
-from vmferry.control.sensors import DirtyRate, DirtyRateSensor
-from vmferry.control.settings import Settings
-from vmferry.control.slowed import SlowedGuest
+from vmferry.control.slowing.dirty_rates import DirtyRates
+from vmferry.control.slowing.means import Means
+from vmferry.control.slowing.slowed import SlowedGuest
+from vmferry.control.telling.downtime_limit import DowntimeLimitWatch
+from vmferry.control.undoing.settings import Settings
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Cancel, Measure, SetDowntimeLimit, StartPostcopy, SwitchOver, Throttle
 from vmferry.convergence.brain import Convergence, Rules

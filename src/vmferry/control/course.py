@@ -4,21 +4,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from vmferry.control.arriving.hand_over import HandOver
+from vmferry.control.arriving.held import HeldDestination
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.body import DriverBody
 from vmferry.control.drive import IN_POSTCOPY, cancel_migration
 from vmferry.control.following import Cancellation, Follower, follow
-from vmferry.control.hand_over import HandOver
-from vmferry.control.held import HeldDestination
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
-from vmferry.control.own_iterations import OwnIterations
-from vmferry.control.phases import RECOVERY, Phases
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
-from vmferry.control.result import Result
+from vmferry.control.telling.own_iterations import OwnIterations
+from vmferry.control.telling.phases import RECOVERY, Phases
+from vmferry.control.undoing.way_in import vm_process
 from vmferry.control.vm_record import VmRecord
-from vmferry.control.way_in import vm_process
 from vmferry.control.wishes import KeepLimits, Wish, Wishes
 from vmferry.convergence.actions import Cancel, Tell
 from vmferry.convergence.limits import Limits

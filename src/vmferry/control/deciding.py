@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from vmferry.control.actuators import SlowedVm
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.sensors import WINDOW_MS, DirtyRateSensor
+from vmferry.control.asking.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
 from vmferry.control.body import Slowing, sense
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.means import Kinds, Means
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress, ask
-from vmferry.control.sensors import WINDOW_MS, DirtyRateSensor
-from vmferry.control.slowed import SlowedGuest
-from vmferry.control.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
+from vmferry.control.slowing.actuators import SlowedVm
+from vmferry.control.slowing.means import Kinds, Means
+from vmferry.control.slowing.slowed import SlowedGuest
 from vmferry.convergence.brain import Convergence
 from vmferry.convergence.link import LinkWatch
 from vmferry.convergence.policies.registry import find_policy, load_policy

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
+from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.result import Result
 from vmferry.control.following import Follower, follow
-from vmferry.control.progress import Progress, ask
-from vmferry.control.result import Result
 from vmferry.errors import CancelledError
 from vmferry.migration.ports import Clock
 

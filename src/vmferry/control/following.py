@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.progress import POLL_INTERVAL_NS, Progress, ask
-from vmferry.control.result import Result
+from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress, ask
+from vmferry.control.asking.result import Result
 from vmferry.errors import CancelledError, VmLeftError
 from vmferry.migration.ports import Clock
 from vmferry.units import NS_PER_S

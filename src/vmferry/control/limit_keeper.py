@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import STALL_TIMEOUT, divided
-from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.migration_order import Order, settled
-from vmferry.control.settings import Settings
+from vmferry.control.undoing.settings import Settings
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.policies.registry import registered_name
 from vmferry.settings.parameters import MigrationParameters

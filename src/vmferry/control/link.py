@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
 from vmferry.convergence.link import LinkWatch
 from vmferry.units import NS_PER_S
 

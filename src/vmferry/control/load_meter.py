@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from vmferry.bounds import LARGEST
 from vmferry.client.monitor import Monitor
 from vmferry.client.processes import PROC, Scheduled
-from vmferry.control.bottleneck import Bottleneck, SendingLoad, find_bottleneck
-from vmferry.control.progress import Progress
-from vmferry.control.return_path import Connections, connections
+from vmferry.control.asking.bottleneck import Bottleneck, SendingLoad, find_bottleneck
+from vmferry.control.asking.progress import Progress
+from vmferry.control.host.return_path import Connections, connections
+from vmferry.control.host.vcpu_threads import vcpu_threads
 from vmferry.control.transfer import CHANNELS, CREDENTIALS, MULTIFD
-from vmferry.control.vcpu_threads import vcpu_threads
 from vmferry.errors import HostError, MonitorError
 from vmferry.migration.ports import Clock
 from vmferry.units import NS_PER_MS, NS_PER_S

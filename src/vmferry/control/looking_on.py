@@ -5,16 +5,16 @@ from dataclasses import replace
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.arrival import arrival_of
+from vmferry.control.arriving.arrival import arrival_of
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.drive import IN_POSTCOPY, cancel_migration
-from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.following import Cancellation, Follower, follow
-from vmferry.control.phases import Phases
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
-from vmferry.control.result import Result
 from vmferry.control.shadow import ShadowBody
+from vmferry.control.telling.phases import Phases
 from vmferry.control.vm_record import VmRecord, open_recorder, start_recording
 from vmferry.control.wishes import KeepLimits, Wish, Wishes
 from vmferry.convergence.actions import Cancel, Tell

@@ -6,21 +6,21 @@ from dataclasses import replace
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.arrival import arrival_of
+from vmferry.control.arriving.arrival import arrival_of
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.guest_memory import GuestMemory, memory_bytes
+from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.result import Result
 from vmferry.control.awaiting import await_migration
 from vmferry.control.body import DriverBody
 from vmferry.control.course import Course
 from vmferry.control.deciding import loaded, obeyed
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.guest_memory import GuestMemory, memory_bytes
-from vmferry.control.leftovers import Leftovers
 from vmferry.control.migration_order import Order, is_decided_outside, settled
 from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
 from vmferry.control.preparing import Prepared, Site, prepare
-from vmferry.control.progress import Progress, ask
-from vmferry.control.result import Result
-from vmferry.control.verdicts import verdicts_on
+from vmferry.control.telling.verdicts import verdicts_on
+from vmferry.control.undoing.leftovers import Leftovers
 from vmferry.control.vm_record import start_recording
 from vmferry.convergence.limit_watch import Spent
 from vmferry.errors import UsageError

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from vmferry.control.destination import Destination
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.arriving.destination import Destination
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.wishes import Wishes
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.planned_settings import Pace, goal_settings

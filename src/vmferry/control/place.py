@@ -5,12 +5,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.guard import Guard
-from vmferry.control.leftovers import Later, by_process
-from vmferry.control.means import KINDS, Kinds
-from vmferry.control.promises import Promises
-from vmferry.control.survey import used_bytes
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.survey import used_bytes
+from vmferry.control.slowing.means import KINDS, Kinds
+from vmferry.control.undoing.guard import Guard
+from vmferry.control.undoing.leftovers import Later, by_process
+from vmferry.control.undoing.promises import Promises
 
 SLOWEST_SCAN_NS = 3700.0
 """What a page took on the slowest host that was seen: 97 of 100 GiB took 92 s."""

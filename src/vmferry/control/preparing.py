@@ -8,29 +8,29 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.actuators import SlowedVm
-from vmferry.control.arrival import ask_for_word
+from vmferry.control.arriving.arrival import ask_for_word
+from vmferry.control.arriving.destination import Destination
+from vmferry.control.arriving.hand_over import HandOver
+from vmferry.control.arriving.held import HeldDestination
+from vmferry.control.asking.bottleneck import Bottleneck
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress
 from vmferry.control.body import DriverBody, Slowing, can
-from vmferry.control.bottleneck import Bottleneck
 from vmferry.control.course import Crew
 from vmferry.control.deciding import STALL_TIMEOUT, make_brain, steer, survey
-from vmferry.control.destination import Destination
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.hand_over import HandOver
-from vmferry.control.held import HeldDestination
-from vmferry.control.leftovers import Leftovers
 from vmferry.control.limit_keeper import LimitKeeper, own_parameters
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
 from vmferry.control.migration_order import Order, is_decided_outside, settled
-from vmferry.control.own_iterations import OwnIterations
 from vmferry.control.place import Place
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress
-from vmferry.control.promises import Promises
 from vmferry.control.recorder import Recorder
-from vmferry.control.settings import Settings
+from vmferry.control.slowing.actuators import SlowedVm
+from vmferry.control.telling.own_iterations import OwnIterations
 from vmferry.control.transfer import prepare_transfer
+from vmferry.control.undoing.leftovers import Leftovers
+from vmferry.control.undoing.promises import Promises
+from vmferry.control.undoing.settings import Settings
 from vmferry.control.vm_record import VmRecord, open_recorder
 from vmferry.convergence.actions import Tell
 from vmferry.convergence.written import Written

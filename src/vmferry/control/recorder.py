@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
-from vmferry.control.sensors import DirtyRate
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
+from vmferry.control.asking.sensors import DirtyRate
 from vmferry.convergence.actions import Action, SetDowntimeLimit, Throttle
 from vmferry.migration.events import (
     Acted,

@@ -4,16 +4,16 @@ It is asked at every poll what it would do now, of the guest as it is: slowed by
 of its decisions stands for itself, as if the migration were handed over to it at that moment.
 """
 
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.sensors import DirtyRate
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import DEFAULTS, loaded, make_brain
-from vmferry.control.driven_vm import DrivenVm
 from vmferry.control.link import PATIENCE_NS
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
-from vmferry.control.progress import Progress
 from vmferry.control.recorder import Recorder
-from vmferry.control.sensors import DirtyRate
-from vmferry.control.settings import Settings
+from vmferry.control.undoing.settings import Settings
 from vmferry.control.vm_record import VmRecord
 from vmferry.convergence.actions import Action, Measure, SetDowntimeLimit, Throttle
 from vmferry.convergence.limits import Limits

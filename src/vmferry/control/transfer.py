@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.migration_order import Order
-from vmferry.control.settings import Settings
+from vmferry.control.undoing.settings import Settings
 from vmferry.errors import CommandError, UsageError
 
 MULTIFD, CHANNELS, COMPRESSION, CREDENTIALS = "multifd", "multifd-channels", "multifd-compression", "tls-creds"

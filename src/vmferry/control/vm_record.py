@@ -8,11 +8,11 @@ import msgspec
 
 from vmferry.bounds import one_line
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm, own_variant
-from vmferry.control.guest_memory import memory_bytes
-from vmferry.control.progress import Progress
+from vmferry.control.asking.driven_vm import DrivenVm, own_variant
+from vmferry.control.asking.guest_memory import memory_bytes
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.recorder import Evaluation, Recorder, acted, ended
-from vmferry.control.result import Result
 from vmferry.convergence.actions import Action
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy

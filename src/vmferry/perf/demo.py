@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import require_completed
 from vmferry.control.drive import drive, set_up
-from vmferry.control.progress import Progress
-from vmferry.control.result import require_completed
 from vmferry.errors import GuestError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec

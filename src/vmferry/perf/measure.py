@@ -17,9 +17,9 @@ from vmferry import __version__
 from vmferry.bounds import Natural, Number
 from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.drive import drive, set_up
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
 from vmferry.errors import UsageError, VmferryError
 from vmferry.experiment.experiment import Experiment
 from vmferry.guests.payload.invariants import PAGE_BYTES

@@ -2,8 +2,8 @@
 
 import msgspec
 
-from vmferry.control.bottleneck import Bottleneck
-from vmferry.control.result import Result
+from vmferry.control.asking.bottleneck import Bottleneck
+from vmferry.control.asking.result import Result
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.migration.outcome import Outcome
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from vmferry.control.outlook import Outlook
-from vmferry.control.progress import Progress
+from vmferry.control.asking.progress import Progress
+from vmferry.control.telling.outlook import Outlook
 from vmferry.convergence.variants import NO_AUTO_CONVERGE, label_of
 from vmferry.migration.events import (
     Acted,

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 
 from vmferry.cancel import CancelToken
-from vmferry.control.destination import Destination
+from vmferry.control.arriving.destination import Destination
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
-from vmferry.control.progress import Progress
-from vmferry.control.result import Result
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm, own_variant
-from vmferry.control.guest_memory import memory_bytes
-from vmferry.control.progress import ask
-from vmferry.control.survey import Busyness, used_bytes
+from vmferry.control.asking.driven_vm import DrivenVm, own_variant
+from vmferry.control.asking.guest_memory import memory_bytes
+from vmferry.control.asking.progress import ask
+from vmferry.control.asking.survey import Busyness, used_bytes
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
 from vmferry.study.bursts import bursts_of

@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from typing import Any, Self
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.actuators import SlowedVm
-from vmferry.control.changes import Change
-from vmferry.control.means import KINDS
 from vmferry.control.place import Place
-from vmferry.control.promises import Promises
-from vmferry.control.put_back_later import put_back_patiently
-from vmferry.control.undo import keep
+from vmferry.control.slowing.actuators import SlowedVm
+from vmferry.control.slowing.means import KINDS
+from vmferry.control.undoing.changes import Change
+from vmferry.control.undoing.promises import Promises
+from vmferry.control.undoing.put_back_later import put_back_patiently
+from vmferry.control.undoing.undo import keep
 from vmferry.simulation.qemu.lab import DESTINATION, ModelledLab
 from vmferry.simulation.qemu.quota import ModelledQuota
 

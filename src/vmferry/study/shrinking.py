@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm
+from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.migration.compression import WORTH
 
 _SAMPLING = "x-query-compression"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.driven_vm import DrivenVm
-from vmferry.control.survey import (
+from vmferry.control.asking.driven_vm import DrivenVm
+from vmferry.control.asking.survey import (
     WHOLE_SECONDS_MS,
     WINDOWS_MS,
     measure_rate,

@@ -18,7 +18,7 @@ _STOP_NS = NS_PER_MS
 STILL_PERCENT = 99.9
 """What the shortest quota takes in the longest period."""
 _QUOTA_PERIODS_NS = ((98, 10 * NS_PER_MS), (99, 100 * NS_PER_MS), (STILL_PERCENT, 1000 * NS_PER_MS))
-"""In which time a vCPU gets its quota once, by the percentage that is taken (`control/cpu_quota.py`)."""
+"""In which time a vCPU gets its quota once, by the percentage that is taken (`control/slowing/cpu_quota.py`)."""
 _RESUMPTION_NS = 60_000
 """What a vCPU needs of each quota to get going again: to enter the guest, and to fill the caches.
 

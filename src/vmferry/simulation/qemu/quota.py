@@ -1,4 +1,4 @@
-"""A CPU quota on a modelled guest: the means of slowing it from outside, as `control/actuators.py` wants one."""
+"""A CPU quota on a modelled guest: a means of slowing it from outside (`control/slowing/actuators.py`)."""
 
 from collections.abc import Container
 

@@ -1,0 +1,1 @@
+"""How a guest is slowed from outside."""
