@@ -76,9 +76,9 @@ def build() -> bytes:
     for path in python_files():
         archive.add(str(path).lstrip("/"), path.read_bytes())
     package = Path(vmferry.__file__).parent
-    for path in (package / "errors.py", package / "output.py", *(package / "control").glob("*.py")):
-        archive.add(f"vmferry/vmferry/{path.relative_to(package)}", path.read_bytes())
-    archive.add("vmferry/vmferry/__init__.py", b"")
+    for path in sorted(package.rglob("*.py")):
+        text = b"" if path == package / "__init__.py" else path.read_bytes()  # nothing is installed there
+        archive.add(f"vmferry/vmferry/{path.relative_to(package)}", text)
     archive.add("vmferry/cgroup_v2_guest.py", Path(cgroup_v2_guest.__file__).read_bytes())
     archive.add("init", INIT.encode())
     for name in ("proc/.keep", "sys/.keep"):

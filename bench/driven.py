@@ -28,6 +28,7 @@ from vmferry.clock import MonotonicClock
 from vmferry.control.asking.result import require_completed
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.scenario import parse_scenario
@@ -242,7 +243,7 @@ def _measure(samples: Samples, peer: Peer, guest: Guest, downtime_ms: int, most_
         clock, cancel = MonotonicClock(), CancelToken()
         watch = tell = lambda told: None
         others = OtherProcesses([os.getpid(), source.process.pid, destination.process.pid])
-        result = require_completed(carry_out(source.monitor, order, watch, tell, clock=clock, cancel=cancel))
+        result = require_completed(carry_out(Ports(source.monitor, clock, cancel, tell, tell), order, watch))
         used = others.processors()
         destination.check_memory()
     how = "live" if used <= most_others else "disturbed"

@@ -17,6 +17,7 @@ from vmferry.control.asking.progress import Progress
 from vmferry.control.host.cgroup import find_hierarchy, group_of
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.units import MIB
@@ -101,7 +102,8 @@ def measure(
         written, start_s, start_cpu_s = source.progress().written_pages, time.monotonic(), time.process_time()
         cancel = CancelToken()
         watch = _until(max_time, cancel)
-        result = carry_out(source.monitor, order, watch, lambda text: None, clock=MonotonicClock(), cancel=cancel)
+        ports = Ports(source.monitor, MonotonicClock(), cancel, lambda text: None, lambda text: None)
+        result = carry_out(ports, order, watch)
         elapsed_s, cpu_s = time.monotonic() - start_s, time.process_time() - start_cpu_s
         done = (source.progress().written_pages - written) / full
         destination.check_memory()

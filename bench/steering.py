@@ -18,6 +18,7 @@ from vmferry.cancel import CancelToken
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.errors import CancelledError
 from vmferry.experiment.scenario import parse_scenario
@@ -63,6 +64,10 @@ def modelled(seeds: int) -> None:
                     click.echo(f"| {case.name} | {release} | `{variant}` | {took} | {lost} | {downtime} |")
 
 
+def _ignore(what: object) -> None:
+    """Neither look nor listen."""
+
+
 def steered(case: Case, release: str, variant: str, seed: int = 0) -> Outcome:
     """Return what comes of a migration of a modelled guest that is taken over; it is let go when its time is over."""
     experiment = parse_scenario(case.scenario(release).encode(), case.name)
@@ -75,7 +80,7 @@ def steered(case: Case, release: str, variant: str, seed: int = 0) -> Outcome:
     order = Order(uri=None, variant=find_variant(variant), journal=journal)
     monitor, place = lab.connect(while_waiting=cancel.check), ModelledPlace(lab).driver_place
     with suppress(CancelledError):
-        carry_out(monitor, order, lambda seen: None, lambda text: None, clock=lab.clock, cancel=cancel, place=place)
+        carry_out(Ports(monitor, lab.clock, cancel, _ignore, _ignore), order, _ignore, place)
     return Outcome.of(journal.entries)
 
 
@@ -99,9 +104,7 @@ def live(output: Path | None, runs: int, memory: int, stress: int, rate: int) ->
                     time.sleep(_NOTICED_NS / NS_PER_S)
                     journal, clock, cancel = MemoryJournal(), MonotonicClock(), CancelToken()
                     taken = Order(uri=None, variant=find_variant(variant), journal=journal)
-                    result = carry_out(
-                        source.monitor, taken, lambda seen: None, lambda text: None, clock=clock, cancel=cancel
-                    )
+                    result = carry_out(Ports(source.monitor, clock, cancel, _ignore, _ignore), taken, _ignore)
                     assert result.completed
                     destination.check_memory()
                 outcome = Outcome.of(journal.entries)

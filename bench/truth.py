@@ -19,6 +19,7 @@ from vmferry.clock import MonotonicClock
 from vmferry.control.asking.progress import Progress
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.perf.lab import Lab
 from vmferry.study.forecast import StrategyForecast, forecast
@@ -172,7 +173,8 @@ def _run(trial: Trial) -> Run:
             if (progress.elapsed_ms or 0) > LONGEST_S * 1000 and progress.status == "active":
                 cancel.set("it takes too long")
 
-        result = carry_out(source.monitor, order, watch, lambda text: None, clock=clock, cancel=cancel)
+        ports = Ports(source.monitor, clock, cancel, lambda text: None, lambda text: None)
+        result = carry_out(ports, order, watch)
         if result.completed:
             destination.check_memory()
     return Run(

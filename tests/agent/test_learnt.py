@@ -7,6 +7,7 @@ from vmferry.agent.learnt import learnt_from
 from vmferry.cancel import CancelToken
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import PLANNED
 from vmferry.convergence.written import Written
 from vmferry.errors import CancelledError
@@ -20,6 +21,10 @@ MIB = 1 << 20
 S = 10**9
 
 
+def ignore(what: object) -> None:
+    """Neither look nor listen."""
+
+
 def steered(lab: ModelledLab, learnt: tuple[Written, ...]) -> list[Entry]:
     """What is recorded of the migration that runs by who takes it over and leaves it 10 s later."""
     cancel, journal = CancelToken(), MemoryJournal()
@@ -27,7 +32,7 @@ def steered(lab: ModelledLab, learnt: tuple[Written, ...]) -> list[Entry]:
     order = Order(uri=None, variant=PLANNED, journal=journal, learnt=learnt)
     monitor, place = lab.connect(while_waiting=cancel.check), ModelledPlace(lab).driver_place
     with suppress(CancelledError):
-        carry_out(monitor, order, lambda seen: None, lambda text: None, clock=lab.clock, cancel=cancel, place=place)
+        carry_out(Ports(monitor, lab.clock, cancel, ignore, ignore), order, ignore, place)
     return journal.entries
 
 

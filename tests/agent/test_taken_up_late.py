@@ -26,6 +26,7 @@ from vmferry.cli.progress import progress_view
 from vmferry.cli.report import command as report
 from vmferry.control.asking.progress import Progress
 from vmferry.control.looking_on import look_on
+from vmferry.control.ports import Ports
 from vmferry.report.lines import ProgressLine
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import find_release
@@ -62,7 +63,8 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Late:
                 seen.append(told(progress, live, metrics))
 
         seen: list[str] = []
-        result = look_on(monitor, live.recording, watch, live.tell, clock=lab.clock, cancel=CancelToken())
+        ports = Ports(monitor, lab.clock, CancelToken(), live.tell, live.warn)
+        result = look_on(ports, live.recording, watch)
         live.recording.ended(result, 1_020_000)
         metrics.count(live.recording)
         seen.append(generate_latest(metrics.registry).decode())

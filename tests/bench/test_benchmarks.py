@@ -173,8 +173,9 @@ def test_the_archive_for_cgroup_v2_is_whole() -> None:
     archive = build()
     assert archive.startswith(b"070701")
     assert archive.rstrip(b"\0").endswith(b"TRAILER!!!")
-    for name in (b"init\0", b"lib64/ld-linux-x86-64.so.2\0", b"vmferry/vmferry/control/host/cgroup.py\0"):
-        assert name in archive
+    modules = [f"vmferry/vmferry/{module}.py" for module in ("client/processes", "control/host/cgroup", "output")]
+    for name in ("init", "lib64/ld-linux-x86-64.so.2", *modules):
+        assert f"{name}\0".encode() in archive
 
 
 def test_nonsense_is_given_to_the_agent_and_nothing_is_wrong() -> None:

@@ -20,6 +20,7 @@ from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
 from vmferry.cli.live_lines import LiveLines
 from vmferry.control.looking_on import look_on
+from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.migration.events import Decided
 from vmferry.migration.journal import CourseJournal, TeeJournal
@@ -53,7 +54,7 @@ def watched(shadow: str | None = None, deadline_ms: int | None = None) -> list[L
     with lines.following(100, deadline_ms) as (watch, tell):
         variant = find_variant(shadow) if shadow else None
         journal = TeeJournal([course, lines.journal])
-        result = look_on(monitor, journal, watch, tell, clock=lab.clock, cancel=CancelToken(), shadow=variant)
+        result = look_on(Ports(monitor, lab.clock, CancelToken(), tell, tell), journal, watch, shadow=variant)
     lines.end(result, run_series(course.entries, "").outcome)
     return parsed(b"".join(written).decode())
 

@@ -10,6 +10,7 @@ from vmferry.client.manager import MIGRATION, Completion
 from vmferry.control.asking.result import Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.limits import Limits
 from vmferry.errors import CancelledError, MigrationError, MonitorError, UsageError, VmLeftError
 from vmferry.simulation.clock import VirtualClock
@@ -51,7 +52,8 @@ def attach(
 ) -> Result:
     wanted = Order(**{"uri": None} | others)  # type: ignore[arg-type]
     tell = (told if told is not None else []).append
-    return carry_out(qemu, wanted, lambda progress: None, tell, clock=VirtualClock(), cancel=cancel or CancelToken())
+    ports = Ports(qemu, VirtualClock(), cancel or CancelToken(), tell, tell)
+    return carry_out(ports, wanted, lambda progress: None)
 
 
 @pytest.mark.parametrize("end", [DONE, VmLeftError("the domain has migrated")])

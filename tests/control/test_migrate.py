@@ -21,6 +21,7 @@ from vmferry.control.asking.result import Result
 from vmferry.control.course import DESTINATION_KNOWS
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.control.slowing import actuators
 from vmferry.control.slowing.slowed import SlowedGuest
 from vmferry.convergence.limits import Limits, OnLimit
@@ -55,7 +56,7 @@ def carried_out(
     def watch(progress: Progress) -> None:
         clock.sleep_ns(2 * S - POLL_INTERVAL_NS)
 
-    return carry_out(qemu, order, watch, lines.append, clock=clock, cancel=cancel or CancelToken())
+    return carry_out(Ports(qemu, clock, cancel or CancelToken(), lines.append, lines.append), order, watch)
 
 
 def steered(

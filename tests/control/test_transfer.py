@@ -11,6 +11,7 @@ from vmferry.control.arriving.destination import Destination
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.place import Place
+from vmferry.control.ports import Ports
 from vmferry.control.slowing.means import KINDS
 from vmferry.control.undoing.promises import Promises
 from vmferry.errors import CommandError, UsageError
@@ -70,7 +71,7 @@ def migrate(here: WideQemu, there: WideQemu | None, told: list[str] | None = Non
             there_arrives.run_state = "running"
 
     lines = told if told is not None else []
-    carry_out(here, order, watch, lines.append, clock=clock, cancel=CancelToken(), place=NOWHERE)
+    carry_out(Ports(here, clock, CancelToken(), lines.append, lines.append), order, watch, NOWHERE)
 
 
 def test_both_sides_are_told_and_both_are_as_before() -> None:
@@ -143,4 +144,4 @@ def test_a_migration_that_runs_keeps_its_channels() -> None:
     here.begin()
     order = Order(uri=None, channels=2)
     with pytest.raises(UsageError, match="cannot be changed now"):
-        carry_out(here, order, lambda progress: None, print, clock=VirtualClock(), cancel=CancelToken())
+        carry_out(Ports(here, VirtualClock(), CancelToken(), print, print), order, lambda progress: None)

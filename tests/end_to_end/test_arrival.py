@@ -22,6 +22,7 @@ from vmferry.client.qmp_client import QmpClient
 from vmferry.clock import MonotonicClock
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.errors import MonitorError
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.uri import UnixAddress
@@ -104,14 +105,8 @@ def test_a_link_that_stands_still_holds_no_guest_and_no_monitor(lab: Lab) -> Non
     at_once = {"max-bandwidth": 200 << 20, "downtime-limit": 2000}
     with black_hole(30 << 20) as port, QmpClient.connect(source.address, timeout_s=3) as monitor:
         order = Order(uri=f"tcp:127.0.0.1:{port}", parameters=at_once)
-        result = carry_out(
-            monitor,
-            order,
-            lambda progress: None,
-            lambda text: None,
-            clock=MonotonicClock(),
-            cancel=CancelToken(),
-        )
+        ports = Ports(monitor, MonotonicClock(), CancelToken(), lambda text: None, lambda text: None)
+        result = carry_out(ports, order, lambda progress: None)
     assert result.last.status in ("failed", "cancelled")
     ends = ("its connection was broken", "has stood still", "is taken for no VM")
     assert any(end in (result.last.error or "") for end in ends), result.last.error

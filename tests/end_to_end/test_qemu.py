@@ -24,6 +24,7 @@ from vmferry.control.host.cgroup import find_hierarchy, group_of
 from vmferry.control.host.own_group import PREFIX
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.control.slowing.actuators import SlowedVm
 from vmferry.control.slowing.dirty_limit import DirtyLimitThrottle
 from vmferry.control.slowing.dirty_rates import DirtyRates
@@ -56,19 +57,15 @@ class Pair:
     address: str
     uri: str
 
-    def driven(self, order: Order, *told: list[str]) -> Result:
+    def driven(self, order: Order, told: list[str] | None = None, warned: list[str] | None = None) -> Result:
         """Carry out an order, and check that nothing is left of it."""
         home = self.home
         settings = self.settings
         with QmpClient.connect(self.address) as monitor:
-            result = carry_out(
-                monitor,
-                order,
-                ignore,
-                *(lines.append for lines in told or [[]]),
-                clock=MonotonicClock(),
-                cancel=CancelToken(),
-            )
+            told = [] if told is None else told
+            warned = told if warned is None else warned
+            ports = Ports(monitor, MonotonicClock(), CancelToken(), told.append, warned.append)
+            result = carry_out(ports, order, ignore)
         assert self.settings == settings
         assert self.home == home
         assert self.our_cgroups() == []
@@ -333,9 +330,8 @@ def test_what_is_in_post_copy_is_never_cancelled(lab: Lab) -> None:
     told: list[str] = []
     limits = Limits(deadline_ns=1)
     with QmpClient.connect(pair.address) as monitor:
-        result = carry_out(
-            monitor, Order(uri=None, limits=limits), ignore, told.append, clock=MonotonicClock(), cancel=CancelToken()
-        )
+        ports = Ports(monitor, MonotonicClock(), CancelToken(), told.append, told.append)
+        result = carry_out(ports, Order(uri=None, limits=limits), ignore)
     assert told[-1] == IN_POSTCOPY
     assert result.completed
     pair.destination.check_memory()

@@ -3,6 +3,7 @@
 from tests.simulation.qemu.scenes import scenario
 from vmferry.cancel import CancelToken
 from vmferry.control.looking_on import look_on
+from vmferry.control.ports import Ports
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.variants import find_variant
 from vmferry.migration.journal import Entry, MemoryJournal
@@ -22,6 +23,6 @@ def migrated_with_shadow(
     monitor.execute("migrate", {"uri": URI})
     journal, told = MemoryJournal(), list[str]()
     shadow = find_variant(variant) if variant else None
-    clock, cancel = lab.clock, CancelToken()
-    look_on(monitor, journal, lambda seen: None, told.append, clock=clock, cancel=cancel, shadow=shadow, limits=limits)
+    ports = Ports(monitor, lab.clock, CancelToken(), told.append, told.append)
+    look_on(ports, journal, lambda seen: None, shadow=shadow, limits=limits)
     return journal.entries, told

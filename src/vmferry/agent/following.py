@@ -20,6 +20,7 @@ from vmferry.control.asking.result import Result
 from vmferry.control.looking_on import look_on
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.written import Written
 from vmferry.errors import CancelledError, HostError, PolicyError, UsageError, VmferryError
 from vmferry.units import NS_PER_MS
@@ -138,18 +139,9 @@ class Followers:
                 live.reins.wishes.refuse(live.recording.remark)
                 live.warn(f"it is not steered, and looked on: {error}")
         shadow = rule.chosen_with_goals if rule.mode is Mode.SHADOW else None
-        with open_monitor(address, while_waiting=cancel.check) as monitor:
-            return look_on(
-                monitor,
-                live.recording,
-                live.watch,
-                live.tell,
-                clock=self._clock,
-                cancel=cancel,
-                shadow=shadow,
-                limits=rule.limits,
-                wishes=live.reins.wishes,
-            )
+        with self._ports(address, live, cancel) as ports:
+            wishes = live.reins.wishes
+            return look_on(ports, live.recording, live.watch, shadow=shadow, limits=rule.limits, wishes=wishes)
 
     def _steer(self, address: str, rule: Rule, live: Live, cancel: CancelToken) -> Result:
         order = Order(
@@ -162,8 +154,13 @@ class Followers:
             learnt=_learnt(live.recording),
             wishes=live.reins.wishes,
         )
+        with self._ports(address, live, cancel) as ports:
+            return carry_out(ports, order, live.watch)
+
+    @contextmanager
+    def _ports(self, address: str, live: Live, cancel: CancelToken) -> Iterator[Ports]:
         with open_monitor(address, while_waiting=cancel.check) as monitor:
-            return carry_out(monitor, order, live.watch, live.tell, live.warn, clock=self._clock, cancel=cancel)
+            yield Ports(monitor, self._clock, cancel, live.tell, live.warn)
 
 
 def _learnt(recording: Recording) -> tuple[Written, ...]:

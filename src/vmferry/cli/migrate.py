@@ -22,6 +22,7 @@ from vmferry.control.arriving.destination import Destination
 from vmferry.control.asking.sensors import WINDOW_MS
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.control.slowing.actuators import MEANS
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.policies.planned_settings import Pace
@@ -137,7 +138,7 @@ def command(
         )
         deadline_ms = None if limits.deadline_ns is None else limits.deadline_ns // NS_PER_MS
         with view.following(_downtime_limit_ms(monitor, given, limits), deadline_ms) as (watch, tell):
-            result = carry_out(monitor, order, watch, tell, view.warn, clock=clock, cancel=cancel)
+            result = carry_out(Ports(monitor, clock, cancel, tell, view.warn or tell), order, watch)
         view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 

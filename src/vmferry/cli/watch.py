@@ -17,6 +17,7 @@ from vmferry.clock import MonotonicClock
 from vmferry.control.awaiting import await_migration
 from vmferry.control.looking_on import look_on
 from vmferry.control.migration_order import with_goals
+from vmferry.control.ports import Ports
 from vmferry.convergence.limits import Limits
 from vmferry.convergence.variants import ALL_VARIANTS, Variant, full_name
 from vmferry.errors import UsageError
@@ -73,9 +74,8 @@ def command(
                 view.following(limit_ms, finish_by) as (watch, tell),
             ):
                 records = TeeJournal([record, course, view.journal])
-                result = look_on(
-                    monitor, records, watch, tell, clock=clock, cancel=cancel, shadow=variant, limits=limits
-                )
+                ports = Ports(monitor, clock, cancel, tell, tell)
+                result = look_on(ports, records, watch, shadow=variant, limits=limits)
         view.end(result, run_series(course.entries, "").outcome)
     context.exit(exit_code_of(result))
 

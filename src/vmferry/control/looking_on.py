@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from vmferry.cancel import CancelToken
-from vmferry.client.monitor import Monitor
 from vmferry.control.arriving.arrival import arrival_of
 from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.asking.progress import Progress
@@ -23,37 +21,34 @@ from vmferry.convergence.variants import Variant
 from vmferry.errors import PolicyError
 from vmferry.migration.journal import TeeJournal
 from vmferry.migration.lost_work import LostWork
-from vmferry.migration.ports import Clock, Journal
+from vmferry.migration.ports import Journal
 
 _NOBODY_KEEPS = "the migration is only looked on, so nobody keeps limits; have it steered, and give them with that"
 
 
 def look_on(
-    monitor: Monitor,
+    ports: Ports,
     journal: Journal,
     watch: Callable[[Progress], None],
-    tell: Callable[[str], None],
     *,
-    clock: Clock,
-    cancel: CancelToken,
     shadow: Variant | None = None,
     limits: Limits = NO_LIMITS,
     wishes: Wishes | None = None,
 ) -> Result:
-    """Follow the migration that runs to its end; `watch` sees every poll, `tell` gets lines for people.
+    """Follow the migration that runs to its end; `watch` sees every poll.
 
     What `shadow` would have decided, within `limits`, is recorded and told beside it. The monitor is only asked, unless
     one of `wishes` is to cancel the migration. Raises UsageError if there is no such policy, PolicyError if it cannot
-    begin, MonitorError, and CancelledError if `cancel` is set.
+    begin, MonitorError, and CancelledError if the token is set.
     """
+    monitor, clock = ports.monitor, ports.clock
     driven = DrivenVm.ask(monitor)
     lost = LostWork(clock.now_ns)
     recorder = open_recorder(monitor, driven, TeeJournal([journal, lost]), clock.now_ns, attached=True)
     start_recording(recorder, monitor, driven, {})
-    ports = Ports(monitor, clock, cancel, tell, tell)
     body = ShadowBody(ports, driven, shadow, limits, recorder, lost) if shadow else None
     onlooker = _Onlooker(ports, recorder, watch, body, wishes or Wishes())
-    result = follow(monitor, clock, cancel, onlooker, onlooker.cancellation)
+    result = follow(monitor, clock, ports.cancel, onlooker, onlooker.cancellation)
     recorder.end(result)
     return replace(result, arrival=arrival_of(result, driven, driven.capabilities, monitor.manager, None))
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 
-from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
 from vmferry.control.arriving.arrival import arrival_of
 from vmferry.control.asking.driven_vm import DrivenVm
@@ -25,40 +24,29 @@ from vmferry.control.vm_record import start_recording
 from vmferry.convergence.limit_watch import Spent
 from vmferry.errors import UsageError
 from vmferry.migration.lost_work import LostWork
-from vmferry.migration.ports import Clock
 from vmferry.transport.uri import parse_uri
 from vmferry.units import NS_PER_MS
 
 
-def carry_out(
-    monitor: Monitor,
-    order: Order,
-    watch: Callable[[Progress], None],
-    tell: Callable[[str], None],
-    warn: Callable[[str], None] | None = None,
-    *,
-    clock: Clock,
-    cancel: CancelToken,
-    place: Place = HERE,
-) -> Result:
-    """Migrate and return how it ended; `watch` sees every poll, `tell` gets lines for people.
+def carry_out(ports: Ports, order: Order, watch: Callable[[Progress], None], place: Place = HERE) -> Result:
+    """Migrate and return how it ended; `watch` sees every poll.
 
-    However it ends, what was changed on the VM is undone, and `warn` (else `tell`) gets a line for each thing that
-    could not be. `cancel` cancels a migration that we started; where it had not begun, or we took it over,
-    CancelledError is raised. Raises UsageError, HostError, MonitorError, MigrationError if nobody can follow it any
-    more, and InterruptionError if a signal was to cancel it and it goes on.
+    However it ends, what was changed on the VM is undone, and people are warned of what could not be. The token cancels
+    a migration that we started; where it had not begun, or we took it over, CancelledError is raised. Raises
+    UsageError, HostError, MonitorError, MigrationError if nobody can follow it any more, and InterruptionError if a
+    signal was to cancel it and it goes on.
     """
-    ports = Ports(monitor, clock, cancel, tell, warn or tell)
+    monitor = ports.monitor
     driven = DrivenVm.ask(monitor)
     _check(monitor, driven, settled(driven, order))
     if order.uri is None:
-        await_migration(monitor, clock, cancel, wait=order.wait)
+        await_migration(monitor, ports.clock, ports.cancel, wait=order.wait)
     driven = DrivenVm.ask(monitor)  # again, as libvirt changes parameters when it begins a migration
     leftovers = Leftovers(monitor, ports.warn, place.put_back_later)
     with ExitStack() as stack:
         site = Site(ports, driven, place, leftovers, stack)
         prepared = prepare(site, order, watch)
-        stack.callback(cancel.close)  # the first to be called, and then all is undone
+        stack.callback(ports.cancel.close)  # the first to be called, and then all is undone
         result = _judged(_run(site, order, prepared), prepared, site, order)
     return replace(result, not_put_back=tuple(leftovers.commands))
 

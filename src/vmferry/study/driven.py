@@ -8,6 +8,7 @@ from vmferry.control.asking.progress import Progress
 from vmferry.control.asking.result import Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal
@@ -64,15 +65,9 @@ class DrivenRun:
 
     def run(self) -> Result:
         """Migrate. Raises what `carry_out` does."""
-        return carry_out(
-            self.monitor,
-            self._order,
-            self._watch,
-            self.told.append,
-            clock=self.lab.driver_clock,
-            cancel=self.cancel,
-            place=self.place.driver_place,
-        )
+        tell = self.told.append
+        ports = Ports(self.monitor, self.lab.driver_clock, self.cancel, tell, tell)
+        return carry_out(ports, self._order, self._watch, self.place.driver_place)
 
     def _watch(self, progress: Progress) -> None:
         if (progress.iteration_count or 0) > self.scenario.limits.max_iterations:

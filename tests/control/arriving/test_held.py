@@ -15,6 +15,7 @@ from vmferry.control.asking.progress import Progress
 from vmferry.control.asking.result import ArrivalState, Result
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
+from vmferry.control.ports import Ports
 from vmferry.errors import CancelledError, CommandError, MonitorError
 from vmferry.simulation.clock import VirtualClock
 
@@ -29,12 +30,13 @@ def other() -> FakeQemu:
 
 
 def migrated(
-    qemu: FakeQemu, other: FakeQemu, lines: list[str] | None = None, clock: VirtualClock | None = None
+    qemu: FakeQemu, other: FakeQemu | None, lines: list[str] | None = None, clock: VirtualClock | None = None
 ) -> Result:
+    """Migrate, with the monitor of the destination if there is one."""
     clock = clock or VirtualClock()
-    order = Order(uri="unix:/x", destination=Destination(other, clock))
+    order = Order(uri="unix:/x", destination=Destination(other, clock) if other else None)
     tell = (lines if lines is not None else []).append
-    return carry_out(qemu, order, lambda progress: None, tell, clock=clock, cancel=CancelToken())
+    return carry_out(Ports(qemu, clock, CancelToken(), tell, tell), order, lambda progress: None)
 
 
 def told(other: FakeQemu) -> list[str]:
@@ -187,15 +189,11 @@ def test_the_wait_for_cont_is_downtime(other: FakeQemu) -> None:
 
 def test_without_a_monitor_of_the_destination_two_copies_are_warned_of() -> None:
     qemu = FakeQemu([answer(), AT_THE_END, answer("failed")])
-    result = carry_out(
-        qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None, clock=VirtualClock(), cancel=CancelToken()
-    )
+    result = migrated(qemu, None)
     assert "look whether the destination runs too before anything else" in (result.last.error or "")
 
 
 def test_a_failure_before_the_guest_was_stopped_is_a_plain_one() -> None:
     qemu = FakeQemu([answer(), answer("failed")])
-    result = carry_out(
-        qemu, Order(uri="unix:/x"), lambda progress: None, lambda text: None, clock=VirtualClock(), cancel=CancelToken()
-    )
+    result = migrated(qemu, None)
     assert "hand-over" not in (result.last.error or "")

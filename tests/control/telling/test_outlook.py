@@ -1,6 +1,7 @@
 """What is expected of a migration while it runs."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
@@ -14,7 +15,9 @@ from tests.support.known import known
 from vmferry.cancel import CancelToken
 from vmferry.cli.progress import outlook_text
 from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
 from vmferry.control.looking_on import look_on
+from vmferry.control.ports import Ports
 from vmferry.control.telling.outlook import Outlook, Outlooks
 from vmferry.migration.journal import MemoryJournal
 from vmferry.simulation.qemu.lab import URI, ModelledLab
@@ -130,6 +133,12 @@ def started(release: str, write_rate: str, set_size: str, *, auto_converge: bool
     return lab
 
 
+def looked_on(lab: ModelledLab, watch: Callable[[Progress], None]) -> Result:
+    """Look on until the migration ends."""
+    ports = Ports(lab.connect(), lab.clock, CancelToken(), lambda text: None, lambda text: None)
+    return look_on(ports, MemoryJournal(), watch)
+
+
 def course(release: str, write_rate: str, set_size: str) -> tuple[float, list[tuple[float, Outlook]]]:
     """How long a modelled QEMU's own migration takes in seconds, and what was to be expected at each poll."""
     lab = started(release, write_rate, set_size, auto_converge=True)
@@ -138,7 +147,7 @@ def course(release: str, write_rate: str, set_size: str) -> tuple[float, list[tu
     def watch(progress: Progress) -> None:
         seen.append(((progress.elapsed_ms or 0) / 1000, outlooks.update(progress)))
 
-    told = look_on(lab.connect(), MemoryJournal(), watch, lambda text: None, clock=lab.clock, cancel=CancelToken())
+    told = looked_on(lab, watch)
     return known(told.last.elapsed_ms) / 1000, seen
 
 
@@ -176,7 +185,7 @@ def left_after_the_first_forecast(rate: str, factor: float) -> tuple[float, Outl
             told.append(((seen.elapsed_ms or 0) / 1000, outlook))
             lab.connect().execute("migrate-set-parameters", {"max-bandwidth": round(BANDWIDTH * factor)})
 
-    result = look_on(lab.connect(), MemoryJournal(), watch, lambda text: None, clock=lab.clock, cancel=CancelToken())
+    result = looked_on(lab, watch)
     ((told_s, outlook),) = told
     return known(result.last.elapsed_ms) / 1000 - told_s, outlook
 
