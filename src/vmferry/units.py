@@ -25,6 +25,8 @@ _BINARY = {prefix: 1024**power for power, prefix in enumerate(["", "K", "M", "G"
 _DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G", "T"])}
 
 _RATE_BITS = re.compile(_NUMBER + r"\s*(?P<decimal>[KMGT]?)(?:bit/s|bps)", re.IGNORECASE)
+_RATE_PAGES = re.compile(_NUMBER + r"\s*pages/s")
+_PAGE_BYTES = 4096
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ns|us|ms|s|min|h)")
 _PLAIN_NUMBER = re.compile(r"[\d.]*[1-9][\d.]*")
 _DURATION_NS = {"ns": 1, "us": 10**3, "ms": NS_PER_MS, "s": NS_PER_S, "min": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
@@ -43,10 +45,16 @@ def parse_size(text: str) -> int:
 
 
 def parse_rate(text: str) -> int:
-    """Return the bytes per second of a rate such as `200MiB/s`, `1.59Gbit/s` or `60M`. Raises UsageError."""
+    """Return the bytes per second of a rate such as `200MiB/s`, `1.59Gbit/s`, `60M` or `5000pages/s`, of 4096 bytes.
+
+    Raises UsageError.
+    """
     match = _RATE_BITS.fullmatch(text.strip())
     if match:
         return _scaled(match["number"], _DECIMAL[match["decimal"].upper()]) // 8
+    match = _RATE_PAGES.fullmatch(text.strip())
+    if match:
+        return _scaled(match["number"], _PAGE_BYTES)
     try:
         return parse_size(text.strip().removesuffix("/s"))
     except UsageError:

@@ -85,7 +85,7 @@ def test_the_figures_of_merit_are_in_every_line(tmp_path: Path) -> None:
 
 
 def test_options_that_would_be_ignored_are_refused(tmp_path: Path) -> None:
-    for words in (["--variant", "original"], ["--journal", tmp_path / "journal"]):
+    for words in (["--driven", "qemu-10"], ["--journal", tmp_path / "journal"]):
         for table in (["--seed-table"], ["seed-0150", "--measured", tmp_path / "table.csv"]):
             assert "simulate what is in the table; leave out" in str(simulate(*table, *words).exception)
 
@@ -122,7 +122,7 @@ def test_the_seed_table_has_the_figures_of_merit_and_fits_80_columns(monkeypatch
         )
         for variant in VARIANTS
     ]
-    monkeypatch.setattr(simulate_module, "seed_cells", lambda seeds, tell: cells)
+    monkeypatch.setattr(simulate_module, "simulate_beside", lambda scenarios, runs, seeds, tell: cells)
     lines = simulate("--seed-table").stdout.splitlines()
     assert lines[1].split()[-1] == "lost"
     assert lines[3].split()[-1] == "41"

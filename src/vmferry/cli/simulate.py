@@ -17,17 +17,17 @@ from vmferry.cli.files import check_file, check_picture
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.pictures import write_picture
 from vmferry.cli.policy_options import policy_option, settings_option
-from vmferry.cli.tables import bold, compact_table, terminal
+from vmferry.cli.tables import bold, compact_table, terminal, warn
 from vmferry.cli.variant_options import choose, driven_option, variants_option
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import ALL, Experiment
-from vmferry.experiment.scenario import load_scenarios
+from vmferry.experiment.scenario import load_scenarios, seed_scenarios
 from vmferry.migration.journal import FileJournal
 from vmferry.report.figures import count_text, ratio_text, seconds_text
 from vmferry.report.journal_runs import run_series
 from vmferry.simulation.run import SimulatedRun, SimulationResult
-from vmferry.study.beside import Cell, seed_cells, simulate_beside
-from vmferry.study.measured_table import read_measured
+from vmferry.study.beside import Cell, seed_table, simulate_beside
+from vmferry.study.measured_table import MeasuredTable, TableLine, read_measured
 from vmferry.study.simulate import simulate
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -42,7 +42,7 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     "--measured",
     type=_FILE,
     metavar="TABLE.csv",
-    help="Simulate the runs in this table, and show them beside the measured figures.",
+    help="Simulate the runs in this table, or its --variant, and show them beside the measured figures.",
 )
 @variants_option
 @driven_option
@@ -85,13 +85,13 @@ def command(
         raise UsageError("--picture shows the runs of one scenario; give one scenario file")
     if seed_table and measured:
         raise UsageError("--seed-table is a table of its own; give scenario files with --measured")
-    if (seed_table or measured) and (variants or driven or policies or settings or journal or picture):
+    if (seed_table or measured) and (driven or policies or settings or journal or picture):
         raise UsageError(
-            "--seed-table and --measured simulate what is in the table; leave out --variant, --policy, --set, "
-            "--driven, --journal and --picture"
+            "--seed-table and --measured simulate what is in the table; leave out --policy, --set, --driven, "
+            "--journal and --picture"
         )
     if seed_table or measured:
-        _show_cells(files, measured, seeds, as_json)
+        _show_cells(load_scenarios(files), _table(measured, variants), seeds, as_json)
         return
     runs = list(_runs(choose(load_scenarios(files), variants, policies, settings, driven), seeds))
     if journal and len(runs) != 1:
@@ -163,17 +163,22 @@ def _result_table(results: list[SimulationResult]) -> Table:
     return table
 
 
-def _show_cells(files: Iterable[Path], measured: Path | None, seeds: int | None, as_json: bool) -> None:
+def _table(measured: Path | None, variants: Sequence[str]) -> list[TableLine]:
+    """Return the runs of a table that are to be simulated: of these variants, or all."""
+    table = read_measured(measured) if measured else MeasuredTable(seed_table())
+    if table.unused:
+        warn(f"columns that tell nothing known are left aside: {clean_text(', '.join(table.unused))}")
+    return table.of(variants)
+
+
+def _show_cells(scenarios: list[Experiment], runs: list[TableLine], seeds: int | None, as_json: bool) -> None:
     with Progress(console=terminal(stderr=True), transient=True, disable=as_json) as bar:
         task = bar.add_task("simulating", total=None)
 
         def tell(done: int, count: int) -> None:
             bar.update(task, completed=done, total=count)
 
-        if measured:
-            cells = simulate_beside(load_scenarios(files), read_measured(measured), seeds, tell)
-        else:
-            cells = seed_cells(seeds, tell)
+        cells = simulate_beside(scenarios or list(seed_scenarios()), runs, seeds, tell)
     if as_json:
         for cell in cells:
             print_record(cell)

@@ -113,16 +113,16 @@ def _seed_files() -> dict[str, Traversable]:
     }
 
 
-def read_small_file(path: Path, what: str) -> bytes:
+def read_small_file(path: Path, what: str, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     """Return what is in a file that somebody wrote by hand. Raises UsageError that names it."""
     _require_file(path, what)
     try:
         with path.open("rb") as file:
-            text = file.read(MAX_FILE_BYTES + 1)
+            text = file.read(max_bytes + 1)
     except OSError as error:
         raise UsageError(f"cannot read the {what} {path}: {error.strerror}") from error
-    if len(text) > MAX_FILE_BYTES:
-        raise UsageError(f"{path}: not a {what}, it is larger than {MAX_FILE_BYTES} bytes")
+    if len(text) > max_bytes:
+        raise UsageError(f"{path}: not a {what}, it is larger than {max_bytes} bytes")
     return text
 
 

@@ -12,7 +12,6 @@ import msgspec
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.quantities import telling
-from vmferry.experiment.scenario import seed_scenarios
 from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import Spread, median, middle
 from vmferry.study.executors import local_pool
@@ -114,12 +113,16 @@ def seed_table() -> list[TableLine]:
     What it calls "iteration" are dirty syncs: guestperf, which made it, takes that from `dirty-sync-count`.
     """
     with as_file(files("vmferry.experiment") / "scenarios" / _SEED_TABLE) as path:
-        return read_measured(path)
+        return read_measured(path).lines
 
 
-def seed_cells(seeds: int | None = None, tell: Callable[[int, int], object] = lambda done, count: None) -> list[Cell]:
-    """Simulate the nine cells of the patch series' table."""
-    return simulate_beside(list(seed_scenarios()), seed_table(), seeds, tell)
+def errors_by_variant(cells: Iterable[Cell]) -> list[str]:
+    """Return the same of each variant, if there are several."""
+    by_variant: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_variant.setdefault(cell.variant, []).append(cell)
+    told = [(variant, errors_text(of_variant)) for variant, of_variant in by_variant.items()]
+    return [f"{variant}: {text}" for variant, text in told if text and len(by_variant) > 1]
 
 
 def errors_text(cells: Iterable[Cell]) -> str:
@@ -131,30 +134,30 @@ def errors_text(cells: Iterable[Cell]) -> str:
     usual = math.exp(statistics.fmean(abs(math.log(ratio)) for ratio in ratios)) - 1
     repeated = [cell.within_measured for _, cell in compared if cell.within_measured is not None]
     within = f"; in {sum(repeated)} of {len(repeated)} cells within what was measured" if repeated else ""
-    return f"Total time: {ratios[0] - 1:+.0%} to {ratios[-1] - 1:+.0%}, {usual:.0%} off on average{within}."
+    middle_error = f"median {statistics.median(ratios) - 1:+.0%}, {usual:.0%} off on average"
+    return f"Total time: {ratios[0] - 1:+.0%} to {ratios[-1] - 1:+.0%}, {middle_error}{within}."
 
 
 def _planned(scenarios: Sequence[Experiment], runs: Iterable[TableLine]) -> list[_Planned]:
     cells: dict[tuple[str, tuple[tuple[str, str], ...], str], _Planned] = {}
     for run in runs:
-        scenario = _scenario_of(run, scenarios)
-        key = scenario.name, run.settings, run.variant
-        if key not in cells:
-            with telling("the measured table"):
+        with telling(f"line {run.number} of the measured table"):
+            scenario = _scenario_of(run, scenarios)
+            key = scenario.name, run.settings, run.variant
+            if key not in cells:
                 changed = scenario.choosing([run.variant]).with_settings(dict(run.settings))
-            cells[key] = _Planned(changed, dict(run.settings), changed.variants[0], [])
-        cells[key].measured.append(run.outcome)
+                cells[key] = _Planned(changed, dict(run.settings), changed.variants[0], [])
+            cells[key].measured.append(run.outcome)
     return list(cells.values())
 
 
 def _scenario_of(run: TableLine, scenarios: Sequence[Experiment]) -> Experiment:
-    if not run.scenario and len(scenarios) == 1:
-        return scenarios[0]
-    found = next((scenario for scenario in scenarios if scenario.name == run.scenario), None)
+    only = scenarios[0] if not run.scenario and len(scenarios) == 1 else None
+    found = next((scenario for scenario in scenarios if scenario.name == run.scenario), only)
     if found is None:
         names = ", ".join(scenario.name for scenario in scenarios)
-        raise UsageError(f"the table has runs of the scenario '{run.scenario}'; given are: {names}")
-    return found
+        raise UsageError(f"it is of the scenario '{run.scenario}'; given are: {names}")
+    return found.driven_by(run.driven) if run.driven else found
 
 
 def _outcome(future: Future[CaseResult]) -> Outcome:
