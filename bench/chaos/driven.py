@@ -30,7 +30,7 @@ from bench.chaos.faults import generator
 from vmferry.cli.progress import exit_code_of
 from vmferry.client.qmp_client import Event
 from vmferry.control.asking.result import Result
-from vmferry.control.course import MAYBE_TWO
+from vmferry.control.ending import MAYBE_TWO
 from vmferry.convergence.limits import Limits
 from vmferry.errors import CommandError, VmferryError
 from vmferry.experiment.experiment import Experiment

@@ -18,7 +18,7 @@ from vmferry.cancel import CancelToken
 from vmferry.client.qmp_client import Event
 from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress
 from vmferry.control.asking.result import Result
-from vmferry.control.course import DESTINATION_KNOWS
+from vmferry.control.ending import DESTINATION_KNOWS
 from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports

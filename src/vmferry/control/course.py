@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vmferry.control.arriving.hand_over import HandOver
 from vmferry.control.arriving.held import HeldDestination
@@ -10,6 +10,7 @@ from vmferry.control.asking.progress import Progress
 from vmferry.control.asking.result import Result
 from vmferry.control.body import DriverBody
 from vmferry.control.drive import IN_POSTCOPY, cancel_migration
+from vmferry.control.ending import DESTINATION_KNOWS, Ending
 from vmferry.control.following import Cancellation, Follower, follow
 from vmferry.control.link import LinkKeeper
 from vmferry.control.load_meter import LoadMeter
@@ -35,12 +36,6 @@ from vmferry.errors import (
 )
 from vmferry.migration.ports import Clock
 from vmferry.units import NS_PER_S
-
-DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
-MIGRATION = "MIGRATION"
-"""QEMU's event that tells a new state, with the capability `events`."""
-MAYBE_TWO = "failed at the hand-over: the source runs on; look whether the destination runs too before anything else"
-NEVER_TWO = "failed at the hand-over: the source runs on, and the destination was not let run"
 
 _ENDING_NS = 2 * NS_PER_S
 """How long a VM that answers no more may take to end."""
@@ -74,20 +69,13 @@ class Course(Follower):
 
     def __init__(self, ports: Ports, uri: str | None, crew: Crew) -> None:
         """`uri` is None to take the migration that runs."""
-        self.used_destination = False
-        """True once the destination has accepted the migration."""
+        self.ending = Ending(crew.hand_over, is_held=crew.held is not None)
         self._ports = ports
         self._monitor = ports.monitor
         self._uri = uri
         """Where to; None once it has begun."""
         self._crew = crew
         self._cancellation = Cancellation(ports.clock)
-        self._why_cancelled: str | None = None
-        self._policy_broken = False
-        self._is_only_here = False
-        """True if the destination is known not to have the guest."""
-        self._left_to_send = True
-        """True if some of the guest's memory was still to be sent at the last poll."""
         self._ours = False
         """True if it is for us to cancel."""
         self._phases = Phases(ports.tell)
@@ -99,17 +87,21 @@ class Course(Follower):
             result = self._follow()
         except BaseException as error:
             if self._answers_again(error):
-                return self._with_reason(self._follow())
+                return self._with_reasons(self._follow())
             if isinstance(error, MonitorError) and not isinstance(error, CommandError):
                 raise self._left_alone(error) from error
             if self._ours and not isinstance(error, (MigrationError, InterruptionError)):
                 self._call_off()
             raise
-        return self._with_reason(result)
+        return self._with_reasons(result)
 
     def _follow(self) -> Result:
         result = follow(self._monitor, self._ports.clock, self._ports.cancel, self, self._cancellation)
         return self._crew.held.counted(result) if self._crew.held else result
+
+    def _with_reasons(self, result: Result) -> Result:
+        self.ending.hear(self._monitor.take_events())
+        return self.ending.of(result)
 
     def begin(self) -> None:
         """Begin the migration, unless it runs."""
@@ -137,7 +129,7 @@ class Course(Follower):
         It sends what is left of the guest like that, so the destination does not have it. Returns whether that was it.
         """
         silent = isinstance(error, MonitorError) and not isinstance(error, (CommandError, VmLeftError))
-        if not (silent and self._crew.hand_over and self._left_to_send and self._why_cancelled is None):
+        if not (silent and self._crew.hand_over and self.ending.left_to_send and self.ending.why_cancelled is None):
             return False
         self._monitor.hurry()
         self._crew.body.stop()
@@ -145,47 +137,16 @@ class Course(Follower):
             self._monitor.execute_out_of_band("yank", {"instances": [{"type": "migration"}]})
         except MonitorError:
             return False
-        self._why_cancelled = f"{error}, as it waited for the destination; its connection was broken, it runs on here"
-        self._is_only_here = True
+        why = f"{error}, as it waited for the destination; its connection was broken, it runs on here"
+        self.ending.why_cancelled = why
+        self.ending.is_only_here = True
         self._cancellation.begin()
         return True
-
-    def _with_reason(self, result: Result) -> Result:
-        """Add what QEMU does not know of why it ended so."""
-        self._take_events()
-        if result.completed:
-            return result
-        last = result.last
-        told = last.error if last.status == "cancelling" or not self._why_cancelled else None
-        reasons = [self._why_cancelled, told, self._what_is_left()]
-        if last.status == "failed" and self.used_destination and self._crew.hand_over and not self._why_cancelled:
-            reasons.append(DESTINATION_KNOWS)
-        error = "; ".join(filter(None, reasons)) or None
-        gave_up = self._why_cancelled is not None
-        return replace(result, last=replace(last, error=error), policy_broken=self._policy_broken, gave_up=gave_up)
-
-    def _what_is_left(self) -> str | None:
-        """Say what is true of a guest that was stopped for its hand-over, which then failed."""
-        if self._is_only_here or not (self._crew.hand_over and self._crew.hand_over.has_begun):
-            return None
-        return NEVER_TWO if self._crew.held else MAYBE_TWO
-
-    def _take_events(self) -> bool:
-        """Note what QEMU has said by itself, which no poll may have seen. Returns whether the guest was stopped."""
-        events = self._monitor.take_events()
-        self.used_destination |= any(
-            event.data.get("status") == "active" for event in events if event.name == MIGRATION
-        )
-        stopped = any(event.name == "STOP" for event in events)
-        if self._crew.hand_over and stopped:
-            self._crew.hand_over.has_begun = self.used_destination = True
-        return stopped
 
     def observe(self, progress: Progress) -> Progress:
         """Record a poll, show it, and do what the brain and the bounds ask for."""
         crew = self._crew
-        self.used_destination = self.used_destination or progress.status == "active"
-        self._left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
+        self.ending.observe(progress)
         if progress.in_postcopy:
             crew.body.stop()
         if progress.status == "postcopy-paused":
@@ -194,7 +155,7 @@ class Course(Follower):
         if crew.held:
             crew.held.observe(progress)
         seen = crew.body.complete(progress)
-        crew.recorder.poll(seen, stopped=self._take_events())
+        crew.recorder.poll(seen, stopped=self.ending.hear(self._monitor.take_events()))
         crew.watch(seen)
         crew.load.look(seen)
         if crew.own_iterations and (hopeless := crew.own_iterations.observe(seen)):
@@ -211,7 +172,7 @@ class Course(Follower):
         match wish.what:
             case Cancel(reason=reason):
                 self._give_up(reason)
-                if self._why_cancelled is None:
+                if self.ending.why_cancelled is None:
                     wish.refuse(IN_POSTCOPY)
                     return
                 self._crew.recorder.acted(wish.what)
@@ -229,8 +190,8 @@ class Course(Follower):
 
     def _bound_hand_over(self, progress: Progress) -> None:
         hand_over = self._crew.hand_over
-        if hand_over and self._why_cancelled is None and (why := hand_over.observe(progress)):
-            self._is_only_here = hand_over.is_certain
+        if hand_over and self.ending.why_cancelled is None and (why := hand_over.observe(progress)):
+            self.ending.is_only_here = hand_over.is_certain
             self._give_up(f"{why}; it runs on here. {DESTINATION_KNOWS.capitalize()}")
 
     def _brains_wish(self, progress: Progress) -> str | None:
@@ -240,17 +201,17 @@ class Course(Follower):
         except PolicyError as error:
             if not self._ours:
                 raise
-            self._policy_broken = True
+            self.ending.policy_broken = True
             self._ports.tell(str(error))
             return str(error)
 
     def _give_up(self, why: str | None) -> None:
         """Cancel for a reason, if there is one and none was before; in post-copy it is only told."""
-        if why is None or self._why_cancelled is not None:
+        if why is None or self.ending.why_cancelled is not None:
             return
-        self._why_cancelled = why
+        self.ending.why_cancelled = why
         if not self._cancel():
-            self._why_cancelled = None
+            self.ending.why_cancelled = None
             self._ports.tell(IN_POSTCOPY)
 
     def _cancel(self) -> bool:

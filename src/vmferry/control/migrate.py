@@ -31,10 +31,10 @@ from vmferry.units import NS_PER_MS
 def carry_out(ports: Ports, order: Order, watch: Callable[[Progress], None], place: Place = HERE) -> Result:
     """Migrate and return how it ended; `watch` sees every poll.
 
-    However it ends, what was changed on the VM is undone, and people are warned of what could not be. The token cancels
-    a migration that we started; where it had not begun, or we took it over, CancelledError is raised. Raises
-    UsageError, HostError, MonitorError, MigrationError if nobody can follow it any more, and InterruptionError if a
-    signal was to cancel it and it goes on.
+    However it ends, what was changed on the VM is undone, and people are warned of what could not be. Setting
+    `ports.cancel` cancels a migration that we started; where it had not begun, or we took it over, CancelledError is
+    raised. Raises UsageError, HostError, MonitorError, MigrationError if nobody can follow it any more, and
+    InterruptionError if a signal was to cancel it and it goes on.
     """
     monitor = ports.monitor
     driven = DrivenVm.ask(monitor)
@@ -63,7 +63,8 @@ def _run(site: Site, order: Order, prepared: Prepared) -> Result:
     course = Course(ports, order.uri, crew)
     result = course.run()
     crew.recorder.end(result)
-    if course.used_destination and not result.completed and not _starts_destinations_anew(ports.monitor, site.driven):
+    used = course.ending.used_destination and not result.completed
+    if used and not _starts_destinations_anew(ports.monitor, site.driven):
         ports.tell("QEMU's destination serves one migration: start it anew before the next one")
     return result
 

@@ -1,0 +1,69 @@
+"""Why a migration ends as it does, and where its guest is then; QEMU's last state tells neither."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from vmferry.client.qmp_client import Event
+from vmferry.control.arriving.hand_over import HandOver
+from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.result import Result
+
+DESTINATION_KNOWS = "the reason is in the destination's stderr or log"
+MIGRATION = "MIGRATION"
+"""QEMU's event that tells a new state, with the capability `events`."""
+MAYBE_TWO = "failed at the hand-over: the source runs on; look whether the destination runs too before anything else"
+NEVER_TWO = "failed at the hand-over: the source runs on, and the destination was not let run"
+
+
+class Ending:
+    """What there is to say of the end of one migration, noted while it goes on."""
+
+    def __init__(self, hand_over: HandOver | None, *, is_held: bool) -> None:
+        """`hand_over` is None where its bound is none of ours; `is_held` if the destination runs no guest by itself."""
+        self.used_destination = False
+        """True once the destination has accepted the migration."""
+        self.why_cancelled: str | None = None
+        """Why we have called it off; None if we have not."""
+        self.policy_broken = False
+        """True if that is because the policy is broken."""
+        self.is_only_here = False
+        """True if the destination is known not to have the guest."""
+        self.left_to_send = True
+        """True if some of the guest's memory was still to be sent at the last poll."""
+        self._hand_over = hand_over
+        self._is_held = is_held
+
+    def observe(self, progress: Progress) -> None:
+        """Note what a poll tells."""
+        self.used_destination = self.used_destination or progress.status == "active"
+        self.left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
+
+    def hear(self, events: Iterable[Event]) -> bool:
+        """Note what QEMU has said by itself, which no poll may have seen. Return whether the guest was stopped."""
+        stopped = False
+        for event in events:
+            stopped = stopped or event.name == "STOP"
+            if event.name == MIGRATION and event.data.get("status") == "active":
+                self.used_destination = True
+        if self._hand_over and stopped:
+            self._hand_over.has_begun = self.used_destination = True
+        return stopped
+
+    def of(self, result: Result) -> Result:
+        """Return how it ended with the reasons for that."""
+        if result.completed:
+            return result
+        last = result.last
+        told = last.error if last.status == "cancelling" or not self.why_cancelled else None
+        reasons = [self.why_cancelled, told, self._where_the_guest_is()]
+        if last.status == "failed" and self.used_destination and self._hand_over and not self.why_cancelled:
+            reasons.append(DESTINATION_KNOWS)
+        error = "; ".join(filter(None, reasons)) or None
+        gave_up = self.why_cancelled is not None
+        return replace(result, last=replace(last, error=error), policy_broken=self.policy_broken, gave_up=gave_up)
+
+    def _where_the_guest_is(self) -> str | None:
+        """Say it of a guest that was stopped for its hand-over, which then failed."""
+        if self.is_only_here or not (self._hand_over and self._hand_over.has_begun):
+            return None
+        return NEVER_TWO if self._is_held else MAYBE_TWO
