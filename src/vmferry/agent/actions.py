@@ -80,7 +80,7 @@ def find_live(followers: Followers, key: str) -> Live:
 
 
 class Actions:
-    """Those of one agent."""
+    """What people may have done to the migrations of one agent."""
 
     def __init__(self, followers: Followers, wait_s: float = WAIT_S) -> None:
         self._followers = followers

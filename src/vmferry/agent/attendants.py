@@ -29,7 +29,7 @@ class Attended:
 
 
 class Attendants:
-    """Begins and ends them."""
+    """Begins the threads that attend to VMs, and ends them."""
 
     def __init__(self, followers: Followers) -> None:
         self.followers = followers

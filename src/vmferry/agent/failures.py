@@ -12,7 +12,7 @@ _OF_CONNECTIONS = re.compile(
 
 
 class Failure(StrEnum):
-    """What kept it from completing."""
+    """What kept a migration from completing."""
 
     GIVEN_UP = "given-up"
     """What decides has cancelled it, as a limit was over or would be."""

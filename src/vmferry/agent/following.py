@@ -33,7 +33,7 @@ _REMEMBERED_S = 1.0
 
 
 class Followers:
-    """Everybody who follows a migration now."""
+    """Follows the migrations of one host, each in the thread that has found it."""
 
     def __init__(self, rules: Callable[[], Rulebook], memory: Memory, log: Log) -> None:
         """`rules` are asked for whenever a migration is noticed."""

@@ -64,7 +64,7 @@ class ForecastState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Forecasts:
-    """Of one agent."""
+    """The forecasts that people ask one agent for, the newest of each VM."""
 
     def __init__(self, attendants: Attendants) -> None:
         self._attendants = attendants

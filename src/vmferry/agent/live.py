@@ -1,4 +1,4 @@
-"""One migration that goes on, as those who look at it see it: how far it is, what there is to expect, what was said."""
+"""One migration that goes on, as it is shown: how far it is, what there is to expect, what was said."""
 
 from vmferry.agent.log import Log
 from vmferry.agent.recording import Foretold, Recording

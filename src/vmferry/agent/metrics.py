@@ -27,7 +27,7 @@ _ERRORS = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 
 
 class Metrics:
-    """Of one agent."""
+    """What one agent tells Prometheus."""
 
     def __init__(self, live: Callable[[], Sequence[Live]]) -> None:
         """`live` returns the migrations that run."""

@@ -68,7 +68,7 @@ class Close:
 
 @dataclass
 class Recording:
-    """A journal."""
+    """What is known of one migration so far; it is the journal in which its follower records."""
 
     facts: Facts
     status: str = "setup"

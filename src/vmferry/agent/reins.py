@@ -15,7 +15,7 @@ from vmferry.convergence.actions import Cancel, Tell
 
 
 class Reins:
-    """Those of one migration."""
+    """The reins of one migration."""
 
     def __init__(self, rule: Rule, why: str) -> None:
         self.rule = rule

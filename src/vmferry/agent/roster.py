@@ -46,7 +46,7 @@ class HostVms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Roster:
-    """Of one agent."""
+    """Knows the VMs of one agent's host."""
 
     def __init__(self, uris: Sequence[str], attendants: Attendants) -> None:
         """`uris` are those of libvirt whose domains are looked after."""

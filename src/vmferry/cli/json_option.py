@@ -13,7 +13,7 @@ _Command = Callable[..., Any]
 
 
 class JsonOption(click.Option):
-    """An option that has records printed."""
+    """An option by which a command prints records as JSON."""
 
     def __init__(self, *arguments: Any, records: tuple[type, ...], **others: Any) -> None:
         super().__init__(*arguments, **others)
@@ -28,5 +28,5 @@ def json_option(help: str, *records: type, name: str = "--json") -> Callable[[_C
 
 
 def print_record(record: object, kind: type | None = None) -> None:
-    """Print a record; `kind` is a type whose keys it has among others, and it is to have no more of them."""
+    """Print a record; with `kind`, only the keys of that type, all of which it has."""
     click.echo(msgspec.json.encode(record if kind is None else msgspec.convert(record, kind, from_attributes=True)))

@@ -42,7 +42,7 @@ class LiveLines:
 
     @property
     def journal(self) -> Journal:
-        """Itself."""
+        """The view itself is the journal."""
         return self
 
     @property

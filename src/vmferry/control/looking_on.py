@@ -39,7 +39,7 @@ def look_on(
 
     What `shadow` would have decided, within `limits`, is recorded and told beside it. The monitor is only asked, unless
     one of `wishes` is to cancel the migration. Raises UsageError if there is no such policy, PolicyError if it cannot
-    begin, MonitorError, and CancelledError if the token is set.
+    begin, MonitorError, and CancelledError if `ports.cancel` is set.
     """
     monitor, clock = ports.monitor, ports.clock
     driven = DrivenVm.ask(monitor)

@@ -18,7 +18,7 @@ from vmferry.settings.policy_parameters import settings_text
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """What somebody wants."""
+    """What somebody wants of one migration."""
 
     uri: str | None
     """Where to; None is to take over the migration that is running."""

@@ -19,7 +19,7 @@ _ENOUGH_CPU_NS = 9 * NS_PER_MS
 
 
 class Points:
-    """Those of one guest."""
+    """The points that are remembered of one guest's dirty curve."""
 
     def __init__(self) -> None:
         self._octaves: dict[int, deque[Written]] = {}

@@ -19,7 +19,7 @@ _MAX_NAME_CHARACTERS = 100
 
 
 class OwnVariant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
-    """A variant that does not come along."""
+    """A variant that is described in a scenario's file, and not one that vmferry has."""
 
     name: str
     policy: str = DEFAULT_POLICY

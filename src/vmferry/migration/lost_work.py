@@ -57,7 +57,7 @@ class LostWork(Ledger):
 
     @property
     def vcpu_ns(self) -> int:
-        """The same of all vCPUs."""
+        """What is lost of all vCPUs together: `throttled_ns` times their number."""
         return self.throttled_ns * self.vcpu_count
 
     def percent_of(self, duration_ns: int) -> float:

@@ -14,7 +14,7 @@ from vmferry.units import NS_PER_S
 
 
 class MovedMemory:
-    """That of one migration, from its first page on."""
+    """How much guest memory one migration has moved, from its first page on, and how fast."""
 
     def __init__(self, channel: Channel, clock: Clock, deltas: Deltas | None) -> None:
         self.bytes_per_s = 0.0

@@ -155,7 +155,7 @@ class Precopy:
         self._watch()
 
     def _watch(self) -> None:
-        """Do that while nothing is to be sent."""
+        """Do what must happen regularly also while nothing may be sent."""
         self._outgoing.check_cancel()
         self._watch_link()
         self.body.look()

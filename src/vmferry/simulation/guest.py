@@ -151,11 +151,11 @@ class SimulatedGuest:
         """Nothing holds content here."""
 
     def save_state(self) -> bytes:
-        """Return a state that any simulated guest takes."""
+        """Return a state that any simulated guest can load."""
         return _STATE
 
     def load_state(self, blob: bytes) -> None:
-        """Take such a state."""
+        """Load the state of a simulated guest."""
         if blob != _STATE:
             raise PeerError("the guest's state is not that of a simulated guest")
 

@@ -1,6 +1,6 @@
-"""What a guest does by turns, that writes much for a while and then little: bursts and calms, worked out from looks.
+"""Tells the bursts of a guest, in which it writes much, from its calms, in which it writes little.
 
-A look is a window in which it was found what the guest writes. A guest that does always the same finds about what the
+A look is a window in which it was found what the guest writes. A guest that does always the same writes about what the
 lowest concave curve above all looks says of so much time, however long a look is (`convergence/curve.py`). One that
 rests finds far less in some of them. Then the short looks tell, one after the other, when it wrote and when it rested;
 a long look cannot, as a burst in it may have been of any length. All looks together are the curve of a burst, as they

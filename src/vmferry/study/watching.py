@@ -24,7 +24,7 @@ from vmferry.units import NS_PER_MS
 
 @dataclass(frozen=True)
 class _Habit:
-    """How a guest is looked at, in ms."""
+    """How long a guest is looked at, and how often; in ms."""
 
     windows: tuple[int, ...]
     short: int
@@ -41,7 +41,7 @@ _IN_SECONDS = _Habit(WHOLE_SECONDS_MS, 1000, 1000, 0, 4000)
 
 @dataclass(frozen=True)
 class Watched:
-    """What was seen."""
+    """What was seen of a guest while it was watched."""
 
     windows: tuple[Look, ...]
     """Those of several lengths."""

@@ -191,7 +191,7 @@ class MonitorContract:
         return int(answer["dirty-rate"])
 
     def set_capability(self, monitor: Monitor, name: str, state: bool) -> None:
-        """Set one."""
+        """Set a capability."""
         monitor.execute("migrate-set-capabilities", _capability(name, state))
 
     def refusal(self, monitor: Monitor, command: str, arguments: Mapping[str, object] | None = None) -> CommandError:

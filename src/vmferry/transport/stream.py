@@ -75,10 +75,10 @@ class Lender(Protocol):
 
 @runtime_checkable
 class LendsPages(Protocol):
-    """What guest memory has as well that can be lent."""
+    """Guest memory that can be lent to sockets, too."""
 
     def lender(self) -> Lender:
-        """Return what lends to one socket; the caller closes it. Raises OSError."""
+        """Return what lends its pages to one socket; the caller closes it. Raises OSError."""
         ...
 
 

@@ -32,7 +32,7 @@ class Departure(Protocol):
 
     @property
     def status(self) -> MigrationStatus:
-        """How far it is."""
+        """How far the migration is."""
         ...
 
     def keep_paused(self) -> None:

@@ -31,7 +31,7 @@ _READING = frozenset({"GET", "HEAD"})
 
 
 class Access:
-    """The rules of one agent."""
+    """Decides who may read from one agent, and who may act."""
 
     def __init__(self, read_token: str | None, act_token: str | None) -> None:
         """Without a token for reading everybody may read who can connect; without one for actions nobody may act.

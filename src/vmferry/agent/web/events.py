@@ -17,7 +17,7 @@ MAX_READERS = 32
 
 
 class Events:
-    """The streams of one agent."""
+    """Streams what changes at one agent to everybody who reads it."""
 
     def __init__(self, live: Callable[[], Sequence[Live]], change_count: Callable[[], int]) -> None:
         """`change_count` says how often the list of remembered migrations has changed."""

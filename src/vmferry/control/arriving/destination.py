@@ -26,7 +26,10 @@ class Destination:
         """True if it was to let the guest run, and did not obey."""
 
     def starts_paused(self) -> bool:
-        """Tell whether it was started with `-S`, as far as its process is seen on this host: somebody tells it cont."""
+        """Tell whether it was started with `-S`, so that somebody else lets its guest run.
+
+        False as well if its process is not seen on this host.
+        """
         try:
             words = (PROC / str(self.monitor.peer_pid) / "cmdline").read_bytes().split(b"\0")
         except (HostError, MonitorError, OSError):

@@ -26,7 +26,10 @@ _STOPPED_POLL_NS = 10 * NS_PER_MS
 
 
 class HeldDestination:
-    """Holds the guest at the destination during one migration. A context manager that says what is left of that."""
+    """Holds the guest at the destination during one migration.
+
+    A context manager; at its end people are warned of what they have to do at the destination, if anything.
+    """
 
     def __init__(
         self,

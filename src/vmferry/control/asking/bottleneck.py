@@ -17,7 +17,7 @@ _FULL_LINK = 0.8
 
 
 class Limiting(StrEnum):
-    """What it is."""
+    """What may bound the speed of a migration."""
 
     RATE_LIMIT = "max-bandwidth"
     SYNCS = "dirty syncs"

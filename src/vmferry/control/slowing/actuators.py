@@ -45,7 +45,7 @@ class Slower(Protocol):
 
 
 class Actuator(Slower, Protocol):
-    """One of the means of slowing it."""
+    """A means of slowing a guest."""
 
     name: str
     """One of MEANS."""
@@ -72,7 +72,7 @@ class Actuator(Slower, Protocol):
 
 @runtime_checkable
 class SlowsEachVcpu(Protocol):
-    """What a means has as well that can slow each vCPU by its own throttle."""
+    """A means that can slow each vCPU by its own throttle, too."""
 
     has_thread_of_each: bool
     """False where vCPUs share a thread, so that it cannot."""
@@ -84,7 +84,7 @@ class SlowsEachVcpu(Protocol):
 
 @runtime_checkable
 class HoldsStill(Protocol):
-    """What a means has as well that can let vCPUs sleep for about a second at a time."""
+    """A means that can let vCPUs sleep for about a second at a time, too."""
 
     def hold_still(self) -> None:
         """Let no vCPU run for more than a moment in each second, until another throttle is applied."""

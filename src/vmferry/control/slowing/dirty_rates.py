@@ -17,17 +17,17 @@ class DirtyRates:
 
     @classmethod
     def found(cls, found: RateSeen | RateMeasured) -> "DirtyRates":
-        """Return what a body has just found out."""
+        """Return the rates that a sync or a measurement has just found."""
         each = found.vcpu_dirty_bytes_per_s if isinstance(found, RateMeasured) else None
         return cls(found.dirty_bytes_per_s, each)
 
     @classmethod
     def surveyed(cls, surveyed: Iterable[Written]) -> "DirtyRates":
-        """Return the greatest of what was measured before anything moved; 0 of nothing."""
+        """Return the highest rate of what was measured before anything moved; 0 if nothing was."""
         return max((_rates(written) for written in surveyed), key=lambda rates: rates.bytes_per_s, default=cls())
 
     def raised(self, other: "DirtyRates") -> "DirtyRates":
-        """Return those of each vCPU if only one has them, else the greater."""
+        """Return the higher of two rates; one that is known of each vCPU comes before one that is not."""
         return max(self, other, key=lambda rates: (rates.vcpu_bytes_per_s is not None, rates.bytes_per_s))
 
     def ceiling(self, vcpu_count: int, percent: int) -> float:

@@ -9,7 +9,7 @@ class DowntimeLimitWatch:
     """Notices that somebody raises the limit above what is allowed; it is theirs to set, so it is only told."""
 
     def __init__(self, allowed_ms: int | None, tell: Callable[[str], None]) -> None:
-        """None allows any."""
+        """`allowed_ms` is the highest limit that the operator allows; None allows any."""
         self._allowed_ms = allowed_ms
         self._tell = tell
         self._last_ms = allowed_ms

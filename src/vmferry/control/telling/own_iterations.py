@@ -1,4 +1,4 @@
-"""The iterations of a VM that slows its guest itself, judged as periods of ours are."""
+"""Judges the iterations of a VM that slows its guest itself, as the brain judges its periods."""
 
 from vmferry.control.asking.progress import Progress
 from vmferry.convergence.prospect import Prospect

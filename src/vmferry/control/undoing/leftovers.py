@@ -12,7 +12,7 @@ Later = Callable[[Monitor, list[Change]], str]
 
 
 def by_process(monitor: Monitor, changes: list[Change]) -> str:
-    """Start a process that does it."""
+    """Start a process that puts changes back later, and return what it is called."""
     return f"process {put_back_later(monitor.where, vm_process(monitor), changes)}"
 
 
@@ -20,7 +20,7 @@ class Leftovers:
     """Takes what `Settings` leaves of one VM."""
 
     def __init__(self, monitor: Monitor, warn: Callable[[str], None], later: Later = by_process) -> None:
-        """`later` has changes put back once the VM lets."""
+        """`later` has changes put back once the VM allows it."""
         self.commands: list[str] = []
         """The QMP commands that are left to do."""
         self._monitor = monitor
@@ -50,7 +50,7 @@ class Leftovers:
             self.leave(changes, refused)
 
     def _who_does_it(self, changes: list[Change]) -> str:
-        """Have somebody try on, and say so."""
+        """Have somebody go on trying, and return a sentence that says who does."""
         try:
             who = self._later(self._monitor, changes)
         except OSError as error:

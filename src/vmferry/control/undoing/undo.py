@@ -130,7 +130,7 @@ def undo(
 
 
 class _Trying:
-    """How long it is tried, and what is told of it."""
+    """Tries to undo: for how long, and what people are told meanwhile."""
 
     def __init__(self, way_in: WayIn | None, clock: "Clock", tell: Callable[[str], object]) -> None:
         self._way_in = way_in

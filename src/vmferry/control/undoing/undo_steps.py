@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Undo(Protocol):
-    """Something to be undone."""
+    """A step that undoes something."""
 
     def attempt(self) -> bool:
         """Try it; False if it has to be tried again. Raises CommandError if the VM refuses it."""
@@ -101,7 +101,7 @@ class SetBack:
     """The values that we have given to the same parameters."""
 
     def attempt(self) -> bool:
-        """Ask for them, and set them."""
+        """Set those back that still have our value."""
         try:
             now = self.way_in.execute("query-migrate-parameters", {})
             left = {name: value for name, value in self.before.items() if now.get(name) == self.ours[name]}

@@ -14,7 +14,7 @@ _LOAD_NS = 3 * NS_PER_MS
 
 @dataclass(frozen=True)
 class LoadModel:
-    """How it takes a guest."""
+    """How a modelled destination takes a guest."""
 
     load_ns: int = _LOAD_NS
     """How long it takes to load the guest once all of it was sent."""

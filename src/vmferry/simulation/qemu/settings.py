@@ -21,7 +21,7 @@ def refuse(text: str) -> CommandError:
 
 
 class ModelledSettings:
-    """The values in force."""
+    """The parameters and capabilities that are in force in a modelled QEMU."""
 
     def __init__(self, release: Release) -> None:
         self.parameters: dict[str, Any] = dict(release.parameters)
