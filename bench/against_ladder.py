@@ -25,9 +25,9 @@ def migration(seed: int) -> Experiment:
     """Return one of them; the same seed gives the same one."""
     draw = random.Random(seed)
     driven = draw.choice(["", "", "qemu-7.2", "qemu-10"])
-    set_mib = round(_spread(draw, 8, 400))
+    set_mib = round(spread(draw, 8, 400))
     memory_mib = min(1024, round(set_mib * draw.choice([1, 1.3, 2, 4]) + 8))
-    rate = int(_spread(draw, set_mib / 12, set_mib / 0.3) * (1 << 20))
+    rate = int(spread(draw, set_mib / 12, set_mib / 0.3) * (1 << 20))
     guest: dict[str, Any] = {
         "memory": f"{memory_mib}M",
         "vcpus": draw.choice([1, 1, 2]),
@@ -35,7 +35,7 @@ def migration(seed: int) -> Experiment:
         "loads": _loads(draw, set_mib, rate),
     }
     if draw.random() < 0.6:
-        guest |= {"stolen": round(draw.uniform(0.1, 0.85), 2), "stolen-for": _ms(_spread(draw, 2, 500))}
+        guest |= {"stolen": round(draw.uniform(0.1, 0.85), 2), "stolen-for": _ms(spread(draw, 2, 500))}
     if draw.random() < 0.3:
         guest["used-memory"] = f"{memory_mib}M"
     parameters: dict[str, Any] = {"downtime-limit": draw.choice([100, 200, 300, 500])}
@@ -54,7 +54,7 @@ def migration(seed: int) -> Experiment:
 
 
 def _loads(draw: random.Random, set_mib: int, rate: int) -> list[dict[str, Any]]:
-    write_rate = min(4e9, _spread(draw, 0.3 * rate, 200 * rate))
+    write_rate = min(4e9, spread(draw, 0.3 * rate, 200 * rate))
     load: dict[str, Any] = {
         "pattern": draw.choice(["sweep", "sweep", "uniform", "hot-cold", "hot-spot"]),
         "memory": f"{set_mib}M",
@@ -69,8 +69,8 @@ def _loads(draw: random.Random, set_mib: int, rate: int) -> list[dict[str, Any]]
             load["every"] = draw.choice(["100ms", "1s", "3s"])
     if draw.random() < 0.85:
         return [load]
-    load["duration"] = _ms(_spread(draw, 50, 3000))
-    idle = {"pattern": "idle", "duration": _ms(_spread(draw, 50, 3000))}
+    load["duration"] = _ms(spread(draw, 50, 3000))
+    idle = {"pattern": "idle", "duration": _ms(spread(draw, 50, 3000))}
     less = {**load, "memory": f"{max(1, set_mib // 3)}M", "working-set": "1M", "duration": "500ms"}
     return [load, idle if draw.random() < 0.6 or load["pattern"] != "hot-spot" else less]
 
@@ -78,18 +78,18 @@ def _loads(draw: random.Random, set_mib: int, rate: int) -> list[dict[str, Any]]
 def _link(draw: random.Random, rate: int) -> dict[str, Any]:
     link: dict[str, Any] = {"rate": f"{rate}B/s"}
     if draw.random() < 0.6:
-        link |= {"jitter": round(draw.uniform(0.05, 0.6), 2), "jitter-interval": _ms(_spread(draw, 20, 2000))}
+        link |= {"jitter": round(draw.uniform(0.05, 0.6), 2), "jitter-interval": _ms(spread(draw, 20, 2000))}
     if draw.random() < 0.2:
         now_ms, changes = 0.0, []
         for _ in range(draw.randrange(1, 5)):
-            begin_ms = now_ms + _spread(draw, 500, 15_000)
-            now_ms = begin_ms + _spread(draw, 100, 4000)
+            begin_ms = now_ms + spread(draw, 500, 15_000)
+            now_ms = begin_ms + spread(draw, 100, 4000)
             changes += [[_ms(begin_ms), "1B/s"], [_ms(now_ms), link["rate"]]]
         link["rate-changes"] = changes
     return link
 
 
-def _spread(draw: random.Random, least: float, most: float) -> float:
+def spread(draw: random.Random, least: float, most: float) -> float:
     """Return a number of any order of magnitude between the two."""
     return math.exp(draw.uniform(math.log(least), math.log(most)))
 

@@ -115,6 +115,11 @@ def test_a_paced_guest_does_the_same_until_it_gets_less_than_it_wants() -> None:
     assert curve.work_ns(S, 0.1) < S / 2
 
 
+def test_a_paced_guest_is_seen_to_keep_up_for_longer_than_it_was_looked_at_unslowed() -> None:
+    curve = curve_of(Written(S, 1.0, 1000 << 20), Written(2 * S, 0.1, 2000 << 20))
+    assert curve.demand < 0.1
+
+
 def test_what_is_old_is_forgotten() -> None:
     curve = curve_of(Written(S, 1.0, 1 << 33))
     for _ in range(POINTS_PER_OCTAVE):

@@ -163,6 +163,19 @@ def test_what_a_driven_guest_may_lose_is_kept_from_the_first_moment_on() -> None
     assert 0 < known(Outcome.of(run.journal.entries).work_lost_percent) <= 40
 
 
+@pytest.mark.parametrize("driven", ["qemu-7.2", "qemu-10"])
+def test_of_a_driven_guest_that_may_lose_little_qemu_itself_takes_nothing(driven: str) -> None:
+    data = {
+        "name": "guest",
+        "driven": driven,
+        "guest": {"memory": "64M", "vcpus": 1, "loads": [{"pattern": "sweep", "memory": "4M", "write-rate": "4MB/s"}]},
+        "link": {"rate": "20MiB/s"},
+    }
+    run = DrivenRun(experiment_of(data), "planned", limits=Limits(max_guest_loss_percent=0))
+    assert run.run().completed
+    assert known(Outcome.of(run.journal.entries).work_lost_percent) == 0
+
+
 @pytest.mark.parametrize("on_limit", ["continue", "cancel", "switchover"])
 def test_a_goal_that_cannot_be_met_is_told_at_once_and_what_is_wanted_then_is_done(on_limit: str) -> None:
     result = with_goals(f"finish_by_ms=10000,on_limit={on_limit},max_downtime_ms=4000", REWRITES)

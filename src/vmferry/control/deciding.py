@@ -98,7 +98,7 @@ def slow_from_outside(
     ports.tell(f"{vm.driven.name} is driven from outside: {means.throttle.description}")
     for reason in means.reasons:
         ports.tell(reason)
-    means.hold_back_auto_converge(begins=begins)
+    means.hold_back_auto_converge(begins=begins, bounds_loss=order.limits.bounds_loss)
     guest = SlowedGuest(vm.monitor, ports.clock, means)
     return Slowing(sensor, guest)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-from vmferry.convergence.hull import concave_corners
+from vmferry.convergence.hull import concave_corners, continued
 from vmferry.convergence.written import SLICE_NS, Written
 
 _Floats = NDArray[np.float64]
@@ -33,10 +33,10 @@ def explaining_demand(points: Iterable[Written], before: float) -> float:
     slowed = [point for point in points if point.slowed]
     if not (free and slowed):
         return before if slowed else 1.0
-    corners_ns, corners_bytes = zip(*concave_corners(sorted(free)), strict=True)
+    corners = concave_corners(sorted(free))
     figures = [(float(point.distinct_bytes), point.cpu_share, float(point.duration_ns)) for point in slowed]
     found, shares, lengths_ns = np.array(figures).T
-    most_bytes = np.interp(lengths_ns, corners_ns, corners_bytes)
+    most_bytes = continued(corners, lengths_ns)
     tells = found <= _EXPLAINED * most_bytes
     if not tells.any():
         return before
@@ -45,7 +45,7 @@ def explaining_demand(points: Iterable[Written], before: float) -> float:
     def explaining(demands: _Floats, more: _Floats | float = 0.0) -> _Floats:
         """Return those that explain all points."""
         work_ns = lengths_ns * np.minimum(1.0, shares / demands[:, np.newaxis])
-        said_bytes = np.interp(work_ns, corners_ns, corners_bytes)
+        said_bytes = continued(corners, work_ns)
         those: _Floats = demands[(found <= (_EXPLAINED + more) * said_bytes).all(axis=1)]
         return those
 

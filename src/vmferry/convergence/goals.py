@@ -89,7 +89,7 @@ class Goals:
         """
         keep = ended & (self.overshoots(courses) <= 1)
         time_ns = courses.time_ns[:, : self.highest_percent + 1]
-        if keep[0, 0] and self.waits_for(time_ns[0, 0], time_ns[:, 1:].min()):
+        if keep[0, 0] and self.waits_for(time_ns[0, 0], time_ns[:, 1:].min(initial=math.inf)):
             return np.ones_like(ended)
         costs = self.costs(courses)
         most_cost = costs.min(initial=math.inf, where=keep) * max(self.reluctance, 1 / self.reluctance)
@@ -99,7 +99,8 @@ class Goals:
 
     def waits_for(self, free_ns: float, best_ns: float) -> bool:
         """Tell whether a guest that moves by itself after that time is waited for, where another plan takes less."""
-        return free_ns <= self.patience * best_ns + self.patience_ns
+        longest_ns = self.patience * best_ns if best_ns else 0.0
+        return free_ns <= longest_ns + self.patience_ns
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ class Limits:
     """Neither the downtime limit nor what `SWITCHOVER` allows exceeds it."""
     on_limit: OnLimit = OnLimit.CANCEL
 
+    @property
+    def bounds_loss(self) -> bool:
+        """True if there is a bound to what the guest may lose."""
+        return self.max_guest_loss_percent is not None or self.max_guest_loss_ns is not None
+
     def check(self) -> None:
         """Raise UsageError for what no migration can keep."""
         if self.deadline_ns is not None and self.deadline_ns <= 0:

@@ -84,6 +84,8 @@ def _follow_slowed(
         pending_bytes, again_bytes, duration_ns = left_bytes, 0.0, left_bytes * situation.ns_per_byte
         moves = going & (left_bytes <= situation.threshold_bytes)
         np.add(time_ns, duration_ns, out=time_ns, where=moves)
+        if situation.ahead_ns:
+            np.add(slowed_ns, duration_ns + situation.ahead_ns, out=slowed_ns, where=moves)
         ended |= moves
         going ^= moves
         if not (going & shrinks & (time_ns < HORIZON_NS)).any():

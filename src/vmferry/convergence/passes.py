@@ -52,6 +52,8 @@ class Situation:
     """What the guest has got done since the running pass began."""
     wire_share: float = 1.0
     """What each of these bytes takes on the wire."""
+    ahead_ns: float = 0.0
+    """From outside: how long before its pass a throttle begins. It counts until the hand-over is over, too."""
 
     @property
     def ns_per_byte(self) -> float:

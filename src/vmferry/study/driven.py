@@ -77,12 +77,12 @@ class DrivenRun:
         self.cancel.set("the limit of the scenario")
 
 
-def simulate_driven(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:
+def simulate_driven(scenario: Experiment, variant: str, seed: int = 0, limits: Limits = NO_LIMITS) -> SimulationResult:
     """Have the driver migrate the scenario's guest, which runs in a modelled QEMU. The same seed gives the same result.
 
     A variant that QEMU has by itself leaves it to its own auto-converge. Raises UsageError.
     """
-    run = DrivenRun(scenario, variant, seed)
+    run = DrivenRun(scenario, variant, seed, limits=limits)
     run.run()
     entries = run.journal.entries
     return SimulationResult.of(

@@ -46,15 +46,17 @@ class Means:
         self._asked = Throttle(percent=0, reason=""), DirtyRates()
         self.throttle = self._next()
 
-    def hold_back_auto_converge(self, *, begins: bool) -> None:
+    def hold_back_auto_converge(self, *, begins: bool, bounds_loss: bool) -> None:
         """Keep QEMU's own auto-converge from slowing the guest; at 1 % it stays at hand, as the last means.
 
-        It can be switched on and off only before the migration begins, if that is for us to do.
+        That 1 % is not taken where there is a bound to what the guest may lose. It can be switched on and off only
+        before the migration begins, if that is for us to do.
         """
         if self.throttle.name == "auto-converge":
             return
         if begins:
-            at_hand = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.driven)
+            is_possible = "auto-converge" in self._untried and can_shape_auto_converge(self._vm.driven)
+            at_hand = is_possible and not bounds_loss
             self._vm.settings.set_capability("auto-converge", at_hand)
         if self._vm.settings.capabilities.get("auto-converge"):
             held_at = hold_auto_converge(self._vm)

@@ -23,6 +23,8 @@ _FLOOD_IN_PARTS_NS = 1500 * NS_PER_MS
 _SURE_SHARE = 0.5
 """In a time shorter than it was ever looked at, a guest that runs freely may write more than is known. So a throttle is
 let go then only if what remains without one fits this share of the downtime."""
+_LAST_NS = NS_PER_S
+"""How long before its end a throttle is not eased any more from outside, where looks come late."""
 _TRIED_PERCENT, _TRY_SHARE = 95, 0.2
 """A throttle that is to come later is tried for a moment, as how a guest writes in slices is a guess before; the
 highest one, where that shows at once what it does."""
@@ -49,8 +51,14 @@ def is_known(moment: Moment) -> bool:
 
 
 def best_plan(moment: Moment) -> Plan | None:
-    """Return the best plan, of which one that lets a slowed guest go has to be sure."""
+    """Return the best plan, of which one that lets a slowed guest go has to be sure.
+
+    Seen from outside, it stays slowed if it is to move before that could be seen to go wrong.
+    """
     plan, situation = moment.plan(), moment.situation
+    if plan and moment.is_from_outside and plan.percent_now < situation.throttle_percent and plan.time_ns < _LAST_NS:
+        lost_ns = plan.time_ns * situation.throttle_percent / 100
+        return replace(plan, percent=situation.throttle_percent, begin=Begin.NOW, lost_ns=lost_ns)
     lets_go = plan is not None and not plan.percent and situation.throttle_percent > 0
     if not (lets_go and _is_short(moment.curve, situation.pending_ns)):
         return plan

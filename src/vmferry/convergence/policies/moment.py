@@ -21,6 +21,11 @@ class Moment:
     situation: Situation
     goals: Goals
 
+    @property
+    def is_from_outside(self) -> bool:
+        """Whether nobody tells what is dirty again, as of a driven QEMU."""
+        return self.view.sensed.again_bytes is None
+
     def supposing(self, situation: Situation) -> "Moment":
         """Return the same with another situation."""
         return replace(self, situation=situation)

@@ -13,6 +13,8 @@ from vmferry.convergence.sensing import Sensed, View
 from vmferry.convergence.unslowed import at_next_pass
 from vmferry.units import NS_PER_MS, NS_PER_S
 
+AHEAD_NS = 250 * NS_PER_MS
+"""A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early."""
 _RATES = 8
 _MOMENT_NS = 40 * NS_PER_MS
 _SHORTER, _STILL_SHORTER = 0.95, 0.9
@@ -37,6 +39,9 @@ class PassWatch:
         """The bandwidth that was measured last while no such memory was read."""
         self._worked_ns = 0.0
         """What the guest has got done since the pass began."""
+        self._counted_ns = self._counted_bytes = 0
+        """From when on what is sent is not among the rates yet. A slow link moves in steps, so time in which nothing
+        was sent counts with what follows."""
         self._rates: deque[float] = deque(maxlen=_RATES)
         self._usual_bytes_per_s = 0.0
         """The upper quartile of the rates; 0 before there are any."""
@@ -62,6 +67,7 @@ class PassWatch:
             slice_ns=sensed.throttle_slice_ns,
             worked_ns=self._worked_ns,
             wire_share=sensed.wire_share,
+            ahead_ns=AHEAD_NS if sensed.again_bytes is None else 0.0,
         )
 
     def remaining_ns(self, remaining_bytes: int, bytes_per_s: float) -> float:
@@ -99,9 +105,12 @@ class PassWatch:
         elif sensed.reading_ns == self._reading_ns:
             self._sending_bytes_per_s = sensed.bandwidth_bytes_per_s
         self._reading_ns = sensed.reading_ns
-        if view.period and view.period.sent_bytes and self._was_sending(view.period.sent_bytes):
-            self._rates.append(view.period.sent_bytes * NS_PER_S / view.period.duration_ns)
+        sent_bytes = sensed.sent_bytes - self._counted_bytes
+        if view.period and sent_bytes and not view.still_ns and self._was_sending(sent_bytes):
+            self._rates.append(sent_bytes * NS_PER_S / (view.elapsed_ns - self._counted_ns))
             self._usual_bytes_per_s = _upper_quartile(self._rates)
+        if view.still_ns or self._has_read or (view.period and sent_bytes) or not self._counted_ns:
+            self._counted_ns, self._counted_bytes = view.elapsed_ns, sensed.sent_bytes
 
     def _sync_ns(self, sensed: Sensed, window_ns: int) -> float:
         """Return from how long before its sending on a write makes a page dirty again, at the most.

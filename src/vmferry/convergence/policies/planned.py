@@ -17,7 +17,7 @@ from vmferry.convergence.policies.cadence import Cadence
 from vmferry.convergence.policies.evidence import best_plan, is_known, probe, tried
 from vmferry.convergence.policies.last_resort import HELD_NS, LastResort
 from vmferry.convergence.policies.moment import Moment
-from vmferry.convergence.policies.pass_watch import PassWatch
+from vmferry.convergence.policies.pass_watch import AHEAD_NS, PassWatch
 from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.policies.promise import Promise
 from vmferry.convergence.policies.shortfall import verdict, with_more_downtime
@@ -26,9 +26,8 @@ from vmferry.convergence.sensing import Body, View
 from vmferry.convergence.unslowed import Begin
 from vmferry.units import NS_PER_MS, NS_PER_S
 
-_AHEAD_NS, _AHEAD_STILL_NS = 250 * NS_PER_MS, 100 * NS_PER_MS
-"""A body from outside looks ten times per second; a throttle that is to hold from the next pass on begins so early. One
-that takes all of the guest's work begins as late as it can."""
+_AHEAD_STILL_NS = 100 * NS_PER_MS
+"""A throttle that takes all of the guest's work begins as late as it can."""
 _SHORTEST_WAIT_NS, _LONGEST_WAIT_NS = 2 * NS_PER_S, 10 * NS_PER_S
 """For how long a guest stays slowed while the link stands still."""
 _IN_A_ROW = 2
@@ -152,7 +151,7 @@ class Planned:
     def _has_spent(self, view: View, settings: PlannedSettings) -> bool:
         """Tell whether the throttle in force, held until the next look, would take more than the guest may lose."""
         percent = view.throttle_percent
-        return percent > 0 and settings.bounds_loss and not settings.goals(view).allows(percent, _AHEAD_NS)
+        return percent > 0 and settings.bounds_loss and not settings.goals(view).allows(percent, AHEAD_NS)
 
     def _due_plan(self, moment: Moment) -> Plan | None:
         """Return the plan for the next pass once that begins, or is so near that the throttle has to begin.
@@ -167,7 +166,7 @@ class Planned:
         plan = self._plan = held or plan
         left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
         left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, moment.situation.bandwidth_bytes_per_s)
-        is_near = left_ns < (_AHEAD_STILL_NS if plan.still else _AHEAD_NS)
+        is_near = left_ns < (_AHEAD_STILL_NS if plan.still else AHEAD_NS)
         if not is_near and (held or not view.iteration_began):
             return None
         waits = not plan.still and (self._last_resort.rests(view) or self._pass.shrinks(moment))
@@ -215,10 +214,14 @@ class Planned:
             return ""
         if plan is None:
             return _HOPELESS if self._failing >= _IN_A_ROW else ""
-        if plan.waits or plan.harms or self._is_trying:
+        if plan.waits or plan.harms or self._is_trying or self._is_moving(plan, moment):
             return ""
         self._promise.made(view, plan, bytes_per_s)
         return "it was to be moved long ago" if self._promise.is_overdue(view, bytes_per_s) else ""
+
+    def _is_moving(self, plan: Plan, moment: Moment) -> bool:
+        """Tell whether the guest runs and gets through by itself, however slowly."""
+        return not plan.percent and self._pass.shrinks(moment)
 
     def _throttle(self, view: View, plan: Plan | None, why_none: str) -> Iterator[Action]:
         """Set the throttle of the plan; without one there is none."""

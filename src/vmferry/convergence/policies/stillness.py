@@ -17,7 +17,7 @@ from vmferry.convergence.unslowed import Begin, at_next_pass
 from vmferry.units import NS_PER_MS
 
 PERCENT = 99
-_LONGEST_NS = 1300 * NS_PER_MS
+_LONGEST_NS = 1600 * NS_PER_MS
 """A guest is held still if the pass in which it is takes no longer."""
 _PATIENCE_NS = 2 * _LONGEST_NS
 """It is let go if it has not moved by then."""
