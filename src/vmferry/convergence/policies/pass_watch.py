@@ -106,10 +106,10 @@ class PassWatch:
             self._sending_bytes_per_s = sensed.bandwidth_bytes_per_s
         self._reading_ns = sensed.reading_ns
         sent_bytes = sensed.sent_bytes - self._counted_bytes
-        if view.period and sent_bytes and not view.still_ns and self._was_sending(sent_bytes):
+        if view.period and sent_bytes and self._was_sending(sent_bytes):
             self._rates.append(sent_bytes * NS_PER_S / (view.elapsed_ns - self._counted_ns))
             self._usual_bytes_per_s = _upper_quartile(self._rates)
-        if view.still_ns or self._has_read or (view.period and sent_bytes) or not self._counted_ns:
+        if self._has_read or (view.period and sent_bytes) or not self._counted_ns:
             self._counted_ns, self._counted_bytes = view.elapsed_ns, sensed.sent_bytes
 
     def _sync_ns(self, sensed: Sensed, window_ns: int) -> float:
