@@ -71,6 +71,21 @@ def test_a_thread_runs_its_share_and_goes_home(busy: Thread) -> None:
     assert not group.exists()
 
 
+def test_a_throttle_takes_its_share_of_what_others_leave() -> None:
+    """Half of a processor that two share is all that one of them has got."""
+    with busy_thread() as one, busy_thread() as other, Guard() as guard:
+        for thread in (one, other):
+            os.sched_setaffinity(thread.id, {min(os.sched_getaffinity(0))})
+        quota = CpuQuota([one], guard)
+        time.sleep(0.6)
+        assert quota.set([one], 90) == pytest.approx(90)
+        quota_us, period_us = quota_of(one) or (0, 1)
+        assert quota_us / period_us < 0.08
+        quota.set([one], 0)
+        quota_us, period_us = quota_of(one) or (0, 1)
+        assert quota_us == period_us, "what is not throttled may have all of it"
+
+
 def test_a_thread_that_ended_meanwhile_leaves_nothing() -> None:
     with busy_thread() as thread, Guard() as guard:
         CpuQuota([thread], guard).set([thread], 90)

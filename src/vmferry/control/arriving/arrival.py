@@ -57,7 +57,7 @@ def arrival_of(
     return Arrival(
         ArrivalState.UNVERIFIED,
         "nobody",
-        "nothing came back from the destination; look whether it runs there, or give --destination-qmp",
+        "nothing came back from the destination; look whether it runs there (migrate --destination-qmp does)",
     )
 
 

@@ -5,6 +5,8 @@ least quota is 1 ms, so a throttle of 99 % needs a period of 100 ms, or a longer
 Others are shorter, because a guest stands still for most of a period. Unlike QEMU's own throttle, a quota may stop a
 vCPU while it holds QEMU's big lock; the monitor and the migration then wait for a period at most.
 
+A throttle takes its share of what a thread gets without one, on a host that is short of processors too (`crowding`).
+
 Who manages the VM may move its threads meanwhile, real-time scheduling knows no quotas, and the kernel may refuse: so
 each quota is read back, and where the threads are is looked at again every time.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from vmferry.client.processes import Thread
 from vmferry.control.host.cgroup import Hierarchy, find_hierarchy, group_of
 from vmferry.control.host.own_group import PREFIX, OwnGroup
+from vmferry.control.slowing.crowding import Crowding
 from vmferry.control.undoing.promises import Promises
 from vmferry.errors import HostError
 
@@ -50,6 +53,7 @@ class CpuQuota:
         self._groups: dict[Thread, OwnGroup] = {}
         self._quotas_us: dict[Thread, tuple[int, int]] = {}
         """The quotas in force: how long each thread may run in each period, and how long that is."""
+        self._crowding = Crowding()
         try:
             self.set(threads, _TRIAL_PERCENT)
             with _explained("cannot send the threads back from groups below", self._hierarchy.mount):
@@ -85,10 +89,18 @@ class CpuQuota:
         shares = {thread: self._share(thread) for thread in threads}
         taken = []
         for thread, percent in zip(threads, throttle_percents, strict=True):
-            quota_us, period_us = self._quotas_us[thread] = _quota_us(shares[thread] * (100 - percent) / 100)
+            share = self._share_slowed(thread, shares[thread], percent)
+            quota_us, period_us = self._quotas_us[thread] = _quota_us(share * (100 - percent) / 100)
             self._slow(thread)
-            taken.append(100 * (1 - quota_us / period_us / shares[thread]))
+            taken.append(100 * (1 - quota_us / period_us / share))
         return max(taken)
+
+    def _share_slowed(self, thread: Thread, share: float, percent: float) -> float:
+        """Return of what part of a CPU a throttle takes its percent; the thread may use `share` of one."""
+        if percent:
+            return min(share, self._crowding.left_to(thread))
+        self._crowding.let_run(thread)
+        return share
 
     def holds(self) -> bool:
         """True if the threads, and the quotas on them, are as they were set."""
@@ -105,8 +117,9 @@ class CpuQuota:
         self._quotas_us.clear()
         for group in self._groups.values():
             group.let_run(self._hierarchy)
-        for group in self._groups.values():
+        for thread, group in self._groups.items():
             group.send_home(self._hierarchy)
+            self._crowding.let_run(thread)
 
     def _let_go(self, thread: Thread) -> None:
         self._quotas_us.pop(thread, None)
