@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.known import known
+from tests.support.priced import priced
 from vmferry.convergence.variants import PLANNED
 from vmferry.convergence.written import Written
 from vmferry.experiment.scenario import parse_scenario
@@ -18,7 +19,6 @@ from vmferry.simulation.run import simulate
 from vmferry.study.bursts import Look
 from vmferry.study.draws import Draw
 from vmferry.study.forecast import Interval, StrategyForecast, best_of, forecast, verdict
-from vmferry.study.prices import prices
 from vmferry.study.reason import reason
 from vmferry.study.recorded_survey import survey_of
 from vmferry.study.strategies import (
@@ -87,7 +87,7 @@ def test_a_busy_guest_needs_to_be_slowed_and_what_would_do_instead_is_told() -> 
     assert (free.chance, planned.chance) == (0, 1)
     assert planned.work_lost_vcpu_s
     assert planned.work_lost_vcpu_s.p50 > 0
-    price = prices(busy)
+    price = priced(busy)
     assert price.throttle_percent
     assert 80 < price.throttle_percent < 99
     assert price.downtime_limit_ms
@@ -101,12 +101,12 @@ def test_a_set_that_is_rewritten_however_fast_fits_some_link() -> None:
     """Seen in windows of a second only, it may be written much faster than they show, and than the look-ahead says."""
     seen = tuple(Written(window * MS, 1.0, 150 * MIB) for window in (1000, 2000, 3000))
     busy = replace(survey(150, 2000), vcpu_count=3, used_bytes=151 * MIB, written=seen)
-    price = prices(busy)
+    price = priced(busy)
     fitting = 150 * MIB / 0.3
     assert 0.7 * fitting < known(price.bandwidth_bytes_per_s) < 1.3 * fitting
     percent = known(price.throttle_percent)
-    assert outcome_throttled(busy, percent).completed
-    assert not outcome_throttled(busy, percent - 1).completed
+    assert outcome_throttled(busy, percent, Draw()).completed
+    assert not outcome_throttled(busy, percent - 1, Draw()).completed
 
 
 def test_forecasts_of_a_steady_guest_agree() -> None:
@@ -126,26 +126,26 @@ def test_where_there_is_no_time_each_strategy_is_carried_out_once_and_that_is_sa
     assert sure.total_time_ms
     assert rough.p90 > 1.5 * rough.p10
     assert rough.p10 < sure.total_time_ms.p50 < rough.p90
-    assert known(hurried.prices.throttle_percent) >= known(prices(busy).throttle_percent)
+    assert known(hurried.prices.throttle_percent) >= known(priced(busy).throttle_percent)
 
 
 def test_time_that_is_over_once_all_was_looked_for_has_cut_nothing_short(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, tried = survey(200, 2000), []
 
-    def throttled(survey: Survey, percent: int) -> Outcome:
+    def throttled(survey: Survey, percent: int, draw: Draw) -> Outcome:
         tried.append(percent)
-        return outcome_throttled(survey, percent)
+        return outcome_throttled(survey, percent, draw)
 
     monkeypatch.setattr("vmferry.study.prices.outcome_throttled", throttled)
-    price = prices(busy)
+    price = priced(busy)
     last = tried.pop()  # throttles are tried after all else
     tried.clear()
     assert price.least
-    assert prices(busy, lambda: last in tried) == price
+    assert priced(busy, lambda: last in tried) == price
 
 
 def test_a_guest_that_converges_by_itself_has_no_price() -> None:
-    price = prices(survey(200, 5))
+    price = priced(survey(200, 5))
     assert price.throttle_percent == 0
     assert price.downtime_limit_ms == pytest.approx(300)
 
@@ -179,14 +179,14 @@ def test_a_guest_that_no_throttle_helps_will_not_and_post_copy_counts_for_nothin
     flood = replace(survey(200, 2000), bandwidth_bytes_per_s=10 * MIB, downtime_limit_ms=10, qemu=QEMU_NEW)
     told = list(forecast(flood, (NO_THROTTLE, OWN, POSTCOPY), draws=2))
     assert verdict(told) == "will not"
-    assert prices(flood).throttle_percent is None
+    assert priced(flood).throttle_percent is None
 
 
 def test_a_paced_guest_is_not_helped_by_a_throttle_that_leaves_it_what_it_wants() -> None:
     """It wants a twentieth of its CPU: 90 % off change nothing, where one that takes all would have converged."""
     paced = replace(survey(200, 400), demand=0.05)
-    assert outcome_throttled(survey(200, 400), 90).completed
-    assert not outcome_throttled(paced, 90).completed
+    assert outcome_throttled(survey(200, 400), 90, Draw()).completed
+    assert not outcome_throttled(paced, 90, Draw()).completed
 
 
 def test_a_guest_of_a_hundred_times_the_size_and_link_takes_as_long() -> None:
@@ -268,9 +268,9 @@ def test_a_guest_in_bursts_that_may_move_in_a_calm_is_told_so_and_the_reason_nam
     bursty = replace(survey(200, 1000), looks=looks_at_bursts(), bandwidth_bytes_per_s=400 * MIB)
     assert bursty.bursts
     assert bursty.bursts.busy_share == pytest.approx(0.2, abs=0.02)
-    price = prices(bursty)
+    price = priced(bursty)
     assert price.throttle_percent == 0
-    told = reason(bursty, price)
+    told = reason(bursty, price, 1.0)
     assert told.startswith("It moves in a calm: it rewrites ")
     assert told.endswith("it was seen to write much in 20% of the time, and little in the rest.")
-    assert prices(replace(bursty, looks=())).throttle_percent != 0
+    assert priced(replace(bursty, looks=())).throttle_percent != 0

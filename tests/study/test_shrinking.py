@@ -8,13 +8,13 @@ import pytest
 
 from tests.support.memory_vm import MemoryVm
 from tests.support.monitor_thread import monitor_thread
+from tests.support.priced import priced
 from vmferry.client.monitor import Monitor, open_monitor
 from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.convergence.written import Written
 from vmferry.migration.compression import CompressionSample
 from vmferry.study.draws import Draw
 from vmferry.study.postcopy import postcopy
-from vmferry.study.prices import prices
 from vmferry.study.reason import link_of, reason
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.strategies import NO_THROTTLE, POSTCOPY, outcome_of
@@ -48,7 +48,7 @@ def test_a_guest_moves_as_over_a_link_that_is_as_many_times_faster_and_sends_les
 
 
 def test_the_price_list_names_the_link_that_carries_packed_pages() -> None:
-    plain, packed = (prices(each) for each in (survey(60), survey(20, Shrinking(times_smaller=3.0))))
+    plain, packed = (priced(each) for each in (survey(60), survey(20, Shrinking(times_smaller=3.0))))
     assert packed.downtime_limit_ms == plain.downtime_limit_ms
     assert packed.throttle_percent == plain.throttle_percent
     assert plain.bandwidth_bytes_per_s
@@ -59,7 +59,7 @@ def test_a_link_that_is_faster_than_packing_gains_nothing() -> None:
     slow = Shrinking(times_smaller=3.0, packed_bytes_per_s=90 * MIB)
     assert survey(20, slow).memory_bytes_per_s == 60 * MIB
     assert survey(200, slow).memory_bytes_per_s == 90 * MIB
-    assert prices(survey(200, replace(slow, packed_bytes_per_s=50 * MIB))).bandwidth_bytes_per_s is None
+    assert priced(survey(200, replace(slow, packed_bytes_per_s=50 * MIB))).bandwidth_bytes_per_s is None
     only_if_faster = replace(slow, only_if_faster=True)
     assert survey(20, only_if_faster).memory_bytes_per_s == 60 * MIB
     assert survey(200, only_if_faster).memory_bytes_per_s == 200 * MIB
@@ -72,7 +72,7 @@ def test_what_is_told_of_the_link_says_of_which_pages() -> None:
     assert link_of(survey(20, slow)) == "20 MiB/s of pages 3.0 times smaller"
     assert link_of(survey(40, slow)) == "40 MiB/s of pages 3.0 times smaller, packed at 90 MiB/s"
     busy = survey(20, slow)
-    assert "The guest writes faster than 20 MiB/s of pages 3.0 times smaller" in reason(busy, prices(busy))
+    assert "The guest writes faster than 20 MiB/s of pages 3.0 times smaller" in reason(busy, priced(busy), 0.0)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from rich.table import Table
 from vmferry.cli.tables import compact_table
 from vmferry.study.forecast import Interval
 from vmferry.study.reason import link_of
-from vmferry.study.strategies import POSTCOPY
+from vmferry.study.strategies import NO_THROTTLE, POSTCOPY
 from vmferry.study.told import Told, label_of
 from vmferry.units import format_duration, format_ms, format_rate, format_size
 
@@ -78,6 +78,8 @@ def _price_list(told: Told) -> Iterator[str]:
     if price.throttle_percent == 0:
         yield "It converges by itself: nothing has to change."
         return
+    (free,) = (each for each in told.strategies if each.strategy == NO_THROTTLE)
+    surely = "surely move it" if free.chance else "move it"
     changes = []
     if price.downtime_limit_ms is not None:
         changes.append(f"a downtime limit of {format_ms(price.downtime_limit_ms)}")
@@ -86,9 +88,9 @@ def _price_list(told: Told) -> Iterator[str]:
     if any(each.strategy == POSTCOPY for each in told.strategies):
         changes.append("post-copy, where both QEMUs are prepared for it")
     if not changes:
-        yield "No single change makes it converge without slowing it."
+        yield f"No single change would {surely} without slowing it."
     else:
-        yield "What would move it without slowing it, one change at a time:"
+        yield f"What would {surely} without slowing it, one change at a time:"
         yield from _listed(changes)
     if price.throttle_percent is None:
         yield "No throttle makes it converge as things are."

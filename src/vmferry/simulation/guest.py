@@ -82,6 +82,12 @@ class SimulatedGuest:
         return self._used.count() * PAGE_SIZE_BYTES
 
     @property
+    def used_end(self) -> int:
+        """The page behind the last one that holds something, or ever will."""
+        runs = self._used.runs()
+        return runs.last_page + 1 if runs else 0
+
+    @property
     def logging(self) -> bool:
         """True while the dirty log is on."""
         return self._logging

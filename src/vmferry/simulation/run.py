@@ -25,6 +25,8 @@ from vmferry.units import format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 
+IsLost = Callable[[int, float], bool]
+"""Says whether to give up, by how many bytes remain and how many were sent."""
 _CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
@@ -53,8 +55,8 @@ class SimulationResult(SimulatedRun, frozen=True, kw_only=True):
 class Simulation:
     """One migration in virtual time, made of a scenario's parts; `run` carries it out.
 
-    `capabilities` are those of the variant, unless others are given. `on_write` and `before_delivery` let a test follow
-    page contents.
+    `capabilities` are those of the variant, unless others are given. `is_lost` is asked at each dirty sync. `on_write`
+    and `before_delivery` let a test follow page contents.
     """
 
     def __init__(
@@ -65,10 +67,12 @@ class Simulation:
         *,
         link: LinkModel | None = None,
         capabilities: MigrationCapabilities | None = None,
+        is_lost: IsLost = lambda remaining_bytes, sent_bytes: False,
         on_write: Callable[[Bitmap], None] | None = None,
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:
         self.scenario, self.variant, self.seed = scenario, variant, seed
+        self._gives_up = is_lost
         self.clock = VirtualClock()
         self.journal = MemoryJournal()
         guest_random, link_random, host_random = np.random.default_rng(seed).spawn(3)
@@ -95,7 +99,7 @@ class Simulation:
             self.source_guest,
             self._open_channel,
             self.clock,
-            TeeJournal([self.journal, _IterationLimit(scenario.limits.max_iterations, self._cancel)]),
+            TeeJournal([self.journal, _SyncLimit(scenario.limits.max_iterations, self._is_lost, self._cancel)]),
             lambda: self.parameters,
             capabilities or MigrationCapabilities(auto_converge=scenario.variant(variant).auto_converge),
             _CREDENTIALS,
@@ -132,21 +136,29 @@ class Simulation:
     def _open_channel(self, while_blocked: Callable[[], None]) -> Channel:
         return self.channel
 
+    def _is_lost(self, remaining_bytes: int) -> bool:
+        return self._gives_up(remaining_bytes, self.channel.sent_bytes)
+
     def _cancel(self, reason: str) -> None:
         self.source.cancel(f"{reason}, the limit of the scenario")
 
 
-class _IterationLimit:
-    """A journal that calls the migration off when there are too many iterations."""
+class _SyncLimit:
+    """A journal that calls the migration off when there are too many iterations, or it is lost."""
 
-    def __init__(self, max_iterations: int, cancel: Callable[[str], None]) -> None:
+    def __init__(self, max_iterations: int, is_lost: Callable[[int], bool], cancel: Callable[[str], None]) -> None:
         self._max_iterations = max_iterations
+        self._is_lost = is_lost
         self._cancel = cancel
 
     def record(self, time_ns: int, event: Event) -> None:
-        """Look at the iteration count."""
-        if isinstance(event, Synced) and event.iteration_count > self._max_iterations:
+        """Look at each sync."""
+        if not isinstance(event, Synced):
+            return
+        if event.iteration_count > self._max_iterations:
             self._cancel(f"not completed in {self._max_iterations} iterations")
+        elif self._is_lost(event.remaining_pages * PAGE_SIZE_BYTES):
+            self._cancel("what remains does not shrink")
 
 
 def simulate(scenario: Experiment, variant: str, seed: int = 0) -> SimulationResult:

@@ -7,14 +7,15 @@ intervals, and not one figure.
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import msgspec
 import numpy as np
 
 from vmferry.migration.outcome import Outcome
-from vmferry.study.draws import possible_draws
+from vmferry.study.draws import Draw, possible_draws
 from vmferry.study.postcopy import postcopy
 from vmferry.study.strategies import POSTCOPY, outcome_of, strategies_of
 from vmferry.study.survey import Survey
@@ -34,6 +35,8 @@ _FAST_WIRE = 0.1
 what it takes at the bandwidth that the migration may use."""
 _AS_FAST = 1.05
 """Times that differ by less are the same: a forecast is off by more."""
+_NEAR = 1.5
+"""The hardest guest to move takes at most so many times what the easiest does, where only they decide on that."""
 _P90 = NormalDist().inv_cdf(0.9)
 
 
@@ -77,6 +80,14 @@ class StrategyForecast(msgspec.Struct, frozen=True, kw_only=True):
     sent_bytes: Interval | None
 
 
+@dataclass(frozen=True)
+class DrawnRun:
+    """One migration in virtual time."""
+
+    draw: Draw
+    outcome: Outcome
+
+
 def draws_of(survey: Survey) -> int:
     """Return how often each strategy is to be carried out."""
     return _DRAWS_IN_BURSTS if survey.bursts else _DRAWS
@@ -89,22 +100,52 @@ def forecast(
     tell: Callable[[str], object] = lambda strategy: None,
     is_enough: Callable[[], bool] = lambda: False,
 ) -> list[StrategyForecast]:
-    """Return the forecast of each strategy, of so many draws each; `tell` is told which one is worked out.
+    """Return the forecast of each strategy; see `carried_out`."""
+    return summed_up(survey, carried_out(survey, strategies, draws, tell, is_enough), draws)
 
-    Each is carried out once; as soon as `is_enough` says so, no more often than that, and intervals are the wider.
+
+def carried_out(
+    survey: Survey,
+    strategies: Sequence[str] | None = None,
+    draws: int | None = None,
+    tell: Callable[[str], object] = lambda strategy: None,
+    is_enough: Callable[[], bool] = lambda: False,
+) -> dict[str, list[DrawnRun]]:
+    """Carry each strategy out with so many draws, or fewer if those show all; `tell` is told which one is worked out.
+
+    Each is carried out once; as soon as `is_enough` says so, no more often than that.
     """
     names = strategies_of(survey.qemu) if strategies is None else strategies
-    outcomes: dict[str, list[Outcome]] = {name: [] for name in names}
-    wanted = draws or draws_of(survey)
-    for draw in possible_draws(wanted):
-        for name, found in outcomes.items():
-            if found and (_is_settled(survey, found) or is_enough()):
+    runs: dict[str, list[DrawnRun]] = {name: [] for name in names}
+    for draw in possible_draws(draws or draws_of(survey)):
+        for name, made in runs.items():
+            if made and (_is_settled(survey, made) or is_enough()):
                 continue
             tell(name)
-            run = postcopy if name == POSTCOPY else outcome_of
-            found.append(run(survey, name, draw))
+            made.append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
+    return runs
+
+
+def summed_up(
+    survey: Survey, runs: Mapping[str, Sequence[DrawnRun]], draws: int | None = None
+) -> list[StrategyForecast]:
+    """Return what the runs of each strategy say; intervals are the wider for those of so many draws that are missing
+    and were needed."""
     unseen = _UNSEEN_IN_BURSTS if survey.bursts else _UNSEEN
-    return [_summary(name, found, unseen * (1 - len(found) / wanted)) for name, found in outcomes.items()]
+    wanted = draws or draws_of(survey)
+    shares = {name: 0.0 if _is_settled(survey, made) else 1 - len(made) / wanted for name, made in runs.items()}
+    return [_summary(name, [run.outcome for run in made], unseen * shares[name]) for name, made in runs.items()]
+
+
+def fewest_runs(survey: Survey, runs: Mapping[str, Sequence[DrawnRun]]) -> int | None:
+    """Return how often a strategy was carried out that should have been more often; None if there is none."""
+    counts = [len(made) for made in runs.values() if not _is_settled(survey, made) and len(made) < draws_of(survey)]
+    return min(counts, default=None)
+
+
+def first_stuck(runs: Iterable[DrawnRun]) -> Draw | None:
+    """Return the first guest that did not move; None if all did."""
+    return next((run.draw for run in runs if not run.outcome.completed), None)
 
 
 def verdict(told: Sequence[StrategyForecast]) -> str:
@@ -133,13 +174,24 @@ def best_of(told: Sequence[StrategyForecast]) -> StrategyForecast | None:
     return min(fast, key=lambda each: each.work_lost_vcpu_s.p50 if each.work_lost_vcpu_s else math.inf)
 
 
-def _is_settled(survey: Survey, outcomes: Sequence[Outcome]) -> bool:
-    """Tell whether neither what was measured moves nor what is easiest: then the others would not.
+def _is_settled(survey: Survey, runs: Sequence[DrawnRun]) -> bool:
+    """Tell whether more runs would show nothing new.
 
-    A guest in bursts may be in another of them when it begins.
+    So it is if neither what was measured moves nor what is easiest; or if what is easiest moves about as fast as what
+    was measured, or faster, and what is hardest as slowly, or more so: then the others lie between. A guest in bursts
+    may be in another of them when it begins.
     """
     tried = _TRIED_IN_BURSTS if survey.bursts else _TRIED
-    return len(outcomes) >= tried and not any(outcome.completed for outcome in outcomes)
+    moved = [run.outcome.completed for run in runs]
+    if not any(moved):
+        return len(runs) >= tried
+    return not survey.bursts and len(runs) > tried and all(moved) and _are_in_order(runs)
+
+
+def _are_in_order(runs: Sequence[DrawnRun]) -> bool:
+    measured_ms, easiest_ms, hardest_ms, *_ = (run.outcome.total_time_ms or 0 for run in runs)
+    rises = easiest_ms <= _AS_FAST * measured_ms and measured_ms <= _AS_FAST * hardest_ms
+    return rises and hardest_ms <= _NEAR * easiest_ms
 
 
 def _summary(strategy: str, outcomes: Sequence[Outcome], unseen: float) -> StrategyForecast:

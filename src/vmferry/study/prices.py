@@ -1,6 +1,7 @@
 """The price list of a migration: the single changes that would make a guest converge without being slowed.
 
-The look-ahead says where to begin; then a migration in virtual time has to agree, else more is tried.
+What has to change is looked for with the first guest that did not move in the runs without a throttle. The look-ahead
+says where to begin; then a migration in virtual time has to agree, else more is tried.
 """
 
 import math
@@ -31,7 +32,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True):
     downtime_limit_ms: float | None
     bandwidth_bytes_per_s: float | None
     throttle_percent: int | None
-    """The least throttle, held from the beginning, by which it converges as things are; 0 if it does by itself."""
+    """The least throttle, held from the beginning, by which it converges as things are; 0 if all runs did without."""
     least: bool = True
     """False if there was no time to look for less: these do, but something less may do, too."""
 
@@ -49,13 +50,12 @@ class _Patience:
         return not self.ended
 
 
-def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Prices:
-    """Return what a single change would have to be; without a throttle all bodies do the same, so ours shows it.
+def prices(survey: Survey, stuck: Draw | None, is_enough: Callable[[], bool] = lambda: False) -> Prices:
+    """Return what a single change would have to be for the guest `stuck`, which does not move; None if there is none.
 
     As soon as `is_enough` says so, what does is no longer compared with what is a little less.
     """
-    survey = replace(survey, qemu="")
-    if _moves(survey):
+    if stuck is None:
         return Prices(
             downtime_limit_ms=survey.downtime_limit_ms,
             bandwidth_bytes_per_s=survey.bandwidth_bytes_per_s,
@@ -64,17 +64,17 @@ def prices(survey: Survey, is_enough: Callable[[], bool] = lambda: False) -> Pri
     courses, patience = _courses(survey), _Patience(is_enough)
     converging = np.flatnonzero(np.isfinite(courses.time_ns[1:])) + 1
     return Prices(
-        downtime_limit_ms=_least_downtime_ms(survey, courses, patience),
-        bandwidth_bytes_per_s=_least_bandwidth(survey, patience),
-        throttle_percent=_least_throttle(survey, int(converging[0]), patience) if len(converging) else None,
+        downtime_limit_ms=_least_downtime_ms(survey, stuck, courses, patience),
+        bandwidth_bytes_per_s=_least_bandwidth(survey, stuck, patience),
+        throttle_percent=_least_throttle(survey, stuck, int(converging[0]), patience) if len(converging) else None,
         least=not patience.ended,
     )
 
 
-def _moves(survey: Survey) -> bool:
+def _moves(survey: Survey, draw: Draw) -> bool:
     """Tell whether it moves by itself; a guest in bursts, wherever in them it is when it begins."""
-    starts = _STARTS if survey.bursts else _STARTS[:1]
-    return all(outcome_of(survey, NO_THROTTLE, Draw(start=start)).completed for start in starts)
+    starts = _STARTS if survey.bursts else (draw.start,)
+    return all(outcome_of(survey, NO_THROTTLE, replace(draw, start=start)).completed for start in starts)
 
 
 def _courses(survey: Survey) -> Courses:
@@ -90,18 +90,18 @@ def _courses(survey: Survey) -> Courses:
     return look_ahead(survey.curve(), situation, from_now=True)
 
 
-def _least_downtime_ms(survey: Survey, courses: Courses, patience: _Patience) -> float | None:
+def _least_downtime_ms(survey: Survey, stuck: Draw, courses: Courses, patience: _Patience) -> float | None:
     left_ms = float(courses.left_bytes[0]) / survey.memory_bytes_per_s * 1000
     found = _least(
         max(left_ms, survey.downtime_limit_ms),
         MAX_DOWNTIME_MS,
-        lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms))),
+        lambda limit_ms: _moves(replace(survey, downtime_limit_ms=round(limit_ms)), stuck),
         patience,
     )
     return None if found is None else float(round(found))
 
 
-def _least_bandwidth(survey: Survey, patience: _Patience) -> float | None:
+def _least_bandwidth(survey: Survey, stuck: Draw, patience: _Patience) -> float | None:
     """Bisect by the look-ahead, and begin there."""
     low = float(survey.bandwidth_bytes_per_s)
     most = high = min(low * _MOST_BANDWIDTH, survey.most_useful_bytes_per_s)
@@ -114,16 +114,16 @@ def _least_bandwidth(survey: Survey, patience: _Patience) -> float | None:
     for _ in range(20):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if np.isfinite(_courses(faster(middle)).time_ns[0]) else (middle, high)
-    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s)), patience)
+    return _least(high, most, lambda bytes_per_s: _moves(faster(bytes_per_s), stuck), patience)
 
 
-def _least_throttle(survey: Survey, percent: int, patience: _Patience) -> int | None:
+def _least_throttle(survey: Survey, stuck: Draw, percent: int, patience: _Patience) -> int | None:
     failing, found = percent - 1, 99
-    if not outcome_throttled(survey, found).completed:
+    if not outcome_throttled(survey, found, stuck).completed:
         return None
     while found - failing > 1 and patience.lasts():
         middle = (failing + found) // 2
-        failing, found = (failing, middle) if outcome_throttled(survey, middle).completed else (middle, found)
+        failing, found = (failing, middle) if outcome_throttled(survey, middle, stuck).completed else (middle, found)
     return found
 
 

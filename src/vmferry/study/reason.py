@@ -11,21 +11,24 @@ from vmferry.units import NS_PER_S, format_duration, format_rate, format_size
 _STEADY = 0.05
 
 
-def reason(survey: Survey, price: Prices) -> str:
-    """Return the sentence."""
+def reason(survey: Survey, price: Prices, chance: float) -> str:
+    """Return the sentence; `chance` is that without a throttle."""
     fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms // 1000
     set_bytes = _distinct_bytes(survey, survey.used_bytes / survey.memory_bytes_per_s)
     fits = f"{format_size(fits_bytes)} fit {survey.downtime_limit_ms} ms"
     rewrites = f"it rewrites {format_size(set_bytes)}{_within(survey, set_bytes)}, and {fits}"
-    if price.throttle_percent == 0:
-        if survey.bursts and set_bytes > fits_bytes:
-            share = f"{survey.bursts.busy_share:.0%} of the time"
-            return f"It moves in a calm: {rewrites}; it was seen to write much in {share}, and little in the rest."
+    if chance and survey.bursts and set_bytes > fits_bytes:
+        calm = "It moves in a calm" if chance == 1 else "It moves if it comes to a calm that is long enough"
+        share = f"{survey.bursts.busy_share:.0%} of the time"
+        return f"{calm}: {rewrites}; it was seen to write much in {share}, and little in the rest."
+    if chance == 1:
         if set_bytes <= fits_bytes:
             return f"All that it writes while its memory is sent is {format_size(set_bytes)}, and {fits}."
         return f"The link is faster than the guest: {rewrites}; what it writes shrinks from pass to pass."
     needed = format_duration(set_bytes / survey.memory_bytes_per_s * NS_PER_S)
     rate = link_of(survey)
+    if chance:
+        return f"The guest writes about as fast as {rate} carries it away: {rewrites}; to send them takes {needed}."
     if price.throttle_percent is None:
         return f"The guest writes faster than {rate} however it is slowed: {rewrites}; to send them takes {needed}."
     return f"The guest writes faster than {rate} carries it away: {rewrites}; to send them takes {needed}."

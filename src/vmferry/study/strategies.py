@@ -14,8 +14,9 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
-from vmferry.simulation.run import Simulation
+from vmferry.simulation.run import IsLost, Simulation
 from vmferry.study.draws import Draw
+from vmferry.study.headway import Headway
 from vmferry.study.modelled_load import loads_of
 from vmferry.study.survey import Survey
 from vmferry.units import NS_PER_S
@@ -51,38 +52,60 @@ def longest_s(survey: Survey, strategy: str) -> int:
 
 def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     """Move the guest by a strategy, which is not post-copy."""
-    divisor = _divisor(survey)
-    limits = RunLimits(max_iterations=10_000, max_time_ns=longest_s(survey, strategy) * NS_PER_S)
-    if strategy == NO_THROTTLE:
-        passes = _PASSES_IN_BURSTS if survey.bursts else _PASSES_WITHOUT_THROTTLE
-        limits = msgspec.structs.replace(limits, max_iterations=passes)
-    model = msgspec.structs.replace(_model(survey, draw, divisor), limits=limits)
+    model = _model(survey, draw, _limits(survey, strategy))
     if strategy in (NO_THROTTLE, OWN):
         model = msgspec.structs.replace(model, parameters={**survey.own_parameters, **model.parameters})
-    if survey.qemu:
-        from vmferry.study.driven import simulate_driven  # which is much to load where nothing is driven
-
-        outcome: Outcome = simulate_driven(model.driven_by(survey.qemu), strategy, draw.number)
-    else:
-        outcome = Simulation(model, strategy, draw.number).run()
-    sent_bytes = round((outcome.sent_bytes or 0) * divisor / survey.times_smaller)
+    is_lost = _may_not_rest(survey) if strategy == NO_THROTTLE else _never_lost
+    outcome = (_in_qemu if survey.qemu else _in_ours)(model, survey, strategy, draw, is_lost)
+    sent_bytes = round((outcome.sent_bytes or 0) * _divisor(survey) / survey.times_smaller)
     return msgspec.structs.replace(outcome, sent_bytes=sent_bytes)
 
 
-def outcome_throttled(survey: Survey, percent: int) -> Outcome:
-    """Move the guest slowed by so much from the beginning to the end."""
-    model = _model(survey, Draw(), _divisor(survey))
+def outcome_throttled(survey: Survey, percent: int, draw: Draw) -> Outcome:
+    """Move the guest slowed by so much from the beginning to the end, by our engine."""
     limits = RunLimits(max_iterations=_PASSES_WITHOUT_THROTTLE, max_time_ns=_MAX_TIME_S * NS_PER_S)
-    simulation = Simulation(msgspec.structs.replace(model, limits=limits), NO_THROTTLE, 0)
+    simulation = Simulation(_model(survey, draw, limits), NO_THROTTLE, draw.number, is_lost=_may_not_rest(survey))
     simulation.clock.schedule(1, partial(simulation.source_guest.set_throttle, percent))
     return simulation.run()
+
+
+def _in_ours(model: Experiment, survey: Survey, strategy: str, draw: Draw, is_lost: IsLost) -> Outcome:
+    return Simulation(model, strategy, draw.number, is_lost=is_lost).run()
+
+
+def _in_qemu(model: Experiment, survey: Survey, strategy: str, draw: Draw, is_lost: IsLost) -> Outcome:
+    from vmferry.study.driven import simulate_driven  # which is much to load where nothing is driven
+    from vmferry.study.undriven import simulate_undriven
+
+    model = model.driven_by(survey.qemu)
+    if strategy in (NO_THROTTLE, OWN):
+        return simulate_undriven(model, draw.number, auto_converge=strategy == OWN, is_lost=is_lost)
+    return simulate_driven(model, strategy, draw.number)
+
+
+def _limits(survey: Survey, strategy: str) -> RunLimits:
+    passes = _PASSES_IN_BURSTS if survey.bursts else _PASSES_WITHOUT_THROTTLE
+    return RunLimits(
+        max_iterations=passes if strategy == NO_THROTTLE else 10_000,
+        max_time_ns=longest_s(survey, strategy) * NS_PER_S,
+    )
+
+
+def _may_not_rest(survey: Survey) -> IsLost:
+    """Return what gives a guest up whose passes leave no less; one in bursts may still come to rest."""
+    return _never_lost if survey.bursts else Headway().is_lost
+
+
+def _never_lost(remaining_bytes: int, sent_bytes: float) -> bool:
+    return False
 
 
 def _divisor(survey: Survey) -> int:
     return -(-max(survey.used_bytes, PAGE_SIZE_BYTES) // _MODEL_BYTES)
 
 
-def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
+def _model(survey: Survey, draw: Draw, limits: RunLimits) -> Experiment:
+    divisor = _divisor(survey)
     used_pages = survey.used_bytes // divisor // PAGE_SIZE_BYTES
     zero_pages, scan_bytes_per_s = _zero_pages(survey, draw.scan)
     rate_bytes_per_s = max(1, round(survey.memory_bytes_per_s * draw.link / divisor))
@@ -102,6 +125,7 @@ def _model(survey: Survey, draw: Draw, divisor: int) -> Experiment:
             batch_bytes=_batch_bytes(survey, divisor),
         ),
         parameters={"downtime-limit": survey.downtime_limit_ms, "max-bandwidth": rate_bytes_per_s},
+        limits=limits,
     )
 
 

@@ -3,7 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vmferry.study.forecast import StrategyForecast, best_of, draws_of, forecast, verdict
+from vmferry.study.forecast import (
+    StrategyForecast,
+    best_of,
+    carried_out,
+    draws_of,
+    fewest_runs,
+    first_stuck,
+    summed_up,
+    verdict,
+)
 from vmferry.study.forecast_record import ForecastRecord, WrittenInTime
 from vmferry.study.prices import Prices, prices
 from vmferry.study.reason import reason
@@ -24,6 +33,8 @@ class Told:
     prices: Prices
     verdict: str
     reason: str
+    fewest_runs: int | None = None
+    """How often a strategy was carried out for which there was no time to do so more often; None if there is none."""
 
     @property
     def sentence(self) -> str:
@@ -37,12 +48,10 @@ class Told:
     @property
     def unknown(self) -> list[str]:
         """What could not be found out, in words."""
-        wanted = draws_of(self.survey)
-        fewest = min((each.run_count for each in self.strategies if each.run_count and each.chance), default=wanted)
-        if fewest >= wanted:
+        if self.fewest_runs is None:
             return list(self.survey.unknown)
-        hurried = f"what more runs would show: there was time for {fewest} of {wanted} by each strategy"
-        return [*self.survey.unknown, hurried]
+        tried = f"{self.fewest_runs} of {draws_of(self.survey)}"
+        return [*self.survey.unknown, f"what more runs would show: there was time for {tried} by each strategy"]
 
     def record(self) -> ForecastRecord:
         """Return what is told to scripts."""
@@ -76,10 +85,13 @@ def work_out(
 
     As soon as `is_enough` says so, what is done again to know it better is done no more.
     """
-    strategies = tuple(forecast(survey, tell=tell, is_enough=is_enough))
+    runs = carried_out(survey, tell=tell, is_enough=is_enough)
+    strategies = tuple(summed_up(survey, runs))
     tell("what would do")
-    price = prices(survey, is_enough)
-    return Told(name, survey, strategies, price, verdict(strategies), reason(survey, price))
+    price = prices(survey, first_stuck(runs[NO_THROTTLE]), is_enough)
+    (free,) = (each for each in strategies if each.strategy == NO_THROTTLE)
+    because = reason(survey, price, free.chance)
+    return Told(name, survey, strategies, price, verdict(strategies), because, fewest_runs(survey, runs))
 
 
 def label_of(strategy: str, survey: Survey) -> str:

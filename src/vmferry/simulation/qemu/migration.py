@@ -42,6 +42,8 @@ class ModelledMigration:
         self.status = _S.NONE
         self.error = ""
         self.sync_count = 0
+        self.bytes_at_last_sync = 0
+        """What was left to send after it."""
         self._host = host
         self._clock = host.board.clock
         self._settings = host.settings
@@ -54,7 +56,7 @@ class ModelledMigration:
         self._set_up_ns = self._total_ns = self._downtime_ns = 0
         self._sent = self._window_start_sent = self._period_start_sent = 0.0
         self._window_start_pages = self._period_dirty_pages = self._dirty_pages_rate = 0
-        self._bytes_at_last_sync = self._pages_per_s = 0
+        self._pages_per_s = 0
         self._period_start_ns: int | None = None
         self._threshold_bytes = self._mbps = 0.0
         self._expected_downtime_ms = int(self._settings.parameters["downtime-limit"])
@@ -62,6 +64,11 @@ class ModelledMigration:
         self._continued = self._cancelled = self._broken = False
         self._become(_S.SETUP)
         start(self._clock, self._run())
+
+    @property
+    def sent_bytes(self) -> int:
+        """What was sent so far."""
+        return round(self._sent)
 
     # What its monitor can do
 
@@ -102,7 +109,7 @@ class ModelledMigration:
         return {
             "total": ram.total_pages * PAGE_SIZE_BYTES,
             "remaining": 0 if ended else ram.waiting_bytes,
-            "transferred": round(self._sent),
+            "transferred": self.sent_bytes,
             "normal": ram.normal_pages,
             "normal-bytes": ram.normal_pages * PAGE_SIZE_BYTES,
             "duplicate": ram.zero_pages,
@@ -247,7 +254,7 @@ class ModelledMigration:
         with self._host.board.lock():
             yield round(self._host.costs.sync_ns_per_page * self._ram.total_pages)
             self._period_dirty_pages += self._ram.sync()
-        self._bytes_at_last_sync = self._ram.waiting_bytes
+        self.bytes_at_last_sync = self._ram.waiting_bytes
         self._tell("MIGRATION_PASS", **{"pass": self.sync_count})
         now_ns = self._clock.now_ns()
         if self._period_start_ns is None:
@@ -286,7 +293,7 @@ class ModelledMigration:
 
     def _batch_pages(self) -> int:
         limit_bytes = self._limit_bytes
-        if not limit_bytes:
+        if not limit_bytes or self._ram.is_behind_used:
             return _BATCH_PAGES
         left_bytes = limit_bytes - (self._sent - self._window_start_sent)
         return max(1, min(_BATCH_PAGES, int(left_bytes / PAGE_BYTES_ON_WIRE) + 1))
@@ -311,7 +318,7 @@ class ModelledMigration:
         self._mbps = bytes_per_ms * 8 / 1000
         self._pages_per_s = (pages - self._window_start_pages) * 1000 // passed_ms
         if self._dirty_pages_rate and sent_bytes > _MIN_BYTES_FOR_ESTIMATE:
-            self._expected_downtime_ms = int(self._bytes_at_last_sync / switchover_bytes_per_ms)
+            self._expected_downtime_ms = int(self.bytes_at_last_sync / switchover_bytes_per_ms)
         self._window_start_ns, self._window_start_sent, self._window_start_pages = now_ns, self._sent, pages
 
     def _switchover_bytes_per_ms(self, measured: float) -> float:

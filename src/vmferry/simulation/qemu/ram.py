@@ -35,6 +35,7 @@ class Ram:
         self._waiting.set_all()
         self._unarmed = [True] * log.chunk_count
         self._cursor = 0
+        self._used_end = guest.used_end
         self._populated = Bitmap(self.total_pages)
         """The pages for which the destination has memory."""
 
@@ -42,6 +43,11 @@ class Ram:
     def waiting_bytes(self) -> int:
         """The size of what is left to send, as far as is known."""
         return self.waiting_pages * PAGE_SIZE_BYTES
+
+    @property
+    def is_behind_used(self) -> bool:
+        """True if nothing but zero pages is taken next, unless all of them were taken."""
+        return self._cursor >= self._used_end
 
     def is_waiting(self, page: int) -> bool:
         """Tell whether a page is known to be left to send."""
