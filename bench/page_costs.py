@@ -1,26 +1,36 @@
 """What a GiB of pages costs each thread that it passes through, in processor time: `python -m bench.page_costs --help`.
 
-No VM runs: the pages are a guest's memory, which is there on both sides. Over a unix socket, so they are lent.
+No VM runs: the pages are a guest's memory, which is there on both sides. Over a unix socket, so they are lent, but with
+TLS.
 """
 
 import multiprocessing
 import socket
 from collections.abc import Callable
 from contextlib import closing
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
+from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
 
 import click
 
 from bench.page_path import Stopwatch
 from bench.samples import Samples, recording
+from bench.tls import DAYS, HOST
 from vmferry.guests.kvm.lending import PageLender
 from vmferry.guests.kvm.populate import populate
 from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.transport.lab_ca import LabCa
+from vmferry.transport.sockets import Connection, accept, connect, listen
 from vmferry.transport.stream import StreamChannel
+from vmferry.transport.tls import TlsClient, TlsServer
+from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.transport.uri import UnixAddress
 from vmferry.units import MIB, NS_PER_S
 from vmferry.wire.messages import Finish, Pages
 
@@ -38,6 +48,22 @@ class LentMemory:
         return PageLender()
 
 
+@dataclass(frozen=True)
+class Tls:
+    """What both ends speak TLS with."""
+
+    client: TlsClient
+    server: TlsServer
+
+    @classmethod
+    def of_lab(cls) -> Self:
+        """Make credentials of one host."""
+        with TemporaryDirectory() as directory:
+            credentials = str(LabCa.open(Path(directory), DAYS).certify(HOST, DAYS))
+            client, server = (load_credentials(credentials, endpoint) for endpoint in Endpoint)
+        return cls(TlsClient(client, HOST), TlsServer(server))
+
+
 def nothing() -> None:
     """Nobody has to be looked after."""
 
@@ -47,12 +73,14 @@ def nothing() -> None:
 @click.option("--memory", default=1024, show_default=True, help="How much is sent, in MiB.")
 @click.option("--runs", default=3, show_default=True, help="How often.")
 def page_costs(output: Path | None, memory: int, runs: int) -> None:
-    """Send memory from one process to another, as pages of a running guest and as those of a stopped one."""
+    """Send memory from one process to another: pages of a running guest, those of a stopped one, and with TLS."""
+    tls = Tls.of_lab()
     with recording(output) as samples:
         for _ in range(runs):
             samples.add("populating", populated_s(memory * MIB) * 1024 / memory, "s/GiB")
-            for final in (False, True):
-                measure(samples, memory * MIB, final=final)
+            measure(samples, memory * MIB, final=False)
+            measure(samples, memory * MIB, final=True)
+            measure(samples, memory * MIB, final=False, tls=tls)
 
 
 def populated_s(size_bytes: int) -> float:
@@ -67,23 +95,34 @@ def populated_s(size_bytes: int) -> float:
     return took_ns / NS_PER_S
 
 
-def measure(samples: Samples, size_bytes: int, *, final: bool) -> None:
+def measure(samples: Samples, size_bytes: int, *, final: bool, tls: Tls | None = None) -> None:
     """Send it once."""
-    here, there = socket.socketpair()
+    here, there = connected()
+    far: Connection = tls.server.wrap(there) if tls else there
     answer, told = multiprocessing.Pipe(duplex=False)
-    receiver = multiprocessing.get_context("fork").Process(target=receive, args=(there, size_bytes, told))
+    receiver = multiprocessing.get_context("fork").Process(target=receive, args=(far, size_bytes, told))
     memory = LentMemory(size_bytes)
     memory.ram.view[:] = b"vmferry." * (size_bytes // 8)
-    here.setblocking(False)
-    with there, answer, told, closing(StreamChannel(here, memory)) as channel:
-        receiver.start()
+    receiver.start()
+    near: Connection = tls.client.wrap(here, nothing) if tls else here
+    with there, answer, told, closing(StreamChannel(near, memory)) as channel:
         answer.recv()
         taking, sending = send_all(channel, memory, final=final)
         receiving_ns = answer.recv()
     receiver.join()
     spent = {"taking": taking.total_ns, "sending": sending.total_ns, "receiving": receiving_ns}
     for name, took_ns in spent.items():
-        samples.add(name, took_ns / NS_PER_S * (1024 * MIB / size_bytes), "s/GiB", final=final)
+        samples.add(name, took_ns / NS_PER_S * (1024 * MIB / size_bytes), "s/GiB", final=final, tls=tls is not None)
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection."""
+    with TemporaryDirectory() as directory:
+        address = UnixAddress(f"{directory}/socket")
+        with listen(address) as listener:
+            here, there = connect(address, nothing), accept(listener)
+    assert there
+    return here, there
 
 
 def send_all(channel: StreamChannel, memory: LentMemory, *, final: bool) -> tuple[Stopwatch, Stopwatch]:
@@ -107,9 +146,8 @@ def send_all(channel: StreamChannel, memory: LentMemory, *, final: bool) -> tupl
     return taking, sending
 
 
-def receive(connection: socket.socket, size_bytes: int, told: "Connection[object, object]") -> None:
+def receive(connection: Connection, size_bytes: int, told: "Pipe[object, object]") -> None:
     """Take all that comes, in a process of its own, and tell how long that took."""
-    connection.setblocking(False)
     channel = StreamChannel(connection, LentMemory(size_bytes))
     told.send("ready")
     told.send(Stopwatch(lambda: take_all(channel, nothing))())

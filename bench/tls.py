@@ -7,7 +7,7 @@ from vmferry.perf.lab import Lab, VmProcess
 from vmferry.transport.lab_ca import LabCa
 
 HOST = "bench.lab"
-_DAYS = 1
+DAYS = 1
 
 
 def start_tls_pair(
@@ -17,7 +17,7 @@ def start_tls_pair(
 
     With `prealloc`, both have got their memory from the kernel before anything moves.
     """
-    credentials = LabCa.open(lab.directory / "ca", _DAYS).certify(HOST, _DAYS)
+    credentials = LabCa.open(lab.directory / "ca", DAYS).certify(HOST, DAYS)
     command = [*peer.command(load), *(peer.ready_memory(load.memory_mib) if prealloc else [])]
     if peer.binary is None:
         destination = lab.start([*command, "--incoming", "defer"], "destination")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bench.chaos.faults import Cut, Direction, Place
 from bench.chaos.proxy import Proxy
+from bench.page_path import resident_mib
 
 from tests.support.wait import wait_until
 from vmferry.cancel import CancelToken
@@ -130,6 +131,16 @@ def test_a_guest_that_changes_a_word_of_each_page_moves_by_these_words(lab: Lab)
     assert ram["transferred"] < as_whole_pages - 2048 * 4000
     described = source.monitor.execute("human-monitor-command", {"command-line": "info migrate -a"})
     assert f"XBZRLE: size={64 << 20}, transferred={cache['bytes']}, pages={cache['pages']}" in described
+
+
+def test_what_a_guest_never_touched_is_neither_sent_nor_allocated(lab: Lab) -> None:
+    source, destination, uri = lab.start_pair(["--memory", "16G"], BOOT)
+    source.wait_for_passes(1)
+    source.monitor.execute("stop")
+    assert migrate(source, uri, max_bandwidth=0).completed
+    assert source.monitor.execute("query-migrate")["ram"]["transferred"] < 32 << 20
+    for vm in (source, destination):
+        assert resident_mib(vm) < 250, vm.name
 
 
 def test_a_guest_can_go_there_and_back_again(lab: Lab) -> None:

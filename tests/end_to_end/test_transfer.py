@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.certificates import HERE, THERE, lab
 from tests.support.qemu import stress_command
+from tests.support.wait import wait_until
 from vmferry.perf.lab import Lab, VmProcess
 
 pytestmark = [pytest.mark.qemu, pytest.mark.kvm]
@@ -31,12 +32,14 @@ def settings(vm: VmProcess) -> list[Any]:
     return [vm.monitor.execute(command) for command in ("query-migrate-capabilities", "query-migrate-parameters")]
 
 
-def migrate(vms: Lab, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Drive the source by its second monitor, while the test keeps the first."""
+def command_to_migrate(vms: Lab, *words: str) -> list[str]:
+    """Return what drives the source by its second monitor, while the test keeps the first."""
     command = [sys.executable, "-m", "vmferry", "migrate", "--qmp", f"unix:{vms.directory / 'drive'}", "--json"]
-    return subprocess.run(
-        [*command, *words, f"unix:{vms.directory / 'in'}"], capture_output=True, text=True, timeout=120
-    )
+    return [*command, *words, f"unix:{vms.directory / 'in'}"]
+
+
+def migrate(vms: Lab, *words: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(command_to_migrate(vms, *words), capture_output=True, text=True, timeout=120)
 
 
 def start(vms: Lab, name: str, monitor: str, *options: str) -> VmProcess:
@@ -44,18 +47,40 @@ def start(vms: Lab, name: str, monitor: str, *options: str) -> VmProcess:
     return vms.start([*COMMAND, *second, *options], name)
 
 
-def test_channels_compression_and_credentials_are_set_on_both_sides_and_put_back(vms: Lab) -> None:
+ALL_OF_IT = ["--channels", "3", "--compression", "zlib", "--tls-creds", "tls0", "--tls-hostname", THERE]
+
+
+def start_pair(vms: Lab) -> tuple[VmProcess, VmProcess, list[str]]:
+    """Return a busy source, a destination that waits to be told, and what sets both up."""
     destination = start(vms, "destination", "there", "-incoming", "defer", *credentials(THERE, "server"))
     source = start(vms, "source", "drive", *credentials(HERE, "client"))
     source.wait_for_passes(1)
+    return source, destination, [*ALL_OF_IT, "--destination-qmp", f"unix:{vms.directory / 'there'}"]
+
+
+def test_channels_compression_and_credentials_are_set_on_both_sides_and_put_back(vms: Lab) -> None:
+    source, destination, words = start_pair(vms)
     before = settings(source), settings(destination)
-    words = ["--channels", "3", "--compression", "zlib", "--tls-creds", "tls0", "--tls-hostname", THERE]
-    driver = migrate(vms, *words, "--destination-qmp", f"unix:{vms.directory / 'there'}", "--max-bandwidth", "400MiB/s")
+    driver = migrate(vms, *words, "--max-bandwidth", "400MiB/s")
     assert driver.returncode == 0, driver.stderr
     assert json.loads(driver.stdout)["arrival"] == "verified"
     assert source.monitor.execute("query-migrate")["ram"]["multifd-bytes"] > 0
     assert (settings(source), settings(destination)) == before
     destination.check_memory()
+
+
+def test_a_driver_that_is_killed_leaves_both_sides_as_they_were_once_the_guest_has_moved(vms: Lab) -> None:
+    source, destination, words = start_pair(vms)
+    before = settings(source), settings(destination)
+    slow = ["--max-bandwidth", "1MiB/s", "--downtime-limit", "1ms", "--variant", "original"]
+    with subprocess.Popen(command_to_migrate(vms, *words, *slow), stdout=subprocess.DEVNULL) as driver:
+        wait_until(lambda: source.monitor.execute("query-migrate").get("status") == "active")
+        driver.kill()
+    assert settings(source) != before[0]
+    source.monitor.execute("stop")
+    source.monitor.execute("migrate-set-parameters", {"max-bandwidth": before[0][1]["max-bandwidth"]})
+    wait_until(lambda: source.monitor.execute("query-migrate")["status"] == "completed")
+    wait_until(lambda: (settings(source), settings(destination)) == before)
 
 
 @pytest.mark.parametrize(

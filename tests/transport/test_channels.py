@@ -17,7 +17,7 @@ from vmferry.testing.channel import ChannelContract, patience
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import Connection, accept, connect, listen, local_address
 from vmferry.transport.stream import StreamChannel
-from vmferry.transport.tls import failure
+from vmferry.transport.tls_failure import failure
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
 
 

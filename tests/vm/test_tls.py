@@ -30,12 +30,16 @@ from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import connect, listen, local_address
 from vmferry.transport.stream import StreamChannel, _without_first
-from vmferry.transport.tls import TlsClient, TlsConnection, TlsServer
+from vmferry.transport.tls import TlsClient, TlsServer
+from vmferry.transport.tls_client_connection import TlsClientConnection
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.transport.tls_server_connection import TlsServerConnection
 from vmferry.transport.uri import TcpAddress, UnixAddress
 from vmferry.vm.reception import Reception
 from vmferry.vm.tls import destination_tls, source_tls, what_is_missing
+from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import NONCE_BYTES
+from vmferry.wire.messages import Hello
 
 PAGES = 600
 CLOCK = MonotonicClock()
@@ -268,7 +272,6 @@ def test_who_begins_tls_and_does_not_go_on_holds_nobody_up(destination: WaitingD
         assert migrate(destination, secured_client()).owner is Owner.DESTINATION
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <ssl.SSLSocket")  # Python forgets the one whose peer has just gone
 def test_connections_that_are_reset_at_once_cost_nobody_anything(destination: WaitingDestination) -> None:
     assert isinstance(destination.address, TcpAddress)
     place = (destination.address.host, destination.address.port)
@@ -283,7 +286,46 @@ def test_connections_that_are_reset_at_once_cost_nobody_anything(destination: Wa
         assert all(line.startswith("turned a connection away before its greeting: ") for line in destination.log)
 
 
-def both_ends(client: TlsClient, server: TlsServer) -> tuple[TlsConnection, TlsConnection]:
+def test_of_messages_that_come_at_once_each_is_looked_at(destination: WaitingDestination) -> None:
+    connection = connect(destination.address, lambda: None)
+    with closing(secured_client().wrap(connection, lambda: None)) as stranger:
+        encoder, hello = Encoder(), Hello(MemoryGuest(PAGES).layout)
+        stranger.sendmsg([memoryview(encoder.encode(hello) + encoder.encode(hello))])
+        assert "the source sent Hello where Proof was due" in destination.told()
+
+
+def test_what_is_held_is_known_until_all_of_it_is_read() -> None:
+    here, there = both_ends(secured_client(), secured_server())
+    with closing(here), closing(there):
+        here.sendmsg([memoryview(b"one and another")])
+        room = memoryview(bytearray(3))
+        assert not there.holds_more
+        for read in (b"one", b" an", b"d a", b"not", b"her"):
+            assert there.recvmsg_into([room]) == (3,)
+            assert bytes(room) == read
+            assert there.holds_more
+        with pytest.raises(BlockingIOError):
+            there.recvmsg_into([room])
+        assert not there.holds_more
+
+
+def test_an_answer_that_has_to_wait_is_sent_once() -> None:
+    here, there = both_ends(secured_client(), secured_server())
+    with closing(here), closing(there):
+        sent, received, room = 0, bytearray(), memoryview(bytearray(1 << 14))
+        answers = memoryview(np.random.default_rng(7).integers(0, 256, 1 << 20, np.uint8).tobytes())
+        with pytest.raises(BlockingIOError):
+            while True:
+                sent += there.sendmsg([answers[sent:]])
+        while len(received) < len(answers):
+            with suppress(BlockingIOError):
+                received += room[: here.recvmsg_into([room])[0]]
+            with suppress(BlockingIOError):
+                sent += there.sendmsg([answers[sent:]]) if sent < len(answers) else 0
+        assert received == answers
+
+
+def both_ends(client: TlsClient, server: TlsServer) -> tuple[TlsClientConnection, TlsServerConnection]:
     """Shake hands as far as that goes."""
     near, far = socket.socketpair()
     for end in (near, far):

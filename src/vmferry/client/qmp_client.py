@@ -22,8 +22,9 @@ from vmferry.client.vm_process import process_behind
 from vmferry.errors import ChannelError, CommandError, MonitorError, PeerError
 from vmferry.monitor.framing import BadInput, Frame, Framer
 from vmferry.transport.sockets import connect
-from vmferry.transport.tls import TlsClient, failure
+from vmferry.transport.tls import TlsClient
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
+from vmferry.transport.tls_failure import failure
 from vmferry.transport.uri import Address, MonitorAddress, TcpAddress, UnixAddress, parse_monitor_uri
 
 MAX_MESSAGE_BYTES = 16 << 20

@@ -9,7 +9,8 @@ from contextlib import suppress
 from typing import Any, Self
 
 from vmferry.errors import ChannelError
-from vmferry.transport.tls import TlsServer, failure
+from vmferry.transport.tls import TlsServer
+from vmferry.transport.tls_failure import failure
 
 _HANDSHAKE_S = 10.0
 _READ_BYTES = 1 << 16

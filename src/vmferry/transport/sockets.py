@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from ipaddress import ip_address
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from vmferry.errors import ChannelError, UsageError
 from vmferry.transport.uri import Address, TcpAddress, UnixAddress
@@ -60,6 +60,16 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """Close the connection."""
+        ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """What a connection has as well that takes more from its socket than it is asked for."""
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether there may be something to read of which poll knows nothing."""
         ...
 
 

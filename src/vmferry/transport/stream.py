@@ -23,7 +23,7 @@ from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.peer import expect
 from vmferry.settings.choices import MultiFdCompression
 from vmferry.transport.compression import Compression, Packer, unpack
-from vmferry.transport.sockets import Connection, describe_peer, is_within_this_host, wait_briefly
+from vmferry.transport.sockets import Connection, ReadsAhead, describe_peer, is_within_this_host, wait_briefly
 from vmferry.units import NS_PER_MS
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
@@ -83,7 +83,7 @@ class LendsPages(Protocol):
 
 
 class StreamChannel:
-    """Implements the `Channel` port on a connected, non-blocking stream socket or `TlsConnection`, which it owns.
+    """Implements the `Channel` port on a connected, non-blocking stream socket, or one with TLS, which it owns.
 
     Frames of other types than `allowed` are refused by their header.
     """
@@ -121,6 +121,11 @@ class StreamChannel:
     def peer(self) -> str:
         """The address of the other side, as far as it has one."""
         return describe_peer(self._connection)
+
+    @property
+    def holds_more(self) -> bool:
+        """Whether there may be something to take of which poll knows nothing."""
+        return isinstance(self._connection, ReadsAhead) and self._connection.holds_more
 
     def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
         """Send one message; pages whose content it does not bring go as they are in guest memory during this call."""

@@ -112,7 +112,8 @@ class Reception:
         poll.register(self._listener, select.POLLIN)
         for caller in self._callers:
             poll.register(caller.channel, select.POLLIN)
-        return {fd for fd, _ in poll.poll(_WAIT_MS)}
+        ready = {caller.channel.fileno() for caller in self._callers if caller.channel.holds_more}
+        return ready | {fd for fd, _ in poll.poll(0 if ready else _WAIT_MS)}
 
     def _let_in(self) -> None:
         try:

@@ -24,13 +24,13 @@ def departure(uri: str, info: MigrationInfo) -> str:
 
 def choice(chosen: CompressionChosen) -> str:
     """Tell whether pages are compressed from now on, and what was measured."""
-    smaller = "" if chosen.ratio is None else f", makes pages {chosen.ratio:.1f} times smaller"
-    speeds = [
-        f"memory moves at {format_rate(speed)} {how} it"
+    speeds = " and ".join(
+        f"at {format_rate(speed)} {how} it"
         for speed, how in ((chosen.compressed_bytes_per_s, "with"), (chosen.plain_bytes_per_s, "without"))
         if speed is not None
-    ]
-    return f"compression is {'on' if chosen.on else 'off'}{smaller}; {', '.join(speeds)}"
+    )
+    smaller = "" if chosen.ratio is None else f"it makes pages {chosen.ratio:.1f} times smaller, and "
+    return f"compression is {'on' if chosen.on else 'off'}: {smaller}memory moves {speeds}"
 
 
 def arrival(origin: str, duration_ns: int, *, running: bool) -> str:
