@@ -1,8 +1,4 @@
-"""The driver as a body of the brain: it senses a VM from outside, and does what the brain decides.
-
-How fast the guest dirties memory comes from two sources: at the end of an iteration QEMU's own `dirty-pages-rate`, and
-inside of one a measurement of ours, which takes the place of the background sync.
-"""
+"""The driver as a body of the brain: it senses a VM from outside, and does what the brain decides."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +8,7 @@ from vmferry.bounds import LARGEST
 from vmferry.control.asking.guest_memory import GuestMemory
 from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress
 from vmferry.control.asking.sensors import DirtyRate, DirtyRateSensor
+from vmferry.control.finding import RateFinder
 from vmferry.control.ports import Ports
 from vmferry.control.recorder import Evaluation, Recorder
 from vmferry.control.slowing.dirty_rates import DirtyRates
@@ -105,6 +102,7 @@ class DriverBody:
         self._settings = settings
         self._recorder = recorder
         self._slowing = slowing
+        self._finder = RateFinder(slowing.sensor) if slowing else None
         self._downtime_limit = DowntimeLimitWatch(rules.limits.max_downtime_ms, ports.tell)
         self._is_over = False
         """True once the policy is not asked any more."""
@@ -115,10 +113,7 @@ class DriverBody:
         self._dirty_bytes_per_s = 0.0
         """At the last evaluation."""
         self._unthrottled = DirtyRates()
-        self._seen = (1, 0.0)
-        """QEMU's dirty-sync-count and dirty rate at the last evaluation."""
-        self._syncs_before = 0
-        """QEMU's dirty-sync-count when the measurement under way began."""
+        """The highest rates that were found while nothing slowed the guest."""
         self._last_ns = ports.clock.now_ns()
         self._memory: GuestMemory | None = None
         """What is known of the guest's memory, if it was surveyed."""
@@ -213,7 +208,7 @@ class DriverBody:
         self._downtime_limit.look(int(parameters["downtime-limit"]))
         if not self._steers(progress):
             return self._brain.look_at_limits(self._last_ns, self._rules)
-        measuring = bool(self._slowing and self._slowing.sensor.measuring)
+        measuring = bool(self._finder and self._finder.measuring)
         sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
         if self._memory:
             sensed = self._memory.without_untouched(sensed, progress.zero_pages or 0)
@@ -242,41 +237,22 @@ class DriverBody:
         return bool(self._slowing and self._slowing.guest.release())
 
     def _find(self, progress: Progress) -> tuple[Found | None, DirtyRate | None]:
-        """Return what there is to decide on: the measurement that is over, or else QEMU's own rate, if that is new."""
-        if not self._slowing or not self._steers(progress):
+        """Return what there is to decide on, and the measurement that has found it, if one has."""
+        if not (self._slowing and self._finder and self._steers(progress)):
             return None, None
         self._slowing.guest.means.hold()
-        sensor = self._slowing.sensor
-        own_bytes_per_s = progress.dirty_bytes_per_s or 0.0
-        is_new = self._own_rate_is_new(progress)
-        if sensor.measuring:
-            rate = sensor.fetch()
-            if rate is None:
-                return None, None
-            parts = 1 + max(0, (progress.dirty_sync_count or 0) - self._syncs_before)
-            # A measurement sees a page once; several short iterations see it each time.
-            bytes_per_s = max(rate.dirty_bytes_per_s, own_bytes_per_s if is_new else 0)
-            return RateMeasured(bytes_per_s, rate.window_ns, parts, rate.each_bytes_per_s), rate
-        if is_new:
-            sensor.calibrate(own_bytes_per_s)
-            return RateSeen(own_bytes_per_s), None
-        return None, None
-
-    def _own_rate_is_new(self, progress: Progress) -> bool:
-        """True if an iteration has ended since the last evaluation, and told QEMU a new dirty rate."""
-        sync_count, bytes_per_s = self._seen
-        return (progress.dirty_sync_count or 0) > sync_count and progress.dirty_bytes_per_s != bytes_per_s
+        return self._finder.find(progress)
 
     def _obey(self, action: Action, progress: Progress, found: Found | None, rate: DirtyRate | None) -> None:
         match action:
             case Measure(window_ns=window_ns):
-                if self._slowing:
-                    self._slowing.sensor.start(window_ns)
-                    self._syncs_before = progress.dirty_sync_count or 0
+                if self._finder:
+                    self._finder.measure(window_ns, progress)
                 return
             case Throttle():
-                if action.period and isinstance(found, RateSeen | RateMeasured):
-                    self._note(found, progress)
+                if self._finder and action.period and isinstance(found, RateSeen | RateMeasured):
+                    self._finder.evaluated(progress)
+                    self._note(found)
                 if self._slowing:
                     self._slow(self._slowing, action, progress, rate)
                 return
@@ -294,11 +270,10 @@ class DriverBody:
         limit_ms = min(limit_ms, MAX_DOWNTIME_MS)
         self._settings.set_parameters({"downtime-limit": limit_ms}, until_gone=True)
 
-    def _note(self, found: RateSeen | RateMeasured, progress: Progress) -> None:
+    def _note(self, found: RateSeen | RateMeasured) -> None:
         self._dirty_bytes_per_s = found.dirty_bytes_per_s
         if not self.throttle_percent:
             self._unthrottled = self._unthrottled.raised(DirtyRates.found(found))
-        self._seen = (progress.dirty_sync_count or 0, progress.dirty_bytes_per_s or 0)
 
     def _slow(self, slowing: Slowing, throttle: Throttle, progress: Progress, rate: DirtyRate | None) -> None:
         old_percent, old_percents = self.throttle_percent, self._vcpu_percents
