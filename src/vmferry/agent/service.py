@@ -66,14 +66,14 @@ class Agent:
                 self._serve_metrics(metrics, stack)
             attendants = Attendants(followers)
             if config.page:
-                self._show(attendants, stack)
+                self._serve_page(attendants, stack)
             stack.callback(attendants.close)
             for uri in config.libvirt:
                 attendants.begin(f"libvirt {uri}", partial(find_domains, uri, attendants))
             for directory in config.sockets:
                 attendants.begin(f"directory {directory}", partial(find_sockets, directory, attendants))
             self._log.info(f"ready, with {_counted(config)} of {self._path}")
-            self._serve(signals)
+            self._obey(signals)
             notify("STOPPING=1")
             self._log.info("ending; whatever slows a guest is undone")
 
@@ -84,7 +84,7 @@ class Agent:
         app = metrics_application(metrics, Access(token, None))
         stack.enter_context(serving(app, config.metrics, config.tls_creds))
 
-    def _show(self, attendants: Attendants, stack: ExitStack) -> None:
+    def _serve_page(self, attendants: Attendants, stack: ExitStack) -> None:
         """Serve the page until the end. Raises UsageError and HostError."""
         config, followers = self.config, attendants.followers
         files = config.token_file, config.action_token_file
@@ -101,7 +101,8 @@ class Agent:
         app = application(table_of(sources), access, self._log)
         stack.enter_context(serving(app, config.page, config.tls_creds, events.end))
 
-    def _serve(self, signals: socket.socket) -> None:
+    def _obey(self, signals: socket.socket) -> None:
+        """Do what signals ask for, until one ends the agent."""
         notify("READY=1")
         wait_s = min(_LONGEST_WAIT_S, int(os.environ.get("WATCHDOG_USEC", 1 << 40)) / 1e6 / 3)
         while True:

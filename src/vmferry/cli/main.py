@@ -52,7 +52,7 @@ class _LazyGroup(click.Group):
             return None
         command = import_module(_COMMANDS[cmd_name]).command
         assert isinstance(command, click.Command)
-        _complete(command, cmd_name)
+        _add_common(command, cmd_name)
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -63,14 +63,14 @@ class _LazyGroup(click.Group):
             raise InterruptionError("interrupted", signal_number_of(error)) from error
 
 
-def _complete(command: click.Command, name: str) -> None:
+def _add_common(command: click.Command, name: str) -> None:
     """Give a command, and those below it, what all have: exit codes in the help, and a way to choose the log's form.
 
     The words of `qemu` are QEMU's.
     """
     if isinstance(command, click.Group):
         for below, subcommand in command.commands.items():
-            _complete(subcommand, f"{name} {below}")
+            _add_common(subcommand, f"{name} {below}")
     else:
         command.epilog = help_text(name)
         if name != "qemu" and not any("--log-format" in parameter.opts for parameter in command.params):
