@@ -61,6 +61,14 @@ def test_a_guest_whose_pages_become_smaller_only_later_is_noticed_within_seconds
     assert later.saved_bytes == 200 * MIB
 
 
+def test_what_a_slow_link_sends_later_than_it_is_counted_is_counted_once() -> None:
+    last = Progress.from_qmp(answer())
+    for number in range(1, 301):
+        sent, moved = number * MIB // 8, -(-number // 32) * 4 * MIB
+        last = Progress.from_qmp(answer(transferred=sent, normal_bytes=moved, mbps=1.0)).after(last)
+    assert 0 <= last.saved_bytes <= 4 * MIB
+
+
 def test_the_record_of_a_qemu_tells_by_how_much_pages_were_smaller() -> None:
     journal, clock = MemoryJournal(), VirtualClock()
     recorder = Recorder(journal, clock.now_ns)

@@ -48,7 +48,8 @@ class Progress:
     recent: tuple[float, float] = (0.0, 0.0)
     """Bytes that were sent and moved of late, weighed by their age, by this answer and those before."""
     saved_bytes: int = 0
-    """By how much pages were smaller on the wire than in memory, by this answer and those before."""
+    """By how much pages were smaller on the wire than in memory, by this answer and those before. It gets less again
+    where a slow link sends only later what is counted already."""
 
     @classmethod
     def from_qmp(cls, answer: Mapping[str, Any]) -> "Progress":
@@ -84,8 +85,10 @@ class Progress:
         seen = {name: getattr(earlier, name) for name, value in vars(self).items() if value is None}
         sent, moved = (_more(getattr(earlier, name), getattr(self, name)) for name in ("sent_bytes", "moved_bytes"))
         recent = _FADING * earlier.recent[0] + sent, _FADING * earlier.recent[1] + moved
-        saved = max(0, moved - sent) if _share(*recent) < 1 else 0
-        return replace(self, **seen, recent=recent, saved_bytes=earlier.saved_bytes + saved)
+        saved = max(0, earlier.saved_bytes + moved - sent)
+        if _share(*recent) == 1:
+            saved = min(saved, earlier.saved_bytes)
+        return replace(self, **seen, recent=recent, saved_bytes=saved)
 
     @property
     def wire_share(self) -> float:
