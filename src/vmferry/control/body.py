@@ -107,11 +107,11 @@ class DriverBody:
         self._is_over = False
         """True once the policy is not asked any more."""
         self.throttle_percent = 0
-        """That was decided on; 0 is none."""
+        """The throttle that was decided on last; 0 is none."""
         self._vcpu_percents: tuple[int, ...] | None = None
-        """The same of each vCPU, if they are slowed one by one."""
+        """The throttle of each vCPU, if they are slowed one by one."""
         self._dirty_bytes_per_s = 0.0
-        """At the last evaluation."""
+        """How fast the guest dirtied memory at the last evaluation."""
         self._unthrottled = DirtyRates()
         """The highest rates that were found while nothing slowed the guest."""
         self._last_ns = ports.clock.now_ns()
@@ -142,7 +142,7 @@ class DriverBody:
         self._rules = rules
 
     def downtime_remark(self) -> str:
-        """Return what the verdict on the downtime has to add."""
+        """Return what there is to add to the verdict on the downtime; empty is nothing."""
         return self._downtime_limit.remark()
 
     def look_before(self, surveyed: Sequence[Written], memory: GuestMemory) -> None:
