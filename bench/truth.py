@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import getloadavg
 from pathlib import Path
+from time import process_time
 
 import click
 import msgspec
@@ -25,6 +26,7 @@ from vmferry.perf.lab import Lab
 from vmferry.study.forecast import StrategyForecast, forecast
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey
+from vmferry.study.told import work_out
 from vmferry.units import MIB
 
 PLANNED, RESPONSIVE, OWN = "planned", "background-sync+responsive-throttle", "original"
@@ -137,6 +139,23 @@ def report(file: Path, *, again: bool) -> None:
     click.echo("|---|---|---|---|---|---|---|")
     for body in ["", *dict.fromkeys(each.body for each in runs)]:
         click.echo(_row(body or "all", [each for each in runs if body in ("", each.body)]))
+
+
+@bench.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def cost(file: Path) -> None:
+    """Tell what it takes to work out a whole forecast of each guest in FILE, once for each body."""
+    runs = {(each.kind, each.body): each for each in _read(file)}
+    costs = sorted((_cpu_s(each.survey), f"{each.kind}, {each.body}") for each in runs.values())
+    most_s, most = costs[-1]
+    click.echo(f"{len(costs)} forecasts took {np.mean([cpu_s for cpu_s, _ in costs]):.2f} s of a core in the mean")
+    click.echo(f"{most_s:.2f} s at most ({most})")
+
+
+def _cpu_s(survey: Survey) -> float:
+    start_s = process_time()
+    work_out("", survey)
+    return process_time() - start_s
 
 
 def _trials(qemu10: str | None) -> Iterator[Trial]:
