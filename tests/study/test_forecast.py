@@ -150,6 +150,18 @@ def test_a_guest_that_converges_by_itself_has_no_price() -> None:
     assert price.downtime_limit_ms == pytest.approx(300)
 
 
+def test_where_only_some_runs_move_by_themselves_the_price_list_is_for_those_that_do_not() -> None:
+    near = survey(28, 2000)
+    (free,) = forecast(near, (NO_THROTTLE,))
+    assert 0 < free.chance < 1
+    price = priced(near)
+    assert known(price.downtime_limit_ms) > near.downtime_limit_ms
+    assert known(price.throttle_percent) > 0
+    assert reason(near, price, free.chance).startswith("The guest writes about as fast as 100 MiB/s carries it away")
+    (sure,) = forecast(replace(near, downtime_limit_ms=round(known(price.downtime_limit_ms))), (NO_THROTTLE,))
+    assert sure.chance == 1
+
+
 @pytest.mark.parametrize("qemu", [QEMU_OLD, QEMU_NEW])
 def test_of_a_qemu_its_own_way_the_drivers_and_post_copy_are_told(qemu: str) -> None:
     busy = replace(survey(200, 2000), qemu=qemu)
