@@ -379,3 +379,25 @@ def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: i
         with suppress(VmferryError):
             stranger.channel.receive(lambda: None)
         stranger.channel.close()
+
+
+@pytest.mark.parametrize("step", ["pause", "save_state", "load_state"])
+def test_a_stranger_who_comes_while_a_guest_moves_is_not_let_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Not even one who has read the greeting on its way."""
+    migration = WideMigration(tmp_path, 2)
+    strangers: list[Stranger] = []
+    go_on: Callable[..., Any] = getattr(MemoryGuest, step)
+
+    def come_first(*arguments: Any) -> Any:
+        if not strangers:
+            strangers.append(Stranger(migration, Join(bytes(range(NONCE_BYTES)), 1, bytes(NONCE_BYTES))))
+        return go_on(*arguments)
+
+    monkeypatch.setattr(MemoryGuest, step, come_first)
+    migration.run()
+    migration.assert_arrived()
+    [stranger] = strangers
+    with closing(stranger.channel), pytest.raises(ChannelError):
+        stranger.channel.receive(lambda: None)
