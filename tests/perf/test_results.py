@@ -11,7 +11,7 @@ from vmferry.experiment.parts import RunLimits
 from vmferry.perf.batch import missing_jobs, troubles
 from vmferry.perf.comparisons import comparisons, find_experiments, sweeping_guest
 from vmferry.perf.labels import label
-from vmferry.perf.measure import GuestSample, Job, PerfRun
+from vmferry.perf.measure import GuestSample, Job, PerfRun, lost_percent
 from vmferry.perf.real_guest import require_real
 from vmferry.perf.results import RUNS_FILE, ResultSet, read_runs, run_entries
 from vmferry.simulation.run import simulate
@@ -146,3 +146,9 @@ def test_a_scenario_is_an_experiment_that_a_model_can_run_as_well() -> None:
     experiment = sweeping_guest(memory_bytes=64 << 20, stress_bytes=8 << 20, time_scale=10).only("background-sync")
     experiment = experiment.with_settings({"load.write-rate": "100MiB/s", "parameters.max-bandwidth": "33554432"})
     assert simulate(experiment, "background-sync").completed
+
+
+def test_what_a_guest_lost_is_unknown_if_it_did_nothing_before() -> None:
+    samples = [GuestSample(0.0, [100, 0]), GuestSample(2.0, [1000, 600])]
+    assert lost_percent(1000.0, samples) == pytest.approx(25)
+    assert lost_percent(0.0, samples) is None

@@ -176,13 +176,19 @@ def test_a_run_of_a_driven_qemu_is_simulated_by_its_model() -> None:
 
 
 def test_of_many_cells_the_furthest_off_are_shown_and_long_names_are_folded() -> None:
-    (cell,) = cells("variant,guest.used-memory,link.batch,load.memory,total_time_s\noriginal,9M,1M,8M,0.5\n", seeds=1)
+    (cell,) = cells(
+        "variant,guest.used-memory,parameters.max-bandwidth,load.memory,total_time_s\noriginal,9M,20971520,8M,0.5\n",
+        seeds=1,
+    )
     others = [msgspec.structs.replace(cell, total_time_ratio=1 + number / 100) for number in range(61)]
     with Console(width=80, file=io.StringIO()) as console, console.capture() as captured:
         print_cells(console, others)
     lines = captured.get().splitlines()
     assert "Shown are the 20 of 61 cells that are the furthest off" in captured.get()
     assert all(len(line) <= 80 and "…" not in line for line in lines)
+    with Console(width=80, file=io.StringIO()) as console, console.capture() as captured:
+        print_cells(console, cells("variant,parameters.max-bandwidth,total_time_s\noriginal,20971520,0.5\n", seeds=1))
+    assert "…" not in captured.get()
 
 
 def test_errors_are_told_of_each_variant_where_there_are_several() -> None:

@@ -46,7 +46,7 @@ def _table(cells: list[Cell]) -> Table:
     last, caption = _SENT if any(run.sent_bytes for cell in cells for run in cell.measured) else _LOST
     table = compact_table("Medians: measured|simulated", "variant", "total s", "", "down ms", "syncs", "max", last)
     table.caption = _CAPTION.format(last=caption)
-    table.columns[0].no_wrap = False
+    table.columns[0].no_wrap, table.columns[0].overflow = False, "fold"
     table.columns[0].max_width = max(_NAME_CHARACTERS, *(len(clean_text(cell.variant)) for cell in cells))
     groups: dict[str, list[Cell]] = {}
     for cell in cells:

@@ -172,7 +172,8 @@ def _table(measured: Path | None, variants: Sequence[str]) -> list[TableLine]:
 
 
 def _show_cells(scenarios: list[Experiment], runs: list[TableLine], seeds: int | None, as_json: bool) -> None:
-    with Progress(console=terminal(stderr=True), transient=True, disable=as_json) as bar:
+    console = terminal(stderr=True)
+    with Progress(console=console, transient=True, disable=as_json or not console.is_terminal) as bar:
         task = bar.add_task("simulating", total=None)
 
         def tell(done: int, count: int) -> None:

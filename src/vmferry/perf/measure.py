@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -164,9 +165,9 @@ class _Measurement:
                 real_settings(experiment, name),
                 auto_converge=experiment.variant(name).auto_converge,
             )
-            result, work_lost = self._migrate(source, destination, uri, before)
+            result = self._migrate(source, destination, uri)
             self.figures |= {"status": result.last.status, "error": self._limit_hit or result.last.error or ""}
-            self.work_lost_percent = 100 * work_lost
+            self.work_lost_percent = lost_percent(before, self.samples)
             owner = destination if result.completed else source
             owner.check_memory()
             after = self.figures["pages_per_s_after"] = owner.pages_per_s(self._measure_s)
@@ -189,10 +190,8 @@ class _Measurement:
             self.flags.append(f"a vCPU writes {min(speeds) / max(speeds):.0%} of what the fastest does")
         return sum(speeds) / seconds
 
-    def _migrate(
-        self, source: VmProcess, destination: VmProcess, uri: str, pages_per_s_before: float
-    ) -> tuple[Result, float]:
-        """Migrate; return how it ended and which share of the guest's work was lost meanwhile."""
+    def _migrate(self, source: VmProcess, destination: VmProcess, uri: str) -> Result:
+        """Migrate; return how it ended."""
         self._start_s = time.monotonic()
         self._sample(source)
         cancel = CancelToken()
@@ -200,9 +199,7 @@ class _Measurement:
             source.monitor, uri, lambda progress: self._watch(source, progress, cancel), MonotonicClock(), cancel
         )
         self._sample(destination if result.completed else source)
-        first, last = self.samples[0], self.samples[-1]
-        possible = pages_per_s_before * (last.time_s - first.time_s)
-        return result, 1 - (sum(last.written_pages) - sum(first.written_pages)) / possible
+        return result
 
     def _watch(self, source: VmProcess, progress: Progress, cancel: CancelToken) -> None:
         """Sample the guest now and then, and call the migration off at its limits."""
@@ -231,6 +228,13 @@ def _ran_and_waited_ns(vm: VmProcess) -> tuple[int, int]:
 def _waiting_share(start: tuple[int, int], end: tuple[int, int]) -> float:
     ran, waited = end[0] - start[0], end[1] - start[1]
     return waited / (ran + waited) if ran + waited else 0.0
+
+
+def lost_percent(pages_per_s_before: float, samples: Sequence[GuestSample]) -> float | None:
+    """Return what of its work a guest lost between samples; None if it did none before, as between bursts."""
+    first, last = samples[0], samples[-1]
+    possible = pages_per_s_before * (last.time_s - first.time_s)
+    return 100 * (1 - (sum(last.written_pages) - sum(first.written_pages)) / possible) if possible else None
 
 
 def _recorded_figures(journal: Path, work_lost_percent: float | None) -> dict[str, Any]:
