@@ -54,6 +54,7 @@ link = { rate = "1Gbit/s" }
         ("vcpus = 2", "vcpus = 2, sync-ns-per-page = 1e300", r"guest.sync-ns-per-page is 1e\+300, 0 to"),
         ("vcpus = 2", "vcpus = 2, stolen = 1", "guest.stolen is 1.0, 0 up to but not 1 is allowed"),
         ("vcpus = 2", 'vcpus = 2, stolen-for = "1ns"', "guest.stolen-for is 1ns, 1 ms to 1000 h"),
+        ("vcpus = 2", 'vcpus = 2, ran-for = "2h"', "guest.ran-for is 2h, 0 ms to 1 h is allowed"),
         ("vcpus = 2", 'vcpus = 2, throttle-slice = "1ns"', "guest.throttle-slice is 1ns, 1 ms to 1000 h"),
         ("vcpus = 2", 'vcpus = 2, zero-scan-rate = "2000T"', "guest.zero-scan-rate is 2000T"),
         ("vcpus = 2", 'vcpus = 2, used-memory = "2G"', "guest.used-memory is 2G, the guest has 1G"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.support.known import known
 from vmferry.convergence.variants import ALL_VARIANTS, VARIANTS
 from vmferry.experiment.experiment import Experiment, experiment_of
+from vmferry.experiment.parts import LinkSpec
 from vmferry.experiment.scenario import parse_scenario, seed_scenarios
 from vmferry.memory.bitmap import Bitmap
 from vmferry.migration.events import BandwidthWindow, Decided
@@ -378,6 +379,21 @@ def test_latency_is_waited_for_there_and_back() -> None:
     near, far = (simulate(IDLE.with_settings({"link.latency": latency}), "original") for latency in ("0ms", "1s"))
     assert known(far.downtime_ms) - known(near.downtime_ms) >= 2000
     assert (known(far.total_time_ms) - known(near.total_time_ms)) % 2000 in (0, 1, 1999)
+
+
+def test_a_guest_that_ran_before_is_anywhere_in_its_walk_by_seed() -> None:
+    walking: dict[str, object] = {"loads": [{"pattern": "sweep", "memory": "40M", "write-rate": "8MiB/s"}]}
+    link = LinkSpec(rate_bytes_per_s=20 << 20)
+    together = msgspec.structs.replace(busy(guest=walking), link=link)
+    anywhere = msgspec.structs.replace(busy(guest=walking | {"ran_for": "5s"}), link=link)
+
+    def times_ms(scenario: Experiment) -> list[int | None]:
+        return [simulate(scenario, "original", seed).total_time_ms for seed in range(4)]
+
+    moments = times_ms(anywhere)
+    assert len(set(times_ms(together))) == 1
+    assert len(set(moments)) == 4
+    assert moments == times_ms(anywhere)
 
 
 def test_each_sync_costs_time_by_the_page() -> None:

@@ -32,7 +32,7 @@ _MAX_ROUNDS = 10**6
 _WITH_WORKING_SET = ("hot-spot", "moving")
 _MIN_EVERY_NS = 10 * NS_PER_MS
 _MAX_PAUSE_NS = NS_PER_HOUR
-"""How long one thing may take: a message, a dirty sync."""
+"""How long one thing may take: a message, a dirty sync, what was before."""
 
 
 class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="kebab"):
@@ -153,6 +153,8 @@ class GuestSpec(_Part, frozen=True):
     """How long at a time, in the mean."""
     dirty_ring: bool = False
     """Its body knows which vCPU has written what."""
+    ran_for_ns: Nanoseconds = msgspec.field(default=0, name="ran-for")
+    """How long it has run when the migration begins, at most; drawn for each seed. 0: its loads begin with it."""
 
     @property
     def page_count(self) -> int:
@@ -176,6 +178,7 @@ class GuestSpec(_Part, frozen=True):
         if not 0 <= self.stolen < 1:
             raise UsageError(f"guest.stolen is {self.stolen}, 0 up to but not 1 is allowed")
         check_duration("guest.stolen-for", self.stolen_for_ns, NS_PER_MS)
+        check_duration("guest.ran-for", self.ran_for_ns, most_ns=_MAX_PAUSE_NS)
         require("guest.sync-ns-per-page", self.sync_ns_per_page, 0.0, _MAX_PAUSE_NS / max(1, self.page_count))
         if not self.loads:
             raise UsageError("guest.loads is empty; give at least one load, such as pattern = 'idle'")

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
+from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.costs import GuestCosts
@@ -25,7 +26,17 @@ from vmferry.units import NS_PER_S
 
 
 def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:
-    """Return what the guest does; each vCPU takes its part in the loads that are for it, in turn."""
+    """Return what the guest does, where it is with that when the migration begins."""
+    workload = _beginning(guest, random)
+    if guest.ran_for_ns:
+        ran_ns = int(random.integers(guest.ran_for_ns))
+        workload.let_pass(ran_ns, ran_ns)
+        workload.write(Bitmap(guest.page_count))
+    return workload
+
+
+def _beginning(guest: GuestSpec, random: np.random.Generator) -> Workload:
+    """Return what the guest does from the first on; each vCPU takes its part in the loads that are for it, in turn."""
     vcpus = range(guest.vcpu_count)
     if any(load.trace for load in guest.loads):
         return Workload([Writer(vcpus, Turns(list(_turns_of_all(guest, random))))])
