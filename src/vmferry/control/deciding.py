@@ -122,16 +122,20 @@ def survey(
 
 def make_brain(
     ports: Ports,
-    order: Order,
     parameters: MigrationParameters | None,
     body: Body,
     link: LinkWatch,
     lost: LostWork,
     surveyed: Sequence[Written] = (),
+    *,
+    runs_already: bool,
 ) -> Convergence:
-    """Return the brain of the driver; without parameters that it obeys it has no policy, and keeps the limits."""
+    """Return the brain of the driver; without parameters that it obeys it has no policy, and keeps the limits.
+
+    `runs_already` if the migration has begun; then the brain counts its time from its beginning on.
+    """
     now_ns = ports.clock.now_ns()
-    progress = Progress.from_qmp({}) if order.uri else ask(ports.monitor)
+    progress = ask(ports.monitor) if runs_already else Progress.from_qmp({})
     start = sense(progress, ports.monitor.execute("query-migrate-parameters"), now_ns)
     elapsed_ns = (progress.elapsed_ms or 0) * NS_PER_MS
     kind = find_policy(parameters.convergence_policy) if parameters else None

@@ -107,7 +107,7 @@ def prepare(site: Site, asked: Order, watch: Callable[[Progress], None]) -> Prep
     if order.uri is not None:
         ask_for_word(driven, settings, order.uri)
     parameters, able = decider.parameters, can(settings, decider.slowing)
-    brain = make_brain(ports, order, parameters, able, link.watch, lost, decider.surveyed)
+    brain = make_brain(ports, parameters, able, link.watch, lost, decider.surveyed, runs_already=order.uri is None)
     rules = (parameters or MigrationParameters()).rules(order.limits)
     body = DriverBody(ports, brain, rules, settings, recorder, decider.slowing)
     held = None

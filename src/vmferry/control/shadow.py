@@ -10,7 +10,6 @@ from vmferry.control.asking.sensors import DirtyRate
 from vmferry.control.body import DriverBody
 from vmferry.control.deciding import DEFAULTS, loaded, make_brain
 from vmferry.control.link import PATIENCE_NS
-from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
 from vmferry.control.recorder import Recorder
 from vmferry.control.undoing.settings import Settings
@@ -45,8 +44,7 @@ class ShadowBody(DriverBody):
         """
         parameters = DEFAULTS.changed(limits.applied_to(variant.named(loaded), DEFAULTS.as_qmp()))
         self._link = LinkWatch(PATIENCE_NS)
-        order = Order(uri=None, variant=variant, limits=limits)
-        brain = make_brain(ports, order, parameters, EVERYTHING, self._link, lost)
+        brain = make_brain(ports, parameters, EVERYTHING, self._link, lost, runs_already=True)
         super().__init__(ports, brain, parameters.rules(limits), Settings(ports.monitor, ports.clock, driven), recorder)
         self._name = variant.name
         self._syncs, self._sync_ns = 1, ports.clock.now_ns()
