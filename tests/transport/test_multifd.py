@@ -23,9 +23,10 @@ from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.multifd_receiver import MultifdReceiver
 from vmferry.transport.multifd_sender import MultifdSender
+from vmferry.transport.sockets import Connection
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import UnixAddress
-from vmferry.wire.format import NONCE_BYTES
+from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
 from vmferry.wire.messages import Barrier, Commit, Finish, Hello, Join, Message, Pages, State
 
 S = MigrationStatus
@@ -210,6 +211,30 @@ def test_which_channel_broke_is_told(tmp_path: Path) -> None:
     migration.assert_one_owner()
     told = migration.source.error or ""
     assert told.startswith(("page channel 2: ", "the destination failed: ", "the destination refused: ")), told
+
+
+@pytest.mark.parametrize("stuck", [0, 1, 2])
+def test_a_connection_that_takes_nothing_keeps_no_guest_stopped(tmp_path: Path, stuck: int) -> None:
+    migration = WideMigration(tmp_path, 2, switchover_timeout=300)
+    numbers = itertools.count()
+
+    class Stuck(StreamChannel):
+        def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
+            while not migration.here.running:
+                while_blocked()
+                time.sleep(0.001)
+            super().send(message, while_blocked)
+
+    def connected(connection: Connection) -> StreamChannel:
+        kind = Stuck if next(numbers) == stuck else StreamChannel
+        return kind(connection, migration.here, DESTINATION_FRAMES)
+
+    migration.connector._make_channel = connected  # type: ignore[method-assign]
+    migration.run()
+    assert migration.source.status is S.FAILED
+    assert migration.source.owner is Owner.SOURCE
+    assert migration.source.error == "the guest was stopped for 0.3 s and not handed over (switchover-timeout)"
+    assert migration.here.running
 
 
 class Received:
