@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from vmferry.client.processes import Thread
+from vmferry.clock import MonotonicClock
 from vmferry.control.host.cgroup import Hierarchy, find_hierarchy, group_of
 from vmferry.control.host.own_group import PREFIX, OwnGroup
 from vmferry.control.slowing.crowding import Crowding
@@ -53,7 +54,7 @@ class CpuQuota:
         self._groups: dict[Thread, OwnGroup] = {}
         self._quotas_us: dict[Thread, tuple[int, int]] = {}
         """The quotas in force: how long each thread may run in each period, and how long that is."""
-        self._crowding = Crowding()
+        self._crowding = Crowding(MonotonicClock().now_ns)
         try:
             self.set(threads, _TRIAL_PERCENT)
             with _explained("cannot send the threads back from groups below", self._hierarchy.mount):
@@ -64,7 +65,8 @@ class CpuQuota:
             raise
 
     def __str__(self) -> str:
-        return f"CPU quotas on its {len(self._groups)} vCPU threads (cgroup v{self._hierarchy.version})"
+        count = len(self._groups)
+        return f"CPU quotas on its {count} vCPU thread{'' if count == 1 else 's'} (cgroup v{self._hierarchy.version})"
 
     def set(self, threads: Sequence[Thread], throttle_percent: float) -> float:
         """Take that share of the time away, 0 to 99.9; these threads run the rest, and others are let go.

@@ -8,19 +8,18 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from vmferry.client.processes import Scheduled, Thread
-from vmferry.clock import MonotonicClock
 from vmferry.units import NS_PER_MS
 
 _LONG_ENOUGH_NS = 500 * NS_PER_MS
 """In less time chance decides who waits for whom."""
 _LEAST = 0.2
-"""Slices are to come more often than twice a second: QEMU without KVM waits for one of each vCPU at every dirty sync."""
+"""With less, slices come seldom: a QEMU without KVM waits for one of each vCPU at every dirty sync."""
 
 
 class Crowding:
     """Looks at threads for as long as nothing slows them; what was found last holds while they are slowed."""
 
-    def __init__(self, now_ns: Callable[[], int] = MonotonicClock().now_ns) -> None:
+    def __init__(self, now_ns: Callable[[], int]) -> None:
         self._now_ns = now_ns
         self._since: dict[Thread, tuple[int, int]] = {}
         """Of those that are looked at: when that began, and how long they had waited for a processor by then."""
