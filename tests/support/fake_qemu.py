@@ -70,7 +70,8 @@ class FakeQemu:
             case "migrate":
                 self._migrating = True
             case "migrate_cancel" if self.obeys_cancel:
-                self._course, self._status = iter(()), {"status": "cancelled"}
+                self._course = iter(())
+                self._status = {"status": "cancelled", "error-desc": "Channel error: Input/output error"}  # as QEMU 10
             case "migrate-set-parameters":
                 self.parameters |= arguments or {}
             case "migrate-set-capabilities":

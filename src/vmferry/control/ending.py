@@ -54,13 +54,18 @@ class Ending:
         if result.completed:
             return result
         last = result.last
-        told = last.error if last.status == "cancelling" or not self.why_cancelled else None
-        reasons = [self.why_cancelled, told, self._where_the_guest_is()]
+        reasons = [self.why_cancelled, self._told(last), self._where_the_guest_is()]
         if last.status == "failed" and self.used_destination and self._hand_over and not self.why_cancelled:
             reasons.append(DESTINATION_KNOWS)
         error = "; ".join(filter(None, reasons)) or None
         gave_up = self.why_cancelled is not None
         return replace(result, last=replace(last, error=error), policy_broken=self.policy_broken, gave_up=gave_up)
+
+    def _told(self, last: Progress) -> str | None:
+        """Return what is to be told of the VM's own reason: QEMU 10 says how the channel of a cancelled one broke."""
+        if last.status == "cancelled" and self._hand_over:
+            return None
+        return last.error if last.status == "cancelling" or not self.why_cancelled else None
 
     def _where_the_guest_is(self) -> str | None:
         """Say it of a guest that was stopped for its hand-over, which then failed."""

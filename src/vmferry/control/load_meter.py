@@ -21,6 +21,7 @@ _LEAST_NS = 500 * NS_PER_MS
 """Shorter measurements tell nothing."""
 _SURE_NS = 3 * NS_PER_S
 _NS_PER_US = 1000
+_LIMIT = "max-bandwidth"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class LoadMeter:
         settings: Mapping[str, object],
         tell: Callable[[Bottleneck], None],
     ) -> None:
-        """`settings` are the parameters in force and the state of `multifd`."""
+        """`settings` are the parameters in force, of which max-bandwidth may change, and the state of `multifd`."""
+        self._monitor = monitor
         self._uri = uri or ""
         self._clock = clock
         self._settings = settings
@@ -63,12 +65,20 @@ class LoadMeter:
         if progress.status != "active" or (self._last and now_ns - self._last.time_ns < _INTERVAL_NS):
             return
         self._last = self._sample(now_ns, progress)
-        self._first = self._first or self._last
+        if self._limit_has_changed() or not self._first:
+            self._first = self._last
         bottleneck = self.bottleneck()
         lasts = self._last.time_ns - self._first.time_ns >= _SURE_NS
         if bottleneck and lasts and bottleneck.limiting not in self._told:
             self._told.add(bottleneck.limiting)
             self._tell(bottleneck)
+
+    def _limit_has_changed(self) -> bool:
+        """Ask for the rate limit, which anybody may change at any time: what went before has had another."""
+        before = self._number(_LIMIT)
+        limit = self._monitor.execute("query-migrate-parameters").get(_LIMIT)
+        self._settings = {**self._settings, _LIMIT: limit}
+        return self._number(_LIMIT) != before
 
     def sync_share(self) -> float | None:
         """Return the share of the time that dirty syncs have taken so far; None if that is not known."""
@@ -96,7 +106,7 @@ class LoadMeter:
         return SendingLoad(
             duration_ns=duration_ns,
             sent_bytes=last.sent_bytes - first.sent_bytes,
-            limit_bytes_per_s=self._number("max-bandwidth"),
+            limit_bytes_per_s=self._number(_LIMIT),
             busiest_thread=max(used) / duration_ns if used and self._vcpus else None,
             on_the_way=on_the_way,
             window_closed=window_closed,

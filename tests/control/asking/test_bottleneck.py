@@ -78,7 +78,7 @@ def metered(samples: list[Connections | None], monkeypatch: pytest.MonkeyPatch) 
     """Look once a second at connections that come to this."""
     told: list[Bottleneck] = []
     clock = VirtualClock()
-    qemu = FakeQemu([])
+    qemu = FakeQemu([], max_bandwidth=0)
     monkeypatch.setattr(FakeQemu, "peer_pid", os.getpid())
     monkeypatch.setattr(load_meter, "connections", lambda pid, uri: samples.pop(0))
     monkeypatch.setattr(load_meter, "_cpu_ns", lambda pid, vcpus: {})
@@ -102,12 +102,26 @@ def test_what_syncs_take_is_known_of_a_vm_that_tells_it(monkeypatch: pytest.Monk
     told: list[Bottleneck] = []
     clock = VirtualClock()
     monkeypatch.setattr(load_meter, "_cpu_ns", lambda pid, vcpus: {})
-    meter = LoadMeter(FakeQemu([]), "tcp:there:4444", clock, {}, told.append)
+    meter = LoadMeter(FakeQemu([], max_bandwidth=0), "tcp:there:4444", clock, {}, told.append)
     for _ in range(9):
         meter.look(Progress.from_qmp(answer(dirty_sync_time=clock.now_ns() * 0.6 / 1e6)))
         clock.sleep_ns(S)
     assert meter.sync_share() == pytest.approx(0.6)
     assert [str(bottleneck) for bottleneck in told] == ["dirty syncs: they take 60% of the time; sync less often"]
+
+
+def test_a_limit_that_somebody_raises_is_the_one_that_counts_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, qemu = VirtualClock(), FakeQemu([], max_bandwidth=20 * MIB)
+    told: list[Bottleneck] = []
+    monkeypatch.setattr(load_meter, "_cpu_ns", lambda pid, vcpus: {})
+    meter = LoadMeter(qemu, "tcp:there:4444", clock, {"max-bandwidth": 20 * MIB}, told.append)
+    for sent_mib in (0, 20, 40, 60, 80, 100, 240, 380):
+        if sent_mib == 100:
+            qemu.parameters["max-bandwidth"] = 200 * MIB
+        meter.look(Progress.from_qmp(answer(transferred=sent_mib * MIB)))
+        clock.sleep_ns(S)
+    assert [bottleneck.evidence for bottleneck in told] == ["it sends 20 MiB/s, and the limit is 20 MiB/s"]
+    assert meter.bottleneck() is None, "140 MiB/s are not the limit any more, nor was 20 in the mean of all"
 
 
 @pytest.mark.parametrize("counted", [[None] * 9, [Connections(1 + second % 2, 0, 0, 0) for second in range(8)]])
@@ -120,7 +134,7 @@ def test_what_the_kernel_does_not_tell_is_unknown(
 
 def test_a_vm_of_another_host_has_no_bottleneck_that_is_known() -> None:
     clock = VirtualClock()
-    meter = LoadMeter(FakeQemu([]), "tcp:there:4444", clock, {}, print)
+    meter = LoadMeter(FakeQemu([], max_bandwidth=0), "tcp:there:4444", clock, {}, print)
     for _ in range(9):
         meter.look(Progress.from_qmp(answer(transferred=clock.now_ns())))
         clock.sleep_ns(S)

@@ -68,7 +68,8 @@ def find_bottleneck(load: SendingLoad) -> Bottleneck | None:
     """Return what bounds the speed, the surest first; None if what was measured does not tell."""
     rate = format_rate(load.bytes_per_s)
     if load.limit_bytes_per_s and load.bytes_per_s >= _AT_THE_LIMIT * load.limit_bytes_per_s:
-        return Bottleneck(Limiting.RATE_LIMIT, f"it sends {rate}, which is the limit", "raise --max-bandwidth")
+        evidence = f"it sends {rate}, and the limit is {format_rate(load.limit_bytes_per_s)}"
+        return Bottleneck(Limiting.RATE_LIMIT, evidence, "raise --max-bandwidth")
     if _is_at_least(load.syncs, _MUCH):
         return Bottleneck(Limiting.SYNCS, f"they take {_percent(load.syncs)} of the time", "sync less often")
     if _is_at_least(load.window_closed, _MUCH):
