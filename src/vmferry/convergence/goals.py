@@ -54,6 +54,8 @@ class Goals:
 
     def harms(self, courses: Courses) -> NDArray[np.float64]:
         """Return how many times what may be taken of each vCPU each course takes."""
+        if self.max_loss_ns == math.inf:
+            return np.zeros_like(courses.lost_ns)
         with np.errstate(invalid="ignore"):  # of those that never end
             taken = (self.lost_ns + courses.lost_ns) / max(1.0, self.max_loss_ns)
         return np.where(courses.lost_ns > 0, taken, 0.0)
@@ -88,6 +90,7 @@ class Goals:
         that moves by itself, in the first column, is waited for if that takes not much longer than the shortest course.
         """
         keep = ended & (self.overshoots(courses) <= 1)
+        keep[:, self.highest_percent + 1 :] = False
         time_ns = courses.time_ns[:, : self.highest_percent + 1]
         if keep[0, 0] and self.waits_for(time_ns[0, 0], time_ns[:, 1:].min(initial=math.inf)):
             return np.ones_like(ended)

@@ -73,7 +73,7 @@ def _follow_slowed(
     for _ in range(MAX_PASSES):
         np.add(time_ns, duration_ns, out=time_ns, where=going)
         np.add(slowed_ns, duration_ns, out=slowed_ns, where=going)
-        if outclassed:
+        if outclassed and ended.any():
             going &= ~outclassed(Courses(time_ns, slowed_ns * _SHARES, least_bytes), ended)
             if not going.any():
                 break
