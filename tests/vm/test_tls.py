@@ -309,6 +309,21 @@ def test_what_is_held_is_known_until_all_of_it_is_read() -> None:
         assert not there.holds_more
 
 
+def test_records_that_say_nothing_do_not_keep_a_reader_busy_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmferry.transport.tls_server_connection.CALL_BYTES", 1)
+    monkeypatch.setattr("vmferry.transport.tls_server_connection._AHEAD_BYTES", 1 << 14)
+    here, there = both_ends(secured_client(), secured_server())
+    with closing(here), closing(there):
+        here.sendmsg([memoryview(bytes(1 << 15))])
+
+        def nothing_for_it(size_bytes: int, room: memoryview) -> int:
+            raise ssl.SSLWantReadError
+
+        with pytest.raises(BlockingIOError):
+            there._go_on(nothing_for_it, 1, memoryview(bytearray(1)))
+        assert there.socket.recv(1)
+
+
 def test_an_answer_that_has_to_wait_is_sent_once() -> None:
     here, there = both_ends(secured_client(), secured_server())
     with closing(here), closing(there):

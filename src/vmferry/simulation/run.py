@@ -30,6 +30,11 @@ IsLost = Callable[[int, float], bool]
 _CREDENTIALS = Credentials(bytes(NONCE_BYTES))
 
 
+def never_lost(remaining_bytes: int, sent_bytes: float) -> bool:
+    """Give nothing up."""
+    return False
+
+
 class SimulatedRun(Outcome, frozen=True, kw_only=True):
     """The figures of one simulated migration, in virtual time."""
 
@@ -67,7 +72,7 @@ class Simulation:
         *,
         link: LinkModel | None = None,
         capabilities: MigrationCapabilities | None = None,
-        is_lost: IsLost = lambda remaining_bytes, sent_bytes: False,
+        is_lost: IsLost = never_lost,
         on_write: Callable[[Bitmap], None] | None = None,
         before_delivery: Callable[[Message], None] = lambda message: None,
     ) -> None:

@@ -94,14 +94,10 @@ def draws_of(survey: Survey) -> int:
 
 
 def forecast(
-    survey: Survey,
-    strategies: Sequence[str] | None = None,
-    draws: int | None = None,
-    tell: Callable[[str], object] = lambda strategy: None,
-    is_enough: Callable[[], bool] = lambda: False,
+    survey: Survey, strategies: Sequence[str] | None = None, draws: int | None = None
 ) -> list[StrategyForecast]:
-    """Return the forecast of each strategy; see `carried_out`."""
-    return summed_up(survey, carried_out(survey, strategies, draws, tell, is_enough), draws)
+    """Return the forecast of each strategy, or of these, carried out with so many draws."""
+    return summed_up(survey, carried_out(survey, strategies, draws), draws)
 
 
 def carried_out(

@@ -14,7 +14,7 @@ from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
 from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
-from vmferry.simulation.run import IsLost, Simulation
+from vmferry.simulation.run import IsLost, Simulation, never_lost
 from vmferry.study.draws import Draw
 from vmferry.study.headway import Headway
 from vmferry.study.modelled_load import loads_of
@@ -55,7 +55,7 @@ def outcome_of(survey: Survey, strategy: str, draw: Draw) -> Outcome:
     model = _model(survey, draw, _limits(survey, strategy))
     if strategy in (NO_THROTTLE, OWN):
         model = msgspec.structs.replace(model, parameters={**survey.own_parameters, **model.parameters})
-    is_lost = _may_not_rest(survey) if strategy == NO_THROTTLE else _never_lost
+    is_lost = _may_not_rest(survey) if strategy == NO_THROTTLE else never_lost
     outcome = (_in_qemu if survey.qemu else _in_ours)(model, survey, strategy, draw, is_lost)
     sent_bytes = round((outcome.sent_bytes or 0) * _divisor(survey) / survey.times_smaller)
     return msgspec.structs.replace(outcome, sent_bytes=sent_bytes)
@@ -93,11 +93,7 @@ def _limits(survey: Survey, strategy: str) -> RunLimits:
 
 def _may_not_rest(survey: Survey) -> IsLost:
     """Return what gives a guest up whose passes leave no less; one in bursts may still come to rest."""
-    return _never_lost if survey.bursts else Headway().is_lost
-
-
-def _never_lost(remaining_bytes: int, sent_bytes: float) -> bool:
-    return False
+    return never_lost if survey.bursts else Headway().is_lost
 
 
 def _divisor(survey: Survey) -> int:

@@ -7,41 +7,25 @@ import select
 import socket
 import ssl
 from collections.abc import Iterator
-from typing import Any
 
 from vmferry.errors import ChannelError, MigrationError
+from vmferry.transport.tls_connection import CALL_BYTES, RECORD_BYTES, TlsConnection
 from vmferry.transport.tls_failure import failure
 
-_RECORD_BYTES = 1 << 14
-"""What a record holds at most; less than that is collected, for each record costs a call or two of the kernel."""
 _WRITE_BYTES = 1 << 18
-_CALL_BYTES = 1 << 20
-"""How much one call passes on at most, more or less, so that its caller can look up now and then."""
 
 
-class TlsClientConnection:
-    """Has those methods of a connected, non-blocking socket that a channel uses; owns the socket."""
+class TlsClientConnection(TlsConnection):
+    """Has those methods of a socket that a channel uses."""
 
     def __init__(self, connection: ssl.SSLSocket, other: str) -> None:
-        self.socket = connection
-        self.family = connection.family
+        super().__init__(connection)
+        self._tls = connection
         self.waits_for = select.POLLIN
         """The poll events to wait for while hands are being shaken."""
         self._other = other
         self._secured = False
         self._broken = False
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for poll."""
-        return self.socket.fileno()
-
-    def getpeername(self) -> Any:
-        """Return the address of the other side."""
-        return self.socket.getpeername()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
 
     def shake_hands(self) -> bool:
         """Go on with the handshake as far as that is possible without waiting; return whether it is done.
@@ -49,7 +33,7 @@ class TlsClientConnection:
         Raises PeerError if the other side is not who it should be, and ChannelError if it is gone.
         """
         try:
-            self.socket.do_handshake()
+            self._tls.do_handshake()
         except ssl.SSLWantReadError:
             self.waits_for = select.POLLIN
             return False
@@ -68,7 +52,7 @@ class TlsClientConnection:
         sent = 0
         try:
             for piece in _pieces(views):
-                sent += self.socket.send(piece)
+                sent += self._tls.send(piece)
         except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
             if not sent:
                 raise BlockingIOError from None
@@ -79,9 +63,9 @@ class TlsClientConnection:
     def recvmsg_into(self, views: list[memoryview]) -> tuple[int]:
         """Fill the beginning of the first view; 0 bytes are the end. Raises BlockingIOError if there is nothing yet."""
         if self._broken:  # what still comes is taken, so that the other side gets to read why
-            return (len(socket.socket.recv(self.socket, len(views[0]))),)
+            return (len(socket.socket.recv(self._tls, len(views[0]))),)
         try:
-            return (self.socket.recv_into(views[0]),)
+            return (self._tls.recv_into(views[0]),)
         except ssl.SSLEOFError:
             return (0,)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -96,14 +80,17 @@ class TlsClientConnection:
 
 
 def _pieces(views: list[memoryview]) -> Iterator[memoryview | bytearray]:
-    """Yield what to give to TLS at a time. From the beginning of any piece on, the pieces are the same."""
-    left_bytes = _CALL_BYTES
+    """Yield what to give to TLS at a time. From the beginning of any piece on, the pieces are the same.
+
+    Less than a record holds is collected, for each record costs a call or two of the kernel.
+    """
+    left_bytes = CALL_BYTES
     small = bytearray()
     for view in views:
-        if small and len(small) + len(view) > _RECORD_BYTES:
+        if small and len(small) + len(view) > RECORD_BYTES:
             yield small
             small = bytearray()
-        if len(view) > _RECORD_BYTES:
+        if len(view) > RECORD_BYTES:
             yield from (view[start : start + _WRITE_BYTES] for start in range(0, len(view), _WRITE_BYTES))
         else:
             small += view

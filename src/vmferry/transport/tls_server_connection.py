@@ -1,7 +1,7 @@
 """The end of a connection with TLS that was connected to: in a migration the destination's, which receives much.
 
-It takes from the socket what fits into the processor's cache, and decrypts that. OpenSSL by itself would ask the kernel
-twice for each record of 16 KiB, while the source puts the next one there.
+It takes many records from the socket at once, and decrypts them then. OpenSSL by itself would ask the kernel twice for
+each record of 16 KiB.
 """
 
 import socket
@@ -11,20 +11,18 @@ from contextlib import suppress
 from typing import Any
 
 from vmferry.errors import ChannelError, MigrationError, PeerError
+from vmferry.transport.tls_connection import CALL_BYTES, RECORD_BYTES, TlsConnection
 from vmferry.transport.tls_failure import failure
 
 _OTHER = "the source"
 _HANDSHAKE = 0x16
 """The first byte of a client that speaks TLS: a handshake record (RFC 8446, section 5.1)."""
-_RECORD_BYTES = 1 << 14
-"""What a record holds at most; and what a stranger is listened to at once."""
 _AHEAD_BYTES = 1 << 17
-_CALL_BYTES = 1 << 20
-"""How much one call passes on at most, more or less, so that its caller can look up now and then."""
+"""How much is taken from the socket at once, of who has proven who it is; of a stranger, what a record holds."""
 
 
-class TlsServerConnection:
-    """Has those methods of a connected, non-blocking socket that a channel uses; owns the socket.
+class TlsServerConnection(TlsConnection):
+    """Has those methods of a socket that a channel uses.
 
     Nothing is read or written in clear but to a client that speaks no TLS, so that it can be told so.
     """
@@ -33,15 +31,14 @@ class TlsServerConnection:
         self, connection: socket.socket, context: ssl.SSLContext, check: Callable[[Mapping[str, Any]], None]
     ) -> None:
         """`check` raises if there is something about the other side's certificate that TLS does not mind."""
-        self.socket = connection
-        self.family = connection.family
+        super().__init__(connection)
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._check = check
         self._is_tls = self._secured = self._in_clear = False
         self._deaf = False
         """Whether nothing that comes is listened to any more."""
-        self._room = memoryview(bytearray(_RECORD_BYTES))
+        self._room = memoryview(bytearray(RECORD_BYTES))
         """For what comes from the socket, encrypted."""
         self._unsent = memoryview(b"")
         self._unsent_holds_bytes = 0
@@ -52,18 +49,6 @@ class TlsServerConnection:
     def holds_more(self) -> bool:
         """Whether there may be something to read of which poll knows nothing, as it was taken from the socket."""
         return self._more and not self._deaf
-
-    def fileno(self) -> int:
-        """Return the socket's descriptor, for poll."""
-        return self.socket.fileno()
-
-    def getpeername(self) -> Any:
-        """Return the address of the other side."""
-        return self.socket.getpeername()
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
 
     def shake_hands(self) -> bool:
         """Go on with the handshake as far as that is possible without waiting; return whether it is done.
@@ -96,7 +81,7 @@ class TlsServerConnection:
             raise ChannelError(f"there is no TLS with {_OTHER}")
         try:
             if not self._unsent_holds_bytes:
-                self._unsent_holds_bytes = self._tls.write(views[0][:_RECORD_BYTES])
+                self._unsent_holds_bytes = self._tls.write(views[0][:RECORD_BYTES])
             self._pass_on()
         except BlockingIOError:
             raise
@@ -117,7 +102,7 @@ class TlsServerConnection:
         received, self._more = 0, False
         try:
             for view in views:
-                while view and received < _CALL_BYTES:
+                while view and received < CALL_BYTES:
                     taken = self._go_on(self._tls.read, len(view), view)
                     if not taken:
                         return (received,)
@@ -144,23 +129,30 @@ class TlsServerConnection:
         self._is_tls = True
 
     def _go_on(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Take a step of TLS, with as much from the socket as it needs. Raises BlockingIOError if that has to wait."""
+        """Take a step of TLS, with as much from the socket as it needs. Raises BlockingIOError if that has to wait.
+
+        So it does as well after as much as one call passes on: of that nothing was for the step, and there may be more.
+        """
+        taken_bytes = 0
         while True:
             try:
                 return step(*arguments)
             except ssl.SSLWantReadError:
-                self._feed()
+                if taken_bytes >= CALL_BYTES:
+                    raise BlockingIOError from None
+                taken_bytes += self._feed()
 
-    def _feed(self) -> None:
-        """Give TLS what the socket has, and the other side what TLS answers by itself."""
+    def _feed(self) -> int:
+        """Give TLS what the socket has, and the other side what TLS answers by itself. Return how many bytes it had."""
         with suppress(BlockingIOError):
             self._pass_on()
-        if self._outgoing.pending > _RECORD_BYTES:
+        if self._outgoing.pending > RECORD_BYTES:
             raise PeerError(f"no TLS with {_OTHER}: it takes no answers")
         if size_bytes := self.socket.recv_into(self._room):
             self._incoming.write(self._room[:size_bytes])
         else:
             self._incoming.write_eof()
+        return size_bytes
 
     def _pass_on(self) -> None:
         """Send what is encrypted. Raises BlockingIOError if that has to wait."""
