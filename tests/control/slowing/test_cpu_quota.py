@@ -47,7 +47,7 @@ def running_share(thread: Thread, seconds: float) -> float:
 def test_each_thread_runs_its_own_share(busy: Thread) -> None:
     with busy_thread() as other, Guard() as guard:
         quota = CpuQuota([busy, other], guard)
-        assert quota.set_each([busy, other], [0, 90]) == pytest.approx(90)
+        assert quota.set_each([busy, other], [0, 90]) == pytest.approx(90, abs=0.01)
         groups, hierarchy = [home_of(busy), home_of(other)], find_hierarchy()
         quotas = [hierarchy.quota_us(group) or (0, 1) for group in groups]
         assert [quota_us / period_us for quota_us, period_us in quotas] == [1, pytest.approx(0.1)]
@@ -61,7 +61,7 @@ def test_a_thread_runs_its_share_and_goes_home(busy: Thread) -> None:
         quota = CpuQuota([busy], guard)
         assert home_of(busy) == home
         for percent in (50, 90, 99):
-            assert quota.set([busy], percent) == pytest.approx(percent)
+            assert quota.set([busy], percent) == pytest.approx(percent, abs=0.01)
             group = home_of(busy)
             assert group.parent == home
             assert running_share(busy, 1.0) < (100 - percent) / 100 + 0.06
@@ -78,7 +78,7 @@ def test_a_throttle_takes_its_share_of_what_others_leave() -> None:
             os.sched_setaffinity(thread.id, {min(os.sched_getaffinity(0))})
         quota = CpuQuota([one], guard)
         time.sleep(0.6)
-        assert quota.set([one], 90) == pytest.approx(90)
+        assert quota.set([one], 90) == pytest.approx(90, abs=0.01)
         quota_us, period_us = quota_of(one) or (0, 1)
         assert quota_us / period_us < 0.08
         quota.set([one], 0)
@@ -173,7 +173,7 @@ def test_a_thread_may_be_moved_just_while_it_is_slowed(
     with Guard() as guard:
         quota = CpuQuota([busy], guard)
         monkeypatch.setattr(cpu_quota, "_is_fair", moved_before_the_second_look)
-        assert quota.set([busy], 50) == pytest.approx(50)
+        assert quota.set([busy], 50) == pytest.approx(50, abs=0.01)
         assert home_of(busy).parent == elsewhere
         assert quota.holds()
 
@@ -249,9 +249,9 @@ def test_a_quota_shorter_than_the_kernels_is_told_as_what_it_is(elsewhere: Path)
         for thread in threads:
             move(thread, elsewhere)
         quota = CpuQuota(threads, guard)
-        assert quota.set(threads, 90) == pytest.approx(90)
+        assert quota.set(threads, 90) == pytest.approx(90, abs=0.01)
         assert quota_of(one) == (1_000, 200_000)
-        assert quota.set(threads, 99) == pytest.approx(98)
+        assert quota.set(threads, 99) == pytest.approx(98, abs=0.01)
         assert quota_of(one) == (1_000, 1_000_000)
         assert quota.holds()
 
