@@ -105,3 +105,12 @@ def test_simulate_and_sweep_drive_it(tmp_path: Path) -> None:
     assert CliRunner().invoke(vmferry, ["sweep", *words, "--jobs", "1", "--output", str(results)]).exit_code == 0
     told = json.loads(CliRunner().invoke(vmferry, ["simulate", *words, "--json"]).stdout)
     assert json.loads(results.read_text())["result"] == told | {"entries": []}
+
+
+def test_what_is_not_qemus_is_left_out_of_what_it_decides_itself_and_a_time_scale_refused(busy: Experiment) -> None:
+    ours = msgspec.structs.replace(busy, parameters={**busy.parameters, "x-dirty-log-rearm": "early"})
+    assert simulate_driven(ours, "no-auto-converge").entries == simulate_driven(busy, "no-auto-converge").entries
+    scaled = msgspec.structs.replace(busy, time_scale=10)
+    assert DrivenRun(scaled, "no-auto-converge")
+    with pytest.raises(UsageError, match="time-scale is 10, but QEMU's own auto-converge, which 'original' is, has no"):
+        DrivenRun(scaled, "original")

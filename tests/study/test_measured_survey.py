@@ -9,6 +9,7 @@ from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.releases import find_release
 from vmferry.study.measured_survey import survey_vm
 from vmferry.study.survey import Survey
+from vmferry.study.told import work_out
 
 MIB = 1 << 20
 CALM = {"pattern": "sweep", "memory": "100M", "write-rate": "20MB/s", "duration": "900ms"}
@@ -53,3 +54,16 @@ def test_of_a_qemu_that_packs_its_pages_nobody_knows_how_small_they_become() -> 
     survey = surveyed(lab, monitor)
     assert survey.shrinking is None
     assert any("how much smaller compression or xbzrle makes pages" in what for what in survey.unknown)
+
+
+def test_of_a_paused_guest_nothing_is_said_that_was_not_seen() -> None:
+    lab = modelled(BURST)
+    monitor = lab.connect()
+    monitor.execute("stop")
+    survey = surveyed(lab, monitor)
+    assert survey.paused
+    assert "what the guest writes when it runs: it is paused" in survey.unknown
+    assert survey.demand == 1, "how busy it is when it runs nobody has seen"
+    told = work_out("guest", survey)
+    assert (told.verdict, told.sentence) == ("will", "It will converge, best without a throttle.")
+    assert told.reason.startswith("As long as it is paused, only the ")

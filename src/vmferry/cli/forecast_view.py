@@ -10,6 +10,7 @@ from vmferry.cli.tables import compact_table
 from vmferry.study.forecast import Interval
 from vmferry.study.reason import link_of
 from vmferry.study.strategies import NO_THROTTLE, POSTCOPY
+from vmferry.study.survey import Survey
 from vmferry.study.told import Told, label_of
 from vmferry.units import format_duration, format_ms, format_rate, format_size
 
@@ -35,15 +36,19 @@ def _head(told: Told) -> Iterator[str]:
     used, memory = format_size(survey.used_bytes), format_size(survey.memory_bytes)
     link = f"{link_of(survey)}, downtime limit {survey.downtime_limit_ms} ms"
     yield from _wrapped(f"{told.name}: {vcpus}, {used} of {memory} used; link {link}.")
-    curve = ", ".join(
-        f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written
-    )
-    busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < _SATURATED else ""
-    yield from _wrapped(f"It writes {curve}.{busy}")
+    yield from _wrapped("It is paused, and writes nothing." if survey.paused else _activity(survey))
     yield ""
     yield told.sentence
     yield from _wrapped(told.reason)
     yield ""
+
+
+def _activity(survey: Survey) -> str:
+    curve = ", ".join(
+        f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written
+    )
+    busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < _SATURATED else ""
+    return f"It writes {curve}.{busy}"
 
 
 def _table(told: Told) -> Table:

@@ -10,6 +10,8 @@ from vmferry.control.migrate import carry_out
 from vmferry.control.migration_order import Order
 from vmferry.control.ports import Ports
 from vmferry.convergence.limits import NO_LIMITS, Limits
+from vmferry.convergence.variants import Variant
+from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.migration.journal import MemoryJournal
 from vmferry.simulation.qemu.destination import LOADS, LoadModel
@@ -56,7 +58,7 @@ class DrivenRun:
             uri=URI,
             variant=chosen,
             auto_converge=chosen.auto_converge,
-            parameters={**_UNLIMITED, **scenario.common_settings},
+            parameters={**_UNLIMITED, **_given(scenario, chosen, self.lab)},
             destination=Destination(self.there, self.lab.driver_clock) if holds_destination else None,
             limits=limits,
             journal=self.journal,
@@ -75,6 +77,19 @@ class DrivenRun:
 
     def _cancel(self) -> None:
         self.cancel.set("the limit of the scenario")
+
+
+def _given(scenario: Experiment, variant: Variant, lab: ModelledLab) -> dict[str, object]:
+    """Return the scenario's parameters: all where we decide, and else those that QEMU has. Raises UsageError."""
+    if variant.auto_converge and not variant.is_qemus:
+        return scenario.common_settings
+    if variant.auto_converge and scenario.time_scale > 1:
+        raise UsageError(
+            f"time-scale is {scenario.time_scale}, but QEMU's own auto-converge, which '{variant.name}' is, has no such "
+            "setting; choose other variants, or make time-scale 1"
+        )
+    has = lab.host.settings.parameters
+    return {name: value for name, value in scenario.parameters.items() if name in has}
 
 
 def simulate_driven(scenario: Experiment, variant: str, seed: int = 0, limits: Limits = NO_LIMITS) -> SimulationResult:

@@ -34,7 +34,8 @@ _FAST_WIRE = 0.1
 """The rest of a stopped guest goes as fast as the wire carries it, which nobody has measured: it may take so much of
 what it takes at the bandwidth that the migration may use."""
 _AS_FAST = 1.05
-"""Times that differ by less are the same: a forecast is off by more."""
+_AS_FAST_MS = 100
+"""Times that differ by less than either are the same: a forecast is off by more."""
 _NEAR = 1.5
 """The hardest guest to move takes at most so many times what the easiest does, where only they decide on that."""
 _P90 = NormalDist().inv_cdf(0.9)
@@ -166,7 +167,7 @@ def best_of(told: Sequence[StrategyForecast]) -> StrategyForecast | None:
     chance = max(each.chance for each, _ in times)
     surest = [(each, time_ms) for each, time_ms in times if each.chance == chance]
     fastest_ms = min(time_ms for _, time_ms in surest)
-    fast = [each for each, time_ms in surest if time_ms <= _AS_FAST * fastest_ms]
+    fast = [each for each, time_ms in surest if time_ms <= max(_AS_FAST * fastest_ms, fastest_ms + _AS_FAST_MS)]
     return min(fast, key=lambda each: each.work_lost_vcpu_s.p50 if each.work_lost_vcpu_s else math.inf)
 
 

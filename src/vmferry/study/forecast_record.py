@@ -51,6 +51,8 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
     """The modelled QEMU that is most like the one it runs in; empty for a VM of ours."""
     demand: float
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
+    paused: bool
+    """True if the guest did not run while it was measured, so that nobody knows what it writes."""
     unknown: list[str]
     """What could not be found out."""
     strategies: list[StrategyForecast]

@@ -37,21 +37,25 @@ def survey_vm(
     rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
     busyness = Busyness(monitor, clock)
     watched = watch_guest(monitor, driven, clock, cancel)
-    demand, size_bytes = busyness.share(), memory_bytes(monitor)
+    size_bytes, paused = memory_bytes(monitor), not monitor.execute("query-status")["running"]
+    demand = 1.0 if paused else busyness.share()
     used = used_bytes(monitor, driven, size_bytes)
+    written = tuple(look.written for look in watched.windows)
+    seen_bytes = min(size_bytes, max(point.distinct_bytes for point in written))
     shrinking = shrinking_of(monitor, driven)
     unknown = [
         *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
-        *_unknown_curve(monitor, watched),
+        *(("what the guest writes when it runs: it is paused",) if paused else ()),
+        *_unknown_curve(watched),
         *_unknown_size(shrinking),
         *(() if used is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
         *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
     ]
     return driven.name, Survey(
         memory_bytes=size_bytes,
-        used_bytes=size_bytes if used is None else used,
+        used_bytes=size_bytes if used is None else max(used, seen_bytes),
         vcpu_count=max(1, len(monitor.execute("query-cpus-fast"))),
-        written=tuple(look.written for look in watched.windows),
+        written=written,
         bandwidth_bytes_per_s=rate,
         downtime_limit_ms=limit_ms,
         shrinking=shrinking,
@@ -62,6 +66,7 @@ def survey_vm(
             if name in _OWN_PARAMETERS and isinstance(value, int)
         },
         demand=1.0 if demand is None else max(0.01, demand),
+        paused=paused,
         unknown=tuple(unknown),
         looks=watched.looks,
     )
@@ -100,9 +105,7 @@ def _unknown_size(shrinking: Shrinking | None) -> Iterator[str]:
         yield f"how small all pages become: some were packed, and became {shrinking.times_smaller:.1f} times smaller"
 
 
-def _unknown_curve(monitor: Monitor, watched: Watched) -> Iterator[str]:
-    if not monitor.execute("query-status")["running"]:
-        yield "what the guest writes when it runs: it is paused"
+def _unknown_curve(watched: Watched) -> Iterator[str]:
     windows = [look.written for look in watched.windows]
     if min(window.duration_ns for window in windows) >= NS_PER_S:
         yield "what the guest writes in less than a second, which this QEMU cannot measure"

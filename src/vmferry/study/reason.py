@@ -13,6 +13,8 @@ _STEADY = 0.05
 
 def reason(survey: Survey, price: Prices, chance: float) -> str:
     """Return the sentence; `chance` is that without a throttle."""
+    if survey.paused and chance == 1:
+        return f"As long as it is paused, only the {format_size(survey.used_bytes)} that it uses have to be sent."
     fits_bytes = survey.memory_bytes_per_s * survey.downtime_limit_ms // 1000
     set_bytes = _distinct_bytes(survey, survey.used_bytes / survey.memory_bytes_per_s)
     fits = f"{format_size(fits_bytes)} fit {survey.downtime_limit_ms} ms"

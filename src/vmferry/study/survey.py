@@ -33,6 +33,8 @@ class Survey:
     """Those of the VM's own auto-converge, by QMP name, where they are known."""
     demand: float = 1.0
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
+    paused: bool = False
+    """True if it did not run while it was measured."""
     unknown: tuple[str, ...] = ()
     """What could not be found out, in words."""
     looks: tuple[Look, ...] = ()

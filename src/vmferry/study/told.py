@@ -69,6 +69,7 @@ class Told:
             downtime_limit_ms=survey.downtime_limit_ms,
             qemu=survey.qemu,
             demand=survey.demand,
+            paused=survey.paused,
             unknown=self.unknown,
             strategies=list(self.strategies),
             prices=self.prices,

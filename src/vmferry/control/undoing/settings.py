@@ -5,6 +5,7 @@ capabilities as long as a migration runs, and one that was cancelled while it co
 cannot be put back is named, with the command that does it.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -37,6 +38,9 @@ def _restored_by_manager(monitor: Monitor) -> frozenset[str]:
         raise MigrationError(f"the migration has ended meanwhile, as '{progress.status}'; nothing is changed any more")
     return manager.restores
 
+
+_UNEXPECTED = re.compile(r"Parameter '([\w-]+)' is unexpected")
+"""What QEMU says of a parameter that it does not have."""
 
 Leave = Callable[[list[Change], bool], None]
 """Takes what is left as we set it, and whether the VM answers but refuses, as QEMU does while it migrates."""
@@ -82,6 +86,8 @@ class Settings:
         try:
             self.set_parameters(values)
         except CommandError as error:
+            if unexpected := _UNEXPECTED.fullmatch(str(error)):
+                raise UsageError(f"{self._driven.name} has no parameter '{unexpected[1]}'; leave it out") from error
             raise UsageError(f"the VM refuses a parameter: {error}") from error
 
     def set_capability(self, name: str, state: bool) -> None:
