@@ -110,7 +110,7 @@ def test_whatever_a_text_begins_with_its_cell_is_none(text: str) -> None:
 
 def test_what_was_foretold_is_shown_beside_what_came_of_it(database: str) -> None:
     text = shown(database, "--forecasts")
-    assert re.search(r"2026-01-01 12:00 .* 2 s +4 s +8 s +5 s +\+25 %", text.replace(".00", ""))
+    assert re.search(r"2026-01-01 12:00 .* 2 s +4 s +8 s +5 s +\+25%", text.replace(".00", ""))
     assert re.search(r"db-2 +- +- +- +- +-", text)
 
 

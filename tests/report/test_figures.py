@@ -18,7 +18,7 @@ from vmferry.migration.journal import Entry, FileJournal
 from vmferry.perf.comparisons import sweeping_guest
 from vmferry.perf.measure import GuestSample, Job, PerfRun, _recorded_figures
 from vmferry.perf.results import ResultSet
-from vmferry.report.figures import lost_text, median, time_text
+from vmferry.report.figures import distance_text, error_text, lost_text, median, time_text
 from vmferry.report.journal_runs import run_series
 
 RUNS = ((20_399_999_999, 64_900_000, 48.4), (21_600_000_000, 12_400_000, 56.1), (25_000_000_001, 11_999_999, 48.9))
@@ -124,3 +124,14 @@ def test_the_answer_of_page_picture_text_and_json_is_the_same(tmp_path: Path) ->
         for decision in run["decisions"]:
             assert all(" ".join(decision["reason"].split()) in " ".join(text.split())
                        for where, text in answers.items() if where != "picture")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"), [(1, "+0%"), (0.87, "-13%"), (2, "+100%"), (9.42, "x 9.4"), (0.11, "x 0.11")]
+)
+def test_an_error_beyond_twice_or_half_is_told_as_a_factor(ratio: float, text: str) -> None:
+    assert error_text(ratio) == text
+
+
+def test_how_far_figures_are_apart_is_told_likewise() -> None:
+    assert [distance_text(factor) for factor in (1.12, 9.42)] == ["12%", "a factor of 9.4"]

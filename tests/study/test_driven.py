@@ -112,5 +112,5 @@ def test_what_is_not_qemus_is_left_out_of_what_it_decides_itself_and_a_time_scal
     assert simulate_driven(ours, "no-auto-converge").entries == simulate_driven(busy, "no-auto-converge").entries
     scaled = msgspec.structs.replace(busy, time_scale=10)
     assert DrivenRun(scaled, "no-auto-converge")
-    with pytest.raises(UsageError, match="time-scale is 10, but QEMU's own auto-converge, which 'original' is, has no"):
+    with pytest.raises(UsageError, match="time-scale is 10, but QEMU's own auto-converge, which 'original' is, has"):
         DrivenRun(scaled, "original")

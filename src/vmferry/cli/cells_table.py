@@ -9,7 +9,7 @@ from rich.table import Table
 from vmferry.bounds import clean_text
 from vmferry.cli.tables import bold, compact_table
 from vmferry.migration.outcome import Outcome
-from vmferry.report.figures import count_text, median
+from vmferry.report.figures import count_text, error_text, median
 from vmferry.study.beside import Cell, errors_by_variant, errors_text
 from vmferry.units import GIB, MS_PER_S
 
@@ -80,7 +80,7 @@ def _distance(cell: Cell) -> float:
 
 
 def _error(cell: Cell) -> str:
-    return "" if cell.total_time_ratio is None else f"{cell.total_time_ratio - 1:+.0%}"
+    return "" if cell.total_time_ratio is None else error_text(cell.total_time_ratio)
 
 
 def _seconds(run: Outcome) -> float | None:

@@ -21,7 +21,7 @@ from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
 from vmferry.migration.outcome import Outcome
-from vmferry.report.figures import percent_text, time_text
+from vmferry.report.figures import error_text, percent_text, time_text
 from vmferry.units import UNKNOWN
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def _compared(foretold: "Foretold | None", left_ms: int | None) -> tuple[str, ..
     if foretold is None:
         return ("-",) * 5
     median_ms = foretold.median_left_ms
-    off = f"{100 * (left_ms - median_ms) / median_ms:+.0f} %" if median_ms and left_ms is not None else UNKNOWN
+    off = error_text(left_ms / median_ms) if median_ms and left_ms is not None else UNKNOWN
     return (*map(time_text, (foretold.elapsed_ms, median_ms, foretold.most_left_ms, left_ms)), off)
 
 

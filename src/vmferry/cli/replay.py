@@ -27,7 +27,16 @@ from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.migration.status import MigrationStatus
-from vmferry.report.figures import count_text, lost_text, ratio_text, seconds_text, time_text
+from vmferry.report.figures import (
+    count_text,
+    distance_text,
+    error_text,
+    is_far,
+    lost_text,
+    ratio_text,
+    seconds_text,
+    time_text,
+)
 from vmferry.report.journal_runs import run_series
 from vmferry.report.records import RecordedRun, recorded_run
 from vmferry.report.series import RunSeries
@@ -150,15 +159,16 @@ def _print_shadows(shadows: Sequence[ForetoldThrottle]) -> None:
     table = compact_table("What was foretold in the shadow", "", "at s", "throttle", "foretold s", "replayed s", "off")
     for each in shadows:
         came = "never" if each.replayed_ms is None else seconds_text(each.replayed_ms)
-        off = "" if each.error_percent is None else f"{each.error_percent:+.0f} %"
+        off = "" if each.error_percent is None else error_text(1 + each.error_percent / 100)
         seen = clean_text(each.variant), seconds_text(each.seen_ms), f"{each.throttle_percent} %"
         table.add_row(*seen, seconds_text(each.foretold_ms), came, off)
     click.echo()
     terminal().print(table)
-    errors = [abs(each.error_percent) for each in shadows if each.error_percent is not None]
-    if errors:
-        ended = f"{len(errors)} of {len(shadows)} decisions"
-        click.echo(f"What was foretold is off by {median(errors):.0f} %, in the median of {ended}.")
+    ratios = [max(1, each.replayed_ms) / each.foretold_ms for each in shadows if each.replayed_ms is not None]
+    if ratios:
+        ended = f"{len(ratios)} of {len(shadows)} decisions"
+        off = distance_text(median(max(ratio, 1 / ratio) for ratio in ratios))
+        click.echo(f"What was foretold is off by {off}, in the median of {ended}.")
 
 
 def _recorded_series(entries: Sequence[Entry], where: str) -> RunSeries:
@@ -232,6 +242,8 @@ def _total_ms(outcome: Outcome) -> int:
 def _compared(ratio: float) -> str:
     if abs(ratio - 1) < _SAME:
         return "about as long as"
+    if is_far(ratio):
+        return f"{ratio:.2g} times as long as"
     return f"{abs(ratio - 1):.0%} {'longer' if ratio > 1 else 'shorter'} than"
 
 
@@ -286,6 +298,6 @@ def _how_close(replay: Replay, recorded: RunSeries, *replayed: RunSeries) -> Ite
     slowed = "" if replay.throttle is None else ", slowed as it was seen to be slowed,"
     for run in replayed:
         if run.label == recorded.variant and run.outcome.completed and recorded.outcome.completed:
-            off = _total_ms(run.outcome) / _total_ms(recorded.outcome) - 1
-            said = f"{run.label} was recorded, and its replay{slowed} is off by {off:+.0%} in total time"
+            off = error_text(_total_ms(run.outcome) / _total_ms(recorded.outcome))
+            said = f"{run.label} was recorded, and its replay{slowed} is off by {off} in total time"
             yield f"How close this is: {said}."

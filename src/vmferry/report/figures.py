@@ -8,6 +8,9 @@ from typing import Self
 from vmferry.migration.outcome import Outcome
 from vmferry.units import MS_PER_S, UNKNOWN, format_ms, format_size, told
 
+_FACTOR = 2
+"""Errors beyond it are told as a factor: "-89 %" and "+842 %" do not show that they are alike."""
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -67,6 +70,21 @@ def percent_text(percent: float | None, unknown: str = UNKNOWN) -> str:
 def ratio_text(ratio: float | None, unknown: str = "-") -> str:
     """Return a multiple such as `1.25`."""
     return told(ratio, lambda value: f"{value:.2f}", unknown)
+
+
+def error_text(ratio: float) -> str:
+    """Return how far off something is, by what it is of what it should be: `+12%`, and beyond twice or half `x 9.4`."""
+    return f"x {ratio:.2g}" if is_far(ratio) else f"{ratio - 1:+.0%}"
+
+
+def is_far(ratio: float) -> bool:
+    """Tell whether one figure is more than twice or less than half of the other."""
+    return not 1 / _FACTOR <= ratio <= _FACTOR
+
+
+def distance_text(factor: float) -> str:
+    """Return how far two figures are apart, the greater being `factor` times the other: `12%`, or `a factor of 9.4`."""
+    return f"a factor of {factor:.2g}" if is_far(factor) else f"{factor - 1:.0%}"
 
 
 def lost_text(outcome: Outcome, digits: int = 0) -> str:

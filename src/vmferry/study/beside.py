@@ -13,7 +13,7 @@ from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.quantities import telling
 from vmferry.migration.outcome import Outcome
-from vmferry.report.figures import Spread, median, middle
+from vmferry.report.figures import Spread, distance_text, error_text, median, middle
 from vmferry.study.executors import local_pool
 from vmferry.study.measured_table import TableLine, read_measured
 from vmferry.study.sweep import Case, CaseResult, run_case
@@ -131,11 +131,11 @@ def errors_text(cells: Iterable[Cell]) -> str:
     if not compared:
         return ""
     ratios = sorted(ratio for ratio, _ in compared)
-    usual = math.exp(statistics.fmean(abs(math.log(ratio)) for ratio in ratios)) - 1
+    usual = math.exp(statistics.fmean(abs(math.log(ratio)) for ratio in ratios))
     repeated = [cell.within_measured for _, cell in compared if cell.within_measured is not None]
     within = f"; in {sum(repeated)} of {len(repeated)} cells within what was measured" if repeated else ""
-    middle_error = f"median {statistics.median(ratios) - 1:+.0%}, {usual:.0%} off on average"
-    return f"Total time: {ratios[0] - 1:+.0%} to {ratios[-1] - 1:+.0%}, {middle_error}{within}."
+    least, middle, most = map(error_text, (ratios[0], statistics.median(ratios), ratios[-1]))
+    return f"Total time: {least} to {most}, median {middle}, {distance_text(usual)} off on average{within}."
 
 
 def _planned(scenarios: Sequence[Experiment], runs: Iterable[TableLine]) -> list[_Planned]:

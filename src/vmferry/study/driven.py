@@ -85,8 +85,8 @@ def _given(scenario: Experiment, variant: Variant, lab: ModelledLab) -> dict[str
         return scenario.common_settings
     if variant.auto_converge and scenario.time_scale > 1:
         raise UsageError(
-            f"time-scale is {scenario.time_scale}, but QEMU's own auto-converge, which '{variant.name}' is, has no such "
-            "setting; choose other variants, or make time-scale 1"
+            f"time-scale is {scenario.time_scale}, but QEMU's own auto-converge, which '{variant.name}' is, has no "
+            "such setting; choose other variants, or make time-scale 1"
         )
     has = lab.host.settings.parameters
     return {name: value for name, value in scenario.parameters.items() if name in has}
