@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import msgspec
 import pytest
+from click.testing import CliRunner
 
 from tests.support.agent import agent
 from tests.support.agent_web import READ_TOKEN, bearer
@@ -21,6 +22,7 @@ from tests.support.wait import wait_until
 from vmferry.agent.log import Journald, Level, Log, as_json, as_text
 from vmferry.agent.metrics import Metrics
 from vmferry.agent.service import Agent
+from vmferry.cli.main import vmferry
 from vmferry.errors import HostError, UsageError
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
 
@@ -83,6 +85,25 @@ def test_other_hosts_get_metrics_with_tls_and_the_token_only(tmp_path: Path) -> 
         assert "vmferry_migrations_running" in client.get("/metrics", headers=bearer(READ_TOKEN)).text
         with pytest.raises(httpx.RemoteProtocolError):
             httpx.get(f"http://127.0.0.1:{port}/metrics", headers=bearer(READ_TOKEN))
+
+
+def test_a_check_reads_the_tokens_and_certificates_that_are_needed(tmp_path: Path) -> None:
+    token, creds = tmp_path / "token", lab() / "127.0.0.1"
+    path = tmp_path / "agent.toml"
+
+    def check(metrics: str, creds: Path, page: str) -> str:
+        path.write_text(f'metrics = "{metrics}"\npage = "{page}"\ntls-creds = "{creds}"\ntoken-file = "{token}"\n')
+        ran = CliRunner().invoke(vmferry, ["agent", "--check", "--config", str(path)])
+        return str(ran.exception or ran.output)
+
+    assert check("", creds, "").endswith(": 0 rules\n"), "nothing is served, so nothing is read"
+    assert "cannot read the token in" in check("0.0.0.0:9177", creds, "")
+    assert "cannot read the token in" in check("", creds, "/run/page.sock")
+    token.touch(0o600)
+    token.write_text(READ_TOKEN)
+    assert check("0.0.0.0:9177", creds, "").endswith(": 0 rules\n")
+    assert "server-cert.pem" in check("0.0.0.0:9177", tmp_path, "")
+    assert check("", tmp_path, "/run/page.sock").endswith(": 0 rules\n"), "a unix socket speaks no TLS"
 
 
 @pytest.mark.systemd

@@ -323,8 +323,8 @@ def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_
     told: list[str] = []
     still = answer(dirty_sync_count=2, transferred=1 << 20, remaining=1 << 20)
     carried_out(FakeQemu([still] * 5 + [DONE]), Order(uri="unix:/x", variant=find_variant("original")), told)
-    assert [line for line in told if line.startswith("the link has stood still")] == [
-        "the link has stood still for 2.0 s"
+    assert [line for line in told if line.startswith("next to nothing was sent")] == [
+        "next to nothing was sent for 2.0 s"
     ]
 
 

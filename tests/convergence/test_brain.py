@@ -143,7 +143,7 @@ def test_silence_is_cut_out_of_a_period() -> None:
         bench.look(tenth / 10, 30 * MIB)
     (throttle,) = bench.look(10, 30 * MIB, SyncSeen(5000))
     assert isinstance(throttle, Throttle)
-    assert (throttle.percent, throttle.reason) == (30, "link stood still for 5.0 of 5.0 s: throttle stays 30 %")
+    assert (throttle.percent, throttle.reason) == (30, "next to nothing was sent for 5.0 of 5.0 s: throttle stays 30 %")
     assert len(bench.periods) == 1
 
 

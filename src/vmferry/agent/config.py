@@ -55,6 +55,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_u
         """Return the name of this host."""
         return self.host or socket.gethostname()
 
+    @property
+    def counted_rules(self) -> str:
+        """Return how many rules there are, in words."""
+        return f"{len(self.rule)} rule{'' if len(self.rule) == 1 else 's'}"
+
 
 def read_config(path: Path) -> Config:
     """Return what a file says. Raises UsageError that names the file, the line and what is allowed."""

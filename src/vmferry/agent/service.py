@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vmferry.agent.actions import Actions
 from vmferry.agent.attendants import Attendants
-from vmferry.agent.config import Config, is_loopback, read_config
+from vmferry.agent.config import Config, read_config
 from vmferry.agent.database import open_to_write
 from vmferry.agent.domains import find_domains
 from vmferry.agent.following import Followers
@@ -26,7 +26,7 @@ from vmferry.agent.metrics import Metrics
 from vmferry.agent.roster import Roster
 from vmferry.agent.rules import Rulebook
 from vmferry.agent.sockets import find_sockets
-from vmferry.agent.web.access import Access, read_token
+from vmferry.agent.web.access import access_to_metrics, access_to_page
 from vmferry.agent.web.app import application, metrics_application
 from vmferry.agent.web.events import Events
 from vmferry.agent.web.serving import serving
@@ -72,7 +72,7 @@ class Agent:
                 attendants.begin(f"libvirt {uri}", partial(find_domains, uri, attendants))
             for directory in config.sockets:
                 attendants.begin(f"directory {directory}", partial(find_sockets, directory, attendants))
-            self._log.info(f"ready, with {_counted(config)} of {self._path}")
+            self._log.info(f"ready, with {config.counted_rules} of {self._path}")
             self._obey(signals)
             notify("STOPPING=1")
             self._log.info("ending; whatever slows a guest is undone")
@@ -80,15 +80,13 @@ class Agent:
     def _serve_metrics(self, metrics: Metrics, stack: ExitStack) -> None:
         """Serve metrics until the end, to whoever is on this host, and to others by the token."""
         config = self.config
-        token = None if is_loopback(config.metrics) else read_token(config.token_file)
-        app = metrics_application(metrics, Access(token, None))
+        app = metrics_application(metrics, access_to_metrics(config))
         stack.enter_context(serving(app, config.metrics, config.tls_creds))
 
     def _serve_page(self, attendants: Attendants, stack: ExitStack) -> None:
         """Serve the page until the end. Raises UsageError and HostError."""
         config, followers = self.config, attendants.followers
-        files = config.token_file, config.action_token_file
-        access = Access(*(read_token(path) if path else None for path in files))
+        access = access_to_page(config)
         events = Events(lambda: followers.live, lambda: followers.change_count)
         sources = Sources(
             followers=followers,
@@ -129,15 +127,11 @@ class Agent:
                 if name != "rule" and getattr(config, name) != getattr(self.config, name)
             ]
             self._hold(config)
-            self._log.info(f"{_counted(config)} of {self._path} hold from now on")
+            self._log.info(f"{config.counted_rules} of {self._path} hold from now on")
             if changed:
                 names = ", ".join(name.replace("_", "-") for name in changed)
                 self._log.warn(f"start the agent anew for what has changed beside the rules: {names}")
         notify("READY=1")
-
-
-def _counted(config: Config) -> str:
-    return f"{len(config.rule)} rule{'' if len(config.rule) == 1 else 's'}"
 
 
 @contextmanager

@@ -19,7 +19,9 @@ _SINKS: dict[str, Callable[[], Sink]] = {"text": lambda: as_text, "json": lambda
 @click.command("agent", short_help="Look after all migrations of this host.")
 @click.option("--config", "path", type=click.Path(dir_okay=False, path_type=Path), default=DEFAULT_PATH,
               show_default=True, help="The file with places and rules (docs/agent.md).")  # fmt: skip
-@click.option("--check", is_flag=True, help="Only check the file, and say which rule holds for which VM.")
+@click.option(
+    "--check", is_flag=True, help="Only check the file and those that it names, and say which rule holds for which VM."
+)
 @click.option("--log-format", type=click.Choice(list(_SINKS)), default="text", show_default=True,
               help="How to say what happens: lines, JSON lines, or entries of systemd's journal.")  # fmt: skip
 def command(path: Path, check: bool, log_format: str) -> None:
@@ -32,12 +34,14 @@ def command(path: Path, check: bool, log_format: str) -> None:
     with needing_agent_extra():
         from vmferry.agent.explain import Explained, explain
         from vmferry.agent.service import Agent
+        from vmferry.agent.web.access import check_files
     if not check:
         with unblocked_stderr(warn):
             Agent(path, Log(_SINKS[log_format]())).run()
         return
     config = read_config(path)
-    click.echo(f"{path}: {len(config.rule)} rules")
+    check_files(config)
+    click.echo(f"{path}: {config.counted_rules}")
     table = compact_table("", "VM", "what holds", "what is done")
     for column in table.columns[1:]:
         column.justify = "left"

@@ -163,7 +163,7 @@ class Course(Follower):
         for wish in crew.wishes.take():
             self._heed(wish)
         self._bound_hand_over(progress)
-        self._give_up(crew.link.observe(progress, self._ports.clock.now_ns()))
+        self._give_up(crew.link.observe(seen, self._ports.clock.now_ns()))
         self._give_up(self._brains_wish(progress))
         return crew.body.complete(progress)
 

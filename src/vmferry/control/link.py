@@ -1,4 +1,8 @@
-"""Watches the link of a migration from outside: says when it stands still, and calls it off after a time."""
+"""Watches from outside whether a migration sends anything: says when it does not, and calls it off after a time.
+
+Whether that is the link's fault nobody sees from outside: a QEMU sends nothing either while it waits for a vCPU that is
+slowed and holds its lock.
+"""
 
 from collections.abc import Callable
 
@@ -11,12 +15,12 @@ PATIENCE_NS = 2 * NS_PER_S
 
 
 class LinkKeeper:
-    """Follows one migration; `tell` is told when its link stops and when it moves again."""
+    """Follows one migration; `tell` is told when nothing is sent any more, and when something is again."""
 
     def __init__(
         self, monitor: Monitor, timeout_ns: int, tell: Callable[[str], None], *, slows_on_silence: bool
     ) -> None:
-        """`timeout_ns` is how long the link may stand still, 0 for ever.
+        """`timeout_ns` is for how long nothing may be sent, 0 for ever.
 
         `slows_on_silence` if the guest may be slowed for that, as by the auto-converge of QEMU 9.2 and later.
         """
@@ -24,7 +28,7 @@ class LinkKeeper:
         self._monitor = monitor
         self._timeout_ns = timeout_ns
         self._tell = tell
-        self._remark = "" if slows_on_silence else "; the guest is not slowed for that"
+        self._slows_on_silence = slows_on_silence
         self._told_ns = 0
         self._last_ns: int | None = None
 
@@ -37,7 +41,7 @@ class LinkKeeper:
         self._last_ns = now_ns
         still_ns = self.watch.still_ns
         if 0 < self._timeout_ns <= still_ns:
-            return f"the link has stood still for {still_ns / NS_PER_S:.0f} s (stall-timeout)"
+            return f"next to nothing was sent for {still_ns / NS_PER_S:.0f} s (stall-timeout)"
         return None
 
     def _look(self, progress: Progress, now_ns: int) -> None:
@@ -48,7 +52,12 @@ class LinkKeeper:
             self.watch.look(now_ns, sent_bytes, remaining_bytes, limit)
         still_ns = self.watch.still_ns
         if still_ns and not self._told_ns:
-            self._tell(f"the link has stood still for {still_ns / NS_PER_S:.1f} s{self._remark}")
+            self._tell(f"next to nothing was sent for {still_ns / NS_PER_S:.1f} s{self._remark(progress)}")
         if self._told_ns and not still_ns:
-            self._tell(f"the link moves again after {self._told_ns / NS_PER_S:.1f} s")
+            self._tell(f"memory is sent again after {self._told_ns / NS_PER_S:.1f} s")
         self._told_ns = still_ns
+
+    def _remark(self, progress: Progress) -> str:
+        if progress.throttle_percent:
+            return f", while the guest is slowed by {progress.throttle_percent} %"
+        return "" if self._slows_on_silence else "; the guest is not slowed for that"

@@ -180,7 +180,7 @@ class Convergence:
             return
         moving_ns = period.duration_ns - still_ns
         if moving_ns * 2 < period.duration_ns:
-            still = f"link stood still for {still_ns / NS_PER_S:.1f} of {period.duration_ns / NS_PER_S:.1f} s"
+            still = f"next to nothing was sent for {still_ns / NS_PER_S:.1f} of {period.duration_ns / NS_PER_S:.1f} s"
             stays = f"{still}: throttle stays {self.throttle_percent} %"
             yield replace(self._unchanged(stays), period=period)
             return

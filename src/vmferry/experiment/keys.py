@@ -10,6 +10,7 @@ from vmferry.errors import UsageError
 from vmferry.settings.parameters import PARAMETERS, find_parameter
 
 _PLACE = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"Object missing required field `([^`]*)`")
 _INTERNAL = ("trace", "digest", "source")
 """Fields that no file sets."""
 
@@ -21,7 +22,7 @@ def keys_of(struct: type[msgspec.Struct]) -> tuple[str, ...]:
 
 def refusal(error: msgspec.ValidationError, struct: type[msgspec.Struct]) -> str:
     """Return what msgspec says of a document that is no `struct`, and what would have been allowed."""
-    text = str(error)
+    text = _MISSING.sub(r"`\1` is missing", str(error))
     place = _PLACE.search(text)
     allowed = _allowed(text, _type_at(inspect.type_info(struct), place["path"] if place else ""))
     return f"{text}; there are: {', '.join(allowed)}" if allowed else text

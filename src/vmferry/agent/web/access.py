@@ -11,7 +11,9 @@ import hmac
 from collections.abc import Mapping
 from pathlib import Path
 
+from vmferry.agent.config import Config, is_loopback
 from vmferry.errors import UsageError
+from vmferry.transport.tls_credentials import load_server
 
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none';"
@@ -57,6 +59,26 @@ class Access:
         if kind.lower() != "bearer" or not _same(given.strip(), self._act_token):
             return "it takes the token for actions, as 'Authorization: Bearer TOKEN'; the one for reading is not enough"
         return None
+
+
+def access_to_page(config: Config) -> Access:
+    """Return who may use the page, by the tokens in its files. Raises UsageError."""
+    return Access(*(read_token(path) if path else None for path in (config.token_file, config.action_token_file)))
+
+
+def access_to_metrics(config: Config) -> Access:
+    """Return who may read metrics: whoever is on this host, and others by the token. Raises UsageError."""
+    return Access(None if is_loopback(config.metrics) else read_token(config.token_file), None)
+
+
+def check_files(config: Config) -> None:
+    """Read the files that it takes to serve what is to be served. Raises UsageError for those that will not do."""
+    if config.metrics:
+        access_to_metrics(config)
+    if config.page:
+        access_to_page(config)
+    if config.tls_creds and any(address and not address.startswith("/") for address in (config.metrics, config.page)):
+        load_server(config.tls_creds)
 
 
 def is_from_elsewhere(method: str, headers: Mapping[str, str]) -> bool:

@@ -95,7 +95,7 @@ class Planned:
         set_ns = curve.working_set_bytes(0.0) * moment.situation.ns_per_byte
         if view.still_ns >= min(_LONGEST_WAIT_NS, max(_SHORTEST_WAIT_NS, set_ns)):
             self._has_planned = False
-            yield from self._throttle(view, None, "the link stands still")
+            yield from self._throttle(view, None, "next to nothing is sent")
 
     def _steered(self, curve: DirtyCurve, view: View, settings: PlannedSettings) -> Iterator[Action]:
         """Go on with the last resort, or begin with it, or do as is planned."""
