@@ -24,7 +24,7 @@ def run_process(*words: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("words", "exit_code", "complaint"),
     [
-        (["frob"], 2, "No such command 'frob'"),
+        (["frob"], 2, "vmferry: No such command 'frob'; see vmferry --help\n"),
         (["vm", "--append", "a\udcff"], 2, "'a\\udcff' is not UTF-8; write it in UTF-8"),
         (["migrate", "tcp:a:1"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
         (["watch", "--qmp", "unix:/x", "--libvirt", "busy"], 2, "either --qmp ADDRESS or --libvirt DOMAIN"),
@@ -33,7 +33,11 @@ def run_process(*words: str) -> subprocess.CompletedProcess[str]:
         (["migrate", "--qmp", "nowhere", "tcp:a:1"], 2, "'nowhere' is not an address"),
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--downtime-limit", "5"], 2, "write for example 500ms"),
         (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--max-bandwidth", "fast"], 2, "'fast' is not a rate"),
-        (["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"], 2, "in the range of 1 to 99"),
+        (
+            ["migrate", "--qmp", "unix:/x", "tcp:a:1", "--cpu-throttle-initial", "0"],
+            2,
+            "is 0; it may be 1 to 99\n",
+        ),
         (["vm", "--memory", "lots"], 2, "'lots' is not a size; write for example 2G"),
         (["vm", "--uuid", "foo"], 2, "'foo' is not a UUID; write 32 hexadecimal digits"),
         (["vm", "--trace", "nosuch_*"], 2, "no trace event is called 'nosuch_*'; --trace help lists them"),
@@ -47,6 +51,7 @@ def test_what_cannot_be_is_one_clear_line(words: list[str], exit_code: int, comp
     assert answer.returncode == exit_code
     assert complaint in answer.stderr
     assert "Traceback" not in answer.stderr
+    assert answer.stderr.count("\n") == 1
     assert all(line.isprintable() for line in answer.stderr.splitlines())
     assert answer.stdout == ""
 
@@ -106,3 +111,20 @@ def test_an_output_that_cannot_be_written_is_told_in_one_line(words: list[str]) 
     with Path("/dev/full").open("w") as full:
         answer = subprocess.run([*VMFERRY, *words], stdout=full, stderr=subprocess.PIPE, text=True)
     assert (answer.returncode, answer.stderr) == (1, "vmferry: cannot write the output: No space left on device\n")
+
+
+IN_ITS_IMPORTS = """
+class Signalling:
+    def find_spec(self, name, *rest):
+        if name == "vmferry.cli.main":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Signalling())
+"""
+AT_ITS_END = "atexit.register(os.kill, os.getpid(), signal.SIGINT)"
+
+
+@pytest.mark.parametrize(("when", "code"), [(IN_ITS_IMPORTS, -signal.SIGINT), (AT_ITS_END, 0)])
+def test_ctrl_c_before_it_begins_and_after_it_has_ended_is_no_traceback(when: str, code: int) -> None:
+    program = f"import atexit, os, signal, sys\n{when}\nfrom vmferry.__main__ import main\nmain()"
+    answer = subprocess.run([sys.executable, "-c", program, "--version"], capture_output=True, text=True, timeout=60)
+    assert (answer.returncode, answer.stderr) == (code, "")

@@ -29,7 +29,17 @@ if TYPE_CHECKING:
     from vmferry.agent.store import Remembered
 
 _MS_PER_DAY = 86_400_000
-_DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
+class _Date(click.DateTime):
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"'{value}' is no date; write one such as 2026-11-01, or 2026-11-01T12:30", param, ctx)
+
+
+_DATE = _Date(["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 """What a spreadsheet takes a cell for a formula by, the full-width ones too."""
 

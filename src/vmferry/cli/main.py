@@ -9,9 +9,10 @@ from importlib import import_module
 from typing import Any, TextIO
 
 import click
+from click.exceptions import NoArgsIsHelpError
 
 from vmferry import __version__
-from vmferry.cli.exit_codes import code_of, help_text
+from vmferry.cli.exit_codes import ExitCode, code_of, help_text
 from vmferry.cli.interrupts import raise_interruptions, signal_number_of
 from vmferry.cli.log_option import LOG, STDERR, log_format_option
 from vmferry.errors import HostError, InterruptionError, UsageError, VmferryError
@@ -98,8 +99,8 @@ def main() -> None:
     raise_interruptions()
     try:
         _require_text(sys.argv[1:])
-        with _telling_of_a_full_output():
-            vmferry(prog_name="vmferry")
+        with _telling_of_a_full_output(), _in_one_line():
+            sys.exit(vmferry.main(prog_name="vmferry", standalone_mode=False) or ExitCode.DONE)
     except VmferryError as error:
         with unblocked_stderr(lambda text: None):  # nobody may be reading it
             LOG.error(str(error), exit_code=code_of(error))
@@ -124,6 +125,20 @@ def _telling_of_a_full_output() -> Iterator[None]:
         if error.errno == errno.EPIPE and isinstance(error.__context__, SystemExit):
             raise error.__context__ from None
         raise HostError(f"cannot write the output: {error.strerror}") from error
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """Raise UsageError for what click refuses, and say where it is told what may be given."""
+    try:
+        yield
+    except NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        said = " ".join(error.format_message().split()).removesuffix(".")
+        command = error.ctx.command_path if error.ctx else "vmferry"
+        raise UsageError(f"{said}; see {command} --help") from error
 
 
 def _require_text(words: list[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from vmferry.cli.types import DIRECTORY_OR_ID, DURATION_MS, FILE_OR_NONE, RATE_WITH_UNIT, SIZE_WITH_UNIT
+from vmferry.errors import UsageError
 from vmferry.settings.parameter_spec import ParameterSpec
 from vmferry.settings.parameters import PARAMETERS
 from vmferry.units import format_rate, format_size
@@ -87,4 +88,13 @@ def _default(spec: ParameterSpec) -> str:
 def given_parameters(parameters: Mapping[str, object]) -> dict[str, object]:
     """Return the parameters that were given, checked. Raises UsageError."""
     given = {name.replace("_", "-"): value for name, value in parameters.items() if value is not None}
+    for name, value in given.items():
+        _require_in_range(PARAMETERS[name], value)
     return {name: PARAMETERS[name].check(value) for name, value in given.items()}
+
+
+def _require_in_range(spec: ParameterSpec, value: object) -> None:
+    """Tell of a number out of range by the name of its option; QEMU's text has another name, and not the value."""
+    if isinstance(value, int) and spec.maximum and not spec.minimum <= value <= spec.maximum:
+        unit = f" {spec.unit}" if spec.unit else ""
+        raise UsageError(f"--{spec.name} is {value}{unit}; it may be {spec.minimum} to {spec.maximum}{unit}")
