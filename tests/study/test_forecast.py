@@ -18,7 +18,7 @@ from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
 from vmferry.study.bursts import Look
 from vmferry.study.draws import Draw
-from vmferry.study.forecast import Interval, StrategyForecast, best_of, forecast, verdict
+from vmferry.study.forecast import DrawnRun, Interval, StrategyForecast, best_of, fewest_runs, forecast, verdict
 from vmferry.study.reason import reason
 from vmferry.study.recorded_survey import survey_of
 from vmferry.study.strategies import (
@@ -144,6 +144,20 @@ def test_time_that_is_over_once_all_was_looked_for_has_cut_nothing_short(monkeyp
     tried.clear()
     assert price.least
     assert priced(busy, lambda: last in tried) == price
+
+
+def test_what_always_takes_much_longer_than_another_need_not_be_known_better() -> None:
+    def ran(*times_ms: int) -> list[DrawnRun]:
+        return [
+            DrawnRun(Draw(), Outcome(status="completed", total_time_ms=time_ms, vcpu_count=1)) for time_ms in times_ms
+        ]
+
+    busy = survey(200, 2000)
+    fast = {PLANNED.name: ran(1000, 800, 900, 1100, 900)}  # which is not as one would expect of these draws
+    assert fewest_runs(busy, fast | {OWN: ran(2300, 2900, 2500)}) is None
+    assert fewest_runs(busy, fast | {OWN: ran(2100, 2900, 2500)}) == 3, "one was not so slow"
+    assert fewest_runs(busy, fast | {OWN: ran(2300, 2900)}) == 2, "too few runs to tell"
+    assert fewest_runs(busy, {POSTCOPY: fast[PLANNED.name], OWN: ran(2300, 2900, 2500)}) == 3, "post-copy is no rival"
 
 
 def test_a_guest_that_converges_by_itself_has_no_price() -> None:

@@ -36,6 +36,8 @@ what it takes at the bandwidth that the migration may use."""
 _AS_FAST = 1.05
 _AS_FAST_MS = 100
 """Times that differ by less than either are the same: a forecast is off by more."""
+_MUCH_SLOWER = 2.0
+"""A strategy that always takes so many times what another does is nobody's choice."""
 _NEAR = 1.5
 """The hardest guest to move takes at most so many times what the easiest does, where only they decide on that."""
 _P90 = NormalDist().inv_cdf(0.9)
@@ -108,7 +110,7 @@ def carried_out(
     tell: Callable[[str], object] = lambda strategy: None,
     is_enough: Callable[[], bool] = lambda: False,
 ) -> dict[str, list[DrawnRun]]:
-    """Carry each strategy out with so many draws, or fewer if those show all; `tell` is told which one is worked out.
+    """Carry each strategy out with so many draws, or fewer if those show enough; `tell` is told which it is.
 
     Each is carried out once; as soon as `is_enough` says so, no more often than that.
     """
@@ -116,7 +118,7 @@ def carried_out(
     runs: dict[str, list[DrawnRun]] = {name: [] for name in names}
     for draw in possible_draws(draws or draws_of(survey)):
         for name, made in runs.items():
-            if made and (_is_settled(survey, made) or is_enough()):
+            if made and (_is_settled(survey, made) or _is_beaten(survey, name, runs) or is_enough()):
                 continue
             tell(name)
             made.append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
@@ -136,7 +138,12 @@ def summed_up(
 
 def fewest_runs(survey: Survey, runs: Mapping[str, Sequence[DrawnRun]]) -> int | None:
     """Return how often a strategy was carried out that should have been more often; None if there is none."""
-    counts = [len(made) for made in runs.values() if not _is_settled(survey, made) and len(made) < draws_of(survey)]
+    wanted = draws_of(survey)
+    counts = [
+        len(made)
+        for name, made in runs.items()
+        if len(made) < wanted and not _is_settled(survey, made) and not _is_beaten(survey, name, runs)
+    ]
     return min(counts, default=None)
 
 
@@ -183,6 +190,22 @@ def _is_settled(survey: Survey, runs: Sequence[DrawnRun]) -> bool:
     if not any(moved):
         return len(runs) >= tried
     return not survey.bursts and len(runs) > tried and all(moved) and _are_in_order(runs)
+
+
+def _is_beaten(survey: Survey, strategy: str, runs: Mapping[str, Sequence[DrawnRun]]) -> bool:
+    """Tell whether it need not be known better, as each run took much longer than any by some other strategy."""
+    made = runs[strategy]
+    if len(made) <= (_TRIED_IN_BURSTS if survey.bursts else _TRIED):
+        return False
+    others = [_times_ms(other) for name, other in runs.items() if name != POSTCOPY]
+    longest_by_best_ms = min((max(times_ms) for times_ms in others if times_ms), default=math.inf)
+    return min(_times_ms(made), default=0) > _MUCH_SLOWER * longest_by_best_ms
+
+
+def _times_ms(runs: Sequence[DrawnRun]) -> list[int]:
+    """Return how long each run took; nothing if one did not move."""
+    times_ms = [run.outcome.total_time_ms for run in runs if run.outcome.completed]
+    return [time_ms for time_ms in times_ms if time_ms is not None] if len(times_ms) == len(runs) else []
 
 
 def _are_in_order(runs: Sequence[DrawnRun]) -> bool:

@@ -1,11 +1,11 @@
 """The API's description in OpenAPI 3.1, made of the table of its routes."""
 
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import msgspec
 
+from vmferry import __version__
 from vmferry.agent.web.routes import ApiRoute
 
 _REFERENCE = "#/components/schemas/{name}"
@@ -44,7 +44,7 @@ def document(table: Sequence[ApiRoute]) -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "vmferry agent",
-            "version": version("vmferry"),
+            "version": __version__,
             "description": "The migrations of one host. What is not known is null.",
         },
         "paths": paths,

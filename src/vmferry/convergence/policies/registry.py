@@ -13,10 +13,9 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -30,6 +29,9 @@ from vmferry.convergence.policies.policy import Policy
 from vmferry.convergence.policies.proxmox import Proxmox
 from vmferry.convergence.sensing import Body
 from vmferry.errors import UsageError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 ENTRY_POINTS = "vmferry.policies"
 MAX_FILE_BYTES = 1 << 20
@@ -118,7 +120,7 @@ def find_policy(name: str) -> PolicyKind:
         return _loaded[name]
     if name in BUILT_IN:
         return _kind(name, BUILT_IN[name])
-    installed = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    installed = _installed()
     if name in installed:
         return _loaded.setdefault(name, _kind(name, _load(name, installed[name].load)))
     same, _, digest = name.partition("@")
@@ -131,8 +133,14 @@ def find_policy(name: str) -> PolicyKind:
 
 def known_names() -> list[str]:
     """Return the names of the policies that are there."""
-    installed = (entry.name for entry in entry_points(group=ENTRY_POINTS))
-    return sorted({*BUILT_IN, *installed, *(kind.name for kind in _loaded.values())})
+    return sorted({*BUILT_IN, *_installed(), *(kind.name for kind in _loaded.values())})
+
+
+def _installed() -> dict[str, "EntryPoint"]:
+    """Return the policies that other packages bring, which is much to load where nobody asks for one."""
+    from importlib.metadata import entry_points
+
+    return {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
 
 
 def load_policy(name: str, directory: Path = Path()) -> PolicyKind:
