@@ -328,6 +328,21 @@ def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_
     ]
 
 
+def test_a_migration_that_somebody_else_cancels_is_said_to_be() -> None:
+    result = carried_out(FakeQemu([SENDING, answer("cancelled")]), Order(uri="unix:/x"))
+    assert (result.last.status, result.last.error) == ("cancelled", "by somebody else")
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("inmigrate", "the VM waits for a guest itself"), ("postmigrate", "the guest has left this VM")]
+)
+def test_a_vm_without_a_guest_is_not_migrated(state: str, said: str) -> None:
+    qemu = FakeQemu([])
+    qemu.run_state = state
+    with pytest.raises(UsageError, match=said):
+        carried_out(qemu, Order(uri="unix:/x"))
+
+
 def test_a_deadline_of_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="to finish by 0 s"):
         carried_out(FakeQemu([]), Order(uri="unix:/x", limits=Limits(deadline_ns=0)))

@@ -62,7 +62,7 @@ def _title(told: Told) -> str:
 
 
 def _verdict(told: Told) -> str:
-    return f"It {told.verdict} converge. {told.reason}"
+    return f"{told.sentence} {told.reason}"
 
 
 def _curve(survey: Survey) -> Plot:

@@ -139,7 +139,7 @@ class Course(Follower):
             return False
         why = f"{error}, as it waited for the destination; its connection was broken, it runs on here"
         self.ending.why_cancelled = why
-        self.ending.is_only_here = True
+        self.ending.is_only_here = self.ending.is_cancelled_by_us = True
         self._cancellation.begin()
         return True
 
@@ -219,6 +219,7 @@ class Course(Follower):
         self._crew.body.stop()
         cancelled = cancel_migration(self._monitor)
         if cancelled:
+            self.ending.is_cancelled_by_us = True
             self._cancellation.begin()
         return cancelled
 

@@ -24,6 +24,8 @@ class Ending:
         """True once the destination has accepted the migration."""
         self.why_cancelled: str | None = None
         """Why we have called it off; None if we have not."""
+        self.is_cancelled_by_us = False
+        """True if the VM was told to cancel it, for whichever reason."""
         self.policy_broken = False
         """True if that is because the policy is broken."""
         self.is_only_here = False
@@ -55,6 +57,8 @@ class Ending:
             return result
         last = result.last
         reasons = [self.why_cancelled, self._told(last), self._where_the_guest_is()]
+        if last.status == "cancelled" and not self.is_cancelled_by_us:
+            reasons.insert(0, "by somebody else")
         if last.status == "failed" and self.used_destination and self._hand_over and not self.why_cancelled:
             reasons.append(DESTINATION_KNOWS)
         error = "; ".join(filter(None, reasons)) or None

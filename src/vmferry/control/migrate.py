@@ -10,6 +10,7 @@ from vmferry.control.asking.driven_vm import DrivenVm
 from vmferry.control.asking.guest_memory import GuestMemory, memory_bytes
 from vmferry.control.asking.progress import Progress, ask
 from vmferry.control.asking.result import Result
+from vmferry.control.asking.run_states import require_guest
 from vmferry.control.awaiting import await_migration
 from vmferry.control.body import DriverBody
 from vmferry.control.course import Course
@@ -109,6 +110,7 @@ def _check(monitor: Monitor, driven: DrivenVm, order: Order) -> None:
     if order.variant and is_decided_outside(driven, order):
         order.variant.named(loaded)
     if order.uri is not None:
+        require_guest(monitor)
         if (status := ask(monitor)).running:
             raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
         if job := monitor.manager and monitor.manager.job():

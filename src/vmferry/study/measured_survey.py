@@ -7,6 +7,7 @@ from vmferry.client.monitor import Monitor
 from vmferry.control.asking.driven_vm import DrivenVm, own_variant
 from vmferry.control.asking.guest_memory import memory_bytes
 from vmferry.control.asking.progress import ask
+from vmferry.control.asking.run_states import require_guest
 from vmferry.control.asking.survey import Busyness, used_bytes
 from vmferry.errors import UsageError
 from vmferry.migration.ports import Clock
@@ -14,7 +15,7 @@ from vmferry.study.bursts import bursts_of
 from vmferry.study.shrinking import AS_THEY_ARE, Shrinking, shrinking_of
 from vmferry.study.survey import QEMU_NEW, QEMU_OLD, Survey
 from vmferry.study.watching import Watched, watch_guest
-from vmferry.units import NS_PER_S, format_duration, format_size
+from vmferry.units import NS_PER_S, format_duration, format_rate, format_size
 
 _STILL_RISES = 1.1
 _OWN_PARAMETERS = (
@@ -32,6 +33,7 @@ def survey_vm(
     and CancelledError.
     """
     driven = DrivenVm.ask(monitor)
+    require_guest(monitor)
     if (status := ask(monitor)).running:
         raise UsageError(f"the VM is migrating already ('{status.status}'); `vmferry watch` shows how it goes")
     rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
@@ -95,7 +97,7 @@ def _unknown_link(driven: DrivenVm, rate: int) -> Iterator[str]:
     yield "whether the link carries what --bandwidth says: it was not measured"
     limit = driven.parameters.get("max-bandwidth")
     if isinstance(limit, int) and 0 < limit < rate:
-        yield f"what the VM's max-bandwidth of {limit} B/s would make of it: give `migrate --max-bandwidth` too"
+        yield f"what the VM's max-bandwidth of {format_rate(limit)} makes of it: give `migrate --max-bandwidth`, too"
 
 
 def _unknown_size(shrinking: Shrinking | None) -> Iterator[str]:

@@ -58,7 +58,7 @@ def test_a_guest_that_stood_still_before_stays_so(other: FakeQemu, state: str) -
 
 def test_a_guest_that_is_paused_on_the_way_stays_paused(other: FakeQemu) -> None:
     qemu = FakeQemu([answer(), answer(), answer("completed", 9)])
-    states = iter(["running", "running", "running", "paused"])
+    states = iter(["running", "running", "running", "running", "paused"])
     qemu.during = lambda command: set_state(qemu, next(states, "finish-migrate")) if command == "query-status" else None
     migrated(qemu, other)
     assert told(other) == ["stop"]

@@ -60,7 +60,7 @@ class Means:
             self._vm.settings.set_capability("auto-converge", at_hand)
         if self._vm.settings.capabilities.get("auto-converge"):
             held_at = hold_auto_converge(self._vm)
-            why = "as the last means" if begins else "as it cannot be switched off while it migrates"
+            why = "as the last means if others fail" if begins else "as it cannot be switched off while it migrates"
             self._tell(f"QEMU's own auto-converge is held at {held_at} {why}")
 
     @property
