@@ -74,3 +74,8 @@ def test_a_monitor_of_others_is_named_and_nothing_begins_when_they_leave(monitor
     assert "another client is connected to the monitor" in answer.stderr
     with QmpClient.connect(str(monitor)) as client:
         assert client.execute("query-migrate") == {}
+
+
+def test_two_paces_are_refused() -> None:
+    answer = run("migrate", "--qmp", "unix:/x", "tcp:a:1", "--gentle", "--fast")
+    assert (answer.returncode, answer.stderr) == (2, "vmferry: --gentle and --fast are opposites; give one of them\n")

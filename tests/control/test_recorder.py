@@ -163,6 +163,19 @@ def test_what_was_never_seen_is_unknown() -> None:
     assert "throttle up to unknown" in text_report([run])
 
 
+def test_what_seemed_to_be_saved_and_was_not_leaves_a_journal_that_can_be_read() -> None:
+    """In post-copy QEMU counts a page as sent some time before its bytes."""
+    qemu, polled = Qemu(), Progress.from_qmp({})
+    for normal_pages, sent_bytes in ((100, 100 * PAGE), (300, 200 * PAGE), (310, 350 * PAGE), (320, 400 * PAGE)):
+        qemu.now_ns += S // 10
+        ram = {"normal-bytes": normal_pages * PAGE, "transferred": sent_bytes, "remaining": PAGES, "page-size": PAGE}
+        polled = Progress.from_qmp({"status": "postcopy-active", "ram": ram}).after(polled)
+        qemu.recorder.poll(polled)
+    windows = [event.saved_bytes for event in qemu.end() if isinstance(event, BandwidthWindow)]
+    assert max(windows) > 0
+    assert min(windows) == 0
+
+
 def test_who_begins_late_knows_that_he_has_not_seen_all() -> None:
     late = Qemu(now_ns=5 * S, sent=5000, left=5000)
     late.poll(**{"total-time": 5100})

@@ -43,6 +43,7 @@ class WideQemu(FakeQemu):
         super().__init__(course or [answer("completed", 9)], **compression | parameters)
         self.capabilities = dict(WIDE)
         self.listens, self._is_strict = listens, is_strict
+        self.instead["qom-list"] = [{"name": "type"}, {"name": "tls0"}]
 
     def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:
         if command == "query-migrate" and self.run_state == "inmigrate":
@@ -124,6 +125,10 @@ def test_credentials_without_a_destination_to_ask_are_told() -> None:
     [
         ({"channels": 2}, "add --destination-qmp"),
         ({"compression": "zlib"}, "pages are compressed on channels"),
+        (
+            {"parameters": {"tls-creds": "/etc/tls"}},
+            "QEMU has no object '/etc/tls'; start it with -object tls-creds-x509",
+        ),
     ],
 )
 def test_what_one_side_alone_cannot_do_is_refused(wishes: dict[str, Any], complaint: str) -> None:

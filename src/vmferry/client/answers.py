@@ -89,6 +89,10 @@ class _Name(_Answer):
     name: str = ""
 
 
+class _Property(_Answer):
+    name: str
+
+
 class _Memory(_Answer):
     base_memory: Natural
     plugged_memory: Natural = 0
@@ -125,6 +129,7 @@ class SchemaEntry(_Answer):
 
 _ANSWERS: dict[str, Any] = {
     "human-monitor-command": str,
+    "qom-list": list[_Property],
     "query-cpus-fast": list[_Cpu],
     "query-dirty-rate": _DirtyRate,
     "query-kvm": _Kvm,

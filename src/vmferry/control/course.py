@@ -110,9 +110,9 @@ class Course(Follower):
             self._ours = True  # also if an interruption comes before the answer
             try:
                 self._monitor.execute("migrate", {"uri": uri})
-            except CommandError:
+            except CommandError as error:
                 self._ours = False
-                raise
+                raise CommandError(f"the VM does not migrate to '{uri}': {error}", error.error_class) from error
 
     def pause(self, clock: Clock) -> None:
         """Wait until the next poll, or until the destination has something to tell."""

@@ -51,13 +51,14 @@ def loaded(policy: str) -> str:
 def steer(ports: Ports, vm: SlowedVm, kinds: Kinds, order: Order) -> tuple[MigrationParameters | None, Slowing | None]:
     """Return the parameters that our decisions obey, and what slows the guest, if anything.
 
-    A variant that nobody has named steers nothing if that is not possible. Raises HostError if a named one cannot.
+    A variant that nobody has named steers nothing if that is not possible. Raises HostError if a named one cannot, or
+    not by the means that was named.
     """
     parameters = decide_from_outside(vm, order)
     try:
         return parameters, slow_from_outside(ports, vm, kinds, order, parameters)
     except HostError as error:
-        if not order.is_by_default:
+        if not order.is_by_default or order.throttle_by:
             raise
         ports.tell(f"it cannot be steered: {error}")
         return None, None

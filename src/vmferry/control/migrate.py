@@ -20,6 +20,7 @@ from vmferry.control.place import HERE, Place
 from vmferry.control.ports import Ports
 from vmferry.control.preparing import Prepared, Site, prepare
 from vmferry.control.telling.verdicts import verdicts_on
+from vmferry.control.transfer import require_credentials
 from vmferry.control.undoing.leftovers import Leftovers
 from vmferry.control.vm_record import start_recording
 from vmferry.convergence.limit_watch import Spent
@@ -115,6 +116,8 @@ def _check(monitor: Monitor, driven: DrivenVm, order: Order) -> None:
             raise UsageError(f"the VM is migrating already ('{status.status}'); --attach steers that migration")
         if job := monitor.manager and monitor.manager.job():
             raise UsageError(f"the manager's job of the VM is '{job}' now; migrate when that is over")
+        if not driven.converges_responsively:
+            require_credentials(monitor, order)
         if order.destination:
             order.destination.require_waiting()
 

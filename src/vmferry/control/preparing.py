@@ -148,10 +148,8 @@ def _set_own(site: Site, order: Order, settings: Settings) -> OwnIterations | No
     changed = own_parameters(driven, order)
     settings.set_wanted(changed)
     if not driven.converges_responsively:
-        site.ports.tell(
-            f"{driven.name} is left to converge by itself; --variant planned steers it, "
-            "by slowing it as much as it takes, when it pays most"
-        )
+        better = "; --variant planned steers it, by slowing it as much as it takes, when it pays most"
+        site.ports.tell(f"{driven.name} is left to converge by itself{'' if order.is_by_default else better}")
     if order.uri is not None:
         settings.set_capability("auto-converge", order.auto_converge)
     highest = {**driven.parameters, **changed}.get("max-cpu-throttle")

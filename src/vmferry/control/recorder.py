@@ -125,7 +125,7 @@ class Recorder:
                 remaining_bytes=remaining_bytes,
                 throttle_percent=self._throttle_percent,
                 threshold_bytes=threshold_bytes,
-                saved_bytes=progress.saved_bytes - last.saved_bytes,
+                saved_bytes=max(0, progress.saved_bytes - last.saved_bytes),
             )
             self._record(now_ns, window)
         if stopped:

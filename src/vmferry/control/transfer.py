@@ -51,6 +51,22 @@ def prepare_transfer(
     here.make(settings, "the source")
 
 
+def require_credentials(monitor: Monitor, order: Order) -> None:
+    """Raise UsageError unless a QEMU has the object that is to be its TLS credentials, or does not tell."""
+    name = order.parameters.get(CREDENTIALS)
+    if not name:
+        return
+    try:
+        objects = monitor.execute("qom-list", {"path": "/objects"})
+    except CommandError:
+        return
+    if name not in {each["name"] for each in objects}:
+        raise UsageError(
+            f"QEMU has no object '{name}'; start it with -object tls-creds-x509,id=tls0,dir=DIRECTORY,endpoint=client, "
+            "and give --tls-creds tls0"
+        )
+
+
 def changes_for(driven: DrivenVm, order: Order) -> Changes:
     """Return what a VM needs for the channels and the compression that are ordered. Raises UsageError."""
     capabilities: dict[str, bool] = {}
