@@ -36,7 +36,7 @@ from vmferry.errors import (
     UsageError,
     VmferryError,
 )
-from vmferry.migration.events import Ended, Started
+from vmferry.migration.events import Acted, Ended, Started
 from vmferry.migration.journal import MemoryJournal
 from vmferry.report.journal_runs import run_series
 from vmferry.simulation.clock import VirtualClock
@@ -326,6 +326,15 @@ def test_of_qemus_own_auto_converge_it_is_not_said_that_it_spares_the_guest_for_
     assert [line for line in told if line.startswith("next to nothing was sent")] == [
         "next to nothing was sent for 2.0 s"
     ]
+
+
+def test_post_copy_is_in_the_result_and_in_the_record() -> None:
+    journal = MemoryJournal()
+    course = [*COURSE[:3], answer("postcopy-active"), DONE]
+    assert carried_out(FakeQemu(course), Order(uri="unix:/x", journal=journal)).used_postcopy
+    notes = [entry.event.reason for entry in journal.entries if isinstance(entry.event, Acted)]
+    assert any(note.startswith("post-copy has begun") for note in notes)
+    assert not carried_out(FakeQemu([*COURSE, DONE]), Order(uri="unix:/x")).used_postcopy
 
 
 def test_a_migration_that_somebody_else_cancels_is_said_to_be() -> None:

@@ -144,6 +144,10 @@ def test_the_configuration_tells_which_label_has_which_value() -> None:
     settings = configuration(simulated_runs()[:4])
     assert settings["guest memory"] == "256 MiB"
     assert settings["background-sync"] == "off (original); preserve (background-sync)"
+    run = run_series(journal((0, started(max_bandwidth=1 << 20, tls_creds="")), (2, ended(2))), "x")
+    settings = configuration([run])
+    assert (settings["max-bandwidth"], settings["downtime-limit"]) == ("1 MiB/s", "300 ms")
+    assert "tls-creds" not in settings
 
 
 def test_settings_are_in_a_label_only_where_they_differ_and_do_not_change_the_look() -> None:

@@ -143,7 +143,8 @@ def _figures(result: Result, outcome: Outcome) -> Table:
     share = told(result.dirty_sync_share, lambda share: f", {share:.1%} of the time", "")
     table.add_row("dirty syncs", count_text(outcome.dirty_sync_count, UNKNOWN) + share)
     table.add_row("max throttle", percent_text(outcome.max_throttle_percent))
-    table.add_row("guest's work lost", lost_text(outcome, 1))
+    beside = ", beside what it waited for pages in post-copy" if result.used_postcopy else ""
+    table.add_row("guest's work lost", lost_text(outcome, 1) + beside)
     table.add_row("sent", sent_text(outcome))
     table.add_row("bottleneck", str(result.bottleneck) if result.bottleneck else UNKNOWN)
     if result.arrival:

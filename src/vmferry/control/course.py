@@ -78,8 +78,12 @@ class Course(Follower):
         self._cancellation = Cancellation(ports.clock)
         self._ours = False
         """True if it is for us to cancel."""
-        self._phases = Phases(ports.tell)
+        self._phases = Phases(self._tell)
         self._process = vm_process(ports.monitor)
+
+    def _tell(self, what: str) -> None:
+        self._ports.tell(what)
+        self._crew.recorder.acted(Tell(reason=what))
 
     def run(self) -> Result:
         """Begin the migration, or take the one that runs, and follow it."""

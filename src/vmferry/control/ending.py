@@ -26,6 +26,8 @@ class Ending:
         """Why we have called it off; None if we have not."""
         self.is_cancelled_by_us = False
         """True if the VM was told to cancel it, for whichever reason."""
+        self.used_postcopy = False
+        """True if it was in post-copy at a poll."""
         self.policy_broken = False
         """True if that is because the policy is broken."""
         self.is_only_here = False
@@ -38,6 +40,7 @@ class Ending:
     def observe(self, progress: Progress) -> None:
         """Note what a poll tells."""
         self.used_destination = self.used_destination or progress.status == "active"
+        self.used_postcopy = self.used_postcopy or progress.in_postcopy
         self.left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
 
     def hear(self, events: Iterable[Event]) -> bool:
@@ -54,7 +57,7 @@ class Ending:
     def of(self, result: Result) -> Result:
         """Return how it ended with the reasons for that."""
         if result.completed:
-            return result
+            return replace(result, used_postcopy=self.used_postcopy)
         last = result.last
         reasons = [self.why_cancelled, self._told(last), self._where_the_guest_is()]
         if last.status == "cancelled" and not self.is_cancelled_by_us:

@@ -8,7 +8,8 @@ from vmferry.report.figures import count_text, lost_text, middle, percent_text, 
 from vmferry.report.runs import Run
 from vmferry.report.series import RunSeries
 from vmferry.report.tradeoff import Cost, costs_of
-from vmferry.units import UNKNOWN, exact_duration, format_size, told
+from vmferry.settings.parameters import PARAMETERS
+from vmferry.units import UNKNOWN, exact_duration, format_rate, format_size, told
 
 RESULT_COLUMNS: dict[str, Callable[[Outcome], str]] = {
     "status": lambda outcome: outcome.status,
@@ -152,7 +153,20 @@ def _settings(run: RunSeries) -> Iterator[tuple[str, str]]:
         yield "operator's limits", words
     yield "auto-converge", "on" if started.auto_converge else "off"
     for name, value in started.parameters.items():
-        yield clean_text(name), clean_text({True: "on", False: "off"}[value] if isinstance(value, bool) else str(value))
+        if value != "":
+            yield clean_text(name), clean_text(_value(name, value))
+
+
+def _value(name: str, value: object) -> str:
+    """Return a parameter's value for people."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    unit = PARAMETERS[name].unit if name in PARAMETERS else ""
+    if isinstance(value, int) and unit == "bytes/second":
+        return format_rate(value)
+    if isinstance(value, int) and unit == "bytes":
+        return format_size(value)
+    return f"{value} {unit}".strip()
 
 
 def _values(values: dict[str, list[str]]) -> str:

@@ -44,6 +44,8 @@ class Result:
     """Why not by a means that comes before it."""
     interrupted_by: int | None = None
     """The number of the signal that cancelled it; None if none did."""
+    used_postcopy: bool = False
+    """True if it was seen in post-copy, in which the guest waits for pages, how long nobody knows."""
     policy_broken: bool = False
     """True if it was called off because its policy is broken."""
     gave_up: bool = False
