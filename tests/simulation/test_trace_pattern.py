@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace, read_trace
 from vmferry.memory.bitmap import Bitmap
+from vmferry.memory.ranges import PageRuns
 from vmferry.migration.events import BandwidthWindow, Decided, Started, Synced
 from vmferry.migration.journal import Entry
 from vmferry.simulation.trace_pattern import TracePattern
@@ -169,3 +170,28 @@ def test_a_time_of_many_rounds_costs_no_more_than_one() -> None:
     pattern = TracePattern(DirtyTrace(used_pages=PAGES, sweeps=((1000, 10**6 * SECOND),), steps=steps, shortest_ns=1))
     assert written(pattern, 10**6 * SECOND) == pytest.approx(250, abs=1), "half of the pages in half of the time"
     assert written(pattern, 2**62) == 500
+
+
+def scattered(sweeps: tuple[tuple[int, int], ...]) -> TracePattern:
+    steps = ((SECOND, 1.0),)
+    return TracePattern(DirtyTrace(used_pages=PAGES, sweeps=sweeps, steps=steps, shortest_ns=1, scattered=True))
+
+
+@given(st.integers(1, PAGES), st.lists(st.integers(1, SECOND // 3), min_size=1, max_size=20))
+def test_pages_in_another_order_are_as_many(pages: int, parts_ns: list[int]) -> None:
+    pattern, bitmap = scattered(((pages, SECOND),)), Bitmap(PAGES)
+    for part_ns in parts_ns:
+        pattern.write(part_ns, bitmap)
+    expected = pages * min(1.0, sum(parts_ns) / SECOND)
+    assert bitmap.count() == pytest.approx(expected, abs=len(parts_ns) + 64)
+    assert not bitmap.runs() or bitmap.runs().last_page < pages
+
+
+def test_what_is_scattered_is_about_even_wherever_one_looks() -> None:
+    pattern = scattered(((PAGES, SECOND),))
+    for _ in range(5):
+        bitmap = Bitmap(PAGES)
+        pattern.write(SECOND // 5, bitmap)
+        fifths = [bitmap.test_runs(PageRuns.of([(at, PAGES // 5)])).sum() for at in range(0, PAGES, PAGES // 5)]
+        assert min(fifths) > 0.6 * PAGES / 25
+        assert max(fifths) < 1.4 * PAGES / 25

@@ -52,6 +52,8 @@ class DirtyTrace(msgspec.Struct, frozen=True):
     steps: tuple[tuple[int, float], ...]
     shortest_ns: int
     """CPU time of the shortest sample; of shorter times nothing is known."""
+    scattered: bool = False
+    """True if pages are not written in ascending order."""
 
     @property
     def written_pages(self) -> int:

@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
 from vmferry.convergence.curve import DirtyCurve, curve_of
-from vmferry.convergence.hull import concave_corners
+from vmferry.convergence.hull import concave_corners, sweeps_of
 from vmferry.convergence.written import Written
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
@@ -74,6 +73,7 @@ def _load(survey: Survey, doing: _Doing, draw: Draw, divisor: int, used_pages: i
         ),
         steps=((NS_PER_S, 1.0),),
         shortest_ns=max(1, round(shortest_ns * doing.demand)),
+        scattered=True,
     )
     pace = round(NS_PER_S * doing.demand) if doing.demand < _SATURATED else 0
     return LoadSpec(
@@ -95,11 +95,9 @@ def _hurry(vcpus: float, seen_bytes_per_s: float) -> float:
 
 def _sweeps(points: Sequence[tuple[float, float]], factor: float, used_pages: int) -> list[tuple[int, int]]:
     """Return sweeps that write together as points of a curve say: pages, and the time of one round."""
-    corners = concave_corners(points)
-    slopes = [(b[1] - a[1]) / (b[0] - a[0]) for a, b in pairwise(corners)]
     sweeps, left = [], used_pages
-    for (work_ns, _), (before, after) in zip(corners[1:], pairwise([*slopes, 0.0]), strict=True):
-        pages = min(left, round(factor * (before - after) * work_ns / PAGE_SIZE_BYTES))
+    for written_bytes, work_ns in sweeps_of(concave_corners(points)):
+        pages = min(left, round(factor * written_bytes / PAGE_SIZE_BYTES))
         if pages and work_ns >= 1:
             sweeps.append((pages, round(work_ns)))
             left -= pages
