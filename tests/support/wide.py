@@ -1,5 +1,6 @@
 """A real source and a real destination with as many real connections between them as are asked for, in threads."""
 
+import os
 import socket
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.support.certificates import secured_client, secured_server
 from vmferry.clock import MonotonicClock
 from vmferry.errors import CancelledError
 from vmferry.memory.ranges import PageRuns
@@ -46,6 +48,12 @@ class ArrivingGuest(MemoryGuest):
         pass
 
 
+def cut(connection: Connection) -> None:
+    """Break a connection without a word, whatever protects it."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as plain:
+        plain.shutdown(socket.SHUT_RDWR)
+
+
 class Cuts:
     """Makes channels of which one breaks at a certain message: before it is sent, or just behind it."""
 
@@ -59,8 +67,7 @@ class Cuts:
         sent: list[Message] = []
         mine = len(self.sent) == self._channel
         self.sent.append(sent)
-        assert isinstance(connection, socket.socket)
-        cuts, end = self, connection
+        cuts = self
 
         class Cutting(StreamChannel):
             def send(self, message: Message, while_blocked: Callable[[], None]) -> None:
@@ -68,10 +75,10 @@ class Cuts:
                 due = mine and len(sent) - 1 == cuts._message
                 cuts.broke_at = message if due else cuts.broke_at
                 if due and not cuts._behind:
-                    end.shutdown(socket.SHUT_RDWR)
+                    cut(connection)
                 super().send(message, while_blocked)
                 if due and cuts._behind:
-                    end.shutdown(socket.SHUT_RDWR)
+                    cut(connection)
 
         return Cutting(connection, *arguments)
 
@@ -79,7 +86,9 @@ class Cuts:
 class WideMigration:
     """A source and a destination with `channels` page channels between them; 0: pages go over the first connection."""
 
-    def __init__(self, path: Path, channels: int = 2, *, xbzrle: bool = False, **parameters: object) -> None:
+    def __init__(
+        self, path: Path, channels: int = 2, *, xbzrle: bool = False, tls: bool = False, **parameters: object
+    ) -> None:
         self.here, self.there = MemoryGuest(PAGES), ArrivingGuest(PAGES, running=False)
         for page in range(0, PAGES, 3):
             self.here.write(page, page + 1)
@@ -94,11 +103,12 @@ class WideMigration:
             {"max-bandwidth": 0, "multifd-channels": max(1, channels), "stall-timeout": 5000}
             | {name.replace("_", "-"): value for name, value in parameters.items()}
         )
+        self._server = secured_server() if tls else None
         self.incoming = IncomingMigration(
             self.there,  # type: ignore[arg-type]
             self.listener,
             b"",
-            None,
+            self._server,
             MonotonicClock(),
             MemoryJournal(),
             lambda: self._parameters,
@@ -107,7 +117,7 @@ class WideMigration:
             self.log.append,
         )
         self.incoming._open_channel = self._accepted  # type: ignore[method-assign]
-        self.connector = connector = Connector(self._address, self.here)
+        self.connector = connector = Connector(self._address, self.here, secured_client().wrap if tls else None)
         connector._make_channel = self._connected  # type: ignore[method-assign]
         self.source = MigrationSource(
             self.here,
@@ -124,7 +134,7 @@ class WideMigration:
         return self.cuts.make(connection, self.here, DESTINATION_FRAMES)
 
     def _accepted(self, connection: socket.socket) -> StreamChannel:
-        return self.answer_cuts.make(connection, self.there)
+        return self.answer_cuts.make(self._server.wrap(connection) if self._server else connection, self.there)
 
     def run(self) -> MigrationStatus:
         """Migrate while the guest works; on return, nothing of it goes on, and nothing is left of its connections."""

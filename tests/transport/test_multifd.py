@@ -170,10 +170,10 @@ def test_a_guest_is_stopped_when_nothing_is_on_the_way_any_more(tmp_path: Path, 
     assert on_the_way == [0]
 
 
-def broken(path: Path, **cuts: Cuts) -> WideMigration | None:
+def broken(path: Path, *, tls: bool, **cuts: Cuts) -> WideMigration | None:
     """Return what became of a migration that was cut; None if it was over before."""
     path.mkdir()
-    migration = WideMigration(path, 2)
+    migration = WideMigration(path, 2, tls=tls)
     migration.cuts, migration.answer_cuts = cuts.get("there", Cuts()), cuts.get("back", Cuts())
     migration.run()
     migration.assert_one_owner()
@@ -183,11 +183,17 @@ def broken(path: Path, **cuts: Cuts) -> WideMigration | None:
     return None
 
 
+plain_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+
+
+@plain_and_tls
 @pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_a_cut_at_any_message_of_any_channel_leaves_one_owner(tmp_path: Path, channel: int, behind: bool) -> None:
+def test_a_cut_at_any_message_of_any_channel_leaves_one_owner(
+    tmp_path: Path, channel: int, behind: bool, tls: bool
+) -> None:
     for number in itertools.count():
-        migration = broken(tmp_path / str(number), there=Cuts(channel, number, behind=behind))
+        migration = broken(tmp_path / str(number), tls=tls, there=Cuts(channel, number, behind=behind))
         if migration is None:
             break
         message = migration.cuts.broke_at
@@ -196,10 +202,11 @@ def test_a_cut_at_any_message_of_any_channel_leaves_one_owner(tmp_path: Path, ch
     assert number >= (6 if channel == 0 else 2)
 
 
+@plain_and_tls
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_a_cut_at_any_answer_leaves_one_owner(tmp_path: Path, channel: int) -> None:
+def test_a_cut_at_any_answer_leaves_one_owner(tmp_path: Path, channel: int, tls: bool) -> None:
     for number in itertools.count():
-        if not broken(tmp_path / str(number), back=Cuts(channel, number)):
+        if not broken(tmp_path / str(number), tls=tls, back=Cuts(channel, number)):
             break
     assert number >= (5 if channel == 0 else 1), "the others say only that they are let in"
 
