@@ -56,4 +56,4 @@ class RateFinder:
     def _is_new(self, progress: Progress) -> bool:
         """True if an iteration has ended since the last evaluation, and told QEMU a new dirty rate."""
         sync_count, bytes_per_s = self._evaluated
-        return (progress.dirty_sync_count or 0) > sync_count and progress.dirty_bytes_per_s != bytes_per_s
+        return (progress.dirty_sync_count or 0) > sync_count and (progress.dirty_bytes_per_s or 0) != bytes_per_s

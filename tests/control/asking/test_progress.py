@@ -78,3 +78,11 @@ def test_the_record_of_a_qemu_tells_by_how_much_pages_were_smaller() -> None:
         recorder.poll(progress)
     windows = [entry.event for entry in journal.entries if isinstance(entry.event, BandwidthWindow)]
     assert {window.saved_bytes for window in windows} == {20 * MIB}
+
+
+@pytest.mark.parametrize(("sync_count", "pages_per_s", "known"), [(1, 0, None), (1, 5, 20480), (2, 0, 0)])
+def test_what_a_guest_dirties_is_unknown_in_the_first_pass(
+    sync_count: int, pages_per_s: int, known: float | None
+) -> None:
+    ram = {"dirty-sync-count": sync_count, "dirty-pages-rate": pages_per_s, "page-size": 4096}
+    assert Progress.from_qmp({"status": "active", "ram": ram}).dirty_bytes_per_s == known

@@ -32,6 +32,7 @@ class Progress:
     """How many of those were zero."""
     bandwidth_bytes_per_s: float | None
     dirty_bytes_per_s: float | None
+    """None also until the end of the first pass, in which QEMU tells 0 whatever the guest writes."""
     throttle_percent: int | None
     page_size: int
     downtime_ms: int | None
@@ -69,7 +70,7 @@ class Progress:
             sent_pages=None if counted_otherwise or "normal" not in ram else ram["normal"] + ram.get("duplicate", 0),
             zero_pages=ram.get("duplicate"),
             bandwidth_bytes_per_s=ram["mbps"] * 1e6 / 8 if "mbps" in ram else None,
-            dirty_bytes_per_s=ram["dirty-pages-rate"] * page_size if "dirty-pages-rate" in ram else None,
+            dirty_bytes_per_s=_dirty_bytes_per_s(ram, page_size),
             throttle_percent=answer.get("cpu-throttle-percentage", 0) if ram else None,  # left out where there is none
             page_size=page_size,
             downtime_ms=answer.get("downtime"),
@@ -114,6 +115,12 @@ class Progress:
     def running(self) -> bool:
         """True from the acceptance of a migration until its end."""
         return self.status != "none" and not self.ended
+
+
+def _dirty_bytes_per_s(ram: Mapping[str, Any], page_size: int) -> float | None:
+    pages_per_s = ram.get("dirty-pages-rate")
+    is_told = pages_per_s or ram.get("dirty-sync-count", 0) > 1
+    return pages_per_s * page_size if pages_per_s is not None and is_told else None
 
 
 def _moved_bytes(answer: Mapping[str, Any], page_size: int) -> int | None:

@@ -22,7 +22,7 @@ const FIGURES = {
 };
 
 function deadline(one) {
-  if (one.limits === null || one.limits.finish_by_ms === null) return "none is kept";
+  if (one.limits === null || one.limits.finish_by_ms === null) return "none";
   if (one.deadline_left_ms === null) return time(one.limits.finish_by_ms);
   return one.deadline_left_ms < 0 ? `over for ${time(-one.deadline_left_ms)}` : `in ${time(one.deadline_left_ms)}`;
 }
