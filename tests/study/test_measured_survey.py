@@ -1,9 +1,12 @@
 """What a measurement of a modelled QEMU's guest could not find out is said."""
 
+import itertools
+
 import pytest
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
+from vmferry.control.asking.survey import Busyness
 from vmferry.experiment.experiment import experiment_of
 from vmferry.simulation.qemu.lab import ModelledLab
 from vmferry.simulation.qemu.releases import find_release
@@ -42,6 +45,17 @@ def test_a_guest_that_was_seen_to_write_in_bursts_is_said_to() -> None:
 @pytest.mark.parametrize("load", [CALM, BURST, {"pattern": "idle"}, {**BURST, "pattern": "uniform"}], ids=str)
 def test_a_steady_guest_is_not_said_to_write_in_bursts(load: dict[str, str]) -> None:
     assert "bursts" not in unknown(load)
+
+
+def test_looks_at_a_guest_that_waits_for_a_processor_show_no_bursts(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited_s = itertools.count()
+
+    class Crowded(Busyness):
+        def waited_ns(self) -> float:
+            return next(waited_s) * 1e9
+
+    monkeypatch.setattr("vmferry.study.measured_survey.Busyness", Crowded)
+    assert "bursts" not in unknown(CALM, BURST)
 
 
 def test_of_a_qemu_that_packs_its_pages_nobody_knows_how_small_they_become() -> None:

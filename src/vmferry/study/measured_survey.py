@@ -38,7 +38,7 @@ def survey_vm(
         raise UsageError(f"the VM is migrating already ('{status.status}'); `vmferry watch` shows how it goes")
     rate, limit_ms = _bandwidth(driven, bandwidth), _downtime_limit_ms(driven, downtime_limit_ms)
     busyness = Busyness(monitor, clock)
-    watched = watch_guest(monitor, driven, clock, cancel)
+    watched = watch_guest(monitor, driven, clock, cancel, busyness)
     size_bytes, paused = memory_bytes(monitor), not monitor.execute("query-status")["running"]
     demand = 1.0 if paused else busyness.share()
     used = used_bytes(monitor, driven, size_bytes)

@@ -6,6 +6,7 @@ before 8.2 measures whole seconds only, so of shorter times its curve is known f
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from vmferry.cancel import CancelToken
@@ -92,25 +93,31 @@ def rest(clock: Clock, cancel: CancelToken, duration_ns: int) -> None:
 
 
 class Busyness:
-    """How busy a VM's vCPUs are from now on: the share of its CPU that the busiest of them wants."""
+    """How busy a VM's vCPUs are from now on, and how long they wait for a processor of this host."""
 
     def __init__(self, monitor: Monitor, clock: Clock) -> None:
         self._monitor = monitor
         self._clock = clock
-        self._start_ns, self._start = clock.now_ns(), _wanted_ns(monitor)
+        self._start_ns, self._start = clock.now_ns(), _scheduled(monitor)
 
     def share(self) -> float | None:
-        """Return that share since then, 0 to 1. None if the threads are not seen on this host."""
-        passed_ns, now = self._clock.now_ns() - self._start_ns, _wanted_ns(self._monitor)
+        """Return the share of its CPU that the busiest has wanted, 0 to 1. None if they are not seen on this host."""
+        passed_ns, now = self._clock.now_ns() - self._start_ns, _scheduled(self._monitor)
         if not (passed_ns and now) or now.keys() != self._start.keys():
             return None
-        return min(1.0, max((now[thread] - self._start[thread]) / passed_ns for thread in now))
+        return min(1.0, max((now[thread].wanted_ns - self._start[thread].wanted_ns) / passed_ns for thread in now))
+
+    def waited_ns(self) -> float:
+        """Return for how long each has waited so far, in the mean; 0 if they are not seen on this host."""
+        with suppress(OSError, ValueError):
+            return sum(Scheduled.of(thread).waited_ns for thread in self._start) / max(1, len(self._start))
+        return 0.0
 
 
-def _wanted_ns(monitor: Monitor) -> dict[int, int]:
-    """Return for how long each vCPU thread has wanted a processor; none if nobody can tell."""
+def _scheduled(monitor: Monitor) -> dict[int, Scheduled]:
+    """Return what each vCPU thread was given; none if nobody can tell."""
     try:
-        return {thread.id: Scheduled.of(thread.id).wanted_ns for thread in vcpu_threads(monitor)}
+        return {thread.id: Scheduled.of(thread.id) for thread in vcpu_threads(monitor)}
     except (HostError, MonitorError, OSError, ValueError):
         return {}
 
