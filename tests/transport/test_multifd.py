@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.certificates import secured_client
 from tests.support.wide import PAGES, Cuts, WideMigration
 from vmferry.errors import ChannelError, PeerError, VmferryError
 from vmferry.memory.bitmap import Bitmap
@@ -378,17 +379,20 @@ def test_a_sender_that_is_closed_sends_nothing() -> None:
 class Stranger:
     """Somebody who knows where the destination listens, and no more."""
 
-    def __init__(self, migration: WideMigration, join: Join) -> None:
-        self.connection = socket.socket(socket.AF_UNIX)
-        self.connection.connect(migration.listener.getsockname())
-        self.connection.setblocking(False)
-        self.channel = StreamChannel(self.connection, MemoryGuest(PAGES))
+    def __init__(self, migration: WideMigration, join: Join, *, tls: bool = False) -> None:
+        """With `tls`, it has a certificate of the lab as well."""
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(migration.listener.getsockname())
+        connection.setblocking(False)
+        wrapped = secured_client().wrap(connection, lambda: None) if tls else connection
+        self.channel = StreamChannel(wrapped, MemoryGuest(PAGES))
         self.channel.send(join, lambda: None)
 
 
+@plain_and_tls
 @pytest.mark.parametrize("number", [1, 2, 3])
-def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: int) -> None:
-    migration = WideMigration(tmp_path, 2)
+def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: int, tls: bool) -> None:
+    migration = WideMigration(tmp_path, 2, tls=tls)
     nonce = bytes(range(NONCE_BYTES))
     strangers: list[Stranger] = []
     widen = migration.source._widen
@@ -396,7 +400,7 @@ def test_a_stranger_does_not_join_and_does_not_disturb(tmp_path: Path, number: i
 
     def widen_among_strangers(*arguments: Any) -> Any:
         claims = [Join(claim, number, bytes(NONCE_BYTES)) for claim in (nonce, bytes(NONCE_BYTES))]
-        strangers.extend(Stranger(migration, claim) for claim in claims)
+        strangers.extend(Stranger(migration, claim, tls=tls) for claim in claims)
         return widen(*arguments)
 
     migration.source._widen = widen_among_strangers  # type: ignore[assignment]

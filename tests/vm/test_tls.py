@@ -32,6 +32,7 @@ from vmferry.transport.sockets import connect, listen, local_address
 from vmferry.transport.stream import StreamChannel, _without_first
 from vmferry.transport.tls import TlsClient, TlsServer
 from vmferry.transport.tls_client_connection import TlsClientConnection
+from vmferry.transport.tls_connection import RECORD_BYTES
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
 from vmferry.transport.tls_server_connection import TlsServerConnection
 from vmferry.transport.uri import TcpAddress, UnixAddress
@@ -355,6 +356,22 @@ def both_ends(client: TlsClient, server: TlsServer) -> tuple[TlsClientConnection
     with suppress(PeerError):
         there.shake_hands()
     return here, there
+
+
+def test_who_asks_and_takes_no_answers_is_not_answered_without_end() -> None:
+    """Python's client cannot ask for new keys, which TLS answers by itself: such answers are made here."""
+    here, there = both_ends(secured_client(), secured_server())
+    room, answers = memoryview(bytearray(1)), bytes(RECORD_BYTES + 1)
+    with closing(here), closing(there):
+        with pytest.raises(BlockingIOError):
+            while True:
+                there.socket.send(answers)
+        for _ in range(2):  # the first answers wait to be sent, those behind them are too many
+            with pytest.raises(BlockingIOError):
+                there.recvmsg_into([room])
+            there._outgoing.write(answers)
+        with pytest.raises(PeerError, match="it takes no answers"):
+            there.recvmsg_into([room])
 
 
 def test_who_is_turned_away_is_not_listened_to_but_told() -> None:
