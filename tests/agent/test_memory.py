@@ -2,12 +2,13 @@
 
 import itertools
 import multiprocessing
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, event, text
 
 from tests.support.postgresql import postgresql
 from tests.support.wait import wait_until
@@ -285,20 +286,23 @@ def test_a_full_disk_delays_what_is_remembered_and_loses_nothing(tmp_path: Path)
     told: list[str] = []
     engine = open_to_write(url)
 
-    def limit_pages(count: int) -> None:
-        with engine.connect() as connection:
-            connection.execute(text(f"PRAGMA max_page_count={count}"))
+    most_pages = 1 << 30
 
+    def limit_pages(connection: sqlite3.Connection, *_: object) -> None:
+        """Whichever connection is used, the disk is full for it."""
+        connection.execute(f"PRAGMA max_page_count={most_pages}")
+
+    event.listen(engine, "checkout", limit_pages)
     with Memory(engine, "a", 365, told.append) as memory:
         recording = memory.begin(facts())
         recording.record(1, STARTED)
         wait_until(lambda: found(url))
-        limit_pages(1)
+        most_pages = 1
         for number in range(20_000):
             recording.record(2 + number, window(number * 7919 % 10007))
         wait_until(lambda: told)
         complete(recording)
-        limit_pages(1 << 30)
+        most_pages = 1 << 30
     assert told == [
         "cannot remember migrations: database or disk is full; that is tried again every 0.5 s",
         "migrations are remembered again",

@@ -28,7 +28,7 @@ def test_all_that_come_along_are_listed_in_80_columns() -> None:
 
 def test_one_that_is_installed_and_broken_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [EntryPoint(name, f"nowhere_{name}:Policy", registry.ENTRY_POINTS) for name in ("alpha", "beta")]
-    monkeypatch.setattr(registry, "entry_points", lambda group: entries)
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group: entries)
     answer = policy("list")
     assert answer.exit_code == 0
     text = " ".join(answer.output.split())

@@ -28,6 +28,7 @@ from vmferry.migration.events import (
     ThrottleSeen,
 )
 from vmferry.migration.journal import Entry, MemoryJournal
+from vmferry.migration.lost_work import LostWork
 from vmferry.report.journal_runs import run_series
 from vmferry.report.text_report import text_report
 
@@ -235,3 +236,20 @@ def test_the_order_is_recorded_after_the_start() -> None:
     assert second == ordered
     assert ordered.limits() == Limits(deadline_ns=30 * S, max_throttle_percent=60, on_limit=OnLimit.CONTINUE)
     assert msgspec.json.decode(msgspec.json.encode(Entry(0, ordered)), type=Entry).event == ordered
+
+
+def test_what_a_stopped_guest_was_not_let_do_is_not_lost() -> None:
+    """QEMU answers nothing from the stop to the end of the hand-over."""
+    qemu = Qemu()
+    qemu.poll()
+    decided = Evaluation(Throttle(percent=50, reason=""), 0)
+    qemu.recorder.evaluated(decided)
+    stopped_ns, qemu.now_ns = qemu.now_ns + S // 20, qemu.now_ns + S
+    qemu.recorder.poll(qemu.answer("device"), stopped_ns)
+    qemu.end()
+    lost = LostWork()
+    for entry in qemu.kept.entries:
+        lost.record(entry.time_ns, entry.event)
+    assert lost.taken_ns == S // 40
+    times_ns = [entry.time_ns for entry in qemu.kept.entries]
+    assert times_ns == sorted(times_ns)

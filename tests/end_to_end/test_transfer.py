@@ -101,12 +101,12 @@ def test_what_cannot_be_is_refused_before_anything_is_changed(vms: Lab, words: l
     assert source.monitor.execute("query-status")["running"]
 
 
-def test_credentials_that_qemu_does_not_have_are_told_in_its_words(vms: Lab) -> None:
+def test_credentials_that_qemu_does_not_have_are_refused_before_anything_is_done(vms: Lab) -> None:
     start(vms, "destination", "there", "-incoming", f"unix:{vms.directory / 'in'}")
     source = start(vms, "source", "drive")
     before = settings(source)
     driver = migrate(vms, "--tls-creds", "nobody", "--tls-hostname", THERE)
-    assert driver.returncode == 1
-    assert "No TLS credentials with id 'nobody'" in json.loads(driver.stdout)["error"]
+    assert driver.returncode == 2
+    assert "QEMU has no object 'nobody'; start it with -object tls-creds-x509,id=tls0" in driver.stderr
     assert settings(source) == before
     assert source.monitor.execute("query-status")["running"]

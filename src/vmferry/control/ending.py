@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from vmferry.client.qmp_client import Event
 from vmferry.control.arriving.hand_over import HandOver
+from vmferry.control.asking.event_times import EventTimes
 from vmferry.control.asking.progress import Progress
 from vmferry.control.asking.result import Result
 
@@ -36,6 +37,7 @@ class Ending:
         """True if some of the guest's memory was still to be sent at the last poll."""
         self._hand_over = hand_over
         self._is_held = is_held
+        self._event_times = EventTimes()
 
     def observe(self, progress: Progress) -> None:
         """Note what a poll tells."""
@@ -43,16 +45,18 @@ class Ending:
         self.used_postcopy = self.used_postcopy or progress.in_postcopy
         self.left_to_send = progress.status in ("setup", "active") and progress.remaining_bytes != 0
 
-    def hear(self, events: Iterable[Event]) -> bool:
-        """Note what QEMU has said by itself, which no poll may have seen. Return whether the guest was stopped."""
-        stopped = False
+    def hear(self, events: Iterable[Event], now_ns: int) -> int | None:
+        """Note what QEMU has said by itself, which no poll may have seen. Return when the guest was stopped, if so."""
+        stopped_ns = None
         for event in events:
-            stopped = stopped or event.name == "STOP"
+            happened_ns = self._event_times.of(event, now_ns)
+            if event.name == "STOP":
+                stopped_ns = happened_ns
             if event.name == MIGRATION and event.data.get("status") == "active":
                 self.used_destination = True
-        if self._hand_over and stopped:
+        if self._hand_over and stopped_ns is not None:
             self._hand_over.has_begun = self.used_destination = True
-        return stopped
+        return stopped_ns
 
     def of(self, result: Result) -> Result:
         """Return how it ended with the reasons for that."""

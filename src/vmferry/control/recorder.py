@@ -64,7 +64,7 @@ class Recorder:
         self._now_ns = now_ns
         self._page_size = page_size
         self._last = Progress.from_qmp({})
-        self._last_ns = self._start_ns = now_ns()
+        self._last_ns = self._start_ns = self._recorded_ns = now_ns()
         self._downtime_limit_ms = self._burst_bytes = 0
         self._pending: list[tuple[int, Event]] = []
         """What happened since the poll before the last one."""
@@ -98,8 +98,8 @@ class Recorder:
         if ordered:
             self._record(self._now_ns(), ordered)
 
-    def poll(self, progress: Progress, *, stopped: bool = False) -> None:
-        """Record what has changed since the last poll; `stopped` if the guest was stopped meanwhile."""
+    def poll(self, progress: Progress, stopped_ns: int | None = None) -> None:
+        """Record what has changed since the last poll; `stopped_ns` is when the guest was stopped, if it was."""
         now_ns = self._now_ns()
         last, self._last = self._last, progress
         late = False
@@ -110,13 +110,16 @@ class Recorder:
         if late:
             self._record(now_ns, Lost(count=None))
         self._flush(self._left_over_pages(last, progress))
+        threshold_bytes = int((progress.memory_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
+        remaining_bytes = progress.remaining_bytes or 0
+        if stopped_ns is not None:
+            began = SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes)
+            self._record(min(now_ns, max(self._recorded_ns, stopped_ns)), began)
         self._note_status(last.status, progress, now_ns)
         self._note_throttle(0 if progress.in_postcopy else progress.throttle_percent, now_ns)
-        threshold_bytes = int((progress.memory_bytes_per_s or 0) * self._downtime_limit_ms / 1000)
         if sync_count := _more(last.dirty_sync_count, progress.dirty_sync_count):
             self._syncs.append((now_ns, sync_count))
             self._note_sync("iteration" if progress.status == "active" else "last", last, threshold_bytes, now_ns)
-        remaining_bytes = progress.remaining_bytes or 0
         sent_bytes = _more(last.sent_bytes, progress.sent_bytes)
         if sent_bytes and not late:
             window = BandwidthWindow(
@@ -128,8 +131,6 @@ class Recorder:
                 saved_bytes=max(0, progress.saved_bytes - last.saved_bytes),
             )
             self._record(now_ns, window)
-        if stopped:
-            self._record(now_ns, SwitchoverBegan(remaining_bytes=remaining_bytes, threshold_bytes=threshold_bytes))
         self._last_ns = now_ns
 
     def evaluated(self, evaluation: Evaluation) -> None:
@@ -159,6 +160,7 @@ class Recorder:
         self._flush(0)
 
     def _record(self, now_ns: int, event: Event) -> None:
+        self._recorded_ns = now_ns
         self._pending.append((now_ns, event))
 
     def _flush(self, left_over_pages: int) -> None:

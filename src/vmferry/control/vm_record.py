@@ -50,7 +50,7 @@ class VmRecord:
         """Note what is known of the migration in case that the VM tells nothing."""
         self._facts = facts
 
-    def poll(self, progress: Progress, *, stopped: bool = False) -> None:
+    def poll(self, progress: Progress, stopped_ns: int | None = None) -> None:
         """Copy what is new."""
         for entry in self._new_entries():
             self._journal.record(entry.time_ns, entry.event)

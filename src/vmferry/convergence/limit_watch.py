@@ -75,10 +75,11 @@ class LimitWatch:
 
     def look(self, limits: Limits, spent: Spent) -> Cancel | SwitchOver | Tell | None:
         """Return what to do once one of these limits is over, and that once only."""
-        # In its first second a share of the work done says nothing.
-        if self._hit == limits or spent.elapsed_ns < NS_PER_S:
+        if self._hit == limits:
             return None
-        broken = next((verdict for verdict in judge(limits, spent) if verdict.kept is False), None)
+        # In its first second a share of the work done says nothing.
+        telling = limits if spent.elapsed_ns >= NS_PER_S else replace(limits, max_guest_loss_percent=None)
+        broken = next((verdict for verdict in judge(telling, spent) if verdict.kept is False), None)
         if broken is None:
             return None
         self._hit = limits

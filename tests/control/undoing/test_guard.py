@@ -123,7 +123,7 @@ def test_a_client_that_waits_for_the_monitor_keeps_nothing_from_being_undone(
         with socket.socket(socket.AF_UNIX) as waiting:
             waiting.connect(str(path))
             driver.kill()
-            with QmpClient(waiting, str(path), 10, 10) as client:
+            with QmpClient(waiting, str(path), 60, 60) as client:
                 assert downtime_limit(client) == 300
 
 
