@@ -104,10 +104,10 @@ class Course(Follower):
         return self._crew.held.counted(result) if self._crew.held else result
 
     def _with_reasons(self, result: Result) -> Result:
-        self._stopped_ns()
+        self._hear()
         return self.ending.of(result)
 
-    def _stopped_ns(self) -> int | None:
+    def _hear(self) -> int | None:
         """Hear what QEMU has said by itself, and return when the guest was stopped, if it was."""
         return self.ending.hear(self._monitor.take_events(), self._ports.clock.now_ns())
 
@@ -163,7 +163,7 @@ class Course(Follower):
         if crew.held:
             crew.held.observe(progress)
         seen = crew.body.complete(progress)
-        crew.recorder.poll(seen, self._stopped_ns())
+        crew.recorder.poll(seen, self._hear())
         crew.watch(seen)
         crew.load.look(seen)
         if crew.own_iterations and (hopeless := crew.own_iterations.observe(seen)):

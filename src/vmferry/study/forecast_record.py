@@ -52,7 +52,7 @@ class ForecastRecord(msgspec.Struct, frozen=True, kw_only=True):
     demand: float
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
     paused: bool
-    """True if the guest did not run while it was measured, so that nobody knows what it writes."""
+    """True if the guest did not run when it had been measured, so that nobody knows what it writes."""
     unknown: list[str]
     """What could not be found out."""
     strategies: list[StrategyForecast]

@@ -34,7 +34,7 @@ class Survey:
     demand: float = 1.0
     """The share of its CPU that the guest wants, as far as anybody has seen; 1 if nobody has."""
     paused: bool = False
-    """True if it did not run while it was measured."""
+    """True if it did not run when it had been measured."""
     unknown: tuple[str, ...] = ()
     """What could not be found out, in words."""
     looks: tuple[Look, ...] = ()

@@ -67,11 +67,12 @@ def watch_guest(monitor: Monitor, driven: DrivenVm, clock: Clock, cancel: Cancel
 
     def look(window_ms: int) -> Look:
         nonlocal sampled
-        begin_ns, waited_ns = clock.now_ns() - start_ns, busyness.waited_ns()
+        begin_ns, before_ns = clock.now_ns() - start_ns, busyness.waited_ns()
         rate = measure_rate(monitor, driven, clock, cancel, window_ms)
         sampled = sampled or rate.mode == "page-sampling"
         found = Look(begin_ns, written_at(rate))
-        if busyness.waited_ns() - waited_ns <= _STARVED * rate.window_ns:
+        after_ns = busyness.waited_ns()
+        if before_ns is None or after_ns is None or after_ns - before_ns <= _STARVED * rate.window_ns:
             looks.append(found)
         return found
 

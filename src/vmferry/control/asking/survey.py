@@ -107,11 +107,12 @@ class Busyness:
             return None
         return min(1.0, max((now[thread].wanted_ns - self._start[thread].wanted_ns) / passed_ns for thread in now))
 
-    def waited_ns(self) -> float:
-        """Return for how long each has waited so far, in the mean; 0 if they are not seen on this host."""
+    def waited_ns(self) -> float | None:
+        """Return for how long each has waited so far, in the mean; None if they are not seen on this host."""
         with suppress(OSError, ValueError):
-            return sum(Scheduled.of(thread).waited_ns for thread in self._start) / max(1, len(self._start))
-        return 0.0
+            waits_ns = [Scheduled.of(thread).waited_ns for thread in self._start]
+            return sum(waits_ns) / len(waits_ns) if waits_ns else None
+        return None
 
 
 def _scheduled(monitor: Monitor) -> dict[int, Scheduled]:
