@@ -38,6 +38,14 @@ def test_a_guest_that_does_always_the_same_is_not_in_bursts(rate: float, set_mib
     assert bursts_of(looks_at(np.full(9000, rate), set_mib, 450)) is None
 
 
+@pytest.mark.parametrize("at", [6, 9, 14])
+def test_a_guest_that_its_host_holds_up_once_is_not_in_bursts(at: int) -> None:
+    looks = looks_at(np.full(9000, 2.0), 300, 450)
+    looks[at] = Look(looks[at].begin_ns, Written(looks[at].written.duration_ns, 1.0, 0))
+    assert len(looks) > 10
+    assert bursts_of(looks) is None
+
+
 def test_without_looks_nothing_is_said_of_bursts() -> None:
     assert bursts_of([]) is None
 

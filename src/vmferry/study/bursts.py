@@ -19,6 +19,9 @@ from vmferry.convergence.written import Written
 _LITTLE = 0.4
 """A look that finds less than this share of what the curve says is one of a calm: steady guests, and samples of
 random writers, differ less."""
+_SELDOM = 0.1
+"""A guest that is found so in a smaller share of all looks does always the same: a host may hold it up now and then,
+and who writes more than 90 % of the time hardly rests."""
 _LEAST_BYTES = 2 << 20
 """No burst is one that writes no more than this beside what a calm does."""
 _SHORT = 2
@@ -80,8 +83,10 @@ def bursts_of(looks: Sequence[Look]) -> Bursts | None:
         return None
     said_bytes = _said_bytes(looks)
     calm = {look for look, said in zip(looks, said_bytes, strict=True) if _is_calm(look, said)}
+    if not calm or len(calm) < _SELDOM * len(looks):
+        return None
     spells = tuple(_joined(_spells(looks, calm)))
-    if not (calm and spells):
+    if not spells:
         return None
     return Bursts(
         spells=spells,
