@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from vmferry.cli.forecast_view import activity
 from vmferry.cli.main import vmferry
+from vmferry.convergence.written import Written
 from vmferry.errors import UsageError
 from vmferry.experiment.scenario import parse_scenario
 from vmferry.migration.journal import FileJournal
 from vmferry.simulation.run import simulate
+from vmferry.study.survey import Survey
 
 BUSY = b"""
 name = "recorded"
@@ -87,3 +90,23 @@ def test_what_cannot_be_is_refused_with_what_to_give_instead(words: list[str], s
     run = forecast(*words)
     assert isinstance(run.exception, UsageError)
     assert said in str(run.exception)
+
+
+@pytest.mark.parametrize(
+    ("distinct_bytes", "said"),
+    [
+        (0, "It is paused, and wrote nothing while it was measured."),
+        (4 << 20, "It is paused now; before, it wrote 4 MiB in 1 s."),
+    ],
+)
+def test_of_a_paused_guest_only_what_was_seen_is_said(distinct_bytes: int, said: str) -> None:
+    survey = Survey(
+        memory_bytes=64 << 20,
+        used_bytes=64 << 20,
+        vcpu_count=1,
+        written=(Written(1_000_000_000, 1.0, distinct_bytes),),
+        bandwidth_bytes_per_s=100 << 20,
+        downtime_limit_ms=300,
+        paused=True,
+    )
+    assert activity(survey).startswith(said)

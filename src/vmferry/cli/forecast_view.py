@@ -36,19 +36,22 @@ def _head(told: Told) -> Iterator[str]:
     used, memory = format_size(survey.used_bytes), format_size(survey.memory_bytes)
     link = f"{link_of(survey)}, downtime limit {survey.downtime_limit_ms} ms"
     yield from _wrapped(f"{told.name}: {vcpus}, {used} of {memory} used; link {link}.")
-    yield from _wrapped("It is paused, and writes nothing." if survey.paused else _activity(survey))
+    yield from _wrapped(activity(survey))
     yield ""
     yield told.sentence
     yield from _wrapped(told.reason)
     yield ""
 
 
-def _activity(survey: Survey) -> str:
+def activity(survey: Survey) -> str:
+    """Return what it was seen to write; whether it is paused was seen afterwards."""
+    if survey.paused and not any(point.distinct_bytes for point in survey.written):
+        return "It is paused, and wrote nothing while it was measured."
     curve = ", ".join(
         f"{format_size(point.distinct_bytes)} in {format_duration(point.duration_ns)}" for point in survey.written
     )
     busy = f" Its busiest vCPU wants {survey.demand:.0%} of its time." if survey.demand < _SATURATED else ""
-    return f"It writes {curve}.{busy}"
+    return f"It is paused now; before, it wrote {curve}." if survey.paused else f"It writes {curve}.{busy}"
 
 
 def _table(told: Told) -> Table:

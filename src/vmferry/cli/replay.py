@@ -159,12 +159,12 @@ def _print_shadows(shadows: Sequence[ForetoldThrottle]) -> None:
     table = compact_table("What was foretold in the shadow", "", "at s", "throttle", "foretold s", "replayed s", "off")
     for each in shadows:
         came = "never" if each.replayed_ms is None else seconds_text(each.replayed_ms)
-        off = "" if each.error_percent is None else error_text(1 + each.error_percent / 100)
+        off = "" if each.ratio is None else error_text(each.ratio)
         seen = clean_text(each.variant), seconds_text(each.seen_ms), f"{each.throttle_percent} %"
         table.add_row(*seen, seconds_text(each.foretold_ms), came, off)
     click.echo()
     terminal().print(table)
-    ratios = [max(1, each.replayed_ms) / each.foretold_ms for each in shadows if each.replayed_ms is not None]
+    ratios = [each.ratio for each in shadows if each.ratio is not None]
     if ratios:
         ended = f"{len(ratios)} of {len(shadows)} decisions"
         off = distance_text(median(max(ratio, 1 / ratio) for ratio in ratios))

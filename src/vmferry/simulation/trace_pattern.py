@@ -1,6 +1,6 @@
-"""The pattern of a recorded guest: it writes what `experiment/dirty_trace.py` has worked out of a journal.
+"""The pattern of a guest that was recorded or measured: it writes as a `DirtyTrace` says (`experiment/dirty_trace.py`).
 
-Invariant: looked at after the same CPU times as the recorded guest, the pattern has written as many pages, on average.
+Invariant: looked at after the same CPU times as that guest, the pattern has written as many pages, on average.
 
 A sweep in ascending order, as of a recorded guest, may run after the migration, which sends in that order, too, and
 rewrite all that was just sent; or ahead of it, and cost nothing; and that for many rounds. Where nobody knows in which

@@ -134,8 +134,8 @@ def errors_text(cells: Iterable[Cell]) -> str:
     usual = math.exp(statistics.fmean(abs(math.log(ratio)) for ratio in ratios))
     repeated = [cell.within_measured for _, cell in compared if cell.within_measured is not None]
     within = f"; in {sum(repeated)} of {len(repeated)} cells within what was measured" if repeated else ""
-    least, middle, most = map(error_text, (ratios[0], statistics.median(ratios), ratios[-1]))
-    return f"Total time: {least} to {most}, median {middle}, {distance_text(usual)} off on average{within}."
+    least, most, usual_error = map(error_text, (ratios[0], ratios[-1], statistics.median(ratios)))
+    return f"Total time: {least} to {most}, median {usual_error}, {distance_text(usual)} off on average{within}."
 
 
 def _planned(scenarios: Sequence[Experiment], runs: Iterable[TableLine]) -> list[_Planned]:

@@ -118,7 +118,7 @@ def carried_out(
     runs: dict[str, list[DrawnRun]] = {name: [] for name in names}
     for draw in possible_draws(draws or draws_of(survey)):
         for name, made in runs.items():
-            if made and (_is_settled(survey, made) or _is_beaten(survey, name, runs) or is_enough()):
+            if made and (_is_known(survey, name, runs) or is_enough()):
                 continue
             tell(name)
             made.append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
@@ -139,11 +139,7 @@ def summed_up(
 def fewest_runs(survey: Survey, runs: Mapping[str, Sequence[DrawnRun]]) -> int | None:
     """Return how often a strategy was carried out that should have been more often; None if there is none."""
     wanted = draws_of(survey)
-    counts = [
-        len(made)
-        for name, made in runs.items()
-        if len(made) < wanted and not _is_settled(survey, made) and not _is_beaten(survey, name, runs)
-    ]
+    counts = [len(made) for name, made in runs.items() if len(made) < wanted and not _is_known(survey, name, runs)]
     return min(counts, default=None)
 
 
@@ -178,6 +174,11 @@ def best_of(told: Sequence[StrategyForecast]) -> StrategyForecast | None:
     return min(fast, key=lambda each: each.work_lost_vcpu_s.p50 if each.work_lost_vcpu_s else math.inf)
 
 
+def _is_known(survey: Survey, strategy: str, runs: Mapping[str, Sequence[DrawnRun]]) -> bool:
+    """Tell whether a strategy was carried out often enough, so far."""
+    return _is_settled(survey, runs[strategy]) or _is_beaten(survey, strategy, runs)
+
+
 def _is_settled(survey: Survey, runs: Sequence[DrawnRun]) -> bool:
     """Tell whether more runs would show nothing new.
 
@@ -204,8 +205,7 @@ def _is_beaten(survey: Survey, strategy: str, runs: Mapping[str, Sequence[DrawnR
 
 def _times_ms(runs: Sequence[DrawnRun]) -> list[int]:
     """Return how long each run took; nothing if one did not move."""
-    times_ms = [run.outcome.total_time_ms for run in runs if run.outcome.completed]
-    return [time_ms for time_ms in times_ms if time_ms is not None] if len(times_ms) == len(runs) else []
+    return [run.outcome.total_time_ms or 0 for run in runs] if all(run.outcome.completed for run in runs) else []
 
 
 def _are_in_order(runs: Sequence[DrawnRun]) -> bool:

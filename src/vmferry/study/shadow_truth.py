@@ -31,6 +31,11 @@ class ForetoldThrottle(msgspec.Struct, frozen=True, kw_only=True):
     error_percent: float | None
     """By how much longer the replay takes than was foretold; null if it does not end."""
 
+    @property
+    def ratio(self) -> float | None:
+        """How many times as long the replay takes as was foretold; None if it does not end."""
+        return None if self.replayed_ms is None else max(1, self.replayed_ms) / self.foretold_ms
+
 
 def foretold_by_shadows(replay: Replay, entries: Sequence[Entry]) -> Iterator[ForetoldThrottle]:
     """Yield what shadows foretold in the migration of these entries, of which `replay` was made."""
