@@ -17,8 +17,18 @@ from vmferry.migration.journal import Entry
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import simulate
 from vmferry.study.bursts import Look
-from vmferry.study.draws import Draw
-from vmferry.study.forecast import DrawnRun, Interval, StrategyForecast, best_of, fewest_runs, forecast, verdict
+from vmferry.study.draws import Draw, possible_draws
+from vmferry.study.forecast import (
+    DrawnRun,
+    Interval,
+    StrategyForecast,
+    best_of,
+    carried_out,
+    fewest_runs,
+    forecast,
+    verdict,
+)
+from vmferry.study.modelled_load import hurry_of
 from vmferry.study.reason import reason
 from vmferry.study.recorded_survey import survey_of
 from vmferry.study.strategies import (
@@ -158,6 +168,42 @@ def test_what_always_takes_much_longer_than_another_need_not_be_known_better() -
     assert fewest_runs(busy, fast | {OWN: ran(2100, 2900, 2500)}) == 3, "one was not so slow"
     assert fewest_runs(busy, fast | {OWN: ran(2300, 2900)}) == 2, "too few runs to tell"
     assert fewest_runs(busy, {POSTCOPY: fast[PLANNED.name], OWN: ran(2300, 2900, 2500)}) == 3, "post-copy is no rival"
+    assert fewest_runs(busy, fast | {OWN: ran(4500)}) is None, "four times as long as the longest of the other's"
+    assert fewest_runs(busy, fast | {OWN: ran(4300)}) == 1
+    assert fewest_runs(replace(busy, looks=looks_at_bursts()), fast | {OWN: ran(4500)}) == 1, (
+        "the next one may begin in a calm"
+    )
+
+
+def test_a_strategy_that_was_left_as_beaten_goes_on_once_its_rival_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = survey(200, 2000)
+    numbers = [draw.number for draw in possible_draws(5, hurry_of(busy))]
+
+    def moved(survey: Survey, strategy: str, draw: Draw) -> Outcome:
+        if strategy == PLANNED.name:
+            completes = draw.number != numbers[3]  # which is looked at after `original` was left
+            return Outcome(status="completed" if completes else "cancelled", total_time_ms=1000, vcpu_count=1)
+        return Outcome(status="completed", total_time_ms=9000, vcpu_count=1)
+
+    monkeypatch.setattr("vmferry.study.forecast.outcome_of", moved)
+    monkeypatch.setattr("vmferry.study.forecast._are_in_order", lambda runs: False)
+    runs = carried_out(busy, [OWN, PLANNED.name])
+    assert [run.draw.number for run in runs[OWN]] == [run.draw.number for run in runs[PLANNED.name]] == numbers
+
+
+def test_a_guest_that_may_go_round_its_set_many_times_in_the_shortest_window_is_not_told_to_move() -> None:
+    busy = replace(survey(100, 100), bandwidth_bytes_per_s=30 * MIB, vcpu_count=1)  # at 2 GB/s 99 % make it fit
+    seconds = tuple(Written(window * 1000 * MS, 1.0, 100 * MIB) for window in (1, 2, 3))
+    assert verdict(forecast(replace(busy, written=seconds, qemu=QEMU_OLD))) == "may"
+
+
+def test_the_easiest_guest_comes_second_and_the_hardest_third() -> None:
+    def ease(draw: Draw) -> float:
+        return draw.link / draw.written / 100**draw.haste
+
+    _, easiest, hardest, *others = possible_draws(9, hurry=100)
+    assert ease(easiest) > max(map(ease, others))
+    assert ease(hardest) < min(map(ease, others))
 
 
 def test_a_guest_that_converges_by_itself_has_no_price() -> None:

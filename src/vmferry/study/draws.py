@@ -27,13 +27,14 @@ class Draw:
     """Where in its bursts and calms the guest is when it begins to migrate: which share of them has passed."""
 
 
-def possible_draws(count: int) -> Iterator[Draw]:
+def possible_draws(count: int, hurry: float = 1.0) -> Iterator[Draw]:
     """Yield what was measured; then what is easiest to move and what is hardest, and then all that lies between.
 
-    They are quantiles of the errors, each in an order of its own.
+    They are quantiles of the errors, each in an order of its own. `hurry` is how many times faster than the shortest
+    window shows the guest may write.
     """
     yield Draw()
-    others = sorted(_others(count - 1), key=lambda draw: draw.written / draw.link)
+    others = sorted(_others(count - 1), key=lambda draw: draw.written / draw.link * hurry**draw.haste)
     yield from others[:1]
     yield from others[:0:-1]
 

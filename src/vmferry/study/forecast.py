@@ -16,6 +16,7 @@ import numpy as np
 
 from vmferry.migration.outcome import Outcome
 from vmferry.study.draws import Draw, possible_draws
+from vmferry.study.modelled_load import hurry_of
 from vmferry.study.postcopy import postcopy
 from vmferry.study.strategies import POSTCOPY, outcome_of, strategies_of
 from vmferry.study.survey import Survey
@@ -36,8 +37,9 @@ what it takes at the bandwidth that the migration may use."""
 _AS_FAST = 1.05
 _AS_FAST_MS = 100
 """Times that differ by less than either are the same: a forecast is off by more."""
-_MUCH_SLOWER = 2.0
-"""A strategy that always takes so many times what another does is nobody's choice."""
+_MUCH_SLOWER, _FAR_SLOWER = 2.0, 4.0
+"""A strategy that always takes so many times what another does is nobody's choice; one that takes so many times as long
+for a steady guest need not be carried out twice to tell."""
 _NEAR = 1.5
 """The hardest guest to move takes at most so many times what the easiest does, where only they decide on that."""
 _P90 = NormalDist().inv_cdf(0.9)
@@ -115,13 +117,18 @@ def carried_out(
     Each is carried out once; as soon as `is_enough` says so, no more often than that.
     """
     names = strategies_of(survey.qemu) if strategies is None else strategies
+    possible = list(possible_draws(draws or draws_of(survey), hurry_of(survey)))
     runs: dict[str, list[DrawnRun]] = {name: [] for name in names}
-    for draw in possible_draws(draws or draws_of(survey)):
-        for name, made in runs.items():
-            if made and (_is_known(survey, name, runs) or is_enough()):
-                continue
+
+    def is_open(name: str) -> bool:
+        made = runs[name]
+        return not made or (len(made) < len(possible) and not _is_known(survey, name, runs) and not is_enough())
+
+    while still_open := [name for name in names if is_open(name)]:
+        for name in filter(is_open, still_open):
             tell(name)
-            made.append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
+            draw = possible[len(runs[name])]
+            runs[name].append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
     return runs
 
 
@@ -195,12 +202,12 @@ def _is_settled(survey: Survey, runs: Sequence[DrawnRun]) -> bool:
 
 def _is_beaten(survey: Survey, strategy: str, runs: Mapping[str, Sequence[DrawnRun]]) -> bool:
     """Tell whether it need not be known better, as each run took much longer than any by some other strategy."""
-    made = runs[strategy]
-    if len(made) <= (_TRIED_IN_BURSTS if survey.bursts else _TRIED):
-        return False
     others = [_times_ms(other) for name, other in runs.items() if name != POSTCOPY]
     longest_by_best_ms = min((max(times_ms) for times_ms in others if times_ms), default=math.inf)
-    return min(_times_ms(made), default=0) > _MUCH_SLOWER * longest_by_best_ms
+    slower = min(_times_ms(runs[strategy]), default=0) / longest_by_best_ms
+    if survey.bursts:
+        return slower > _MUCH_SLOWER and len(runs[strategy]) > _TRIED_IN_BURSTS
+    return slower > _FAR_SLOWER or (slower > _MUCH_SLOWER and len(runs[strategy]) > _TRIED)
 
 
 def _times_ms(runs: Sequence[DrawnRun]) -> list[int]:

@@ -11,7 +11,6 @@ from vmferry.convergence.written import Written
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
 from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.study.bursts import Bursts
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
 from vmferry.units import NS_PER_S
@@ -19,8 +18,10 @@ from vmferry.units import NS_PER_S
 _SATURATED = 0.95
 """A guest that wants more of its CPU than this takes whatever it gets."""
 _LEAST_DEMAND = 0.01
-_WRITE_BYTES_PER_S = 2_000_000_000
-"""What a vCPU that does nothing else writes, of pages that are logged: 1.95 GB/s was measured (bench/driven.py)."""
+_WRITE_BYTES_PER_S = 7_500_000_000
+"""What a vCPU that does nothing else may write of distinct pages, in bytes of pages: a Linux guest in an emulated CPU
+(TCG) that writes a word in each comes to 1.8 million pages of 4 KiB per second; one that writes whole pages, with KVM,
+to a quarter of that (bench/driven.py)."""
 
 
 @dataclass(frozen=True)
@@ -38,33 +39,42 @@ def loads_of(survey: Survey, draw: Draw, divisor: int, used_pages: int) -> tuple
 
     Memory is that of a model that is `divisor` times smaller, of which `used_pages` hold something.
     """
-    bursts = survey.bursts
+    bursts, busy = survey.bursts, _busy(survey)
     if bursts is None:
-        doing = _Doing(survey.written, survey.curve(), survey.demand)
-        return (_load(survey, doing, draw, divisor, used_pages, NS_PER_S),)
-    busy_demand, calm_demand = _demands(survey.demand, bursts)
-    doings = {
-        True: _Doing(bursts.busy, survey.curve(), busy_demand),
-        False: _Doing(bursts.calm, curve_of(bursts.calm, survey.memory_bytes), calm_demand),
-    }
+        return (_load(survey, busy, draw, divisor, used_pages, NS_PER_S),)
+    calm_demand = _calm_demand(survey.demand, busy.demand, bursts.busy_share)
+    calm = _Doing(bursts.calm, curve_of(bursts.calm, survey.memory_bytes), calm_demand)
     return tuple(
-        _load(survey, doings[spell.busy], draw, divisor, used_pages, spell.duration_ns)
+        _load(survey, busy if spell.busy else calm, draw, divisor, used_pages, spell.duration_ns)
         for spell in bursts.spells_from(draw.start)
     )
 
 
-def _demands(demand: float, bursts: Bursts) -> tuple[float, float]:
-    """Return which share of its CPU the guest wants in bursts and in calms: bursts want as much of it as they can."""
+def hurry_of(survey: Survey) -> float:
+    """Return how many times faster than the shortest window shows the guest may write what that found."""
+    busy = _busy(survey)
+    return _hurry(survey, busy, _points(survey, busy))
+
+
+def _busy(survey: Survey) -> _Doing:
+    """Return what the guest does, or in bursts if it has any: they want as much of its CPU as they can."""
+    bursts = survey.bursts
+    if bursts is None:
+        return _Doing(survey.written, survey.curve(), survey.demand)
     share = bursts.busy_share
-    busy = min(1.0, demand / share) if share else 1.0
-    calm = (demand - share * busy) / (1 - share) if share < 1 else 1.0
-    return busy, min(1.0, max(_LEAST_DEMAND, calm))
+    return _Doing(bursts.busy, survey.curve(), min(1.0, survey.demand / share) if share else 1.0)
+
+
+def _calm_demand(demand: float, busy_demand: float, busy_share: float) -> float:
+    """Return which share of its CPU the guest wants between bursts."""
+    calm = (demand - busy_share * busy_demand) / (1 - busy_share) if busy_share < 1 else 1.0
+    return min(1.0, max(_LEAST_DEMAND, calm))
 
 
 def _load(survey: Survey, doing: _Doing, draw: Draw, divisor: int, used_pages: int, duration_ns: int) -> LoadSpec:
     """Return one thing that the guest does, for so much CPU time where it does several by turns."""
-    (shortest_ns, shortest_bytes), *_ = points = _points(survey, doing)
-    hurry = _hurry(survey.vcpu_count * doing.demand, shortest_bytes * NS_PER_S / shortest_ns) ** draw.haste
+    points = _points(survey, doing)
+    shortest_ns, hurry = points[0][0], _hurry(survey, doing, points) ** draw.haste
     sweeps = _sweeps(points, draw.written / divisor, used_pages)
     trace = DirtyTrace(
         used_pages=used_pages,
@@ -85,12 +95,14 @@ def _load(survey: Survey, doing: _Doing, draw: Draw, divisor: int, used_pages: i
     )
 
 
-def _hurry(vcpus: float, seen_bytes_per_s: float) -> float:
-    """Return how many times faster than the shortest window shows so many vCPUs may write what that found.
+def _hurry(survey: Survey, doing: _Doing, points: Sequence[tuple[float, float]]) -> float:
+    """Return how many times faster than its shortest window shows the guest may write what that found.
 
     A window that is longer than a round of the guest over its set sees each page once, however many rounds there were.
     """
-    return max(1.0, _WRITE_BYTES_PER_S * vcpus / max(1.0, seen_bytes_per_s))
+    shortest_ns, shortest_bytes = points[0]
+    could_bytes = _WRITE_BYTES_PER_S * survey.vcpu_count * doing.demand * shortest_ns / NS_PER_S
+    return max(1.0, could_bytes / max(1.0, shortest_bytes))
 
 
 def _sweeps(points: Sequence[tuple[float, float]], factor: float, used_pages: int) -> list[tuple[int, int]]:
