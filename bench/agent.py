@@ -121,7 +121,7 @@ def many(output: Path | None, /, vms: int, shadowed: int, real: bool, held: int,
         wait_until(lambda: len(_vms_of(one, "ended: completed")) == vms, LONG_S)
         assert one.stop() == 0
         as_ruled = {name_of(number): "shadow" if number < shadowed else "steer" for number in range(vms)}
-        whole = [row for row in one.remembered() if row.outcome and _is_whole(one, row.id)]
+        whole = [row for row in one.remembered() if row.memory_bytes and _is_whole(one, row.id)]
         right = [row for row in whole if row.status == "completed" and row.mode == as_ruled.get(row.vm_name)]
         samples.add("remembered", len({row.vm_name for row in right}), "migrations", **what)
 

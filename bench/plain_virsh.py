@@ -96,10 +96,10 @@ def _steered(samples: Samples, move: Move, what: dict[str, object]) -> float:
         (row,) = one.remembered()
     what = {"agent": STEERED, "completed": completed, **what}
     samples.add("took", took_s, "s", **what)
-    if row.outcome and row.outcome.downtime_ms is not None:
-        samples.add("downtime", row.outcome.downtime_ms, "ms", **what)
-    if row.outcome and row.outcome.work_lost_percent is not None:
-        samples.add("work_lost", row.outcome.work_lost_percent, "%", **what)
+    if row.downtime_ms is not None:
+        samples.add("downtime", row.downtime_ms, "ms", **what)
+    if row.work_lost_percent is not None:
+        samples.add("work_lost", row.work_lost_percent, "%", **what)
     return took_s
 
 

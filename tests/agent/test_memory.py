@@ -17,8 +17,9 @@ from vmferry.agent.database import open_to_write, reading
 from vmferry.agent.memory import Memory
 from vmferry.agent.pieces import Pieces, read_pieces
 from vmferry.agent.recording import Facts, Foretold, Recording
+from vmferry.agent.remembered_run import RememberedRun
 from vmferry.agent.rules import Mode, Vm
-from vmferry.agent.store import Remembered, Wanted
+from vmferry.agent.store import Wanted
 from vmferry.control.asking.progress import Progress
 from vmferry.control.asking.result import Arrival, ArrivalState, Result
 from vmferry.convergence.limit_watch import Verdict
@@ -77,7 +78,7 @@ def remembering(url: str, host: str = "a", keep_days: int = 36500) -> Memory:
 EVERY = Wanted()
 
 
-def found(url: str, wanted: Wanted = EVERY) -> list[Remembered]:
+def found(url: str, wanted: Wanted = EVERY) -> list[RememberedRun]:
     with reading(url) as connection:
         return list(store.find(connection, wanted))
 
@@ -118,10 +119,9 @@ def test_a_migration_is_remembered_with_its_figures_and_its_journal(url: str) ->
         *("db-1", "steer", "planned", "completed", "verified"),
     )
     assert (row.began_ms, row.ended_ms, row.followed) == (1_000_000, 1_007_000, False)
-    assert row.outcome
-    assert (row.outcome.total_time_ms, row.outcome.downtime_ms, row.outcome.sent_per_memory) == (7000, 20, 1.25)
+    assert (row.total_time_ms, row.downtime_ms, row.sent_per_memory) == (7000, 20, 1.25)
     assert row.limits
-    assert row.limits[0]["limit"] == "deadline"
+    assert row.limits[0].limit == "deadline"
     entries = journal(url, row.id)
     assert entries[0].event == STARTED
     assert [entry.event.remaining_bytes for entry in entries if isinstance(entry.event, BandwidthWindow)] == [
@@ -164,9 +164,8 @@ def test_figures_of_a_migration_whose_end_nobody_saw_are_those_of_its_journal(ur
         recording.record(2_000_000_001, window(1))
         recording.left("gone")
     (row,) = found(url)
-    assert row.outcome
-    assert (row.outcome.total_time_ms, row.outcome.sent_bytes, row.outcome.downtime_ms) == (2000, 1, None)
-    assert "ends before the migration does" in row.outcome.error
+    assert (row.total_time_ms, row.sent_bytes, row.downtime_ms) == (2000, 1, None)
+    assert "ends before the migration does" in row.error
 
 
 def write_as(host: str, url: str) -> None:
@@ -350,7 +349,7 @@ def test_after_kill_9_all_that_was_kept_is_there_and_whole(url: str, entry_count
     assert [entry.time_ns for entry in entries] == [*range(len(entries))]
     assert len(entries) >= entry_count
     assert (row.followed, row.ended_ms, row.remark) == (False, None, "the agent ended before the migration did")
-    assert row.outcome
+    assert row.memory_bytes  # so there are figures
 
 
 @pytest.mark.postgresql

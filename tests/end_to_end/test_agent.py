@@ -71,12 +71,11 @@ def test_whoever_migrates_a_domain_it_is_steered_by_its_rule_and_remembered(
     assert (row.vm_name, row.mode, row.rule, row.status, row.arrival) == (
         *(DOMAIN, "steer", "rule 1: tag 'gold'", "completed", "verified"),
     )
-    assert row.outcome
-    assert row.outcome.max_throttle_percent
-    assert row.outcome.work_lost_percent
+    assert row.max_throttle_percent
+    assert row.work_lost_percent
     command = [sys.executable, "-m", "vmferry", "report", "--id", str(row.id), "--database", looking_after.database]
     figures = json.loads(subprocess.run([*command, "--json"], check=True, capture_output=True).stdout)
-    assert figures["total_time_ms"] == row.outcome.total_time_ms
+    assert figures["total_time_ms"] == row.total_time_ms
     assert any("50 %" in decision["reason"] or decision["throttle_percent"] for decision in figures["decisions"])
 
 
@@ -179,8 +178,7 @@ def test_killed_it_leaves_nothing_and_a_new_one_takes_the_migration_up_and_remem
     assert looking_after.stop() == 0
     (row,) = looking_after.remembered()
     assert (row.vm_name, row.status, row.rule) == ("busy", "completed", "rule 1: all VMs")
-    assert row.outcome
-    assert row.outcome.max_throttle_percent
+    assert row.max_throttle_percent
 
 
 def test_rules_are_reloaded_and_faulty_ones_are_not(lab: Lab, looking_after: Agent, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 from tests.support.wait import wait_until
 from vmferry.agent import store
 from vmferry.agent.database import reading
-from vmferry.agent.store import Remembered, Wanted
+from vmferry.agent.remembered_run import RememberedRun
+from vmferry.agent.store import Wanted
 
 
 class Agent:
@@ -59,7 +60,7 @@ class Agent:
         assert len(self.lines(words)) >= count, self.said
         return self.lines(words)[count - 1]
 
-    def remembered(self) -> list[Remembered]:
+    def remembered(self) -> list[RememberedRun]:
         with reading(self.database) as connection:
             return list(store.find(connection, Wanted()))
 

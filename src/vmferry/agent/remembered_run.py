@@ -1,8 +1,9 @@
-"""What is told to scripts of a migration that is remembered; the figures are named as everywhere, as in `Outcome`."""
+"""A migration that an agent remembers, as it is kept and as scripts are told; the figures are those of `Outcome`."""
 
 from vmferry.agent.recording import Foretold
 from vmferry.convergence.limit_watch import Verdict
 from vmferry.migration.outcome import Outcome
+from vmferry.units import UNKNOWN
 
 
 class RememberedRun(Outcome, frozen=True, kw_only=True):
@@ -35,3 +36,8 @@ class RememberedRun(Outcome, frozen=True, kw_only=True):
     """How long it really took from that forecast on; null if there was none, or it did not complete."""
     remark: str
     """What went wrong with following it."""
+
+    @property
+    def state(self) -> str:
+        """How it ended, or how far it is; unknown if nobody saw the end."""
+        return self.status if self.followed or self.ended_ms is not None else UNKNOWN

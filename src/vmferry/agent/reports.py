@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+import msgspec
 from sqlalchemy import Connection
 
-from vmferry.agent.store import Remembered, get, journal_of
+from vmferry.agent.remembered_run import RememberedRun
+from vmferry.agent.store import get, journal_of
 from vmferry.bounds import clean_text
 from vmferry.errors import UsageError
 from vmferry.migration.journal import split_migrations
-from vmferry.migration.outcome import Outcome
 from vmferry.report.journal_runs import run_series
 from vmferry.report.labels import labelled
 from vmferry.report.page import Section, page
@@ -32,7 +33,7 @@ def report_page(connection: Connection, number: int) -> str:
     return page(f"Migration {number} of {migration.vm_name}", [section], _note(migration))
 
 
-def history_page(connection: Connection, migrations: Sequence[Remembered]) -> str:
+def history_page(connection: Connection, migrations: Sequence[RememberedRun]) -> str:
     """Return the report of many, those without a journal included, as a page. Raises UsageError for too many."""
     courses: list[RunSeries] = []
     others: list[Run] = []
@@ -44,7 +45,7 @@ def history_page(connection: Connection, migrations: Sequence[Remembered]) -> st
     return page("Remembered migrations", [Section("", [*labelled(courses), *others])])
 
 
-def _runs(connection: Connection, migration: Remembered) -> Iterator[RunSeries]:
+def _runs(connection: Connection, migration: RememberedRun) -> Iterator[RunSeries]:
     parts = list(split_migrations(journal_of(connection, migration.id)))
     if not parts:
         raise UsageError(f"of migration {migration.id} no journal is remembered")
@@ -58,18 +59,18 @@ def _runs(connection: Connection, migration: Remembered) -> Iterator[RunSeries]:
         )
 
 
-def _without_journal(migration: Remembered) -> Run:
-    outcome = migration.outcome or Outcome(status=migration.state)
+def _without_journal(migration: RememberedRun) -> Run:
+    outcome = msgspec.structs.replace(migration, status=migration.state)
     label = clean_text(f"{migration.vm_name}: {migration.variant or UNKNOWN}")
     return Run(label=label, name=f"migration {migration.id}", outcome=outcome)
 
 
-def _note(migration: Remembered) -> str:
+def _note(migration: RememberedRun) -> str:
     """Say what is remembered beside the journal: what was to be done, whether the guest arrived, and limits."""
     sentences = [
         f"On {migration.host}: {migration.mode}, {migration.rule}",
         f"The guest's arrival is {migration.arrival}" if migration.arrival else "",
-        *(f"{each.get('limit')}: {each.get('text')}, {_KEPT[each.get('kept')]}" for each in migration.limits or ()),
+        *(f"{verdict.limit}: {verdict.text}, {_KEPT[verdict.kept]}" for verdict in migration.limits or ()),
         migration.remark,
     ]
     return " ".join(f"{sentence}." for sentence in sentences if sentence)

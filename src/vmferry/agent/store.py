@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-from sqlalchemy import Column, ColumnElement, Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, delete, func, insert, select, update
 
 from vmferry.agent.pieces import read_pieces
 from vmferry.agent.recording import Close, Facts, Foretold, outcome_of
@@ -24,49 +24,6 @@ _SAME_MS = 3000
 MAX_ROWS = 10_000
 _MAX_ID = (1 << 31) - 1
 """Of PostgreSQL's integers."""
-
-
-class Remembered(msgspec.Struct, frozen=True, kw_only=True):
-    """A migration as it is kept."""
-
-    id: int
-    host: str
-    vm_name: str
-    vm_uuid: str
-    address: str
-    mode: str
-    rule: str
-    variant: str
-    began_ms: int
-    ended_ms: int | None
-    followed: bool
-    status: str
-    outcome: Outcome | None
-    limits: list[dict[str, Any]] | None
-    arrival: str | None
-    forecast: Foretold | None
-    remark: str
-
-    @property
-    def state(self) -> str:
-        """How it ended, or that it goes on; unknown if nobody saw the end."""
-        return self.status if self.followed or self.ended_ms is not None else UNKNOWN
-
-    @property
-    def left_ms(self) -> int | None:
-        """How long it really took from the forecast on; None if there was none, or it did not complete."""
-        return self.forecast.left_ms(self.outcome) if self.forecast else None
-
-    @property
-    def told(self) -> RememberedRun:
-        """All of it for scripts, the figures named as everywhere; what is not known is None."""
-        own = {name: value for name, value in msgspec.structs.asdict(self).items() if name != "outcome"}
-        figures = msgspec.structs.asdict(self.outcome or Outcome(status=self.status))
-        return msgspec.convert({**figures, **own, "left_ms": self.left_ms}, RememberedRun)
-
-    def flat(self) -> dict[str, Any]:
-        """Return the same as it is printed."""
-        return dict(msgspec.to_builtins(self.told))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,14 +108,14 @@ def forget(connection: Connection, host: str, before_ms: int) -> None:
     )
 
 
-def find(connection: Connection, wanted: Wanted) -> Iterator[Remembered]:
+def find(connection: Connection, wanted: Wanted) -> Iterator[RememberedRun]:
     """Yield migrations, the newest first."""
     query = _matching(wanted).order_by(migration.c.began_ms.desc(), migration.c.id.desc())
     for row in connection.execute(query.limit(min(wanted.limit, MAX_ROWS))):
         yield _remembered(row)
 
 
-def get(connection: Connection, migration_id: int) -> Remembered:
+def get(connection: Connection, migration_id: int) -> RememberedRun:
     """Return one migration. Raises UsageError if there is none."""
     row = None
     if migration_id <= _MAX_ID:  # beyond that databases refuse to compare
@@ -224,9 +181,13 @@ def _is_like(column: Column[str], pattern: str) -> ColumnElement[bool]:
     return column.like(escaped.replace("*", "%").replace("?", "_"), escape="\\")
 
 
-def _remembered(row: Any) -> Remembered:
+def _remembered(row: Row[Any]) -> RememberedRun:
+    kept = {str(name): value for name, value in row._mapping.items()}
     try:
-        return msgspec.convert({str(name): value for name, value in row._mapping.items()}, Remembered)
+        outcome = msgspec.convert(kept.pop("outcome") or {"status": row.status}, Outcome)
+        forecast = msgspec.convert(kept["forecast"], Foretold | None)
+        left_ms = forecast.left_ms(outcome) if forecast else None
+        return msgspec.convert({**msgspec.structs.asdict(outcome), **kept, "left_ms": left_ms}, RememberedRun)
     except msgspec.ValidationError as error:
         raise UsageError(f"what the database has of migration {row.id} cannot be: {error}") from error
 

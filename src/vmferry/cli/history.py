@@ -20,13 +20,11 @@ from vmferry.cli.files import write_whole
 from vmferry.cli.json_option import json_option, print_record
 from vmferry.cli.tables import compact_table, terminal
 from vmferry.errors import UsageError
-from vmferry.migration.outcome import Outcome
 from vmferry.report.figures import error_text, percent_text, time_text
 from vmferry.units import UNKNOWN
 
 if TYPE_CHECKING:
     from vmferry.agent.recording import Foretold
-    from vmferry.agent.store import Remembered
 
 _MS_PER_DAY = 86_400_000
 
@@ -100,7 +98,7 @@ def command(
             write_whole(html, history_page(connection, rows))
     if as_json:
         for row in rows:
-            print_record(row.told)
+            print_record(row)
     elif as_csv:
         click.echo(_csv(rows), nl=False)
     elif rows:
@@ -109,22 +107,21 @@ def command(
         click.echo("no such migration is remembered")
 
 
-def _figures(rows: Sequence["Remembered"]) -> Table:
+def _figures(rows: Sequence[RememberedRun]) -> Table:
     table = _table(4, "mode", "status", "total time", "downtime", "work lost")
     for row in rows:
-        figures = row.outcome or Outcome(status=row.status)
         table.add_row(
             *_whose(row),
             row.mode,
             row.state,
-            time_text(figures.total_time_ms),
-            time_text(figures.downtime_ms),
-            percent_text(figures.work_lost_percent),
+            time_text(row.total_time_ms),
+            time_text(row.downtime_ms),
+            percent_text(row.work_lost_percent),
         )
     return table
 
 
-def _forecasts(rows: Sequence["Remembered"]) -> Table:
+def _forecasts(rows: Sequence[RememberedRun]) -> Table:
     """Return within which time half, and nine of ten, such migrations were foretold to be over, and how long it took.
 
     That is from the time on at which it was foretold, for each.
@@ -151,14 +148,14 @@ def _table(text_columns: int, *others: str) -> Table:
     return table
 
 
-def _whose(row: "Remembered") -> tuple[str, str, str]:
+def _whose(row: RememberedRun) -> tuple[str, str, str]:
     began = datetime.fromtimestamp(row.began_ms / 1000).strftime("%Y-%m-%d %H:%M")
     return str(row.id), began, one_line(row.vm_name)
 
 
-def _csv(rows: Sequence["Remembered"]) -> str:
+def _csv(rows: Sequence[RememberedRun]) -> str:
     """Return a table in which what is not known is empty, and no text is a formula."""
-    records = [row.flat() for row in rows]
+    records = [msgspec.to_builtins(row) for row in rows]
     names = list(dict.fromkeys(name for record in records for name in record))
     out = io.StringIO()
     writer = csv.DictWriter(out, names)

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import PurePath
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from starlette.responses import Response
 
 from vmferry.agent import store
@@ -153,7 +153,8 @@ def _history(sources: Sources) -> list[ApiRoute]:
             limit=query.limit,
         )
         with reading(sources.database) as connection:
-            return json_response([{**row.flat(), "state": row.state} for row in store.find(connection, wanted)])
+            found = store.find(connection, wanted)
+            return json_response([convert(row, HistoryRow, from_attributes=True) for row in found])
 
     def report(asked: Asked) -> Response:
         with reading(sources.database) as connection:
