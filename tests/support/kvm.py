@@ -40,11 +40,11 @@ def check(guest: KvmGuest) -> StressProgress:
     return check_memory(guest.view(0, guest.layout.page_count))
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 60, poll_s: float = 0.005) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(0.005)
+        time.sleep(poll_s)
 
 
 def wait_for_work(guest: KvmGuest, pages: int = 20_000) -> None:
