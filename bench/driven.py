@@ -32,10 +32,9 @@ from vmferry.control.ports import Ports
 from vmferry.convergence.variants import find_variant
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.scenario import parse_scenario
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.study.driven import simulate_driven
-from vmferry.units import MIB, NS_PER_S, parse_rate
+from vmferry.units import MIB, NS_PER_S, PAGE_SIZE_BYTES, parse_rate
 
 VARIANT = VARIANTS["driven"]
 SIMULATED = {"qemu-installed": "qemu-7.2", "qemu-10": "qemu-10"}

@@ -10,11 +10,11 @@ import numpy as np
 from bench.samples import Samples, recording
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.delta import apply_delta
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.delta import Deltas
 from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.units import PAGE_SIZE_BYTES
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.messages import Pages

@@ -15,12 +15,11 @@ from bench.samples import Samples, recording
 from bench.tls import start_tls_pair
 from vmferry.cancel import CancelToken
 from vmferry.control.asking.result import require_completed
-from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.perf.comparisons import SEED_VARIANTS
 from vmferry.perf.demo import demo_experiment, run_demo
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.simulation.run import simulate
-from vmferry.units import MIB
+from vmferry.units import MIB, PAGE_SIZE_BYTES
 
 
 def ratios(samples: Samples, name: str, first: str, peers: list[Peer]) -> None:
@@ -63,7 +62,7 @@ def demo(samples: Samples, qemu10: str | None, runs: int, *, memory: int, stress
     experiment = demo_experiment(memory * MIB, stress * MIB)
     for _ in range(runs):
         for run in run_demo(experiment, lambda variant, progress: None, lambda variant, text: None):
-            rate = round(run.pages_per_s_before * PAGE_BYTES)
+            rate = round(run.pages_per_s_before * PAGE_SIZE_BYTES)
             simulated = simulate(experiment.with_settings({"load.write-rate": str(rate)}), run.variant)
             samples.add("total_time", (run.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="live")
             samples.add("total_time", (simulated.total_time_ms or 0) / 1000, "s", variant=run.variant, kind="simulated")

@@ -24,14 +24,14 @@ from vmferry.guests.kvm.populate import populate
 from vmferry.guests.kvm.ram import GuestRam
 from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.transport.lab_ca import LabCa
 from vmferry.transport.sockets import Connection, accept, connect, listen
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.tls import TlsClient, TlsServer
 from vmferry.transport.tls_credentials import Endpoint, load_credentials
 from vmferry.transport.uri import UnixAddress
-from vmferry.units import MIB, NS_PER_S
+from vmferry.units import MIB, NS_PER_S, PAGE_SIZE_BYTES
 from vmferry.wire.messages import Finish, Pages
 
 

@@ -15,10 +15,9 @@ from bench.chaos.byte_link import ByteLink, OverdueError, SourceKilledError
 from bench.chaos.check import Ended, Observation, Side
 from bench.chaos.faults import CATALOGUE, AnyFault, draw_fault, frame_place, generator, may_hit_pages
 from bench.chaos.records import Record, judged
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
-from vmferry.units import MIB, NS_PER_S
+from vmferry.units import MIB, NS_PER_S, PAGE_SIZE_BYTES
 
 BODY = "simulated"
 FAULTS = [name for name in CATALOGUE if not name.endswith("driver")]

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 from bench.chaos.faults import Place
-from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.units import PAGE_SIZE_BYTES
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import MAX_PAGES, FrameType
 from vmferry.wire.messages import Pages

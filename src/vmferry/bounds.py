@@ -12,7 +12,6 @@ LARGEST = 1 << 62
 """Of whole numbers; what is larger is not told from it, or refused."""
 Integer = Annotated[int, msgspec.Meta(ge=-LARGEST, le=LARGEST)]
 Natural = Annotated[int, msgspec.Meta(ge=0, le=LARGEST)]
-Positive = Annotated[int, msgspec.Meta(ge=1, le=LARGEST)]
 Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
 
 

@@ -16,6 +16,8 @@ from vmferry.errors import UsageError
 NS_PER_MS, NS_PER_S, MS_PER_S = 1_000_000, 1_000_000_000, 1000
 MIB, GIB = 1 << 20, 1 << 30
 """How many of a small unit a larger one holds; written here and nowhere else."""
+PAGE_SIZE_BYTES = 4096
+"""Of every guest that vmferry moves or models."""
 UNKNOWN = "unknown"
 """What is told of a figure that nobody knows."""
 _T = TypeVar("_T", int, float)
@@ -26,7 +28,6 @@ _DECIMAL = {prefix: 1000**power for power, prefix in enumerate(["", "K", "M", "G
 
 _RATE_BITS = re.compile(_NUMBER + r"\s*(?P<decimal>[KMGT]?)(?:bit/s|bps)", re.IGNORECASE)
 _RATE_PAGES = re.compile(_NUMBER + r"\s*pages/s")
-_PAGE_BYTES = 4096
 _DURATION = re.compile(_NUMBER + r"\s*(?P<unit>ns|us|ms|s|min|h)")
 _PLAIN_NUMBER = re.compile(r"[\d.]*[1-9][\d.]*")
 _DURATION_NS = {"ns": 1, "us": 10**3, "ms": NS_PER_MS, "s": NS_PER_S, "min": 60 * NS_PER_S, "h": 3600 * NS_PER_S}
@@ -54,7 +55,7 @@ def parse_rate(text: str) -> int:
         return _scaled(match["number"], _DECIMAL[match["decimal"].upper()]) // 8
     match = _RATE_PAGES.fullmatch(text.strip())
     if match:
-        return _scaled(match["number"], _PAGE_BYTES)
+        return _scaled(match["number"], PAGE_SIZE_BYTES)
     try:
         return parse_size(text.strip().removesuffix("/s"))
     except UsageError:

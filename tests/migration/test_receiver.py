@@ -7,7 +7,6 @@ import pytest
 
 from tests.support.loopback import ManualClock, Pair
 from vmferry.errors import CancelledError, ChannelError, PeerError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -16,6 +15,7 @@ from vmferry.migration.receiver import PROGRESS_BYTES, Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.migration.switchover import Owner
 from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.units import PAGE_SIZE_BYTES
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import (
     Accepted,

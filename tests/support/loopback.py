@@ -8,7 +8,6 @@ import numpy as np
 
 from vmferry.errors import ChannelError, UsageError
 from vmferry.memory.delta import apply_delta
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.compression import CompressionFigures
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -19,6 +18,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.settings.choices import MultiFdCompression
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.testing.memory_guest import WORDS_PER_PAGE, MemoryGuest
+from vmferry.units import PAGE_SIZE_BYTES
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Failed, Message, Pages
 

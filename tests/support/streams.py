@@ -14,11 +14,11 @@ import numpy as np
 import xxhash
 
 from tests.support.loopback import Pair, Writer
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import EMPTY, PageRuns
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.status import MigrationStatus
 from vmferry.testing.memory_guest import MemoryGuest
+from vmferry.units import PAGE_SIZE_BYTES
 from vmferry.wire import format as fmt
 from vmferry.wire.encoder import Encoder
 from vmferry.wire.format import Feature, FrameFlag, FrameType

@@ -22,7 +22,6 @@ from vmferry.cli.variant_options import choose, variants_option
 from vmferry.convergence.policies.registry import load_policy
 from vmferry.convergence.variants import POLICY, POLICY_SETTINGS
 from vmferry.errors import UsageError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy
 from vmferry.migration.journal import Entry, read_migration
 from vmferry.migration.outcome import Outcome
@@ -43,7 +42,7 @@ from vmferry.report.series import RunSeries
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.study.replay import Replay, read_replay
 from vmferry.study.shadow_truth import ForetoldThrottle, foretold_by_shadows
-from vmferry.units import NS_PER_MS, format_duration, format_rate, format_size
+from vmferry.units import NS_PER_MS, PAGE_SIZE_BYTES, format_duration, format_rate, format_size
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _WIDTH = 80

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from vmferry.bounds import Integer, Natural, Number
+from vmferry.units import PAGE_SIZE_BYTES
 
 
 class _Answer(msgspec.Struct, rename="kebab"):
@@ -27,7 +28,7 @@ class _Ram(_Answer):
     mbps: Number = 0.0
     dirty_pages_rate: Integer = 0
     dirty_sync_time: Number = 0.0
-    page_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = 4096
+    page_size: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] = PAGE_SIZE_BYTES
 
 
 class _XbzrleCache(_Answer):

@@ -33,7 +33,7 @@ from vmferry.migration.events import (
 )
 from vmferry.migration.ports import Journal
 from vmferry.migration.status import MigrationStatus
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 _LATE_NS = 2 * NS_PER_S
 """Whoever begins to look on later than this after the beginning may have missed something: QEMU slows no guest before
@@ -59,10 +59,9 @@ class Evaluation:
 class Recorder:
     """Turns one poll after the other into events; `now_ns` is the clock. What is not seen from outside is None."""
 
-    def __init__(self, journal: Journal, now_ns: Callable[[], int], page_size: int = 4096) -> None:
+    def __init__(self, journal: Journal, now_ns: Callable[[], int]) -> None:
         self._journal = journal
         self._now_ns = now_ns
-        self._page_size = page_size
         self._last = Progress.from_qmp({})
         self._last_ns = self._start_ns = self._recorded_ns = now_ns()
         self._downtime_limit_ms = self._burst_bytes = 0
@@ -86,8 +85,8 @@ class Recorder:
         self._downtime_limit_ms = _number(parameters.get("downtime-limit"))
         self._burst_bytes = _number(parameters.get("max-bandwidth")) // _WINDOWS_PER_S
         started = Started(
-            page_size=self._page_size,
-            page_count=total_bytes // self._page_size,
+            page_size=PAGE_SIZE_BYTES,
+            page_count=total_bytes // PAGE_SIZE_BYTES,
             vcpu_count=vcpu_count,
             auto_converge=auto_converge,
             parameters=parameters,
@@ -137,7 +136,7 @@ class Recorder:
         """Record a measurement and what was made of it; the syncs that begin iterations are seen by `poll`."""
         now_ns, found = self._now_ns(), evaluation.measured
         if found:
-            pages = round(found.dirty_bytes_per_s * found.window_ns / NS_PER_S) // self._page_size
+            pages = round(found.dirty_bytes_per_s * found.window_ns / NS_PER_S) // PAGE_SIZE_BYTES
             syncs = sum(count for ns, count in self._syncs if ns > now_ns - _period_ns(evaluation))
             self._syncs.clear()
             measured = Measured(window_ns=found.window_ns, dirty_pages=pages, sync_count=syncs, mode=found.mode)
@@ -195,7 +194,7 @@ class Recorder:
             dirty_sync_count=progress.dirty_sync_count or 0,
             iteration_count=progress.iteration_count or 0,
             newly_dirty_pages=self._newly_dirty_pages(last, progress),
-            remaining_pages=(progress.remaining_bytes or 0) // self._page_size,
+            remaining_pages=(progress.remaining_bytes or 0) // PAGE_SIZE_BYTES,
             duration_ns=None,
             zero_pages=progress.zero_pages,
             waiting_pages=self._waiting_pages(last, progress, threshold_bytes),
@@ -209,7 +208,7 @@ class Recorder:
         if progress.remaining_bytes is None or progress.sent_pages is None or progress.in_postcopy:
             return None
         left_bytes = progress.remaining_bytes - last.remaining_bytes
-        return max(0, left_bytes // self._page_size + progress.sent_pages - last.sent_pages)
+        return max(0, left_bytes // PAGE_SIZE_BYTES + progress.sent_pages - last.sent_pages)
 
     def _waiting_pages(self, last: Progress, progress: Progress, threshold_bytes: int) -> int | None:
         """Return how many pages were left to send when a sync between two polls was made.
@@ -220,9 +219,9 @@ class Recorder:
         if last.remaining_bytes is None or last.sent_pages is None or progress.sent_pages is None:
             return None
         left_bytes, burst_bytes = last.remaining_bytes, max(1, self._burst_bytes)
-        sent_bytes = (progress.sent_pages - last.sent_pages) * self._page_size
+        sent_bytes = (progress.sent_pages - last.sent_pages) * PAGE_SIZE_BYTES
         bursts = max(0, -(-(left_bytes - threshold_bytes) // burst_bytes))
-        return max(0, left_bytes - min(sent_bytes, bursts * burst_bytes)) // self._page_size
+        return max(0, left_bytes - min(sent_bytes, bursts * burst_bytes)) // PAGE_SIZE_BYTES
 
 
 def _period_ns(evaluation: Evaluation) -> int:

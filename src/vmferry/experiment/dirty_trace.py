@@ -20,10 +20,9 @@ from vmferry.convergence.hull import concave_corners, sweeps_of
 from vmferry.convergence.written import SLICE_NS
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_samples import DirtySample, dirty_samples, why_no_samples
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 _MAX_PAGES = 1 << 32
 _MIN_SAMPLE_NS = 20 * NS_PER_MS
@@ -92,7 +91,9 @@ def read_trace(entries: Sequence[Entry], where: str) -> DirtyTrace:
     started = entries[0].event
     assert isinstance(started, Started)
     if started.page_size != PAGE_SIZE_BYTES or not 1 <= started.page_count <= _MAX_PAGES:
-        raise UsageError(f"{where}: a guest of {started.page_count} pages of {started.page_size} bytes, not of 4096")
+        raise UsageError(
+            f"{where}: a guest of {started.page_count} pages of {started.page_size} bytes, not of {PAGE_SIZE_BYTES}"
+        )
     samples = list(dirty_samples(entries, started.page_count, where))
     if all(sample.within for sample in samples):
         raise UsageError(f"{where}: {why_no_samples(entries)}; there is nothing to replay")

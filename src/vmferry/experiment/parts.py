@@ -16,8 +16,7 @@ from vmferry.experiment.quantities import (
     check_size,
     require,
 )
-from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.units import NS_PER_MS, NS_PER_S, exact_size, format_size
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES, exact_size, format_size
 
 MODELLED_QEMUS = ("qemu-7.2", "qemu-10")
 """The releases that a guest can run in; `simulation/qemu/releases.py` tells what each does."""

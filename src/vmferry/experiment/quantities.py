@@ -11,9 +11,9 @@ import msgspec
 from msgspec import inspect
 
 from vmferry.errors import UsageError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.units import (
     NS_PER_S,
+    PAGE_SIZE_BYTES,
     exact_duration,
     exact_size,
     format_duration,

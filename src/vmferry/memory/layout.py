@@ -6,7 +6,7 @@ physical address. Both sides of a migration must have equal layouts.
 
 from dataclasses import dataclass
 
-PAGE_SIZE_BYTES = 4096
+from vmferry.units import PAGE_SIZE_BYTES
 
 
 @dataclass(frozen=True)

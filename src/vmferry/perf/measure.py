@@ -23,14 +23,13 @@ from vmferry.control.asking.result import Result
 from vmferry.control.drive import drive, set_up
 from vmferry.errors import UsageError, VmferryError
 from vmferry.experiment.experiment import Experiment
-from vmferry.guests.payload.invariants import PAGE_BYTES
 from vmferry.migration.journal import read_journal, split_migrations
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.lab import Lab, VmProcess
 from vmferry.perf.labels import label
 from vmferry.perf.real_guest import boot, policy_options, real_settings, stress_bytes
 from vmferry.perf.stress_line import is_paced
-from vmferry.units import MIB, NS_PER_MS, NS_PER_S, format_duration
+from vmferry.units import MIB, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES, format_duration
 
 SAMPLE_INTERVAL_S = 0.5
 _MEASURE_S = 2.0
@@ -183,7 +182,7 @@ class _Measurement:
         end, seconds = source.progress(), time.monotonic() - start_s
         speeds = [b.written_pages - a.written_pages for a, b in zip(start.vcpus, end.vcpus, strict=True)]
         asked_mib = stress_bytes(self._experiment) // MIB
-        if end.page_count * PAGE_BYTES != asked_mib * MIB:
+        if end.page_count * PAGE_SIZE_BYTES != asked_mib * MIB:
             self.flags.append(f"the guest rewrites {end.page_count} pages, not {asked_mib} MiB")
         alike = len(self._experiment.guest.loads) == 1 and not is_paced(self._experiment.guest)
         if alike and min(speeds) < _SLOWEST_VCPU_SHARE * max(speeds):

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 from vmferry.errors import UsageError
 from vmferry.experiment.parts import GuestSpec, LoadSpec
-from vmferry.memory.layout import PAGE_SIZE_BYTES
-from vmferry.units import MIB, NS_PER_MS, exact_size
+from vmferry.units import MIB, NS_PER_MS, PAGE_SIZE_BYTES, exact_size
 
 _PATTERNS = ("sweep", "moving", "uniform", "hot-spot", "read")
 

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
 from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.costs import FREE, GuestCosts
 from vmferry.simulation.workload import Workload
+from vmferry.units import PAGE_SIZE_BYTES
 
 _STATE = b"simulated guest"
 

@@ -14,7 +14,7 @@ from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.ports import MAX_WAIT_NS
 from vmferry.settings.choices import MultiFdCompression
 from vmferry.simulation.clock import VirtualClock
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, PAGE_SIZE_BYTES
 from vmferry.wire.encoder import Encoder, pages_frame_bytes
 from vmferry.wire.messages import Failed, Message, Pages
 
@@ -99,7 +99,6 @@ class SimulatedChannel:
         self._pace = Pace(clock, model, random)
         self._before_delivery = before_delivery
         self._encoder = Encoder()
-        self._page_size = 4096
         self._sent_exactly = 0.0
         self._answers: list[Message] = []
         self._message_count = 0
@@ -168,7 +167,7 @@ class SimulatedChannel:
     def _size_bytes(self, message: Message) -> int:
         if isinstance(message, Pages):
             runs = len(message.data) + len(message.zero)
-            return pages_frame_bytes(runs) + message.data.page_count * self._page_size
+            return pages_frame_bytes(runs) + message.data.page_count * PAGE_SIZE_BYTES
         return len(self._encoder.encode(message))
 
     def _count_message(self) -> None:

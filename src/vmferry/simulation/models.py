@@ -7,7 +7,6 @@ import numpy as np
 
 from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.costs import GuestCosts
 from vmferry.simulation.link import LinkModel
@@ -22,7 +21,7 @@ from vmferry.simulation.patterns import (
 )
 from vmferry.simulation.trace_pattern import TracePattern
 from vmferry.simulation.workload import Beside, Demand, Load, Turn, Turns, Work, Workload, Writer
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, PAGE_SIZE_BYTES
 
 
 def workload_of(guest: GuestSpec, random: np.random.Generator) -> Workload:

@@ -7,7 +7,6 @@ import numpy as np
 
 from vmferry.experiment.experiment import Experiment
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.events import Event, Synced
 from vmferry.migration.handshake import Credentials
@@ -21,7 +20,7 @@ from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
 from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
-from vmferry.units import format_duration
+from vmferry.units import PAGE_SIZE_BYTES, format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
 

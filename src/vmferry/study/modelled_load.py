@@ -10,10 +10,9 @@ from vmferry.convergence.hull import concave_corners, sweeps_of
 from vmferry.convergence.written import Written
 from vmferry.experiment.dirty_trace import DirtyTrace
 from vmferry.experiment.parts import LoadSpec
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.study.draws import Draw
 from vmferry.study.survey import Survey
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, PAGE_SIZE_BYTES
 
 _SATURATED = 0.95
 """A guest that wants more of its CPU than this takes whatever it gets."""

@@ -13,11 +13,10 @@ from typing import Any
 from vmferry.convergence.variants import VARIANT_PARAMETERS
 from vmferry.experiment.parts import MAX_BATCH_BYTES, LinkSpec, RunLimits
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import BandwidthWindow, Decided, Ended, Measured, RecordedBy, Started, Synced
 from vmferry.migration.journal import Entry
 from vmferry.settings.choices import Rearm
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 _MIN_WINDOWS = 3
 _MIN_HAND_OVER_BYTES = 1 << 16

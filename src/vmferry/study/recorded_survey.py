@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from vmferry.convergence.written import Written
 from vmferry.errors import UsageError
 from vmferry.experiment.dirty_trace import DirtyTrace
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import RecordedBy, Started
 from vmferry.migration.journal import Entry
 from vmferry.study.replay import read_replay
 from vmferry.study.shrinking import Shrinking
 from vmferry.study.survey import QEMU_OLD, Survey
+from vmferry.units import PAGE_SIZE_BYTES
 
 
 def survey_of(

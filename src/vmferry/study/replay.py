@@ -13,7 +13,6 @@ from vmferry.experiment.dirty_trace import DirtyTrace, read_trace, slice_ns
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import MAX_BATCH_BYTES, GuestSpec, LinkSpec, LoadSpec
 from vmferry.experiment.quantities import MAX_BYTES_PER_S
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.events import (
     Decided,
     Ended,
@@ -25,6 +24,7 @@ from vmferry.migration.journal import Entry
 from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.run import Simulation, SimulationResult
 from vmferry.study.recorded import MAX_TIME_NS, Recorded
+from vmferry.units import PAGE_SIZE_BYTES
 
 _Settings = dict[str, int | bool | str]
 _LIMIT = "max-bandwidth"

@@ -12,14 +12,13 @@ from vmferry.convergence.variants import NO_AUTO_CONVERGE, PLANNED
 from vmferry.convergence.written import SLICE_NS
 from vmferry.experiment.experiment import Experiment
 from vmferry.experiment.parts import GuestSpec, LinkSpec, RunLimits
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.outcome import Outcome
 from vmferry.simulation.run import IsLost, Simulation, never_lost
 from vmferry.study.draws import Draw
 from vmferry.study.headway import Headway
 from vmferry.study.modelled_load import loads_of
 from vmferry.study.survey import Survey
-from vmferry.units import NS_PER_S
+from vmferry.units import NS_PER_S, PAGE_SIZE_BYTES
 
 NO_THROTTLE, OWN, POSTCOPY = NO_AUTO_CONVERGE.name, "original", "post-copy"
 """`original` leaves a QEMU to its own auto-converge, whatever that does in its version."""

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import PageRuns
+from vmferry.units import PAGE_SIZE_BYTES
 
 WORDS_PER_PAGE = PAGE_SIZE_BYTES // 8
 

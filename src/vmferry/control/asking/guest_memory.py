@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from vmferry.client.monitor import Monitor
 from vmferry.convergence.sensing import Sensed
-from vmferry.memory.layout import PAGE_SIZE_BYTES
+from vmferry.units import PAGE_SIZE_BYTES
 
 
 def memory_bytes(monitor: Monitor) -> int:

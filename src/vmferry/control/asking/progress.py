@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vmferry.client.monitor import Executes
-from vmferry.units import NS_PER_MS
+from vmferry.units import NS_PER_MS, PAGE_SIZE_BYTES
 
 POLL_INTERVAL_NS = 100 * NS_PER_MS
 _END_STATES = frozenset({"completed", "failed", "cancelled", "in-doubt"})
@@ -57,7 +57,7 @@ class Progress:
         """Reduce an answer of our own or of QEMU's monitor; what it does not tell is None."""
         ram = answer.get("ram", {})
         dirty_sync_count = ram.get("dirty-sync-count")
-        page_size = ram.get("page-size", 4096)
+        page_size = ram.get("page-size", PAGE_SIZE_BYTES)
         counted_otherwise = {"xbzrle-cache", "compression"} & answer.keys()
         return cls(
             status=answer.get("status", "none"),

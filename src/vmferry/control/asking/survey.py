@@ -17,9 +17,8 @@ from vmferry.control.asking.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.host.vcpu_threads import vcpu_threads
 from vmferry.convergence.written import Written
 from vmferry.errors import HostError, MonitorError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.ports import Clock
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 WINDOWS_MS = (50, 100, 200, 400, 800, 1600)
 WHOLE_SECONDS_MS = (1000, 2000, 3000)

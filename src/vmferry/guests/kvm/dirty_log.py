@@ -13,6 +13,7 @@ from vmferry.guests.kvm import abi
 from vmferry.guests.kvm.vm import KvmVm
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.ranges import PageRuns
+from vmferry.units import PAGE_SIZE_BYTES
 
 _WORD_PAGES = 64
 _CHUNK_WORDS = (1 << 18) // _WORD_PAGES
@@ -42,7 +43,7 @@ class Slot:
 
     def region(self, flags: int) -> abi.UserspaceMemoryRegion:
         """Return the structure that makes KVM use this slot."""
-        size_bytes = self.page_count * 4096
+        size_bytes = self.page_count * PAGE_SIZE_BYTES
         return abi.UserspaceMemoryRegion(self.number, flags, self.gpa, size_bytes, self.address)
 
 

@@ -22,8 +22,9 @@ from vmferry.guests.kvm.throttle import VcpuThrottle
 from vmferry.guests.kvm.vcpu import IoExit, KvmVcpu, MmioExit
 from vmferry.guests.kvm.vcpu_thread import VcpuThread, install_kick_handler
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES, GuestLayout, RamBlock
+from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
+from vmferry.units import PAGE_SIZE_BYTES
 
 MAX_VCPUS = 255
 """Neither the payload nor an 8-bit APIC id can count more."""

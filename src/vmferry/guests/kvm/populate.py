@@ -13,9 +13,8 @@ from pathlib import Path
 
 from vmferry.errors import HostError
 from vmferry.guests.kvm.fd import libc
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import PageRuns
-from vmferry.units import format_size
+from vmferry.units import PAGE_SIZE_BYTES, format_size
 
 _MADV_POPULATE_WRITE = 23
 """Linux 5.14, <asm-generic/mman-common.h>: fault pages in as a write would, without changing them."""

@@ -18,10 +18,9 @@ from vmferry.guests.kvm.populate import populate
 from vmferry.guests.kvm.touched import find_touched
 from vmferry.guests.kvm.vm import memory_address
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.pages import zero_pages
 from vmferry.memory.ranges import PageRuns
-from vmferry.units import format_size
+from vmferry.units import PAGE_SIZE_BYTES, format_size
 
 HOLE_GPA = 3 << 30
 """Below 4 GiB, devices have addresses from here on."""

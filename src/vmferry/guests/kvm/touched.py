@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import PageRuns
+from vmferry.units import PAGE_SIZE_BYTES
 
 _PAGEMAP = "/proc/self/pagemap"
 _PAGEMAP_SCAN = 0xC0606610

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from vmferry.errors import GuestError
 from vmferry.guests.payload.page_order import MAX_WRITES, PageOrder, PagePattern, mixed
+from vmferry.units import PAGE_SIZE_BYTES
 
-PAGE_BYTES = 4096
-WORDS_PER_PAGE = PAGE_BYTES // 8
+WORDS_PER_PAGE = PAGE_SIZE_BYTES // 8
 
 _HEADER = struct.Struct("<QIIQQQ24x")
 _VCPU = struct.Struct("<QQQIIQQIIII")
@@ -140,7 +140,7 @@ def check_memory(ram: memoryview) -> StressProgress:
     """
     progress = read_progress(ram[PROGRESS_GPA : PROGRESS_GPA + PROGRESS_BYTES])
     pages = np.frombuffer(ram, np.uint64).reshape(-1, WORDS_PER_PAGE)
-    first_row = progress.base // PAGE_BYTES
+    first_row = progress.base // PAGE_SIZE_BYTES
     if first_row + progress.page_count > len(pages):
         raise GuestError("the guest's progress area names more pages than it has memory")
     for vcpu in progress.vcpus:

@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.dirty_log import ModelledDirtyLog
 from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.settings import check_argument, refuse
-from vmferry.units import MIB, MS_PER_S, NS_PER_MS, NS_PER_S
+from vmferry.units import MIB, MS_PER_S, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 PAGE_SAMPLING, DIRTY_RING, DIRTY_BITMAP = MODES = ("page-sampling", "dirty-ring", "dirty-bitmap")
 SECOND, MILLISECOND = UNITS = ("second", "millisecond")

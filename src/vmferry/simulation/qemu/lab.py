@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from vmferry.experiment.experiment import Experiment
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import Pace
@@ -17,6 +16,7 @@ from vmferry.simulation.qemu.machine import ModelledQemu
 from vmferry.simulation.qemu.monitor import Fault, ModelledMonitor
 from vmferry.simulation.qemu.releases import Release
 from vmferry.simulation.qemu.waking import ThreadClock
+from vmferry.units import PAGE_SIZE_BYTES
 
 URI = "tcp:modelled:4444"
 """Where the destination listens."""

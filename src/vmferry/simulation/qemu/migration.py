@@ -8,13 +8,12 @@ the dirty rate at syncs, at most once per second.
 from typing import Any
 
 from vmferry.errors import CancelledError, ChannelError, MigrationError
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.migration.status import MigrationStatus
 from vmferry.simulation.process import Steps, start
 from vmferry.simulation.qemu.auto_converge import ModelledAutoConverge
 from vmferry.simulation.qemu.host import Host
 from vmferry.simulation.qemu.ram import PAGE_BYTES_ON_WIRE, ZERO_PAGE_BYTES_ON_WIRE, Ram
-from vmferry.units import NS_PER_MS, NS_PER_S
+from vmferry.units import NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 
 _WINDOW_NS = 100 * NS_PER_MS
 _WINDOWS_PER_S = NS_PER_S // _WINDOW_NS

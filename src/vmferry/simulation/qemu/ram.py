@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.qemu.dirty_log import CHUNK_PAGES, ModelledDirtyLog
+from vmferry.units import PAGE_SIZE_BYTES
 
 PAGE_BYTES_ON_WIRE = PAGE_SIZE_BYTES + 8
 ZERO_PAGE_BYTES_ON_WIRE = 9
