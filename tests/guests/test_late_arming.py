@@ -14,7 +14,6 @@ from tests.support.kvm import wait_until
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.guests.payload import STRESS_ELF
 from vmferry.memory.bitmap import Bitmap
-from vmferry.memory.layout import PAGE_SIZE_BYTES
 from vmferry.memory.ranges import PageRuns
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
@@ -26,7 +25,7 @@ from vmferry.settings.choices import Rearm
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.link import LinkModel, SimulatedChannel
-from vmferry.units import MIB, NS_PER_MS, NS_PER_S
+from vmferry.units import MIB, NS_PER_MS, NS_PER_S, PAGE_SIZE_BYTES
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message, Pages
 
