@@ -4,6 +4,7 @@ import pytest
 from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.host_model import HostModel
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.workload import Workload
 
@@ -35,8 +36,7 @@ def test_a_throttle_by_sleeps_loses_what_others_take_and_a_quota_is_used_later(s
         pages,
         1,
         writer,
-        throttle_slice_ns=slice_ns,
-        host=host(0.5),
+        HostModel(throttle_slice_ns=slice_ns, busy=host(0.5)),
         on_write=lambda w: written.append(w.count()),
     )
     guest.set_throttle(90)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.host_model import HostModel
 from vmferry.simulation.patterns import SweepPattern
 from vmferry.simulation.workload import Load, Turn, Turns, Workload, Writer
 from vmferry.testing.guest import GuestContract, Numbers
@@ -49,7 +50,7 @@ def test_the_throttle_leaves_its_share_of_the_time() -> None:
     for slice_ns in (0, S // 100):
         clock = VirtualClock()
         guest = SimulatedGuest(
-            clock, PAGES, 1, Workload.together(SweepPattern(0, PAGES, 100)), throttle_slice_ns=slice_ns
+            clock, PAGES, 1, Workload.together(SweepPattern(0, PAGES, 100)), HostModel(throttle_slice_ns=slice_ns)
         )
         guest.set_throttle(80)
         clock.sleep_ns(10 * S)
@@ -63,7 +64,7 @@ def test_each_vcpu_is_left_its_own_share_of_the_time() -> None:
         writers = [
             Writer(range(vcpu, vcpu + 1), Turns([Turn(1, Load(SweepPattern(100 * vcpu, 100, 10)))])) for vcpu in (0, 1)
         ]
-        guest = SimulatedGuest(clock, PAGES, 2, Workload(writers), throttle_slice_ns=slice_ns)
+        guest = SimulatedGuest(clock, PAGES, 2, Workload(writers), HostModel(throttle_slice_ns=slice_ns))
         guest.start_dirty_log()
         guest.set_vcpu_throttles([80, 0])
         clock.sleep_ns(5 * S)

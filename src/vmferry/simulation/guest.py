@@ -12,9 +12,8 @@ from vmferry.errors import PeerError
 from vmferry.memory.bitmap import Bitmap
 from vmferry.memory.layout import GuestLayout, RamBlock
 from vmferry.memory.ranges import PageRuns
-from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.clock import VirtualClock
-from vmferry.simulation.costs import FREE, GuestCosts
+from vmferry.simulation.host_model import IDEAL_HOST, HostModel
 from vmferry.simulation.workload import Workload
 from vmferry.units import PAGE_SIZE_BYTES
 
@@ -26,10 +25,7 @@ class SimulatedGuest:
 
     Memory is zero but for the first `used_page_count` pages and what the workload ever writes.
 
-    A throttled guest sleeps first and then runs for `throttle_slice_ns`, again and again, as under KVM; with 0 it runs
-    evenly slower. On a busy `host` it runs only while that has processors. `on_write` is told, whenever the guest has
-    come to write, which pages it wrote; tests follow content with it. With `dirty_ring` it knows which vCPU has written
-    what, as KVM's dirty ring tells.
+    `on_write` is told, whenever the guest has come to write, which pages it wrote; tests follow content with it.
     """
 
     def __init__(
@@ -38,14 +34,11 @@ class SimulatedGuest:
         page_count: int,
         vcpu_count: int,
         workload: Workload | None = None,
-        costs: GuestCosts = FREE,
+        host: HostModel = IDEAL_HOST,
         *,
         used_page_count: int = 0,
         running: bool = True,
-        throttle_slice_ns: int = 0,
         on_write: Callable[[Bitmap], None] | None = None,
-        dirty_ring: bool = False,
-        host: BusyHost | None = None,
     ) -> None:
         self.layout = GuestLayout((RamBlock("pc.ram", page_count),), vcpu_count)
         self.running = running
@@ -53,15 +46,15 @@ class SimulatedGuest:
         """How much CPU time throttles took from a vCPU, in the mean of all."""
         self._clock = clock
         self._workload = workload
-        self._costs = costs
+        self._costs = host.costs
+        self._busy_host = host.busy
         self._on_write = on_write
-        self._host = host
         self._throttles: list[float] = [0]
         """Those in force, each once."""
         self._throttle_of_vcpu = np.zeros(vcpu_count, np.int64)
-        self._rings = [Bitmap(page_count) for _ in range(vcpu_count)] if dirty_ring else []
+        self._rings = [Bitmap(page_count) for _ in range(vcpu_count)] if host.dirty_ring else []
         self._vcpu_dirty_pages: tuple[int, ...] | None = None
-        self.throttle_slice_ns = throttle_slice_ns
+        self.throttle_slice_ns = host.throttle_slice_ns
         self._throttled_since_ns = clock.now_ns()
         self._logging = False
         self._log = Bitmap(page_count)
@@ -109,8 +102,8 @@ class SimulatedGuest:
         self._throttles = sorted(set(percents))
         self._throttle_of_vcpu = np.array([self._throttles.index(percent) for percent in percents])
         self._throttled_since_ns = self._seen_ns
-        if self._host:
-            self._host.forget_quotas()
+        if self._busy_host:
+            self._busy_host.forget_quotas()
 
     def find_touched(self, bitmap: Bitmap) -> None:
         """Tell which pages are ever used; where it takes time to find a page zero, all have been touched."""
@@ -195,7 +188,9 @@ class SimulatedGuest:
         passed_ns = self._seen_ns - start_ns
         if not self.running or not passed_ns or self._workload is None:
             return
-        free = list(self._host.free(start_ns, self._seen_ns)) if self._host else [(start_ns, self._seen_ns)]
+        free = [(start_ns, self._seen_ns)]
+        if self._busy_host:
+            free = list(self._busy_host.free(start_ns, self._seen_ns))
         free_ns = sum(stop_ns - begin_ns for begin_ns, stop_ns in free)
         of_throttle = [self._run_ns(passed_ns, free, free_ns, percent) for percent in self._throttles]
         if len(of_throttle) == 1:
@@ -215,8 +210,8 @@ class SimulatedGuest:
 
     def _run_ns(self, passed_ns: int, free: Sequence[tuple[int, int]], free_ns: int, percent: float) -> int:
         """Return how long a throttle lets a vCPU run, where there were processors in these times."""
-        if self._host and not self.throttle_slice_ns:
-            return self._host.used_ns(passed_ns, free_ns, percent)
+        if self._busy_host and not self.throttle_slice_ns:
+            return self._busy_host.used_ns(passed_ns, free_ns, percent)
         return sum(self._cpu_ns(begin_ns, stop_ns, percent) for begin_ns, stop_ns in free)
 
     def _cpu_ns(self, start_ns: int, end_ns: int, percent: float) -> int:

@@ -9,6 +9,7 @@ from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.memory.bitmap import Bitmap
 from vmferry.simulation.busy_host import BusyHost
 from vmferry.simulation.costs import GuestCosts
+from vmferry.simulation.host_model import HostModel
 from vmferry.simulation.link import LinkModel
 from vmferry.simulation.patterns import (
     HotColdPattern,
@@ -51,7 +52,17 @@ def costs_of(guest: GuestSpec) -> GuestCosts:
     )
 
 
-def host_of(guest: GuestSpec, random: np.random.Generator) -> BusyHost | None:
+def host_of(guest: GuestSpec, random: np.random.Generator) -> HostModel:
+    """Return the host of a guest that our engine migrates."""
+    return HostModel(
+        costs=costs_of(guest),
+        throttle_slice_ns=guest.throttle_slice_ns,
+        dirty_ring=guest.dirty_ring,
+        busy=busy_host_of(guest, random),
+    )
+
+
+def busy_host_of(guest: GuestSpec, random: np.random.Generator) -> BusyHost | None:
     """Return the host that the guest shares with others; None if it always has processors for it."""
     return BusyHost(guest.stolen, guest.stolen_for_ns, random) if guest.stolen else None
 

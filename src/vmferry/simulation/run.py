@@ -19,7 +19,7 @@ from vmferry.settings.capabilities import MigrationCapabilities
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
 from vmferry.simulation.link import LinkModel, SimulatedChannel
-from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
+from vmferry.simulation.models import host_of, link_of, workload_of
 from vmferry.units import PAGE_SIZE_BYTES, format_duration
 from vmferry.wire.format import NONCE_BYTES
 from vmferry.wire.messages import Message
@@ -86,12 +86,9 @@ class Simulation:
             page_count,
             vcpu_count,
             workload_of(scenario.guest, guest_random),
-            costs_of(scenario.guest),
+            host_of(scenario.guest, host_random),
             used_page_count=scenario.guest.used_bytes // PAGE_SIZE_BYTES,
-            throttle_slice_ns=scenario.guest.throttle_slice_ns,
-            dirty_ring=scenario.guest.dirty_ring,
             on_write=on_write,
-            host=host_of(scenario.guest, host_random),
         )
         self.destination_guest = SimulatedGuest(self.clock, page_count, vcpu_count, running=False)
         self.destination = MigrationDestination(self.destination_guest, self.clock, MemoryJournal(), _CREDENTIALS)

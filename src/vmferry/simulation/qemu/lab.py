@@ -7,8 +7,9 @@ import numpy as np
 from vmferry.experiment.experiment import Experiment
 from vmferry.simulation.clock import VirtualClock
 from vmferry.simulation.guest import SimulatedGuest
+from vmferry.simulation.host_model import HostModel
 from vmferry.simulation.link import Pace
-from vmferry.simulation.models import costs_of, host_of, link_of, workload_of
+from vmferry.simulation.models import busy_host_of, costs_of, link_of, workload_of
 from vmferry.simulation.qemu.board import Board
 from vmferry.simulation.qemu.destination import LOADS, LoadModel, ModelledDestination
 from vmferry.simulation.qemu.host import Host
@@ -39,8 +40,8 @@ class ModelledLab:
             experiment.guest.page_count,
             experiment.guest.vcpu_count,
             workload_of(experiment.guest, guest_random),
+            HostModel(busy=busy_host_of(experiment.guest, host_random)),
             used_page_count=experiment.guest.used_bytes // PAGE_SIZE_BYTES,
-            host=host_of(experiment.guest, host_random),
         )
         link = link_of(experiment.link)
         self.destination = ModelledDestination(Board(self.clock, there_random), load_model, URI)
