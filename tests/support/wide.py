@@ -27,7 +27,8 @@ from vmferry.transport.connector import Connector
 from vmferry.transport.sockets import Connection, listen
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.uri import UnixAddress
-from vmferry.vm.incoming import IncomingMigration
+from vmferry.vm.incoming import IncomingMigration, Listener
+from vmferry.vm.ports import VmPorts
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES
 from vmferry.wire.messages import Message
 
@@ -106,15 +107,11 @@ class WideMigration:
         self._server = secured_server() if tls else None
         self.incoming = IncomingMigration(
             self.there,  # type: ignore[arg-type]
-            self.listener,
-            b"",
-            self._server,
-            MonotonicClock(),
+            Listener(self.listener, tls=self._server),
+            VmPorts(MonotonicClock(), self.log.append, self._check_stop),
             MemoryJournal(),
             lambda: self._parameters,
             lambda: True,
-            self._check_stop,
-            self.log.append,
         )
         self.incoming._open_channel = self._accepted  # type: ignore[method-assign]
         self.connector = connector = Connector(self._address, self.here, secured_client().wrap if tls else None)

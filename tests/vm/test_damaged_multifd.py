@@ -23,7 +23,8 @@ from vmferry.testing.memory_guest import MemoryGuest
 from vmferry.transport.sockets import listen
 from vmferry.transport.uri import UnixAddress
 from vmferry.vm import reception
-from vmferry.vm.incoming import IncomingMigration
+from vmferry.vm.incoming import IncomingMigration, Listener
+from vmferry.vm.ports import VmPorts
 from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import DESTINATION_FRAMES
 from vmferry.wire.messages import Accepted, Message
@@ -41,15 +42,11 @@ class Destination:
         self.stopped = False
         self.incoming = IncomingMigration(
             self.guest,  # type: ignore[arg-type]
-            listen(UnixAddress(path)),
-            b"",
-            None,
-            MonotonicClock(),
+            Listener(listen(UnixAddress(path))),
+            VmPorts(MonotonicClock(), lambda text: None, self._check_stop),
             MemoryJournal(),
             lambda: MigrationParameters(stall_timeout=1000),
             lambda: True,
-            self._check_stop,
-            lambda text: None,
         )
         self.incoming._make_destination = self._make_destination  # type: ignore[method-assign]
         self.thread = threading.Thread(target=self._run)

@@ -8,57 +8,61 @@ import secrets
 import socket
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 
 from vmferry.errors import CancelledError, VmferryError
 from vmferry.guests.kvm.guest import KvmGuest
 from vmferry.migration.destination import MigrationDestination
 from vmferry.migration.handshake import Credentials
-from vmferry.migration.ports import Clock, Journal
+from vmferry.migration.ports import Journal
 from vmferry.migration.receiver import Receiver
 from vmferry.migration.status import MigrationStatus
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.transport.multifd_receiver import MultifdReceiver
 from vmferry.transport.stream import StreamChannel
 from vmferry.transport.tls import TlsServer
+from vmferry.vm.ports import VmPorts
 from vmferry.vm.reception import Caller, Reception
 from vmferry.vm.sparing_log import SparingLog
 from vmferry.wire.format import NONCE_BYTES
 
 
+@dataclass(frozen=True)
+class Listener:
+    """Where sources connect, and what they have to bring."""
+
+    socket: socket.socket
+    token: bytes = b""
+    """What a source has to know; empty if there is none."""
+    tls: TlsServer | None = None
+    """If there is one, whoever connects must have a certificate before it is listened to."""
+
+
 class IncomingMigration:
-    """Takes one guest in through `listener`, from a source that knows `token`, which is empty if there is none.
+    """Takes one guest in through `listener`.
 
-    With `tls`, whoever connects must have a certificate before it is listened to.
-
-    `parameters` is asked at every use. The guest runs on if it ran and `may_run` says so. `check_stop` is called while
-    waiting and raises to end the wait; `log` is told, in one line each, of connections turned away and of migrations
-    that failed.
+    `parameters` is asked at every use. The guest runs on if it ran and `may_run` says so. The operator is told of
+    connections turned away and of migrations that failed.
     """
 
     def __init__(
         self,
         guest: KvmGuest,
-        listener: socket.socket,
-        token: bytes,
-        tls: TlsServer | None,
-        clock: Clock,
+        listener: Listener,
+        ports: VmPorts,
         journal: Journal,
         parameters: Callable[[], MigrationParameters],
         may_run: Callable[[], bool],
-        check_stop: Callable[[], None],
-        log: Callable[[str], None],
     ) -> None:
         self._guest = guest
         self._listener = listener
-        self._token = token
-        self._tls = tls
-        self._clock = clock
+        self._clock = ports.clock
+        self._check_end = ports.check_end
         self._journal = journal
         self._parameters = parameters
         self._may_run = may_run
-        self._check_stop = check_stop
-        self._log = SparingLog(clock, log)
-        self._strangers_log = SparingLog(clock, log)
+        self._log = SparingLog(ports.clock, ports.log)
+        self._strangers_log = SparingLog(ports.clock, ports.log)
         self._destination: MigrationDestination | None = None
         self.origin = ""
         """Where the latest source is."""
@@ -72,12 +76,13 @@ class IncomingMigration:
         return destination.status if destination else MigrationStatus.SETUP
 
     def run(self) -> None:
-        """Return when the guest belongs here. Raises VmferryError if `check_stop` does."""
+        """Return when the guest belongs here. Raises CancelledError if the process ends."""
+        sources = self._listener.socket
         with closing(
-            Reception(self._listener, self._clock, self._open_channel, self._make_destination, self._strangers_log)
+            Reception(sources, self._clock, self._open_channel, self._make_destination, self._strangers_log)
         ) as reception:
             while not (self._destination and self._destination.in_charge):
-                caller = reception.next_source(self._check_stop)
+                caller = reception.next_source(self._check_end)
                 self._destination = caller.destination
                 self.origin, start_ns = caller.channel.peer, self._clock.now_ns()
                 self._log(f"a guest begins to come from {self.origin}")
@@ -85,12 +90,14 @@ class IncomingMigration:
                 self.duration_ns = self._clock.now_ns() - start_ns
 
     def _open_channel(self, connection: socket.socket) -> StreamChannel:
-        return StreamChannel(self._tls.wrap(connection) if self._tls else connection, self._guest)
+        tls = self._listener.tls
+        return StreamChannel(tls.wrap(connection) if tls else connection, self._guest)
 
     def _make_destination(self) -> MigrationDestination:
-        credentials = Credentials(secrets.token_bytes(NONCE_BYTES), self._token)
+        credentials = Credentials(secrets.token_bytes(NONCE_BYTES), self._listener.token)
+        tells_reasons = self._listener.tls is not None
         return MigrationDestination(
-            self._guest, self._clock, self._journal, credentials, self._may_run, tells_reasons=self._tls is not None
+            self._guest, self._clock, self._journal, credentials, self._may_run, tells_reasons=tells_reasons
         )
 
     def _receive(self, caller: Caller, reception: Reception) -> None:
@@ -102,7 +109,7 @@ class IncomingMigration:
                     caller.destination,
                     self._clock,
                     lambda: self._parameters().stall_timeout_ns,
-                    self._check_stop,
+                    self._check_end,
                     populator.about_to_fill,
                 )
                 if isinstance(channel, MultifdReceiver):

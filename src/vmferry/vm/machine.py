@@ -12,6 +12,7 @@ from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.event_feed import EventFeed
 from vmferry.vm.memory_files import MemoryFiles
 from vmferry.vm.migrations import Migrations
+from vmferry.vm.ports import VmPorts
 from vmferry.vm.run_control import RunControl
 
 _MEMORY_FILES_END_TIMEOUT_S = 1.0
@@ -44,20 +45,18 @@ class VirtualMachine:
         self._guest = guest
         self._log = log
         self._quitting = False
-        clock = MonotonicClock()
+        ports = VmPorts(MonotonicClock(), log, self._check_quit)
         self._events = EventFeed(guest)
         self._memory_files = MemoryFiles(self._check_quit)
         self.run_control = RunControl(guest, self._events, awaits_guest=awaits_guest, start_paused=start_paused)
-        self.dirty_rate = DirtyRateMeter(guest, clock, lambda: self.run_control.leaving, log)
+        self.dirty_rate = DirtyRateMeter(guest, ports.clock, lambda: self.run_control.leaving, log)
         self.migrations = Migrations(
             guest,
             self.run_control,
             self._events,
             self.dirty_rate,
+            ports,
             [journal, tracer],
-            clock,
-            log,
-            self._check_quit,
             lambda: self.on_end(1),
         )
         guest.on_crash = self._on_crash

@@ -16,7 +16,7 @@ from vmferry.migration.compression import CompressionSample
 from vmferry.migration.handshake import Credentials
 from vmferry.migration.info import MigrationInfo
 from vmferry.migration.journal import TeeJournal
-from vmferry.migration.ports import Clock, Journal
+from vmferry.migration.ports import Journal
 from vmferry.migration.source import MigrationSource
 from vmferry.migration.status import MigrationStatus
 from vmferry.monitor.vm_port import RecordPart
@@ -28,8 +28,9 @@ from vmferry.transport.uri import parse_uri
 from vmferry.vm.compression_sample import sample_compression
 from vmferry.vm.dirty_rate import DirtyRateMeter
 from vmferry.vm.event_feed import EventFeed
-from vmferry.vm.incoming import IncomingMigration
+from vmferry.vm.incoming import IncomingMigration, Listener
 from vmferry.vm.migration_watch import MigrationWatch
+from vmferry.vm.ports import VmPorts
 from vmferry.vm.record import MigrationRecord
 from vmferry.vm.run_control import RunControl
 from vmferry.vm.telling import arrival, departure
@@ -41,8 +42,7 @@ from vmferry.wire.format import NONCE_BYTES
 class Migrations:
     """Those of one guest (implements the monitor's `MonitoredMigrations`).
 
-    `journals` get what happens, `log` what an operator should read. `check_end` is called while waiting and raises when
-    the process ends; `on_lost` is called if a guest that was to come cannot come any more.
+    `journals` get what happens; `on_lost` is called if a guest that was to come cannot come any more.
     """
 
     def __init__(
@@ -51,10 +51,8 @@ class Migrations:
         run_control: RunControl,
         events: EventFeed,
         dirty_rate: DirtyRateMeter,
+        ports: VmPorts,
         journals: list[Journal],
-        clock: Clock,
-        log: Callable[[str], None],
-        check_end: Callable[[], None],
         on_lost: Callable[[], None],
     ) -> None:
         self.parameters = MigrationParameters()
@@ -65,11 +63,9 @@ class Migrations:
         self._run_control = run_control
         self._events = events
         self._dirty_rate = dirty_rate
-        self._clock = clock
-        self._log = log
-        self._check_end = check_end
+        self._ports = ports
         self._on_lost = on_lost
-        self._watch = MigrationWatch(run_control, events, lambda: self.capabilities.events, log)
+        self._watch = MigrationWatch(run_control, events, lambda: self.capabilities.events, ports.log)
         self._record = MigrationRecord()
         self._journal = TeeJournal([self._watch, self._record, *journals])
         self._source: MigrationSource | None = None
@@ -99,7 +95,7 @@ class Migrations:
         self._source = MigrationSource(
             self._guest,
             connector.connect,
-            self._clock,
+            self._ports.clock,
             self._journal,
             lambda: self.parameters,
             self.capabilities,
@@ -119,24 +115,20 @@ class Migrations:
             token = read_token(self.parameters.token_file)
             tls = destination_tls(self.parameters)
             self._check_protected(tls)
-            listener = listen(parse_uri(uri), self._check_end)
+            listener = listen(parse_uri(uri), self._ports.check_end)
             address = local_address(listener)
             self._incoming_uri = str(address)
             self._incoming = IncomingMigration(
                 self._guest,
-                listener,
-                token,
-                tls,
-                self._clock,
+                Listener(listener, token, tls),
+                self._ports,
                 self._journal,
                 lambda: self.parameters,
                 lambda: self._run_control.may_run_on_arrival,
-                self._check_end,
-                self._log,
             )
-            self._log(f"waits for a guest at {address}{' with TLS' if tls else ''}")
+            self._ports.log(f"waits for a guest at {address}{' with TLS' if tls else ''}")
             if not tls and (danger := what_is_missing(address, token=bool(token))):
-                self._log(danger)
+                self._ports.log(danger)
             self._start_thread("incoming", self._receive, self._incoming)
 
     def _check_protected(self, tls: object) -> None:
@@ -189,7 +181,7 @@ class Migrations:
             source.run()
         finally:
             self._events.tell_whether_it_runs()
-            self._log(departure(uri, source.info()))
+            self._ports.log(departure(uri, source.info()))
 
     def _receive(self, incoming: IncomingMigration) -> None:
         try:
@@ -197,7 +189,7 @@ class Migrations:
         except CancelledError:
             return
         except VmferryError as error:
-            self._log(f"incoming migration failed: {error}")
+            self._ports.log(f"incoming migration failed: {error}")
             self._on_lost()
         except BaseException:
             self._on_lost()  # a defect of ours; nobody waits for a guest that cannot come any more
@@ -205,6 +197,6 @@ class Migrations:
         else:
             with contextlib.suppress(GuestError):  # it has crashed, which its owner is told otherwise
                 self._run_control.take_in()
-            self._log(arrival(incoming.origin, incoming.duration_ns, running=self._guest.running))
+            self._ports.log(arrival(incoming.origin, incoming.duration_ns, running=self._guest.running))
             self._events.tell_whether_it_runs()
             self._watch.tell_status(MigrationStatus.COMPLETED)
