@@ -45,14 +45,6 @@ def survey_vm(
     written = tuple(look.written for look in watched.windows)
     seen_bytes = min(size_bytes, max(point.distinct_bytes for point in written))
     shrinking = shrinking_of(monitor, driven)
-    unknown = [
-        *(_unknown_link(driven, rate) if bandwidth else ("what the link carries: the VM's max-bandwidth is taken",)),
-        *(("what the guest writes when it runs: it is paused",) if paused else ()),
-        *_unknown_curve(watched),
-        *_unknown_size(shrinking),
-        *(() if used is not None else ("how much of its memory the guest uses: all of it is taken for used",)),
-        *(() if demand is not None else ("how busy its vCPUs are: they are taken to use all that they get",)),
-    ]
     return driven.name, Survey(
         memory_bytes=size_bytes,
         used_bytes=size_bytes if used is None else max(used, seen_bytes),
@@ -62,14 +54,15 @@ def survey_vm(
         downtime_limit_ms=limit_ms,
         shrinking=shrinking,
         qemu="" if driven.converges_responsively else _like(monitor),
-        own_parameters={
-            name: value
-            for name, value in driven.parameters.items()
-            if name in _OWN_PARAMETERS and isinstance(value, int)
-        },
+        own_parameters=_own_parameters(driven),
         demand=1.0 if demand is None else max(0.01, demand),
         paused=paused,
-        unknown=tuple(unknown),
+        unknown=(
+            *_unknown_link(driven, bandwidth),
+            *_unknown_curve(watched, paused=paused),
+            *_unknown_size(shrinking),
+            *_unknown_use(used, demand),
+        ),
         looks=watched.looks,
     )
 
@@ -93,10 +86,18 @@ def _downtime_limit_ms(driven: DrivenVm, given_ms: int | None) -> int:
     return limit_ms
 
 
-def _unknown_link(driven: DrivenVm, rate: int) -> Iterator[str]:
+def _own_parameters(driven: DrivenVm) -> dict[str, int]:
+    told = driven.parameters.items()
+    return {name: value for name, value in told if name in _OWN_PARAMETERS and isinstance(value, int)}
+
+
+def _unknown_link(driven: DrivenVm, given: int | None) -> Iterator[str]:
+    if not given:
+        yield "what the link carries: the VM's max-bandwidth is taken"
+        return
     yield "whether the link carries what --bandwidth says: it was not measured"
     limit = driven.parameters.get("max-bandwidth")
-    if isinstance(limit, int) and 0 < limit < rate:
+    if isinstance(limit, int) and 0 < limit < given:
         yield f"what the VM's max-bandwidth of {format_rate(limit)} makes of it: give `migrate --max-bandwidth`, too"
 
 
@@ -107,7 +108,16 @@ def _unknown_size(shrinking: Shrinking | None) -> Iterator[str]:
         yield f"how small all pages become: some were packed, and became {shrinking.times_smaller:.1f} times smaller"
 
 
-def _unknown_curve(watched: Watched) -> Iterator[str]:
+def _unknown_use(used_bytes: int | None, demand: float | None) -> Iterator[str]:
+    if used_bytes is None:
+        yield "how much of its memory the guest uses: all of it is taken for used"
+    if demand is None:
+        yield "how busy its vCPUs are: they are taken to use all that they get"
+
+
+def _unknown_curve(watched: Watched, *, paused: bool) -> Iterator[str]:
+    if paused:
+        yield "what the guest writes when it runs: it is paused"
     windows = [look.written for look in watched.windows]
     if min(window.duration_ns for window in windows) >= NS_PER_S:
         yield "what the guest writes in less than a second, which this QEMU cannot measure"
