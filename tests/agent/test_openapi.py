@@ -15,6 +15,7 @@ from vmferry.agent.rules import Vm
 from vmferry.agent.web.access import Access
 from vmferry.agent.web.app import application
 from vmferry.agent.web.table import table_of
+from vmferry.control.asking.progress import NOTHING_SEEN
 
 Schema = dict[str, Any]
 KINDS: dict[str, tuple[type, ...]] = {
@@ -37,7 +38,7 @@ def client(tmp_path: Path) -> Iterator[httpx.Client]:
             recording.record(1, STARTED)
             if close:
                 complete(recording)
-    with client_of(sources_of(url, [live(), live("new", None)], wait_s=0.1), tmp_path) as one:
+    with client_of(sources_of(url, [live(), live("new", NOTHING_SEEN)], wait_s=0.1), tmp_path) as one:
         yield one
 
 

@@ -27,6 +27,7 @@ from vmferry.cli.report import command as report
 from vmferry.control.asking.progress import Progress
 from vmferry.control.looking_on import look_on
 from vmferry.control.ports import Ports
+from vmferry.control.telling.outlook import NOTHING_EXPECTED
 from vmferry.report.lines import ProgressLine
 from vmferry.simulation.qemu.lab import URI, ModelledLab
 from vmferry.simulation.qemu.releases import find_release
@@ -59,7 +60,7 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Late:
 
         def watch(progress: Progress) -> None:
             live.watch(progress)
-            if progress.running and live.outlook:
+            if progress.running and live.outlook is not NOTHING_EXPECTED:
                 seen.append(told(progress, live, metrics))
 
         seen: list[str] = []
@@ -74,7 +75,6 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Late:
 
 
 def told(progress: Progress, live: Live, metrics: Metrics) -> str:
-    assert live.outlook
     console = Console(width=80, file=io.StringIO())
     console.print(progress_view(progress, live.outlook))
     line = ProgressLine.of(progress, live.outlook, None)

@@ -27,6 +27,7 @@ from vmferry.agent.web import serving
 from vmferry.agent.web.access import Access, read_token
 from vmferry.agent.web.events import MAX_READERS
 from vmferry.agent.web.serving import listening
+from vmferry.control.telling.outlook import NOTHING_EXPECTED
 from vmferry.errors import HostError, UsageError
 
 HOSTILE = "<img src=x onerror=document.title='broken'>"
@@ -307,7 +308,7 @@ def test_a_sketch_keeps_the_first_point_and_all_of_the_course_within_its_bound(g
     sketch, elapsed_ms = Sketch(), 0
     for gap in gaps:
         elapsed_ms += gap
-        sketch.add(replace(SEEN, elapsed_ms=elapsed_ms), None)
+        sketch.add(replace(SEEN, elapsed_ms=elapsed_ms), NOTHING_EXPECTED)
     times = [point.elapsed_ms for point in sketch.points]
     assert len(times) <= MAX_POINTS
     assert times == sorted(set(times))

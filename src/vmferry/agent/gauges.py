@@ -24,7 +24,7 @@ def _seen(value_of: Callable[[Progress], float | None], scale: float = 1.0) -> _
     """Return how to find a figure that the monitor tells."""
 
     def find(live: Live) -> float | None:
-        value = value_of(live.progress) if live.progress else None
+        value = value_of(live.progress)
         return None if value is None else value / scale
 
     return find
@@ -32,7 +32,7 @@ def _seen(value_of: Callable[[Progress], float | None], scale: float = 1.0) -> _
 
 def _expected(value_of: Callable[[Outlook], float | None]) -> _Value:
     """Return how to find what the look-ahead tells."""
-    return lambda live: value_of(live.outlook) if live.outlook else None
+    return lambda live: value_of(live.outlook)
 
 
 _GAUGES: dict[str, tuple[str, _Value]] = {

@@ -5,8 +5,8 @@ from vmferry.agent.recording import Foretold, Recording
 from vmferry.agent.reins import Reins
 from vmferry.agent.sketch import Sketch
 from vmferry.bounds import one_line
-from vmferry.control.asking.progress import Progress
-from vmferry.control.telling.outlook import Outlook, Outlooks
+from vmferry.control.asking.progress import NOTHING_SEEN, Progress
+from vmferry.control.telling.outlook import NOTHING_EXPECTED, Outlook, Outlooks
 from vmferry.migration.events import Started
 from vmferry.units import MS_PER_S, NS_PER_S
 
@@ -25,9 +25,9 @@ class Live:
         self.recording = recording
         self.reins = reins
         self.key = key
-        self.progress: Progress | None = None
+        self.progress = NOTHING_SEEN
         """As it was seen last."""
-        self.outlook: Outlook | None = None
+        self.outlook = NOTHING_EXPECTED
         """What there is to expect."""
         self.said: list[str] = []
         """The last lines for people, the newest at the end."""
@@ -41,7 +41,7 @@ class Live:
     def deadline_left_s(self) -> float | None:
         """Time until the deadline, below 0 once that is over; None if there is none, or nobody knows how far it is."""
         deadline_ns = self.reins.rule.limits.deadline_ns
-        if deadline_ns is None or self.progress is None or self.progress.elapsed_ms is None:
+        if deadline_ns is None or self.progress.elapsed_ms is None:
             return None
         return deadline_ns / NS_PER_S - self.progress.elapsed_ms / MS_PER_S
 
@@ -49,7 +49,7 @@ class Live:
     def lost_vcpu_s(self) -> float | None:
         """What throttles have taken of all vCPUs so far; None if that is not all known."""
         started = self._started()
-        if started is None or self.outlook is None or self.outlook.lost_s is None:
+        if started is None or self.outlook.lost_s is None:
             return None
         return self.outlook.lost_s * started.vcpu_count
 
@@ -57,7 +57,7 @@ class Live:
     def vcpu_throttle_percents(self) -> tuple[int, ...]:
         """The throttle of each vCPU; empty if nobody knows."""
         started = self._started()
-        if started is None or self.progress is None or self.progress.throttle_percent is None:
+        if started is None or self.progress.throttle_percent is None:
             return ()
         count = min(started.vcpu_count, _MAX_VCPUS)
         return (self.progress.vcpu_throttle_percents or (self.progress.throttle_percent,) * count)[:count]

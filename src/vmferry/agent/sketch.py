@@ -29,7 +29,7 @@ class Sketch:
         """Replaced as a whole, never changed."""
         self._distance_ms = 1
 
-    def add(self, progress: Progress, outlook: Outlook | None) -> None:
+    def add(self, progress: Progress, outlook: Outlook) -> None:
         """Add a moment, if it is far enough from the last one."""
         elapsed_ms = progress.elapsed_ms
         if elapsed_ms is None or (self.points and elapsed_ms - self.points[-1].elapsed_ms < self._distance_ms):
@@ -41,13 +41,13 @@ class Sketch:
         self.points = points
 
 
-def _point(elapsed_ms: int, progress: Progress, outlook: Outlook | None) -> Point:
+def _point(elapsed_ms: int, progress: Progress, outlook: Outlook) -> Point:
     return Point(
         elapsed_ms=elapsed_ms,
         remaining_bytes=progress.remaining_bytes,
         bandwidth_bytes_per_s=progress.bandwidth_bytes_per_s,
         dirty_bytes_per_s=progress.dirty_bytes_per_s,
         throttle_percent=progress.throttle_percent,
-        least_left_ms=whole_ms(outlook.least_s if outlook else None),
-        most_left_ms=whole_ms(outlook.most_s if outlook else None),
+        least_left_ms=whole_ms(outlook.least_s),
+        most_left_ms=whole_ms(outlook.most_s),
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from vmferry.bounds import LARGEST
 from vmferry.control.asking.guest_memory import GuestMemory
-from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress
+from vmferry.control.asking.progress import NOTHING_SEEN, POLL_INTERVAL_NS, Progress
 from vmferry.control.asking.sensors import DirtyRate, DirtyRateSensor
 from vmferry.control.finding import RateFinder
 from vmferry.control.ports import Ports
@@ -153,8 +153,7 @@ class DriverBody:
         self._soon_until_ns = self._ports.clock.now_ns() + _BEGINNING_NS
         self._last_ns = self._ports.clock.now_ns()
         self._unthrottled = DirtyRates.surveyed(surveyed)
-        nothing = Progress.from_qmp({})
-        seen = sense(nothing, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
+        seen = sense(NOTHING_SEEN, self._ports.monitor.execute("query-migrate-parameters"), self._last_ns)
         self._memory = memory
         sensed = memory.without_untouched(
             replace(seen, memory_bytes=memory.size_bytes, remaining_bytes=memory.size_bytes)
@@ -162,7 +161,7 @@ class DriverBody:
         try:
             for action in self._brain.look(sensed, self._rules):
                 if isinstance(action, Throttle):
-                    self._obey(action, nothing, None, None)
+                    self._obey(action, NOTHING_SEEN, None, None)
         except (HostError, CommandError) as error:
             self._go_on_without(error)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vmferry.control.asking.driven_vm import DrivenVm
-from vmferry.control.asking.progress import Progress, ask
+from vmferry.control.asking.progress import NOTHING_SEEN, ask
 from vmferry.control.asking.sensors import WINDOW_MS, DirtyRateSensor
 from vmferry.control.asking.survey import SHORT_WHOLE_SECONDS_MS, SHORT_WINDOWS_MS, measure_rates, written_at
 from vmferry.control.body import Slowing, sense
@@ -136,7 +136,7 @@ def make_brain(
     `runs_already` if the migration has begun; then the brain counts its time from its beginning on.
     """
     now_ns = ports.clock.now_ns()
-    progress = ask(ports.monitor) if runs_already else Progress.from_qmp({})
+    progress = ask(ports.monitor) if runs_already else NOTHING_SEEN
     start = sense(progress, ports.monitor.execute("query-migrate-parameters"), now_ns)
     elapsed_ns = (progress.elapsed_ms or 0) * NS_PER_MS
     kind = find_policy(parameters.convergence_policy) if parameters else None

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from vmferry.cancel import CancelToken
 from vmferry.client.monitor import Monitor
-from vmferry.control.asking.progress import POLL_INTERVAL_NS, Progress, ask
+from vmferry.control.asking.progress import NOTHING_SEEN, POLL_INTERVAL_NS, Progress, ask
 from vmferry.control.asking.result import Result
 from vmferry.errors import CancelledError, VmLeftError
 from vmferry.migration.ports import Clock
@@ -85,7 +85,7 @@ def follow(
     manages the VM ends it before it has told that it has migrated, the last figures are from before.
     """
     max_throttle_percent: int | None = None
-    progress = Progress.from_qmp({})
+    progress = NOTHING_SEEN
     cancellation = cancellation or Cancellation(clock)
     interrupted_by: int | None = None
     begun = False

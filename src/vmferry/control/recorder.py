@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from vmferry.control.asking.progress import Progress
+from vmferry.control.asking.progress import NOTHING_SEEN, Progress
 from vmferry.control.asking.result import Result
 from vmferry.control.asking.sensors import DirtyRate
 from vmferry.convergence.actions import Action, SetDowntimeLimit, Throttle
@@ -62,7 +62,7 @@ class Recorder:
     def __init__(self, journal: Journal, now_ns: Callable[[], int]) -> None:
         self._journal = journal
         self._now_ns = now_ns
-        self._last = Progress.from_qmp({})
+        self._last = NOTHING_SEEN
         self._last_ns = self._start_ns = self._recorded_ns = now_ns()
         self._downtime_limit_ms = self._burst_bytes = 0
         self._pending: list[tuple[int, Event]] = []

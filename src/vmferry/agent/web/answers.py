@@ -67,12 +67,6 @@ class LiveMigration(msgspec.Struct, frozen=True, kw_only=True):
     """The last lines for people, with decisions and their reasons, the newest at the end."""
 
 
-_PROGRESS = (
-    *("elapsed_ms", "remaining_bytes", "total_bytes", "sent_bytes", "bandwidth_bytes_per_s", "dirty_bytes_per_s"),
-    *("throttle_percent", "iteration_count", "dirty_sync_count"),
-)
-
-
 def live_migration(live: Live) -> LiveMigration:
     """Return what is shown of a migration that runs."""
     facts, progress, outlook, rule = live.recording.facts, live.progress, live.outlook, live.reins.rule
@@ -90,13 +84,21 @@ def live_migration(live: Live) -> LiveMigration:
         began_ms=facts.began_ms,
         status=live.recording.status,
         remark=live.recording.remark,
-        **{name: getattr(progress, name) if progress else None for name in _PROGRESS},
-        percent=outlook.percent if outlook else None,
-        converges=outlook.converges if outlook else None,
-        least_left_ms=whole_ms(outlook.least_s if outlook else None),
-        median_left_ms=whole_ms(outlook.median_s if outlook else None),
-        most_left_ms=whole_ms(outlook.most_s if outlook else None),
-        needed_percent=outlook.needed_percent if outlook else None,
+        elapsed_ms=progress.elapsed_ms,
+        remaining_bytes=progress.remaining_bytes,
+        total_bytes=progress.total_bytes,
+        sent_bytes=progress.sent_bytes,
+        bandwidth_bytes_per_s=progress.bandwidth_bytes_per_s,
+        dirty_bytes_per_s=progress.dirty_bytes_per_s,
+        throttle_percent=progress.throttle_percent,
+        iteration_count=progress.iteration_count,
+        dirty_sync_count=progress.dirty_sync_count,
+        percent=outlook.percent,
+        converges=outlook.converges,
+        least_left_ms=whole_ms(outlook.least_s),
+        median_left_ms=whole_ms(outlook.median_s),
+        most_left_ms=whole_ms(outlook.most_s),
+        needed_percent=outlook.needed_percent,
         lost_vcpu_s=live.lost_vcpu_s,
         deadline_left_ms=whole_ms(live.deadline_left_s) if limits else None,
         said=live.said,

@@ -137,6 +137,10 @@ def _more(last: int | None, now: int | None) -> int:
     return max(0, (now or 0) - (last or 0))
 
 
+NOTHING_SEEN = Progress.from_qmp({})
+"""What is known before the first answer."""
+
+
 def ask(monitor: Executes) -> Progress:
     """Return how far the migration is."""
     return Progress.from_qmp(monitor.execute("query-migrate"))

@@ -59,6 +59,10 @@ class Outlook:
     """Time within which half of them would be over, if all goes on as it does; None as with `most_s`."""
 
 
+NOTHING_EXPECTED = Outlook(None, converges=None, least_s=None, most_s=None, lost_s=None)
+"""What nobody has looked ahead in yet."""
+
+
 class Outlooks:
     """Looks ahead in one migration."""
 
@@ -94,7 +98,7 @@ class Outlooks:
         if progress.status == "completed":
             return Outlook(100, converges=True, least_s=0.0, most_s=0.0, soon_s=0.0, median_s=0.0)
         if not self._bytes_per_s or not progress.total_bytes:
-            return Outlook(None, converges=None, least_s=None, most_s=None)
+            return NOTHING_EXPECTED
         elapsed_s = (progress.elapsed_ms or 0) / 1000
         least_s = self._excess_bytes(progress.remaining_bytes or 0) / self._bytes_per_s
         if progress.in_postcopy:
