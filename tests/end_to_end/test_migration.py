@@ -143,6 +143,15 @@ def test_what_a_guest_never_touched_is_neither_sent_nor_allocated(lab: Lab) -> N
         assert resident_mib(vm) < 250, vm.name
 
 
+def test_a_guest_whose_pages_shrink_moves_by_what_they_shrink_to(lab: Lab) -> None:
+    source, destination, uri = start_pair(lab)
+    written_before = source.progress().written_pages
+    assert migrate(source, uri, max_bandwidth=0, multifd_compression="zstd").completed
+    assert destination.check_memory().written_pages >= written_before
+    ram = source.monitor.execute("query-migrate")["ram"]
+    assert ram["transferred"] < ram["normal-bytes"] / 2
+
+
 def test_a_guest_can_go_there_and_back_again(lab: Lab) -> None:
     first, second, uri = start_pair(lab)
     assert migrate(first, uri).completed
