@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -76,14 +76,8 @@ class SendCommand:
     arguments: Mapping[str, Any]
 
     def attempt(self) -> bool:
-        """Try it; of a VM that is gone nothing is left to undo."""
-        try:
-            self.way_in.execute(self.command, self.arguments)
-        except CommandError:
-            raise
-        except MonitorError:
-            return self.way_in.vm_is_gone
-        return True
+        """Try it."""
+        return _is_done(self.way_in, lambda: self.way_in.execute(self.command, self.arguments))
 
     def by_hand(self) -> str:
         """Return the command and where to send it."""
@@ -102,20 +96,28 @@ class SetBack:
 
     def attempt(self) -> bool:
         """Set those back that still have our value."""
-        try:
-            now = self.way_in.execute("query-migrate-parameters", {})
-            left = {name: value for name, value in self.before.items() if now.get(name) == self.ours[name]}
-            if left:
-                self.way_in.execute("migrate-set-parameters", left)
-        except CommandError:
-            raise
-        except MonitorError:
-            return self.way_in.vm_is_gone
-        return True
+        return _is_done(self.way_in, self._set_back)
+
+    def _set_back(self) -> None:
+        now = self.way_in.execute("query-migrate-parameters", {})
+        left = {name: value for name, value in self.before.items() if now.get(name) == self.ours[name]}
+        if left:
+            self.way_in.execute("migrate-set-parameters", left)
 
     def by_hand(self) -> str:
         """Return the command and where to send it."""
         return SendCommand(self.way_in, "migrate-set-parameters", self.before).by_hand()
+
+
+def _is_done(way_in: WayIn, send: Callable[[], object]) -> bool:
+    """Send commands, and tell whether that is done; of a VM that is gone nothing is left to undo."""
+    try:
+        send()
+    except CommandError:
+        raise
+    except MonitorError:
+        return way_in.vm_is_gone
+    return True
 
 
 @dataclass
