@@ -33,7 +33,7 @@ from vmferry.wire.decoder import Decoder
 from vmferry.wire.format import DESTINATION_FRAMES, NONCE_BYTES, FrameType
 from vmferry.wire.messages import Commit, Message
 
-WHOLE_MIGRATION = re.compile("HELLO PROOF (PAGES )*STATE (DIGEST )?FINISH COMMIT ")
+WHOLE_MIGRATION = re.compile("HELLO PROOF (PAGES |BARRIER )*STATE (DIGEST )?FINISH COMMIT ")
 _ENDS = {
     Owner.SOURCE: (MigrationStatus.FAILED, MigrationStatus.CANCELLED),
     Owner.IN_DOUBT: (MigrationStatus.IN_DOUBT,),
