@@ -142,6 +142,7 @@ class GuestSpec(_Part, frozen=True):
     zero_scan_bytes_per_s: BytesPerS = msgspec.field(default=0, name="zero-scan-rate")
     """How fast a page is found to be zero; 0 if memory that nothing uses was never touched, and is passed over."""
     sync_ns_per_page: float = 0.0
+    """How long a dirty sync takes, for each page of the guest's memory."""
     populate_bytes_per_s: BytesPerS = msgspec.field(default=0, name="populate-rate")
     """How fast a driven QEMU's destination takes pages for which it has no memory yet; 0 for as fast as any."""
     throttle_slice_ns: Nanoseconds = msgspec.field(default=0, name="throttle-slice")
@@ -194,13 +195,17 @@ class LinkSpec(_Part, frozen=True):
     share: float = 1.0
     """What of the rate is there for the migration."""
     latency_ns: Nanoseconds = msgspec.field(default=0, name="latency")
+    """One way."""
     jitter: float = 0.0
+    """The standard deviation of the rate, as a share of it."""
     jitter_interval_ns: Nanoseconds = msgspec.field(default=NS_PER_S, name="jitter-interval")
+    """How often another rate is drawn."""
     batch_bytes: Bytes = msgspec.field(default=0, name="batch")
     """How much is sent before it is looked whether the rest fits the downtime; 0 for DEFAULT_BATCH_BYTES, or as much as
     the link carries in DEFAULT_BATCH_NS if that is more."""
     rate_changes: tuple[tuple[Nanoseconds, BytesPerS], ...] = ()
     lost_at_ns: Nanoseconds | None = msgspec.field(default=None, name="lost-at")
+    """When every connection over it breaks; None if none does."""
 
     def shared(self, bytes_per_s: int) -> int:
         """Return what of a rate is there for the migration."""

@@ -67,7 +67,6 @@ class StressProgress:
 
     vcpus: tuple[VcpuProgress, ...]
     base: int
-    low_end: int
 
     @property
     def written_pages(self) -> int:
@@ -95,12 +94,12 @@ def read_progress(area: bytes | memoryview) -> StressProgress:
 
     Raises GuestError if no stress payload has got that far.
     """
-    magic, version, vcpu_count, _, base, low_end = _HEADER.unpack_from(area)
+    magic, version, vcpu_count, _, base, _ = _HEADER.unpack_from(area)
     if magic != _MAGIC or version != _VERSION or vcpu_count > _MAX_VCPUS:
         raise GuestError("the guest does not run this stress payload, or has not started it yet")
     places = (_HEADER.size + number * _VCPU.size for number in range(vcpu_count))
     vcpus = tuple(_vcpu(number, *_VCPU.unpack_from(area, place)) for number, place in enumerate(places))
-    return StressProgress(vcpus, base, low_end)
+    return StressProgress(vcpus, base)
 
 
 def _vcpu(
