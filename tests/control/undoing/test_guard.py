@@ -90,6 +90,11 @@ def ours(path: Path, vm: MemoryVm) -> Iterator[QmpClient]:
         yield client
 
 
+def test_it_loads_little_before_there_is_something_to_undo() -> None:
+    code = "import sys, vmferry.control.undoing.undo; print(*{'msgspec', 'numpy', 'ssl'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.split() == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_driver_that_is_killed_is_undone(path: Path, vm: MemoryVm, number: signal.Signals) -> None:
     """The guard gets the signal too, as it would from a terminal or from `kill` with a group; SIGKILL it alone."""

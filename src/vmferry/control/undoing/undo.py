@@ -5,6 +5,9 @@ what does: quotas, groups, commands, and once no migration runs any more, settin
 the monitor to others meanwhile. It is in a session of its own and deaf to the terminal's signals, so what
 hits the driver does not hit it. What cannot be done yet is tried again, in the end once a second, as long as the VM is
 there. What takes long or is given up is told on stderr and in the system's log, with the command that does it.
+
+There is one beside each driven migration. So it begins with few modules, and loads what speaks with monitors once
+something is to be undone by it.
 """
 
 import functools
