@@ -340,9 +340,11 @@ def test_after_kill_9_all_that_was_kept_is_there_and_whole(url: str, entry_count
     open_to_write(url).dispose()
     writer = PROCESSES.Process(target=write_for_ever, args=(url,))
     writer.start()
-    wait_until(lambda: found(url) and len(journal(url, found(url)[0].id)) >= entry_count)
-    writer.kill()
-    writer.join()
+    try:
+        wait_until(lambda: found(url) and len(journal(url, found(url)[0].id)) >= entry_count)
+    finally:
+        writer.kill()
+        writer.join()
     with remembering(url):
         (row,) = found(url)
         entries = journal(url, row.id)
