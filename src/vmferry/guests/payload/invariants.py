@@ -10,6 +10,7 @@ too: what it was filled with, flipped once for each time it was written in mode 
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,29 @@ _CHECKED_PAGES = 4096
 
 PROGRESS_GPA = 0x10000
 PROGRESS_BYTES = _HEADER.size + _MAX_VCPUS * _VCPU.size
+
+
+class _Entry(NamedTuple):
+    """What the progress area has of one vCPU, as `stress.h` tells."""
+
+    first_page: int
+    page_count: int
+    stamp: int
+    order: int
+    access: int
+    window: int
+    rounds: int
+    hot_share: int
+    fill_words: int
+    ready: int
+    unused: int
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a payload may have written this of a vCPU that has pages."""
+        is_known = self.order in list(PagePattern) and self.access in (_TOUCH, _XOR, _READ)
+        fits = self.fill_words < WORDS_PER_PAGE and self.hot_share <= _WHOLE_SHARE
+        return is_known and fits and 0 < self.window <= self.page_count and self.rounds > 0
 
 
 @dataclass(frozen=True)
@@ -98,37 +122,24 @@ def read_progress(area: bytes | memoryview) -> StressProgress:
     if magic != _MAGIC or version != _VERSION or vcpu_count > _MAX_VCPUS:
         raise GuestError("the guest does not run this stress payload, or has not started it yet")
     places = (_HEADER.size + number * _VCPU.size for number in range(vcpu_count))
-    vcpus = tuple(_vcpu(number, *_VCPU.unpack_from(area, place)) for number, place in enumerate(places))
+    vcpus = tuple(_vcpu(number, _Entry(*_VCPU.unpack_from(area, place))) for number, place in enumerate(places))
     return StressProgress(vcpus, base)
 
 
-def _vcpu(
-    number: int,
-    first_page: int,
-    page_count: int,
-    stamp: int,
-    order: int,
-    access: int,
-    window: int,
-    rounds: int,
-    hot_share: int,
-    fill_words: int,
-    ready: int,
-    _: int,
-) -> VcpuProgress:
-    valid = order in list(PagePattern) and access in (_TOUCH, _XOR, _READ) and fill_words < WORDS_PER_PAGE
-    if page_count and not (valid and 0 < window <= page_count and rounds and hot_share <= _WHOLE_SHARE):
+def _vcpu(number: int, entry: _Entry) -> VcpuProgress:
+    if entry.page_count and not entry.is_possible:
         raise GuestError(f"the guest's progress area is damaged where it tells of vCPU {number}")
+    hot_share = entry.hot_share / _WHOLE_SHARE
     return VcpuProgress(
         number,
-        first_page,
-        page_count,
-        written_pages=stamp & MAX_WRITES,
-        order=PageOrder(PagePattern(order), page_count, window, rounds, hot_share / _WHOLE_SHARE, number),
-        reads=access == _READ,
-        flips=access == _XOR,
-        fill_words=fill_words,
-        ready=bool(ready),
+        entry.first_page,
+        entry.page_count,
+        written_pages=entry.stamp & MAX_WRITES,
+        order=PageOrder(PagePattern(entry.order), entry.page_count, entry.window, entry.rounds, hot_share, number),
+        reads=entry.access == _READ,
+        flips=entry.access == _XOR,
+        fill_words=entry.fill_words,
+        ready=bool(entry.ready),
     )
 
 
