@@ -17,7 +17,7 @@ from vmferry.experiment.parts import GuestSpec, LinkSpec, LoadSpec
 from vmferry.migration.journal import read_migration
 from vmferry.migration.outcome import Outcome
 from vmferry.perf.comparisons import LOOPBACK_BYTES_PER_S, SEED_PARAMETERS, SEED_VARIANTS
-from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.lab import Lab, VmPair, VmProcess
 from vmferry.perf.real_guest import boot, policy_options
 from vmferry.simulation.run import SimulationResult, simulate
 from vmferry.units import MIB
@@ -68,27 +68,26 @@ def run_demo(
         with Lab() as lab:
             tell(name, "booting two VM processes; the guest writes all its memory for the first time")
             options = policy_options(experiment, name, lab.directory)
-            source, destination, uri = boot(lab, experiment, lab.directory / _JOURNAL, options)
-            yield _migrate(name, experiment, source, destination, uri, lab.directory / _JOURNAL, watch, tell)
+            journal = lab.directory / _JOURNAL
+            yield _migrate(name, experiment, boot(lab, experiment, journal, options), journal, watch, tell)
 
 
 def _migrate(
     name: str,
     experiment: Experiment,
-    source: VmProcess,
-    destination: VmProcess,
-    uri: str,
+    pair: VmPair,
     journal: Path,
     watch: Callable[[str, Progress], None],
     tell: Callable[[str, str], None],
 ) -> DemoRun:
+    source = pair.source
     speed_before = source.pages_per_s()
     set_up(source.monitor, experiment.settings(name), auto_converge=True)
     written_before = source.progress().written_pages
-    require_completed(drive(source.monitor, uri, lambda progress: watch(name, progress), MonotonicClock()))
+    require_completed(drive(source.monitor, pair.uri, lambda progress: watch(name, progress), MonotonicClock()))
     tell(name, "checking the guest")
     _require_postmigrate(source)
-    progress = destination.check_memory()
+    progress = pair.destination.check_memory()
     if progress.written_pages <= written_before:
         raise GuestError("the guest's counters did not go on from where they stood")
     return DemoRun.of(
@@ -96,7 +95,7 @@ def _migrate(
         variant=name,
         checked_pages=progress.page_count,
         pages_per_s_before=speed_before,
-        pages_per_s_after=destination.pages_per_s(),
+        pages_per_s_after=pair.destination.pages_per_s(),
     )
 
 

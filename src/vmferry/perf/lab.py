@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from vmferry.client.processes import Scheduled
 from vmferry.client.qmp_client import QmpClient
@@ -149,6 +150,15 @@ class VmProcess:
         return memoryview(data)
 
 
+class VmPair(NamedTuple):
+    """A VM, and one that waits for its guest."""
+
+    source: VmProcess
+    destination: VmProcess
+    uri: str
+    """Where the destination waits."""
+
+
 class Lab:
     """A temporary directory with VM processes in it; a context manager that ends them all."""
 
@@ -162,13 +172,13 @@ class Lab:
         self._stack.callback(vm.close)
         return vm
 
-    def start_pair(self, vm_options: Sequence[str], boot_options: Sequence[str]) -> tuple[VmProcess, VmProcess, str]:
-        """Start a source that boots and a destination that waits; return both and the destination's uri."""
+    def start_pair(self, vm_options: Sequence[str], boot_options: Sequence[str]) -> VmPair:
+        """Start a source that boots and a destination that waits."""
         command = [*VM_COMMAND, *vm_options]
         destination = self.start([*command, "--incoming", "tcp:127.0.0.1:0"], "destination")
         source = self.start([*command, *boot_options], "source")
         [address] = destination.monitor.execute("query-migrate")["socket-address"]
-        return source, destination, f"tcp:{address['host']}:{address['port']}"
+        return VmPair(source, destination, f"tcp:{address['host']}:{address['port']}")
 
     def __enter__(self) -> "Lab":
         return self

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vmferry.errors import UsageError
 from vmferry.experiment.experiment import Experiment
-from vmferry.perf.lab import Lab, VmProcess
+from vmferry.perf.lab import Lab, VmPair
 from vmferry.perf.stress_line import is_paced, require_real_loads, stress_line
 from vmferry.settings.parameters import MigrationParameters
 from vmferry.units import MIB, format_size
@@ -29,21 +29,19 @@ def require_real(experiment: Experiment) -> None:
     experiment.check()
 
 
-def boot(
-    lab: Lab, experiment: Experiment, journal: Path, options: Sequence[str] = ()
-) -> tuple[VmProcess, VmProcess, str]:
-    """Boot the guest, and another VM that waits for it; return both and the destination's uri.
+def boot(lab: Lab, experiment: Experiment, journal: Path, options: Sequence[str] = ()) -> VmPair:
+    """Boot the guest, and another VM that waits for it.
 
     `options` are more of `vmferry vm` for the source. Returns when the guest has gone over all its memory twice, or if
     it waits for work, when it has begun.
     """
     guest = experiment.guest
-    source, destination, uri = lab.start_pair(
+    pair = lab.start_pair(
         ["--memory", f"{guest.memory_bytes}B", "--cpus", str(guest.vcpu_count)],
         ["--append", stress_line(guest), "--journal", str(journal), *options],
     )
-    source.wait_for_passes(0 if is_paced(guest) else 2)
-    return source, destination, uri
+    pair.source.wait_for_passes(0 if is_paced(guest) else 2)
+    return pair
 
 
 def policy_options(experiment: Experiment, variant: str, directory: Path) -> list[str]:
