@@ -81,7 +81,7 @@ class Scene:
 
         def connected() -> bool:
             try:
-                self.source.monitor = QmpClient.connect(self.monitor_address, timeout_s=1)
+                self.source.monitor = QmpClient.connect(self.monitor_address)
             except MonitorError:
                 return False
             return True
