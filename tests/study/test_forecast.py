@@ -176,6 +176,12 @@ def test_what_always_takes_much_longer_than_another_need_not_be_known_better() -
     )
 
 
+def test_a_guest_that_moves_in_no_time_is_beaten_by_none() -> None:
+    tiny = replace(survey(1, 0), used_bytes=MIB, bandwidth_bytes_per_s=12_500_000_000)
+    told = work_out("tiny", tiny)
+    assert all(known(each.total_time_ms).p50 < 1 for each in told.strategies)
+
+
 def test_a_strategy_that_was_left_as_beaten_goes_on_once_its_rival_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     busy = survey(200, 2000)
     numbers = [draw.number for draw in possible_draws(5, hurry_of(busy))]

@@ -204,7 +204,7 @@ def _is_beaten(survey: Survey, strategy: str, runs: Mapping[str, Sequence[DrawnR
     """Tell whether it need not be known better, as each run took much longer than any by some other strategy."""
     others = [_times_ms(other) for name, other in runs.items() if name != POSTCOPY]
     longest_by_best_ms = min((max(times_ms) for times_ms in others if times_ms), default=math.inf)
-    slower = min(_times_ms(runs[strategy]), default=0) / longest_by_best_ms
+    slower = min(_times_ms(runs[strategy]), default=0) / max(1, longest_by_best_ms)
     if survey.bursts:
         return slower > _MUCH_SLOWER and len(runs[strategy]) > _TRIED_IN_BURSTS
     return slower > _FAR_SLOWER or (slower > _MUCH_SLOWER and len(runs[strategy]) > _TRIED)
