@@ -95,6 +95,13 @@ def test_only_a_last_line_may_be_broken(tmp_path: Path) -> None:
         list(read_journal(path))
 
 
+def test_a_number_that_nobody_can_reckon_with_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(write(path).replace(b'"remaining-bytes":1', b'"remaining-bytes":1' + b"0" * 400))
+    with pytest.raises(UsageError, match="journal:2: not a journal entry: a number has 100 digits or more"):
+        list(read_journal(path))
+
+
 def test_only_the_owner_may_read_it(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:

@@ -6,6 +6,7 @@ leaves is forgiven, a last line that is cut off. One whose name ends in `.gz` is
 
 import gzip
 import io
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -25,6 +26,8 @@ _SYNC_S = 0.05
 MAX_LINE_BYTES = 64 * 1024
 MAX_ENTRIES = 1_000_000
 """How many entries one migration may have: 28 hours at ten bandwidth windows per second."""
+_HUGE_NUMBER = re.compile(rb'(?:":|[\[,])\s*-?[0-9]{100}')
+"""Nothing is counted so far, and what is worked out of such a number may be no float any more; texts may hold any."""
 
 
 class Entry(msgspec.Struct, frozen=True, rename="kebab"):
@@ -202,6 +205,8 @@ def read_migration(
 def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:
     if len(line) > MAX_LINE_BYTES:
         raise UsageError(f"{where}: not a journal, a line is longer than {MAX_LINE_BYTES} bytes")
+    if _HUGE_NUMBER.search(line):
+        raise UsageError(f"{where}: not a journal entry: a number has 100 digits or more")
     try:
         return decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
