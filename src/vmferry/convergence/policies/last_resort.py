@@ -17,7 +17,9 @@ _SHORTER = 0.95
 """A pass that begins with this share of what any before began with is a shorter one."""
 _MUCH, _NEAR = 0.6, 5.0
 """It helps much if a pass begins with this share of what one began with before the guest was slowed. With so many times
-what fits the downtime, luck may do the rest."""
+what fits the downtime, luck may do the rest,"""
+_LUCK_NS = 10 * NS_PER_S
+"""which it has so much time for since a shorter pass began."""
 _REST = 60
 """So many times as long as it was held in vain, in all, the guest is left alone: what is lost in vain stays small."""
 
@@ -77,11 +79,10 @@ class LastResort:
     def is_in_vain(self, view: View) -> bool:
         """Tell whether it does not help."""
         helps_much = self._least_bytes <= _MUCH * self._free_bytes
-        if helps_much and self._least_bytes <= _NEAR * view.sensed.threshold_bytes:
-            return False
+        is_near = helps_much and self._least_bytes <= _NEAR * view.sensed.threshold_bytes
         if not (helps_much or self._is_foretold) and view.lost_ns >= max(_VAIN_NS, self._lost_ns + HELD_NS):
             return True
-        return self._passes > 0 and view.elapsed_ns - self._least_ns >= HELD_NS
+        return self._passes > 0 and view.elapsed_ns - self._least_ns >= (_LUCK_NS if is_near else HELD_NS)
 
     def end(self, view: View) -> None:
         """Take notice that the guest is let run, and rest if the throttle was held."""

@@ -32,7 +32,7 @@ _SHORTEST_WAIT_NS, _LONGEST_WAIT_NS = 2 * NS_PER_S, 10 * NS_PER_S
 """For how long a guest stays slowed while the link stands still."""
 _IN_A_ROW = 2
 """How many looks in a row have to find that nothing helps before the guest is let run."""
-_HOPELESS = "no throttle would help"
+_HOPELESS, _OVERDUE = "no throttle would help", "it was to be moved long ago"
 _NO_FIGURES: Mapping[str, float] = {}
 MOVED_IN, LOST = "moved_in_s", "lost_s"
 """What a plan comes to from then on, by the names of a decision's figures: the time, and what each vCPU loses of it."""
@@ -59,6 +59,8 @@ class Planned:
         """How many plans in a row have failed."""
         self._why_last_resort = ""
         """Why no plan is believed any more; empty as long as one is."""
+        self._quotas_fail = False
+        """Whether a promise was broken, with a throttle or without one."""
         self._told = False
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
@@ -162,7 +164,7 @@ class Planned:
         view, sensed, plan = moment.view, moment.view.sensed, self._plan
         if plan is None or not self._plans_later or sensed.again_bytes is not None:
             return None
-        held = None if plan.still else self._stillness.plan(moment)
+        held = None if plan.still else self._held_still(moment)
         plan = self._plan = held or plan
         left_bytes = max(0, sensed.remaining_bytes - sensed.threshold_bytes)
         left_ns = sensed.reading_ns + self._pass.remaining_ns(left_bytes, moment.situation.bandwidth_bytes_per_s)
@@ -185,6 +187,13 @@ class Planned:
             plan, why_none = None, "it was slowed in vain before"
         self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
         self._why_last_resort = self._why_in_doubt(plan, moment)
+        if self._why_last_resort == _OVERDUE:
+            self._quotas_fail = True
+            if held := self._held_still(moment):
+                plan, self._why_last_resort = held, ""
+            elif self._keeps_up(moment):
+                self._why_last_resort = ""  # what the highest throttle takes is nothing
+                self._failing = _IN_A_ROW
         if self._failing >= _IN_A_ROW:
             if not self._told:
                 self._told = True
@@ -197,27 +206,31 @@ class Planned:
 
     def _chosen(self, moment: Moment) -> tuple[Plan | None, SetDowntimeLimit | None]:
         """Return the best plan there is, and the higher downtime limit if it takes one."""
-        held = self._stillness.plan(moment) if self._plan and self._plan.still else None
+        held = self._held_still(moment) if self._plan and self._plan.still else None
         plan = held or best_plan(moment)
         more_downtime: SetDowntimeLimit | None = None
         if not (plan and plan.keeps_goals):
             plan, more_downtime = with_more_downtime(moment) or (plan, None)
-        plan = plan or probe(moment) or self._stillness.plan(moment)
+        plan = plan or probe(moment) or self._held_still(moment)
         if plan and plan.percent and not plan.percent_now and not was_slowed(moment.curve):
-            plan = self._stillness.plan(moment) or plan
+            plan = self._held_still(moment) or plan
         return plan, more_downtime
 
     def _why_in_doubt(self, plan: Plan | None, moment: Moment) -> str:
         """Return why what is foretold is not to be believed; empty if it is, or the highest throttle takes nothing."""
         view, bytes_per_s = moment.view, moment.situation.bandwidth_bytes_per_s
-        if keeps_up(moment.curve, view.sensed.throttle_slice_ns, moment.goals.highest_percent):
-            return ""
         if plan is None:
-            return _HOPELESS if self._failing >= _IN_A_ROW else ""
-        if plan.waits or plan.harms or self._is_trying or self._is_moving(plan, moment):
+            return _HOPELESS if self._failing >= _IN_A_ROW and not self._keeps_up(moment) else ""
+        if plan.still or plan.waits or plan.harms or self._is_trying or self._is_moving(plan, moment):
             return ""
         self._promise.made(view, plan, bytes_per_s)
-        return "it was to be moved long ago" if self._promise.is_overdue(view, bytes_per_s) else ""
+        return _OVERDUE if self._promise.is_overdue(view, bytes_per_s) else ""
+
+    def _held_still(self, moment: Moment) -> Plan | None:
+        return self._stillness.plan(moment, quotas_fail=self._quotas_fail)
+
+    def _keeps_up(self, moment: Moment) -> bool:
+        return keeps_up(moment.curve, moment.view.sensed.throttle_slice_ns, moment.goals.highest_percent)
 
     def _is_moving(self, plan: Plan, moment: Moment) -> bool:
         """Tell whether the guest runs and gets through by itself, however slowly."""

@@ -1,4 +1,4 @@
-"""A guest that keeps up with every quota, or may do so, is held still for one pass.
+"""A guest that keeps up with every quota, or may do so, is held still for one pass; so is one of which plans failed.
 
 Quotas leave a driven guest many short slices in each second. A service that wants less of its CPU than the highest
 throttle leaves it does all of its work in them, and dirties as much as before. Held still, as QEMU's own throttle of
@@ -38,13 +38,17 @@ class Stillness:
         """True from the time on that it is held still until it is let go."""
         return self._begun_ns is not None
 
-    def plan(self, moment: Moment) -> Plan | None:
-        """Return the plan of holding it still in the next pass, where that is of use and allowed."""
+    def plan(self, moment: Moment, *, quotas_fail: bool = False) -> Plan | None:
+        """Return the plan of holding it still in the next pass, where that is of use and allowed.
+
+        `quotas_fail` if what was planned with quotas, or without a throttle, has not come true.
+        """
         curve, situation, goals = moment.curve, moment.situation, moment.goals
         may_hold = goals.highest_percent >= PERCENT and goals.allows(PERCENT, _PATIENCE_NS)
         if not may_hold or moment.view.elapsed_ns < self._rests_until_ns:
             return None
-        if situation.slice_ns or (was_slowed(curve) and not keeps_up(curve, 0.0, goals.highest_percent)):
+        may_help = quotas_fail or not was_slowed(curve) or keeps_up(curve, 0.0, goals.highest_percent)
+        if situation.slice_ns or not may_help:
             return None
         next_ns = at_next_pass(curve, situation).pending_ns
         time_ns, lost_ns = situation.pending_ns + next_ns, next_ns * PERCENT / 100
