@@ -71,8 +71,8 @@ def test_against_all_that_is_foretold_no_more_than_eight_seconds_are_lost() -> N
 
 
 @pytest.mark.parametrize("is_foretold", [False, True])
-def test_where_little_is_left_luck_has_ten_seconds_from_the_last_pass_on_that_was_shorter(is_foretold: bool) -> None:
-    assert held_s([40, 30], 5.0, is_foretold=is_foretold) == pytest.approx(20, abs=0.2)
+def test_where_little_is_left_luck_has_six_seconds_from_the_last_pass_on_that_was_shorter(is_foretold: bool) -> None:
+    assert held_s([40, 30], 5.0, is_foretold=is_foretold) == pytest.approx(16, abs=0.2)
 
 
 def made(promise: Promise, sent_mib: float, percent: int, time_s: float) -> bool:

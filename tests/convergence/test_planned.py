@@ -247,6 +247,36 @@ def test_a_paced_guest_that_no_quota_slows_is_held_still_for_one_pass(driven: st
     assert any("in one sleep" in event.reason for event in decided(result))
 
 
+def paced_hot_and_cold(hot: str, cold: str, pages_per_s: int, write_rate: str) -> tuple[dict[str, Any], ...]:
+    """A service that writes so many pages per second, three of four to its hot ones."""
+    return tuple(
+        {"pattern": "uniform", "memory": memory, "at": at, "write-rate": write_rate, "pace": f"{pages * 4096}B/s"}
+        for memory, at, pages in ((hot, "0", pages_per_s * 3 // 4), (cold, hot, pages_per_s // 4))
+    )
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_paced_guest_that_quotas_slow_less_than_foretold_is_held_still_for_one_pass(seed: int) -> None:
+    loads = paced_hot_and_cold("40M", "160M", 44_000, "9GB/s")  # it wants 2 % of its CPU
+    result = with_goals("", *loads, driven="qemu-10", rate="40MiB/s", limit_ms=200, vcpus=1, max_time="60s", seed=seed)
+    assert result.status == "completed"
+    assert any("in one sleep" in event.reason for event in decided(result))
+    assert known(result.work_lost_vcpu_s) < 25
+
+
+def test_nobody_is_slowed_for_long_where_only_luck_would_do_and_what_would_do_is_told() -> None:
+    loads = paced_hot_and_cold("60M", "140M", 44_000, "9GB/s")
+    result = with_goals("", *loads, driven="qemu-10", rate="40MiB/s", limit_ms=200, vcpus=1, max_time="120s", seed=2)
+    assert known(result.work_lost_vcpu_s) < 40, "it was slowed for all of the time before"
+    assert "each of these would do: a downtime limit of " in told(result)[0][1].reason
+
+
+def test_a_guest_without_kvm_is_not_held_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vmferry.control.asking.driven_vm._has_kvm", lambda monitor, schema: False)
+    result = with_goals("", PACED, driven="qemu-10", rate="40MiB/s", limit_ms=300, vcpus=1, max_time="30s")
+    assert not any("in one sleep" in event.reason for event in decided(result))
+
+
 def test_a_guest_that_is_held_still_in_vain_is_let_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ModelledQuota, "hold_still", lambda quota: quota.apply(99, None))
     result = with_goals("", PACED, driven="qemu-10", rate="40MiB/s", limit_ms=300, vcpus=1, max_time="60s")

@@ -211,7 +211,9 @@ class DriverBody:
         sensed = sense(progress, parameters, self._last_ns, found, measuring=measuring)
         if self._memory:
             sensed = self._memory.without_untouched(sensed, progress.zero_pages or 0)
-        return self._brain.look(replace(sensed, vcpu_throttle_percents=self._vcpu_percents), self._rules)
+        syncs_wait = self.means is not None and self.means.delays_syncs
+        sensed = replace(sensed, syncs_wait=syncs_wait, vcpu_throttle_percents=self._vcpu_percents)
+        return self._brain.look(sensed, self._rules)
 
     def _steers(self, progress: Progress) -> bool:
         """True while memory is sent and the guest was not let go, as it is when QEMU stops it for the hand-over."""

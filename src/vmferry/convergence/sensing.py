@@ -92,6 +92,8 @@ class Sensed:
     rearms_late: bool = False
     """True if a page that waits is logged anew only just before it is sent, so that what is written before that does
     not make it dirty again."""
+    syncs_wait: bool = False
+    """True if a dirty sync waits until every vCPU has run, however long a throttle lets it sleep."""
     vcpu_throttle_percents: tuple[int, ...] | None = None
     """The throttle in force of each vCPU; None if the body cannot throttle them one by one."""
 

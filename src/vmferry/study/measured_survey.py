@@ -62,6 +62,7 @@ def survey_vm(
             *_unknown_curve(watched, paused=paused),
             *_unknown_size(shrinking),
             *_unknown_use(used, demand),
+            *(() if driven.kvm else ("how long QEMU, without KVM, waits for slowed vCPUs at its dirty syncs",)),
         ),
         looks=watched.looks,
     )

@@ -78,6 +78,12 @@ class Means:
         """True if vCPUs can be slowed one by one."""
         return isinstance(self.throttle, SlowsEachVcpu) and self.throttle.has_thread_of_each
 
+    @property
+    def delays_syncs(self) -> bool:
+        """True if a dirty sync waits for each slowed vCPU: QEMU without KVM lets each end what it runs
+        (`tcg_log_global_after_sync`)."""
+        return not self._vm.driven.kvm
+
     def apply(self, throttle: Throttle, unthrottled: DirtyRates) -> None:
         """Slow the guest; the rates are those of `Actuator.apply`. Raises HostError if nothing is left that could.
 

@@ -18,7 +18,7 @@ _SHORTER = 0.95
 _MUCH, _NEAR = 0.6, 5.0
 """It helps much if a pass begins with this share of what one began with before the guest was slowed. With so many times
 what fits the downtime, luck may do the rest,"""
-_LUCK_NS = 10 * NS_PER_S
+_LUCK_NS = 6 * NS_PER_S
 """which it has so much time for since a shorter pass began."""
 _REST = 60
 """So many times as long as it was held in vain, in all, the guest is left alone: what is lost in vain stays small."""

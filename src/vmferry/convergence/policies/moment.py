@@ -10,6 +10,8 @@ from vmferry.convergence.policies.planned_settings import PlannedSettings
 from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin
 
+_DOUBTED = 0.8
+
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
@@ -25,6 +27,11 @@ class Moment:
     def is_from_outside(self) -> bool:
         """Whether nobody tells what is dirty again, as of a driven QEMU."""
         return self.view.sensed.again_bytes is None
+
+    @property
+    def in_doubt(self) -> "Moment":
+        """The same on a link that is a little slower: what would do there does, even if what is foretold is not so."""
+        return self.supposing(self.situation.with_bandwidth(_DOUBTED))
 
     def supposing(self, situation: Situation) -> "Moment":
         """Return the same with another situation."""

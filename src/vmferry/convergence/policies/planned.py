@@ -188,16 +188,11 @@ class Planned:
         self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
         self._why_last_resort = self._why_in_doubt(plan, moment)
         if self._why_last_resort == _OVERDUE:
-            self._quotas_fail = True
-            if held := self._held_still(moment):
-                plan, self._why_last_resort = held, ""
-            elif self._keeps_up(moment):
-                self._why_last_resort = ""  # what the highest throttle takes is nothing
-                self._failing = _IN_A_ROW
+            plan = self._instead_of(plan, moment)
         if self._failing >= _IN_A_ROW:
             if not self._told:
                 self._told = True
-                yield verdict(moment, plan)
+                yield verdict(moment.in_doubt if self._quotas_fail else moment, plan)
             if self._why_last_resort and view.throttle_percent and self._last_resort.may_begin(view):
                 return  # it begins at the next look; until then the throttle in force stays
         elif plan is None and not was_trying:
@@ -225,6 +220,18 @@ class Planned:
             return ""
         self._promise.made(view, plan, bytes_per_s)
         return _OVERDUE if self._promise.is_overdue(view, bytes_per_s) else ""
+
+    def _instead_of(self, plan: Plan | None, moment: Moment) -> Plan | None:
+        """Return what takes the place of a plan that has not come true: one sleep, or nothing if no throttle takes any
+        work; else it stays until the last resort begins."""
+        self._quotas_fail = True
+        if held := self._held_still(moment):
+            self._why_last_resort = ""
+            return held
+        if self._keeps_up(moment):
+            self._why_last_resort, self._failing = "", _IN_A_ROW
+            return None
+        return plan
 
     def _held_still(self, moment: Moment) -> Plan | None:
         return self._stillness.plan(moment, quotas_fail=self._quotas_fail)

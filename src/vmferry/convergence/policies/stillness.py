@@ -3,7 +3,7 @@
 Quotas leave a driven guest many short slices in each second. A service that wants less of its CPU than the highest
 throttle leaves it does all of its work in them, and dirties as much as before. Held still, as QEMU's own throttle of
 99 % does for a second at a time, it writes next to nothing while the last pass is sent. That needs no trial of what the
-guest does in slices.
+guest does in slices. Where a sync waits until each vCPU has run, it would hold up the migration as well.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class Stillness:
         if not may_hold or moment.view.elapsed_ns < self._rests_until_ns:
             return None
         may_help = quotas_fail or not was_slowed(curve) or keeps_up(curve, 0.0, goals.highest_percent)
-        if situation.slice_ns or not may_help:
+        if situation.slice_ns or moment.view.sensed.syncs_wait or not may_help:
             return None
         next_ns = at_next_pass(curve, situation).pending_ns
         time_ns, lost_ns = situation.pending_ns + next_ns, next_ns * PERCENT / 100
