@@ -66,6 +66,7 @@ class NoMeans:
     in_force_percent = 0
     slows_each_vcpu = False
     takes_time = True
+    delays_syncs = False
 
     def __init__(self) -> None:
         self.applied: list[tuple[int, int]] = []

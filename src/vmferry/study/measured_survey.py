@@ -62,7 +62,7 @@ def survey_vm(
             *_unknown_curve(watched, paused=paused),
             *_unknown_size(shrinking),
             *_unknown_use(used, demand),
-            *(() if driven.kvm else ("how long QEMU, without KVM, waits for slowed vCPUs at its dirty syncs",)),
+            *_unknown_waits(driven),
         ),
         looks=watched.looks,
     )
@@ -114,6 +114,11 @@ def _unknown_use(used_bytes: int | None, demand: float | None) -> Iterator[str]:
         yield "how much of its memory the guest uses: all of it is taken for used"
     if demand is None:
         yield "how busy its vCPUs are: they are taken to use all that they get"
+
+
+def _unknown_waits(driven: DrivenVm) -> Iterator[str]:
+    if not driven.kvm:
+        yield "how long QEMU, without KVM, waits for slowed vCPUs at its dirty syncs"
 
 
 def _unknown_curve(watched: Watched, *, paused: bool) -> Iterator[str]:

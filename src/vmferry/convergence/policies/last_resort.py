@@ -17,9 +17,9 @@ _SHORTER = 0.95
 """A pass that begins with this share of what any before began with is a shorter one."""
 _MUCH, _NEAR = 0.6, 5.0
 """It helps much if a pass begins with this share of what one began with before the guest was slowed. With so many times
-what fits the downtime, luck may do the rest,"""
+what fits the downtime, luck may do the rest."""
 _LUCK_NS = 6 * NS_PER_S
-"""which it has so much time for since a shorter pass began."""
+"""How long luck has for that, from the beginning of the last pass on that was shorter than any before."""
 _REST = 60
 """So many times as long as it was held in vain, in all, the guest is left alone: what is lost in vain stays small."""
 

@@ -11,6 +11,7 @@ from vmferry.convergence.sensing import View
 from vmferry.convergence.unslowed import Begin
 
 _DOUBTED = 0.8
+"""So many times the bandwidth is reckoned with where what was foretold has not come true."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,8 +59,8 @@ class Planned:
         """How many plans in a row have failed."""
         self._why_last_resort = ""
         """Why no plan is believed any more; empty as long as one is."""
-        self._quotas_fail = False
-        """Whether a promise was broken, with a throttle or without one."""
+        self._plans_failed = False
+        """Whether one has not come true, with a throttle or without."""
         self._told = False
 
     def look(self, view: View, settings: PlannedSettings) -> Iterable[Action]:
@@ -185,14 +185,15 @@ class Planned:
             plan, self._is_trying = trial, True
         if plan and plan.percent_now and self._last_resort.rests(view):
             plan, why_none = None, "it was slowed in vain before"
-        self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
         self._why_last_resort = self._why_in_doubt(plan, moment)
         if self._why_last_resort == _OVERDUE:
-            plan = self._instead_of(plan, moment)
+            self._plans_failed = True
+            plan, self._why_last_resort = self._after_failure(plan, moment)
+        self._failing = 0 if plan and not plan.misses_goals else self._failing + 1
         if self._failing >= _IN_A_ROW:
             if not self._told:
                 self._told = True
-                yield verdict(moment.in_doubt if self._quotas_fail else moment, plan)
+                yield verdict(moment.in_doubt if self._plans_failed else moment, plan)
             if self._why_last_resort and view.throttle_percent and self._last_resort.may_begin(view):
                 return  # it begins at the next look; until then the throttle in force stays
         elif plan is None and not was_trying:
@@ -215,26 +216,24 @@ class Planned:
         """Return why what is foretold is not to be believed; empty if it is, or the highest throttle takes nothing."""
         view, bytes_per_s = moment.view, moment.situation.bandwidth_bytes_per_s
         if plan is None:
-            return _HOPELESS if self._failing >= _IN_A_ROW and not self._keeps_up(moment) else ""
+            return _HOPELESS if self._failing + 1 >= _IN_A_ROW and not self._keeps_up(moment) else ""
         if plan.still or plan.waits or plan.harms or self._is_trying or self._is_moving(plan, moment):
             return ""
         self._promise.made(view, plan, bytes_per_s)
         return _OVERDUE if self._promise.is_overdue(view, bytes_per_s) else ""
 
-    def _instead_of(self, plan: Plan | None, moment: Moment) -> Plan | None:
-        """Return what takes the place of a plan that has not come true: one sleep, or nothing if no throttle takes any
-        work; else it stays until the last resort begins."""
-        self._quotas_fail = True
+    def _after_failure(self, plan: Plan | None, moment: Moment) -> tuple[Plan | None, str]:
+        """Return what is planned where a plan has not come true, and why the last resort is to begin, if it is.
+
+        One sleep is tried. Where no throttle takes any work there is nothing else; otherwise the plan stays until the
+        last resort begins.
+        """
         if held := self._held_still(moment):
-            self._why_last_resort = ""
-            return held
-        if self._keeps_up(moment):
-            self._why_last_resort, self._failing = "", _IN_A_ROW
-            return None
-        return plan
+            return held, ""
+        return (None, "") if self._keeps_up(moment) else (plan, _OVERDUE)
 
     def _held_still(self, moment: Moment) -> Plan | None:
-        return self._stillness.plan(moment, quotas_fail=self._quotas_fail)
+        return self._stillness.plan(moment, plans_failed=self._plans_failed)
 
     def _keeps_up(self, moment: Moment) -> bool:
         return keeps_up(moment.curve, moment.view.sensed.throttle_slice_ns, moment.goals.highest_percent)

@@ -38,16 +38,16 @@ class Stillness:
         """True from the time on that it is held still until it is let go."""
         return self._begun_ns is not None
 
-    def plan(self, moment: Moment, *, quotas_fail: bool = False) -> Plan | None:
+    def plan(self, moment: Moment, *, plans_failed: bool = False) -> Plan | None:
         """Return the plan of holding it still in the next pass, where that is of use and allowed.
 
-        `quotas_fail` if what was planned with quotas, or without a throttle, has not come true.
+        `plans_failed` if what was planned with quotas, or without a throttle, has not come true.
         """
         curve, situation, goals = moment.curve, moment.situation, moment.goals
         may_hold = goals.highest_percent >= PERCENT and goals.allows(PERCENT, _PATIENCE_NS)
         if not may_hold or moment.view.elapsed_ns < self._rests_until_ns:
             return None
-        may_help = quotas_fail or not was_slowed(curve) or keeps_up(curve, 0.0, goals.highest_percent)
+        may_help = plans_failed or not was_slowed(curve) or keeps_up(curve, 0.0, goals.highest_percent)
         if situation.slice_ns or moment.view.sensed.syncs_wait or not may_help:
             return None
         next_ns = at_next_pass(curve, situation).pending_ns
