@@ -127,12 +127,17 @@ def test_a_record_that_breaks_off_ends_with_what_was_seen(progress: Progress) ->
     assert end.sent_bytes is None
 
 
-def test_a_vm_that_tells_nonsense_ends_its_record_and_no_migration() -> None:
+@pytest.mark.parametrize(
+    "nonsense",
+    ["{no entry", '{"time-ns":' + 200 * "9" + ',"event":{"event":"throttle","throttle-percent":1}}', '"\ud800"'],
+    ids=["no JSON", "a huge number", "half of a character"],
+)
+def test_a_vm_that_tells_nonsense_ends_its_record_and_no_migration(nonsense: str) -> None:
     monitor = Monitor(MigrationRecord())
     copy, kept = reader(monitor)
     keep(monitor.record, ENTRIES[:3])
     copy.poll(NOTHING)
-    monitor.record._lines.append("{no entry")
+    monitor.record._lines.append(nonsense)
     monitor.record._next += 1
     copy.poll(NOTHING)
     keep(monitor.record, ENTRIES[3:])

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from vmferry.bounds import one_line
 from vmferry.client.monitor import Monitor
 from vmferry.control.asking.driven_vm import DrivenVm, own_variant
@@ -17,9 +15,9 @@ from vmferry.convergence.actions import Action
 from vmferry.convergence.limits import NO_LIMITS, Limits
 from vmferry.convergence.policies.registry import find_policy
 from vmferry.convergence.variants import POLICY
-from vmferry.errors import MonitorError
+from vmferry.errors import MonitorError, UsageError
 from vmferry.migration.events import Ended, Event, Lost, Ordered, RecordedBy, Shadowed, Started
-from vmferry.migration.journal import MAX_ENTRIES, MAX_LINE_BYTES, Entry
+from vmferry.migration.journal import MAX_ENTRIES, Entry, decode_entry
 from vmferry.migration.ports import Journal
 from vmferry.settings.parameters import PARAMETERS
 
@@ -43,7 +41,6 @@ class VmRecord:
         self._facts: dict[str, Any] = {}
         self._last: Entry | None = None
         self._count = 0
-        self._decoder = msgspec.json.Decoder(Entry)
         self._readable = True
 
     def start(self, **facts: Any) -> None:
@@ -101,8 +98,8 @@ class VmRecord:
         """
         for line in lines:
             try:
-                entry = self._decoder.decode(line) if len(line) <= MAX_LINE_BYTES else None
-            except msgspec.DecodeError:
+                entry = decode_entry(line.encode(errors="surrogatepass"), "a line of the VM's record")
+            except UsageError:
                 entry = None
             self._count += 1
             begins = self._count > 1 or (entry is not None and isinstance(entry.event, Started))

@@ -37,6 +37,9 @@ class Entry(msgspec.Struct, frozen=True, rename="kebab"):
     event: Event
 
 
+_ENTRIES = msgspec.json.Decoder(Entry)
+
+
 class MemoryJournal:
     """Keeps the entries in a list."""
 
@@ -117,7 +120,7 @@ def _cut_to_whole_lines(path: Path) -> None:
         if not size_bytes:
             return
         try:
-            _decode(msgspec.json.Decoder(Entry), first, str(path))
+            decode_entry(first, str(path))
         except UsageError as error:
             raise UsageError(f"'{path}' is there and is no journal; give the journal a file of its own") from error
         tail_bytes = min(size_bytes, MAX_LINE_BYTES)
@@ -131,13 +134,12 @@ def read_journal(path: Path | str, tell: Callable[[str], None] = lambda text: No
     Raises UsageError that names the file and the line.
     """
     path = Path(path)
-    decoder = msgspec.json.Decoder(Entry)
     number = 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), 1):
                 try:
-                    entry = _decode(decoder, line, f"{path}:{number}")
+                    entry = decode_entry(line, f"{path}:{number}")
                 except UsageError:
                     if number == 1 or len(line) > MAX_LINE_BYTES or line.endswith(b"\n"):
                         raise
@@ -202,12 +204,13 @@ def read_migration(
     return JournaledMigration(chosen, number or count, count)
 
 
-def _decode(decoder: msgspec.json.Decoder[Entry], line: bytes, where: str) -> Entry:
+def decode_entry(line: bytes, where: str) -> Entry:
+    """Return the entry of a line. Raises UsageError, whose text begins with where it stands."""
     if len(line) > MAX_LINE_BYTES:
         raise UsageError(f"{where}: not a journal, a line is longer than {MAX_LINE_BYTES} bytes")
     if _HUGE_NUMBER.search(line):
         raise UsageError(f"{where}: not a journal entry: a number has 100 digits or more")
     try:
-        return decoder.decode(line)
+        return _ENTRIES.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{where}: not a journal entry: {error}") from error

@@ -124,8 +124,8 @@ def carried_out(
         made = runs[name]
         return not made or (len(made) < len(possible) and not _is_known(survey, name, runs) and not is_enough())
 
-    while still_open := [name for name in names if is_open(name)]:
-        for name in filter(is_open, still_open):
+    while any(map(is_open, names)):
+        for name in filter(is_open, names):
             tell(name)
             draw = possible[len(runs[name])]
             runs[name].append(DrawnRun(draw, (postcopy if name == POSTCOPY else outcome_of)(survey, name, draw)))
